@@ -1,0 +1,101 @@
+// ProcessGroup: the ranks that work together, and the collectives among them.
+//
+// Every rank of a group must call the same collectives in the same order with matching arguments. Each call carries a
+// fingerprint (group, sequence, op, dtype, count, root, reduce op); where they differ, the call fails on all ranks with a
+// message that names both ranks and both calls, and no wrong data is released.
+//
+// Calls return at once; the Work says when they are done. Tensors must be contiguous, on the group's device, and stay untouched
+// until then (the Work keeps their memory alive). At world size 1 every collective is the identity.
+//
+// Thread-safety: calls may come from any thread, but their order must be the same on all ranks. abort() may come at any time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/reduce_tree.h"
+#include "comm/work.h"
+#include "core/tensor/tensor.h"
+
+namespace lockstep::comm {
+
+class Store;
+class Backend;
+
+enum class ReduceOp : uint8_t { sum, product, min, max, band, bor, bxor };
+std::string_view name_of(ReduceOp op);
+
+struct ReduceOptions {
+  ReduceOp op = ReduceOp::sum;
+  // The order of summation (see reduce_tree.h); null: pairing neighbours first. Must live until the call returns.
+  const ReduceTree* tree = nullptr;
+};
+
+enum class Reduction : uint8_t {
+  tree,  // one fixed order: the same bits on every backend and for every split of the same leaves
+  fast,  // the backend's own order
+};
+
+struct GroupOptions {
+  std::string name = "world";
+  Duration timeout = std::chrono::seconds(30);  // of each collective, and of creation
+  Reduction reduction = Reduction::tree;
+};
+
+class ProcessGroup {
+ public:
+  // Takes a backend (comm/backend.h); users call create() below.
+  ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options);
+  ~ProcessGroup();
+  ProcessGroup(const ProcessGroup&) = delete;
+  ProcessGroup& operator=(const ProcessGroup&) = delete;
+
+  int rank() const;
+  int size() const;
+  const std::string& name() const;
+  std::string backend_name() const;  // "shm"
+
+  // W = size(). In place: tensor [n] → reduced [n] on every rank.
+  Work all_reduce(const Tensor& tensor, const ReduceOptions& options = {});
+  // input [W·n] → output [n], rank r's slice of the sum.
+  Work reduce_scatter(const Tensor& output, const Tensor& input, const ReduceOptions& options = {});
+  // input [n] → output [W·n] in rank order. input may be rank r's slice of output.
+  Work all_gather(const Tensor& output, const Tensor& input);
+  Work broadcast(const Tensor& tensor, int root);
+  // The sum at root; elsewhere the tensor is unchanged.
+  Work reduce(const Tensor& tensor, int root, const ReduceOptions& options = {});
+  // output [W·n] at root only; elsewhere it may be undefined.
+  Work gather(const Tensor& output, const Tensor& input, int root);
+  // input [W·n] at root only.
+  Work scatter(const Tensor& output, const Tensor& input, int root);
+  // input [W·n] → output [W·n]: slice i of input goes to rank i.
+  Work all_to_all(const Tensor& output, const Tensor& input);
+  // Point to point; sends and receives between two ranks match in order.
+  Work send(const Tensor& tensor, int destination);
+  Work recv(const Tensor& tensor, int source);
+  Work barrier();
+
+  // Splits into groups of equal `color` (negative: this rank joins none and gets nullptr), ordered by `key`, then rank.
+  std::unique_ptr<ProcessGroup> split(int color, int key);
+
+  // Ends the group: every pending and later call fails at once with `reason`, on this rank and, as far as they can be
+  // reached, on the others.
+  void abort(const std::string& reason);
+
+  // The last calls with times, newest last: one line each. For reports of hangs (flight recorder).
+  std::vector<std::string> recent_calls() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// backend: "local" | "shm" | "mpi" (each with its own factory header in its folder); "auto" takes what fits. Rank r of
+// `size`; every rank calls it. Throws UsageError for an unknown name or one that this build lacks, and says which exist.
+std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store, int rank, int size,
+                                     const GroupOptions& options = {});
+
+}  // namespace lockstep::comm

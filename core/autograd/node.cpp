@@ -1,0 +1,105 @@
+#include "core/autograd/node.h"
+
+#include <atomic>
+
+#include "core/device/kernels.h"
+
+namespace lockstep {
+namespace {
+
+uint64_t next_sequence() {
+  static std::atomic<uint64_t> counter{0};
+  return counter.fetch_add(1, std::memory_order_relaxed);
+}
+
+void add_in_place(const Tensor& into, const Tensor& value) {
+  const Tensor dense = value.contiguous();
+  if (is_floating(into.dtype()) && into.is_contiguous())
+    kernels(into.device()).axpby(into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
+  else
+    throw UsageError(str("[autograd] cannot add gradients of type ", into));
+}
+
+class FunctionNode final : public Node {
+ public:
+  FunctionNode(std::string_view op, std::vector<Variable> inputs, BackwardFn fn) : Node(op, std::move(inputs)), fn_(std::move(fn)) {}
+  void backward(const Tensor& gradient) override { fn_(gradient, *this); }
+  void release() override { fn_ = nullptr; }
+
+ private:
+  BackwardFn fn_;
+};
+
+}  // namespace
+
+Edge::Edge(const Variable& input) {
+  if (input.defined() && input.requires_grad()) target_ = input.impl()->grad;
+}
+
+void Edge::add(const Tensor& gradient) const {
+  if (!needed()) return;
+  detail::GradState& t = *target_;
+  check(gradient.shape() == t.shape, "[autograd] gradient of shape ", gradient.shape(), " for a value of shape ", t.shape);
+  if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
+    if (!t.grad.defined()) {
+      MemoryScope scope(MemoryCategory::gradients);
+      t.grad = Tensor::empty(t.shape, t.dtype, t.device);
+    }
+    if (t.grad_valid)
+      add_in_place(t.grad, gradient);
+    else
+      t.grad.copy_(gradient);
+  } else if (!t.grad_valid) {
+    t.grad = gradient;
+    t.grad_shared = true;
+  } else {
+    if (t.grad_shared && t.grad.storage().use_count() > 1) t.grad = t.grad.clone();
+    t.grad_shared = false;
+    if (!t.grad.is_contiguous()) t.grad = t.grad.contiguous();
+    add_in_place(t.grad, gradient);
+  }
+  t.grad_valid = true;
+}
+
+void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& write) const {
+  if (!needed()) return;
+  detail::GradState& t = *target_;
+  const bool leaf = t.node == nullptr;
+  if (!leaf && t.grad_valid && t.grad_shared) {
+    // The gradient came from add(): take it over when nobody else looks at it any more.
+    if (t.grad.storage().use_count() > 1 || !t.grad.is_contiguous()) t.grad = t.grad.clone();
+    t.grad_shared = false;
+  }
+  if (!t.grad.defined()) {
+    MemoryScope scope(leaf ? MemoryCategory::gradients : MemoryScope::current());
+    t.grad = Tensor::empty(t.shape, t.dtype, t.device);
+    t.grad_shared = false;
+  }
+  write(t.grad, t.grad_valid);
+  t.grad_valid = true;
+}
+
+Node::Node(std::string_view op, std::vector<Variable> inputs) : op_(op), sequence_(next_sequence()) {
+  edges_.reserve(inputs.size());
+  for (const Variable& input : inputs) edges_.emplace_back(input);
+}
+
+void Node::mark_released() {
+  released_ = true;
+  edges_.clear();
+  release();
+}
+
+bool detail::must_record(const std::vector<Variable>& inputs) {
+  if (!grad_enabled()) return false;
+  for (const Variable& input : inputs)
+    if (input.defined() && input.requires_grad()) return true;
+  return false;
+}
+
+Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward) {
+  if (!detail::must_record(inputs)) return Variable(std::move(result));
+  return Variable::from_node(std::move(result), std::make_shared<FunctionNode>(op, std::move(inputs), std::move(backward)));
+}
+
+}  // namespace lockstep

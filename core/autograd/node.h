@@ -1,0 +1,97 @@
+// What an operation records: where its inputs' gradients go, and how to compute them. For those who write operations.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "core/autograd/variable.h"
+
+namespace lockstep {
+
+// The place where the gradient of one input of a Node is gathered.
+class Edge {
+ public:
+  Edge() = default;
+  explicit Edge(const Variable& input);
+
+  // False for constants and frozen leaves: their gradient need not be computed.
+  bool needed() const { return target_ != nullptr; }
+  // Adds a gradient that is already computed, in the input's shape and dtype. It may be shared with others: it is not written to.
+  void add(const Tensor& gradient) const;
+  // Lets `write` compute the gradient straight into its place: dst is contiguous, in the input's shape and dtype;
+  // `accumulate` tells it to add rather than to overwrite.
+  void write(const std::function<void(const Tensor& dst, bool accumulate)>& write) const;
+
+  const std::shared_ptr<detail::GradState>& target() const { return target_; }
+
+ private:
+  std::shared_ptr<detail::GradState> target_;
+};
+
+// One recorded operation with one output. Derived classes keep what backward needs and drop it in release().
+class Node {
+ public:
+  Node(std::string_view op, std::vector<Variable> inputs);
+  virtual ~Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // Given the gradient of the output (contiguous, its shape and dtype), adds to or writes each needed edge.
+  virtual void backward(const Tensor& gradient) = 0;
+  // Drops saved tensors; called right after backward().
+  virtual void release() = 0;
+
+  std::string_view op() const { return op_; }  // "linear"; a string literal
+  uint64_t sequence() const { return sequence_; }
+  const std::vector<Edge>& edges() const { return edges_; }
+  const Edge& edge(size_t i) const { return edges_[i]; }
+  bool released() const { return released_; }
+  void mark_released();
+
+ private:
+  std::string_view op_;
+  std::vector<Edge> edges_;
+  uint64_t sequence_;
+  bool released_ = false;
+};
+
+namespace detail {
+
+// True where an operation on these inputs must be recorded.
+bool must_record(const std::vector<Variable>& inputs);
+
+// Where the gradient of a variable is gathered. Kept apart from the values, so that a recorded graph does not keep a value
+// alive that no backward needs.
+struct GradState {
+  Shape shape;
+  DType dtype = DType::f32;
+  Device device;
+  std::shared_ptr<Node> node;  // what computed the variable; null for leaves
+  // For a leaf: the gradient's memory, and whether it holds a gradient. For a computed variable, during backward(): the sum
+  // of what its consumers sent so far.
+  Tensor grad;
+  bool grad_valid = false;
+  bool grad_shared = false;  // came through add(): someone else may hold the same storage
+  // Leaves only.
+  std::weak_ptr<VariableImpl> owner;
+  Parameter::GradHook hook;
+};
+
+// The state behind a Variable: its value, and its gradient's state where it requires one.
+struct VariableImpl {
+  Tensor data;
+  bool requires_grad = false;
+  std::shared_ptr<GradState> grad;  // never null
+  std::string name;
+};
+
+}  // namespace detail
+
+// For operations whose backward is a function: record("scale", data, {x}, [...](const Tensor& g, const Node& n) { ... }).
+// Returns a constant when nothing needs a gradient. The function's captures are the saved tensors.
+using BackwardFn = std::function<void(const Tensor& gradient, const Node& node)>;
+Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward);
+
+}  // namespace lockstep

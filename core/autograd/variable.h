@@ -1,0 +1,111 @@
+// Define-by-run reverse-mode differentiation.
+//
+// A Variable is a handle to a tensor that remembers how it was computed. Operations (core/ops/functions.h) record a Node each;
+// backward() runs the nodes in reverse order of creation. Leaves gather their gradients, and each leaf has one hook, "gradient
+// is final": DDP and FSDP meet autograd there and nowhere else.
+//
+// Thread-safety: a graph belongs to the thread that built it. Parameters may not be shared by two graphs that run at once.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+
+namespace lockstep {
+
+class Node;
+class Parameter;
+
+namespace detail {
+struct GradState;
+struct VariableImpl;
+Parameter as_parameter(std::shared_ptr<VariableImpl> impl);
+}  // namespace detail
+
+class Variable {
+ public:
+  Variable() = default;
+  // A leaf.
+  explicit Variable(Tensor data, bool requires_grad = false);
+
+  bool defined() const { return impl_ != nullptr; }
+  const Tensor& data() const;
+  const Shape& shape() const { return data().shape(); }
+  DType dtype() const { return data().dtype(); }
+  Device device() const { return data().device(); }
+  double item() const { return data().item(); }
+
+  bool requires_grad() const;
+  bool is_leaf() const;
+
+  // The gradient gathered so far; undefined where there is none. Leaves only.
+  Tensor grad() const;
+  bool has_grad() const;
+  // Forgets the gradient but keeps its memory: the next backward overwrites instead of adding.
+  void zero_grad() const;
+  // Gives the leaf the memory for its gradient, in the leaf's shape and dtype (DDP: a view of a bucket). Holds no gradient yet.
+  void set_grad_buffer(Tensor buffer) const;
+  // The memory, whether or not it holds a gradient; undefined before the first backward.
+  Tensor grad_buffer() const;
+  // Declares that the gradient buffer's contents are the gradient.
+  void mark_grad_valid() const;
+
+  // Differentiates with respect to all leaves. `seed` is the gradient of this variable: 1 by default, which needs one element.
+  // The graph is released as it runs: a second backward() throws UsageError naming the operation.
+  void backward(const Tensor& seed = {}) const;
+
+  // The same values, cut off from the graph.
+  Variable detach() const;
+
+  // For operations: the result of `node`, whose inputs are node's edges.
+  static Variable from_node(Tensor data, std::shared_ptr<Node> node);
+  const std::shared_ptr<detail::VariableImpl>& impl() const { return impl_; }
+
+ protected:
+  explicit Variable(std::shared_ptr<detail::VariableImpl> impl) : impl_(std::move(impl)) {}
+  std::shared_ptr<detail::VariableImpl> impl_;
+};
+
+// A leaf with a name, which requires a gradient unless frozen.
+class Parameter : public Variable {
+ public:
+  using GradHook = std::function<void(const Parameter&)>;
+
+  Parameter() = default;
+  Parameter(std::string name, Tensor data, bool requires_grad = true);
+
+  const std::string& name() const;
+  void set_name(std::string name) const;
+  // Runs once in each backward() in which this parameter received a gradient, when nothing more will be added to it. One hook
+  // a parameter; an empty function removes it.
+  void set_grad_hook(GradHook hook) const;
+  // Replaces the values' tensor (FSDP: gathered and sharded states).
+  void set_data(Tensor data) const;
+  void set_requires_grad(bool requires_grad) const;
+
+ private:
+  friend class Variable;
+  friend Parameter detail::as_parameter(std::shared_ptr<detail::VariableImpl> impl);
+  explicit Parameter(std::shared_ptr<detail::VariableImpl> impl) : Variable(std::move(impl)) {}
+};
+
+// While it lives, operations of this thread record nothing.
+class NoGradGuard {
+ public:
+  NoGradGuard();
+  ~NoGradGuard();
+  NoGradGuard(const NoGradGuard&) = delete;
+  NoGradGuard& operator=(const NoGradGuard&) = delete;
+
+ private:
+  bool previous_;
+};
+bool grad_enabled();
+
+// The leaves that a backward() from `root` would reach; for finding parameters that took no part in a step.
+std::vector<Parameter> reachable_leaves(const Variable& root);
+
+}  // namespace lockstep

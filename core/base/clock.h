@@ -1,0 +1,29 @@
+// Time for waits and measurements: monotonic only, so that a step of the wall clock cannot disturb a run.
+#pragma once
+
+#include <chrono>
+
+namespace lockstep {
+
+using Clock = std::chrono::steady_clock;
+using Duration = std::chrono::nanoseconds;
+
+// The moment at which a wait gives up. A value; cheap to copy.
+class Deadline {
+ public:
+  explicit Deadline(Clock::time_point at) : at_(at) {}
+  static Deadline after(Duration limit) { return Deadline(Clock::now() + limit); }
+
+  bool passed() const { return Clock::now() >= at_; }
+  // Never negative.
+  Duration remaining() const { return std::max(Duration::zero(), std::chrono::duration_cast<Duration>(at_ - Clock::now())); }
+  Clock::time_point at() const { return at_; }
+
+ private:
+  Clock::time_point at_;
+};
+
+inline double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+inline double milliseconds(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+
+}  // namespace lockstep

@@ -1,0 +1,35 @@
+// Logging. All of it goes through spdlog, which stays out of the headers. Thread-safe.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/base/error.h"
+
+namespace lockstep::log {
+
+enum class Level { debug, info, warn, error };
+
+// Lines go to stderr as "[rank 1] warn: text"; `who` is the part in brackets, empty for none.
+void set_identity(std::string who);
+void set_level(Level level);
+void write(Level level, std::string_view text);
+
+template <typename... Args>
+void debug(const Args&... args) {
+  write(Level::debug, str(args...));
+}
+template <typename... Args>
+void info(const Args&... args) {
+  write(Level::info, str(args...));
+}
+template <typename... Args>
+void warn(const Args&... args) {
+  write(Level::warn, str(args...));
+}
+template <typename... Args>
+void error(const Args&... args) {
+  write(Level::error, str(args...));
+}
+
+}  // namespace lockstep::log

@@ -1,0 +1,286 @@
+#include "core/tensor/tensor.h"
+
+#include <ostream>
+
+#include "core/device/kernels.h"
+
+namespace lockstep {
+namespace {
+
+StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.strides()}; }
+
+// Replaces one -1 by what the number of elements asks for.
+Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
+  Shape shape = wanted;
+  int unknown = -1;
+  int64_t known = 1;
+  for (int i = 0; i < shape.size(); ++i) {
+    if (shape[i] == -1) {
+      check(unknown < 0, "[", op, "] only one dimension can be -1, got ", wanted);
+      unknown = i;
+    } else {
+      known *= shape[i];
+    }
+  }
+  if (unknown >= 0) {
+    check(known > 0 && numel % known == 0, "[", op, "] cannot infer the -1 of ", wanted, " for ", numel, " elements");
+    shape[unknown] = numel / known;
+  }
+  check(shape.numel() == numel, "[", op, "] shape ", wanted, " does not hold ", numel, " elements");
+  return shape;
+}
+
+// The strides with which `shape` views the same elements in the same order, or false where there are none.
+bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape& shape, Shape& strides) {
+  strides = shape;
+  int64_t numel = old_shape.numel();
+  if (numel == 0 || old_shape.empty()) {
+    strides = shape.contiguous_strides();
+    return true;
+  }
+  // Walks both shapes from the back; a run of old dimensions that is dense can be cut anew.
+  int view_axis = shape.size() - 1;
+  int64_t base = old_strides.back();
+  int64_t old_numel = 1, view_numel = 1;
+  for (int axis = old_shape.size() - 1; axis >= 0; --axis) {
+    old_numel *= old_shape[axis];
+    const bool run_ends = axis == 0 || (old_shape[axis - 1] != 1 && old_strides[axis - 1] != old_numel * base);
+    if (!run_ends) continue;
+    while (view_axis >= 0 && (view_numel < old_numel || shape[view_axis] == 1)) {
+      strides[view_axis] = view_numel * base;
+      view_numel *= shape[view_axis];
+      --view_axis;
+    }
+    if (view_numel != old_numel) return false;
+    if (axis > 0) {
+      base = old_strides[axis - 1];
+      old_numel = view_numel = 1;
+    }
+  }
+  return view_axis == -1;
+}
+
+}  // namespace
+
+int normalize_axis(int axis, int dims, std::string_view op) {
+  const int normal = axis < 0 ? axis + dims : axis;
+  check(normal >= 0 && normal < dims, "[", op, "] axis ", axis, " is out of range for ", dims, " dimensions");
+  return normal;
+}
+
+Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype, int64_t offset_bytes) {
+  Tensor t;
+  t.shape_ = shape;
+  t.strides_ = shape.contiguous_strides();
+  t.numel_ = shape.numel();
+  t.dtype_ = dtype;
+  check(offset_bytes % size_of(dtype) == 0, "[tensor] offset ", offset_bytes, " is not aligned to ", dtype);
+  t.offset_ = offset_bytes / size_of(dtype);
+  check(offset_bytes >= 0 && static_cast<size_t>(offset_bytes + t.bytes()) <= storage->bytes(), "[tensor] ", t.bytes(), " bytes at offset ",
+        offset_bytes, " exceed a storage of ", storage->bytes(), " bytes");
+  t.storage_ = std::move(storage);
+  return t;
+}
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  const auto bytes = static_cast<size_t>(shape.numel() * size_of(dtype));
+  return wrap(std::make_shared<Storage>(bytes, device), shape, dtype);
+}
+
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0, dtype, device); }
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  t.fill_(value);
+  return t;
+}
+
+template <typename T>
+Tensor Tensor::from(std::span<const T> values, const Shape& shape, Device device) {
+  check(static_cast<int64_t>(values.size()) == shape.numel(), "[tensor] ", values.size(), " values for shape ", shape);
+  Tensor t = empty(shape, dtype_of<T>(), device);
+  if (!values.empty()) kernels(device).copy_from_host(t.raw(), values.data(), t.bytes());
+  return t;
+}
+
+int64_t Tensor::size(int axis) const { return shape_[normalize_axis(axis, dim(), "size")]; }
+
+Device Tensor::device() const {
+  check(defined(), "[tensor] use of an undefined tensor");
+  return storage_->device();
+}
+
+bool Tensor::is_contiguous() const {
+  int64_t expected = 1;
+  for (int i = dim() - 1; i >= 0; --i) {
+    if (shape_[i] == 0) return true;
+    if (shape_[i] != 1 && strides_[i] != expected) return false;
+    expected *= shape_[i];
+  }
+  return true;
+}
+
+void* Tensor::raw() const {
+  check(defined(), "[tensor] use of an undefined tensor");
+  return static_cast<std::byte*>(storage_->data()) + offset_ * size_of(dtype_);
+}
+
+void Tensor::check_type(DType wanted) const { check(wanted == dtype_, "[data] asked for ", wanted, ", but the tensor is ", *this); }
+
+void Tensor::check_host_contiguous() const {
+  check(device().type == DeviceType::cpu && is_contiguous(), "[span] needs a contiguous tensor on the CPU, got ", *this, " on ", device());
+}
+
+template <typename T>
+std::vector<T> Tensor::to_vector() const {
+  const Tensor dense = to(dtype_of<T>()).contiguous();
+  std::vector<T> values(static_cast<size_t>(numel_));
+  if (numel_ > 0) kernels(device()).copy_to_host(values.data(), dense.raw(), dense.bytes());
+  return values;
+}
+
+template <>
+std::vector<bool> Tensor::to_vector() const {
+  const auto bytes = to(DType::u8).to_vector<uint8_t>();
+  return {bytes.begin(), bytes.end()};
+}
+
+double Tensor::item() const {
+  check(numel_ == 1, "[item] needs exactly one element, got ", *this);
+  // Integers beyond 2^24 would not survive a trip through float.
+  return is_floating(dtype_) ? static_cast<double>(to_vector<float>()[0]) : static_cast<double>(to_vector<int64_t>()[0]);
+}
+
+Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const {
+  Tensor t = *this;
+  t.shape_ = shape;
+  t.strides_ = strides;
+  t.offset_ += offset_elements;
+  t.numel_ = shape.numel();
+  return t;
+}
+
+Tensor Tensor::view(const Shape& wanted) const {
+  const Shape shape = infer_dimension(wanted, numel_, "view");
+  Shape strides;
+  check(view_strides(shape_, strides_, shape, strides), "[view] ", *this, " with strides ", strides_, " cannot be seen as ", shape,
+        " without a copy; use reshape()");
+  return as_strided(shape, strides, 0);
+}
+
+Tensor Tensor::reshape(const Shape& wanted) const {
+  const Shape shape = infer_dimension(wanted, numel_, "reshape");
+  Shape strides;
+  if (view_strides(shape_, strides_, shape, strides)) return as_strided(shape, strides, 0);
+  return clone().view(shape);
+}
+
+Tensor Tensor::transpose(int axis_a, int axis_b) const {
+  const int a = normalize_axis(axis_a, dim(), "transpose"), b = normalize_axis(axis_b, dim(), "transpose");
+  Tensor t = *this;
+  std::swap(t.shape_[a], t.shape_[b]);
+  std::swap(t.strides_[a], t.strides_[b]);
+  return t;
+}
+
+Tensor Tensor::narrow(int axis, int64_t start, int64_t length) const {
+  const int a = normalize_axis(axis, dim(), "narrow");
+  check(start >= 0 && length >= 0 && start + length <= shape_[a], "[narrow] range [", start, ", ", start + length, ") is outside axis ", a, " of ", *this);
+  Shape shape = shape_;
+  shape[a] = length;
+  return as_strided(shape, strides_, start * strides_[a]);
+}
+
+Tensor Tensor::select(int axis, int64_t index) const {
+  const int a = normalize_axis(axis, dim(), "select");
+  Tensor t = narrow(a, index, 1);
+  t.shape_.erase(a);
+  t.strides_.erase(a);
+  return t;
+}
+
+Tensor Tensor::unsqueeze(int axis) const {
+  const int a = normalize_axis(axis, dim() + 1, "unsqueeze");
+  Tensor t = *this;
+  t.strides_.insert(a, a < dim() ? shape_[a] * strides_[a] : 1);
+  t.shape_.insert(a, 1);
+  return t;
+}
+
+Tensor Tensor::expand(const Shape& shape) const {
+  check(shape.size() >= dim(), "[expand] ", *this, " has more dimensions than ", shape);
+  Shape strides = shape;
+  const int lead = shape.size() - dim();
+  for (int i = 0; i < shape.size(); ++i) {
+    const bool repeat = i < lead || (shape_[i - lead] == 1 && shape[i] != 1);
+    check(repeat || shape_[i - lead] == shape[i], "[expand] ", *this, " does not expand to ", shape);
+    strides[i] = repeat ? 0 : strides_[i - lead];
+  }
+  return as_strided(shape, strides, 0);
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty(shape_, dtype_, device());
+  t.copy_(*this);
+  return t;
+}
+
+Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor t = empty(shape_, dtype, device());
+  t.copy_(*this);
+  return t;
+}
+
+Tensor Tensor::to(Device target) const {
+  if (target == device()) return *this;
+  Tensor t = empty(shape_, dtype_, target);
+  t.copy_(*this);
+  return t;
+}
+
+const Tensor& Tensor::copy_(const Tensor& source) const {
+  check(defined() && source.defined(), "[copy_] use of an undefined tensor");
+  const Tensor from = source.shape() == shape_ ? source : source.expand(shape_);
+  if (numel_ == 0) return *this;
+  if (from.device() == device()) {
+    kernels(device()).copy(strided(*this), strided(from));
+    return *this;
+  }
+  // Between devices bytes travel dense and in one dtype; a side that is neither is prepared on its own device.
+  const Tensor dense = from.to(dtype_).contiguous();
+  const Tensor target = is_contiguous() ? *this : empty(shape_, dtype_, device());
+  if (device().type == DeviceType::cpu)
+    kernels(dense.device()).copy_to_host(target.raw(), dense.raw(), bytes());
+  else
+    kernels(device()).copy_from_host(target.raw(), dense.raw(), bytes());
+  if (!is_contiguous()) copy_(target);
+  return *this;
+}
+
+const Tensor& Tensor::fill_(double value) const {
+  if (numel_ > 0) kernels(device()).fill(strided(*this), value);
+  return *this;
+}
+
+std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
+  if (!tensor.defined()) return out << "undefined";
+  return out << tensor.dtype() << tensor.shape();
+}
+
+template Tensor Tensor::from(std::span<const float>, const Shape&, Device);
+template Tensor Tensor::from(std::span<const BFloat16>, const Shape&, Device);
+template Tensor Tensor::from(std::span<const Float16>, const Shape&, Device);
+template Tensor Tensor::from(std::span<const int64_t>, const Shape&, Device);
+template Tensor Tensor::from(std::span<const int32_t>, const Shape&, Device);
+template Tensor Tensor::from(std::span<const uint8_t>, const Shape&, Device);
+template std::vector<float> Tensor::to_vector() const;
+template std::vector<BFloat16> Tensor::to_vector() const;
+template std::vector<Float16> Tensor::to_vector() const;
+template std::vector<int64_t> Tensor::to_vector() const;
+template std::vector<int32_t> Tensor::to_vector() const;
+template std::vector<uint8_t> Tensor::to_vector() const;
+
+}  // namespace lockstep

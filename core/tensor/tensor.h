@@ -1,0 +1,108 @@
+// Tensor: a value of n dimensions. Copying a Tensor copies the handle, not the elements; views share storage.
+// Knows nothing of gradients (core/autograd) or of ranks (comm). Not synchronised: two threads may read one tensor, or use
+// two tensors of one storage that do not overlap.
+#pragma once
+
+#include <initializer_list>
+#include <iosfwd>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/device/device.h"
+#include "core/tensor/dtype.h"
+#include "core/tensor/shape.h"
+#include "core/tensor/storage.h"
+
+namespace lockstep {
+
+class Tensor {
+ public:
+  Tensor() = default;  // undefined: no storage, defined() is false
+
+  // Contents undefined / zero / `value`.
+  static Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
+  static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32, Device device = kCpu);
+  // Copies host values; values.size() must equal shape.numel().
+  template <typename T>
+  static Tensor from(std::span<const T> values, const Shape& shape, Device device = kCpu);
+  template <typename T>
+  static Tensor from(const std::vector<T>& values, const Shape& shape, Device device = kCpu) {
+    return from(std::span<const T>(values), shape, device);
+  }
+  // Views memory that is owned elsewhere.
+  static Tensor wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype, int64_t offset_bytes = 0);
+
+  bool defined() const { return storage_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  const Shape& strides() const { return strides_; }  // in elements
+  int dim() const { return shape_.size(); }
+  int64_t size(int axis) const;  // negative counts from the end
+  int64_t numel() const { return numel_; }
+  int64_t bytes() const { return numel_ * size_of(dtype_); }
+  DType dtype() const { return dtype_; }
+  Device device() const;
+  bool is_contiguous() const;
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
+
+  // The first element, at a device address. data<T>() checks T against dtype().
+  void* raw() const;
+  template <typename T>
+  T* data() const {
+    check_type(dtype_of<T>());
+    return static_cast<T*>(raw());
+  }
+  // The elements of a contiguous host tensor.
+  template <typename T>
+  std::span<T> span() const {
+    check_host_contiguous();
+    return {data<T>(), static_cast<size_t>(numel_)};
+  }
+  // The elements in row-major order, copied to the host and converted to T.
+  template <typename T>
+  std::vector<T> to_vector() const;
+  // The value of a tensor with one element.
+  double item() const;
+
+  // Views: no copy. One dimension of `shape` may be -1; view() needs a compatible layout, reshape() copies where there is none.
+  Tensor view(const Shape& shape) const;
+  Tensor reshape(const Shape& shape) const;
+  Tensor flatten() const { return reshape({numel_}); }
+  Tensor transpose(int axis_a, int axis_b) const;
+  Tensor narrow(int axis, int64_t start, int64_t length) const;
+  Tensor select(int axis, int64_t index) const;  // drops the axis
+  Tensor unsqueeze(int axis) const;
+  Tensor expand(const Shape& shape) const;  // repeats dimensions of size 1 by stride 0
+  Tensor as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const;  // offset from this view's start
+
+  // Copies.
+  Tensor clone() const;       // contiguous
+  Tensor contiguous() const;  // itself where it is contiguous
+  Tensor to(DType dtype) const;
+  Tensor to(Device device) const;
+
+  // In place. copy_ broadcasts and converts; both return *this.
+  const Tensor& copy_(const Tensor& source) const;
+  const Tensor& fill_(double value) const;
+  const Tensor& zero_() const { return fill_(0); }
+
+ private:
+  void check_type(DType wanted) const;
+  void check_host_contiguous() const;
+
+  std::shared_ptr<Storage> storage_;
+  Shape shape_;
+  Shape strides_;
+  int64_t offset_ = 0;  // in elements
+  int64_t numel_ = 0;
+  DType dtype_ = DType::f32;
+};
+
+// Normalises a negative axis and checks its range; `op` names the caller in the message.
+int normalize_axis(int axis, int dims, std::string_view op);
+
+// "f32[2, 3]" – the type, not the values.
+std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
+
+}  // namespace lockstep
