@@ -1,0 +1,132 @@
+// DistributedDataParallel: every rank holds the whole model, computes its share of a step's micro-batches, and all ranks end
+// with the same summed gradients.
+//
+//   ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
+//   for (each step) {
+//     for (each micro-batch of this rank) ddp.backward(loss(micro-batch));
+//     ddp.finish();                  // gradients are now the mean over all micro-batches of all ranks
+//     optimizer.step(lr);
+//     optimizer.zero_grad();
+//   }
+//
+// A step consists of V micro-batches (Options::micro_batches, one a rank by default); ReduceTree says which rank computes
+// which. Gradients are summed in f32 over the fixed tree of the V micro-batches: inside a rank as a binary counter adds, and
+// between ranks along the rest of the same tree. So the bits do not depend on the number of ranks.
+//
+// Communication starts during the last backward(): when all gradients of a bucket are final and all earlier buckets have been
+// started, the bucket is reduced while the rest is still being computed. Buckets start in index order, never in order of
+// arrival, so that all ranks issue the same collectives. After the first step the buckets are laid out anew, once, in the
+// order in which rank 0's gradients became final.
+//
+// Sources: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB 2020 (buckets, overlap,
+// rebuilding). Thread-safety: one thread, the one that runs backward.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "core/autograd/variable.h"
+#include "ddp/buckets.h"
+#include "ddp/comm_hook.h"
+
+namespace lockstep::ddp {
+
+struct Options {
+  int64_t micro_batches = 0;  // V of one step, over all ranks; 0: one a rank
+  int64_t first_bucket_bytes = 1 << 20;
+  int64_t bucket_bytes = 8 << 20;
+  // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error that names it, because it
+  // is more often a mistake than a wish, and looking for them costs a walk over the graph.
+  bool find_unused_parameters = false;
+  CommHook comm_hook = all_reduce_hook;
+};
+
+class DistributedDataParallel {
+ public:
+  // Collective: checks that all ranks have the same names, shapes and dtypes, then copies rank 0's values to all.
+  // Parameters must be f32 (for bf16 compute keep f32 masters and use ops::PrecisionScope); frozen ones are only copied.
+  DistributedDataParallel(std::vector<Parameter> parameters, std::vector<std::pair<std::string, Tensor>> buffers,
+                          std::shared_ptr<comm::ProcessGroup> group, Options options = {});
+  ~DistributedDataParallel();
+  DistributedDataParallel(const DistributedDataParallel&) = delete;
+  DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
+
+  // Which micro-batches each rank computes.
+  const comm::ReduceTree& tree() const { return tree_; }
+
+  // Differentiates one micro-batch's mean loss, weighted 1/V. The last one of this rank's share starts the communication.
+  void backward(const Variable& loss);
+
+  // Waits for the reductions, in bucket order. Throws what a collective failed with.
+  void finish();
+
+  // While the guard lives, backward() only accumulates, whatever the share: for steps whose number of micro-batches is decided
+  // by the caller. The next backward() without a guard communicates.
+  class NoSync {
+   public:
+    explicit NoSync(DistributedDataParallel& ddp) : ddp_(ddp) { ++ddp_.no_sync_depth_; }
+    ~NoSync() { --ddp_.no_sync_depth_; }
+    NoSync(const NoSync&) = delete;
+    NoSync& operator=(const NoSync&) = delete;
+
+   private:
+    DistributedDataParallel& ddp_;
+  };
+  NoSync no_sync() { return NoSync(*this); }
+
+  // Uneven inputs. At the start of each step every rank says whether it still has input and learns how many ranks do; 0 ends
+  // the epoch on all ranks. A rank without input calls skip() in place of backward(): it takes part in the communication with
+  // zeros, and the mean is over the ranks that had input. For one micro-batch a rank and step.
+  int active_ranks(bool have_input);
+  void skip();
+
+  // Communication of the last step that compute did not hide: how long finish() was held up.
+  Duration exposed_communication() const { return exposed_; }
+  // The parameters of each bucket, in the order in which buckets are reduced.
+  const BucketLayout& layout() const { return layout_; }
+
+ private:
+  struct Slot {  // where a parameter's gradient lives
+    size_t bucket;
+    size_t member;
+  };
+
+  void build(BucketLayout layout);
+  void begin_micro_batch();
+  void on_gradient(size_t index);
+  void fold_levels(size_t index);
+  void mark_ready(size_t index);
+  void start_ready_buckets();
+  void zero_unused(const std::vector<bool>& used);
+  void end_micro_batch();
+  void rebuild_in_ready_order();
+  [[noreturn]] void fail(const std::string& message);
+
+  std::vector<Parameter> parameters_;  // trained ones
+  std::shared_ptr<comm::ProcessGroup> group_;
+  Options options_;
+  comm::ReduceTree tree_;
+
+  BucketLayout layout_;
+  std::vector<Bucket> buckets_;
+  std::vector<Slot> slots_;
+
+  // The step under way.
+  int64_t micro_index_ = 0;  // of this rank's share
+  bool last_micro_batch_ = false;
+  bool synchronised_ = false;  // the communicating micro-batch is done
+  int no_sync_depth_ = 0;
+  int active_ranks_ = 0;  // 0: join is not in use
+  std::vector<bool> ready_;
+  std::vector<size_t> missing_in_bucket_;
+  size_t next_bucket_ = 0;
+  std::vector<PendingReduction> pending_;
+  std::vector<size_t> ready_order_;
+  bool rebuilt_ = false;
+  Duration exposed_{};
+};
+
+}  // namespace lockstep::ddp
