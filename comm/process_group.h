@@ -85,6 +85,10 @@ class ProcessGroup {
   // reached, on the others.
   void abort(const std::string& reason);
 
+  // A tensor in memory in which this group's collectives cost least (shared memory in shm: no copy in and out), for buffers
+  // that are reduced again and again. Contents are zero. Not a collective; the tensor may outlive the group.
+  Tensor allocate(const Shape& shape, DType dtype);
+
   // The last calls with times, newest last: one line each. For reports of hangs (flight recorder).
   std::vector<std::string> recent_calls() const;
 
