@@ -28,8 +28,8 @@ class Transport {
     void* data;
     size_t bytes;
   };
-  // Messages of different channels never meet.
-  enum class Channel : uint8_t { collective, point_to_point };
+  // Messages of different channels never meet. message: from a send() to its recv(); answer: back.
+  enum class Channel : uint8_t { collective, message, answer };
 
   // Starts all of the sends and receives, in any order, and returns when all are done. Between two ranks the messages of one
   // channel and direction match in the order of the exchanges and, inside one, of the lists; sizes of matching messages are
