@@ -16,8 +16,8 @@ class Work {
   Work() = default;  // already done
   explicit Work(std::shared_ptr<WorkState> state) : state_(std::move(state)) {}
 
-  bool done() const;                  // finished, well or badly
-  std::exception_ptr error() const;   // null while running or when all went well
+  bool done() const;                 // finished, well or badly
+  std::exception_ptr error() const;  // null while running or when all went well
   // Blocks until done; the results may then be read on the host (CPU) or on the current stream (devices). Throws the failure
   // (EnvironmentError, UsageError for mismatched calls), or TimeoutError after `timeout` (the group's own limit by default),
   // which also aborts the group: after a wait that gave up, the ranks are no longer in step.

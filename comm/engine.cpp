@@ -1,0 +1,128 @@
+#include "comm/engine.h"
+
+#include <type_traits>
+
+#include "core/base/log.h"
+
+namespace lockstep::comm {
+namespace {
+
+// (op, peer) as the lane sees it.
+std::pair<Op, int> lane_key(Op op, int peer) { return point_to_point(op) ? std::pair(op, peer) : std::pair(Op::barrier, -1); }
+
+}  // namespace
+
+Engine::Engine(std::unique_ptr<Backend> backend, const GroupOptions& options)
+    : backend_(std::move(backend)), options_(options), group_hash_(hash_name(options.name)) {}
+
+uint64_t Engine::next_sequence(Op op, int peer) {
+  std::lock_guard lock(mutex_);
+  return ++sequences_[lane_key(op, peer)];
+}
+
+std::shared_ptr<Lane> Engine::lane(Op op, int peer) {
+  std::lock_guard lock(mutex_);
+  auto& lane = lanes_[lane_key(op, peer)];
+  if (!lane) lane = std::make_shared<Lane>();
+  return lane;
+}
+
+std::string Engine::where(const Fingerprint& fingerprint) const {
+  return str(describe(fingerprint), " in group '", options_.name, "' on rank ", backend_->rank(), " of ", backend_->size());
+}
+
+std::string Engine::ended() const {
+  std::lock_guard lock(mutex_);
+  return ended_;
+}
+
+Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tensors) {
+  const int peer = call.root;
+  call.fingerprint.group = group_hash_;
+  // The caller's tree may be gone when the call runs.
+  auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
+  return enqueue(call.op, peer, call.fingerprint, [this, call, own_tree, tensors = std::move(tensors)](const WorkState& work) mutable {
+    call.tree = own_tree.get();
+    call.deadline = Deadline::after(options_.timeout);
+    call.waiters = &work.waiters();
+    backend_->execute(call);
+  });
+}
+
+Work Engine::submit_body(const Fingerprint& fingerprint, std::function<void()> body) {
+  return enqueue(Op::barrier, -1, fingerprint, [body = std::move(body)](const WorkState&) { body(); });
+}
+
+Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, std::function<void(const WorkState&)> body) {
+  const auto lane = this->lane(op, peer);
+  const auto self = shared_from_this();
+  const auto give_up = [engine = weak_from_this()](const std::string& reason) {
+    if (const auto alive = engine.lock()) alive->abort(reason);
+  };
+  auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, lane, give_up);
+  const uint64_t entry = recorder_.submitted(fingerprint);
+  lane->submit({work, [self, work, fingerprint, entry, body = std::move(body)] { self->run(*work, fingerprint, entry, body); }});
+  return Work(work);
+}
+
+void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, const std::function<void(const WorkState&)>& body) {
+  std::exception_ptr error;
+  if (const std::string reason = ended(); !reason.empty()) {
+    error = std::make_exception_ptr(EnvironmentError(str("[comm] ", where(fingerprint), ": the group has ended: ", reason)));
+  } else {
+    recorder_.started(entry);
+    try {
+      body(work);
+    } catch (...) {
+      error = failure_of(fingerprint);
+    }
+  }
+  recorder_.finished(entry, !error);
+  work.finish(error);
+}
+
+Work Engine::done_here(const Fingerprint& fingerprint, const std::function<void()>& body) {
+  const auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, std::weak_ptr<Lane>(), nullptr);
+  run(*work, fingerprint, recorder_.submitted(fingerprint), [&](const WorkState&) { body(); });
+  return Work(work);
+}
+
+std::exception_ptr Engine::failure_of(const Fingerprint& fingerprint) {
+  const auto prefixed = [&](const auto& error) {
+    const std::string message = str("[comm] ", where(fingerprint), ": ", error.what());
+    abort(message);
+    return std::make_exception_ptr(std::remove_cvref_t<decltype(error)>(message));
+  };
+  try {
+    throw;
+  } catch (const UsageError& e) {
+    return prefixed(e);
+  } catch (const TimeoutError& e) {
+    const auto failure = prefixed(e);
+    for (const std::string& line : recorder_.lines()) log::error("[comm] group '", options_.name, "': ", line);
+    return failure;
+  } catch (const EnvironmentError& e) {
+    return prefixed(e);
+  } catch (const std::exception& e) {
+    return prefixed(EnvironmentError(e.what()));
+  }
+}
+
+void Engine::abort(const std::string& reason) {
+  {
+    std::lock_guard lock(mutex_);
+    if (ended_.empty()) ended_ = reason.empty() ? "aborted" : reason;
+  }
+  backend_->abort(reason);
+}
+
+void Engine::close() {
+  std::map<LaneKey, std::shared_ptr<Lane>> lanes;
+  {
+    std::lock_guard lock(mutex_);
+    lanes.swap(lanes_);
+  }
+  for (const auto& [key, lane] : lanes) lane->close();
+}
+
+}  // namespace lockstep::comm

@@ -1,0 +1,64 @@
+// Engine: runs a group's calls on its backend – in order, with limits, and with the first failure ending the group. What
+// ProcessGroup keeps behind its interface.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "comm/backend.h"
+#include "comm/flight_recorder.h"
+#include "comm/lane.h"
+#include "comm/work.h"
+#include "comm/work_state.h"
+
+namespace lockstep::comm {
+
+// Thread-safe.
+class Engine : public std::enable_shared_from_this<Engine> {
+ public:
+  Engine(std::unique_ptr<Backend> backend, const GroupOptions& options);
+
+  Backend& backend() { return *backend_; }
+  const GroupOptions& options() const { return options_; }
+  const FlightRecorder& recorder() const { return recorder_; }
+
+  // Completes the call's fingerprint and queues it. `tensors` stay alive until it is done.
+  Work submit(Call call, const ReduceTree* tree, std::vector<Tensor> tensors);
+  // Runs `body` in the lane of collectives, in order with them; it may use the backend.
+  Work submit_body(const Fingerprint& fingerprint, std::function<void()> body);
+  // A call that is done in place, at world size 1.
+  Work done_here(const Fingerprint& fingerprint, const std::function<void()>& body);
+
+  // For the op's lane: 1, 2, ….
+  uint64_t next_sequence(Op op, int peer);
+
+  void abort(const std::string& reason);
+  // Waits for what was submitted, then closes the backend. The engine accepts nothing after it.
+  void close();
+
+ private:
+  using LaneKey = std::pair<Op, int>;  // (send|recv, peer), or (barrier, -1) for all collectives
+  std::shared_ptr<Lane> lane(Op op, int peer);
+  Work enqueue(Op op, int peer, const Fingerprint& fingerprint, std::function<void(const WorkState&)> body);
+  void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, const std::function<void(const WorkState&)>& body);
+  // The current exception, with group, rank and call in front of its message; ends the group.
+  std::exception_ptr failure_of(const Fingerprint& fingerprint);
+  std::string where(const Fingerprint& fingerprint) const;
+  std::string ended() const;  // why, or empty
+
+  const std::unique_ptr<Backend> backend_;
+  const GroupOptions options_;
+  const uint64_t group_hash_;
+  FlightRecorder recorder_;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::map<LaneKey, std::shared_ptr<Lane>> lanes_;
+  std::map<LaneKey, uint64_t> sequences_;
+  std::string ended_;
+};
+
+}  // namespace lockstep::comm

@@ -1,0 +1,57 @@
+#include "comm/local/hash_store.h"
+
+#include <charconv>
+
+#include "core/base/error.h"
+
+namespace lockstep::comm {
+
+void HashStore::set(const std::string& key, const std::string& value) {
+  std::lock_guard lock(mutex_);
+  values_[key] = value;
+  changed_.notify_all();
+}
+
+void HashStore::await(std::unique_lock<std::mutex>& lock, const std::string& key, const Deadline& deadline, Duration limit) {
+  if (!changed_.wait_until(lock, deadline.at(), [&] { return values_.contains(key); }))
+    throw TimeoutError(str("[store] key '", key, "' did not appear within ", seconds(limit), " s"));
+}
+
+std::string HashStore::get(const std::string& key, Duration timeout) {
+  std::unique_lock lock(mutex_);
+  await(lock, key, Deadline::after(timeout), timeout);
+  return values_[key];
+}
+
+void HashStore::wait(const std::vector<std::string>& keys, Duration timeout) {
+  const Deadline deadline = Deadline::after(timeout);
+  std::unique_lock lock(mutex_);
+  for (const auto& key : keys) await(lock, key, deadline, timeout);
+}
+
+int64_t HashStore::add(const std::string& key, int64_t delta) {
+  std::lock_guard lock(mutex_);
+  std::string& value = values_[key];
+  int64_t number = 0;
+  if (!value.empty()) {
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    check(error == std::errc() && end == value.data() + value.size(), "[store] add: key '", key, "' holds '", value,
+          "', which is no number");
+  }
+  number += delta;
+  value = std::to_string(number);
+  changed_.notify_all();
+  return number;
+}
+
+std::string HashStore::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
+  std::lock_guard lock(mutex_);
+  const auto found = values_.find(key);
+  const std::string now = found == values_.end() ? "" : found->second;
+  if (now != expected) return now;
+  values_[key] = desired;
+  changed_.notify_all();
+  return desired;
+}
+
+}  // namespace lockstep::comm

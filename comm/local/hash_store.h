@@ -1,0 +1,28 @@
+// HashStore: a Store in the memory of one process, for ranks that are threads of it. Thread-safe.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+
+#include "comm/store.h"
+
+namespace lockstep::comm {
+
+class HashStore final : public Store {
+ public:
+  void set(const std::string& key, const std::string& value) override;
+  std::string get(const std::string& key, Duration timeout) override;
+  void wait(const std::vector<std::string>& keys, Duration timeout) override;
+  int64_t add(const std::string& key, int64_t delta) override;
+  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override;
+
+ private:
+  void await(std::unique_lock<std::mutex>& lock, const std::string& key, const Deadline& deadline, Duration limit);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, std::string> values_;
+};
+
+}  // namespace lockstep::comm

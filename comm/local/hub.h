@@ -1,0 +1,56 @@
+// Hub: where the threads of a local group meet. One object for all ranks.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "comm/backend.h"
+
+namespace lockstep::comm::local {
+
+// Thread-safe.
+class Hub {
+ public:
+  explicit Hub(int size);
+
+  // The hub under `key`, the same one for each of the `size` ranks that ask; forgotten when all have. Waits for them.
+  static std::shared_ptr<Hub> join(const std::string& key, int rank, int size, const Deadline& deadline);
+
+  int size() const { return static_cast<int>(members_.size()); }
+
+  // The two halves of every collective. `move` runs between them, with all ranks' calls, and must not wait for anything. Peers
+  // touch a rank's tensors only inside `move`, so nobody returns – not even with an error – while anyone is in it.
+  void collective(int rank, const Call& call, const std::function<void(const std::vector<Call>& calls)>& move);
+  // A send() and the recv() that it meets; the receiver copies.
+  void message(int rank, const Call& call);
+
+  void abort(const std::string& reason);
+  void leave(int rank);
+
+ private:
+  struct Member {
+    uint64_t joined = 0, arrived = 0, moved = 0;  // collectives so far
+    bool moving = false, left = false;
+  };
+  struct Slot {                               // of one ordered pair of ranks
+    uint64_t sends = 0, recvs = 0, done = 0;  // messages so far
+    bool copying = false;
+    Call send, recv;
+  };
+
+  // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors.
+  void await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, std::string_view doing, const std::function<bool(int)>& present);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Member> members_;
+  std::vector<Call> calls_;  // by rank
+  std::vector<Slot> slots_;  // by sender · size + receiver
+  std::string aborted_;
+};
+
+}  // namespace lockstep::comm::local

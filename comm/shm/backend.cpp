@@ -1,0 +1,54 @@
+#include "comm/local/factory.h"
+#include "comm/local/hash_store.h"
+#include "comm/shm/collectives.h"
+#include "comm/shm/factory.h"
+
+namespace lockstep::comm {
+namespace shm {
+namespace {
+
+class ShmBackend final : public Backend {
+ public:
+  ShmBackend(std::shared_ptr<Store> store, int rank, int size, Duration timeout)
+      : store_(std::move(store)),
+        group_(*store_, rank, size, timeout),
+        arena_(std::make_shared<Arena>()),
+        collectives_(group_, arena_),
+        messages_(group_) {}
+
+  std::string name() const override { return "shm"; }
+  int rank() const override { return group_.rank(); }
+  int size() const override { return group_.size(); }
+  Device device() const override { return kCpu; }
+
+  void execute(const Call& call) override { point_to_point(call.op) ? messages_.execute(call) : collectives_.execute(call); }
+
+  std::unique_ptr<Backend> split(const SplitPlan& plan) override {
+    if (plan.color < 0) return nullptr;
+    GroupOptions options;
+    options.timeout = plan.timeout;
+    return make_shm(with_prefix(store_, plan.name), plan.rank, static_cast<int>(plan.ranks.size()), options);
+  }
+
+  std::shared_ptr<Storage> allocate(size_t bytes) override { return arena_->allocate(bytes); }
+  void abort(const std::string& reason) noexcept override { group_.abort(reason); }
+
+ private:
+  const std::shared_ptr<Store> store_;
+  Group group_;
+  const std::shared_ptr<Arena> arena_;
+  Collectives collectives_;
+  Messages messages_;
+};
+
+}  // namespace
+}  // namespace shm
+
+std::unique_ptr<Backend> make_shm(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options) {
+  // A single rank has nobody to share memory with.
+  if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, options);
+  check(size <= 128, "[comm] backend 'shm' takes at most 128 ranks, got ", size);
+  return std::make_unique<shm::ShmBackend>(std::move(store), rank, size, options.timeout);
+}
+
+}  // namespace lockstep::comm

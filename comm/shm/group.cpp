@@ -1,0 +1,201 @@
+#include "comm/shm/group.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <new>
+#include <random>
+#include <sstream>
+
+#include <poll.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "comm/ranks_text.h"
+#include "core/base/error.h"
+
+namespace lockstep::comm::shm {
+namespace {
+
+// How often a sleeper looks whether the awaited rank still lives.
+constexpr Duration kLook = std::chrono::milliseconds(50);
+
+// The kernel and the process namespace: ranks that share both can open each other's memory.
+std::string host_identity() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  struct stat ns {};
+  ::stat("/proc/self/ns/pid", &ns);
+  return str(boot, "/", ns.st_ino);
+}
+
+std::string host_name() {
+  char name[64] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+// Cores that this process may use.
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+Group::Group(Store& store, int rank, int size, Duration timeout)
+    : rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1), spin_pays_(size <= usable_cores()) {
+  const Deadline deadline = Deadline::after(timeout);
+  if (rank == 0)
+    create(store);
+  else
+    attach(store, deadline);
+  Member& me = member(rank_);
+  me.pid = ::getpid();
+  std::strncpy(me.host, host_name().c_str(), sizeof me.host - 1);
+  me.presence.store(Presence::here, std::memory_order_release);
+  control().attached.value.fetch_add(1, std::memory_order_seq_cst);
+  control().attached.wake();
+  await_all_attached(deadline);
+  memory_.close_fd();
+  watch_peers();
+}
+
+Group::~Group() {
+  member(rank_).presence.store(Presence::left, std::memory_order_release);
+  for (const int fd : pidfds_)
+    if (fd >= 0) ::close(fd);
+}
+
+void Group::create(Store& store) {
+  memory_ = Memory::create(layout_.bytes());
+  std::random_device random;
+  auto* control = new (memory_.data()) Control;
+  control->cookie = (static_cast<uint64_t>(random()) << 32) | random();
+  for (int r = 0; r < size_; ++r) {
+    new (&member(r)) Member;
+    for (int to = 0; to < size_; ++to) new (&channel(r, to)) Channel;
+  }
+  store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(), " ", host_name()));
+}
+
+void Group::attach(Store& store, const Deadline& deadline) {
+  int pid = 0, fd = 0;
+  uint64_t cookie = 0;
+  std::string identity, host;
+  std::istringstream(store.get("shm", deadline.remaining())) >> pid >> fd >> cookie >> identity >> host;
+  if (identity != host_identity())
+    throw EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank 0 is on ", host, " and rank ", rank_, " on ",
+                               host_name(), " (or in another container); use 'mpi' between hosts"));
+  memory_ = Memory::open(pid, fd, layout_.bytes());
+  if (control().cookie != cookie)
+    throw EnvironmentError(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
+}
+
+void Group::await_all_attached(const Deadline& deadline) {
+  while (true) {
+    const uint32_t seen = control().attached.value.load(std::memory_order_seq_cst);
+    std::vector<int> missing;
+    for (int r = 0; r < size_; ++r)
+      if (member(r).presence.load(std::memory_order_acquire) == Presence::absent) missing.push_back(r);
+    if (missing.empty()) return;
+    if (deadline.passed()) throw TimeoutError(str("[comm] shm: ", ranks_text(missing), " of ", size_, " did not join in time"));
+    control().attached.sleep(seen + 1, std::min(kLook, deadline.remaining()));
+  }
+}
+
+void Group::watch_peers() {
+  for (int r = 0; r < size_; ++r) {
+    const int pid = member(r).pid;
+    if (pid == ::getpid()) continue;
+    const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    if (fd < 0 && errno == ESRCH) throw EnvironmentError(str("[comm] ", who(r), " died while the group formed"));
+    if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(errno)));
+    pidfds_[static_cast<size_t>(r)] = fd;
+  }
+}
+
+std::string Group::who(int rank) { return str("rank ", rank, " (pid ", member(rank).pid, " on ", member(rank).host, ")"); }
+
+bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
+  // About as long as it takes to go to sleep and be woken again. With fewer cores than ranks, or with other work for this core,
+  // spinning would only keep the awaited rank from running.
+  const int rounds = !spin_pays_ ? 0 : call.awaited() ? 4000 : 100;
+  for (int i = 0; i < rounds; ++i) {
+    if (word.reached(target)) return true;
+    pause_core();
+  }
+  return word.reached(target);
+}
+
+void Group::await(Word& word, uint32_t target, int peer, const Call& call) {
+  if (word.reached(target) || spin(word, target, call)) return;
+  while (!word.reached(target)) {
+    check_alive(word, target, peer);
+    if (call.deadline.passed()) throw late(peer, call);
+    word.sleep(target, std::min(kLook, call.deadline.remaining()));
+  }
+}
+
+void Group::check_alive(const Word& word, uint32_t target, int peer) {
+  pollfd poll{pidfds_[static_cast<size_t>(peer)], POLLIN, 0};
+  const bool dead = poll.fd >= 0 && ::poll(&poll, 1, 0) > 0;
+  const bool left = member(peer).presence.load(std::memory_order_acquire) == Presence::left;
+  // What it did before it went still counts.
+  if (word.reached(target)) return;
+  if (control().aborted.load(std::memory_order_acquire)) throw EnvironmentError(control().reason);
+  if (left) throw EnvironmentError(str(who(peer), " has left the group"));
+  if (dead) throw EnvironmentError(str(who(peer), " died"));
+}
+
+// " is stopped (SIGSTOP) and", or nothing: a stopped process is no mystery.
+std::string Group::state_of(int rank) {
+  std::string stat;
+  std::getline(std::ifstream(str("/proc/", member(rank).pid, "/stat")), stat);
+  const size_t at = stat.rfind(')');
+  if (at == std::string::npos || at + 2 >= stat.size()) return "";
+  const char state = stat[at + 2];
+  return state == 'T' || state == 't' ? " is stopped and" : "";
+}
+
+TimeoutError Group::late(int peer, const Call& call) {
+  std::string text = str("time limit reached:", point_to_point(call.op) ? " waiting for" : "");
+  bool any = false;
+  for (int r = 0; r < size_; ++r) {
+    const Notice& notice = member(r).notices[call.fingerprint.sequence % 2];
+    const Notice& before = member(r).notices[(call.fingerprint.sequence + 1) % 2];
+    const bool arrived = point_to_point(call.op) ? r != peer : notice.call.sequence >= call.fingerprint.sequence;
+    if (arrived || r == rank_) continue;
+    const std::string last = before.call.sequence == 0 ? "it has made no call yet" : "its last call was " + describe(before.call);
+    text += str(any ? "; " : " ", who(r), state_of(r), " has not arrived, ", last);
+    any = true;
+  }
+  if (!any) text += str(" ", who(peer), state_of(peer), " has arrived, but does not go on");
+  return TimeoutError(text);
+}
+
+void Group::abort(const std::string& reason) noexcept {
+  Control& c = control();
+  if (c.aborting.exchange(1) == 0) {
+    std::strncpy(c.reason, reason.c_str(), sizeof c.reason - 1);
+    c.aborted.store(1, std::memory_order_release);
+  }
+  for (int r = 0; r < size_; ++r) {
+    member(r).staged.wake();
+    member(r).read.wake();
+    for (int to = 0; to < size_; ++to)
+      for (Word* word : {&channel(r, to).posted, &channel(r, to).ready, &channel(r, to).filled, &channel(r, to).drained}) word->wake();
+  }
+}
+
+}  // namespace lockstep::comm::shm

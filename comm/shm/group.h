@@ -1,0 +1,62 @@
+// Group: the ranks of one host around their shared memory – how they find each other, wait for each other, and notice that one
+// has died, left or aborted.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/backend.h"
+#include "comm/shm/layout.h"
+#include "comm/shm/memory.h"
+#include "comm/store.h"
+
+namespace lockstep::comm::shm {
+
+// Thread-safe, but for the data behind the pointers, which the protocol of the callers protects.
+class Group {
+ public:
+  Group(Store& store, int rank, int size, Duration timeout);
+  ~Group();
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  Member& member(int rank) { return *at<Member>(layout_.member(rank)); }
+  Channel& channel(int from, int to) { return *at<Channel>(layout_.channel(from, to)); }
+  std::byte* message(int from, int to, uint32_t piece) { return memory_.data() + layout_.message(from, to, piece % kMessageSlots); }
+  std::byte* stage(int rank, uint32_t step) { return memory_.data() + layout_.stage(rank, step % kSlots); }
+  std::byte* result(int rank, uint32_t step) { return memory_.data() + layout_.result(rank, step % kSlots); }
+
+  // Waits until `word`, which `peer` publishes, has reached `target`: spins while that pays, then sleeps. Throws as
+  // Backend::execute() does.
+  void await(Word& word, uint32_t target, int peer, const Call& call);
+
+  void abort(const std::string& reason) noexcept;
+
+ private:
+  template <typename T>
+  T* at(size_t offset) {
+    return reinterpret_cast<T*>(memory_.data() + offset);
+  }
+  Control& control() { return *at<Control>(0); }
+  void create(Store& store);
+  void attach(Store& store, const Deadline& deadline);
+  void await_all_attached(const Deadline& deadline);
+  void watch_peers();
+  bool spin(const Word& word, uint32_t target, const Call& call) const;
+  void check_alive(const Word& word, uint32_t target, int peer);
+  TimeoutError late(int peer, const Call& call);
+  std::string who(int rank);
+  std::string state_of(int rank);
+
+  const int rank_;
+  const int size_;
+  const Layout layout_;
+  Memory memory_;
+  std::vector<int> pidfds_;  // by rank; -1 for this process
+  bool spin_pays_;
+};
+
+}  // namespace lockstep::comm::shm

@@ -1,0 +1,84 @@
+// What the shared memory of a group holds, and where. All ranks run the same program, so plain structs are the format.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "comm/fingerprint.h"
+#include "comm/shm/word.h"
+
+namespace lockstep::comm::shm {
+
+// Buffers of a rank that are in use at once: while one is being read, the next ones are filled.
+constexpr uint32_t kSlots = 4;
+// Bytes of a rank's part in one step. Small enough that what one rank writes is still in the cache when another reads it.
+constexpr size_t kChunkBytes = 256 << 10;
+// Point to point: per ordered pair of ranks.
+constexpr uint32_t kMessageSlots = 2;
+constexpr size_t kMessageBytes = 64 << 10;
+
+// Where a tensor lies that a rank allocated in shared memory; id 0: elsewhere.
+struct Location {
+  uint32_t id = 0;
+  int32_t fd = -1;
+  uint64_t bytes = 0;  // of the whole allocation
+  uint64_t offset = 0;
+};
+
+// What a rank announces when it arrives at a call.
+struct Notice {
+  Fingerprint call;
+  Location in;
+  uint32_t retired = 0;  // how many shared tensors it has freed so far
+};
+
+enum class Presence : uint32_t { absent, here, left };
+
+// One rank's side. Only that rank writes it.
+struct Member {
+  Word staged;        // steps for which its data is there
+  Word read;          // steps in which it has read (and, in reductions, summed) what it needs
+  Notice notices[2];  // of the current and the previous call
+  std::atomic<Presence> presence{Presence::absent};
+  int32_t pid = 0;
+  char host[64] = {};
+};
+
+// From one rank to another.
+struct Channel {
+  Word posted;   // by the sender: messages announced
+  Word ready;    // by the receiver: messages expected
+  Word filled;   // by the sender: pieces, over all messages
+  Word drained;  // by the receiver
+  Fingerprint sends[2], recvs[2];
+};
+
+struct Control {
+  uint64_t cookie = 0;
+  Word attached;                      // nobody's counter: woken when a rank arrives or leaves
+  std::atomic<uint32_t> aborting{0};  // taken by the rank that writes `reason`
+  std::atomic<uint32_t> aborted{0};
+  char reason[4096] = {};
+};
+
+// Offsets for a group of `size` ranks.
+class Layout {
+ public:
+  explicit Layout(int size) : size_(static_cast<size_t>(size)) {}
+  size_t member(int rank) const { return align(sizeof(Control)) + align(sizeof(Member)) * at(rank); }
+  size_t channel(int from, int to) const { return member(int(size_)) + align(sizeof(Channel)) * (at(from) * size_ + at(to)); }
+  size_t message(int from, int to, uint32_t slot) const {
+    return channel(int(size_), 0) + kMessageBytes * ((at(from) * size_ + at(to)) * kMessageSlots + slot);
+  }
+  // The data that a rank offers, and the sums that it has made.
+  size_t stage(int rank, uint32_t slot) const { return message(int(size_), 0, 0) + kChunkBytes * (at(rank) * kSlots + slot); }
+  size_t result(int rank, uint32_t slot) const { return stage(int(size_), 0) + kChunkBytes * (at(rank) * kSlots + slot); }
+  size_t bytes() const { return result(int(size_), 0); }
+
+ private:
+  static constexpr size_t align(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+  static size_t at(int rank) { return static_cast<size_t>(rank); }
+  size_t size_;
+};
+
+}  // namespace lockstep::comm::shm

@@ -1,0 +1,36 @@
+// Anonymous shared memory that another process maps through /proc/PID/fd/FD. It has no name, so nothing can be left behind.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base/error.h"
+
+namespace lockstep::comm::shm {
+
+// A mapping, and in its creator the file descriptor through which others get at it. Moves, does not copy.
+class Memory {
+ public:
+  Memory() = default;
+  ~Memory();
+  Memory(Memory&& other) noexcept { *this = static_cast<Memory&&>(other); }
+  Memory& operator=(Memory&& other) noexcept;
+
+  // Zeroed memory that this process creates. `bytes` are only reserved; pages cost memory when they are touched.
+  static Memory create(size_t bytes);
+  // Maps what process `pid` created, all pages at once. Throws EnvironmentError that says why not.
+  static Memory open(int pid, int fd, size_t bytes);
+
+  std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  int fd() const { return fd_; }
+  // No other process can map it from here on.
+  void close_fd();
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+  int fd_ = -1;
+};
+
+}  // namespace lockstep::comm::shm
