@@ -1,0 +1,182 @@
+#include "comm/mpi/runtime.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <future>
+#include <thread>
+
+#include <unistd.h>
+
+#include "comm/mpi/backoff.h"
+#include "comm/mpi/job.h"
+#include "core/base/error.h"
+#include "core/base/log.h"
+
+namespace lockstep::comm::mpi {
+namespace {
+
+// How long the end of the process waits for the other ranks: long for one that still writes a checkpoint, short after a
+// failure, when they may never come.
+constexpr auto kEndLimit = std::chrono::seconds(60);
+constexpr auto kEndLimitAfterFailure = std::chrono::seconds(2);
+
+// The letter of /proc/PID/stat, or nothing where the process does not exist.
+std::optional<char> process_state(int pid) {
+  std::ifstream file(str("/proc/", pid, "/stat"));
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  const size_t end = line.rfind(") ");  // the program's name may hold anything
+  return end == std::string::npos ? std::nullopt : std::optional(line[end + 2]);
+}
+
+}  // namespace
+
+void check_mpi(int code, const char* call) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw EnvironmentError(str("[mpi] ", call, " failed: ", text));
+}
+
+// Never destroyed: threads may still hold it while static objects go.
+Runtime& Runtime::instance() {
+  static Runtime& runtime = *new Runtime;
+  return runtime;
+}
+
+Runtime& Runtime::start(Deadline deadline) {
+  static std::mutex once;
+  std::lock_guard lock(once);
+  Runtime& runtime = instance();
+  if (!runtime.initialised_) runtime.initialise(deadline);
+  return runtime;
+}
+
+void Runtime::initialise(Deadline deadline) {
+  const auto job = mpi_job();
+  check(job.has_value(), "[mpi] this process was not started by mpirun; start it with: mpirun -np RANKS PROGRAM");
+  blocking("MPI_Init: some ranks have not reached it", deadline, [this] {
+    int done = 0;
+    check_mpi(MPI_Initialized(&done), "MPI_Initialized");
+    int provided = MPI_THREAD_SINGLE;
+    if (done)
+      check_mpi(MPI_Query_thread(&provided), "MPI_Query_thread");
+    else
+      check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+    if (provided < MPI_THREAD_SERIALIZED)
+      throw EnvironmentError("[mpi] MPI lacks MPI_THREAD_SERIALIZED; initialise it with that level or leave it to lockstep");
+    owner_ = !done;
+    check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &world_), "MPI_Comm_dup");
+    check_mpi(MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    check_mpi(MPI_Comm_rank(world_, &rank_), "MPI_Comm_rank");
+    check_mpi(MPI_Comm_size(world_, &size_), "MPI_Comm_size");
+    int* last_tag = nullptr;
+    int known = 0;
+    check_mpi(MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &last_tag, &known), "MPI_Comm_get_attr");
+    last_tag_ = known ? *last_tag : 32767;
+    Host mine{};
+    gethostname(mine.name, sizeof mine.name - 1);
+    mine.pid = static_cast<int>(getpid());
+    hosts_.resize(static_cast<size_t>(size_));
+    check_mpi(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, hosts_.data(), sizeof mine, MPI_BYTE, world_), "MPI_Allgather");
+  });
+  initialised_ = true;
+  log::debug("mpi: rank ", rank_, " of ", size_);  // also builds the logger before our exit handler, so that it outlives that
+  std::atexit([] { instance().finalise(); });
+}
+
+void Runtime::check_usable() const {
+  if (retired_) throw EnvironmentError(str("[mpi] MPI can no longer be used in this process: ", *retired_));
+}
+
+void Runtime::blocking(std::string_view what, Deadline deadline, std::function<void()> f) {
+  std::lock_guard lock(mutex_);
+  check_usable();
+  // The thread owns all that it touches, should it be given up; only the runtime itself, which never dies, is shared.
+  std::packaged_task<void()> task(std::move(f));
+  std::future<void> done = task.get_future();
+  std::thread(std::move(task)).detach();
+  if (done.wait_until(deadline.at()) == std::future_status::timeout) {
+    retire(str(what));
+    throw TimeoutError(str("[mpi] ", what));
+  }
+  done.get();
+}
+
+void Runtime::retire(const std::string& reason) {
+  failed_ = true;
+  if (!retired_) retired_ = reason;
+}
+
+void Runtime::post(int world_rank, int tag, std::string bytes) {
+  locked([&] {
+    reap_posted();
+    auto copy = std::make_unique<std::string>(std::move(bytes));
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Isend(copy->data(), static_cast<int>(copy->size()), MPI_BYTE, world_rank, tag, world_, &request), "MPI_Isend");
+    keep(request, std::move(copy));
+  });
+}
+
+void Runtime::keep(MPI_Request request, std::unique_ptr<std::string> bytes) { posted_.push_back({request, std::move(bytes)}); }
+
+void Runtime::reap_posted() {
+  posted_.remove_if([](Posted& entry) {
+    int done = 0;
+    return MPI_Test(&entry.request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0;
+  });
+}
+
+int Runtime::take_context() {
+  std::lock_guard lock(mutex_);
+  const int64_t context = kFirstFreeContext + int64_t{contexts_taken_++} * size_ + rank_;
+  if ((context + 1) * kTagsPerContext > last_tag_) throw EnvironmentError("[mpi] too many groups: MPI's message tags are used up");
+  return static_cast<int>(context);
+}
+
+std::string Runtime::describe(int world_rank) const {
+  const Host& host = hosts_[static_cast<size_t>(world_rank)];
+  std::string text = str("pid ", host.pid, " on ", host.name);
+  if (std::strcmp(host.name, hosts_[static_cast<size_t>(rank_)].name) != 0) return text;
+  const auto state = process_state(host.pid);
+  if (!state || *state == 'Z' || *state == 'X') return text + ", dead";
+  return *state == 'T' || *state == 't' ? text + ", stopped" : text;
+}
+
+// A barrier that can be given up. False when it was.
+bool Runtime::all_at_end() {
+  const Deadline deadline = Deadline::after(failed_ ? kEndLimitAfterFailure : kEndLimit);
+  MPI_Request request = MPI_REQUEST_NULL;
+  locked([&] { check_mpi(MPI_Ibarrier(world_, &request), "MPI_Ibarrier"); });
+  Backoff backoff;
+  for (;;) {
+    int done = 0;
+    locked([&] { check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"); });
+    if (done) return true;
+    if (deadline.passed()) return false;
+    backoff.pause();
+  }
+}
+
+void Runtime::finalise() noexcept {
+  try {
+    const bool together = !retired_ && all_at_end();
+    for (const auto& f : at_end_) f();
+    if (!together) {
+      // MPI_Finalize would wait for the others without a limit. mpirun ends what is left of the job.
+      log::warn("mpi: leaving without MPI_Finalize: ", retired_.value_or("other ranks have not come to their end"));
+      return;
+    }
+    std::lock_guard lock(mutex_);
+    retire("it has been finalised");
+    if (owner_) check_mpi(MPI_Finalize(), "MPI_Finalize");
+  } catch (const std::exception& error) {
+    log::warn("mpi: ", error.what());
+  }
+}
+
+}  // namespace lockstep::comm::mpi

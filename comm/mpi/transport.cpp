@@ -1,0 +1,168 @@
+#include "comm/mpi/transport.h"
+
+#include <algorithm>
+
+#include "comm/fingerprint.h"
+#include "comm/mpi/backoff.h"
+#include "core/base/error.h"
+
+namespace lockstep::comm::mpi {
+namespace {
+
+// Notes travel beside the data. A rank that reads one keeps on for this long, to receive what was sent before it: after a
+// mismatch all ranks shall see the mismatch, and after the last collective a rank may leave while others still read.
+constexpr auto kGrace = std::chrono::milliseconds(300);
+constexpr int kPollsPerNote = 16;
+// Small enough that MPI sends it at once, whatever the network.
+constexpr size_t kLongestNote = 1000;
+constexpr char kAborted = 'A';
+constexpr char kLeft = 'L';
+
+}  // namespace
+
+MpiTransport::MpiTransport(Runtime& runtime, int context, std::vector<int> members)
+    : runtime_(runtime), context_(context), members_(std::move(members)) {
+  rank_ = static_cast<int>(std::find(members_.begin(), members_.end(), runtime_.rank()) - members_.begin());
+}
+
+MpiTransport::~MpiTransport() {
+  if (ended_) return;
+  try {
+    tell_others(kLeft, "");
+  } catch (const std::exception&) {
+    // MPI is gone, so there is nobody to tell.
+  }
+}
+
+void MpiTransport::exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) {
+  throw_if_aborted();
+  Pending pending(runtime_);
+  runtime_.locked([&] {
+    for (const auto& r : receives) pending.receive(world_rank(r.from), tag(channel), r.data, r.bytes);
+    for (const auto& s : sends) pending.send(world_rank(s.to), tag(channel), s.data, s.bytes);
+  });
+  complete(pending, deadline);
+}
+
+void MpiTransport::complete(Pending& pending, Deadline deadline) {
+  Backoff backoff(pending.has_large() ? Backoff::Expect::data : Backoff::Expect::message);
+  std::optional<Deadline> grace;
+  try {
+    for (int polls = 0;; ++polls) {
+      const bool done = runtime_.locked([&] {
+        if (polls % kPollsPerNote == 0) read_notes();
+        return pending.poll();
+      });
+      if (done) return;
+      if (ended_) {
+        throw_if_aborted();
+        if (!grace) grace = Deadline::after(kGrace);
+        std::lock_guard lock(state_mutex_);
+        const std::string why = grace->passed() ? ended_by_peer(pending) : "";
+        if (!why.empty()) throw EnvironmentError(why);
+      }
+      if (deadline.passed()) throw TimeoutError(missing(pending));
+      backoff.pause();
+    }
+  } catch (const Error& error) {
+    abort(error.what());  // before the requests are given up: that may be the end of MPI in this process
+    throw;
+  }
+}
+
+void MpiTransport::abort(const std::string& reason) noexcept {
+  try {
+    {
+      std::lock_guard lock(state_mutex_);
+      if (!aborted_.empty()) return;
+      aborted_ = reason.empty() ? "the group was aborted" : reason;
+      ended_ = true;
+      if (!aborted_by_peer_.empty()) return;  // that peer has told everybody
+    }
+    tell_others(kAborted, reason.substr(0, kLongestNote));
+  } catch (const std::exception&) {
+    // MPI is gone, so there is nobody to tell.
+  }
+}
+
+void MpiTransport::tell_others(char kind, const std::string& text) {
+  for (const int member : members_)
+    if (member != runtime_.rank()) runtime_.post(member, note_tag(), kind + text);
+}
+
+void MpiTransport::read_notes() {
+  for (;;) {
+    int found = 0;
+    MPI_Status status;
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, note_tag(), runtime_.world(), &found, &status), "MPI_Iprobe");
+    if (!found) return;
+    int bytes = 0;
+    check_mpi(MPI_Get_count(&status, MPI_BYTE, &bytes), "MPI_Get_count");
+    std::string note(static_cast<size_t>(bytes), '\0');
+    check_mpi(MPI_Recv(note.data(), bytes, MPI_BYTE, status.MPI_SOURCE, note_tag(), runtime_.world(), MPI_STATUS_IGNORE), "MPI_Recv");
+    std::lock_guard lock(state_mutex_);
+    if (note.front() == kLeft)
+      left_.push_back(status.MPI_SOURCE);
+    else if (aborted_by_peer_.empty())
+      aborted_by_peer_ = str(who({status.MPI_SOURCE}), " ended the group: ", note.substr(1));
+    ended_ = true;
+  }
+}
+
+void MpiTransport::throw_if_aborted() const {
+  if (!ended_) return;
+  std::lock_guard lock(state_mutex_);
+  if (!aborted_.empty()) throw EnvironmentError(aborted_);
+}
+
+std::string MpiTransport::ended_by_peer(const Pending& pending) const {
+  if (!aborted_by_peer_.empty()) return aborted_by_peer_;
+  std::vector<int> gone;
+  for (const auto& unfinished : {pending.unfinished_from(), pending.unfinished_to()})
+    for (const int peer : unfinished)
+      if (std::count(left_.begin(), left_.end(), peer) > 0 && std::count(gone.begin(), gone.end(), peer) == 0) gone.push_back(peer);
+  return gone.empty() ? "" : str(who(gone), " left the group");
+}
+
+std::string MpiTransport::who(const std::vector<int>& world_ranks) const {
+  std::string text;
+  for (const int world : world_ranks) {
+    const auto place = std::find(members_.begin(), members_.end(), world) - members_.begin();
+    text += str(text.empty() ? "" : ", ", "rank ", place, " (", runtime_.describe(world), ")");
+  }
+  return text;
+}
+
+std::string MpiTransport::missing(const Pending& pending) const {
+  const auto from = pending.unfinished_from();
+  const auto to = pending.unfinished_to();
+  if (!from.empty()) return "time is up: nothing came from " + who(from);
+  if (!to.empty()) return "time is up: what was sent was not taken by " + who(to);
+  return "time is up: MPI's collective did not end, though all ranks had come";
+}
+
+int agree_on_context(MpiTransport& parent, const std::string& name, Deadline deadline) {
+  struct Hello {
+    int64_t context;
+    uint64_t name;
+  };
+  const auto size = static_cast<size_t>(parent.size());
+  const auto rank = static_cast<size_t>(parent.rank());
+  std::vector<Hello> hellos(size);
+  // The first rank's proposal counts. It never proposes one twice, nor what another rank may propose.
+  hellos[rank] = {parent.rank() == 0 ? parent.runtime().take_context() : 0, hash_name(name)};
+  std::vector<Transport::Send> sends;
+  std::vector<Transport::Receive> receives;
+  for (size_t i = 0; i < size; ++i) {
+    if (i == rank) continue;
+    sends.push_back({static_cast<int>(i), &hellos[rank], sizeof(Hello)});
+    receives.push_back({static_cast<int>(i), &hellos[i], sizeof(Hello)});
+  }
+  parent.exchange(Transport::Channel::collective, sends, receives, deadline);
+  for (size_t i = 0; i < size; ++i)
+    check(hellos[i].name == hellos[0].name, "[mpi] ranks create groups in different order: rank ", rank, " creates '", name, "', but rank ",
+          hellos[i].name == hellos[rank].name ? 0 : i, " another one");
+  return static_cast<int>(hellos[0].context);
+}
+
+}  // namespace lockstep::comm::mpi

@@ -1,0 +1,64 @@
+// Transport over MPI's send and receive, for one group of ranks, and what the group's ranks tell each other when it ends.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "comm/mpi/pending.h"
+#include "comm/mpi/runtime.h"
+#include "comm/transport.h"
+
+namespace lockstep::comm::mpi {
+
+// Thread-safe, as Transport demands.
+class MpiTransport final : public Transport {
+ public:
+  // `members`: the group's ranks as ranks of the job, in the group's order. All have been given the same `context`.
+  MpiTransport(Runtime& runtime, int context, std::vector<int> members);
+  // Tells the others that this rank has left.
+  ~MpiTransport() override;
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(members_.size()); }
+  int context() const { return context_; }
+  int world_rank(int rank) const { return members_[static_cast<size_t>(rank)]; }
+  Runtime& runtime() const { return runtime_; }
+
+  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) override;
+
+  // Waits until all are done. Throws as exchange() does; the other ranks are told why.
+  void complete(Pending& pending, Deadline deadline);
+
+  // Ends the group, here at once and for the others as soon as they look.
+  void abort(const std::string& reason) noexcept;
+
+ private:
+  int tag(Channel channel) const { return context_ * kTagsPerContext + static_cast<int>(channel); }
+  int note_tag() const { return context_ * kTagsPerContext + kTagsPerContext - 1; }
+  void tell_others(char kind, const std::string& text);
+  void read_notes();  // under runtime().locked()
+  void throw_if_aborted() const;
+  // What a peer's note says about this wait, or empty. Under state_mutex_.
+  std::string ended_by_peer(const Pending& pending) const;
+  std::string who(const std::vector<int>& world_ranks) const;
+  std::string missing(const Pending& pending) const;
+
+  Runtime& runtime_;
+  const int context_;
+  const std::vector<int> members_;
+  int rank_ = -1;
+
+  std::atomic<bool> ended_{false};  // something below is set
+  mutable std::mutex state_mutex_;
+  std::string aborted_;          // by this rank: why
+  std::string aborted_by_peer_;  // "rank 1 (…) ended the group: …"
+  std::vector<int> left_;        // ranks of the job
+};
+
+// All ranks of `parent` call it in the same order. Returns the context for a new group, or for several that have no rank in
+// common. Throws UsageError where the names differ.
+int agree_on_context(MpiTransport& parent, const std::string& name, Deadline deadline);
+
+}  // namespace lockstep::comm::mpi
