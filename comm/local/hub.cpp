@@ -78,11 +78,11 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
   const uint64_t turn = ++me.arrived;
   changed_.notify_all();
   await(lock, call.deadline, "arrived", [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
-  if (!aborted_.empty()) throw EnvironmentError(aborted_);
-
+  // First of all: a rank that sees the mismatch earlier has aborted the group, but every rank is to get the same error.
   std::vector<Fingerprint> fingerprints;
   for (const Call& c : calls_) fingerprints.push_back(c.fingerprint);
   check_equal(fingerprints);
+  if (!aborted_.empty()) throw EnvironmentError(aborted_);
 
   me.moving = true;
   lock.unlock();
@@ -108,8 +108,8 @@ void Hub::message(int rank, const Call& call) {
   changed_.notify_all();
   await(lock, call.deadline, "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
   if (slot.done >= turn) return;  // the receiver may even be at its next message
-  if (!aborted_.empty()) throw EnvironmentError(aborted_);
   if (slot.send.fingerprint != slot.recv.fingerprint) throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
+  if (!aborted_.empty()) throw EnvironmentError(aborted_);
 
   if (sending) {
     changed_.wait(lock, [&] { return slot.done >= turn || (!aborted_.empty() && !slot.copying); });

@@ -1,0 +1,158 @@
+// Part of process_group_suite.h: what happens when something goes wrong.
+#pragma once
+
+namespace lockstep::test {
+
+// Each rank makes its call; where they differ, all must fail, name both calls, and leave the tensor as it was.
+struct Mismatch {
+  std::string name;
+  std::function<Work(ProcessGroup&, const Tensor&)> common, odd;
+  std::vector<std::string> words;  // that the message must have
+};
+
+inline std::vector<Mismatch> mismatches() {
+  const auto sum = [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t); };
+  const auto broadcast = [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 0); };
+  return {
+      {"op", sum, [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 0); }, {"all_reduce #1", "broadcast #1"}},
+      {"count", sum, [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t.narrow(0, 0, 900)); }, {"1000 elements", "900 elements"}},
+      {"dtype", sum, [](ProcessGroup& g, const Tensor&) { return g.all_reduce(Tensor::zeros({1000}, DType::i32)); }, {"f32", "i32"}},
+      {"reduce op", sum, [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t, {.op = ReduceOp::max}); }, {"sum", "max"}},
+      {"root", broadcast, [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 1); }, {"root 0", "root 1"}},
+      {"tree",
+       sum,
+       [](ProcessGroup& g, const Tensor& t) {
+         const ReduceTree tree(g.size() * 3, g.size());
+         return g.all_reduce(t, {.tree = &tree});
+       },
+       {"order"}},
+      {"barrier", [](ProcessGroup& g, const Tensor&) { return g.barrier(); }, sum, {"barrier #1", "all_reduce #1"}},
+  };
+}
+
+TEST_P(ProcessGroupSuite, DifferentCallsFailOnAllRanksAndNameBoth) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({}, [this](ProcessGroup&, const MakeGroup& make) {
+    for (const Mismatch& m : mismatches()) {
+      const auto g = make({.name = m.name});
+      const Tensor t = tensor_of(values<float>(g->rank(), 1000));
+      const bool odd = g->rank() == size() - 1;
+      const Work work = odd ? m.odd(*g, t) : m.common(*g, t);
+      const std::string message = thrown<UsageError>([&] { work.wait(); });
+      for (const std::string& word : m.words) EXPECT_NE(message.find(word), std::string::npos) << m.name << ": " << message;
+      EXPECT_NE(message.find("rank 0"), std::string::npos) << message;
+      EXPECT_NE(message.find("rank " + std::to_string(size() - 1)), std::string::npos) << message;
+      EXPECT_TRUE(same_bits(t, values<float>(g->rank(), 1000))) << m.name << ": data was released";
+      // The group has ended.
+      EXPECT_NE(thrown<EnvironmentError>([&] { g->barrier().wait(); }), "");
+    }
+  });
+}
+
+TEST_P(ProcessGroupSuite, AMessageThatDoesNotMatchFailsOnBothSides) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run([](ProcessGroup& g) {
+    if (g.rank() > 1) return;
+    const Tensor t = Tensor::zeros({g.rank() == 0 ? 10 : 20});
+    const Work work = g.rank() == 0 ? g.send(t, 1) : g.recv(t, 0);
+    const std::string message = thrown<UsageError>([&] { work.wait(); });
+    EXPECT_NE(message.find("10 elements"), std::string::npos) << message;
+    EXPECT_NE(message.find("20 elements"), std::string::npos) << message;
+  });
+}
+
+TEST_P(ProcessGroupSuite, AbortReleasesWaitersOnAllRanks) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run([](ProcessGroup& g) {
+    g.barrier().wait();
+    if (g.rank() == 0) {
+      g.abort("the disk is full");
+      EXPECT_NE(thrown<EnvironmentError>([&] { g.barrier().wait(); }).find("the disk is full"), std::string::npos);
+      return;
+    }
+    const std::string message = thrown<EnvironmentError>([&] { g.all_reduce(Tensor::zeros({100000})).wait(); });
+    EXPECT_NE(message.find("the disk is full"), std::string::npos) << message;
+  });
+}
+
+TEST_P(ProcessGroupSuite, AbortFromAnotherThreadReleasesAWaiter) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({}, [](ProcessGroup& control, const MakeGroup& make) {
+    const auto g = make({.name = "doomed"});
+    if (g->rank() == 0) {
+      // Nobody else comes to this call.
+      const Work work = g->all_reduce(Tensor::zeros({10}));
+      std::thread other([&] { g->abort("changed my mind"); });
+      EXPECT_NE(thrown<EnvironmentError>([&] { work.wait(); }).find("changed my mind"), std::string::npos);
+      other.join();
+    }
+    control.barrier().wait();
+  });
+}
+
+TEST_P(ProcessGroupSuite, ATimeLimitNamesWhoIsMissing) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
+    const auto g = make({.name = "late", .timeout = std::chrono::seconds(2)});
+    g->all_reduce(Tensor::zeros({10})).wait();
+    if (g->rank() != size() - 1) {
+      // Who notices first tells the others, so not all need have waited to the end.
+      const std::string message = thrown<EnvironmentError>([&] { g->broadcast(Tensor::zeros({10}), 0).wait(); });
+      EXPECT_NE(message.find("rank " + std::to_string(size() - 1)), std::string::npos) << message;
+      EXPECT_NE(message.find("broadcast #2"), std::string::npos) << message;
+      EXPECT_NE(message.find("not arrived"), std::string::npos) << message;
+    }
+    control.barrier().wait();
+  });
+}
+
+TEST_P(ProcessGroupSuite, AWaitCanHaveALimitOfItsOwn) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({}, [](ProcessGroup& control, const MakeGroup& make) {
+    const auto g = make({.name = "slow"});
+    if (g->rank() == 0) {
+      const Work work = g->barrier();
+      EXPECT_FALSE(work.done());
+      EXPECT_NE(thrown<TimeoutError>([&] { work.wait(std::chrono::milliseconds(20)); }).find("barrier #1"), std::string::npos);
+      EXPECT_GT(work.exposed(), Duration::zero());
+      // After a wait that gave up, the ranks are no longer in step.
+      EXPECT_NE(thrown<EnvironmentError>([&] { work.wait(); }), "");
+    }
+    control.barrier().wait();
+  });
+}
+
+TEST_P(ProcessGroupSuite, ARankThatLeavesIsMissedByName) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({}, [this](ProcessGroup& control, const MakeGroup& make) {
+    {
+      const auto g = make({.name = "short"});
+      g->barrier().wait();
+      if (g->rank() != size() - 1) {
+        const std::string message = thrown<EnvironmentError>([&] { g->all_reduce(Tensor::zeros({10})).wait(); });
+        EXPECT_NE(message.find("rank " + std::to_string(size() - 1)), std::string::npos) << message;
+      }
+    }
+    control.barrier().wait();
+  });
+}
+
+TEST_P(ProcessGroupSuite, WrongUseFailsAtOnceAndLeavesTheGroupUsable) {
+  run([this](ProcessGroup& g) {
+    const Tensor t = Tensor::zeros({4, 6});
+    EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(t.transpose(0, 1)); }).find("contiguous"), std::string::npos);
+    EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(Tensor()); }).find("undefined"), std::string::npos);
+    EXPECT_NE(thrown<UsageError>([&] { g.broadcast(t, size()); }).find("root"), std::string::npos);
+    EXPECT_NE(thrown<UsageError>([&] { g.all_gather(Tensor::zeros({5}), Tensor::zeros({size() == 1 ? 4 : 5})); }), "");
+    EXPECT_NE(thrown<UsageError>([&] { g.reduce_scatter(Tensor::zeros({3}, DType::i32), Tensor::zeros({3 * size()})); }), "");
+    EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(t, {.op = ReduceOp::band}); }).find("integers"), std::string::npos);
+    EXPECT_NE(thrown<UsageError>([&] { g.all_to_all(Tensor::zeros({7 * size() + 1}), Tensor::zeros({7 * size()})); }), "");
+    EXPECT_NE(thrown<UsageError>([&] { g.send(t, g.rank()); }).find("itself"), std::string::npos);
+    EXPECT_NE(thrown<UsageError>([&] { g.recv(t, -1); }), "");
+    const ReduceTree other(size() + 1);
+    EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(t, {.tree = &other}); }).find("ranks"), std::string::npos);
+    g.all_reduce(t).wait();
+  });
+}
+
+}  // namespace lockstep::test
