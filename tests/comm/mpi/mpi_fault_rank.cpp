@@ -1,0 +1,56 @@
+// A rank for mpi_fault_test: reduces for ever, until the last rank comes to the step at which it has an accident.
+//
+//   mpi_fault_rank ACCIDENT REDUCTION     ACCIDENT: stop, kill, exit, throw, "never starts"; REDUCTION: tree, fast
+//
+// Prints "rank R: MESSAGE" for an error, and returns 1 for it, as programs do.
+#include <cstdio>
+#include <string>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "comm/mpi/factory.h"
+#include "comm/mpi/job.h"
+#include "comm/process_group.h"
+#include "core/base/error.h"
+
+using namespace lockstep;
+using namespace lockstep::comm;
+
+namespace {
+
+constexpr int kAccidentAt = 20;
+
+void have(const std::string& accident) {
+  if (accident == "stop") raise(SIGSTOP);
+  if (accident == "kill") raise(SIGKILL);
+  if (accident == "exit") _exit(0);  // without a word to MPI
+  if (accident == "throw") throw EnvironmentError("the data is gone");
+}
+
+void reduce_for_ever(const MpiJob& job, const std::string& accident, Reduction reduction) {
+  const auto world = create("mpi", nullptr, job.rank, job.size, {.timeout = std::chrono::seconds(2), .reduction = reduction});
+  const Tensor tensor = Tensor::zeros({1 << 18});
+  for (int step = 0;; ++step) {
+    if (job.rank == job.size - 1 && step == kAccidentAt) have(accident);
+    world->all_reduce(tensor).wait();
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const MpiJob job = mpi_job().value_or(MpiJob{});
+  try {
+    check(count == 3, "expected ACCIDENT REDUCTION");
+    if (std::string(arguments[1]) == "never starts" && job.rank == job.size - 1) {
+      raise(SIGSTOP);
+      return 0;
+    }
+    reduce_for_ever(job, arguments[1], std::string(arguments[2]) == "fast" ? Reduction::fast : Reduction::tree);
+  } catch (const Error& error) {
+    std::printf("rank %d: %s\n", job.rank, error.what());
+    std::fflush(stdout);
+    return 1;
+  }
+}
