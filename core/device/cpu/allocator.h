@@ -1,0 +1,11 @@
+// The CPU's allocator.
+#pragma once
+
+#include "core/device/allocator.h"
+
+namespace lockstep::cpu {
+
+// One for the process; never destroyed, so that tensors with static lifetime may outlive main.
+Allocator& host_allocator();
+
+}  // namespace lockstep::cpu

@@ -1,0 +1,29 @@
+// What is chosen at run time: one Variant per instruction set, defined by isa/variant.cpp once for each.
+#pragma once
+
+#include "core/device/cpu/strided.h"
+#include "core/device/kernels.h"
+
+namespace lockstep::cpu {
+
+struct Variant {
+  const char* name;
+  Kernels kernels;  // without the entries that are compiled once (copy, fill, binary, host copies)
+  RowKernels rows;
+  double (*probe_fma_gflops)();
+};
+
+namespace generic {
+Variant variant();
+}
+namespace avx2 {
+Variant variant();
+}
+namespace avx512 {
+Variant variant();
+}
+
+// The best one that this machine runs; LOCKSTEP_ISA=generic|avx2|avx512 in the environment asks for a lesser one.
+const Variant& chosen_variant();
+
+}  // namespace lockstep::cpu

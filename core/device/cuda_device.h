@@ -1,0 +1,17 @@
+// What the CUDA device provides. core/device/cuda implements it; core/device/no_cuda stands in for it in builds without the
+// toolkit, so that callers need no #ifdef.
+#pragma once
+
+#include "core/device/allocator.h"
+#include "core/device/kernels.h"
+
+namespace lockstep::cuda {
+
+bool is_available(int index);
+// These throw UsageError when the device is not available.
+Allocator& allocator(int index);
+const Kernels& kernels();
+Stream current_stream(int index);
+void synchronize(const Stream& stream);
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,17 @@
+#include "core/base/error.h"
+#include "core/device/cuda_device.h"
+
+namespace lockstep::cuda {
+namespace {
+[[noreturn]] void absent() {
+  throw UsageError("[cuda] lockstep was built without CUDA: use device cpu, or build with LOCKSTEP_CUDA=ON where the toolkit is");
+}
+}  // namespace
+
+bool is_available(int) { return false; }
+Allocator& allocator(int) { absent(); }
+const Kernels& kernels() { absent(); }
+Stream current_stream(int) { absent(); }
+void synchronize(const Stream&) { absent(); }
+
+}  // namespace lockstep::cuda
