@@ -39,7 +39,7 @@ Edge::Edge(const Variable& input) {
 void Edge::add(const Tensor& gradient) const {
   if (!needed()) return;
   detail::GradState& t = *target_;
-  check(gradient.shape() == t.shape, "[autograd] gradient of shape ", gradient.shape(), " for a value of shape ", t.shape);
+  check(gradient.shape() == t.shape && gradient.dtype() == t.dtype, "[autograd] expected a gradient ", t.dtype, t.shape, ", got ", gradient);
   if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
     if (!t.grad.defined()) {
       MemoryScope scope(MemoryCategory::gradients);

@@ -85,6 +85,8 @@ struct VariableImpl {
   bool requires_grad = false;
   std::shared_ptr<GradState> grad;  // never null
   std::string name;
+  // A leaf's values in the dtype of the open ops::PrecisionScope, which makes it and drops it; undefined where there is none.
+  Tensor compute_copy;
 };
 
 }  // namespace detail

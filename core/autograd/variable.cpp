@@ -157,6 +157,7 @@ void Parameter::set_grad_hook(GradHook hook) const { impl_->grad->hook = std::mo
 void Parameter::set_data(Tensor data) const {
   impl_->grad->shape = data.shape();
   impl_->grad->dtype = data.dtype();
+  impl_->compute_copy = Tensor();
   impl_->data = std::move(data);
 }
 

@@ -1,0 +1,35 @@
+#include "core/ops/precision.h"
+
+#include "core/autograd/node.h"
+
+namespace lockstep::ops {
+namespace {
+thread_local PrecisionScope* t_scope = nullptr;
+}
+
+PrecisionScope::PrecisionScope(DType compute) : compute_(compute), outer_(t_scope) {
+  check(compute == DType::f32 || compute == DType::bf16, "[precision] expected f32 or bf16, got ", compute);
+  t_scope = this;
+}
+
+PrecisionScope::~PrecisionScope() {
+  t_scope = outer_;
+  for (const auto& weak : converted_)
+    if (const auto impl = weak.lock()) impl->compute_copy = Tensor();
+}
+
+DType PrecisionScope::current() { return t_scope ? t_scope->compute_ : DType::f32; }
+
+Tensor in_compute_dtype(const Variable& x) {
+  const DType wanted = PrecisionScope::current();
+  if (wanted == DType::f32 || x.dtype() == wanted) return x.data();
+  const auto& impl = x.impl();
+  if (!x.is_leaf() || !impl->requires_grad) return x.data().to(wanted);
+  if (!impl->compute_copy.defined() || impl->compute_copy.dtype() != wanted) {
+    impl->compute_copy = x.data().to(wanted);
+    t_scope->converted_.push_back(impl);
+  }
+  return impl->compute_copy;
+}
+
+}  // namespace lockstep::ops
