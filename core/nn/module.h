@@ -1,6 +1,7 @@
 // Module: a named tree of parameters, buffers and sub-modules. Modules know nothing of parallelism.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,8 +23,11 @@ class Module {
   // Runs the hooks around forward(): pre-hooks in order of registration, post-hooks likewise.
   Variable operator()(const Variable& input);
 
-  // Parameters by full name ("blocks.0.qkv.weight"), in order of registration, depth first. A parameter that several modules
-  // share appears once, under its first name.
+  // The module's name in the tree it was registered into ("blocks.0"); empty for the root.
+  const std::string& path() const { return path_; }
+
+  // Parameters in order of registration, depth first. Their names are full ones, from the root ("blocks.0.qkv.weight"). A
+  // parameter that several modules share appears once, under the name that its own module gave it.
   std::vector<Parameter> parameters() const;
   // Tensors that belong to the state but are not trained.
   std::vector<std::pair<std::string, Tensor>> buffers() const;
@@ -31,6 +35,9 @@ class Module {
   const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const { return children_; }
 
   void zero_grad() const;
+  // Sets every parameter below to its layer's initial values. Each draws from a stream of its own, keyed by `seed` and its full
+  // name, so that its values depend on nothing else. Call it on the root, once the tree is complete: weights are 0 before.
+  void initialize(uint64_t seed);
   // Turns dropout on (the default) or off, in this module and below.
   void train(bool on = true);
   bool training() const { return training_; }
@@ -42,8 +49,11 @@ class Module {
 
  protected:
   virtual Variable forward(const Variable& input) = 0;
+  // Sets initial values, after the children set theirs: a module may overrule its children. init.h has the usual ones.
+  virtual void reset_parameters(uint64_t /*seed*/) {}
 
-  // Names are local; full names come from the tree. Each throws UsageError on a name already taken or one with a '.'.
+  // Names are local; full names come from the tree. Each throws UsageError on a name already taken, an empty one or one with
+  // a '.'. A parameter gets its full name from the module that registers it as its own.
   Parameter register_parameter(std::string name, Tensor data);
   void register_shared_parameter(std::string name, Parameter parameter);  // tied weights
   Tensor register_buffer(std::string name, Tensor data);
@@ -56,8 +66,16 @@ class Module {
  private:
   void add_child(std::string name, std::shared_ptr<Module> module);
   void check_new_name(const std::string& name) const;
+  void set_path(const std::string& path);
+  std::string full_name(const std::string& local) const { return path_.empty() ? local : path_ + "." + local; }
 
-  std::vector<std::pair<std::string, Parameter>> parameters_;
+  struct Entry {
+    std::string name;
+    Parameter parameter;
+    bool shared;  // named by another module
+  };
+  std::string path_;
+  std::vector<Entry> parameters_;
   std::vector<std::pair<std::string, Tensor>> buffers_;
   std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
   std::vector<PreHook> pre_hooks_;

@@ -1,0 +1,90 @@
+#include "core/nn/module.h"
+
+#include <unordered_set>
+
+namespace lockstep::nn {
+
+Variable Module::operator()(const Variable& input) {
+  for (const PreHook& hook : pre_hooks_) hook(*this, input);
+  Variable output = forward(input);
+  for (const PostHook& hook : post_hooks_) output = hook(*this, output);
+  return output;
+}
+
+std::vector<Parameter> Module::parameters() const {
+  std::vector<Parameter> found;
+  std::unordered_set<const void*> seen;
+  const auto visit = [&](const auto& self, const Module& module) -> void {
+    for (const Entry& entry : module.parameters_)
+      if (seen.insert(entry.parameter.impl().get()).second) found.push_back(entry.parameter);
+    for (const auto& child : module.children_) self(self, *child.second);
+  };
+  visit(visit, *this);
+  return found;
+}
+
+std::vector<std::pair<std::string, Tensor>> Module::buffers() const {
+  std::vector<std::pair<std::string, Tensor>> found;
+  for (const auto& [name, tensor] : buffers_) found.emplace_back(full_name(name), tensor);
+  for (const auto& child : children_)
+    for (auto& buffer : child.second->buffers()) found.push_back(std::move(buffer));
+  return found;
+}
+
+void Module::zero_grad() const {
+  for (const Parameter& parameter : parameters()) parameter.zero_grad();
+}
+
+void Module::initialize(uint64_t seed) {
+  for (const auto& child : children_) child.second->initialize(seed);
+  reset_parameters(seed);
+}
+
+void Module::train(bool on) {
+  training_ = on;
+  for (const auto& child : children_) child.second->train(on);
+}
+
+Parameter Module::register_parameter(std::string name, Tensor data) {
+  check_new_name(name);
+  Parameter parameter(full_name(name), std::move(data));
+  parameters_.push_back({std::move(name), parameter, false});
+  return parameter;
+}
+
+void Module::register_shared_parameter(std::string name, Parameter parameter) {
+  check_new_name(name);
+  check(parameter.defined(), "[module] the shared parameter '", full_name(name), "' is undefined");
+  parameters_.push_back({std::move(name), std::move(parameter), true});
+}
+
+Tensor Module::register_buffer(std::string name, Tensor data) {
+  check_new_name(name);
+  buffers_.emplace_back(std::move(name), data);
+  return data;
+}
+
+void Module::add_child(std::string name, std::shared_ptr<Module> module) {
+  check_new_name(name);
+  check(module != nullptr, "[module] the module '", full_name(name), "' is null");
+  module->set_path(full_name(name));
+  children_.emplace_back(std::move(name), std::move(module));
+}
+
+void Module::set_path(const std::string& path) {
+  path_ = path;
+  for (const Entry& entry : parameters_)
+    if (!entry.shared) entry.parameter.set_name(full_name(entry.name));
+  for (const auto& [name, child] : children_) child->set_path(full_name(name));
+}
+
+void Module::check_new_name(const std::string& name) const {
+  check(!name.empty() && name.find('.') == std::string::npos, "[module] expected a name without '.', got '", name, "'");
+  bool taken = false;
+  for (const Entry& entry : parameters_) taken = taken || entry.name == name;
+  for (const auto& buffer : buffers_) taken = taken || buffer.first == name;
+  for (const auto& child : children_) taken = taken || child.first == name;
+  check(!taken, "[module] '", full_name(name), "' is registered already");
+}
+
+}  // namespace lockstep::nn

@@ -1,0 +1,37 @@
+// Where random numbers come from in a model: streams named by seed, step, micro-batch and site (core/base/philox.h), never by
+// rank or by the order of calls.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "core/base/philox.h"
+
+namespace lockstep::nn {
+
+// The site of a name (a parameter's, a module's path): FNV-1a, 32 bits.
+constexpr uint32_t site_of(std::string_view name) {
+  uint32_t hash = 0x811C9DC5u;
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x01000193u;
+  return hash;
+}
+
+// While it lives, this thread's forward passes belong to this micro-batch of this step. Steps count from 1 (0 is for
+// initialisation); `micro` counts within the step, over all ranks. Scopes nest.
+class RandomScope {
+ public:
+  RandomScope(uint64_t seed, uint32_t step, uint32_t micro);
+  ~RandomScope();
+  RandomScope(const RandomScope&) = delete;
+  RandomScope& operator=(const RandomScope&) = delete;
+
+  // The stream of `site` in the current scope. Throws UsageError outside of any: without a step, every step would draw the same
+  // numbers.
+  static RandomKey key(uint32_t site);
+
+ private:
+  RandomKey key_;
+  RandomScope* outer_;
+};
+
+}  // namespace lockstep::nn

@@ -1,0 +1,50 @@
+#include "core/device/kernels.h"
+#include "core/optim/optimizer.h"
+
+namespace lockstep::optim {
+namespace {
+
+class Adam final : public Optimizer {
+ public:
+  Adam(std::vector<Parameter> parameters, const AdamOptions& options, bool decoupled)
+      : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}), options_(options), decoupled_(decoupled) {
+    check(options.beta1 >= 0.0f && options.beta1 < 1.0f && options.beta2 >= 0.0f && options.beta2 < 1.0f,
+          "[adam] expected betas within [0, 1), got ", options.beta1, " and ", options.beta2);
+    check(options.eps > 0.0f, "[adam] expected eps > 0, got ", options.eps);
+  }
+
+ protected:
+  void update(size_t i, float lr, float grad_scale) override {
+    const Parameter& p = parameters()[i];
+    kernels(p.device())
+        .adamw({.n = p.data().numel(),
+                .param = value(i),
+                .grad = gradient(i),
+                .exp_avg = state(i, 0),
+                .exp_avg_sq = state(i, 1),
+                .lr = lr,
+                .beta1 = options_.beta1,
+                .beta2 = options_.beta2,
+                .eps = options_.eps,
+                .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f,
+                .decoupled_decay = decoupled_,
+                .step = steps(),
+                .grad_scale = grad_scale});
+  }
+
+ private:
+  AdamOptions options_;
+  bool decoupled_;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters, const AdamOptions& options) {
+  return std::make_unique<Adam>(std::move(parameters), options, false);
+}
+
+std::unique_ptr<Optimizer> make_adamw(std::vector<Parameter> parameters, const AdamOptions& options) {
+  return std::make_unique<Adam>(std::move(parameters), options, true);
+}
+
+}  // namespace lockstep::optim

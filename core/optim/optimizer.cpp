@@ -1,0 +1,46 @@
+#include "core/optim/optimizer.h"
+
+#include <unordered_set>
+
+namespace lockstep::optim {
+
+Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states)
+    : parameters_(std::move(parameters)), state_names_(std::move(states)) {
+  std::unordered_set<std::string> names;
+  for (const Parameter& p : parameters_) {
+    check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(), "[optimizer] expected contiguous f32 parameters, got ",
+          p.defined() ? p.data() : Tensor());
+    check(names.insert(p.name()).second, "[optimizer] two parameters are named '", p.name(), "'; states are kept by name");
+  }
+  MemoryScope scope(MemoryCategory::optimizer);
+  for (size_t kind = 0; kind < state_names_.size(); ++kind)
+    for (const Parameter& p : parameters_) states_.push_back(Tensor::zeros(p.shape(), DType::f32, p.device()));
+}
+
+void Optimizer::step(float lr, float grad_scale) {
+  ++steps_;
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) update(i, lr, grad_scale);
+}
+
+void Optimizer::zero_grad() const {
+  for (const Parameter& p : parameters_) p.zero_grad();
+}
+
+std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
+  std::vector<std::pair<std::string, Tensor>> named;
+  for (size_t kind = 0; kind < state_names_.size(); ++kind)
+    for (size_t i = 0; i < parameters_.size(); ++i)
+      named.emplace_back(state_names_[kind] + "." + parameters_[i].name(), states_[kind * parameters_.size() + i]);
+  return named;
+}
+
+void Optimizer::set_steps(int64_t steps) {
+  check(steps >= 0, "[optimizer] expected a number of steps, got ", steps);
+  steps_ = steps;
+}
+
+bool decay_matrices(const Parameter& parameter) { return parameter.data().dim() >= 2; }
+bool decay_all(const Parameter&) { return true; }
+
+}  // namespace lockstep::optim

@@ -1,0 +1,80 @@
+// Optimizers: they see parameters and their gradients, and know nothing of models or of how either is spread over ranks.
+//
+//   optimizer.step(lr_at(schedule, step), clip_scale(norm, max_norm));
+//
+// Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/autograd/variable.h"
+
+namespace lockstep::optim {
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  // Updates every parameter that has a gradient; others, and their states, stay as they are. Gradients are multiplied by
+  // `grad_scale` as they are read (clipping costs no pass of its own).
+  void step(float lr, float grad_scale = 1.0f);
+  void zero_grad() const;
+
+  // What a checkpoint must hold besides the parameters: f32 tensors named "<state>.<parameter>" ("exp_avg.wte.weight"), in a
+  // fixed order, of the parameters' shapes. They exist from the start: fill them, and set_steps(), to continue a run.
+  std::vector<std::pair<std::string, Tensor>> state() const;
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps);
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+
+ protected:
+  // Throws UsageError unless parameters are contiguous f32 with distinct names. `states`: names of the tensors kept for each.
+  Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states);
+  // One parameter with a gradient; steps() counts the running step already.
+  virtual void update(size_t index, float lr, float grad_scale) = 0;
+
+  float* value(size_t index) const { return parameters_[index].data().data<float>(); }
+  const float* gradient(size_t index) const { return parameters_[index].grad_buffer().data<float>(); }
+  float* state(size_t index, size_t which) const { return states_[which * parameters_.size() + index].data<float>(); }
+
+ private:
+  std::vector<Parameter> parameters_;
+  std::vector<std::string> state_names_;
+  std::vector<Tensor> states_;  // all of the first kind, then all of the second
+  int64_t steps_ = 0;
+};
+
+// Which parameters decay. The default is those of two dimensions or more: matrices and embeddings, but no biases and norms. Give
+// another where values are kept flat (FSDP's shards).
+using DecayRule = std::function<bool(const Parameter&)>;
+bool decay_matrices(const Parameter& parameter);
+bool decay_all(const Parameter& parameter);
+
+struct SgdOptions {
+  float momentum = 0.0f;
+  float weight_decay = 0.0f;  // added to the gradient
+  bool nesterov = false;
+  DecayRule decays = decay_all;
+};
+std::unique_ptr<Optimizer> make_sgd(std::vector<Parameter> parameters, const SgdOptions& options = {});
+
+// Adam (Kingma and Ba, 2015) with bias correction by steps().
+struct AdamOptions {
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float eps = 1e-8f;
+  float weight_decay = 0.0f;  // make_adam: added to the gradient; make_adamw: decoupled (Loshchilov and Hutter, 2019)
+  DecayRule decays = decay_matrices;
+};
+std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters, const AdamOptions& options = {});
+std::unique_ptr<Optimizer> make_adamw(std::vector<Parameter> parameters, const AdamOptions& options = {});
+
+}  // namespace lockstep::optim

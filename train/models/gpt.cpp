@@ -1,0 +1,103 @@
+#include "train/models/gpt.h"
+
+#include <cmath>
+
+#include "core/nn/init.h"
+
+namespace lockstep::train {
+namespace {
+
+constexpr float kInitStddev = 0.02f;
+
+bool ends_with(const std::string& text, std::string_view end) {
+  return text.size() >= end.size() && std::string_view(text).substr(text.size() - end.size()) == end;
+}
+
+// x + proj(attention(qkv(ln1(x)))), then x + out(gelu(fc(ln2(x)))). Norms and GELU are computed inside the linear operations
+// that use them, which keep less for backward; hooks on the layers below a block therefore do not run, those of the block do.
+class Block final : public nn::Module {
+ public:
+  explicit Block(const GptOptions& o) : heads_(o.heads) {
+    ln1_ = register_module("ln1", std::make_shared<nn::LayerNorm>(o.dim));
+    qkv_ = register_module("qkv", std::make_shared<nn::Linear>(o.dim, 3 * o.dim));
+    proj_ = register_module("proj", std::make_shared<nn::Linear>(o.dim, o.dim));
+    ln2_ = register_module("ln2", std::make_shared<nn::LayerNorm>(o.dim));
+    fc_ = register_module("fc", std::make_shared<nn::Linear>(o.dim, 4 * o.dim));
+    out_ = register_module("out", std::make_shared<nn::Linear>(4 * o.dim, o.dim));
+    drop1_ = register_module("drop1", std::make_shared<nn::Dropout>(o.dropout));
+    drop2_ = register_module("drop2", std::make_shared<nn::Dropout>(o.dropout));
+  }
+
+ protected:
+  Variable forward(const Variable& x) override {
+    const Variable middle = ops::add(x, attend(x));
+    return ops::add(middle, think(middle));
+  }
+
+ private:
+  Variable attend(const Variable& x) {  // [B, T, C]
+    const Variable qkv = ops::layer_norm_linear(x, ln1_->weight, ln1_->bias, ln1_->eps, qkv_->weight, qkv_->bias);
+    return (*drop1_)(ops::linear(ops::causal_attention(qkv, heads_), proj_->weight, proj_->bias));
+  }
+  Variable think(const Variable& x) {
+    const Variable wide = ops::layer_norm_linear(x, ln2_->weight, ln2_->bias, ln2_->eps, fc_->weight, fc_->bias);
+    return (*drop2_)(ops::activation_linear(UnaryOp::gelu, wide, out_->weight, out_->bias));
+  }
+
+  int64_t heads_;
+  std::shared_ptr<nn::LayerNorm> ln1_, ln2_;
+  std::shared_ptr<nn::Linear> qkv_, proj_, fc_, out_;
+  std::shared_ptr<nn::Dropout> drop1_, drop2_;
+};
+
+void check_options(const GptOptions& o) {
+  const auto positive = [](const char* name, int64_t value) { check(value > 0, "[gpt] expected ", name, " above 0, got ", value); };
+  positive("layers", o.layers);
+  positive("heads", o.heads);
+  positive("dim", o.dim);
+  positive("block", o.block);
+  positive("vocab", o.vocab);
+  check(o.dim % o.heads == 0, "[gpt] expected a dim that heads divide, got dim ", o.dim, " and heads ", o.heads);
+  check(o.dropout >= 0.0f && o.dropout < 1.0f, "[gpt] expected dropout within [0, 1), got ", o.dropout);
+}
+
+}  // namespace
+
+Gpt::Gpt(const GptOptions& options) : options_(options) {
+  check_options(options);
+  wte_ = register_module("wte", std::make_shared<nn::Embedding>(options.vocab, options.dim));
+  wpe_ = register_module("wpe", std::make_shared<nn::Embedding>(options.block, options.dim));
+  drop_ = register_module("drop", std::make_shared<nn::Dropout>(options.dropout));
+  blocks_ = register_module("blocks", std::make_shared<nn::Sequential>());
+  for (int64_t i = 0; i < options.layers; ++i) blocks_->append(std::make_shared<Block>(options));
+  lnf_ = register_module("lnf", std::make_shared<nn::LayerNorm>(options.dim));
+}
+
+Variable Gpt::forward(const Variable& tokens) {
+  check(tokens.defined() && tokens.data().dim() == 2 && tokens.shape()[1] >= 1 && tokens.shape()[1] <= options_.block,
+        "[gpt] expected tokens [B, T] with T from 1 to ", options_.block, ", got ", tokens.defined() ? tokens.data() : Tensor());
+  const Variable token = ops::embedding(tokens.data(), wte_->weight);         // [B, T, C]
+  const Variable place = ops::narrow(wpe_->weight, 0, 0, tokens.shape()[1]);  // [T, C]
+  const Variable x = (*drop_)(ops::add(token, ops::cast(place, token.dtype())));
+  return ops::layer_norm_linear((*blocks_)(x), lnf_->weight, lnf_->bias, lnf_->eps, wte_->weight, {});
+}
+
+void Gpt::reset_parameters(uint64_t seed) {
+  const float residual = options_.scaled_residual_init ? kInitStddev / std::sqrt(2.0f * static_cast<float>(options_.layers)) : kInitStddev;
+  for (const Parameter& p : parameters()) {
+    const bool matrix = p.data().dim() == 2;
+    const bool adds_to_residual = ends_with(p.name(), "proj.weight") || ends_with(p.name(), "out.weight");
+    if (matrix)
+      nn::init_normal(p, 0.0f, adds_to_residual ? residual : kInitStddev, seed);
+    else
+      nn::init_constant(p, ends_with(p.name(), "bias") ? 0.0f : 1.0f);
+  }
+}
+
+double Gpt::flops_per_token(int64_t time) const {
+  const auto layers = static_cast<double>(options_.layers), dim = static_cast<double>(options_.dim);
+  const double weights = layers * 12.0 * dim * dim + static_cast<double>(options_.vocab) * dim;
+  return 6.0 * weights + 12.0 * layers * dim * static_cast<double>(time);
+}
+
+}  // namespace lockstep::train

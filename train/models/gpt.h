@@ -1,0 +1,48 @@
+// GPT-2's shape: learned positions, pre-norm blocks, GELU by erf, a final norm, and a head tied to the token embedding.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/nn/layers.h"
+
+namespace lockstep::train {
+
+struct GptOptions {
+  int64_t layers = 6;
+  int64_t heads = 6;
+  int64_t dim = 384;
+  int64_t block = 256;  // the longest sequence
+  int64_t vocab = 256;
+  float dropout = 0.0f;  // on the embedding and on what each half of a block adds
+  // GPT-2's smaller start for the two projections that add to the residual stream: 0.02/sqrt(2·layers) instead of 0.02.
+  bool scaled_residual_init = false;
+};
+
+// Parameters, by name: wte.weight [vocab, dim], wpe.weight [block, dim], blocks.N.{ln1, qkv, proj, ln2, fc, out}, lnf.
+// Weights start normal(0, 0.02), biases 0, norms 1, once initialize(seed) is called.
+class Gpt final : public nn::Module {
+ public:
+  // Throws UsageError naming the option that does not fit.
+  explicit Gpt(const GptOptions& options);
+
+  const GptOptions& options() const { return options_; }
+  // Floating-point operations of a forward and backward pass for each token, at sequences of `time` tokens: 6 for each weight
+  // that multiplies, and the attention products as if they were not causal (the usual count, PaLM's appendix B).
+  double flops_per_token(int64_t time) const;
+
+ protected:
+  // tokens [B, T] (i32, i64 or u8), T ≤ block → logits [B, T, vocab].
+  Variable forward(const Variable& tokens) override;
+  void reset_parameters(uint64_t seed) override;
+
+ private:
+  GptOptions options_;
+  std::shared_ptr<nn::Embedding> wte_, wpe_;
+  std::shared_ptr<nn::Dropout> drop_;
+  std::shared_ptr<nn::Sequential> blocks_;
+  std::shared_ptr<nn::LayerNorm> lnf_;
+};
+
+}  // namespace lockstep::train
