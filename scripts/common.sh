@@ -1,0 +1,22 @@
+# Sourced by the scripts of this folder: strict mode, the repository as working directory, one way to speak.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+die() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+# build PRESET [TARGET…]: configures and builds; everything where no target is named.
+build() {
+  local preset=$1
+  shift
+  say "build/$preset: ${*:-everything}"
+  cmake --preset "$preset" >"$(log_of "$preset")" 2>&1 || { cat "$(log_of "$preset")" >&2; die "cmake --preset $preset failed"; }
+  cmake --build --preset "$preset" ${*:+--target "$@"}
+}
+log_of() {
+  mkdir -p "build/$1"
+  echo "build/$1/configure.log"
+}
