@@ -1,0 +1,42 @@
+// What a rank learns from its environment: who it is, where the store is, where to leave the reason of a failure.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "comm/store.h"
+
+namespace lockstep::launcher {
+
+struct RankEnv {
+  int rank = 0;
+  int size = 1;
+  int local_rank = 0;  // among the ranks of this host
+  int local_size = 1;
+  // Where it comes from: "flags", "RANK/WORLD_SIZE", "Open MPI", "Slurm" or "single".
+  std::string source = "single";
+};
+
+// Looks at, in this order: the two flags; RANK and WORLD_SIZE (lockstep run, torchrun); OMPI_COMM_WORLD_*; SLURM_* (only inside a
+// step of more than one task, so that a plain program in an allocation stays a single process); else a single process.
+// Throws UsageError that names the variable where a value is no number or does not fit.
+RankEnv detect_rank(std::optional<int> rank_flag = std::nullopt, std::optional<int> size_flag = std::nullopt);
+
+// Whether connect_store() has an address to go to.
+bool has_store();
+
+// The store that this rank's environment names; keys of one epoch are apart from those of another.
+//   LOCKSTEP_STORE=host:port   the launcher serves it
+//   MASTER_ADDR, MASTER_PORT   rank 0 serves it there itself (other launchers, ranks started by hand)
+//   SLURM_*                    rank 0 serves it, on the first host of the step
+// Throws UsageError if there is none of them, EnvironmentError if nobody answers within `limit`.
+std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));
+
+// Leaves the reason of this rank's coming end where its agent reads it (LOCKSTEP_ERROR_FILE); the first one counts. Does nothing
+// without an agent, and never throws. `caused_by_peer`: this rank only suffers from another one's failure, so it is not to blame.
+void report_failure(std::string_view message, bool caused_by_peer = false) noexcept;
+
+}  // namespace lockstep::launcher
