@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts of this folder: strict mode, the repository as working directory, one way to speak.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,7 +15,7 @@ build() {
   shift
   say "build/$preset: ${*:-everything}"
   cmake --preset "$preset" >"$(log_of "$preset")" 2>&1 || { cat "$(log_of "$preset")" >&2; die "cmake --preset $preset failed"; }
-  cmake --build --preset "$preset" ${*:+--target "$@"}
+  cmake --build --preset "$preset" ${1:+--target "$@"}
 }
 log_of() {
   mkdir -p "build/$1"
