@@ -1,0 +1,40 @@
+// What saving a checkpoint asks of a file system: the seam at which tests let operations fail or the machine "crash".
+// Every failure is an EnvironmentError with operation, path and errno.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace lockstep::checkpoint {
+
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;  // closes
+  virtual void write(const void* data, size_t bytes) = 0;
+  virtual void sync() = 0;  // returns when the contents are on disk
+};
+
+// Thread-safe.
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+  // A new file; an error if it exists.
+  virtual std::unique_ptr<WritableFile> create(const std::string& path) = 0;
+  // With parents; nothing happens where it exists.
+  virtual void make_directories(const std::string& path) = 0;
+  // A new folder; an error if it exists.
+  virtual void make_directory(const std::string& path) = 0;
+  // Makes the folder's own entries (new names, renames) durable.
+  virtual void sync_directory(const std::string& path) = 0;
+  // In one step `from` becomes `to`; where `to` exists, the two change places, and what was there is left under `from`.
+  virtual void rename_directory(const std::string& from, const std::string& to) = 0;
+  virtual void remove_all(const std::string& path) = 0;
+  // Names, not paths, sorted; empty for a missing folder.
+  virtual std::vector<std::string> list(const std::string& path) = 0;
+};
+
+FileSystem& posix_file_system();
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,130 @@
+// Config: everything that a training run is told, typed and checked. One table of keys (config/keys.h) drives parsing, overrides,
+// the resolved text, the digest and the documentation; defaults are the initial values below.
+//
+//   Config config = load_config("configs/kjv_gpt.yaml", {"train.steps=500"});
+//
+// Fields that are one of several words stay strings and hold one of those words (docs/configuration.md lists them).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lockstep::train {
+
+struct RunConfig {
+  std::string name = "run";  // the run's folder is dir/name
+  std::string dir = "runs";
+  int64_t seed = 1337;
+};
+
+struct DataConfig {
+  std::string kind = "text";        // text | random
+  std::string path;                 // a file, or a folder whose files are read in name order
+  std::string tokenizer = "bytes";  // bytes
+  double validation = 0.1;          // the part at the end of the text that is kept for evaluation
+};
+
+struct ModelConfig {
+  std::string kind = "gpt";  // gpt | mlp
+  int64_t layers = 4;        // gpt: blocks; mlp: hidden layers
+  int64_t heads = 4;         // gpt
+  int64_t dim = 128;         // gpt: width; mlp: width of the hidden layers
+  int64_t block = 64;        // gpt: tokens of a sequence; mlp: input features
+  int64_t vocab = 256;       // gpt: tokens; mlp: classes
+  double dropout = 0.0;
+  bool scaled_residual_init = false;  // gpt
+};
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  int64_t global_batch = 16;       // samples a step, over all ranks
+  int64_t micro_batch = 4;         // samples of one forward and backward pass
+  std::string precision = "fp32";  // fp32 | bf16
+  double grad_clip = 1.0;          // largest gradient norm; 0: no clipping
+  int64_t eval_every = 100;        // steps; 0: only after the last one
+  int64_t eval_batches = 16;       // micro-batches of an evaluation; 0: no evaluation
+  int64_t log_every = 10;          // steps between lines on a screen that is no terminal
+
+  // V of the numerics contract: the leaves of the reduction tree.
+  int64_t micro_batches() const { return global_batch / micro_batch; }
+};
+
+struct ScheduleConfig {
+  std::string kind = "constant";  // constant | linear | cosine
+  int64_t warmup = 0;             // steps
+  double min_lr = 0.0;
+};
+
+struct OptimConfig {
+  std::string kind = "adamw";  // sgd | adam | adamw
+  double lr = 1e-3;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+  double momentum = 0.0;  // sgd
+  ScheduleConfig schedule;
+};
+
+struct ParallelConfig {
+  std::string strategy = "ddp";    // single | ddp | fsdp
+  std::string backend = "auto";    // auto | local | shm | tcp | mpi | nccl
+  std::string reduction = "tree";  // tree | fast
+  double bucket_mb = 25.0;
+  double timeout_s = 30.0;  // of every collective
+};
+
+struct CheckpointConfig {
+  int64_t every = 0;  // steps; 0: only when the run ends or is stopped
+  int64_t keep = 3;   // the newest ones stay; 0: all
+  bool async = false;
+};
+
+struct Config {
+  RunConfig run;
+  DataConfig data;
+  ModelConfig model;
+  TrainConfig train;
+  OptimConfig optim;
+  ParallelConfig parallel;
+  CheckpointConfig checkpoint;
+};
+
+// Reads a YAML file (at most 1 MiB, 32 levels, no anchors or aliases), then applies overrides "key=value", the last one wins.
+// Throws UsageError for whatever is wrong with either: "FILE:LINE:COLUMN: unknown key 'train.micro_btch'; did you mean 'micro_batch'?".
+Config load_config(const std::string& file, std::span<const std::string> overrides = {});
+// The same from text; `name` takes the file's place in messages.
+Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides = {});
+
+// What a single key's range cannot say: keys that must fit each other. Both loaders call it.
+void check_config(const Config& config);
+// What depends on the number of ranks: throws UsageError where there are more ranks than micro-batches, or more than `strategy` takes.
+void check_world_size(const Config& config, int world_size);
+
+// The resolved config as YAML, every key present; parse_config() of it gives the same config.
+std::string to_yaml(const Config& config);
+
+// How far a key reaches. Each includes those after it.
+enum class KeyScope : uint8_t {
+  local,   // may differ between ranks (where files lie, how much is printed)
+  group,   // must be the same on all ranks, but the results do not depend on it
+  result,  // the trained bits depend on it
+};
+// One "key=value" a line, sorted by key, of all keys that reach at least as far as `scope`. Equal configs give equal texts.
+std::string canonical_text(const Config& config, KeyScope scope = KeyScope::group);
+// SHA-256, as hex, of the keys that the trained bits depend on: runs of equal digest (and data) end with equal weights.
+std::string config_digest(const Config& config);
+
+struct ConfigDifference {
+  std::string key;   // empty: the texts are equal
+  std::string a, b;  // the values; "(absent)" where a text lacks the key
+};
+// The first key, in order, in which two canonical texts differ.
+ConfigDifference first_difference(std::string_view a, std::string_view b);
+
+// All keys with type, default, range and meaning, as a Markdown table.
+std::string key_table();
+
+}  // namespace lockstep::train

@@ -1,0 +1,27 @@
+// metrics.jsonl: one JSON object a step, in order, each flushed as it is written. For one writer.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "train/metrics/step_metrics.h"
+
+namespace lockstep::train {
+
+class MetricsFile {
+ public:
+  // Opens or creates the file. `resumed_step`: the step of the checkpoint that the run continues from (0: a new run); lines of
+  // later steps, and a torn last line, are cut off, since those steps will come again. Throws EnvironmentError with path and errno.
+  MetricsFile(std::string path, int64_t resumed_step);
+
+  // Throws EnvironmentError.
+  void append(const StepMetrics& metrics);
+
+ private:
+  std::string path_;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+};
+
+}  // namespace lockstep::train

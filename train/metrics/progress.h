@@ -1,0 +1,59 @@
+// Progress on the screen: one live line on a terminal, plain lines elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "core/base/clock.h"
+#include "train/metrics/step_metrics.h"
+
+namespace lockstep::train {
+
+struct ProgressStyle {
+  bool live = false;  // redraw one line
+  bool colour = false;
+  int columns = 80;        // a live line is cut to this width
+  int64_t log_every = 10;  // steps between plain lines; the first, the last and every evaluation are always shown
+
+  // What suits `out`: live on a terminal (TERM=dumb is none), colour unless NO_COLOR is set, the width from COLUMNS or the terminal.
+  static ProgressStyle detect(std::FILE* out, int64_t log_every);
+};
+
+// "step 120/1000  loss 1.6421  val 1.7012  2,310 tok/s  MFU 41.2%  mem 182 MB  exposed 1.2 ms  left 0:42"
+std::string progress_text(const StepMetrics& metrics, int64_t total_steps, double seconds_left);
+// "0:42", "1:02:03", "2d 03:04"; "?" for what is not finite.
+std::string duration_text(double seconds);
+
+// Not thread-safe.
+class Progress {
+ public:
+  // `first_step`: where this run starts counting (the resumed step). `out` must outlive this.
+  Progress(std::FILE* out, int64_t first_step, int64_t total_steps, ProgressStyle style);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void update(const StepMetrics& metrics);
+  // Prints a line of its own; a live line moves below it.
+  void message(const std::string& line);
+  // Leaves the last live line standing and moves on.
+  void finish();
+
+ private:
+  void draw();
+  void erase();
+
+  std::FILE* out_;
+  int64_t total_steps_;
+  ProgressStyle style_;
+  double average_step_s_ = 0;  // moving average, for the time left
+  int64_t steps_seen_ = 0;
+  int64_t first_step_;
+  double val_loss_ = 0;  // the last one, shown until the next
+  bool has_val_loss_ = false;
+  std::string line_;  // the live line; empty: none
+  Clock::time_point last_draw_{};
+};
+
+}  // namespace lockstep::train
