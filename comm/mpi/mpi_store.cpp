@@ -18,7 +18,7 @@ constexpr int kAnswerTag = kRequestTag + 1;
 constexpr auto kAnswerLimit = std::chrono::seconds(30);
 // For the rest of a message whose beginning is there.
 constexpr auto kArrivalLimit = std::chrono::seconds(10);
-constexpr auto kIdleNap = std::chrono::milliseconds(2);
+constexpr auto kIdleNap = std::chrono::milliseconds(5);
 constexpr auto kLongestRetry = std::chrono::milliseconds(10);
 
 class Writer {

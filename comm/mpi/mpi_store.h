@@ -28,7 +28,7 @@ struct StoreAnswer {
   std::string value;  // or the error's text
 };
 
-// Answers requests from the map until stopped; its thread polls, often while requests come and a few hundred times a second
+// Answers requests from the map until stopped; its thread polls, often while requests come and 200 times a second
 // otherwise.
 class StoreServer {
  public:

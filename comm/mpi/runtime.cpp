@@ -149,9 +149,11 @@ std::string Runtime::describe(int world_rank) const {
 
 // A barrier that can be given up. False when it was.
 bool Runtime::all_at_end() {
-  const Deadline deadline = Deadline::after(failed_ ? kEndLimitAfterFailure : kEndLimit);
   MPI_Request request = MPI_REQUEST_NULL;
-  locked([&] { check_mpi(MPI_Ibarrier(world_, &request), "MPI_Ibarrier"); });
+  const Deadline deadline = locked([&] {
+    check_mpi(MPI_Ibarrier(world_, &request), "MPI_Ibarrier");
+    return Deadline::after(failed_ ? kEndLimitAfterFailure : kEndLimit);
+  });
   Backoff backoff;
   for (;;) {
     int done = 0;
@@ -163,18 +165,20 @@ bool Runtime::all_at_end() {
 }
 
 void Runtime::finalise() noexcept {
+  std::string why;
   try {
-    const bool together = !retired_ && all_at_end();
+    if (!all_at_end()) why = "other ranks have not come to their end";
+  } catch (const Error& error) {
+    why = error.what();
+  }
+  try {
     for (const auto& f : at_end_) f();
-    if (!together) {
-      // MPI_Finalize would wait for the others without a limit. mpirun ends what is left of the job.
-      log::warn("mpi: leaving without MPI_Finalize: ", retired_.value_or("other ranks have not come to their end"));
-      return;
-    }
     std::lock_guard lock(mutex_);
-    retire("it has been finalised");
+    retire("the process is at its end");
+    // MPI_Finalize would wait for the others without a limit. mpirun ends what is left of the job.
+    if (!why.empty()) return log::warn("mpi: leaving without MPI_Finalize: ", why);
     if (owner_) check_mpi(MPI_Finalize(), "MPI_Finalize");
-  } catch (const std::exception& error) {
+  } catch (const Error& error) {
     log::warn("mpi: ", error.what());
   }
 }
