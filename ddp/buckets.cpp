@@ -17,7 +17,8 @@ Tensor gradient_memory(int64_t numel, Device device) {
 
 }  // namespace
 
-BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes, int64_t bucket_bytes) {
+BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
+                         int64_t bucket_bytes) {
   BucketLayout layout;
   int64_t filled = 0;
   for (size_t index : order) {

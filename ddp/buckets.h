@@ -14,7 +14,8 @@ using BucketLayout = std::vector<std::vector<size_t>>;
 
 // Fills buckets in the given order of parameter indices. A parameter is never split; one that is larger than the limit gets a
 // bucket of its own. The first bucket closes at `first_bytes`, so that communication starts early.
-BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes, int64_t bucket_bytes);
+BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
+                         int64_t bucket_bytes);
 
 // The flat memory of one bucket. Level 0.. hold partial sums of micro-batches (see DistributedDataParallel); `total` is what
 // is reduced between ranks. Levels are allocated on first use.

@@ -93,8 +93,8 @@ void DistributedDataParallel::skip() {
 }
 
 int DistributedDataParallel::active_ranks(bool have_input) {
-  check(tree_.leaves() == group_->size(), "[ddp] uneven inputs need one micro-batch a rank and step; this step has ", tree_.leaves(), " for ",
-        group_->size(), " ranks");
+  check(tree_.leaves() == group_->size(), "[ddp] uneven inputs need one micro-batch a rank and step; this step has ", tree_.leaves(),
+        " for ", group_->size(), " ranks");
   const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
   group_->all_reduce(count).wait();
   active_ranks_ = static_cast<int>(count.item());

@@ -73,7 +73,8 @@ bool Variable::requires_grad() const { return impl_ && impl_->requires_grad; }
 bool Variable::is_leaf() const { return impl_ && impl_->grad->node == nullptr; }
 
 Tensor Variable::grad() const {
-  check(is_leaf(), "[grad] only leaves keep a gradient; this variable was computed by '", defined() ? impl_->grad->node->op() : "?", "'");
+  if (!is_leaf())
+    throw UsageError(str("[grad] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
   return impl_->grad->grad_valid ? impl_->grad->grad : Tensor();
 }
 

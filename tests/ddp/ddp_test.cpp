@@ -1,0 +1,296 @@
+// Ranks are threads here: what differs between backends is the conformance suite's business.
+#include "ddp/ddp.h"
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include <gmock/gmock.h>
+
+#include "comm/local/hash_store.h"
+#include "comm/process_group.h"
+#include "core/ops/functions.h"
+
+namespace lockstep::ddp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+using Group = std::shared_ptr<comm::ProcessGroup>;
+
+// Runs `body` as `ranks` threads of one group; returns what each rank threw, empty where all went well.
+std::vector<std::string> run(int ranks, const std::function<void(const Group&)>& body) {
+  auto store = std::make_shared<comm::HashStore>();
+  std::vector<std::string> failures(static_cast<size_t>(ranks));
+  std::vector<std::thread> threads;
+  for (int r = 0; r < ranks; ++r) {
+    threads.emplace_back([&, r] {
+      try {
+        body(comm::create("local", store, r, ranks));
+      } catch (const std::exception& e) {
+        failures[static_cast<size_t>(r)] = e.what();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  return failures;
+}
+
+void expect_success(const std::vector<std::string>& failures) {
+  for (size_t r = 0; r < failures.size(); ++r) EXPECT_EQ(failures[r], "") << "on rank " << r;
+}
+
+Tensor random(const Shape& shape, uint32_t site) {
+  Tensor t = Tensor::empty(shape);
+  kernels(kCpu).normal(t.numel(), 0, 1, {.seed = 7, .site = site}, 0, t.data<float>());
+  return t;
+}
+
+// Two layers; the second one's weight is used twice, and `spare` not at all unless asked for.
+struct Net {
+  std::vector<Parameter> parameters{
+      {"in.weight", random({16, 8}, 1)}, {"in.bias", random({16}, 2)}, {"out.weight", random({16, 16}, 3)}, {"spare", random({5}, 4)}};
+  bool use_spare = true;
+
+  Variable loss(int64_t micro) const {
+    const Variable x(random({4, 8}, 100 + static_cast<uint32_t>(micro)));
+    Variable h = ops::gelu(ops::linear(x, parameters[0], parameters[1]));
+    h = ops::gelu(ops::linear(h, parameters[2], {}));
+    h = ops::linear(h, parameters[2], {});
+    Variable sum = ops::sum(ops::mul(h, h));
+    return use_spare ? ops::add(sum, ops::sum(ops::mul(parameters[3], parameters[3]))) : sum;
+  }
+};
+
+std::vector<uint32_t> bits(const std::vector<Parameter>& parameters) {
+  std::vector<uint32_t> out;
+  for (const Parameter& p : parameters) {
+    if (!p.grad().defined()) continue;
+    for (float f : p.grad().to_vector<float>()) out.push_back(std::bit_cast<uint32_t>(f));
+  }
+  return out;
+}
+
+// The gradients after `steps` steps of V micro-batches, as every rank sees them.
+std::vector<std::vector<uint32_t>> gradients(int ranks, int64_t micro_batches, Options options = {}, int steps = 1) {
+  std::vector<std::vector<uint32_t>> out(static_cast<size_t>(ranks));
+  options.micro_batches = micro_batches;
+  expect_success(run(ranks, [&](const Group& group) {
+    Net net;
+    DistributedDataParallel ddp(net.parameters, {}, group, options);
+    for (int step = 0; step < steps; ++step) {
+      for (const Parameter& p : net.parameters) p.zero_grad();
+      for (int64_t m = ddp.tree().begin(group->rank()); m < ddp.tree().begin(group->rank() + 1); ++m)
+        ddp.backward(net.loss(m + step * micro_batches));
+      ddp.finish();
+    }
+    out[static_cast<size_t>(group->rank())] = bits(net.parameters);
+  }));
+  return out;
+}
+
+TEST(Ddp, GradientsHaveTheSameBitsForEveryNumberOfRanks) {
+  for (int64_t micro_batches : {8, 11}) {
+    const auto reference = gradients(1, micro_batches)[0];
+    ASSERT_GT(reference.size(), 400u);
+    for (int ranks : {2, 3, 4, 5, 8})
+      for (const auto& rank : gradients(ranks, micro_batches))
+        EXPECT_EQ(rank, reference) << ranks << " ranks, " << micro_batches << " micro-batches";
+  }
+}
+
+TEST(Ddp, BucketsDoNotChangeTheBits) {
+  const auto reference = gradients(4, 8, {}, 3)[0];
+  for (int64_t bytes : {1, 300, 1 << 30})
+    EXPECT_EQ(gradients(4, 8, {.first_bucket_bytes = bytes, .bucket_bytes = bytes}, 3)[0], reference) << bytes;
+}
+
+TEST(Ddp, GradientsAreTheMeanOverMicroBatches) {
+  Net net;
+  const auto averaged = gradients(2, 4)[0];
+  for (int64_t m = 0; m < 4; ++m) net.loss(m).backward(Tensor::full({}, 0.25));
+  const auto plain = bits(net.parameters);
+  ASSERT_EQ(averaged.size(), plain.size());
+  for (size_t i = 0; i < plain.size(); ++i)  // another order of summation: equal but for rounding
+    EXPECT_NEAR(std::bit_cast<float>(averaged[i]), std::bit_cast<float>(plain[i]), 1e-4 * (1 + std::abs(std::bit_cast<float>(plain[i]))));
+}
+
+TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
+  const auto reference = gradients(2, 8)[0];
+  expect_success(run(2, [&](const Group& group) {
+    Net net;
+    DistributedDataParallel ddp(net.parameters, {}, group);  // believes in one micro-batch a rank
+    for (int64_t m = 0; m < 4; ++m) {
+      std::optional<DistributedDataParallel::NoSync> guard;
+      if (m < 3) guard.emplace(ddp);
+      ddp.backward(net.loss(group->rank() * 4 + m));
+    }
+    ddp.finish();
+    for (const Parameter& p : net.parameters)  // it weighted each with 1/2 instead of 1/8, both powers of two
+      kernels(kCpu).axpby(DType::f32, p.grad().numel(), 0.25f, p.grad().raw(), 0.0f, p.grad().raw());
+    EXPECT_EQ(bits(net.parameters), reference);
+  }));
+}
+
+TEST(Ddp, BucketsAreReducedWhileBackwardStillRuns) {
+  expect_success(run(2, [&](const Group& group) {
+    Net net;
+    bool first_layer_done = true;
+    Options options{.first_bucket_bytes = 1, .bucket_bytes = 1};
+    options.comm_hook = [&](const Tensor& bucket, comm::ProcessGroup& g, const comm::ReduceTree& tree) {
+      // Until the input layer's gradient exists, backward cannot be over.
+      if (!net.parameters[0].has_grad()) first_layer_done = false;
+      return all_reduce_hook(bucket, g, tree);
+    };
+    DistributedDataParallel ddp(net.parameters, {}, group, options);
+    ddp.backward(net.loss(group->rank()));
+    ddp.finish();
+    EXPECT_FALSE(first_layer_done) << "every bucket waited for the end of backward";
+  }));
+}
+
+TEST(Ddp, LayoutFollowsTheOrderInWhichGradientsBecomeFinalFromTheSecondStep) {
+  expect_success(run(2, [&](const Group& group) {
+    Net net;
+    DistributedDataParallel ddp(net.parameters, {}, group, {.first_bucket_bytes = 1, .bucket_bytes = 1});
+    EXPECT_EQ(ddp.layout().front(), std::vector<size_t>{3});
+    EXPECT_EQ(ddp.layout().back(), std::vector<size_t>{0});
+    ddp.backward(net.loss(group->rank()));
+    ddp.finish();
+    const BucketLayout rebuilt = ddp.layout();
+    ddp.backward(net.loss(group->rank()));
+    ddp.finish();
+    EXPECT_EQ(ddp.layout(), rebuilt) << "rebuilt more than once";
+  }));
+}
+
+TEST(Ddp, StartsFromTheValuesOfRankZero) {
+  expect_success(run(3, [&](const Group& group) {
+    const std::vector<Parameter> parameters{{"w", Tensor::full({4}, group->rank() + 1)}};
+    const Tensor buffer = Tensor::full({2}, 10.0 * (group->rank() + 1));
+    DistributedDataParallel ddp(parameters, {{"mean", buffer}}, group);
+    EXPECT_EQ(parameters[0].data().to_vector<float>(), std::vector<float>(4, 1.0f));
+    EXPECT_EQ(buffer.to_vector<float>(), std::vector<float>(2, 10.0f));
+  }));
+}
+
+TEST(Ddp, DifferentModelsFailOnEveryRankAndNameTheDifference) {
+  const auto failures = run(3, [&](const Group& group) {
+    std::vector<Parameter> parameters{{"same", Tensor::zeros({2})}};
+    parameters.push_back({"layer.weight", Tensor::zeros({group->rank() == 2 ? 5 : 4})});
+    DistributedDataParallel ddp(parameters, {}, group);
+  });
+  for (const std::string& failure : failures)
+    EXPECT_THAT(failure, AllOf(HasSubstr("layer.weight f32[4]"), HasSubstr("rank 2 has 'parameter layer.weight f32[5]'")));
+}
+
+TEST(Ddp, DifferentNamesAndNumbersOfParametersFail) {
+  const auto failures = run(2, [&](const Group& group) {
+    std::vector<Parameter> parameters{{"a", Tensor::zeros({2})}};
+    if (group->rank() == 1) parameters.push_back({"b", Tensor::zeros({2})});
+    DistributedDataParallel ddp(parameters, {}, group);
+  });
+  for (const std::string& failure : failures) EXPECT_THAT(failure, AllOf(HasSubstr("nothing more"), HasSubstr("parameter b")));
+}
+
+TEST(Ddp, UnusedParametersAreNamedAndReleaseTheOtherRanks) {
+  const auto failures = run(2, [&](const Group& group) {
+    Net net;
+    net.use_spare = group->rank() != 1;
+    DistributedDataParallel ddp(net.parameters, {}, group);
+    ddp.backward(net.loss(0));
+    ddp.finish();
+  });
+  EXPECT_THAT(failures[1], AllOf(HasSubstr("'spare'"), HasSubstr("find_unused_parameters")));
+  EXPECT_THAT(failures[0], HasSubstr("'spare'")) << "the rank that did nothing wrong must learn why it stopped";
+}
+
+TEST(Ddp, FindUnusedParametersCountsThemAsZero) {
+  expect_success(run(2, [&](const Group& group) {
+    Net net;
+    net.use_spare = group->rank() == 0;
+    DistributedDataParallel ddp(net.parameters, {}, group, {.find_unused_parameters = true});
+    ddp.backward(net.loss(group->rank()));
+    ddp.finish();
+    const auto spare = net.parameters[3].data().to_vector<float>();
+    const auto gradient = net.parameters[3].grad().to_vector<float>();
+    for (size_t i = 0; i < spare.size(); ++i) EXPECT_FLOAT_EQ(gradient[i], spare[i]);  // d(w²)/dw · 1/2 from one of two ranks
+  }));
+}
+
+TEST(Ddp, UnevenInputsAverageOverTheRanksThatHadInput) {
+  expect_success(run(3, [&](const Group& group) {
+    const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
+    DistributedDataParallel ddp(parameters, {}, group);
+    std::vector<float> seen;
+    const int inputs = group->rank() + 1;  // rank 0 has one batch, rank 2 three
+    for (int step = 0; ddp.active_ranks(step < inputs) > 0; ++step) {
+      if (step < inputs)
+        ddp.backward(ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, group->rank() + 1.0)))));
+      else
+        ddp.skip();
+      ddp.finish();
+      seen.push_back(parameters[0].grad().to_vector<float>()[0]);
+    }
+    ASSERT_EQ(seen.size(), 3u);
+    EXPECT_FLOAT_EQ(seen[0], 2.0f);  // (1 + 2 + 3) / 3
+    EXPECT_FLOAT_EQ(seen[1], 2.5f);  // (2 + 3) / 2
+    EXPECT_FLOAT_EQ(seen[2], 3.0f);  // 3 / 1
+  }));
+}
+
+TEST(Ddp, Bf16CompressionStaysWithinTwoRoundings) {
+  Options options;
+  options.comm_hook = bf16_compress_hook;
+  const auto exact = gradients(2, 2)[0];
+  const auto compressed = gradients(2, 2, options);
+  EXPECT_EQ(compressed[0], compressed[1]);
+  EXPECT_NE(compressed[0], exact);
+  // bf16 rounds by at most 2⁻⁹ of a value: once for what each rank sends, once for the sum.
+  std::vector<std::vector<uint32_t>> sent;
+  for (int64_t m : {0, 1}) {
+    Net net;
+    net.loss(m).backward(Tensor::full({}, 0.5));
+    sent.push_back(bits(net.parameters));
+  }
+  for (size_t i = 0; i < exact.size(); ++i) {
+    const auto value = [i](const std::vector<uint32_t>& of) { return std::bit_cast<float>(of[i]); };
+    const float rounded = std::abs(value(sent[0])) + std::abs(value(sent[1])) + std::abs(value(compressed[0]));
+    EXPECT_NEAR(value(compressed[0]), value(exact), 0x1p-9f * rounded * 1.01f);
+  }
+}
+
+TEST(Ddp, FrozenParametersTakeNoPart) {
+  expect_success(run(2, [&](const Group& group) {
+    Net net;
+    net.parameters[3].set_requires_grad(false);
+    net.use_spare = false;
+    DistributedDataParallel ddp(net.parameters, {}, group);
+    ddp.backward(net.loss(group->rank()));
+    ddp.finish();
+    EXPECT_FALSE(net.parameters[3].has_grad());
+    EXPECT_TRUE(net.parameters[0].has_grad());
+  }));
+}
+
+TEST(Ddp, WrongUseIsSaid) {
+  expect_success(run(1, [&](const Group& group) {
+    Net net;
+    DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 2});
+    EXPECT_THROW(ddp.finish(), UsageError);
+    ddp.backward(net.loss(0));
+    EXPECT_THROW(ddp.finish(), UsageError);
+    EXPECT_THROW(net.loss(1).backward(), UsageError);
+    EXPECT_THROW(ddp.skip(), UsageError);
+  }));
+  expect_success(run(1, [&](const Group& group) {
+    const std::vector<Parameter> half{{"w", Tensor::zeros({2}, DType::bf16)}};
+    EXPECT_THROW(DistributedDataParallel(half, {}, group), UsageError);
+  }));
+}
+
+}  // namespace
+}  // namespace lockstep::ddp
