@@ -40,7 +40,7 @@ void expect_near(const std::vector<T>& got, const std::vector<double>& want, dou
 // What storing a result as T costs in precision.
 template <typename T>
 constexpr double rounding() {
-  return std::is_same_v<T, BFloat16> ? 1.0 / 256 : 2e-7;
+  return std::is_same_v<T, BFloat16> ? 1.0 / 256 : std::is_same_v<T, Float16> ? 1.0 / 2048 : 2e-7;
 }
 
 // Runs `compute` (which returns a vector) with 1, 2, 3 and 4 threads and expects the same bytes.
