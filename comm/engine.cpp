@@ -7,6 +7,9 @@
 namespace lockstep::comm {
 namespace {
 
+// From here on a call is worth a thread of its own at once, so that it overlaps with what the caller does meanwhile.
+constexpr int64_t kLargeBytes = 2 << 20;
+
 // (op, peer) as the lane sees it.
 std::pair<Op, int> lane_key(Op op, int peer) { return point_to_point(op) ? std::pair(op, peer) : std::pair(Op::barrier, -1); }
 
@@ -41,19 +44,20 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
   call.fingerprint.group = group_hash_;
   // The caller's tree may be gone when the call runs.
   auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
-  return enqueue(call.op, peer, call.fingerprint, [this, call, own_tree, tensors = std::move(tensors)](const WorkState& work) mutable {
-    call.tree = own_tree.get();
-    call.deadline = Deadline::after(options_.timeout);
-    call.waiters = &work.waiters();
-    backend_->execute(call);
-  });
+  return enqueue(call.op, peer, call.fingerprint, call.bytes() >= kLargeBytes,
+                 [this, call, own_tree, tensors = std::move(tensors)](const WorkState& work) mutable {
+                   call.tree = own_tree.get();
+                   call.deadline = Deadline::after(options_.timeout);
+                   call.waiters = &work.waiters();
+                   backend_->execute(call);
+                 });
 }
 
 Work Engine::submit_body(const Fingerprint& fingerprint, std::function<void()> body) {
-  return enqueue(Op::barrier, -1, fingerprint, [body = std::move(body)](const WorkState&) { body(); });
+  return enqueue(Op::barrier, -1, fingerprint, false, [body = std::move(body)](const WorkState&) { body(); });
 }
 
-Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, std::function<void(const WorkState&)> body) {
+Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large, std::function<void(const WorkState&)> body) {
   const auto lane = this->lane(op, peer);
   const auto self = shared_from_this();
   const auto give_up = [engine = weak_from_this()](const std::string& reason) {
@@ -61,7 +65,9 @@ Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, std::funct
   };
   auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, lane, give_up);
   const uint64_t entry = recorder_.submitted(fingerprint);
-  lane->submit({work, [self, work, fingerprint, entry, body = std::move(body)] { self->run(*work, fingerprint, entry, body); }});
+  lane->submit({.work = work,
+                .run = [self, work, fingerprint, entry, body = std::move(body)] { self->run(*work, fingerprint, entry, body); },
+                .large = large});
   return Work(work);
 }
 

@@ -3,21 +3,26 @@
 #include "comm/work_state.h"
 
 namespace lockstep::comm {
+namespace {
 
-void Lane::close() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-    ready_.notify_all();
-  }
-  if (thread_.joinable()) thread_.join();
-}
+// How long a lone small job waits for somebody to wait for it. Waking a thread for it takes longer than most of them run.
+constexpr Duration kPatience = std::chrono::milliseconds(5);
+
+}  // namespace
 
 void Lane::submit(Job job) {
   std::lock_guard lock(mutex_);
   queue_.push_back(std::move(job));
-  if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
-  if (!busy_) ready_.notify_one();
+  used_ = true;
+  if (!thread_.joinable())
+    thread_ = std::thread([this] { loop(); });
+  else if (asleep_ || (!busy_ && is_due()))
+    wake_.notify_one();
+}
+
+bool Lane::is_due() const {
+  if (busy_ || queue_.empty()) return false;
+  return stopping_ || queue_.size() > 1 || queue_.front().large || Clock::now() - queue_.front().submitted >= kPatience;
 }
 
 void Lane::run_front(std::unique_lock<std::mutex>& lock) {
@@ -34,16 +39,38 @@ void Lane::run_front(std::unique_lock<std::mutex>& lock) {
 void Lane::help(const WorkState& work) {
   std::unique_lock lock(mutex_);
   while (!busy_ && !queue_.empty() && !work.done()) run_front(lock);
-  if (!busy_ && (!queue_.empty() || stopping_)) ready_.notify_all();
+  if (!busy_ && (stopping_ || !queue_.empty())) wake_.notify_one();
+}
+
+// While the lane is in use the thread looks at it by itself now and then, so that nobody has to wake it for a small job.
+void Lane::sleep(std::unique_lock<std::mutex>& lock) {
+  if (used_) {
+    used_ = false;
+    wake_.wait_until(lock, Clock::now() + kPatience);
+    return;
+  }
+  asleep_ = true;
+  wake_.wait(lock);
+  asleep_ = false;
 }
 
 void Lane::loop() {
   std::unique_lock lock(mutex_);
-  while (true) {
-    ready_.wait(lock, [this] { return !busy_ && (stopping_ || !queue_.empty()); });
-    if (queue_.empty()) return;
-    run_front(lock);
+  while (!stopping_ || busy_ || !queue_.empty()) {
+    if (is_due())
+      run_front(lock);
+    else
+      sleep(lock);
   }
+}
+
+void Lane::close() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    wake_.notify_one();
+  }
+  if (thread_.joinable()) thread_.join();
 }
 
 }  // namespace lockstep::comm

@@ -8,17 +8,22 @@
 #include <mutex>
 #include <thread>
 
+#include "core/base/clock.h"
+
 namespace lockstep::comm {
 
 class WorkState;
 
-// Thread-safe. Its thread starts with the first job. A thread that waits for a job and has nothing else to do may run the
-// queue itself (help), which saves two changes of thread for every call that is waited for at once.
+// Thread-safe. Small calls are mostly waited for at once, and changing threads, there and back, would cost them more than their
+// work. So a thread that waits for a job runs the queue itself (help), and the lane's own thread leaves a lone small job to it
+// for a while; it starts large jobs, and whatever has another job behind it, at once.
 class Lane {
  public:
   struct Job {
     std::shared_ptr<WorkState> work;
     std::function<void()> run;  // finishes `work`; does not throw
+    bool large = false;
+    Clock::time_point submitted = Clock::now();
   };
 
   Lane() = default;
@@ -28,21 +33,25 @@ class Lane {
 
   // Not after close().
   void submit(Job job);
-  // Waits until everything submitted has run, then ends the thread.
-  void close();
   // Runs queued jobs on the calling thread until `work` is done or another thread is at it.
   void help(const WorkState& work);
+  // Waits until everything submitted has run, then ends the thread.
+  void close();
 
  private:
   void loop();
-  // Both with the lock held; it is released while the job runs.
+  // All with the lock held; run_front releases it while the job runs.
   void run_front(std::unique_lock<std::mutex>& lock);
+  bool is_due() const;
+  void sleep(std::unique_lock<std::mutex>& lock);
 
   std::mutex mutex_;
-  std::condition_variable ready_;
+  std::condition_variable wake_;
   std::deque<Job> queue_;
   bool busy_ = false;
   bool stopping_ = false;
+  bool used_ = false;    // since the thread last looked
+  bool asleep_ = false;  // the thread looks only when it is woken
   std::thread thread_;
 };
 

@@ -23,6 +23,11 @@ namespace {
 // How often a sleeper looks whether the awaited rank still lives.
 constexpr Duration kLook = std::chrono::milliseconds(50);
 
+// How long to look for a change before sleeping: about what a sleep and a wake-up cost, or, where the thread computes behind
+// somebody's back, much less, since the core has better to do.
+constexpr Duration kSpinAwaited = std::chrono::microseconds(200);
+constexpr Duration kSpinBehind = std::chrono::microseconds(5);
+
 // The kernel and the process namespace: ranks that share both can open each other's memory.
 std::string host_identity() {
   std::string boot;
@@ -38,13 +43,6 @@ std::string host_name() {
   return name;
 }
 
-// Cores that this process may use.
-int usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 void pause_core() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -54,7 +52,7 @@ void pause_core() {
 }  // namespace
 
 Group::Group(Store& store, int rank, int size, Duration timeout)
-    : rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1), spin_pays_(size <= usable_cores()) {
+    : rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1) {
   const Deadline deadline = Deadline::after(timeout);
   if (rank == 0)
     create(store);
@@ -63,12 +61,15 @@ Group::Group(Store& store, int rank, int size, Duration timeout)
   Member& me = member(rank_);
   me.pid = ::getpid();
   std::strncpy(me.host, host_name().c_str(), sizeof me.host - 1);
+  CPU_ZERO(&me.cores);
+  ::sched_getaffinity(0, sizeof me.cores, &me.cores);
   me.presence.store(Presence::here, std::memory_order_release);
   control().attached.value.fetch_add(1, std::memory_order_seq_cst);
   control().attached.wake();
   await_all_attached(deadline);
   memory_.close_fd();
   watch_peers();
+  spin_pays_ = size_ <= usable_cores();
 }
 
 Group::~Group() {
@@ -125,17 +126,28 @@ void Group::watch_peers() {
   }
 }
 
+// Each rank may be bound to a core of its own, so only all together know.
+int Group::usable_cores() {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (int r = 0; r < size_; ++r) CPU_OR(&all, &all, &member(r).cores);
+  return CPU_COUNT(&all);
+}
+
 std::string Group::who(int rank) { return str("rank ", rank, " (pid ", member(rank).pid, " on ", member(rank).host, ")"); }
 
 bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
-  // About as long as it takes to go to sleep and be woken again. With fewer cores than ranks, or with other work for this core,
-  // spinning would only keep the awaited rank from running.
-  const int rounds = !spin_pays_ ? 0 : call.awaited() ? 4000 : 100;
-  for (int i = 0; i < rounds; ++i) {
+  const auto end = Clock::now() + (call.awaited() ? kSpinAwaited : kSpinBehind);
+  do {
+    for (int i = 0; i < 100 && spin_pays_; ++i) {
+      if (word.reached(target)) return true;
+      pause_core();
+    }
+    // The awaited rank may be waiting for this very core.
+    ::sched_yield();
     if (word.reached(target)) return true;
-    pause_core();
-  }
-  return word.reached(target);
+  } while (Clock::now() < end);
+  return false;
 }
 
 void Group::await(Word& word, uint32_t target, int peer, const Call& call) {

@@ -45,6 +45,7 @@ class Group {
   void attach(Store& store, const Deadline& deadline);
   void await_all_attached(const Deadline& deadline);
   void watch_peers();
+  int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;
   void check_alive(const Word& word, uint32_t target, int peer);
   TimeoutError late(int peer, const Call& call);
@@ -56,7 +57,7 @@ class Group {
   const Layout layout_;
   Memory memory_;
   std::vector<int> pidfds_;  // by rank; -1 for this process
-  bool spin_pays_;
+  bool spin_pays_ = false;   // there are as many cores as ranks
 };
 
 }  // namespace lockstep::comm::shm

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <sched.h>
+
 #include "comm/fingerprint.h"
 #include "comm/shm/word.h"
 
@@ -42,6 +44,7 @@ struct Member {
   std::atomic<Presence> presence{Presence::absent};
   int32_t pid = 0;
   char host[64] = {};
+  cpu_set_t cores = {};  // that it may run on
 };
 
 // From one rank to another.
