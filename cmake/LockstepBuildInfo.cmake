@@ -1,0 +1,46 @@
+# Writes generated/core/base/build_info.h: once while configuring, and again at each build, because a commit changes what git says
+# without changing any file that CMake watches. Included after the folders, whose findings it records.
+
+# lockstep_version_macros(OUT FILE MAJOR MINOR PATCH): "4.1.4" from the three #defines of a header, or "unknown".
+function(lockstep_version_macros out file)
+  set(parts "")
+  if(EXISTS "${file}")
+    foreach(macro ${ARGN})
+      file(STRINGS "${file}" line REGEX "#[ ]*define[ ]+${macro}[ ]+[0-9]+" LIMIT_COUNT 1)
+      string(REGEX MATCH "[0-9]+$" number "${line}")
+      list(APPEND parts "${number}")
+    endforeach()
+  endif()
+  list(JOIN parts "." text)
+  if(NOT text MATCHES "^[0-9]+(\\.[0-9]+)*$")
+    set(text unknown)
+  endif()
+  set(${out} ${text} PARENT_SCOPE)
+endfunction()
+
+find_path(LOCKSTEP_DNNL_VERSION_DIR NAMES oneapi/dnnl/dnnl_version.h)
+mark_as_advanced(LOCKSTEP_DNNL_VERSION_DIR)
+lockstep_version_macros(LOCKSTEP_DNNL_VERSION "${LOCKSTEP_DNNL_VERSION_DIR}/oneapi/dnnl/dnnl_version.h"
+  DNNL_VERSION_MAJOR DNNL_VERSION_MINOR DNNL_VERSION_PATCH)
+
+set(LOCKSTEP_MPI_VERSION none)
+if(LOCKSTEP_HAS_MPI)
+  lockstep_version_macros(LOCKSTEP_MPI_VERSION "${MPI_CXX_HEADER_DIR}/mpi.h" OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION)
+endif()
+
+set(LOCKSTEP_BUILD_TYPE_TEXT ${CMAKE_BUILD_TYPE})
+if(LOCKSTEP_SANITIZE)
+  string(APPEND LOCKSTEP_BUILD_TYPE_TEXT " sanitize=${LOCKSTEP_SANITIZE}")
+endif()
+
+# Everything but git's answer is known now.
+set(LOCKSTEP_GIT_SHA "@LOCKSTEP_GIT_SHA@")
+set(build_info_template ${PROJECT_BINARY_DIR}/build_info.h.in)
+set(build_info_header ${PROJECT_BINARY_DIR}/generated/core/base/build_info.h)
+configure_file(${PROJECT_SOURCE_DIR}/core/base/build_info.h.in ${build_info_template} @ONLY)
+
+set(write_build_info ${CMAKE_COMMAND} -DSOURCE_DIR=${PROJECT_SOURCE_DIR} -DTEMPLATE=${build_info_template} -DHEADER=${build_info_header}
+    -P ${PROJECT_SOURCE_DIR}/cmake/WriteBuildInfo.cmake)
+execute_process(COMMAND ${write_build_info} COMMAND_ERROR_IS_FATAL ANY)
+add_custom_target(lockstep_build_info COMMAND ${write_build_info} BYPRODUCTS ${build_info_header} VERBATIM)
+add_dependencies(lockstep_core lockstep_build_info)
