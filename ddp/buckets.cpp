@@ -35,14 +35,15 @@ BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int
   return layout;
 }
 
-Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters) : members_(std::move(members)) {
+Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters, comm::ProcessGroup& group)
+    : members_(std::move(members)) {
   int64_t numel = 0;
   for (size_t index : members_) {
     shapes_.push_back(parameters[index].shape());
     offsets_.push_back(numel);
     numel += (shapes_.back().numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
   }
-  total_ = gradient_memory(numel, parameters[members_.front()].device());
+  total_ = group.size() > 1 ? group.allocate({numel}, DType::f32) : gradient_memory(numel, parameters[members_.front()].device());
 }
 
 Tensor Bucket::view(size_t k, int level) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "comm/process_group.h"
 #include "core/autograd/variable.h"
 
 namespace lockstep::ddp {
@@ -18,10 +19,10 @@ BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int
                          int64_t bucket_bytes);
 
 // The flat memory of one bucket. Level 0.. hold partial sums of micro-batches (see DistributedDataParallel); `total` is what
-// is reduced between ranks. Levels are allocated on first use.
+// is reduced between ranks, in memory that suits the group's collectives. Levels are allocated on first use.
 class Bucket {
  public:
-  Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters);
+  Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters, comm::ProcessGroup& group);
 
   const std::vector<size_t>& members() const { return members_; }
   const Tensor& total() const { return total_; }  // f32 [numel]

@@ -64,7 +64,7 @@ void DistributedDataParallel::build(BucketLayout layout) {
   slots_.resize(parameters_.size());
   for (const Parameter& p : parameters_) p.set_grad_buffer({});  // frees the old buckets before the new ones are made
   for (size_t b = 0; b < layout_.size(); ++b) {
-    buckets_.emplace_back(layout_[b], parameters_);
+    buckets_.emplace_back(layout_[b], parameters_, *group_);
     for (size_t k = 0; k < layout_[b].size(); ++k) slots_[layout_[b][k]] = {b, k};
   }
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_grad_buffer(buckets_[slots_[i].bucket].view(slots_[i].member, kTotal));

@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include "comm/local/hash_store.h"
+
 #include <gmock/gmock.h>
 
 namespace lockstep::ddp {
@@ -21,7 +23,8 @@ TEST(BucketLayout, SpellsEqualBucketsEqually) { EXPECT_EQ(make_layout({1, 0}, {4
 
 TEST(Bucket, ViewsHaveTheParametersShapesAndDoNotOverlap) {
   const std::vector<Parameter> parameters{{"a", Tensor::zeros({3, 5})}, {"b", Tensor::zeros({7})}, {"empty", Tensor::zeros({0, 2})}};
-  Bucket bucket({0, 1, 2}, parameters);
+  const auto group = comm::create("local", std::make_shared<comm::HashStore>(), 0, 1);
+  Bucket bucket({0, 1, 2}, parameters, *group);
   for (int level : {-1, 0, 2}) {
     std::set<const void*> seen;
     for (size_t k = 0; k < 3; ++k) {

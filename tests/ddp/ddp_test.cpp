@@ -249,7 +249,7 @@ TEST(Ddp, Bf16CompressionStaysWithinTwoRoundings) {
   const auto compressed = gradients(2, 2, options);
   EXPECT_EQ(compressed[0], compressed[1]);
   EXPECT_NE(compressed[0], exact);
-  // bf16 rounds by at most 2⁻⁹ of a value: once for what each rank sends, once for the sum.
+  // bf16 rounds by at most 2⁻⁸ of a value: once for what each rank sends, once for the sum.
   std::vector<std::vector<uint32_t>> sent;
   for (int64_t m : {0, 1}) {
     Net net;
@@ -259,7 +259,7 @@ TEST(Ddp, Bf16CompressionStaysWithinTwoRoundings) {
   for (size_t i = 0; i < exact.size(); ++i) {
     const auto value = [i](const std::vector<uint32_t>& of) { return std::bit_cast<float>(of[i]); };
     const float rounded = std::abs(value(sent[0])) + std::abs(value(sent[1])) + std::abs(value(compressed[0]));
-    EXPECT_NEAR(value(compressed[0]), value(exact), 0x1p-9f * rounded * 1.01f);
+    EXPECT_NEAR(value(compressed[0]), value(exact), 0x1p-8f * rounded * 1.01f);
   }
 }
 

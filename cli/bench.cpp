@@ -1,0 +1,112 @@
+// lockstep bench step --config CONFIG [-n RANKS] [--set key=value]… [--json]
+// lockstep bench comm [-n RANKS] [--backend NAME] [--json]
+#include <cstdio>
+
+#include <CLI/App.hpp>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/rank_options.h"
+#include "core/base/error.h"
+#include "train/benchmarks.h"
+#include "train/groups.h"
+
+namespace lockstep::cli {
+namespace {
+
+struct Options : RankOptions {
+  bool json = false;
+  int64_t warmup = 3, steps = 12;
+  std::string backend = "auto";
+};
+
+void print(const train::StepBenchmark& b, bool json) {
+  const std::string speed_key = b.items_are_tokens ? "tokens_per_s" : "samples_per_s";
+  if (json) {
+    const nlohmann::ordered_json out = {{"step_ms", b.step_ms},
+                                        {"step_ms_min", b.step_ms_min},
+                                        {"step_ms_max", b.step_ms_max},
+                                        {speed_key, b.items_per_s},
+                                        {"mfu", b.mfu},
+                                        {"peak_mem_mb", b.peak_mem_mb},
+                                        {"comm_exposed_ms", b.comm_exposed_ms},
+                                        {"ranks", b.ranks},
+                                        {"threads", b.threads},
+                                        {"backend", b.backend},
+                                        {"precision", b.precision},
+                                        {"parameters", b.parameters},
+                                        {"steps", b.steps},
+                                        {"loss", b.loss}};
+    std::printf("%s\n", out.dump().c_str());
+    return;
+  }
+  std::printf("%d rank%s x %d thread%s, %s, %s, %lld parameters, %lld steps\n", b.ranks, b.ranks == 1 ? "" : "s", b.threads,
+              b.threads == 1 ? "" : "s", b.backend.c_str(), b.precision.c_str(), static_cast<long long>(b.parameters),
+              static_cast<long long>(b.steps));
+  std::printf("  step          %10.1f ms   (fastest %.1f, slowest %.1f)\n", b.step_ms, b.step_ms_min, b.step_ms_max);
+  std::printf("  speed         %10.0f %s/s\n", b.items_per_s, b.items_are_tokens ? "tokens" : "samples");
+  std::printf("  mfu           %10.1f %%\n", b.mfu * 100);
+  std::printf("  peak memory   %10.1f MB a rank\n", b.peak_mem_mb);
+  std::printf("  exposed comm  %10.2f ms a step\n", b.comm_exposed_ms);
+}
+
+void print(const std::vector<train::CommBenchmark>& all, const comm::ProcessGroup& group, bool json) {
+  if (json) {
+    nlohmann::ordered_json out = {{"ranks", group.size()}, {"backend", group.backend_name()}, {"results", nlohmann::ordered_json::array()}};
+    for (const auto& b : all)
+      out["results"].push_back(
+          {{"op", b.op}, {"bytes", b.bytes}, {"us", b.us}, {"bus_gb_per_s", b.bus_gb_per_s}, {"of_memcpy", b.of_memcpy}});
+    std::printf("%s\n", out.dump().c_str());
+    return;
+  }
+  std::printf("%d ranks, %s, f32\n%-16s %12s %12s %12s %10s\n", group.size(), group.backend_name().c_str(), "op", "bytes", "us", "bus GB/s",
+              "of memcpy");
+  for (const auto& b : all)
+    std::printf("%-16s %12lld %12.1f %12.2f %9.0f%%\n", b.op.c_str(), static_cast<long long>(b.bytes), b.us, b.bus_gb_per_s,
+                b.of_memcpy * 100);
+}
+
+int bench_step(const Options& options) {
+  check(options.steps >= 1 && options.warmup >= 0, "--steps must be at least 1 and --warmup at least 0");
+  const train::Config config = options.load();
+  const Placement placement = place(options);
+  if (placement.launch_here) {
+    train::check_world_size(config, options.ranks);
+    return launch_ranks(options.ranks, "");
+  }
+  const auto result = train::bench_step(config, train::make_group(config.parallel, placement.rank), options.warmup, options.steps);
+  if (placement.rank.rank == 0) print(result, options.json);
+  return 0;
+}
+
+int bench_comm(const Options& options) {
+  const Placement placement = place(options);
+  if (placement.launch_here) return launch_ranks(options.ranks, "");
+  const auto group = train::make_group({.backend = options.backend}, placement.rank);
+  const auto results = train::bench_comm(*group, {4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 25 << 20});
+  if (placement.rank.rank == 0) print(results, *group, options.json);
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("bench", "measure training steps and collectives");
+  command->require_subcommand(1);
+  auto options = std::make_shared<Options>();
+
+  CLI::App* step = command->add_subcommand("step", "training steps: time, speed, MFU, memory, exposed communication");
+  options->add_to(*step, false);
+  step->add_option("--steps", options->steps, "measured steps")->capture_default_str();
+  step->add_option("--warmup", options->warmup, "steps before them")->capture_default_str();
+  step->add_flag("--json", options->json, "one JSON object");
+  step->callback([options, &exit_code] { exit_code = bench_step(*options); });
+
+  CLI::App* comm = command->add_subcommand("comm", "collectives: time and bus bandwidth, beside this machine's memcpy");
+  comm->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(CLI::Range(1, 1024));
+  comm->add_option("--backend", options->backend, "auto, shm or mpi")->capture_default_str();
+  comm->add_flag("--json", options->json, "one JSON object");
+  comm->callback([options, &exit_code] { exit_code = bench_comm(*options); });
+}
+
+}  // namespace lockstep::cli

@@ -1,0 +1,18 @@
+// The subcommands of the `lockstep` program, one file each. Each add_… registers options and a callback that sets `exit_code`
+// (0 done, 2 wrong use or config, 1 failed, 3 stopped after saving). Errors leave as exceptions; main() turns them into words.
+#pragma once
+
+#include <CLI/App.hpp>
+
+namespace lockstep::cli {
+
+void add_train_command(CLI::App& app, int& exit_code);
+void add_run_command(CLI::App& app, int& exit_code);
+void add_generate_command(CLI::App& app, int& exit_code);
+void add_checkpoint_command(CLI::App& app, int& exit_code);
+void add_bench_command(CLI::App& app, int& exit_code);
+void add_plan_command(CLI::App& app, int& exit_code);
+void add_doctor_command(CLI::App& app, int& exit_code);
+void add_config_command(CLI::App& app, int& exit_code);
+
+}  // namespace lockstep::cli

@@ -1,0 +1,73 @@
+// lockstep doctor: what this machine has, and what to do about what it lacks.
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include <CLI/App.hpp>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/version.h"
+#include "comm/mpi/factory.h"
+#include "core/base/parallel.h"
+#include "core/device/device.h"
+#include "core/device/kernels.h"
+#include "core/device/probe.h"
+
+namespace lockstep::cli {
+namespace {
+
+class Report {
+ public:
+  void line(bool good, const std::string& what, const std::string& advice = {}) {
+    std::printf("%s %s\n", good ? "ok  " : "look", what.c_str());
+    if (!good && !advice.empty()) std::printf("       %s\n", advice.c_str());
+    healthy_ = healthy_ && good;
+  }
+  bool healthy() const { return healthy_; }
+
+ private:
+  bool healthy_ = true;
+};
+
+std::string megabytes(double bytes) { return std::to_string(static_cast<long long>(bytes / (1 << 20))) + " MiB"; }
+
+int doctor() {
+  std::printf("%s\n", version_text().c_str());
+  Report report;
+  report.line(true, str("cores: ", std::thread::hardware_concurrency(), ", compute threads of a single process: ", num_threads()));
+  report.line(std::string(cpu_instruction_set()) != "generic", str("instruction set of the kernels: ", cpu_instruction_set()),
+              "this processor lacks AVX2: training works, slowly");
+  report.line(true, str("peak of one core: ", static_cast<int>(probe_peak_gflops(DType::f32)), " GFLOP/s in f32, ",
+                        static_cast<int>(probe_peak_gflops(DType::bf16)), " in bf16 (probed)"));
+  struct statvfs shm {};
+  if (statvfs("/dev/shm", &shm) == 0) {
+    const double free_bytes = static_cast<double>(shm.f_bavail) * static_cast<double>(shm.f_frsize);
+    report.line(free_bytes >= 256.0 * (1 << 20), "/dev/shm: " + megabytes(free_bytes) + " free",
+                "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
+  } else {
+    report.line(false, "/dev/shm is not there", "mount a tmpfs on it: the shm backend needs shared memory");
+  }
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  report.line(files.rlim_cur >= 1024, str("open files: ", files.rlim_cur, " of ", files.rlim_max), "raise it: ulimit -n 4096");
+  report.line(comm::has_mpi(), str("Open MPI backend: ", comm::has_mpi() ? "built in" : "not built in"),
+              "install libopenmpi-dev and openmpi-bin, then build again");
+  report.line(true, str("CUDA device: ", is_available({DeviceType::cuda, 0}) ? "available" : "not in this build"));
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  report.line(host[0] != 0, str("host name: ", host));
+  return report.healthy() ? 0 : 1;
+}
+
+}  // namespace
+
+void add_doctor_command(CLI::App& app, int& exit_code) {
+  app.add_subcommand("doctor", "look at this machine, and say what to do about what it lacks")->callback([&exit_code] {
+    exit_code = doctor();
+  });
+}
+
+}  // namespace lockstep::cli

@@ -1,0 +1,64 @@
+#include "cli/rank_options.h"
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "launcher/launch.h"
+
+namespace lockstep::cli {
+namespace {
+
+std::vector<std::string>& arguments() {
+  static std::vector<std::string> all;
+  return all;
+}
+
+std::string quoted(const std::string& word) {
+  if (!word.empty() &&
+      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+%@") == std::string::npos)
+    return word;
+  std::string out = "'";
+  for (char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+}  // namespace
+
+void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
+  command.add_option(config_is_positional ? "config" : "--config", config_file, "YAML file (docs/configuration.md lists the keys)")
+      ->required()
+      ->option_text("FILE");
+  command.add_option("--set", overrides, "set a key: train.steps=100 (repeatable)")->option_text("KEY=VALUE")->allow_extra_args(false);
+  command.add_option("-n,--ranks", ranks, "start this many ranks on this host")->option_text("N")->check(CLI::Range(1, 1024));
+}
+
+Placement place(const RankOptions& options) {
+  Placement placement{.rank = launcher::detect_rank()};
+  const launcher::RankEnv& rank = placement.rank;
+  if (rank.source != "single") {
+    check(options.ranks == 0 || options.ranks == rank.size || !launcher::has_store(), "-n ", options.ranks, " contradicts the launcher (",
+          rank.source, "), which started ", rank.size, " ranks; leave out -n");
+    return placement;
+  }
+  placement.launch_here = options.ranks > 1;
+  return placement;
+}
+
+int launch_ranks(int ranks, const std::string& log_dir) {
+  launcher::LaunchSpec spec;
+  spec.argv = arguments();
+  spec.argv[0] = "/proc/self/exe";
+  spec.nproc = ranks;
+  spec.log_dir = log_dir;
+  spec.screen = launcher::Screen::rank0;
+  return launcher::launch(spec).exit_code;
+}
+
+std::string command_line() {
+  std::string out;
+  for (const std::string& word : arguments()) out += (out.empty() ? "" : " ") + quoted(word);
+  return out;
+}
+
+void remember_command_line(int argc, char** argv) { arguments().assign(argv, argv + argc); }
+
+}  // namespace lockstep::cli

@@ -1,0 +1,37 @@
+// What `train` and `bench` share: a config with overrides, and the number of ranks – started here, or given by a launcher.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <CLI/App.hpp>
+
+#include "launcher/rank_env.h"
+#include "train/config/config.h"
+
+namespace lockstep::cli {
+
+struct RankOptions {
+  std::string config_file;
+  std::vector<std::string> overrides;
+  int ranks = 0;  // 0: not given
+
+  void add_to(CLI::App& command, bool config_is_positional);
+  train::Config load() const { return train::load_config(config_file, overrides); }
+};
+
+// Where the ranks of this process's job come from.
+struct Placement {
+  launcher::RankEnv rank;
+  bool launch_here = false;  // this process is no rank itself: it starts options.ranks of them
+};
+// Throws UsageError where -n contradicts the launcher.
+Placement place(const RankOptions& options);
+
+// Starts `ranks` copies of this very program with the same arguments, and waits for them.
+int launch_ranks(int ranks, const std::string& log_dir);
+// The arguments of this process, quoted for a shell.
+std::string command_line();
+void remember_command_line(int argc, char** argv);
+
+}  // namespace lockstep::cli

@@ -1,0 +1,11 @@
+// SIGINT, SIGTERM and SIGUSR1 as a wish: the first one asks the run to save and stop, the second one kills it.
+#pragma once
+
+namespace lockstep::cli {
+
+// Installs the handlers for this process.
+void install_stop_signals();
+// Whether a signal has arrived. Cheap; from any thread.
+bool stop_requested();
+
+}  // namespace lockstep::cli

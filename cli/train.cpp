@@ -1,0 +1,79 @@
+// lockstep train CONFIG [-n RANKS] [--set key=value]… [--resume auto|DIR]
+#include <cstdio>
+
+#include <CLI/App.hpp>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/rank_options.h"
+#include "cli/stop_signal.h"
+#include "core/base/log.h"
+#include "train/data/dataset.h"
+#include "train/groups.h"
+#include "train/loop.h"
+#include "train/run_dir.h"
+
+namespace lockstep::cli {
+namespace {
+
+constexpr int kDone = 0;
+constexpr int kStoppedAfterSaving = 3;
+
+struct Options : RankOptions {
+  std::string resume;
+};
+
+// What can be wrong is found here, before any rank starts: within milliseconds, and said once.
+void check_before_start(const train::Config& config, const Options& options, int ranks) {
+  train::check_world_size(config, ranks);
+  train::open_dataset(config);
+  const train::RunDir run_dir(config);
+  if (options.resume.empty() && run_dir.has_results()) run_dir.prepare(config, false);  // throws what it has to say
+}
+
+std::string resume_command(const Options& options) {
+  std::string command = command_line();
+  if (options.resume.empty()) command += " --resume auto";
+  return command;
+}
+
+int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank) {
+  if (rank.size > 1) log::set_identity(str("rank ", rank.rank));
+  install_stop_signals();
+  const auto group = train::make_group(config.parallel, rank);
+  const train::RunResult result = train::run_training(config, group, {.resume = options.resume, .stop_requested = stop_requested});
+  if (rank.rank == 0) {
+    std::printf("run        %s\n", result.run_dir.c_str());
+    if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
+    if (!result.finished)
+      std::printf("stopped after step %lld of %lld; to go on:\n  %s\n", static_cast<long long>(result.steps_done),
+                  static_cast<long long>(config.train.steps), resume_command(options).c_str());
+    std::printf("weights sha256:%s\n", result.weights_sha256.c_str());
+    std::fflush(stdout);
+  }
+  return result.finished ? kDone : kStoppedAfterSaving;
+}
+
+int train(const Options& options) {
+  const train::Config config = options.load();
+  const Placement placement = place(options);
+  if (placement.launch_here) {
+    check_before_start(config, options, options.ranks);
+    return launch_ranks(options.ranks, train::RunDir(config).logs());
+  }
+  if (placement.rank.size == 1) check_before_start(config, options, 1);
+  return run_rank(config, options, placement.rank);
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("train", "train what a config describes; under mpirun or srun the ranks come from there");
+  auto options = std::make_shared<Options>();
+  options->add_to(*command, true);
+  command->add_option("--resume", options->resume, "continue: 'auto' from the newest good checkpoint of this run, or from a folder")
+      ->option_text("auto|DIR");
+  command->callback([options, &exit_code] { exit_code = train(*options); });
+}
+
+}  // namespace lockstep::cli

@@ -1,0 +1,39 @@
+// What `lockstep bench` measures. Collective; the figures of rank 0 are the ones to show. Speeds are medians over repetitions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "train/config/config.h"
+
+namespace lockstep::train {
+
+struct StepBenchmark {
+  int ranks = 0, threads = 0;
+  std::string backend, precision;
+  int64_t parameters = 0;
+  int64_t steps = 0;   // measured; the warm-up is not counted
+  double step_ms = 0;  // median over steps of the slowest rank's time
+  double step_ms_min = 0, step_ms_max = 0;
+  bool items_are_tokens = true;
+  double items_per_s = 0;      // of all ranks
+  double mfu = 0;              // 0 to 1
+  double peak_mem_mb = 0;      // resident, of the rank that needs most
+  double comm_exposed_ms = 0;  // median over steps
+  double loss = 0;             // of the last step
+};
+StepBenchmark bench_step(const Config& config, std::shared_ptr<comm::ProcessGroup> group, int64_t warmup, int64_t steps);
+
+struct CommBenchmark {
+  std::string op;
+  int64_t bytes = 0;        // of the whole tensor: [n] of all_reduce and broadcast, [W·n] of the others
+  double us = 0;            // median
+  double bus_gb_per_s = 0;  // bytes that each rank's link must carry: 2(W−1)/W of all_reduce, (W−1)/W of the others, 1 of broadcast
+  double of_memcpy = 0;     // that speed over this machine's memcpy, measured in the same run by all ranks at once
+};
+std::vector<CommBenchmark> bench_comm(comm::ProcessGroup& group, const std::vector<int64_t>& sizes_bytes);
+
+}  // namespace lockstep::train

@@ -1,0 +1,21 @@
+// Text from a trained GPT.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace lockstep::train {
+
+struct GenerateOptions {
+  std::string prompt;
+  int64_t tokens = 200;
+  double temperature = 0.8;  // 0: always the likeliest token
+  uint64_t seed = 0;         // equal seeds give equal text
+};
+
+// Reads the model from a checkpoint, or from the newest good one of a run folder, and hands over each piece of text as it
+// comes. Throws UsageError for a checkpoint that holds no gpt or an empty prompt.
+void generate(const std::string& checkpoint, const GenerateOptions& options, const std::function<void(const std::string&)>& emit);
+
+}  // namespace lockstep::train

@@ -1,0 +1,134 @@
+#include "train/loop.h"
+
+#include <cstdio>
+#include <optional>
+
+#include "comm/text.h"
+#include "core/base/log.h"
+#include "train/checkpoints.h"
+#include "train/machine.h"
+#include "train/metrics/metrics_file.h"
+#include "train/metrics/progress.h"
+#include "train/run_dir.h"
+#include "train/trainer.h"
+
+namespace lockstep::train {
+namespace {
+
+DType compute_dtype(const Config& config) { return config.train.precision == "bf16" ? DType::bf16 : DType::f32; }
+
+// Runs `action` on rank 0 and makes its failure everybody's: the others would otherwise wait for a rank that has left.
+template <typename F>
+void on_rank_zero(comm::ProcessGroup& group, F&& action) {
+  std::string problem;
+  if (group.rank() == 0) {
+    try {
+      action();
+    } catch (const Error& e) {
+      problem = e.what();
+    }
+  }
+  problem = comm::broadcast_text(group, problem, 0);
+  check(problem.empty(), problem);
+}
+
+// What rank 0 shows and writes; does nothing on the others.
+class Reporter {
+ public:
+  Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step)
+      : trainer_(trainer), peak_(peak_flops(compute_dtype(trainer.config()), trainer.group().size())) {
+    if (trainer.group().rank() != 0) return;
+    file_.emplace(run_dir.metrics_file(), first_step);
+    progress_.emplace(stdout, first_step, trainer.config().train.steps, ProgressStyle::detect(stdout, trainer.config().train.log_every));
+  }
+
+  void step(const StepReport& report, std::optional<double> validation) {
+    if (!file_) return;
+    const double seconds = report.step_ms / 1e3;
+    const StepMetrics metrics{.step = report.step,
+                              .loss = report.loss,
+                              .lr = report.lr,
+                              .grad_norm = report.grad_norm,
+                              .step_ms = report.step_ms,
+                              .items_per_s = static_cast<double>(trainer_.items_per_step()) / seconds,
+                              .items_are_tokens = trainer_.model().items_are_tokens,
+                              .mfu = trainer_.flops_per_step() / seconds / peak_,
+                              .comm_exposed_ms = report.comm_exposed_ms,
+                              .peak_mem_mb = peak_memory_mb(),
+                              .val_loss = validation};
+    file_->append(metrics);
+    progress_->update(metrics);
+  }
+
+  void message(const std::string& line) {
+    if (progress_) progress_->message(line);
+  }
+  void finish() {
+    if (progress_) progress_->finish();
+  }
+
+ private:
+  Trainer& trainer_;
+  double peak_;
+  std::optional<MetricsFile> file_;
+  std::optional<Progress> progress_;
+};
+
+bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+std::string introduction(Trainer& trainer) {
+  const Config& config = trainer.config();
+  return str(config.model.kind, ", ", trainer.parameter_count(), " parameters; ", trainer.group().size(),
+             trainer.group().size() == 1 ? " rank" : " ranks", " (", trainer.group().backend_name(), ", reduction ",
+             config.parallel.reduction, "); ", config.train.micro_batches(), " micro-batches of ", config.train.micro_batch, " a step, ",
+             config.train.precision);
+}
+
+}  // namespace
+
+RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options) {
+  Trainer trainer(config, group);
+  const RunDir run_dir(config);
+  const Resumed resumed = options.resume.empty() ? Resumed{} : resume(trainer, options.resume, run_dir.checkpoints());
+  on_rank_zero(*group, [&] { run_dir.prepare(config, !options.resume.empty()); });
+
+  Reporter reporter(trainer, run_dir, resumed.step);
+  reporter.message(introduction(trainer));
+  if (!resumed.folder.empty()) reporter.message(str("resumed after step ", resumed.step, " from ", resumed.folder));
+
+  RunResult result{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder};
+  int64_t saved_step = resumed.folder.empty() ? -1 : resumed.step;
+  const auto save = [&] {
+    if (saved_step == trainer.steps_done()) return;
+    result.checkpoint = save_checkpoint(trainer, run_dir.checkpoints());
+    saved_step = trainer.steps_done();
+  };
+
+  bool stopped = false;
+  while (trainer.steps_done() < config.train.steps && !stopped) {
+    const StepReport report = trainer.step(options.stop_requested());
+    const bool last = report.step == config.train.steps;
+    stopped = report.stop_agreed && !last;
+    std::optional<double> validation;
+    if (config.train.eval_batches > 0 && !stopped && (last || due(config.train.eval_every, report.step))) validation = trainer.evaluate();
+    reporter.step(report, validation);
+    result.last_loss = report.loss;
+    if (validation) result.validation_loss = *validation;
+    if (!last && !stopped && due(config.checkpoint.every, report.step)) {
+      try {
+        save();
+      } catch (const EnvironmentError& e) {
+        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
+        reporter.message(str("warning: step ", report.step, " was not saved: ", e.what()));
+      }
+    }
+  }
+  save();
+  reporter.finish();
+  result.finished = !stopped;
+  result.steps_done = trainer.steps_done();
+  result.weights_sha256 = trainer.weights_sha256();
+  return result;
+}
+
+}  // namespace lockstep::train

@@ -1,0 +1,33 @@
+// A whole run: steps, metrics, evaluation, checkpoints, stopping.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "comm/process_group.h"
+#include "train/config/config.h"
+
+namespace lockstep::train {
+
+struct RunOptions {
+  // Where to start: "" from nothing, "auto" from the newest good checkpoint of this run (or nothing), else a checkpoint folder.
+  std::string resume;
+  // Whether this process was asked to stop; read once a step.
+  std::function<bool()> stop_requested = [] { return false; };
+};
+
+struct RunResult {
+  bool finished = false;  // false: stopped early, after saving
+  int64_t steps_done = 0;
+  double last_loss = 0;
+  double validation_loss = 0;  // 0 where nothing was evaluated
+  std::string run_dir = {};
+  std::string checkpoint = {};  // the last one saved; empty for none
+  std::string weights_sha256 = {};
+};
+
+// Collective. Rank 0 writes the run's folder and the screen.
+RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options);
+
+}  // namespace lockstep::train

@@ -1,0 +1,41 @@
+#include "train/models/factory.h"
+
+#include "core/device/allocator.h"
+#include "train/models/gpt.h"
+#include "train/models/mlp.h"
+
+namespace lockstep::train {
+namespace {
+
+BuiltModel build_gpt(const ModelConfig& m) {
+  const auto gpt = std::make_shared<Gpt>(GptOptions{.layers = m.layers,
+                                                    .heads = m.heads,
+                                                    .dim = m.dim,
+                                                    .block = m.block,
+                                                    .vocab = m.vocab,
+                                                    .dropout = static_cast<float>(m.dropout),
+                                                    .scaled_residual_init = m.scaled_residual_init});
+  return {.module = gpt,
+          .flops_per_sample = gpt->flops_per_token(m.block) * static_cast<double>(m.block),
+          .items_per_sample = m.block,
+          .items_are_tokens = true};
+}
+
+BuiltModel build_mlp(const ModelConfig& m) {
+  std::vector<int64_t> widths{m.block};
+  widths.insert(widths.end(), static_cast<size_t>(m.layers), m.dim);
+  widths.push_back(m.vocab);
+  const auto mlp = std::make_shared<Mlp>(widths);
+  return {.module = mlp, .flops_per_sample = mlp->flops_per_row()};
+}
+
+}  // namespace
+
+BuiltModel build_model(const Config& config) {
+  MemoryScope scope(MemoryCategory::parameters);
+  BuiltModel built = config.model.kind == "mlp" ? build_mlp(config.model) : build_gpt(config.model);
+  built.module->initialize(static_cast<uint64_t>(config.run.seed));
+  return built;
+}
+
+}  // namespace lockstep::train

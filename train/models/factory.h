@@ -1,0 +1,21 @@
+// The model that a config names.
+#pragma once
+
+#include <memory>
+
+#include "core/nn/module.h"
+#include "train/config/config.h"
+
+namespace lockstep::train {
+
+struct BuiltModel {
+  std::shared_ptr<nn::Module> module;
+  double flops_per_sample = 0;   // forward and backward
+  int64_t items_per_sample = 1;  // tokens; 1 where a sample has none
+  bool items_are_tokens = false;
+};
+
+// With initial values that depend on run.seed alone.
+BuiltModel build_model(const Config& config);
+
+}  // namespace lockstep::train

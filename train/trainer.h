@@ -1,0 +1,81 @@
+// Trainer: one training run's state on this rank – model, optimizer, data – and one step of it. What a run does around its
+// steps (metrics, checkpoints, stopping) is in train/loop.h.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "core/optim/optimizer.h"
+#include "core/optim/schedule.h"
+#include "train/config/config.h"
+#include "train/data/dataset.h"
+#include "train/models/factory.h"
+
+namespace lockstep::ddp {
+class DistributedDataParallel;
+}
+
+namespace lockstep::train {
+
+struct StepReport {
+  int64_t step = 0;  // counts from 1
+  double loss = 0;   // mean over the step's micro-batches: nats per token, or per sample where there are none
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double step_ms = 0;
+  double comm_exposed_ms = 0;
+  bool stop_agreed = false;  // some rank asked to stop after this step
+};
+
+class Trainer {
+ public:
+  // Collective: every rank of `group` builds one from the same config. Throws UsageError for a config that differs between
+  // ranks or does not fit their number.
+  Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  // Runs the next step. `ask_to_stop`: this rank wants the run to end here; all ranks learn of it in the same step.
+  // Throws EnvironmentError naming the step where loss or gradients are not finite, before the weights are touched.
+  StepReport step(bool ask_to_stop = false);
+  // Mean validation loss over the config's evaluation batches; the same bits for any number of ranks.
+  double evaluate();
+
+  int64_t steps_done() const { return steps_done_; }
+  const Config& config() const { return config_; }
+  comm::ProcessGroup& group() { return *group_; }
+  const Dataset& data() const { return *data_; }
+  const BuiltModel& model() const { return model_; }
+  int64_t parameter_count() const;
+  double flops_per_step() const { return model_.flops_per_sample * static_cast<double>(config_.train.global_batch); }
+  int64_t items_per_step() const { return model_.items_per_sample * config_.train.global_batch; }
+
+  // What a checkpoint holds: parameters under their names, optimizer states as "optim.<state>.<parameter>".
+  std::vector<std::pair<std::string, Tensor>> state() const;
+  // Once state()'s tensors hold the values of that step.
+  void set_steps_done(int64_t steps);
+  // SHA-256 over the full parameters in name order.
+  std::string weights_sha256() const;
+
+ private:
+  Variable loss_of(const Batch& batch) const;
+  std::vector<float> run_micro_batches(int64_t step);
+
+  Config config_;
+  std::shared_ptr<comm::ProcessGroup> group_;
+  std::unique_ptr<Dataset> data_;
+  BuiltModel model_;
+  std::vector<Parameter> parameters_;
+  std::unique_ptr<ddp::DistributedDataParallel> ddp_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  optim::Schedule schedule_;
+  DType compute_dtype_;
+  int64_t steps_done_ = 0;
+};
+
+}  // namespace lockstep::train
