@@ -1,0 +1,162 @@
+// What happens to the others when a process of a shm group dies, stops, or never comes.
+#include <algorithm>
+#include <string>
+
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "comm/process_group.h"
+#include "core/base/error.h"
+#include "tests/support/fork_store.h"
+#include "tests/support/run_ranks.h"
+
+namespace lockstep::comm {
+namespace {
+
+using test::ForkStore;
+using test::RankEnd;
+
+template <typename F>
+std::string failure_of(F&& body) {
+  try {
+    body();
+  } catch (const EnvironmentError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+size_t open_files() {
+  size_t count = 0;
+  DIR* dir = ::opendir("/proc/self/fd");
+  while (::readdir(dir)) ++count;
+  ::closedir(dir);
+  return count;
+}
+
+// Ranks below `victim` must have done well, and the victim must have ended by SIGKILL.
+void expect_only_victim(const std::vector<RankEnd>& ends, size_t victim) {
+  for (size_t r = 0; r < ends.size(); ++r) {
+    if (r == victim)
+      EXPECT_EQ(ends[r].signal, SIGKILL);
+    else
+      test::expect_well(ends[r], r);
+  }
+}
+
+class ShmFaults : public testing::TestWithParam<int> {};
+
+TEST_P(ShmFaults, ARankKilledInACollectiveIsNamedByTheOthers) {
+  const int size = GetParam(), victim = size - 1;
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  const auto ends = test::fork_ranks(size, [&](int rank) {
+    const auto g = create("shm", shared, rank, size, {.timeout = std::chrono::seconds(90)});
+    const Tensor t = Tensor::zeros({1 << 20});
+    // The victim dies while the others are somewhere in a stream of large calls.
+    if (rank == victim) {
+      g->all_reduce(t).wait();
+      const Work running = g->all_reduce(t);
+      ::raise(SIGKILL);
+    }
+    const std::string message = failure_of([&] {
+      while (true) g->all_reduce(t).wait();
+    });
+    EXPECT_TRUE(contains(message, str("rank ", victim, " (pid "))) << message;
+    EXPECT_TRUE(contains(message, "died")) << message;
+    EXPECT_TRUE(contains(message, "all_reduce #")) << message;
+  });
+  expect_only_victim(ends, static_cast<size_t>(victim));
+}
+
+TEST_P(ShmFaults, AStoppedRankRunsIntoTheTimeLimitAndIsNamed) {
+  const int size = GetParam(), victim = size - 1;
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  const auto ends = test::fork_ranks(size, [&](int rank) {
+    const auto g = create("shm", shared, rank, size, {.timeout = std::chrono::seconds(4)});
+    g->barrier().wait();
+    if (rank == victim) {
+      shared->set("victim", std::to_string(::getpid()));
+      ::raise(SIGSTOP);
+    }
+    const std::string message = failure_of([&] { g->broadcast(Tensor::zeros({10}), 0).wait(); });
+    EXPECT_TRUE(contains(message, str("rank ", victim, " (pid "))) << message;
+    EXPECT_TRUE(contains(message, "is stopped and has not arrived")) << message;
+    EXPECT_TRUE(contains(message, "barrier #1")) << message;
+    // Only then may the harness be rid of it.
+    if (rank == 0) ::kill(std::stoi(shared->get("victim", std::chrono::seconds(60))), SIGKILL);
+  });
+  expect_only_victim(ends, static_cast<size_t>(victim));
+}
+
+TEST_P(ShmFaults, ARankThatNeverJoinsIsNamed) {
+  const int size = GetParam();
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  test::run_ranks(size - 1, [&](int rank) {
+    const std::string message = failure_of([&] { create("shm", shared, rank, size, {.timeout = std::chrono::milliseconds(500)}); });
+    // Rank 0 made the memory and knows for sure; others may have waited for rank 0 instead on a slow machine.
+    if (rank == 0) {
+      EXPECT_TRUE(contains(message, str("rank ", size - 1))) << message;
+    } else {
+      EXPECT_NE(message, "");
+    }
+  });
+}
+
+TEST_P(ShmFaults, NothingIsLeftOpen) {
+  const int size = GetParam();
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  test::run_ranks(size, [&](int rank) {
+    const size_t before = open_files();
+    for (int i = 0; i < 5; ++i) {
+      const auto g = create("shm", shared, rank, size);
+      const Tensor t = g->allocate({1000}, DType::f32);
+      g->all_reduce(t).wait();
+      const auto part = g->split(rank % 2, 0);
+      part->barrier().wait();
+    }
+    EXPECT_EQ(open_files(), before);
+  });
+}
+
+TEST_P(ShmFaults, SharedTensorsOutliveTheGroupAndCanBeFreedBetweenCalls) {
+  const int size = GetParam();
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  test::run_ranks(size, [&](int rank) {
+    auto g = create("shm", shared, rank, size);
+    Tensor kept;
+    for (int i = 0; i < 20; ++i) {
+      const Tensor t = g->allocate({5000}, DType::i32);
+      t.fill_(i);
+      g->all_reduce(t).wait();
+      EXPECT_EQ(t.data<int32_t>()[4999], i * size);
+      if (i == 10) kept = t;
+    }
+    g.reset();
+    EXPECT_EQ(kept.data<int32_t>()[0], 10 * size);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(shm, ShmFaults, testing::Values(2, 4), [](const auto& param) { return "ranks_" + std::to_string(param.param); });
+
+TEST(Create, SaysWhichBackendsExist) {
+  try {
+    create("smoke_signals", nullptr, 0, 1);
+    FAIL();
+  } catch (const UsageError& e) {
+    EXPECT_TRUE(contains(e.what(), "auto, local, shm")) << e.what();
+  }
+  EXPECT_THROW(create("shm", nullptr, 0, 2), UsageError);
+  EXPECT_THROW(create("shm", nullptr, 2, 2), UsageError);
+  EXPECT_EQ(create("auto", nullptr, 0, 1)->size(), 1);
+}
+
+}  // namespace
+}  // namespace lockstep::comm
