@@ -1,13 +1,10 @@
-# cmake --install: the libraries, their headers below include/lockstep, the program, and what find_package(lockstep) reads.
+# cmake --install: the libraries, their headers below include/lockstep, and what find_package(lockstep) reads. The program is cli's.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 get_property(lockstep_libraries GLOBAL PROPERTY LOCKSTEP_LIBRARIES)
 install(TARGETS ${lockstep_libraries} EXPORT lockstepTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-if(TARGET lockstep)
-  install(TARGETS lockstep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-endif()
 
 # Headers keep their path from the root. Those of one backend or device are nobody's business but the library's.
 foreach(folder core comm ddp fsdp checkpoint launcher train)
