@@ -39,7 +39,8 @@ Edge::Edge(const Variable& input) {
 void Edge::add(const Tensor& gradient) const {
   if (!needed()) return;
   detail::GradState& t = *target_;
-  check(gradient.shape() == t.shape && gradient.dtype() == t.dtype, "[autograd] expected a gradient ", t.dtype, t.shape, ", got ", gradient);
+  check(gradient.shape() == t.shape && gradient.dtype() == t.dtype, "[autograd] expected a gradient ", t.dtype, t.shape, ", got ",
+        gradient);
   if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
     if (!t.grad.defined()) {
       MemoryScope scope(MemoryCategory::gradients);
@@ -82,6 +83,18 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
 Node::Node(std::string_view op, std::vector<Variable> inputs) : op_(op), sequence_(next_sequence()) {
   edges_.reserve(inputs.size());
   for (const Variable& input : inputs) edges_.emplace_back(input);
+}
+
+Node::~Node() {
+  // A node may be the last owner of a long chain of others: take it apart in a loop, or the stack would be as deep as the chain.
+  std::vector<Edge> pending = std::move(edges_);
+  while (!pending.empty()) {
+    const std::shared_ptr<detail::GradState> state = pending.back().target();
+    pending.pop_back();
+    if (!state || state.use_count() > 1 || !state->node || state->node.use_count() > 1) continue;
+    for (Edge& edge : state->node->edges_) pending.push_back(std::move(edge));
+    state->node->edges_.clear();
+  }
 }
 
 void Node::mark_released() {

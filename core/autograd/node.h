@@ -34,7 +34,7 @@ class Edge {
 class Node {
  public:
   Node(std::string_view op, std::vector<Variable> inputs);
-  virtual ~Node() = default;
+  virtual ~Node();
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 

@@ -74,7 +74,8 @@ bool Variable::is_leaf() const { return impl_ && impl_->grad->node == nullptr; }
 
 Tensor Variable::grad() const {
   if (!is_leaf())
-    throw UsageError(str("[grad] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
+    throw UsageError(
+        str("[grad] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
   return impl_->grad->grad_valid ? impl_->grad->grad : Tensor();
 }
 

@@ -1,0 +1,178 @@
+#include <cmath>
+
+#include <gmock/gmock.h>
+
+#include "core/autograd/node.h"
+#include "core/ops/functions.h"
+
+namespace lockstep {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+Tensor values(std::vector<float> v) {
+  const auto n = static_cast<int64_t>(v.size());
+  return Tensor::from(v, {n});
+}
+std::vector<float> grad(const Variable& x) { return x.grad().to_vector<float>(); }
+
+TEST(Autograd, GradientsMeetWhereAGraphForks) {
+  const Parameter x("x", values({2, 3}));
+  const Variable y = ops::square(x);                 // used by both sides of a diamond
+  ops::sum(ops::mul(ops::add(y, x), y)).backward();  // Σ (x² + x)·x² = Σ x⁴ + x³
+  EXPECT_THAT(grad(x), ElementsAre(4 * 8 + 3 * 4, 4 * 27 + 3 * 9));
+}
+
+TEST(Autograd, AnInputUsedTwiceByOneOperationCountsTwice) {
+  const Parameter x("x", values({2, 3}));
+  ops::sum(ops::mul(x, x)).backward();
+  EXPECT_THAT(grad(x), ElementsAre(4, 6));
+}
+
+TEST(Autograd, SharedGradientsAreNotWrittenTo) {
+  // add() hands one tensor to both inputs; one side then adds more to its own.
+  const Parameter a("a", values({1, 2})), b("b", values({3, 4}));
+  const Variable left = ops::mul(a, 2.0f), right = ops::mul(b, 3.0f);
+  const Variable both = ops::add(left, right);
+  ops::sum(ops::add(both, ops::square(left))).backward();
+  EXPECT_THAT(grad(a), ElementsAre(2 + 2 * 2 * 2, 2 + 2 * 2 * 4));
+  EXPECT_THAT(grad(b), ElementsAre(3, 3));
+}
+
+TEST(Autograd, TheSeedIsNotWrittenTo) {
+  const Parameter x("x", values({1, 2}));
+  const Tensor seed = values({10, 20});
+  const Variable y = ops::mul(x, 1.0f);
+  ops::add(ops::add(y, y), ops::square(y)).backward(seed);
+  EXPECT_THAT(grad(x), ElementsAre(10 * 4, 20 * 6));
+  EXPECT_THAT(seed.to_vector<float>(), ElementsAre(10, 20));
+}
+
+TEST(Autograd, BackwardAddsToTheGradientUntilItIsZeroed) {
+  const Parameter x("x", values({1, 2}));
+  for (int i = 0; i < 2; ++i) ops::sum(ops::square(x)).backward();
+  EXPECT_THAT(grad(x), ElementsAre(4, 8));
+  const Tensor memory = x.grad();
+  x.zero_grad();
+  EXPECT_FALSE(x.has_grad());
+  EXPECT_FALSE(x.grad().defined());
+  ops::sum(ops::square(x)).backward();
+  EXPECT_THAT(grad(x), ElementsAre(2, 4));
+  EXPECT_EQ(x.grad().raw(), memory.raw());
+}
+
+TEST(Autograd, GradientsGoIntoTheMemoryTheyAreGiven) {
+  const Tensor bucket = Tensor::full({5}, -1);
+  const Parameter w("w", values({1, 2}).view({1, 2})), x("x", values({3}));
+  w.set_grad_buffer(bucket.narrow(0, 0, 2).view({1, 2}));
+  x.set_grad_buffer(bucket.narrow(0, 3, 1));
+  for (int i = 0; i < 2; ++i) {
+    const Variable y = ops::linear(Variable(values({5, 7}).view({1, 2})), w, {});
+    ops::sum(ops::mul(ops::reshape(y, {1}), x)).backward();
+  }
+  EXPECT_THAT(bucket.to_vector<float>(), ElementsAre(2 * 15, 2 * 21, -1, 2 * 19, -1));
+  EXPECT_THROW(x.set_grad_buffer(Tensor::zeros({2})), UsageError);
+}
+
+TEST(Autograd, TheHookRunsOnceWhenTheGradientIsFinalEvenForTiedWeights) {
+  const Parameter tied("tied", Tensor::full({2, 2}, 1)), late("late", values({1, 1}));
+  std::vector<std::string> order;
+  std::vector<float> seen;
+  tied.set_grad_hook([&](const Parameter& p) {
+    order.push_back(p.name());
+    seen = grad(p);
+  });
+  late.set_grad_hook([&](const Parameter& p) { order.push_back(p.name()); });
+  const Variable x(Tensor::full({1, 2}, 1));
+  const Variable h = ops::linear(x, tied, {});                  // [2, 2]
+  const Variable y = ops::mul(ops::linear(h, tied, {}), late);  // [4, 4]
+  ops::sum(y).backward();
+  EXPECT_THAT(order, ElementsAre("late", "tied"));
+  EXPECT_EQ(seen, grad(tied));
+  EXPECT_THAT(seen, ElementsAre(4, 4, 4, 4));
+}
+
+TEST(Autograd, HooksRunWhileBackwardIsStillUnderWay) {
+  const Parameter first("first", values({1})), last("last", values({1}));
+  bool early = false;
+  last.set_grad_hook([&](const Parameter&) { early = !first.has_grad(); });
+  ops::sum(ops::mul(ops::square(ops::mul(first, 2.0f)), last)).backward();
+  EXPECT_TRUE(early);
+  EXPECT_TRUE(first.has_grad());
+}
+
+TEST(Autograd, NothingIsRecordedUnderNoGrad) {
+  const Parameter x("x", values({1}));
+  {
+    const NoGradGuard guard;
+    EXPECT_FALSE(ops::square(x).requires_grad());
+    EXPECT_FALSE(grad_enabled());
+  }
+  EXPECT_TRUE(ops::square(x).requires_grad());
+  EXPECT_FALSE(ops::square(x).detach().requires_grad());
+}
+
+TEST(Autograd, FrozenLeavesGetNoGradient) {
+  const Parameter w("w", values({2})), frozen("frozen", values({3}), false);
+  ops::sum(ops::mul(w, frozen)).backward();
+  EXPECT_THAT(grad(w), ElementsAre(3));
+  EXPECT_FALSE(frozen.has_grad());
+  EXPECT_FALSE(frozen.grad_buffer().defined());
+}
+
+TEST(Autograd, ASecondBackwardSaysWhatToDo) {
+  const Parameter x("x", values({1}));
+  const Variable h = ops::exp(x);
+  const Variable a = ops::sum(h), b = ops::sum(ops::square(h));
+  a.backward();
+  EXPECT_THAT([&] { a.backward(); }, ThrowsMessage<UsageError>(HasSubstr("graph of 'sum' was already used")));
+  EXPECT_THAT([&] { b.backward(); }, ThrowsMessage<UsageError>(HasSubstr("run the forward pass again")));
+  EXPECT_THAT(grad(x), ElementsAre(std::exp(1.0f)));  // untouched by the refused ones
+}
+
+TEST(Autograd, WrongUseOfBackwardIsRefused) {
+  const Parameter x("x", values({1, 2}));
+  EXPECT_THAT([&] { ops::square(x).backward(); }, ThrowsMessage<UsageError>(HasSubstr("needs a seed gradient")));
+  EXPECT_THAT([&] { ops::square(x).backward(values({1})); }, ThrowsMessage<UsageError>(HasSubstr("expected a seed of shape [2], got [1]")));
+  EXPECT_THAT([&] { Variable(values({1})).backward(); }, ThrowsMessage<UsageError>(HasSubstr("nothing here requires a gradient")));
+  EXPECT_THAT([&] { ops::square(x).grad(); }, ThrowsMessage<UsageError>(HasSubstr("only leaves keep a gradient")));
+  EXPECT_THROW(Variable(Tensor::zeros({1}, DType::i32), true), UsageError);
+}
+
+TEST(Autograd, ALongChainNeedsNoDeepStack) {
+  const Parameter x("x", values({1}));
+  Variable y = ops::mul(x, 1.0f);
+  for (int i = 0; i < 60000; ++i) y = ops::mul(y, 1.0f);
+  y.backward();
+  EXPECT_THAT(grad(x), ElementsAre(1));
+  for (int i = 0; i < 60000; ++i) y = ops::add(i == 0 ? Variable(x) : y, 0.0f);
+  y = Variable();  // dropped without a backward
+}
+
+TEST(Autograd, ReachableLeavesAreThoseThatTookPart) {
+  const Parameter used("used", values({1})), other("other", values({1})), frozen("frozen", values({1}), false);
+  const Variable loss = ops::sum(ops::mul(ops::add(used, frozen), used));
+  const auto leaves = reachable_leaves(loss);
+  ASSERT_EQ(leaves.size(), 1u);
+  EXPECT_EQ(leaves[0].name(), "used");
+}
+
+TEST(Autograd, BackwardFreesWhatForwardSaved) {
+  const Parameter x("x", Tensor::full({1 << 16}, 1));
+  x.set_grad_buffer(Tensor::zeros({1 << 16}));
+  const auto used = [] { return allocator(kCpu).stats().total_used_bytes; };
+  const int64_t before = used();
+  Variable y = ops::exp(x);
+  for (int i = 0; i < 4; ++i) y = ops::exp(ops::mul(y, 0.1f));
+  const Variable loss = ops::sum(y);
+  y = Variable();
+  const int64_t forward = used();
+  loss.backward();
+  EXPECT_GE(forward - before, 4 * x.data().bytes());
+  EXPECT_LE(used() - before, 4096);
+}
+
+}  // namespace
+}  // namespace lockstep

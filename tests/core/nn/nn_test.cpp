@@ -1,0 +1,204 @@
+#include <cmath>
+
+#include <gmock/gmock.h>
+
+#include "core/nn/layers.h"
+#include "core/nn/random.h"
+#include "core/ops/precision.h"
+#include "train/models/gpt.h"
+#include "train/models/mlp.h"
+
+namespace lockstep::nn {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+std::vector<std::string> names(const Module& module) {
+  std::vector<std::string> out;
+  for (const Parameter& p : module.parameters()) out.push_back(p.name());
+  return out;
+}
+
+// Two layers that share a weight, and a buffer.
+class Tied final : public Module {
+ public:
+  Tied() {
+    register_buffer("scale", Tensor::full({1}, 2));
+    first = register_module("first", std::make_shared<Linear>(3, 3));
+    register_shared_parameter("again", first->weight);
+  }
+  std::shared_ptr<Linear> first;
+  using Module::register_buffer;
+  using Module::register_parameter;
+
+ protected:
+  Variable forward(const Variable& x) override { return ops::linear((*first)(x), first->weight, {}); }
+};
+
+TEST(Module, ParametersCarryTheirFullNamesHoweverTheTreeWasBuilt) {
+  const auto inner = std::make_shared<Sequential>();
+  inner->append(std::make_shared<Linear>(2, 3));
+  Sequential outer({std::make_shared<LayerNorm>(2), inner});
+  EXPECT_THAT(names(outer), ElementsAre("0.weight", "0.bias", "1.0.weight", "1.0.bias"));
+  inner->append(std::make_shared<Linear>(3, 1, false));
+  EXPECT_THAT(names(*inner), ElementsAre("1.0.weight", "1.0.bias", "1.1.weight"));
+  EXPECT_EQ(inner->path(), "1");
+}
+
+TEST(Module, ASharedParameterAppearsOnceUnderItsOwnersName) {
+  const auto tied = std::make_shared<Tied>();
+  Sequential root({tied});
+  EXPECT_THAT(names(root), ElementsAre("0.first.weight", "0.first.bias"));
+  ASSERT_EQ(root.buffers().size(), 1u);
+  EXPECT_EQ(root.buffers()[0].first, "0.scale");
+}
+
+TEST(Module, RefusesNamesThatAreTakenOrCannotBe) {
+  Tied tied;
+  EXPECT_THAT([&] { tied.register_buffer("first", Tensor::zeros({1})); },
+              ThrowsMessage<UsageError>(HasSubstr("'first' is registered already")));
+  EXPECT_THAT([&] { tied.register_parameter("a.b", Tensor::zeros({1})); }, ThrowsMessage<UsageError>(HasSubstr("a name without '.'")));
+}
+
+TEST(Module, HooksRunAroundForward) {
+  Linear layer(2, 2);
+  std::vector<std::string> calls;
+  layer.add_forward_pre_hook([&](Module&, const Variable&) { calls.push_back("pre"); });
+  layer.add_forward_post_hook([&](Module&, const Variable& y) {
+    calls.push_back("post");
+    return ops::add(y, 5.0f);
+  });
+  EXPECT_THAT(layer(Variable(Tensor::zeros({1, 2}))).data().to_vector<float>(), ElementsAre(5, 5));
+  EXPECT_THAT(calls, ElementsAre("pre", "post"));
+}
+
+TEST(Module, InitialValuesDependOnSeedAndNameAlone) {
+  const auto start = [](uint64_t seed, int64_t layers) {
+    train::Gpt model({.layers = layers, .heads = 2, .dim = 8, .block = 4, .vocab = 7});
+    model.initialize(seed);
+    for (const Parameter& p : model.parameters())
+      if (p.name() == "blocks.0.fc.weight") return p.data().to_vector<float>();
+    return std::vector<float>();
+  };
+  const auto values = start(1, 1);
+  EXPECT_EQ(start(1, 3), values);
+  EXPECT_NE(start(2, 1), values);
+}
+
+TEST(Module, LinearStartsWithinItsBounds) {
+  Linear layer(16, 100);
+  layer.initialize(4);
+  float largest = 0, mean = 0;
+  for (float v : layer.weight.data().to_vector<float>()) {
+    largest = std::max(largest, std::abs(v));
+    mean += v / 1600;
+  }
+  EXPECT_LE(largest, 0.25f);
+  EXPECT_GT(largest, 0.24f);
+  EXPECT_NEAR(mean, 0.0f, 0.02f);
+}
+
+TEST(Dropout, DrawsByStepMicroBatchAndPlace) {
+  Sequential model({std::make_shared<Dropout>(0.5f), std::make_shared<Dropout>(0.5f)});
+  const Variable x(Tensor::full({64}, 1));
+  const auto run = [&](uint32_t step, uint32_t micro) {
+    const RandomScope scope(9, step, micro);
+    return model(x).data().to_vector<float>();
+  };
+  const auto first = run(1, 0);
+  EXPECT_EQ(run(1, 0), first);
+  EXPECT_NE(run(2, 0), first);
+  EXPECT_NE(run(1, 1), first);
+  // Two places with one mask would keep half of the elements rather than a quarter.
+  EXPECT_LT(std::count(first.begin(), first.end(), 4.0f), 28);
+}
+
+TEST(Dropout, IsOffOutsideOfTrainingAndNeedsAScopeWithin) {
+  Sequential model({std::make_shared<Dropout>(0.5f)});
+  const Variable x(Tensor::full({4}, 1));
+  EXPECT_THAT([&] { model(x); }, ThrowsMessage<UsageError>(HasSubstr("nn::RandomScope")));
+  model.train(false);
+  EXPECT_THAT(model(x).data().to_vector<float>(), ElementsAre(1, 1, 1, 1));
+}
+
+TEST(Gpt, HasGpt2sParameters) {
+  const train::Gpt model({});
+  int64_t count = 0;
+  for (const Parameter& p : model.parameters()) count += p.data().numel();
+  EXPECT_EQ(count, 10844160);
+  const train::Gpt one({.layers = 1, .heads = 1, .dim = 4, .block = 2, .vocab = 3});
+  EXPECT_THAT(names(one),
+              ElementsAre("wte.weight", "wpe.weight", "blocks.0.ln1.weight", "blocks.0.ln1.bias", "blocks.0.qkv.weight",
+                          "blocks.0.qkv.bias", "blocks.0.proj.weight", "blocks.0.proj.bias", "blocks.0.ln2.weight", "blocks.0.ln2.bias",
+                          "blocks.0.fc.weight", "blocks.0.fc.bias", "blocks.0.out.weight", "blocks.0.out.bias", "lnf.weight", "lnf.bias"));
+}
+
+TEST(Gpt, RefusesOptionsAndTokensThatDoNotFit) {
+  EXPECT_THAT([] { train::Gpt({.heads = 5}); }, ThrowsMessage<UsageError>(HasSubstr("dim 384 and heads 5")));
+  EXPECT_THAT([] { train::Gpt({.layers = 0}); }, ThrowsMessage<UsageError>(HasSubstr("expected layers above 0")));
+  train::Gpt model({.layers = 1, .heads = 1, .dim = 4, .block = 2, .vocab = 3});
+  EXPECT_THAT(
+      [&] {
+        model(Variable(Tensor::zeros({1, 3}, DType::i32)));
+      },
+      ThrowsMessage<UsageError>(HasSubstr("T from 1 to 2, got i32[1, 3]")));
+}
+
+TEST(Gpt, Bf16FollowsF32) {
+  train::Gpt model({.layers = 2, .heads = 2, .dim = 32, .block = 16, .vocab = 40});
+  model.initialize(1);
+  const Tensor tokens = Tensor::from(std::vector<uint8_t>{1, 5, 3, 2, 9, 8, 7, 39}, {2, 4});
+  const auto run = [&](DType dtype) {
+    model.zero_grad();
+    const ops::PrecisionScope scope(dtype);
+    const Variable loss = ops::cross_entropy(model(Variable(tokens)), tokens);
+    loss.backward();
+    std::vector<float> all;
+    for (const Parameter& p : model.parameters())
+      for (float v : p.grad().to_vector<float>()) all.push_back(v);
+    return std::pair(loss.item(), all);
+  };
+  const auto [exact, g] = run(DType::f32);
+  const auto [rounded, h] = run(DType::bf16);
+  EXPECT_NEAR(rounded, exact, 0.01 * exact);
+  double dot = 0, a = 0, b = 0;
+  for (size_t i = 0; i < g.size(); ++i) {
+    dot += static_cast<double>(g[i]) * h[i];
+    a += static_cast<double>(g[i]) * g[i];
+    b += static_cast<double>(h[i]) * h[i];
+  }
+  EXPECT_GT(dot / std::sqrt(a * b), 0.995);
+}
+
+TEST(Layers, AttentionModuleAndRmsNormTrain) {
+  Sequential model(
+      {std::make_shared<RmsNorm>(8), std::make_shared<CausalSelfAttention>(8, 2), std::make_shared<Activation>(UnaryOp::silu)});
+  model.initialize(1);
+  Tensor x = Tensor::empty({2, 3, 8});
+  kernels(kCpu).normal(x.numel(), 0, 1, {.seed = 2}, 0, x.data<float>());
+  ops::sum(model(Variable(x))).backward();
+  for (const Parameter& p : model.parameters()) EXPECT_TRUE(p.has_grad()) << p.name();
+}
+
+TEST(Mlp, LearnsXor) {
+  train::Mlp model({2, 8, 2});
+  model.initialize(3);
+  const Variable x(Tensor::from(std::vector<float>{0, 0, 0, 1, 1, 0, 1, 1}, {4, 2}));
+  const Tensor y = Tensor::from(std::vector<int32_t>{0, 1, 1, 0}, {4});
+  double loss = 1;
+  for (int step = 0; step < 400 && loss > 0.05; ++step) {
+    model.zero_grad();
+    const Variable value = ops::cross_entropy(model(x), y);
+    value.backward();
+    loss = value.item();
+    for (const Parameter& p : model.parameters())
+      kernels(kCpu).axpby(DType::f32, p.data().numel(), -1.0f, p.grad().raw(), 1.0f, p.data().raw());
+  }
+  EXPECT_LE(loss, 0.05);
+  EXPECT_EQ(model.flops_per_row(), 6.0 * (2 * 8 + 8 * 2));
+}
+
+}  // namespace
+}  // namespace lockstep::nn

@@ -1,0 +1,213 @@
+#include <cmath>
+
+#include <gmock/gmock.h>
+
+#include "core/base/parallel.h"
+#include "core/ops/functions.h"
+#include "core/ops/precision.h"
+
+namespace lockstep {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::FloatNear;
+using ::testing::HasSubstr;
+using ::testing::Pointwise;
+using ::testing::ThrowsMessage;
+
+Tensor normal(const Shape& shape, uint32_t site) {
+  Tensor t = Tensor::empty(shape);
+  kernels(kCpu).normal(t.numel(), 0.0f, 1.0f, {.seed = 31, .site = site}, 0, t.data<float>());
+  return t;
+}
+Variable constant(const Shape& shape, uint32_t site = 1) { return Variable(normal(shape, site)); }
+
+template <typename F>
+void expect_refused(F f, const std::string& message) {
+  EXPECT_THAT(f, ThrowsMessage<UsageError>(HasSubstr(message)));
+}
+
+TEST(Operations, WrongInputsAreRefusedByName) {
+  const Variable x = constant({2, 3});
+  const Variable half(x.data().to(DType::bf16)), whole(Tensor::zeros({2, 3}, DType::i32));
+  expect_refused([&] { ops::add(x, constant({4})); }, "[add] shapes [2, 3] and [4] do not broadcast");
+  expect_refused([&] { ops::mul(x, half); }, "[mul] expected values of one dtype, got f32[2, 3] and bf16[2, 3]");
+  expect_refused([&] { ops::gelu(whole); }, "expected f32 or bf16, got i32[2, 3]");
+  expect_refused([&] { ops::sum(x, 2); }, "[sum] axis 2 is out of range");
+  expect_refused([&] { ops::matmul(x, x); }, "[matmul] expected [..., M, K] and [..., K, N], got f32[2, 3] and f32[2, 3]");
+  expect_refused([&] { ops::linear(x, constant({4, 2}), {}); }, "[linear] expected x [..., in] and a weight [out, in]");
+  expect_refused([&] { ops::linear(x, constant({4, 3}), constant({3})); }, "[linear] expected a bias of f32[4], got f32[3]");
+  expect_refused([&] { ops::linear(half, constant({4, 3}), {}); }, "use a PrecisionScope");
+  expect_refused([&] { ops::layer_norm(x, constant({2}), {}); }, "[layer_norm] expected a weight of f32[3], got f32[2]");
+  expect_refused([&] { ops::concat({x, constant({3, 3})}, 1); }, "[concat] expected parts that differ along axis 1 alone");
+  expect_refused([&] { ops::causal_attention(constant({1, 2, 8}), 2); }, "[causal_attention] expected qkv [B, T, 3·C]");
+  expect_refused([&] { ops::dropout(x, 1.0f, {}); }, "[dropout] expected a probability within [0, 1), got 1");
+  expect_refused([&] { ops::unary(UnaryOp::exp, Variable()); }, "undefined variable");
+}
+
+TEST(Operations, IdsAndTargetsOutOfRangeAreRefused) {
+  const Variable table = constant({4, 2});
+  expect_refused(
+      [&] {
+        ops::embedding(Tensor::from(std::vector<int64_t>{0, 4}, {2}), table);
+      },
+      "[embedding] expected ids within [0, 4), got 4");
+  expect_refused([&] { ops::embedding(Tensor::from(std::vector<int64_t>{int64_t{1} << 32}, {1}), table); }, "got 4294967296");
+  expect_refused([&] { ops::embedding(Tensor::zeros({2}), table); }, "[embedding] expected ids of i32, i64 or u8, got f32[2]");
+  const Variable logits = constant({2, 3});
+  expect_refused(
+      [&] {
+        ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{0, -1}, {2}));
+      },
+      "[cross_entropy] expected ids within [0, 3), got -1");
+  expect_refused([&] { ops::cross_entropy(logits, Tensor::zeros({3}, DType::i32)); }, "[cross_entropy] expected targets of shape [2]");
+  EXPECT_TRUE(std::isfinite(ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{0, -1}, {2}), -1).item()));
+}
+
+TEST(Operations, IdsMayBeOfAnyIntegerType) {
+  const Variable table = constant({4, 2});
+  const Tensor ids = Tensor::from(std::vector<int64_t>{3, 1}, {2});
+  const auto expected = ops::embedding(ids, table).data().to_vector<float>();
+  EXPECT_EQ(ops::embedding(ids.to(DType::i32), table).data().to_vector<float>(), expected);
+  EXPECT_EQ(ops::embedding(ids.to(DType::u8), table).data().to_vector<float>(), expected);
+}
+
+TEST(Operations, ViewsOfAnyLayoutGiveTheSameValues) {
+  const Tensor t = normal({5, 4}, 1);
+  const Variable dense(t.transpose(0, 1).contiguous()), view(t.transpose(0, 1)), w = constant({3, 5}, 2), square = constant({5, 5}, 3);
+  const auto same = [](const Variable& a, const Variable& b) { EXPECT_EQ(a.data().to_vector<float>(), b.data().to_vector<float>()); };
+  same(ops::gelu(view), ops::gelu(dense));
+  same(ops::linear(view, w, {}), ops::linear(dense, w, {}));
+  same(ops::softmax(view), ops::softmax(dense));
+  same(ops::sum(view, 0), ops::sum(dense, 0));
+  same(ops::layer_norm(view, {}, {}), ops::layer_norm(dense, {}, {}));
+  // A narrow of columns is neither dense nor transposed, but its rows are.
+  same(ops::matmul(ops::narrow(square, 1, 1, 3), ops::narrow(square, 0, 2, 3)),
+       ops::matmul(Variable(square.data().narrow(1, 1, 3).contiguous()), ops::narrow(square, 0, 2, 3)));
+}
+
+TEST(Operations, FusedLinearsAreTheirPartsInOne) {
+  const Variable x = constant({6, 8}), g = constant({8}, 2), c = constant({8}, 3), w = constant({5, 8}, 4), b = constant({5}, 5);
+  EXPECT_EQ(ops::layer_norm_linear(x, g, c, 1e-5f, w, b).data().to_vector<float>(),
+            ops::linear(ops::layer_norm(x, g, c, 1e-5f), w, b).data().to_vector<float>());
+  EXPECT_EQ(ops::activation_linear(UnaryOp::gelu, x, w, b).data().to_vector<float>(),
+            ops::linear(ops::gelu(x), w, b).data().to_vector<float>());
+}
+
+TEST(Operations, FusedLinearsKeepTheirInputAlone) {
+  const Parameter x("x", normal({256, 64}, 1)), w("w", normal({16, 64}, 2)), g("g", normal({64}, 3));
+  const int64_t before = allocator(kCpu).stats().total_used_bytes;
+  const Variable a = ops::activation_linear(UnaryOp::gelu, x, w, {}), b = ops::layer_norm_linear(x, g, {}, 1e-5f, w, {});
+  const int64_t kept = allocator(kCpu).stats().total_used_bytes - before - a.data().bytes() - b.data().bytes();
+  EXPECT_LT(kept, x.data().bytes() / 4);  // a mean and a scale for each row
+}
+
+TEST(Operations, AttentionSeesNoFuture) {
+  Tensor qkv = normal({1, 6, 12}, 1);
+  const auto before = ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>();
+  qkv.narrow(1, 4, 2).fill_(100);
+  EXPECT_EQ(ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>(), before);
+}
+
+TEST(Operations, SoftmaxAndCrossEntropyStandLargeLogits) {
+  const Variable x(Tensor::from(std::vector<float>{1e4f, 0, -1e4f, 1e4f, 1e4f, -1e4f}, {2, 3}));
+  EXPECT_THAT(ops::softmax(x).data().to_vector<float>(), ElementsAre(1, 0, 0, 0.5f, 0.5f, 0));
+  EXPECT_THAT(ops::log_softmax(x).data().to_vector<float>(), Each(::testing::Truly([](float v) { return std::isfinite(v); })));
+  EXPECT_NEAR(ops::cross_entropy(x, Tensor::from(std::vector<int32_t>{0, 1}, {2})).item(), std::log(2.0) / 2, 1e-6);
+}
+
+TEST(Operations, DropoutDependsOnItsKeyAlone) {
+  const Variable x(Tensor::full({1000}, 1));
+  const RandomKey key{.seed = 1, .step = 2, .micro = 3, .site = 4};
+  const auto first = ops::dropout(x, 0.25f, key).data().to_vector<float>();
+  EXPECT_EQ(ops::dropout(x, 0.25f, key).data().to_vector<float>(), first);
+  RandomKey other = key;
+  other.micro = 4;
+  EXPECT_NE(ops::dropout(x, 0.25f, other).data().to_vector<float>(), first);
+  const auto dropped = std::count(first.begin(), first.end(), 0.0f);
+  EXPECT_NEAR(static_cast<double>(dropped), 250.0, 70.0);  // five standard deviations
+  EXPECT_THAT(first, Each(::testing::AnyOf(0.0f, FloatNear(4.0f / 3.0f, 1e-6f))));
+}
+
+TEST(Operations, BitsDoNotDependOnTheNumberOfThreads) {
+  const auto gradients = [](int threads) {
+    const int before = num_threads();
+    set_num_threads(threads);
+    const Parameter x("x", normal({2, 70, 48}, 1)), g("g", normal({48}, 2)), w("w", normal({144, 48}, 3)), o("o", normal({48, 48}, 4));
+    const Variable qkv = ops::layer_norm_linear(x, g, {}, 1e-5f, w, {});
+    const Variable y = ops::activation_linear(UnaryOp::gelu, ops::causal_attention(qkv, 3), o, {});
+    ops::cross_entropy(ops::add(x, y), Tensor::zeros({2, 70}, DType::i32)).backward();
+    std::vector<float> all;
+    for (const Parameter& p : {x, g, w, o})
+      for (float v : p.grad().to_vector<float>()) all.push_back(v);
+    set_num_threads(before);
+    return all;
+  };
+  const auto one = gradients(1);
+  EXPECT_EQ(gradients(2), one);
+  EXPECT_EQ(gradients(4), one);
+}
+
+TEST(PrecisionScope, ProductsComputeInItsDtypeAndGradientsStayF32) {
+  const Parameter w("w", normal({3, 8}, 1)), table("t", normal({5, 8}, 2));
+  {
+    const ops::PrecisionScope scope(DType::bf16);
+    const Variable x = ops::embedding(Tensor::zeros({4}, DType::i32), table);
+    EXPECT_EQ(x.dtype(), DType::bf16);
+    const Variable y = ops::linear(x, w, {});
+    EXPECT_EQ(y.dtype(), DType::bf16);
+    EXPECT_EQ(ops::layer_norm(x, {}, {}).dtype(), DType::bf16);
+    const Variable loss = ops::cross_entropy(y, Tensor::zeros({4}, DType::i32));
+    EXPECT_EQ(loss.dtype(), DType::f32);
+    loss.backward();
+  }
+  EXPECT_EQ(ops::PrecisionScope::current(), DType::f32);
+  EXPECT_EQ(w.grad().dtype(), DType::f32);
+  EXPECT_EQ(table.grad().dtype(), DType::f32);
+  EXPECT_EQ(ops::linear(constant({4, 8}), w, {}).dtype(), DType::f32);
+}
+
+TEST(PrecisionScope, GradientsAreThoseOfF32ButForRounding) {
+  const auto gradient = [](DType dtype) {
+    const ops::PrecisionScope scope(dtype);
+    const Parameter w("w", normal({8, 16}, 1)), x("x", normal({32, 16}, 2));
+    ops::mean(
+        ops::cast(ops::square(ops::activation_linear(UnaryOp::gelu, ops::linear(x, w, {}), Variable(normal({4, 8}, 3)), {})), DType::f32))
+        .backward();
+    auto all = w.grad().to_vector<float>();
+    for (float v : x.grad().to_vector<float>()) all.push_back(v);
+    return all;
+  };
+  const auto exact = gradient(DType::f32), rounded = gradient(DType::bf16);
+  double dot = 0, a = 0, b = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    dot += static_cast<double>(exact[i]) * rounded[i];
+    a += static_cast<double>(exact[i]) * exact[i];
+    b += static_cast<double>(rounded[i]) * rounded[i];
+  }
+  EXPECT_GT(dot / std::sqrt(a * b), 0.9995);  // a few roundings of 2^-9 each
+  EXPECT_NE(exact, rounded);
+}
+
+TEST(PrecisionScope, AParameterIsConvertedOnceUntilItsValuesAreReplaced) {
+  const Parameter w("w", normal({64, 64}, 1));
+  const auto used = [] { return allocator(kCpu).stats().total_used_bytes; };
+  const int64_t before = used();
+  const Variable x(normal({1, 64}, 2).to(DType::bf16));
+  {
+    const ops::PrecisionScope scope(DType::bf16);
+    ops::linear(x, w, {});
+    const int64_t once = used();
+    const Tensor copy = ops::in_compute_dtype(w);
+    EXPECT_EQ(ops::in_compute_dtype(w).raw(), copy.raw());
+    EXPECT_EQ(used(), once);
+    w.set_data(normal({64, 64}, 3));
+    EXPECT_EQ(ops::in_compute_dtype(w).to_vector<float>(), w.data().to(DType::bf16).to_vector<float>());
+  }
+  EXPECT_LT(used() - before, w.data().bytes() / 2);  // the converted copies are gone
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,132 @@
+// What PyTorch does not decide; the arithmetic is compared with PyTorch's in tests/core/parity.
+#include <cmath>
+#include <limits>
+
+#include <gmock/gmock.h>
+
+#include "core/optim/clip.h"
+#include "core/optim/optimizer.h"
+#include "core/optim/schedule.h"
+
+namespace lockstep::optim {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+Parameter parameter(const std::string& name, const Shape& shape, float value) { return {name, Tensor::full(shape, value)}; }
+
+void give_gradient(const Parameter& p, float value) {
+  p.set_grad_buffer(Tensor::full(p.shape(), value));
+  p.mark_grad_valid();
+}
+
+TEST(Optimizer, ParametersWithoutAGradientStay) {
+  const Parameter a = parameter("a", {2, 2}, 1), b = parameter("b", {2, 2}, 1);
+  const auto optimizer = make_adamw({a, b}, {.weight_decay = 0.5f});
+  give_gradient(a, 1);
+  optimizer->step(0.1f);
+  EXPECT_THAT(a.data().to_vector<float>(), Each(::testing::Lt(1.0f)));
+  EXPECT_THAT(b.data().to_vector<float>(), Each(1.0f));
+}
+
+TEST(Optimizer, WeightDecayLeavesVectorsAloneUnlessAsked) {
+  const auto after = [](const AdamOptions& options) {
+    const Parameter matrix = parameter("m", {1, 1}, 1), vector = parameter("v", {1}, 1);
+    const auto optimizer = make_adamw({matrix, vector}, options);
+    for (const Parameter& p : {matrix, vector}) give_gradient(p, 0);
+    optimizer->step(0.5f);
+    return std::pair(matrix.data().item(), vector.data().item());
+  };
+  EXPECT_EQ(after({.weight_decay = 0.5f}), std::pair(0.75, 1.0));
+  EXPECT_EQ(after({.weight_decay = 0.5f, .decays = decay_all}), std::pair(0.75, 0.75));
+}
+
+TEST(Optimizer, AStoppedRunGoesOnWithTheSameBits) {
+  const auto train = [](bool stop) {
+    Parameter p = parameter("p", {3, 5}, 1);
+    auto optimizer = make_adamw({p});
+    for (int step = 1; step <= 6; ++step) {
+      give_gradient(p, 1.0f / static_cast<float>(step));
+      optimizer->step(0.1f);
+      if (!stop || step != 3) continue;
+      // What a checkpoint holds, put into a new optimizer and a new parameter.
+      const Parameter fresh("p", p.data().clone());
+      auto resumed = make_adamw({fresh});
+      const auto saved = optimizer->state(), target = resumed->state();
+      for (size_t i = 0; i < saved.size(); ++i) {
+        EXPECT_EQ(saved[i].first, target[i].first);
+        target[i].second.copy_(saved[i].second);
+      }
+      resumed->set_steps(optimizer->steps());
+      optimizer = std::move(resumed);
+      p = fresh;
+    }
+    return p.data().to_vector<float>();
+  };
+  EXPECT_EQ(train(true), train(false));
+}
+
+TEST(Optimizer, StatesAreNamedAndCounted) {
+  const Parameter a = parameter("a", {2}, 1), b = parameter("b", {3, 1}, 1);
+  const int64_t before = allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::optimizer)];
+  const auto adam = make_adam({a, b});
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : adam->state()) names.push_back(name);
+  EXPECT_THAT(names, ElementsAre("exp_avg.a", "exp_avg.b", "exp_avg_sq.a", "exp_avg_sq.b"));
+  EXPECT_EQ(adam->state()[3].second.shape(), b.shape());
+  EXPECT_GE(allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::optimizer)] - before, 2 * 5 * 4);
+  EXPECT_TRUE(make_sgd({a})->state().empty());
+  EXPECT_EQ(make_sgd({a}, {.momentum = 0.5f})->state()[0].first, "momentum.a");
+}
+
+TEST(Optimizer, RefusesWhatItCannotTrain) {
+  EXPECT_THAT(
+      [] {
+        make_sgd({parameter("a", {1}, 0), parameter("a", {1}, 0)});
+      },
+      ThrowsMessage<UsageError>(HasSubstr("two parameters are named 'a'")));
+  EXPECT_THAT([] { make_sgd({Parameter("a", Tensor::zeros({1}, DType::bf16))}); }, ThrowsMessage<UsageError>(HasSubstr("contiguous f32")));
+  EXPECT_THAT([] { make_sgd({}, {.nesterov = true}); }, ThrowsMessage<UsageError>(HasSubstr("nesterov needs a momentum")));
+  EXPECT_THAT([] { make_adamw({}, {.beta1 = 1.0f}); }, ThrowsMessage<UsageError>(HasSubstr("betas within [0, 1)")));
+}
+
+TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
+  const Parameter a = parameter("a", {2}, 0), b = parameter("b", {2}, 0), none = parameter("none", {2}, 0);
+  give_gradient(a, 3);
+  give_gradient(b, -1);
+  const std::vector<Parameter> all{a, none, b};
+  EXPECT_NEAR(grad_norm(all), std::sqrt(20.0), 1e-9);
+  EXPECT_NEAR(clip_scale(20.0, 1.0), 0.05, 1e-6);
+  EXPECT_EQ(clip_scale(0.5, 1.0), 1.0f);
+  EXPECT_EQ(clip_scale(20.0, 0.0), 1.0f);
+  EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 1.0)));
+  EXPECT_EQ(grad_norm({}), 0.0);
+}
+
+TEST(Schedule, WarmsUpThenFallsToItsMinimum) {
+  Schedule s{.kind = Schedule::Kind::cosine, .lr = 1.0f, .min_lr = 0.1f, .warmup = 4, .steps = 24};
+  EXPECT_FLOAT_EQ(lr_at(s, 1), 0.25f);
+  EXPECT_FLOAT_EQ(lr_at(s, 4), 1.0f);
+  EXPECT_FLOAT_EQ(lr_at(s, 14), 0.55f);
+  EXPECT_FLOAT_EQ(lr_at(s, 24), 0.1f);
+  EXPECT_FLOAT_EQ(lr_at(s, 1000), 0.1f);
+  s.kind = Schedule::Kind::linear;
+  EXPECT_FLOAT_EQ(lr_at(s, 9), 0.775f);
+  EXPECT_FLOAT_EQ(lr_at(s, 24), 0.1f);
+  s.kind = Schedule::Kind::constant;
+  EXPECT_FLOAT_EQ(lr_at(s, 2), 0.5f);
+  EXPECT_FLOAT_EQ(lr_at(s, 24), 1.0f);
+  EXPECT_FLOAT_EQ(lr_at({.lr = 2.0f}, 1), 2.0f);
+}
+
+TEST(Schedule, RefusesWhatCannotBe) {
+  EXPECT_THROW(lr_at({}, 0), UsageError);
+  EXPECT_THAT([] { lr_at({.kind = Schedule::Kind::linear, .warmup = 5, .steps = 4}, 1); },
+              ThrowsMessage<UsageError>(HasSubstr("longer than the run")));
+}
+
+}  // namespace
+}  // namespace lockstep::optim
