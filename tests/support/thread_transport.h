@@ -1,0 +1,104 @@
+// ThreadTransport: bytes between threads through queues in memory, to test what is built on comm/transport.h.
+#pragma once
+
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "comm/backend.h"
+#include "comm/transport.h"
+#include "core/base/error.h"
+#include "core/tensor/storage.h"
+
+namespace lockstep::test {
+
+// What all ranks share.
+struct Mailboxes {
+  using Key = std::tuple<comm::Transport::Channel, int, int>;  // channel, from, to
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::map<Key, std::deque<std::vector<std::byte>>> queues;
+  std::vector<bool> left;
+  std::string aborted;
+};
+
+class ThreadTransport final : public comm::Transport {
+ public:
+  ThreadTransport(std::shared_ptr<Mailboxes> boxes, int rank, int size) : boxes_(std::move(boxes)), rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) override {
+    std::unique_lock lock(boxes_->mutex);
+    for (const Send& s : sends) {
+      const auto* data = static_cast<const std::byte*>(s.data);
+      boxes_->queues[{channel, rank_, s.to}].emplace_back(data, data + s.bytes);
+    }
+    boxes_->changed.notify_all();
+    for (const Receive& r : receives) {
+      auto& queue = boxes_->queues[{channel, r.from, rank_}];
+      while (queue.empty()) {
+        if (!boxes_->aborted.empty()) throw EnvironmentError(boxes_->aborted);
+        if (boxes_->left[static_cast<size_t>(r.from)]) throw EnvironmentError(str("rank ", r.from, " has left the group"));
+        if (deadline.passed()) throw TimeoutError(str("time limit reached: rank ", r.from, " has not arrived"));
+        boxes_->changed.wait_until(lock, deadline.at());
+      }
+      check(queue.front().size() == r.bytes, "[transport] expected ", r.bytes, " bytes, got ", queue.front().size());
+      if (r.bytes > 0) std::memcpy(r.data, queue.front().data(), r.bytes);
+      queue.pop_front();
+    }
+  }
+
+ private:
+  const std::shared_ptr<Mailboxes> boxes_;
+  const int rank_;
+  const int size_;
+};
+
+// The least that a backend over a transport needs.
+class TransportBackend final : public comm::Backend {
+ public:
+  // `join(name, size)` gives the mailboxes that all ranks of a group share.
+  using Join = std::function<std::shared_ptr<Mailboxes>(const std::string& name, int size)>;
+  TransportBackend(Join join, const std::string& name, int rank, int size)
+      : join_(std::move(join)), boxes_(join_(name, size)), transport_(boxes_, rank, size) {}
+  ~TransportBackend() override {
+    std::lock_guard lock(boxes_->mutex);
+    boxes_->left[static_cast<size_t>(rank())] = true;
+    boxes_->changed.notify_all();
+  }
+
+  std::string name() const override { return "transport"; }
+  int rank() const override { return transport_.rank(); }
+  int size() const override { return transport_.size(); }
+  Device device() const override { return kCpu; }
+  void execute(const comm::Call& call) override { comm::execute_over(transport_, call); }
+  std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
+    if (plan.color < 0) return nullptr;
+    return std::make_unique<TransportBackend>(join_, plan.name, plan.rank, static_cast<int>(plan.ranks.size()));
+  }
+  std::shared_ptr<Storage> allocate(size_t bytes) override {
+    auto storage = std::make_shared<Storage>(bytes, kCpu);
+    if (bytes > 0) std::memset(storage->data(), 0, bytes);
+    return storage;
+  }
+  void abort(const std::string& reason) noexcept override {
+    std::lock_guard lock(boxes_->mutex);
+    if (boxes_->aborted.empty()) boxes_->aborted = reason;
+    boxes_->changed.notify_all();
+  }
+
+ private:
+  const Join join_;
+  const std::shared_ptr<Mailboxes> boxes_;
+  ThreadTransport transport_;
+};
+
+}  // namespace lockstep::test
