@@ -11,6 +11,7 @@
 
 #include "comm/local/hash_store.h"
 #include "comm/process_group.h"
+#include "core/base/parallel.h"
 #include "core/ops/functions.h"
 
 namespace lockstep::ddp {
@@ -28,6 +29,7 @@ std::vector<std::string> run(int ranks, const std::function<void(const Group&)>&
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r) {
     threads.emplace_back([&, r] {
+      set_num_threads(1);  // of this rank: eight ranks with a team each would only get in each other's way
       try {
         body(comm::create("local", store, r, ranks));
       } catch (const std::exception& e) {
