@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Wrong use: exit code 2, a message that names what is wrong, and nothing written over.
+source "$(dirname "$0")/lib.sh"
+make_text
+
+# refuses CODE "TEXT|TEXT…" ARGS…
+refuses() {
+  local code=$1 texts=$2; shift 2
+  exits "$code" timeout 60 "$lockstep" "$@" > out 2> err
+  cat out err > said
+  local text; while IFS= read -r text; do contains said "$text"; done < <(tr '|' '\n' <<< "$texts")
+}
+small=$here/small.yaml
+printf 'train:\n  stesp: 5\n' > unknown.yaml;        refuses 2 "unknown.yaml:2|stesp|steps" train unknown.yaml
+printf 'train: {steps: 5}\ntrain: {steps: 6}\n' > dup.yaml; refuses 2 "dup.yaml:2|train" train dup.yaml
+printf 'train: {steps: many}\n' > type.yaml;         refuses 2 "type.yaml:1|steps|many" train type.yaml
+refuses 2 "micro_batch|global_batch" train "$small" --set train.micro_batch=3
+refuses 2 "9|8" train "$small" -n 9
+refuses 2 "nowhere.txt" train "$small" --set data.path=nowhere.txt
+refuses 2 "nowhere.yaml" train nowhere.yaml
+refuses 2 "train.stesp" train "$small" --set train.stesp=1
+refuses 2 "sub" nonsense
+refuses 2 "no such folder" generate nowhere --prompt x
+refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
+
+# A finished run is not written over.
+train done -n 1; before=$(find runs/done -type f -exec sha256sum {} + | sort)
+refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done
+refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
+[ "$before" = "$(find runs/done -type f -exec sha256sum {} + | sort)" ] || fail "a refused run changed files"
+
+# Damaged checkpoints: the file is named.
+shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
+printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
+refuses 1 "$(basename "$shard")" checkpoint verify runs/done
+refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")" || true
+
+# Ranks with different configs: every key that matters is compared, and the difference is named.
+refuses 1 "train.steps" run -n 2 -- bash -c "exec '$lockstep' train '$small' --set run.name=differ --set train.steps=\$((60 + RANK))" || true
+[ ! -e runs/differ/metrics.jsonl ] || fail "ranks with different configs began to train"

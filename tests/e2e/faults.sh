@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A rank that dies ends the run at once, with its name, and leaves nothing behind; the run can go on from its last checkpoint.
+source "$(dirname "$0")/lib.sh"
+make_text
+endless=(--set train.steps=100000 --set train.eval_every=0 --set run.name=killed)
+train straight -n 1 --set train.steps=80 --set train.eval_every=0
+
+ls /dev/shm > shm.before
+"$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" > killed.out 2> killed.err &
+agent=$!
+wait_for 60 test -d runs/killed/checkpoints/step-00000025 || fail "no checkpoint: $(cat killed.err)"
+victim=$(pgrep -P $agent -f 'lockstep train' | while read -r pid; do
+  tr '\0' '\n' < /proc/"$pid"/environ 2> /dev/null | grep -qx RANK=1 && echo "$pid"; done | head -n 1)
+[ -n "$victim" ] || fail "found no process of rank 1"
+kill -KILL "$victim"
+code=0; wait $agent || code=$?
+[ $code != 0 ] && [ $code != 3 ] || fail "a killed rank must fail the run, exit code $code"
+cat killed.out killed.err > killed.all
+grep -q 'rank 1' killed.all || fail "the report does not name rank 1: $(tail -n 30 killed.all)"
+grep -q 'SIGKILL' killed.all || fail "the report does not name the signal: $(tail -n 30 killed.all)"
+! pgrep -f "run.name=killed" > /dev/null || fail "processes were left over"
+ls /dev/shm | diff shm.before - || fail "shared memory was left over"
+train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto || fail "$(cat killed.err)"
+
+# The agent itself dies: its ranks follow.
+"$lockstep" train "$here/small.yaml" -n 2 "${endless[@]}" --set run.name=orphans > orphans.out 2> orphans.err &
+agent=$!
+wait_for 60 test -s runs/orphans/metrics.jsonl || fail "no step: $(cat orphans.err)"
+kill -KILL $agent
+wait_for 20 bash -c '! pgrep -f run.name=orphans' || fail "ranks outlived their agent: $(pgrep -af run.name=orphans)"
+ls /dev/shm | diff shm.before - || fail "shared memory was left over"

@@ -1,0 +1,55 @@
+# Shared by the end-to-end tests: each is a bash script that gets the `lockstep` program as $1, works in a folder of its own,
+# and exits 0 (passed), 77 (skipped, with the reason) or anything else (failed).
+set -euo pipefail
+
+lockstep=$(realpath "$1")
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+skip() { printf 'skipped: %s\n' "$*"; exit 77; }
+
+# A text that is the same everywhere.
+make_text() { seq 1 4000 | sed 's/$/ bottles of water stand on the wall, and one falls./' > text.txt; }
+
+# train NAME [ARGS…]: a run of the small config; output goes to NAME.out, errors to NAME.err.
+train() {
+  local name=$1; shift
+  timeout 100 "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err"
+}
+
+# The line that every run ends with.
+weights() { sed -n 's/^weights sha256://p' "$1.out" | tail -n 1; }
+
+# same_weights REFERENCE NAME
+same_weights() {
+  local want got; want=$(weights "$1"); got=$(weights "$2")
+  [ -n "$want" ] || fail "$1 printed no weights: $(tail -n 3 "$1.out" "$1.err")"
+  [ "$want" = "$got" ] || fail "weights of $2 differ from $1: $got instead of $want; $(tail -n 3 "$2.out" "$2.err")"
+}
+
+# exits CODE COMMAND…: runs it and compares the exit code.
+exits() {
+  local want=$1 got=0; shift
+  "$@" || got=$?
+  [ "$got" = "$want" ] || fail "'$*' exited with $got, expected $want"
+}
+
+# contains FILE TEXT
+contains() { grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15 "$1")"; }
+
+# wait_for SECONDS COMMAND…: until the command succeeds.
+wait_for() {
+  local limit=$(( $(date +%s) + $1 )); shift
+  until "$@" > /dev/null 2>&1; do
+    [ "$(date +%s)" -lt "$limit" ] || return 1
+    read -rt 0.05 < <(:) || true
+  done
+}
+
+mpirun_or_skip() {
+  command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
+  mpi=(mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
+}

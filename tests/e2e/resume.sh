@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# A run that SIGTERM stops half-way, and that goes on with another number of ranks, ends with the bits of one that never stopped.
+source "$(dirname "$0")/lib.sh"
+make_text
+long=(--set train.steps=400 --set train.eval_every=0)
+train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
+
+# stopped RANKS: starts a run, stops it once it has taken a step, and expects it to save and to say how to go on.
+stop_half_way() {
+  local name=$1 ranks=$2 code=0
+  "$lockstep" train "$here/small.yaml" --set run.name="$name" -n "$ranks" "${long[@]}" > "$name.out" 2> "$name.err" &
+  local pid=$!
+  wait_for 60 test -s "runs/$name/metrics.jsonl" || fail "no step was taken: $(cat "$name.err")"
+  kill -TERM $pid
+  wait $pid || code=$?
+  [ $code = 3 ] || fail "a stopped run of $ranks exits with 3, got $code: $(tail -n 20 "$name.out" "$name.err")"
+  contains "$name.out" "--resume auto"
+}
+stop_half_way a 2
+train a -n 4 "${long[@]}" --resume auto || fail "$(cat a.err)"
+contains a.out "resumed after step"
+same_weights straight a
+stop_half_way b 1
+train b -n 3 "${long[@]}" --resume auto || fail "$(cat b.err)"
+same_weights straight b
+[ "$(wc -l < runs/b/metrics.jsonl)" = 400 ] || fail "metrics.jsonl should have one line a step"
+
+# Resuming what is finished changes nothing and says so.
+train b -n 1 "${long[@]}" --resume auto; same_weights straight b
+# A damaged newest checkpoint: the run continues from the one before, and ends with the same bits.
+newest=$(ls -d runs/b/checkpoints/step-* | tail -n 1)
+printf 'x' | dd of="$(ls "$newest"/*.safetensors | head -n 1)" bs=1 seek=4000 conv=notrunc status=none
+train b -n 2 "${long[@]}" --resume auto || fail "$(cat b.err)"
+contains b.err "skipped a damaged checkpoint"
+same_weights straight b
