@@ -17,7 +17,7 @@ namespace lockstep::cpu::LOCKSTEP_ISA {
 inline constexpr int kRowTile = kLanes == 16 ? 8 : 4;
 inline constexpr int kVectors = 3;
 inline constexpr int kColumnTile = kVectors * kLanes;
-inline constexpr int64_t kDepth = 256;  // of a block of k: a panel of B then fits the first cache
+inline constexpr int64_t kDepth = 384;  // of a block of k: a panel of B streams from the second cache, A's tile stays in the first
 
 LOCKSTEP_INLINE int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

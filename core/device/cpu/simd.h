@@ -22,7 +22,8 @@ inline constexpr int kLanes = LOCKSTEP_LANES;
 typedef float Vf __attribute__((vector_size(4 * LOCKSTEP_LANES)));
 typedef int32_t Vi __attribute__((vector_size(4 * LOCKSTEP_LANES)));
 typedef uint32_t Vu __attribute__((vector_size(4 * LOCKSTEP_LANES)));
-typedef double Vd __attribute__((vector_size(8 * LOCKSTEP_LANES)));  // as many lanes as Vf
+typedef float HalfVf __attribute__((vector_size(2 * LOCKSTEP_LANES)));
+typedef double Vd __attribute__((vector_size(4 * LOCKSTEP_LANES)));  // half as many lanes as Vf
 typedef uint16_t Vh __attribute__((vector_size(2 * LOCKSTEP_LANES)));
 
 #define LOCKSTEP_INLINE static inline __attribute__((always_inline))
@@ -124,9 +125,9 @@ LOCKSTEP_INLINE float sum_lanes(Vf v) {
   return lane[0];
 }
 LOCKSTEP_INLINE double sum_lanes(Vd v) {
-  double lane[kLanes];
+  double lane[kLanes / 2];
   memcpy(lane, &v, sizeof v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
+  for (int width = kLanes / 4; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   return lane[0];
 }

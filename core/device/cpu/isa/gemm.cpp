@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kRowBlock = 64;                   // rows of C per piece: its A block stays in the second cache
 constexpr int64_t kPackedLimit = int64_t{1} << 20;  // floats of B packed at a time
-constexpr int64_t kEnoughPieces = 8;                // below this, pieces are cut along the columns too
+constexpr int64_t kEnoughPieces = 4;                // below this, pieces are cut along the columns too
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 LOCKSTEP_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -32,15 +32,23 @@ void pack_b(const GemmArgs& g, int64_t first, int64_t width, float* packed) {
   });
 }
 
-// A transposed block is stored [k, m]: copy it into tiles of kRowTile rows, [k][row] each.
+// A transposed block is stored [k, m]: copy it into tiles of kRowTile rows, [k][row] each. A cache line's worth of rows at a
+// time, so that each line is read once and few tiles are written at once.
 template <typename T>
 PanelA pack_a_transposed(const T* src, int64_t ld, int64_t m, int64_t k, float* dst) {
-  for (int64_t p = 0; p < k; ++p)
-    for_vectors(m, [&](int64_t i, int64_t lanes) {
-      float values[kLanes];
-      store(values, load_at(src + p * ld + i, lanes));
-      for (int64_t t = 0; t < lanes; t += kRowTile) memcpy(dst + (i + t) * k + p * kRowTile, values + t, sizeof(float) * kRowTile);
-    });
+  constexpr int64_t kLine = kLanes > 16 ? kLanes : 16;
+  for (int64_t first = 0; first < m; first += kLine) {
+    const int64_t rows = smaller(kLine, m - first);
+    for (int64_t p = 0; p < k; ++p) {
+      __builtin_prefetch(src + (p + 16) * ld + first);
+      for_vectors(rows, [&](int64_t i, int64_t lanes) {
+        float values[kLanes];
+        store(values, load_at(src + p * ld + first + i, lanes));
+        for (int64_t t = 0; t < kLanes && t < lanes; t += kRowTile)
+          memcpy(dst + (first + i + t) * k + p * kRowTile, values + t, sizeof(float) * kRowTile);
+      });
+    }
+  }
   return {dst, kRowTile * k, 1, kRowTile};
 }
 

@@ -141,18 +141,21 @@ void argmax_rows(int64_t rows, int64_t n, const T* x, int64_t* y) {
 // Squares are summed in double: gradients that f32 still holds must not overflow when squared.
 template <typename T>
 double square_sum_block(int64_t n, const T* x) {
-  Vd chain[2] = {};
+  Vd chain[4] = {};
   const auto add = [&](int c, Vf v) {
-    const Vd wide = __builtin_convertvector(v, Vd);
-    chain[c] += wide * wide;
+    HalfVf half[2];
+    memcpy(half, &v, sizeof v);
+    const Vd low = __builtin_convertvector(half[0], Vd), high = __builtin_convertvector(half[1], Vd);
+    chain[c] += low * low;
+    chain[c + 1] += high * high;
   };
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
     add(0, load(x + i));
-    add(1, load(x + i + kLanes));
+    add(2, load(x + i + kLanes));
   }
   for (; i < n; i += kLanes) add(0, load_at(x + i, n - i < kLanes ? n - i : kLanes));
-  return sum_lanes(chain[0] + chain[1]);
+  return sum_lanes((chain[0] + chain[1]) + (chain[2] + chain[3]));
 }
 
 template <typename T>

@@ -1,0 +1,190 @@
+// The kernels that a training step spends its time in, at the shapes of a GPT with 4 sequences of 256 tokens, 384 wide.
+// GEMM reports GFLOP/s and its share of the probed peak, beside oneDNN's; the others report the bytes they touch per second, beside
+// memcpy. One thread, unless OMP_NUM_THREADS says otherwise.
+#include "core/device/kernels.h"
+
+#include <vector>
+
+#include <benchmark/benchmark.h>
+#include <dnnl.h>
+
+#include "core/base/parallel.h"
+#include "core/device/probe.h"
+
+namespace lockstep {
+namespace {
+
+constexpr int64_t kTokens = 1024, kDim = 384;
+
+const Kernels& k() { return kernels(kCpu); }
+
+std::vector<float> data(int64_t n) {
+  std::vector<float> x(static_cast<size_t>(n));
+  k().uniform(n, -1.0f, 1.0f, {.seed = 1}, 0, x.data());
+  return x;
+}
+
+void report_rate(benchmark::State& state, double flops, DType dtype) {
+  state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  const double peak = probe_peak_gflops(dtype) * num_threads();
+  state.counters["of_peak"] = benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
+}
+void report_bytes(benchmark::State& state, int64_t bytes) { state.SetBytesProcessed(state.iterations() * bytes); }
+
+// Arguments: m, n, k, A transposed, B transposed.
+template <typename T>
+void gemm(benchmark::State& state) {
+  const int64_t m = state.range(0), n = state.range(1), depth = state.range(2);
+  const bool ta = state.range(3), tb = state.range(4);
+  const auto a32 = data(m * depth), b32 = data(depth * n);
+  const std::vector<T> a(a32.begin(), a32.end()), b(b32.begin(), b32.end());
+  std::vector<T> c(static_cast<size_t>(m * n));
+  const GemmArgs args{m,
+                      n,
+                      depth,
+                      {a.data(), dtype_of<T>(), ta ? m : depth, ta},
+                      {b.data(), dtype_of<T>(), tb ? depth : n, tb},
+                      c.data(),
+                      dtype_of<T>(),
+                      n,
+                      false,
+                      nullptr};
+  for (auto _ : state) k().gemm(args);
+  report_rate(state, 2.0 * static_cast<double>(m * n * depth), dtype_of<T>());
+}
+
+void gemm_onednn(benchmark::State& state) {
+  const int64_t m = state.range(0), n = state.range(1), depth = state.range(2);
+  const bool ta = state.range(3), tb = state.range(4);
+  const auto a = data(m * depth), b = data(depth * n);
+  std::vector<float> c(static_cast<size_t>(m * n));
+  for (auto _ : state)
+    dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, depth, 1.0f, a.data(), ta ? m : depth, b.data(), tb ? depth : n, 0.0f, c.data(), n);
+  report_rate(state, 2.0 * static_cast<double>(m * n * depth), DType::f32);
+}
+
+void step_shapes(benchmark::internal::Benchmark* b) {
+  for (int64_t out : {3 * kDim, kDim, 4 * kDim}) {
+    b->Args({kTokens, out, kDim, 0, 1});  // forward
+    b->Args({kTokens, kDim, out, 0, 0});  // gradient of the input
+    b->Args({out, kDim, kTokens, 1, 0});  // gradient of the weight
+  }
+  b->ArgNames({"m", "n", "k", "ta", "tb"});
+}
+BENCHMARK(gemm<float>)->Apply(step_shapes);
+BENCHMARK(gemm_onednn)->Apply(step_shapes);
+BENCHMARK(gemm<BFloat16>)->Apply(step_shapes);
+
+struct AttentionData {
+  static constexpr int64_t kBatch = 4, kTime = 256, kHeads = 6, kHeadDim = 64;
+  std::vector<float> qkv = data(kBatch * kTime * 3 * kDim), out = data(kBatch * kTime * kDim), lse = data(kBatch * kHeads * kTime),
+                     grad = qkv;
+  AttentionArgs args{kBatch,           kTime,    kHeads,   kHeadDim, DType::f32, qkv.data(), qkv.data() + kDim, qkv.data() + 2 * kDim,
+                     kTime * 3 * kDim, 3 * kDim, kHeadDim, 0.125f,   true};
+  // Of one product of the causal half.
+  static constexpr double kFlops = 2.0 * kBatch * kHeads * kTime * kTime / 2 * kHeadDim;
+};
+
+void attention(benchmark::State& state) {
+  AttentionData d;
+  for (auto _ : state) k().attention(d.args, d.out.data(), d.lse.data());
+  report_rate(state, 2 * AttentionData::kFlops, DType::f32);
+}
+BENCHMARK(attention);
+
+void attention_backward(benchmark::State& state) {
+  AttentionData d;
+  k().attention(d.args, d.out.data(), d.lse.data());
+  for (auto _ : state)
+    k().attention_backward(d.args, d.out.data(), d.lse.data(), d.out.data(), d.grad.data(), d.grad.data() + kDim, d.grad.data() + 2 * kDim);
+  report_rate(state, 5 * AttentionData::kFlops, DType::f32);
+}
+BENCHMARK(attention_backward);
+
+constexpr int64_t kHidden = kTokens * 4 * kDim;
+
+void copy(benchmark::State& state) {
+  const auto x = data(kHidden);
+  std::vector<float> y(x.size());
+  for (auto _ : state) k().copy_from_host(y.data(), x.data(), kHidden * 4);
+  report_bytes(state, 2 * kHidden * 4);
+}
+BENCHMARK(copy);
+
+void gelu(benchmark::State& state) {
+  const auto x = data(kHidden);
+  std::vector<float> y(x.size());
+  for (auto _ : state) k().unary(UnaryOp::gelu, DType::f32, kHidden, x.data(), y.data());
+  report_bytes(state, 2 * kHidden * 4);
+}
+BENCHMARK(gelu);
+
+void gelu_backward(benchmark::State& state) {
+  const auto x = data(kHidden), dy = data(kHidden);
+  std::vector<float> dx(x.size());
+  for (auto _ : state) k().unary_backward(UnaryOp::gelu, DType::f32, kHidden, x.data(), dy.data(), dx.data(), false);
+  report_bytes(state, 3 * kHidden * 4);
+}
+BENCHMARK(gelu_backward);
+
+void dropout(benchmark::State& state) {
+  const auto x = data(kHidden);
+  std::vector<float> y(x.size());
+  for (auto _ : state) k().dropout(DType::f32, kHidden, 0.1f, {.seed = 1}, x.data(), y.data(), false);
+  report_bytes(state, 2 * kHidden * 4);
+}
+BENCHMARK(dropout);
+
+void layer_norm(benchmark::State& state) {
+  const auto x = data(kTokens * kDim), w = data(kDim);
+  std::vector<float> y(x.size()), mean(kTokens), rstd(kTokens);
+  for (auto _ : state) k().layer_norm(DType::f32, kTokens, kDim, 1e-5f, x.data(), w.data(), w.data(), y.data(), mean.data(), rstd.data());
+  report_bytes(state, 2 * kTokens * kDim * 4);
+}
+BENCHMARK(layer_norm);
+
+void layer_norm_backward(benchmark::State& state) {
+  const auto x = data(kTokens * kDim), w = data(kDim), mean = data(kTokens), rstd = data(kTokens);
+  std::vector<float> dx(x.size()), dw(kDim), db(kDim);
+  for (auto _ : state)
+    k().layer_norm_backward(DType::f32, kTokens, kDim, x.data(), w.data(), mean.data(), rstd.data(), x.data(), dx.data(), false, dw.data(),
+                            true, db.data(), true);
+  report_bytes(state, 3 * kTokens * kDim * 4);
+}
+BENCHMARK(layer_norm_backward);
+
+void sum_rows(benchmark::State& state) {
+  const auto dy = data(kHidden);
+  std::vector<float> db(4 * kDim);
+  for (auto _ : state) k().sum_rows(DType::f32, kTokens, 4 * kDim, dy.data(), db.data(), true);
+  report_bytes(state, kHidden * 4);
+}
+BENCHMARK(sum_rows);
+
+constexpr int64_t kParameters = 10'844'160;
+
+void sum_of_squares(benchmark::State& state) {
+  const auto x = data(kParameters);
+  for (auto _ : state) benchmark::DoNotOptimize(k().sum_of_squares(DType::f32, kParameters, x.data()));
+  report_bytes(state, kParameters * 4);
+}
+BENCHMARK(sum_of_squares);
+
+void adamw(benchmark::State& state) {
+  auto p = data(kParameters), m = data(kParameters), v = std::vector<float>(kParameters, 0.1f);
+  const auto g = data(kParameters);
+  for (auto _ : state) k().adamw({kParameters, p.data(), g.data(), m.data(), v.data(), 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, true, 10, 1.0f});
+  report_bytes(state, 7 * kParameters * 4);
+}
+BENCHMARK(adamw);
+
+}  // namespace
+}  // namespace lockstep
+
+int main(int argc, char** argv) {
+  if (!std::getenv("OMP_NUM_THREADS")) lockstep::set_num_threads(1);
+  benchmark::AddCustomContext("instruction set", lockstep::cpu_instruction_set());
+  benchmark::AddCustomContext("peak GFLOP/s of a core, f32", std::to_string(lockstep::probe_peak_gflops(lockstep::DType::f32)));
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}
