@@ -70,7 +70,8 @@ class Membership {
   void heartbeat(const std::string& node_id, uint64_t epoch, Duration now);
   // The node's connection broke. Unless it reports again soon, it is lost.
   void disconnected(const std::string& node_id, Duration now);
-  // The first failure of an epoch is the job's, except that a consequence gives way to its cause.
+  // The first failure of an epoch is the job's, except that a consequence gives way to its cause, and that the node which reported it
+  // may report it better.
   void fail(const std::string& node_id, uint64_t epoch, const Failure& failure, Duration now);
   void finish(const std::string& node_id, uint64_t epoch, bool saved, Duration now);
   void drained(const std::string& node_id, uint64_t epoch, Duration now);
@@ -110,6 +111,7 @@ class Membership {
   std::map<std::string, Member> members_;
   std::optional<Duration> first_join_;
   Duration failed_at_{};
+  std::string failure_from_;  // the node that reported it
 };
 
 }  // namespace lockstep::launcher

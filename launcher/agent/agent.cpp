@@ -1,0 +1,397 @@
+#include "launcher/agent/agent.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/base/log.h"
+#include "launcher/agent/environment.h"
+#include "launcher/agent/report.h"
+#include "launcher/agent/session.h"
+
+namespace lockstep::launcher {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kSavedCode = 3;
+// What a rank's descendants still write after its end is waited for this long.
+constexpr auto kDrainLimit = milliseconds(500);
+constexpr auto kFrozenCheck = milliseconds(2000);
+constexpr auto kFrozenWarning = std::chrono::seconds(10);
+constexpr auto kWaitingNote = std::chrono::seconds(10);
+
+Duration now() { return Clock::now().time_since_epoch(); }
+
+}  // namespace
+
+Wakeup::Wakeup() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (fd_ < 0) throw EnvironmentError("[launch] eventfd: " + errno_text(errno));
+}
+Wakeup::~Wakeup() { ::close(fd_); }
+void Wakeup::ring() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);
+}
+void Wakeup::clear() {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);
+}
+
+Agent::Agent(AgentContext context) : context_(std::move(context)) {}
+
+int Agent::code_of_stop(const LaunchSpec& spec, int signal) { return spec.failure_code == FailureCode::one ? 1 : 128 + signal; }
+
+LaunchResult Agent::run() {
+  started_at_ = now();
+  while (true) {
+    follow_job();
+    if (done_) break;
+    wait_for_events();
+  }
+  return result();
+}
+
+// What the state of the job, as the rendezvous tells it, means for the ranks here.
+void Agent::follow_job() {
+  job_ = context_.client.state();
+  const std::string lost = context_.client.lost();
+  if (!active_) {
+    const bool over = job_.phase == Phase::finished || (job_.phase == Phase::failed && job_.settled);
+    if (over || !lost.empty()) {
+      done_ = true;
+    } else if (job_.phase == Phase::running && job_.epoch > epoch_) {
+      if (stop_signal_ != 0) {
+        done_ = true;  // asked to stop before anything ran
+        return;
+      }
+      start_ranks();
+    } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
+      done_ = true;
+    }
+    return;
+  }
+  const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ || job_.phase == Phase::draining || job_.phase == Phase::failed;
+  if (ended_elsewhere) {
+    end_ranks(SIGTERM, context_.spec.grace);
+  } else if (job_.stopping) {
+    end_ranks(SIGTERM, context_.spec.stop_grace);
+  }
+}
+
+RankOutput::Options Agent::output_options(int local_rank, int rank) const {
+  const LaunchSpec& spec = context_.spec;
+  RankOutput::Options options;
+  options.rank = rank;
+  if (!spec.log_dir.empty()) options.log_file = str(spec.log_dir, "/rank-", rank, ".log");
+  if (spec.screen == Screen::rank0) {
+    options.output = rank == 0 ? Show::raw : Show::nothing;
+    options.error = rank == 0 ? Show::raw : Show::prefixed;
+  }
+  const auto index = static_cast<size_t>(local_rank);
+  const int hidden = index < spec.hidden_streams.size() ? spec.hidden_streams[index] : 0;
+  const auto& shown = spec.shown_local_ranks;
+  const bool filtered = !shown.empty() && std::find(shown.begin(), shown.end(), local_rank) == shown.end();
+  if (filtered || (hidden & 1) != 0) options.output = Show::nothing;
+  if (filtered || (hidden & 2) != 0) options.error = Show::nothing;
+  return options;
+}
+
+void Agent::start_ranks() {
+  epoch_ = job_.epoch;
+  const auto self = std::find_if(job_.nodes.begin(), job_.nodes.end(), [&](const Node& n) { return n.node_id == context_.node_id; });
+  check(self != job_.nodes.end(), "[launch] the rendezvous does not know node '", context_.node_id, "'");
+  ranks_.clear();
+  signalled_at_.reset();
+  kill_at_.reset();
+  drain_until_.reset();
+  failure_.reset();
+  killed_ = terminated_ = false;
+  frozen_.assign(static_cast<size_t>(self->slots), {});
+  oom_kills_before_ = oom_kill_count();
+  started_at_ = now();
+  next_frozen_check_ = started_at_ + kFrozenCheck;
+  active_ = true;
+  for (int local_rank = 0; local_rank < self->slots; ++local_rank) {
+    const int rank = self->first_rank + local_rank;
+    auto process = std::make_unique<RankProcess>(rank, output_options(local_rank, rank), context_.guardian);
+    ChildSpec child;
+    child.program = context_.program;
+    child.argv = context_.spec.argv;
+    child.environment = rank_environment(context_.spec, context_.run_id, job_, *self, context_.store, {local_rank, process->error_path()});
+    child.inherit_input = job_.nodes.size() == 1 && self->slots == 1;
+    process->start(child);
+    ranks_.push_back(std::move(process));
+  }
+}
+
+// Once per epoch; a shorter grace of a later call counts.
+void Agent::end_ranks(int signal, Duration grace) {
+  const Duration at = now();
+  if (!signalled_at_) {
+    signalled_at_ = at;
+    for (auto& rank : ranks_) {
+      rank->signal(signal);
+      // A frozen rank would see the signal only when it is woken.
+      if (signal == SIGTERM) rank->signal(SIGCONT);
+    }
+  }
+  kill_at_ = kill_at_ ? std::min(*kill_at_, at + grace) : at + grace;
+}
+
+void Agent::handle_signals() {
+  for (int signal = context_.signals.next(); signal != 0; signal = context_.signals.next()) {
+    if (signal == SIGUSR1) {
+      for (auto& rank : ranks_) rank->signal(SIGUSR1);
+      continue;
+    }
+    if (++stop_count_ == 1) {
+      stop_signal_ = signal;
+      if (active_) log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop; a second signal kills them");
+      context_.client.stop();
+      if (active_) end_ranks(SIGTERM, context_.spec.stop_grace);
+    } else if (active_) {
+      end_ranks(SIGKILL, Duration::zero());
+    } else {
+      done_ = true;
+    }
+  }
+}
+
+void Agent::wait_for_events() {
+  std::vector<pollfd> polls = {{context_.wakeup.fd(), POLLIN, 0}, {context_.signals.fd(), POLLIN, 0}};
+  std::vector<std::pair<RankProcess*, Stream>> streams;
+  for (auto& rank : ranks_) {
+    if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
+  }
+  const size_t first_stream = polls.size();
+  for (auto& rank : ranks_) {
+    for (const Stream stream : {Stream::output, Stream::error}) {
+      if (rank->fd(stream) < 0) continue;
+      polls.push_back({rank->fd(stream), POLLIN, 0});
+      streams.emplace_back(rank.get(), stream);
+    }
+  }
+  const Duration before = now();
+  Duration until = before + kWaitingNote;
+  if (kill_at_ && !killed_) until = std::min(until, *kill_at_);
+  if (drain_until_) until = std::min(until, *drain_until_);
+  if (active_ && !all_ended()) until = std::min(until, next_frozen_check_);
+  // Rounded up, so that the limit has passed when poll returns.
+  const auto wait = std::chrono::ceil<milliseconds>(std::max(Duration::zero(), until - before));
+  const int ready = ::poll(polls.data(), polls.size(), static_cast<int>(wait.count()));
+  if (ready < 0 && errno != EINTR) throw EnvironmentError("[launch] poll: " + errno_text(errno));
+  if (ready > 0) {
+    context_.wakeup.clear();
+    // Output first, so that the last lines are there when the end is reported.
+    for (size_t i = 0; i < streams.size(); ++i)
+      if (polls[first_stream + i].revents != 0) streams[i].first->read(streams[i].second);
+    handle_signals();
+  }
+  if (ready == 0 && !active_ && job_.phase == Phase::gathering)
+    log::info("[launch] waiting for nodes: ", job_.nodes.size(), " of ", context_.spec.nodes, " joined");
+  collect_ends(before);
+  check_limits();
+}
+
+void Agent::collect_ends(Duration alive_at) {
+  bool any = false;
+  bool unasked_save = false;
+  const Duration at = now();
+  for (auto& rank : ranks_) {
+    if (!rank->running()) continue;
+    pollfd poll{rank->pid_fd(), POLLIN, 0};
+    if (::poll(&poll, 1, 0) <= 0) continue;
+    rank->collect(alive_at, at, signalled_at_.has_value());
+    any = true;
+    const RankEnd& end = *rank->end();
+    if (end.status.signal == 0 && end.status.exit_code == kSavedCode && !signalled_at_) unasked_save = true;
+  }
+  if (!any) return;
+  if (const auto failure = local_failure(); failure && !failure_ && !signalled_at_) {
+    failed_after_ = at - started_at_;
+    failure_ = failure;
+    // The other nodes should not wait until all is known here.
+    if (context_.spec.nodes > 1) context_.client.fail(epoch_, *failure);
+    end_ranks(SIGTERM, context_.spec.grace);
+  } else if (unasked_save && !all_ended()) {
+    log::info("[launch] a rank has stopped after saving (exit code 3): asking the others to stop");
+    context_.client.stop();
+    end_ranks(SIGTERM, context_.spec.stop_grace);
+  }
+  if (all_ended() && !drain_until_) drain_until_ = at + kDrainLimit;
+}
+
+void Agent::check_limits() {
+  if (!active_) return;
+  const Duration at = now();
+  if (kill_at_ && !killed_ && at >= *kill_at_ && !all_ended()) {
+    killed_ = true;
+    for (auto& rank : ranks_) {
+      if (!rank->running()) continue;
+      if (stop_count_ < 2) log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time: killing it");
+      rank->signal(SIGKILL);
+    }
+  }
+  if (!all_ended()) return check_frozen(at);
+  const bool silent = std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->output_open(); });
+  if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
+}
+
+// A stopped process (SIGSTOP) looks like a slow one from everywhere else.
+void Agent::check_frozen(Duration at) {
+  if (at < next_frozen_check_) return;
+  next_frozen_check_ = at + kFrozenCheck;
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    Frozen& frozen = frozen_[i];
+    const bool stopped = ranks_[i]->running() && process_state(ranks_[i]->pid()) == 'T';
+    if (stopped && !frozen.stopped) frozen.since = at;
+    frozen.stopped = stopped;
+    if (!stopped) {
+      frozen.warned = false;
+    } else if (!frozen.warned && at - frozen.since >= kFrozenWarning) {
+      frozen.warned = true;
+      log::warn("[launch] rank ", ranks_[i]->rank(), " (pid ", ranks_[i]->pid(), ") is stopped (state T) since ",
+                seconds(at - frozen.since), " s and holds up the others; 'kill -CONT ", ranks_[i]->pid(), "' lets it go on");
+    }
+  }
+}
+
+bool Agent::all_ended() const {
+  return std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->running(); });
+}
+
+Failure Agent::failure_of(const RankEnd& end) const {
+  const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == end.rank; });
+  Failure failure;
+  failure.rank = end.rank;
+  failure.host = host_name();
+  failure.pid = (*process)->pid();
+  failure.exit_code = end.status.exit_code;
+  failure.signal = end.status.signal;
+  if (end.report) {
+    failure.caused_by_peer = end.report->caused_by_peer;
+    failure.reason = end.report->message;
+  } else {
+    failure.reason = signal_hint(end.status.signal, oom_kill_count() - oom_kills_before_);
+  }
+  failure.last_lines = (*process)->last_lines();
+  return failure;
+}
+
+std::optional<Failure> Agent::local_failure() const {
+  std::vector<RankEnd> ends;
+  for (const auto& rank : ranks_)
+    if (rank->end()) ends.push_back(*rank->end());
+  const auto first = first_failure(ends, signalled_at_);
+  if (!first) return std::nullopt;
+  return failure_of(ends[*first]);
+}
+
+// All ranks here have ended and their output is written: tells the rendezvous how.
+void Agent::conclude_epoch() {
+  for (auto& rank : ranks_) rank->close_output();
+  active_ = false;
+  drain_until_.reset();
+  bool saved = false;
+  for (const auto& rank : ranks_) {
+    const ExitStatus& status = rank->end()->status;
+    saved = saved || (status.signal == 0 && status.exit_code == kSavedCode);
+    terminated_ = terminated_ || status.signal != 0;
+  }
+  // By now it is known what every rank said; the first to end need not be the first that failed.
+  auto failure = local_failure();
+  const bool stopped_in_time = job_.stopping || stop_signal_ != 0;
+  if (failure_ && !failure) failure = failure_;
+  if (!failure && stopped_in_time && killed_ && stop_count_ < 2) {
+    failure = Failure{};
+    failure->host = host_name();
+    failure->reason = str("ranks on host ", host_name(), " did not stop within ", seconds(context_.spec.stop_grace),
+                          " s after they were asked to, and were killed");
+  }
+  if (failure) {
+    if (!failure_) failed_after_ = now() - started_at_;
+    failure_ = failure;
+    context_.client.fail(epoch_, *failure);
+  } else if (terminated_ && stop_count_ >= 2) {
+    Failure stop;
+    stop.host = host_name();
+    stop.signal = stop_signal_;
+    stop.reason = str("stopped by a second signal on host ", host_name());
+    context_.client.fail(epoch_, stop);
+  }
+  job_ = context_.client.state();
+  if (job_.phase == Phase::draining && job_.epoch == epoch_) {
+    if (job_.failure)
+      log::warn("[launch] ", headline(*job_.failure),
+                job_.failure->reason.empty() || job_.failure->rank < 0 ? "" : ": " + job_.failure->reason,
+                "; starting all ranks again (restart ", job_.restarts + 1, " of ", context_.spec.max_restarts, ")");
+    context_.client.drained(epoch_);
+  } else if (job_.phase == Phase::running && job_.epoch == epoch_) {
+    context_.client.finish(epoch_, saved);
+  }
+}
+
+std::vector<std::string> Agent::other_states(int blamed) const {
+  std::vector<std::string> lines;
+  for (const auto& rank : ranks_) {
+    if (rank->rank() == blamed || !rank->end()) continue;
+    const RankEnd& end = *rank->end();
+    std::string line = str("rank ", end.rank, ": ");
+    if (end.after_signal && end.status.signal == SIGTERM) {
+      line += "ended by the launcher";
+    } else if (end.after_signal && end.status.signal == SIGKILL) {
+      line += "ended by the launcher (SIGKILL, as SIGTERM did not help)";
+    } else if (end.status.signal == 0 && end.status.exit_code == 0) {
+      line += "done";
+    } else {
+      line += describe(end.status) + (end.after_signal ? ", after the launcher had told it to end" : ", later");
+    }
+    if (end.report) line += ": " + end.report->message.substr(0, end.report->message.find('\n'));
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+int Agent::code_of(const Failure& failure) const {
+  if (context_.spec.failure_code == FailureCode::one || failure.rank < 0) return 1;
+  return failure.signal != 0 ? 128 + failure.signal : failure.exit_code;
+}
+
+LaunchResult Agent::result() {
+  LaunchResult out;
+  out.restarts = job_.restarts;
+  const std::string lost = context_.client.lost();
+  const bool stopped = stop_signal_ != 0 || job_.stopping;
+  if (stop_count_ >= 2 || (stop_signal_ != 0 && epoch_ == 0)) {
+    out.exit_code = code_of_stop(context_.spec, stop_signal_);
+    return out;
+  }
+  std::optional<Failure> failure = job_.phase == Phase::failed ? job_.failure : std::nullopt;
+  if (!failure && job_.phase != Phase::finished) failure = failure_;
+  if (!failure && job_.phase != Phase::finished && !lost.empty()) {
+    failure = Failure{};
+    failure->reason = lost;
+  }
+  if (failure) {
+    FailureContext about;
+    about.after_seconds = seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);
+    for (const auto& rank : ranks_)
+      if (rank->rank() == failure->rank) about.log_file = rank->log_file();
+    about.others = other_states(failure->rank);
+    log::error(failure_box(*failure, about));
+    out.exit_code = code_of(*failure);
+    out.failure = std::move(failure);
+  } else if (job_.saved) {
+    out.exit_code = kSavedCode;
+  } else if (stopped && terminated_) {
+    out.exit_code = code_of_stop(context_.spec, stop_signal_ != 0 ? stop_signal_ : SIGTERM);
+  }
+  return out;
+}
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,101 @@
+// Agent: starts this host's ranks when the membership says so, watches them, and tells the membership how they fare.
+// One thread does all of it in one loop around poll(): news of the job, signals, output and ends of ranks, time limits.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launcher/agent/guardian.h"
+#include "launcher/agent/rank_process.h"
+#include "launcher/agent/stop_signals.h"
+#include "launcher/launch.h"
+#include "launcher/rendezvous/client.h"
+
+namespace lockstep::launcher {
+
+// The wake-up call of the loop, for the client's thread.
+class Wakeup {
+ public:
+  Wakeup();
+  ~Wakeup();
+  Wakeup(const Wakeup&) = delete;
+  Wakeup& operator=(const Wakeup&) = delete;
+  int fd() const { return fd_; }
+  void ring();
+  void clear();
+
+ private:
+  int fd_ = -1;
+};
+
+// What one agent works with; all of it outlives the agent.
+struct AgentContext {
+  const LaunchSpec& spec;
+  std::string program;  // a path
+  std::string run_id;
+  std::string node_id;
+  Endpoint store;  // as the ranks of this host reach it
+  Guardian& guardian;
+  StopSignals& signals;
+  RendezvousClient& client;
+  Wakeup& wakeup;
+};
+
+class Agent {
+ public:
+  explicit Agent(AgentContext context);
+  // After the client has joined; until the job has ended.
+  LaunchResult run();
+  // A signal that asks to stop; also used while joining.
+  static int code_of_stop(const LaunchSpec& spec, int signal);
+
+ private:
+  void follow_job();
+  void start_ranks();
+  void end_ranks(int signal, Duration grace);
+  void handle_signals();
+  void wait_for_events();
+  void collect_ends(Duration alive_at);
+  void check_limits();
+  void check_frozen(Duration now);
+  void conclude_epoch();
+
+  bool all_ended() const;
+  RankOutput::Options output_options(int local_rank, int rank) const;
+  Failure failure_of(const RankEnd& end) const;
+  std::optional<Failure> local_failure() const;
+  std::vector<std::string> other_states(int blamed) const;
+  LaunchResult result();
+  int code_of(const Failure& failure) const;
+
+  AgentContext context_;
+  JobState job_;
+  std::vector<std::unique_ptr<RankProcess>> ranks_;
+  bool active_ = false;  // ranks of job_.epoch were started and are not concluded yet
+  bool done_ = false;
+  uint64_t epoch_ = 0;  // of ranks_
+  Duration started_at_{};
+  Duration failed_after_{};
+  long oom_kills_before_ = 0;
+
+  std::optional<Duration> signalled_at_;  // when the agent told the ranks of this epoch to end
+  std::optional<Duration> kill_at_;
+  std::optional<Duration> drain_until_;  // all ranks have ended; their output may still be on its way
+  bool killed_ = false;
+  int stop_signal_ = 0;  // the first one that came
+  int stop_count_ = 0;
+  bool terminated_ = false;         // some rank ended by our signal instead of saving
+  std::optional<Failure> failure_;  // the one reported for this epoch
+
+  struct Frozen {
+    Duration since{};
+    bool stopped = false;
+    bool warned = false;
+  };
+  std::vector<Frozen> frozen_;
+  Duration next_frozen_check_{};
+};
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,61 @@
+#include "launcher/agent/environment.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include <sched.h>
+#include <unistd.h>
+
+namespace lockstep::launcher {
+
+int threads_per_rank(int nproc) {
+  cpu_set_t cores;
+  const int available = ::sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  return std::max(1, available / std::max(1, nproc));
+}
+
+std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::string& run_id, const JobState& job, const Node& node,
+                                          const Endpoint& store, const RankPlace& place) {
+  std::map<std::string, std::string> variables;
+  for (char** each = environ; *each; ++each) {
+    const std::string entry = *each;
+    const size_t equals = entry.find('=');
+    if (equals != std::string::npos) variables[entry.substr(0, equals)] = entry.substr(equals + 1);
+  }
+  for (const auto& [name, value] : spec.environment) variables[name] = value;
+
+  int world = 0;
+  for (const auto& each : job.nodes) world += each.slots;
+  const int rank = node.first_rank + place.local_rank;
+  const auto put = [&](const char* name, const auto& value) { variables[name] = str(value); };
+  put("RANK", rank);
+  put("LOCAL_RANK", place.local_rank);
+  put("WORLD_SIZE", world);
+  put("LOCAL_WORLD_SIZE", node.slots);
+  put("GROUP_RANK", node.node_rank);
+  put("GROUP_WORLD_SIZE", job.nodes.size());
+  put("ROLE_RANK", rank);
+  put("ROLE_WORLD_SIZE", world);
+  put("ROLE_NAME", spec.role);
+  put("MASTER_ADDR", job.nodes.front().master_addr);
+  put("MASTER_PORT", job.nodes.front().master_port);
+  put("TORCHELASTIC_RUN_ID", run_id);
+  put("TORCHELASTIC_RESTART_COUNT", job.restarts);
+  put("TORCHELASTIC_MAX_RESTARTS", spec.max_restarts);
+  // Rank 0 makes PyTorch's store itself; our agent has none of that kind.
+  put("TORCHELASTIC_USE_AGENT_STORE", "False");
+  put("TORCHELASTIC_ERROR_FILE", place.error_file);
+  put("LOCKSTEP_ERROR_FILE", place.error_file);
+  put("LOCKSTEP_STORE", store.text());
+  put("LOCKSTEP_RUN_ID", run_id);
+  put("LOCKSTEP_EPOCH", job.epoch);
+  variables.try_emplace("OMP_NUM_THREADS", str(threads_per_rank(node.slots)));
+
+  std::vector<std::string> environment;
+  environment.reserve(variables.size());
+  for (const auto& [name, value] : variables) environment.push_back(str(name, "=", value));
+  return environment;
+}
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,96 @@
+#include "launcher/agent/rank_process.h"
+
+#include <cerrno>
+#include <utility>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/base/error.h"
+#include "launcher/agent/session.h"
+
+namespace lockstep::launcher {
+namespace {
+
+constexpr size_t kLongestReport = 64 << 10;
+constexpr size_t kChunk = 64 << 10;
+
+}  // namespace
+
+ErrorFile::ErrorFile() : fd_(::memfd_create("lockstep-error", MFD_CLOEXEC)) {
+  if (fd_ < 0) throw EnvironmentError("[launch] memfd_create: " + errno_text(errno));
+}
+
+ErrorFile::~ErrorFile() { ::close(fd_); }
+
+std::string ErrorFile::path() const { return str("/proc/", ::getpid(), "/fd/", fd_); }
+
+std::string ErrorFile::contents() const {
+  std::string text(kLongestReport, '\0');
+  const ssize_t got = ::pread(fd_, text.data(), text.size(), 0);
+  text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+  return text;
+}
+
+RankProcess::RankProcess(int rank, RankOutput::Options output, Guardian& guardian)
+    : rank_(rank), output_(std::move(output)), guardian_(guardian) {}
+
+RankProcess::~RankProcess() {
+  if (running()) {
+    signal_session(child_.pid, SIGKILL);
+    guardian_.forget(child_.pid);
+    reap(child_);
+  }
+  close_output();
+}
+
+void RankProcess::start(const ChildSpec& spec) {
+  child_ = launcher::start(spec);
+  guardian_.watch(child_.pid);
+}
+
+void RankProcess::signal(int signal) {
+  if (!running()) return;
+  if (signal == SIGKILL) {
+    signal_session(child_.pid, SIGKILL);
+  } else {
+    ::kill(-child_.pid, signal);
+  }
+}
+
+void RankProcess::read(Stream stream) {
+  int& fd = stream == Stream::output ? child_.output_fd : child_.error_fd;
+  char buffer[kChunk];
+  const ssize_t got = ::read(fd, buffer, sizeof buffer);
+  if (got > 0) return output_.feed(stream, {buffer, static_cast<size_t>(got)});
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  ::close(std::exchange(fd, -1));
+  output_.finish(stream);
+}
+
+void RankProcess::close_output() {
+  for (const Stream stream : {Stream::output, Stream::error}) {
+    int& fd = stream == Stream::output ? child_.output_fd : child_.error_fd;
+    if (fd < 0) continue;
+    ::close(std::exchange(fd, -1));
+    output_.finish(stream);
+  }
+}
+
+void RankProcess::collect(Duration alive_at, Duration now, bool after_signal) {
+  RankEnd end;
+  end.rank = rank_;
+  end.status = peek_status(child_);
+  end.alive_at = alive_at;
+  end.seen_at = now;
+  end.after_signal = after_signal;
+  end.report = parse_failure_report(error_file_.contents());
+  end_ = std::move(end);
+  // The number is still taken by the dead leader, so this cannot hit anybody else.
+  signal_session(child_.pid, SIGKILL);
+  guardian_.forget(child_.pid);
+  reap(child_);
+}
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,67 @@
+// RankProcess: one rank under an agent's eyes: its process, its output, the place where it reports a failure, and how it ended.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launcher/agent/child.h"
+#include "launcher/agent/guardian.h"
+#include "launcher/agent/output.h"
+#include "launcher/agent/root_cause.h"
+
+namespace lockstep::launcher {
+
+// A file in memory that a rank writes by path. It has no name, so nothing is left behind.
+class ErrorFile {
+ public:
+  ErrorFile();
+  ~ErrorFile();
+  ErrorFile(const ErrorFile&) = delete;
+  ErrorFile& operator=(const ErrorFile&) = delete;
+  std::string path() const;
+  std::string contents() const;
+
+ private:
+  int fd_ = -1;
+};
+
+// Used by one thread.
+class RankProcess {
+ public:
+  RankProcess(int rank, RankOutput::Options output, Guardian& guardian);
+  // Kills what is left of it.
+  ~RankProcess();
+  RankProcess(const RankProcess&) = delete;
+  RankProcess& operator=(const RankProcess&) = delete;
+
+  std::string error_path() const { return error_file_.path(); }
+  void start(const ChildSpec& spec);
+
+  int rank() const { return rank_; }
+  pid_t pid() const { return child_.pid; }
+  int pid_fd() const { return child_.pid_fd; }
+  int fd(Stream stream) const { return stream == Stream::output ? child_.output_fd : child_.error_fd; }
+  bool running() const { return child_.pid_fd >= 0; }
+  bool output_open() const { return child_.output_fd >= 0 || child_.error_fd >= 0; }
+
+  void signal(int signal);
+  // Reads what is there. Closes the stream at its end.
+  void read(Stream stream);
+  void close_output();
+  // Takes note of the end, ends what the rank left running, and reaps it. `alive_at`: see RankEnd.
+  void collect(Duration alive_at, Duration now, bool after_signal);
+  const std::optional<RankEnd>& end() const { return end_; }
+  std::vector<std::string> last_lines() const { return output_.last_lines(); }
+  const std::string& log_file() const { return output_.log_file(); }
+
+ private:
+  int rank_;
+  RankOutput output_;
+  ErrorFile error_file_;
+  Guardian& guardian_;
+  Child child_;
+  std::optional<RankEnd> end_;
+};
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,60 @@
+#include "launcher/agent/report.h"
+
+#include <cstdio>
+#include <fstream>
+
+#include <signal.h>
+
+#include "core/base/error.h"
+#include "launcher/agent/child.h"
+
+namespace lockstep::launcher {
+
+std::string headline(const Failure& failure) {
+  if (failure.rank < 0) return failure.reason;
+  return str("rank ", failure.rank, " on host ", failure.host, " (pid ", failure.pid,
+             "): ", describe({.exit_code = failure.exit_code, .signal = failure.signal}));
+}
+
+std::string failure_box(const Failure& failure, const FailureContext& context) {
+  char after[32];
+  std::snprintf(after, sizeof after, "%.1f s", context.after_seconds);
+  std::string box = "the job failed; first failure:\n┌ " + headline(failure) + ", " + after + " after the start\n";
+  if (failure.rank >= 0 && !failure.reason.empty()) box += "│ reason: " + failure.reason + "\n";
+  if (failure.caused_by_peer) box += "│ it names another rank as the cause, but no other rank reported a failure of its own\n";
+  if (!failure.last_lines.empty()) {
+    box += str("│ last lines of its output", context.log_file.empty() ? "" : " (all of it: " + context.log_file + ")", ":\n");
+    for (const auto& line : failure.last_lines) box += "│   " + line + "\n";
+  } else if (!context.log_file.empty()) {
+    box += "│ log: " + context.log_file + " (it wrote nothing)\n";
+  }
+  for (const auto& other : context.others) box += "│ " + other + "\n";
+  box += "└";
+  return box;
+}
+
+std::string signal_hint(int signal, long oom_kills) {
+  switch (signal) {
+    case SIGKILL:
+      if (oom_kills > 0) return "the kernel ran out of memory meanwhile and killed a process: most likely this one (see dmesg)";
+      return "somebody sent SIGKILL: kill -9, a scheduler, or the kernel out of memory (see dmesg)";
+    case SIGSEGV: return "it touched memory that is not its own";
+    case SIGBUS: return "it touched a mapping that has no memory behind it: a truncated file, or a full /dev/shm";
+    case SIGILL: return "an instruction that this CPU does not have: built for another machine?";
+    case SIGABRT: return "it aborted itself; its last lines may say why";
+    case SIGXCPU: return "its CPU time limit was reached (ulimit -t)";
+    case SIGXFSZ: return "its file size limit was reached (ulimit -f)";
+    default: return "";
+  }
+}
+
+long oom_kill_count() {
+  std::ifstream file("/proc/vmstat");
+  std::string name;
+  long value = 0;
+  while (file >> name >> value)
+    if (name == "oom_kill") return value;
+  return -1;
+}
+
+}  // namespace lockstep::launcher

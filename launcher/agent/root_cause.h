@@ -1,0 +1,43 @@
+// Which of several failed ranks is to blame. When one rank dies, the others often fail as a consequence, and sometimes faster.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "launcher/agent/child.h"
+
+namespace lockstep::launcher {
+
+// What a rank said about its failure (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
+struct FailureReport {
+  std::string message;
+  bool caused_by_peer = false;
+  std::optional<Duration> at;  // monotonic time of this host
+};
+
+// Reads both formats; empty where there is nothing to read. Bytes that are no JSON count as the message.
+std::optional<FailureReport> parse_failure_report(const std::string& text);
+
+struct RankEnd {
+  int rank = 0;
+  ExitStatus status;
+  Duration seen_at{};         // when the agent saw the end
+  Duration alive_at{};        // when it last looked and the rank was alive
+  bool after_signal = false;  // the agent had told it to end before
+  std::optional<FailureReport> report;
+};
+
+// The end that is the cause, by these rules:
+//   - ranks that were told to end come last, unless they had reported a failure before that (`signalled_at`);
+//   - then those that say that a peer is to blame;
+//   - else the earliest counts: a report by its own time; an end by a signal from outside (SIGKILL, SIGSEGV, …) by when the rank was last
+//     alive, because such a rank reports nothing while its victims do.
+// Empty where nobody failed.
+std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optional<Duration> signalled_at);
+
+// Whether this end is a failure at all, and not a success, a stop after saving (exit code 3), or what the agent asked for.
+bool is_failure(const RankEnd& end);
+
+}  // namespace lockstep::launcher

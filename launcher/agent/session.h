@@ -1,0 +1,15 @@
+// Sessions: each rank leads one of its own, so that all of its descendants can be found and ended.
+#pragma once
+
+#include <sys/types.h>
+
+namespace lockstep::launcher {
+
+// Sends `signal` to every process of the session, also to those that made process groups of their own (as interactive shells do).
+// Only a process that began another session escapes. Async-signal-safe: the guardian uses it after a fork without exec.
+void signal_session(pid_t session, int signal);
+
+// The state letter of /proc/PID/stat ('R', 'S', 'D', 'T', 'Z', …), or '?' where there is no such process.
+char process_state(pid_t pid);
+
+}  // namespace lockstep::launcher

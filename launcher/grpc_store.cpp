@@ -1,0 +1,111 @@
+#include "launcher/grpc_store.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/rendezvous/channel.h"
+#include "launcher/rendezvous/wire.h"
+
+namespace lockstep::launcher {
+namespace {
+
+// For operations that wait for nobody but the server.
+constexpr auto kOperationLimit = std::chrono::seconds(30);
+// The server keeps the limit of a wait; the client's own only helps where the server is gone without a word.
+constexpr auto kSlack = std::chrono::seconds(5);
+constexpr size_t kMaxBytes = kMaxMessageBytes - 1024;
+
+}  // namespace
+
+struct GrpcStore::Impl {
+  Endpoint server;
+  std::string run_id;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<proto::KeyValue::Stub> stub;
+
+  [[noreturn]] void raise(const grpc::Status& status, const char* operation, const std::string& key) const {
+    if (status.error_code() == grpc::StatusCode::INVALID_ARGUMENT || status.error_code() == grpc::StatusCode::FAILED_PRECONDITION)
+      throw UsageError(status.error_message());
+    throw EnvironmentError(
+        str("[store] ", operation, " '", key, "': the store at ", server.text(), " cannot be reached any more: ", status.error_message()));
+  }
+
+  proto::GetReply get(const std::vector<std::string>& keys, Duration timeout) {
+    proto::GetRequest request;
+    request.set_run_id(run_id);
+    for (const auto& key : keys) request.add_keys(key);
+    request.set_timeout_ns(static_cast<uint64_t>(std::max<int64_t>(0, timeout.count())));
+    grpc::ClientContext context;
+    context.set_deadline(grpc_deadline(std::min<Duration>(timeout, std::chrono::hours(24 * 365)) + kSlack));
+    proto::GetReply reply;
+    const grpc::Status status = stub->Get(&context, request, &reply);
+    if (status.ok()) return reply;
+    const std::string& named = keys.empty() ? std::string() : keys.front();
+    // The server answers a late wait with the key that is missing.
+    if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
+        std::find(keys.begin(), keys.end(), status.error_message()) != keys.end())
+      throw TimeoutError(str("[store] key '", status.error_message(), "' did not appear within ", seconds(timeout), " s"));
+    raise(status, "get", named);
+  }
+
+  static void check_size(const std::string& key, size_t bytes) {
+    check(bytes <= kMaxBytes, "[store] key '", key.substr(0, 80), "' with its value has ", bytes, " bytes, at most ", kMaxBytes,
+          " are possible; a store is for small things");
+  }
+};
+
+GrpcStore::GrpcStore(const Endpoint& server, std::string run_id, Duration limit) : impl_(std::make_unique<Impl>()) {
+  impl_->server = server;
+  impl_->run_id = std::move(run_id);
+  impl_->channel = open_channel(server);
+  if (!impl_->channel->WaitForConnected(grpc_deadline(limit)))
+    throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ", seconds(limit), " s)"));
+  impl_->stub = proto::KeyValue::NewStub(impl_->channel);
+}
+
+GrpcStore::~GrpcStore() = default;
+
+void GrpcStore::set(const std::string& key, const std::string& value) {
+  Impl::check_size(key, key.size() + value.size());
+  proto::SetRequest request;
+  request.set_run_id(impl_->run_id);
+  request.set_key(key);
+  request.set_value(value);
+  grpc::ClientContext context;
+  context.set_deadline(grpc_deadline(kOperationLimit));
+  proto::SetReply reply;
+  if (const grpc::Status status = impl_->stub->Set(&context, request, &reply); !status.ok()) impl_->raise(status, "set", key);
+}
+
+std::string GrpcStore::get(const std::string& key, Duration timeout) { return std::move(*impl_->get({key}, timeout).mutable_values(0)); }
+
+void GrpcStore::wait(const std::vector<std::string>& keys, Duration timeout) { impl_->get(keys, timeout); }
+
+int64_t GrpcStore::add(const std::string& key, int64_t delta) {
+  proto::AddRequest request;
+  request.set_run_id(impl_->run_id);
+  request.set_key(key);
+  request.set_delta(delta);
+  grpc::ClientContext context;
+  context.set_deadline(grpc_deadline(kOperationLimit));
+  proto::AddReply reply;
+  if (const grpc::Status status = impl_->stub->Add(&context, request, &reply); !status.ok()) impl_->raise(status, "add", key);
+  return reply.sum();
+}
+
+std::string GrpcStore::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
+  Impl::check_size(key, key.size() + expected.size() + desired.size());
+  proto::CompareAndSetRequest request;
+  request.set_run_id(impl_->run_id);
+  request.set_key(key);
+  request.set_expected(expected);
+  request.set_desired(desired);
+  grpc::ClientContext context;
+  context.set_deadline(grpc_deadline(kOperationLimit));
+  proto::CompareAndSetReply reply;
+  if (const grpc::Status status = impl_->stub->CompareAndSet(&context, request, &reply); !status.ok())
+    impl_->raise(status, "compare_and_set", key);
+  return reply.value();
+}
+
+}  // namespace lockstep::launcher

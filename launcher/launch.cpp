@@ -1,0 +1,143 @@
+#include "launcher/launch.h"
+
+#include <filesystem>
+#include <memory>
+#include <random>
+
+#include <unistd.h>
+
+#include "core/base/log.h"
+#include "launcher/agent/agent.h"
+#include "launcher/rendezvous/server.h"
+
+namespace lockstep::launcher {
+namespace {
+
+constexpr int kDefaultPort = 29400;  // torchrun's
+// After the end of the job the other agents need a moment to see it.
+constexpr auto kFarewell = std::chrono::seconds(10);
+// How long to look for a rendezvous behind a port that is in use.
+constexpr auto kProbe = std::chrono::seconds(5);
+
+std::string random_id() {
+  std::random_device random;
+  char text[17];
+  std::snprintf(text, sizeof text, "%08x%08x", random(), random());
+  return text;
+}
+
+void validate(const LaunchSpec& spec) {
+  check(!spec.argv.empty(), "[launch] no program given");
+  check(spec.nproc >= 1, "[launch] the number of ranks must be at least 1, got ", spec.nproc);
+  check(spec.nodes >= 1, "[launch] the number of nodes must be at least 1, got ", spec.nodes);
+  check(spec.max_restarts >= 0, "[launch] the number of restarts cannot be negative, got ", spec.max_restarts);
+  check(spec.node_rank < spec.nodes, "[launch] node rank ", spec.node_rank, " does not exist among ", spec.nodes, " node(s)");
+  check(spec.nodes == 1 || !spec.endpoint.empty(), "[launch] ", spec.nodes, " nodes need a rendezvous: give host:port of node 0");
+  check(spec.nodes == 1 || !spec.run_id.empty(), "[launch] ", spec.nodes, " nodes need a run id that is equal on all of them");
+  for (const int rank : spec.shown_local_ranks)
+    check(rank >= 0 && rank < spec.nproc, "[launch] local rank ", rank, " does not exist among ", spec.nproc, " rank(s)");
+}
+
+JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
+  JobShape shape;
+  shape.run_id = run_id;
+  shape.nodes = spec.nodes;
+  shape.max_restarts = spec.max_restarts;
+  shape.join_timeout = spec.join_timeout;
+  shape.lease = spec.lease;
+  return shape;
+}
+
+// The rendezvous as this agent takes part in it: serving it, or as a guest.
+struct Meeting {
+  Endpoint endpoint;  // as this host's ranks and the client reach it
+  std::unique_ptr<RendezvousServer> server;
+  std::string in_use;  // why this agent does not serve although it is its turn; empty otherwise
+};
+
+Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
+  Meeting meeting;
+  if (spec.endpoint.empty()) {
+    meeting.server = std::make_unique<RendezvousServer>("127.0.0.1", 0, shape_of(spec, run_id));
+    meeting.endpoint = {"127.0.0.1", meeting.server->port()};
+    return meeting;
+  }
+  meeting.endpoint = Endpoint::parse(spec.endpoint, kDefaultPort);
+  const bool serve = spec.node_rank == 0 || spec.nodes == 1 || (spec.node_rank < 0 && is_local(meeting.endpoint.host));
+  if (!serve) return meeting;
+  try {
+    meeting.server = std::make_unique<RendezvousServer>(listen_host(meeting.endpoint.host), meeting.endpoint.port, shape_of(spec, run_id));
+    meeting.endpoint.port = meeting.server->port();
+  } catch (const AddressInUse& e) {
+    // Without node ranks the agents of one host race for the port, and the losers are guests. Another job's rendezvous says so itself.
+    meeting.in_use = e.what();
+  }
+  return meeting;
+}
+
+Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Meeting& meeting) {
+  Node node;
+  node.node_id = node_id;
+  node.host = host_name();
+  node.pid = ::getpid();
+  node.slots = spec.nproc;
+  node.node_rank = spec.node_rank;
+  // The ranks of a single node, or of several agents on one host, need nothing but loopback.
+  const bool loopback = spec.nodes == 1 || meeting.endpoint.host == "localhost" || meeting.endpoint.host.starts_with("127.");
+  node.master_addr = !spec.master_addr.empty() ? spec.master_addr : loopback ? "127.0.0.1" : host_name();
+  node.master_port = spec.master_port != 0 ? spec.master_port : free_port("");
+  return node;
+}
+
+// False: a signal came while nobody answered.
+bool join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, RendezvousClient& client, StopSignals& signals, int& signal) {
+  const Duration limit = meeting.in_use.empty() ? Duration(spec.join_timeout) : std::min<Duration>(kProbe, spec.join_timeout);
+  const auto keep_trying = [&] {
+    const int next = signals.next();
+    if (next != 0 && next != SIGUSR1) signal = next;
+    return signal == 0;
+  };
+  try {
+    client.join(node, spec.nodes, spec.max_restarts, limit, keep_trying);
+    return true;
+  } catch (const EnvironmentError& e) {
+    if (signal != 0) return false;
+    if (!meeting.in_use.empty()) throw EnvironmentError(meeting.in_use + ", and not by a rendezvous that answers; choose another port");
+    throw;
+  }
+}
+
+}  // namespace
+
+LaunchResult launch(const LaunchSpec& spec) {
+  validate(spec);
+  const std::string program = find_program(spec.argv.front());
+  if (!spec.log_dir.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(spec.log_dir, error);
+    if (error) throw EnvironmentError(str("[launch] cannot make the log folder '", spec.log_dir, "': ", error.message()));
+  }
+  const std::string run_id = spec.run_id.empty() ? random_id() : spec.run_id;
+  const std::string node_id = str(host_name(), "-", ::getpid(), "-", random_id());
+
+  StopSignals signals;
+  Guardian guardian;  // before anything is opened that it could hold on to
+  Wakeup wakeup;
+  Meeting meeting = meet(spec, run_id);
+  RendezvousClient client(meeting.endpoint, run_id, [&] { wakeup.ring(); });
+  int signal = 0;
+  if (!join(spec, describe_node(spec, node_id, meeting), meeting, client, signals, signal))
+    return {.exit_code = Agent::code_of_stop(spec, signal), .failure = std::nullopt};
+
+  LaunchResult result;
+  {
+    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, wakeup});
+    result = agent.run();
+  }
+  client.leave();
+  if (meeting.server && !meeting.server->wait_until_empty(kFarewell))
+    log::warn("[launch] some nodes did not take leave within ", seconds(kFarewell), " s");
+  return result;
+}
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,33 @@
+#include "launcher/rendezvous/channel.h"
+
+#include <cstdlib>
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include "launcher/rendezvous/wire.h"
+
+namespace lockstep::launcher {
+
+std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server) {
+  ::setenv("GRPC_ENABLE_FORK_SUPPORT", "0", 1);
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // an http_proxy of the environment is not meant for the nodes of a job
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  return grpc::CreateCustomChannel(server.text(), grpc::InsecureChannelCredentials(), arguments);
+}
+
+std::chrono::system_clock::time_point grpc_deadline(Duration from_now) {
+  // A sum beyond the clock's range would wrap round.
+  const Duration limit = std::min<Duration>(from_now, std::chrono::hours(24 * 365));
+  return std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(limit);
+}
+
+}  // namespace lockstep::launcher

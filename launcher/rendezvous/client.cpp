@@ -1,0 +1,214 @@
+#include "launcher/rendezvous/client.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include <grpcpp/grpcpp.h>
+
+#include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/rendezvous/channel.h"
+#include "launcher/rendezvous/wire.h"
+
+namespace lockstep::launcher {
+namespace {
+
+constexpr auto kHeartbeatWait = std::chrono::milliseconds(1000);
+constexpr auto kReportLimit = std::chrono::seconds(5);
+// How long the server may stay away before the job is given up.
+constexpr auto kLostAfter = std::chrono::seconds(5);
+constexpr auto kRetry = std::chrono::milliseconds(100);
+
+}  // namespace
+
+struct RendezvousClient::Impl {
+  Endpoint server;
+  std::string run_id;
+  std::function<void()> on_news;
+  std::string node_id;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<proto::Rendezvous::Stub> stub;
+
+  mutable std::mutex mutex;
+  std::condition_variable wake;
+  JobState state;
+  std::string lost;
+  bool stopping = false;
+  grpc::ClientContext* beating = nullptr;  // the heartbeat under way, to be cancelled at the end
+  std::thread thread;
+
+  void learn(const proto::JobState& news) {
+    JobState fresh = from_proto(news);
+    {
+      std::lock_guard lock(mutex);
+      if (fresh.version <= state.version) return;  // answers may overtake one another
+      state = std::move(fresh);
+    }
+    on_news();
+  }
+
+  void give_up(std::string why) {
+    {
+      std::lock_guard lock(mutex);
+      if (!lost.empty() || stopping) return;
+      lost = std::move(why);
+    }
+    on_news();
+  }
+
+  proto::Sender sender(uint64_t epoch) const {
+    proto::Sender out;
+    out.set_run_id(run_id);
+    out.set_node_id(node_id);
+    out.set_epoch(epoch);
+    return out;
+  }
+
+  void report(proto::ReportRequest request, uint64_t epoch) {
+    *request.mutable_sender() = sender(epoch);
+    grpc::ClientContext context;
+    context.set_deadline(grpc_deadline(kReportLimit));
+    proto::JobState reply;
+    const grpc::Status status = stub->Report(&context, request, &reply);
+    if (status.ok()) return learn(reply);
+    give_up(explain(status));
+  }
+
+  std::string explain(const grpc::Status& status) const {
+    if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) return status.error_message();
+    return str("[rendezvous] lost contact with ", server.text(), ": ", status.error_message());
+  }
+
+  void keep_alive() {
+    Deadline lost_at = Deadline::after(kLostAfter);
+    while (true) {
+      grpc::ClientContext context;
+      context.set_deadline(grpc_deadline(kHeartbeatWait + kReportLimit));
+      proto::HeartbeatRequest request;
+      {
+        std::lock_guard lock(mutex);
+        if (stopping) return;
+        *request.mutable_sender() = sender(state.epoch);
+        request.set_seen_version(state.version);
+        beating = &context;
+      }
+      request.set_wait_ms(kHeartbeatWait.count());
+      proto::JobState reply;
+      const grpc::Status status = stub->Heartbeat(&context, request, &reply);
+      std::unique_lock lock(mutex);
+      beating = nullptr;
+      if (stopping) return;
+      if (status.ok()) {
+        lost_at = Deadline::after(kLostAfter);
+        lock.unlock();
+        learn(reply);
+      } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || lost_at.passed()) {
+        lock.unlock();
+        return give_up(explain(status));
+      } else {
+        wake.wait_for(lock, kRetry, [&] { return stopping; });
+      }
+    }
+  }
+};
+
+RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->server = server;
+  impl_->run_id = std::move(run_id);
+  impl_->on_news = std::move(on_news);
+  impl_->channel = open_channel(server);
+  impl_->stub = proto::Rendezvous::NewStub(impl_->channel);
+  impl_->state.version = 0;  // nothing seen yet
+}
+
+RendezvousClient::~RendezvousClient() {
+  {
+    std::lock_guard lock(impl_->mutex);
+    impl_->stopping = true;
+    if (impl_->beating) impl_->beating->TryCancel();
+    impl_->wake.notify_all();
+  }
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+
+void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Duration limit, const std::function<bool()>& keep_trying) {
+  impl_->node_id = node.node_id;
+  proto::JoinRequest request;
+  request.set_protocol(kProtocol);
+  request.set_run_id(impl_->run_id);
+  *request.mutable_node() = to_proto(node);
+  request.set_nodes(nodes);
+  request.set_max_restarts(max_restarts);
+  const Deadline deadline = Deadline::after(limit);
+  while (true) {
+    // Connects first, in short waits: an attempt to join must not be made twice, for the second would be refused.
+    while (!impl_->channel->WaitForConnected(grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
+      if (deadline.passed() || !keep_trying())
+        throw EnvironmentError(str("[rendezvous] nobody answers at ", impl_->server.text(), " (waited ", seconds(limit),
+                                   " s): is the agent of node 0 running there, and is the port open to this host?"));
+    }
+    grpc::ClientContext context;
+    context.set_deadline(grpc_deadline(kReportLimit));
+    proto::JobState reply;
+    const grpc::Status status = impl_->stub->Join(&context, request, &reply);
+    if (status.ok()) {
+      impl_->learn(reply);
+      impl_->thread = std::thread([this] { impl_->keep_alive(); });
+      return;
+    }
+    if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) throw UsageError(status.error_message());
+    throw EnvironmentError(str("[rendezvous] ", impl_->server.text(), " does not let us join: ", status.error_message(),
+                               " (is something else listening there?)"));
+  }
+}
+
+JobState RendezvousClient::state() const {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->state;
+}
+
+std::string RendezvousClient::lost() const {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->lost;
+}
+
+void RendezvousClient::fail(uint64_t epoch, const Failure& failure) {
+  proto::ReportRequest request;
+  *request.mutable_failed() = to_proto(failure);
+  impl_->report(std::move(request), epoch);
+}
+
+void RendezvousClient::finish(uint64_t epoch, bool saved) {
+  proto::ReportRequest request;
+  request.set_finished(saved);
+  impl_->report(std::move(request), epoch);
+}
+
+void RendezvousClient::drained(uint64_t epoch) {
+  proto::ReportRequest request;
+  request.set_drained(true);
+  impl_->report(std::move(request), epoch);
+}
+
+void RendezvousClient::stop() {
+  proto::ReportRequest request;
+  request.set_stop(true);
+  impl_->report(std::move(request), state().epoch);
+}
+
+void RendezvousClient::leave() {
+  {
+    std::lock_guard lock(impl_->mutex);
+    // The heartbeat would be refused after this.
+    impl_->stopping = true;
+    if (impl_->beating) impl_->beating->TryCancel();
+    impl_->wake.notify_all();
+  }
+  if (impl_->thread.joinable()) impl_->thread.join();
+  proto::ReportRequest request;
+  request.set_leave(true);
+  impl_->report(std::move(request), state().epoch);
+}
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,35 @@
+// Host names, addresses and ports.
+#pragma once
+
+#include <string>
+
+#include "core/base/error.h"
+
+namespace lockstep::launcher {
+
+// Somebody else listens at the address already.
+class AddressInUse : public EnvironmentError {
+ public:
+  using EnvironmentError::EnvironmentError;
+};
+
+struct Endpoint {
+  std::string host;
+  int port = 0;
+
+  // "host:port", with brackets around an IPv6 address.
+  std::string text() const;
+  // "host", "host:port", "[::1]:port". Throws UsageError.
+  static Endpoint parse(const std::string& text, int default_port);
+};
+
+std::string host_name();
+// Whether `host` is this machine. Throws EnvironmentError where it cannot be resolved.
+bool is_local(const std::string& host);
+// Where to listen so that others reach `host`, which is this machine: a host name that means loopback here (as Debian's installer
+// writes into /etc/hosts) must be listened to on all interfaces.
+std::string listen_host(const std::string& host);
+// A port of `host` (one of this machine's addresses, or empty for all) that was free a moment ago.
+int free_port(const std::string& host);
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,58 @@
+// KeyValues: the map behind the store that ranks share, with waiters. Pure like the membership: time is an argument, and waiters
+// are called back, so it needs neither threads nor gRPC.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/base/clock.h"
+
+namespace lockstep::launcher {
+
+// Not thread-safe.
+class KeyValues {
+ public:
+  // Called once: with the values of all keys, or with the first key that did not come in time.
+  struct Waiter {
+    std::function<void(std::vector<std::string> values)> found;
+    std::function<void(const std::string& missing)> late;
+  };
+
+  void set(const std::string& key, std::string value);
+  void get(std::vector<std::string> keys, Duration deadline, Waiter waiter);
+  // Throws UsageError where the value is no number.
+  int64_t add(const std::string& key, int64_t delta);
+  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired);
+
+  // Ends the waits whose deadline has come.
+  void tick(Duration now);
+  std::optional<Duration> next_deadline() const;
+
+ private:
+  struct Pending {
+    std::vector<std::string> keys;
+    size_t next = 0;  // keys before this one are there
+    Duration deadline;
+    Waiter waiter;
+  };
+  using PendingList = std::list<Pending>;
+
+  // Whether all keys are there; otherwise `next` stands at a missing one.
+  bool complete(Pending& pending) const;
+  std::vector<std::string> values_of(const Pending& pending) const;
+  void wake(const std::string& key);
+
+  std::unordered_map<std::string, std::string> values_;
+  PendingList pending_;
+  // Who waits for a key that does not exist yet.
+  std::unordered_map<std::string, std::vector<PendingList::iterator>> waiting_;
+  std::multiset<Duration> deadlines_;
+};
+
+}  // namespace lockstep::launcher

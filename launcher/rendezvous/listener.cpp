@@ -1,0 +1,168 @@
+#include "launcher/rendezvous/listener.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "launcher/rendezvous/endpoint.h"
+
+namespace lockstep::launcher {
+namespace {
+
+// Descriptors that connections may not use: pipes, pidfds and log files of ranks, and what starting a program needs.
+constexpr int kReservedFds = 64;
+constexpr int kBacklog = 1024;
+// How long to leave connections in the queue when the system refuses even to refuse them.
+constexpr int kRetryMs = 50;
+
+rlimit g_file_limit{};
+std::once_flag g_file_limit_once;
+bool g_file_limit_raised = false;
+
+int soft_file_limit() {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  return limit.rlim_cur > 1u << 30 ? 1 << 30 : static_cast<int>(limit.rlim_cur);
+}
+
+int open_spare() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+// At most once in a few seconds: a flood of connections must not become a flood of lines.
+void warn_refused(const char* why) {
+  static std::atomic<int64_t> last{INT64_MIN};
+  const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(Clock::now().time_since_epoch()).count();
+  int64_t before = last.load();
+  if (before != INT64_MIN && now - before < 5) return;
+  if (last.compare_exchange_strong(before, now))
+    log::warn("[rendezvous] refusing new connections: ", why, " (limit of open files: ", soft_file_limit(), "; see ulimit -n)");
+}
+
+}  // namespace
+
+void raise_file_limit() {
+  std::call_once(g_file_limit_once, [] {
+    if (::getrlimit(RLIMIT_NOFILE, &g_file_limit) != 0) return;
+    rlimit raised = g_file_limit;
+    raised.rlim_cur = raised.rlim_max;
+    g_file_limit_raised = ::setrlimit(RLIMIT_NOFILE, &raised) == 0;
+  });
+}
+
+void restore_file_limit() {
+  if (g_file_limit_raised) ::setrlimit(RLIMIT_NOFILE, &g_file_limit);
+}
+
+Listener::Listener(const std::string& host, int port) : port_(port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  if (const int error = ::getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0)
+    throw EnvironmentError(str("[rendezvous] cannot resolve '", host, "' to listen there: ", ::gai_strerror(error)));
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
+  int error = 0;
+  for (const addrinfo* each = addresses.get(); each; each = each->ai_next) {
+    const int fd = ::socket(each->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+      error = errno;
+      continue;
+    }
+    const int on = 1;
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // no wait for an earlier run's connections to time out
+    if (each->ai_family == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    sockaddr_storage address{};
+    socklen_t size = each->ai_addrlen;
+    std::memcpy(&address, each->ai_addr, size);
+    uint16_t& slot = each->ai_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&address)->sin_port
+                                                : reinterpret_cast<sockaddr_in6*>(&address)->sin6_port;
+    slot = htons(static_cast<uint16_t>(port_));
+    if (::bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(fd, kBacklog) != 0) {
+      error = errno;
+      ::close(fd);
+      continue;
+    }
+    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(slot);
+    sockets_.push_back(fd);
+  }
+  const std::string where = Endpoint{host, port}.text();
+  if (sockets_.empty() && error == EADDRINUSE) throw AddressInUse(str("[rendezvous] ", where, " is in use"));
+  if (sockets_.empty()) throw EnvironmentError(str("[rendezvous] cannot listen at ", where, ": ", errno_text(error)));
+  stop_fd_ = ::eventfd(0, EFD_CLOEXEC);
+  spare_fd_ = open_spare();
+}
+
+Listener::~Listener() {
+  if (thread_.joinable()) {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(stop_fd_, &one, sizeof one);
+    thread_.join();
+  }
+  for (const int fd : sockets_) ::close(fd);
+  ::close(stop_fd_);
+  if (spare_fd_ >= 0) ::close(spare_fd_);
+}
+
+void Listener::start(OnConnection on_connection) {
+  on_connection_ = std::move(on_connection);
+  thread_ = std::thread([this] { run(); });
+}
+
+void Listener::run() {
+  std::vector<pollfd> polls;
+  for (const int fd : sockets_) polls.push_back({fd, POLLIN, 0});
+  polls.push_back({stop_fd_, POLLIN, 0});
+  while (true) {
+    if (::poll(polls.data(), polls.size(), -1) < 0 && errno != EINTR) return log::error("[rendezvous] poll: ", errno_text(errno));
+    if (polls.back().revents != 0) return;
+    for (size_t i = 0; i < sockets_.size(); ++i)
+      if (polls[i].revents != 0) accept_all(sockets_[i]);
+  }
+}
+
+void Listener::accept_all(int listen_fd) {
+  while (true) {
+    const int fd = ::accept4(listen_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      if (errno == EAGAIN) return;
+      warn_refused(errno_text(errno).c_str());
+      // Room for one descriptor is enough to take a connection from the queue and close it, so that its sender knows.
+      if (spare_fd_ >= 0) ::close(spare_fd_);
+      const int refused = ::accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC);
+      if (refused >= 0) ::close(refused);
+      spare_fd_ = open_spare();
+      if (refused >= 0 && spare_fd_ >= 0) continue;
+      pollfd stop{stop_fd_, POLLIN, 0};
+      ::poll(&stop, 1, kRetryMs);
+      return;
+    }
+    // The system gives the lowest free number, so the number says how full the table is.
+    const int limit = soft_file_limit();
+    if (fd >= limit - std::min(kReservedFds, limit / 4)) {
+      ::close(fd);
+      warn_refused("too many are open");
+      continue;
+    }
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    on_connection_(listen_fd, fd);
+  }
+}
+
+}  // namespace lockstep::launcher

@@ -1,0 +1,279 @@
+#include "launcher/rendezvous/membership.h"
+
+#include <algorithm>
+
+#include "core/base/error.h"
+
+namespace lockstep::launcher {
+namespace {
+
+std::string name_of(const Node& node) { return str(node.host, " (agent pid ", node.pid, ")"); }
+
+}  // namespace
+
+const char* to_string(Phase phase) {
+  switch (phase) {
+    case Phase::gathering: return "gathering";
+    case Phase::running: return "running";
+    case Phase::draining: return "draining";
+    case Phase::finished: return "finished";
+    case Phase::failed: return "failed";
+  }
+  return "?";
+}
+
+Membership::Membership(JobShape shape) : shape_(std::move(shape)) {
+  check(shape_.nodes >= 1, "[rendezvous] a job has at least one node, got ", shape_.nodes);
+  check(shape_.max_restarts >= 0, "[rendezvous] max restarts cannot be negative, got ", shape_.max_restarts);
+}
+
+Membership::Member& Membership::member(const std::string& node_id) {
+  const auto found = members_.find(node_id);
+  check(found != members_.end(), "[rendezvous] node '", node_id, "' is not part of run '", shape_.run_id,
+        "' (any more): it was lost, has left, or belongs to another run");
+  return found->second;
+}
+
+// Any message from a node proves that it lives.
+Membership::Member& Membership::member_in_epoch(const std::string& node_id, uint64_t epoch, Duration now) {
+  Member& sender = member(node_id);
+  check(epoch == state_.epoch, "[rendezvous] run '", shape_.run_id, "' is at epoch ", state_.epoch, ", ", name_of(sender.node),
+        " sent epoch ", epoch);
+  sender.last_seen = now;
+  sender.disconnected_at.reset();
+  settle();
+  return sender;
+}
+
+void Membership::check_node_rank(const Node& node) const {
+  if (node.node_rank < 0) return;
+  check(node.node_rank < shape_.nodes, "[rendezvous] node rank ", node.node_rank, " does not exist in a job of ", shape_.nodes, " node(s)");
+  for (const auto& other : state_.nodes)
+    check(other.node_rank != node.node_rank, "[rendezvous] node rank ", node.node_rank, " is taken by ", name_of(other),
+          "; give every node its own --node-rank, or none");
+}
+
+void Membership::join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now) {
+  check(run_id == shape_.run_id, "[rendezvous] this endpoint serves run '", shape_.run_id, "', but ", name_of(node), " asked for run '",
+        run_id, "'; use another endpoint or the same --rdzv-id");
+  check(!node.node_id.empty(), "[rendezvous] a node needs an id");
+  check(!members_.contains(node.node_id), "[rendezvous] node '", node.node_id, "' has joined already");
+  check(nodes == shape_.nodes, "[rendezvous] run '", run_id, "' wants ", shape_.nodes, " node(s), but ", name_of(node), " was started for ",
+        nodes, "; --nnodes must be equal everywhere");
+  check(max_restarts == shape_.max_restarts, "[rendezvous] run '", run_id, "' has --max-restarts ", shape_.max_restarts, ", but ",
+        name_of(node), " was started with ", max_restarts);
+  check(node.slots >= 1, "[rendezvous] a node runs at least one rank, got ", node.slots);
+  check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ", shape_.nodes, " node(s) already (",
+        to_string(state_.phase), ", epoch ", state_.epoch, ")");
+  check_node_rank(node);
+  if (!first_join_) first_join_ = now;
+  Member& added = members_[node.node_id];
+  added.node = node;
+  added.last_seen = now;
+  state_.nodes.push_back(node);
+  if (static_cast<int>(members_.size()) == shape_.nodes) close_roster();
+  changed();
+}
+
+// Wanted node ranks first, then the others in order of arrival; ranks are contiguous by node.
+void Membership::close_roster() {
+  std::vector<bool> taken(static_cast<size_t>(shape_.nodes));
+  for (const auto& node : state_.nodes)
+    if (node.node_rank >= 0) taken[static_cast<size_t>(node.node_rank)] = true;
+  for (auto& node : state_.nodes) {
+    if (node.node_rank >= 0) continue;
+    const auto free = std::find(taken.begin(), taken.end(), false);
+    *free = true;
+    node.node_rank = static_cast<int>(free - taken.begin());
+  }
+  std::sort(state_.nodes.begin(), state_.nodes.end(), [](const Node& a, const Node& b) { return a.node_rank < b.node_rank; });
+  int next_rank = 0;
+  for (auto& node : state_.nodes) {
+    node.first_rank = next_rank;
+    next_rank += node.slots;
+    members_[node.node_id].node = node;
+  }
+  begin_epoch();
+}
+
+void Membership::begin_epoch() {
+  ++state_.epoch;
+  state_.phase = Phase::running;
+  state_.failure.reset();
+  failure_from_.clear();
+  for (auto& [id, each] : members_) each.drained = each.finished = false;
+}
+
+void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
+  Member& sender = member(node_id);
+  // An epoch may have begun while the message was on its way; one from the future, or far behind, is not of this run.
+  check(epoch <= state_.epoch && epoch + 1 >= state_.epoch, "[rendezvous] run '", shape_.run_id, "' is at epoch ", state_.epoch, ", ",
+        name_of(sender.node), " sent epoch ", epoch);
+  member_in_epoch(node_id, state_.epoch, now);
+}
+
+void Membership::disconnected(const std::string& node_id, Duration now) {
+  const auto found = members_.find(node_id);
+  if (found == members_.end() || found->second.disconnected_at) return;
+  found->second.disconnected_at = now;
+  settle();
+}
+
+Duration Membership::lease_end(const Member& each) const {
+  const Duration end = each.last_seen + shape_.lease;
+  return each.disconnected_at ? std::min(end, *each.disconnected_at + shape_.reconnect) : end;
+}
+
+void Membership::settle() {
+  const bool settled = std::none_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.disconnected_at.has_value(); });
+  if (settled == state_.settled) return;
+  state_.settled = settled;
+  changed();
+}
+
+void Membership::end_epoch(const Failure& failure, Duration now) {
+  state_.failure = failure;
+  failed_at_ = now;
+  const bool again = state_.phase == Phase::running && state_.restarts < shape_.max_restarts && !state_.stopping;
+  state_.phase = again ? Phase::draining : Phase::failed;
+  changed();
+}
+
+void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure& failure, Duration now) {
+  member_in_epoch(node_id, epoch, now);
+  if (state_.phase == Phase::running) {
+    failure_from_ = node_id;
+    return end_epoch(failure, now);
+  }
+  if (!state_.failure) return;
+  const bool was_consequence = state_.failure->caused_by_peer;
+  // A node may know better once all its ranks have ended; and a consequence gives way to its cause.
+  const bool better =
+      was_consequence ? !failure.caused_by_peer || failure_from_ == node_id : !failure.caused_by_peer && failure_from_ == node_id;
+  if (!better) return;
+  state_.failure = failure;
+  failure_from_ = node_id;
+  changed();
+}
+
+void Membership::finish(const std::string& node_id, uint64_t epoch, bool saved, Duration now) {
+  Member& sender = member_in_epoch(node_id, epoch, now);
+  if (state_.phase != Phase::running || sender.finished) return;
+  sender.finished = true;
+  if (saved) state_.saved = true;
+  if (std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.finished; })) state_.phase = Phase::finished;
+  changed();
+}
+
+void Membership::drained(const std::string& node_id, uint64_t epoch, Duration now) {
+  Member& sender = member_in_epoch(node_id, epoch, now);
+  if (state_.phase != Phase::draining || sender.drained) return;
+  sender.drained = true;
+  if (std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; })) {
+    ++state_.restarts;
+    begin_epoch();
+  }
+  changed();
+}
+
+void Membership::stop(const std::string& node_id, Duration now) {
+  member(node_id).last_seen = now;
+  if (state_.stopping) return;
+  state_.stopping = true;
+  // Nobody wants the next epoch any more.
+  if (state_.phase == Phase::draining) state_.phase = Phase::failed;
+  changed();
+}
+
+void Membership::leave(const std::string& node_id, Duration now) {
+  const Member leaver = member(node_id);
+  members_.erase(node_id);
+  std::erase_if(state_.nodes, [&](const Node& n) { return n.node_id == node_id && state_.phase == Phase::gathering; });
+  settle();
+  const bool needed = state_.phase == Phase::draining || (state_.phase == Phase::running && !leaver.finished);
+  if (needed) {
+    Failure failure;
+    failure.host = leaver.node.host;
+    failure.reason = str("node ", leaver.node.node_rank, " on ", name_of(leaver.node), " left the job before it was done");
+    state_.phase = Phase::failed;
+    if (!state_.failure) end_epoch(failure, now);
+  }
+  changed();
+}
+
+// A node that fell silent before the failure was reported is the failure's cause: its ranks died with it, and others only saw that.
+void Membership::lose(const Member& lost, Duration now) {
+  const std::string id = lost.node.node_id;
+  const bool finished = lost.finished;
+  Failure failure;
+  failure.host = lost.node.host;
+  failure.reason =
+      str("node ", lost.node.node_rank, " on ", name_of(lost.node),
+          " was lost: ", lost.disconnected_at ? "its connection broke and it did not come back within " : "no sign of life for ",
+          seconds(lost.disconnected_at ? shape_.reconnect : shape_.lease), " s");
+  const Duration silent_since = lost.disconnected_at.value_or(lost.last_seen + shape_.lease / 2);
+  members_.erase(id);
+  settle();
+  changed();
+  if (state_.phase == Phase::gathering) {
+    std::erase_if(state_.nodes, [&](const Node& n) { return n.node_id == id; });
+  } else if (state_.phase == Phase::running && !finished) {
+    state_.phase = Phase::failed;  // a restart needs all nodes
+    end_epoch(failure, now);
+  } else if (state_.phase == Phase::draining || state_.phase == Phase::failed) {
+    state_.phase = Phase::failed;
+    if (state_.failure && (state_.failure->caused_by_peer || (!finished && silent_since <= failed_at_))) {
+      state_.failure = failure;
+      failure_from_.clear();
+    }
+  }
+}
+
+std::string Membership::missing_text() const {
+  std::vector<bool> present(static_cast<size_t>(shape_.nodes));
+  std::string joined;
+  bool ranks_known = !state_.nodes.empty();
+  for (const auto& node : state_.nodes) {
+    if (!joined.empty()) joined += ", ";
+    joined += name_of(node);
+    if (node.node_rank >= 0) {
+      present[static_cast<size_t>(node.node_rank)] = true;
+      joined += str(" as node ", node.node_rank);
+    } else {
+      ranks_known = false;
+    }
+  }
+  std::string text = str(state_.nodes.size(), " of ", shape_.nodes, " joined: ", joined.empty() ? "none" : joined);
+  if (!ranks_known) return text;
+  text += "; missing: node";
+  for (size_t i = 0; i < present.size(); ++i)
+    if (!present[i]) text += str(" ", i);
+  return text;
+}
+
+void Membership::tick(Duration now) {
+  for (bool again = true; again;) {
+    again = false;
+    for (const auto& [id, each] : members_) {
+      if (lease_end(each) > now) continue;
+      lose(Member(each), now);
+      again = true;
+      break;
+    }
+  }
+  if (state_.phase == Phase::gathering && first_join_ && now >= *first_join_ + shape_.join_timeout) {
+    Failure failure;
+    failure.reason = str("waited ", seconds(shape_.join_timeout), " s for ", shape_.nodes, " nodes; ", missing_text());
+    end_epoch(failure, now);
+  }
+}
+
+std::optional<Duration> Membership::next_deadline() const {
+  std::optional<Duration> next;
+  const auto consider = [&](Duration at) { next = next ? std::min(*next, at) : at; };
+  for (const auto& [id, each] : members_) consider(lease_end(each));
+  if (state_.phase == Phase::gathering && first_join_) consider(*first_join_ + shape_.join_timeout);
+  return next;
+}
+
+}  // namespace lockstep::launcher

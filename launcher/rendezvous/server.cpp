@@ -1,0 +1,331 @@
+#include "launcher/rendezvous/server.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include <grpcpp/grpcpp.h>
+
+#include "core/base/log.h"
+#include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/rendezvous/endpoint.h"
+#include "launcher/rendezvous/key_values.h"
+#include "launcher/rendezvous/listener.h"
+#include "launcher/rendezvous/wire.h"
+
+namespace lockstep::launcher {
+namespace {
+
+using Reactor = grpc::ServerUnaryReactor;
+
+Duration now() { return Clock::now().time_since_epoch(); }
+
+grpc::Status refused(const std::string& why) { return {grpc::StatusCode::FAILED_PRECONDITION, why}; }
+
+// Both state machines, their lock, the calls that wait for news, and the thread that lets time pass for them.
+class Job {
+ public:
+  explicit Job(JobShape shape) : membership_(std::move(shape)), ticker_([this] { run_ticker(); }) {}
+  ~Job() { close(); }
+
+  // Ends every waiting call; from here on none waits any more.
+  void close() {
+    {
+      std::lock_guard lock(mutex_);
+      if (closed_) return;
+      closed_ = true;
+      keys_.tick(Duration::max());
+      for (auto& watcher : std::exchange(watchers_, {})) watcher.answer();
+      changed_.notify_all();
+    }
+    ticker_.join();
+  }
+
+  bool wait_until_empty(Duration limit) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, limit, [&] { return membership_.empty(); });
+  }
+
+  // Applies an event to the membership and answers with the new state, or with the refusal.
+  template <typename Event>
+  void apply(Reactor* reactor, proto::JobState* reply, const Event& event) {
+    grpc::Status status;
+    {
+      std::lock_guard lock(mutex_);
+      try {
+        membership_.tick(now());
+        event(membership_);
+        publish();
+        *reply = to_proto(membership_.state());
+      } catch (const UsageError& e) {
+        publish();
+        status = refused(e.what());
+      }
+    }
+    reactor->Finish(status);
+  }
+
+  // Answers when the state is newer than `seen`, or at the deadline.
+  void watch(Reactor* reactor, proto::JobState* reply, const proto::HeartbeatRequest& request) {
+    const auto& sender = request.sender();
+    grpc::Status status;
+    {
+      std::lock_guard lock(mutex_);
+      try {
+        check_run(sender.run_id());
+        membership_.tick(now());
+        membership_.heartbeat(sender.node_id(), sender.epoch(), now());
+        publish();
+        if (membership_.state().version <= request.seen_version() && !closed_) {
+          const Duration wait = std::min<Duration>(std::chrono::milliseconds(request.wait_ms()), membership_.shape().lease / 4);
+          watchers_.push_back({reactor, reply, this, now() + wait, request.seen_version()});
+          changed_.notify_all();
+          return;
+        }
+        *reply = to_proto(membership_.state());
+      } catch (const UsageError& e) {
+        status = refused(e.what());
+      }
+    }
+    reactor->Finish(status);
+  }
+
+  // The caller of a waiting heartbeat is gone.
+  void cancelled(Reactor* reactor, const std::string& node_id) {
+    std::lock_guard lock(mutex_);
+    const auto found = std::find_if(watchers_.begin(), watchers_.end(), [&](const Watcher& w) { return w.reactor == reactor; });
+    if (found == watchers_.end()) return;
+    const Watcher watcher = *found;
+    watchers_.erase(found);
+    membership_.disconnected(node_id, now());
+    publish();
+    watcher.answer();
+  }
+
+  void get(Reactor* reactor, const proto::GetRequest& request, proto::GetReply* reply) {
+    std::lock_guard lock(mutex_);
+    if (!serves(reactor, request.run_id())) return;
+    const Duration limit = std::min<Duration>(Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
+                                              std::chrono::hours(24 * 365));
+    KeyValues::Waiter waiter;
+    waiter.found = [reactor, reply](std::vector<std::string> values) {
+      for (auto& value : values) reply->add_values(std::move(value));
+      reactor->Finish(grpc::Status::OK);
+    };
+    waiter.late = [reactor](const std::string& missing) { reactor->Finish({grpc::StatusCode::DEADLINE_EXCEEDED, missing}); };
+    keys_.get({request.keys().begin(), request.keys().end()}, closed_ ? Duration::zero() : now() + limit, std::move(waiter));
+    changed_.notify_all();
+  }
+
+  template <typename Event>
+  void with_keys(Reactor* reactor, const std::string& run_id, const Event& event) {
+    std::lock_guard lock(mutex_);
+    if (!serves(reactor, run_id)) return;
+    grpc::Status status;
+    try {
+      event(keys_);
+    } catch (const UsageError& e) {
+      status = {grpc::StatusCode::INVALID_ARGUMENT, e.what()};
+    }
+    reactor->Finish(status);
+  }
+
+  void check_run(const std::string& run_id) const {
+    const std::string& own = membership_.shape().run_id;
+    check(run_id == own, "[rendezvous] this endpoint serves run '", own, "', the message is for run '", run_id, "'");
+  }
+
+ private:
+  struct Watcher {
+    Reactor* reactor;
+    proto::JobState* reply;
+    Job* job;
+    Duration deadline;
+    uint64_t seen;
+
+    void answer() const {
+      *reply = to_proto(job->membership_.state());
+      reactor->Finish(grpc::Status::OK);
+    }
+  };
+
+  bool serves(Reactor* reactor, const std::string& run_id) const {
+    try {
+      check_run(run_id);
+      return true;
+    } catch (const UsageError& e) {
+      reactor->Finish(refused(e.what()));
+      return false;
+    }
+  }
+
+  // Tells the news to those who wait for it. With the lock held.
+  void publish() {
+    changed_.notify_all();
+    const auto done = [&](const Watcher& w) { return membership_.state().version > w.seen; };
+    for (const auto& watcher : watchers_)
+      if (done(watcher)) watcher.answer();
+    std::erase_if(watchers_, done);
+  }
+
+  void run_ticker() {
+    std::unique_lock lock(mutex_);
+    while (!closed_) {
+      const Duration at = now();
+      membership_.tick(at);
+      keys_.tick(at);
+      publish();
+      std::vector<Watcher> late;
+      std::erase_if(watchers_, [&](const Watcher& w) { return w.deadline <= at && (late.push_back(w), true); });
+      for (const auto& watcher : late) watcher.answer();
+      Duration next = at + std::chrono::seconds(60);
+      for (const auto& deadline : {membership_.next_deadline(), keys_.next_deadline()})
+        if (deadline) next = std::min(next, *deadline);
+      for (const auto& watcher : watchers_) next = std::min(next, watcher.deadline);
+      changed_.wait_until(lock, Clock::time_point(next));
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Membership membership_;
+  KeyValues keys_;
+  std::vector<Watcher> watchers_;
+  bool closed_ = false;
+  std::thread ticker_;  // last: it uses the others
+};
+
+// A heartbeat that learns of its caller's disappearance.
+class HeartbeatReactor final : public Reactor {
+ public:
+  HeartbeatReactor(Job& job, const proto::HeartbeatRequest* request, proto::JobState* reply)
+      : job_(job), node_id_(request->sender().node_id()) {
+    job_.watch(this, reply, *request);
+  }
+  void OnCancel() override { job_.cancelled(this, node_id_); }
+  void OnDone() override { delete this; }
+
+ private:
+  Job& job_;
+  std::string node_id_;
+};
+
+class RendezvousService final : public proto::Rendezvous::CallbackService {
+ public:
+  explicit RendezvousService(Job& job) : job_(job) {}
+
+  Reactor* Join(grpc::CallbackServerContext* context, const proto::JoinRequest* request, proto::JobState* reply) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.apply(reactor, reply, [&](Membership& membership) {
+      check(request->protocol() == kProtocol, "[rendezvous] this agent speaks protocol ", kProtocol, ", the one that asks to join ",
+            request->protocol(), "; use the same version of lockstep on all nodes");
+      membership.join(request->run_id(), from_proto(request->node()), request->nodes(), request->max_restarts(), now());
+    });
+    return reactor;
+  }
+
+  Reactor* Heartbeat(grpc::CallbackServerContext*, const proto::HeartbeatRequest* request, proto::JobState* reply) override {
+    return new HeartbeatReactor(job_, request, reply);
+  }
+
+  Reactor* Report(grpc::CallbackServerContext* context, const proto::ReportRequest* request, proto::JobState* reply) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.apply(reactor, reply, [&](Membership& membership) {
+      const auto& sender = request->sender();
+      job_.check_run(sender.run_id());
+      switch (request->what_case()) {
+        case proto::ReportRequest::kFailed: return membership.fail(sender.node_id(), sender.epoch(), from_proto(request->failed()), now());
+        case proto::ReportRequest::kFinished: return membership.finish(sender.node_id(), sender.epoch(), request->finished(), now());
+        case proto::ReportRequest::kDrained: return membership.drained(sender.node_id(), sender.epoch(), now());
+        case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), now());
+        case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), now());
+        case proto::ReportRequest::WHAT_NOT_SET: throw UsageError("[rendezvous] an empty report");
+      }
+    });
+    return reactor;
+  }
+
+ private:
+  Job& job_;
+};
+
+class KeyValueService final : public proto::KeyValue::CallbackService {
+ public:
+  explicit KeyValueService(Job& job) : job_(job) {}
+
+  Reactor* Set(grpc::CallbackServerContext* context, const proto::SetRequest* request, proto::SetReply*) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) { keys.set(request->key(), request->value()); });
+    return reactor;
+  }
+  Reactor* Get(grpc::CallbackServerContext* context, const proto::GetRequest* request, proto::GetReply* reply) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.get(reactor, *request, reply);
+    return reactor;
+  }
+  Reactor* Add(grpc::CallbackServerContext* context, const proto::AddRequest* request, proto::AddReply* reply) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) { reply->set_sum(keys.add(request->key(), request->delta())); });
+    return reactor;
+  }
+  Reactor* CompareAndSet(grpc::CallbackServerContext* context, const proto::CompareAndSetRequest* request,
+                         proto::CompareAndSetReply* reply) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
+      reply->set_value(keys.compare_and_set(request->key(), request->expected(), request->desired()));
+    });
+    return reactor;
+  }
+
+ private:
+  Job& job_;
+};
+
+}  // namespace
+
+struct RendezvousServer::Impl {
+  Impl(const std::string& host, int port, JobShape shape) : listener(host, port), job(std::move(shape)), rendezvous(job), key_values(job) {}
+
+  Listener listener;
+  Job job;
+  RendezvousService rendezvous;
+  KeyValueService key_values;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;
+  std::unique_ptr<grpc::Server> server;
+};
+
+RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape) {
+  ::setenv("GRPC_ENABLE_FORK_SUPPORT", "0", 1);  // ranks are started by fork and exec; gRPC must not stop its threads for that
+  raise_file_limit();
+  impl_ = std::make_unique<Impl>(host, port, std::move(shape));
+  grpc::ServerBuilder builder;
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);  // who connects and says nothing is sent away
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.RegisterService(&impl_->rendezvous);
+  builder.RegisterService(&impl_->key_values);
+  impl_->acceptor = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+  impl_->server = builder.BuildAndStart();
+  if (!impl_->server) throw EnvironmentError("[rendezvous] gRPC could not start its server");
+  impl_->listener.start([this](int listen_fd, int fd) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.listener_fd = listen_fd;
+    connection.fd = fd;
+    impl_->acceptor->HandleNewConnection(&connection);
+  });
+}
+
+RendezvousServer::~RendezvousServer() {
+  impl_->job.close();
+  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
+  impl_->server->Wait();
+}
+
+int RendezvousServer::port() const { return impl_->listener.port(); }
+
+bool RendezvousServer::wait_until_empty(Duration limit) { return impl_->job.wait_until_empty(limit); }
+
+}  // namespace lockstep::launcher
