@@ -116,7 +116,13 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
   const Deadline deadline = Deadline::after(options.timeout);
   const std::string process = str("process ", ::getpid());
   if (rank == 0) store->set("local", str(process, ", group ", ++groups));
-  const std::string key = store->get("local", options.timeout);
+  const std::string key = [&] {
+    try {
+      return store->get("local", options.timeout);
+    } catch (const TimeoutError& e) {
+      throw TimeoutError(str("[comm] local: rank 0 of ", size, " did not join in time: ", e.what()));
+    }
+  }();
   check(key.starts_with(process + ","), "[comm] backend 'local' joins threads of one process, but rank 0 is in ",
         key.substr(0, key.find(',')), " and rank ", rank, " in ", process, "; use 'shm' between processes");
   return std::make_unique<local::LocalBackend>(local::Hub::join(key, rank, size, deadline), key, rank);

@@ -44,7 +44,7 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
   hub->members_[static_cast<size_t>(rank)].joined = 1;
   hub->changed_.notify_all();
   try {
-    hub->await(lock, deadline, "joined the group", [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; });
+    hub->await(lock, deadline, "joined", [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; });
   } catch (...) {
     std::lock_guard registry_lock(registry().mutex);
     registry().entries.erase(key);

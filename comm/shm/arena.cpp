@@ -39,7 +39,7 @@ std::byte* PeerMaps::resolve(int rank, int pid, uint32_t retired, const Location
   if (peer.retired != retired) peer.maps.clear();
   peer.retired = retired;
   auto map = peer.maps.find(location.id);
-  if (map == peer.maps.end()) map = peer.maps.emplace(location.id, Memory::open(pid, location.fd, location.bytes)).first;
+  if (map == peer.maps.end()) map = peer.maps.emplace(location.id, Memory::open(pid, location.fd, location.bytes, true)).first;
   return map->second.data() + location.offset;
 }
 

@@ -90,15 +90,23 @@ void Group::create(Store& store) {
   store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(), " ", host_name()));
 }
 
+std::string Group::wait_for_rank_0(Store& store, const Deadline& deadline) const {
+  try {
+    return store.get("shm", deadline.remaining());
+  } catch (const TimeoutError& e) {
+    throw TimeoutError(str("[comm] shm: rank 0 of ", size_, " did not join in time: ", e.what()));
+  }
+}
+
 void Group::attach(Store& store, const Deadline& deadline) {
   int pid = 0, fd = 0;
   uint64_t cookie = 0;
   std::string identity, host;
-  std::istringstream(store.get("shm", deadline.remaining())) >> pid >> fd >> cookie >> identity >> host;
+  std::istringstream(wait_for_rank_0(store, deadline)) >> pid >> fd >> cookie >> identity >> host;
   if (identity != host_identity())
     throw EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank 0 is on ", host, " and rank ", rank_, " on ",
                                host_name(), " (or in another container); use 'mpi' between hosts"));
-  memory_ = Memory::open(pid, fd, layout_.bytes());
+  memory_ = Memory::open(pid, fd, layout_.bytes(), false);
   if (control().cookie != cookie)
     throw EnvironmentError(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
 }
@@ -202,11 +210,15 @@ void Group::abort(const std::string& reason) noexcept {
     std::strncpy(c.reason, reason.c_str(), sizeof c.reason - 1);
     c.aborted.store(1, std::memory_order_release);
   }
+  // Who falls asleep at this very moment looks again by itself soon.
+  const auto wake = [](Word& word) {
+    if (word.sleepers.load(std::memory_order_seq_cst) > 0) word.wake();
+  };
   for (int r = 0; r < size_; ++r) {
-    member(r).staged.wake();
-    member(r).read.wake();
+    wake(member(r).staged);
+    wake(member(r).read);
     for (int to = 0; to < size_; ++to)
-      for (Word* word : {&channel(r, to).posted, &channel(r, to).ready, &channel(r, to).filled, &channel(r, to).drained}) word->wake();
+      for (Word* word : {&channel(r, to).posted, &channel(r, to).ready, &channel(r, to).filled, &channel(r, to).drained}) wake(*word);
   }
 }
 

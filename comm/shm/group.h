@@ -42,6 +42,7 @@ class Group {
   }
   Control& control() { return *at<Control>(0); }
   void create(Store& store);
+  std::string wait_for_rank_0(Store& store, const Deadline& deadline) const;
   void attach(Store& store, const Deadline& deadline);
   void await_all_attached(const Deadline& deadline);
   void watch_peers();

@@ -46,7 +46,7 @@ Memory Memory::create(size_t bytes) {
   return memory;
 }
 
-Memory Memory::open(int pid, int fd, size_t bytes) {
+Memory Memory::open(int pid, int fd, size_t bytes, bool whole) {
   const std::string path = str("/proc/", pid, "/fd/", fd);
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0)
@@ -57,7 +57,7 @@ Memory Memory::open(int pid, int fd, size_t bytes) {
   struct stat status {};
   if (::fstat(file, &status) != 0 || static_cast<size_t>(status.st_size) != bytes)
     throw EnvironmentError(str(path, " is not the shared memory that process ", pid, " announced"));
-  memory.data_ = map(file, bytes, MAP_POPULATE);
+  memory.data_ = map(file, bytes, whole ? MAP_POPULATE : 0);
   memory.bytes_ = bytes;
   memory.close_fd();
   return memory;

@@ -18,8 +18,9 @@ class Memory {
 
   // Zeroed memory that this process creates. `bytes` are only reserved; pages cost memory when they are touched.
   static Memory create(size_t bytes);
-  // Maps what process `pid` created, all pages at once. Throws EnvironmentError that says why not.
-  static Memory open(int pid, int fd, size_t bytes);
+  // Maps what process `pid` created; `whole`: all pages at once, for what is used in full. Throws EnvironmentError that says
+  // why not.
+  static Memory open(int pid, int fd, size_t bytes, bool whole);
 
   std::byte* data() const { return data_; }
   size_t bytes() const { return bytes_; }

@@ -137,6 +137,25 @@ TEST_P(ProcessGroupSuite, ARankThatLeavesIsMissedByName) {
   });
 }
 
+TEST_P(ProcessGroupSuite, ARankThatUnwindsFromAnErrorReleasesTheOthers) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({}, [](ProcessGroup& control, const MakeGroup& make) {
+    try {
+      const auto g = make({.name = "unlucky"});
+      g->barrier().wait();
+      if (g->rank() == 0) {
+        // Nobody else makes this call; without the error the group would wait for it.
+        g->broadcast(Tensor::zeros({10}), 0);
+        throw std::runtime_error("bad data");
+      }
+      EXPECT_NE(thrown<EnvironmentError>([&] { g->recv(Tensor::zeros({10}), 0).wait(); }).find("rank 0"), std::string::npos);
+    } catch (const std::runtime_error& e) {
+      EXPECT_STREQ(e.what(), "bad data");
+    }
+    control.barrier().wait();
+  });
+}
+
 TEST_P(ProcessGroupSuite, WrongUseFailsAtOnceAndLeavesTheGroupUsable) {
   run([this](ProcessGroup& g) {
     const Tensor t = Tensor::zeros({4, 6});

@@ -230,6 +230,21 @@ TEST_P(ProcessGroupSuite, ManyCallsRunInOrderWhileNobodyWaits) {
   });
 }
 
+TEST_P(ProcessGroupSuite, CallsRunWithoutAnybodyWaiting) {
+  run_with({}, [this](ProcessGroup& g, const MakeGroup& make) {
+    const Tensor polled = Tensor::full({10}, 1, DType::i32);
+    const Work work = g.all_reduce(polled);
+    const Deadline deadline = Deadline::after(std::chrono::seconds(60));
+    while (!work.done() && !deadline.passed()) std::this_thread::yield();
+    EXPECT_TRUE(work.done());
+    EXPECT_TRUE(same_bits(polled, std::vector<int32_t>(10, size())));
+    // A group that goes away first finishes what was asked of it.
+    const Tensor forgotten = Tensor::full({10}, 2, DType::i32);
+    make({.name = "brief"})->all_reduce(forgotten);
+    EXPECT_TRUE(same_bits(forgotten, std::vector<int32_t>(10, 2 * size())));
+  });
+}
+
 TEST_P(ProcessGroupSuite, SplitsIntoGroupsOrderedByKey) {
   run([this](ProcessGroup& g) {
     const int color = g.rank() % 2;
