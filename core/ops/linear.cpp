@@ -18,16 +18,19 @@ class RowLinear {
     check(weight.data().dim() == 2 && x.data().dim() >= 1 && x.data().size(-1) == weight.data().size(1), "[", op,
           "] expected x [..., in] and a weight [out, in], got ", x.data(), " and ", weight.data());
     check_vector(op, "a bias", bias, weight.data().size(0));
-    weight_ = in_compute_dtype(weight);
-    check(x.dtype() == weight_.dtype(), "[", op, "] expected x and weight of one dtype, got ", x.data(), " and ", weight.data(),
+    const Tensor values = in_compute_dtype(weight);
+    weight_ = SavedWeight(weight, values.dtype());
+    out_ = values.size(0);
+    in_ = values.size(1);
+    check(x.dtype() == values.dtype(), "[", op, "] expected x and weight of one dtype, got ", x.data(), " and ", weight.data(),
           "; cast() x or use a PrecisionScope");
     bias_ = data_or_undefined(bias);
   }
 
   // rows [N, in] → [N, out].
   Tensor forward(const Tensor& rows) {
-    const Tensor y = Tensor::empty({rows.size(0), weight_.size(0)}, rows.dtype(), rows.device());
-    gemm(y, false, rows, weight_.transpose(0, 1), bias_);
+    const Tensor y = Tensor::empty({rows.size(0), out_}, rows.dtype(), rows.device());
+    gemm(y, false, rows, weight_.get().transpose(0, 1), bias_);
     bias_ = Tensor();  // backward does not need it
     return y;
   }
@@ -40,17 +43,18 @@ class RowLinear {
       kernels_of(g).sum_rows(g.dtype(), g.size(0), g.size(1), g.raw(), db.data<float>(), accumulate);
     });
   }
-  void backward_input(const Tensor& g, const Tensor& dx, bool accumulate) const { gemm(dx, accumulate, g, weight_); }
+  void backward_input(const Tensor& g, const Tensor& dx, bool accumulate) const { gemm(dx, accumulate, g, weight_.get()); }
 
-  Tensor empty_input(const Tensor& g) const { return Tensor::empty({g.size(0), weight_.size(1)}, g.dtype(), g.device()); }
+  Tensor empty_input(const Tensor& g) const { return Tensor::empty({g.size(0), in_}, g.dtype(), g.device()); }
   Shape output_shape(const Variable& x) const {
     Shape shape = x.shape();
-    shape[shape.size() - 1] = weight_.size(0);
+    shape[shape.size() - 1] = out_;
     return shape;
   }
 
  private:
-  Tensor weight_;  // in the compute dtype
+  SavedWeight weight_;  // in x's dtype
+  int64_t out_ = 0, in_ = 0;
   Tensor bias_;
 };
 
@@ -65,7 +69,7 @@ Variable norm_linear(std::string_view op, RowNorm::Kind kind, const Variable& in
   check_norm(op, input, norm_weight, norm_bias, eps);
   const Variable x = in_scope(input);
   RowLinear linear(op, x, weight, bias);
-  RowNorm norm(kind, eps, as_rows(x.data()), data_or_undefined(norm_weight), data_or_undefined(norm_bias));
+  RowNorm norm(kind, eps, as_rows(x.data()), norm_weight, norm_bias);
   Tensor y = linear.forward(norm.forward()).view(linear.output_shape(x));
   return record(op, std::move(y), {x, norm_weight, norm_bias, weight, bias}, [linear, norm](const Tensor& gradient, const Node& n) {
     const Tensor g = as_rows(gradient);

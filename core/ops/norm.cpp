@@ -6,11 +6,12 @@ namespace lockstep::ops {
 namespace {
 
 const float* floats(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+Tensor dense(const SavedWeight& weight) { return weight.defined() ? weight.get().contiguous() : Tensor(); }
 float* writable(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
 
 Variable row_norm(std::string_view op, RowNorm::Kind kind, const Variable& x, const Variable& weight, const Variable& bias, float eps) {
   check_norm(op, x, weight, bias, eps);
-  RowNorm norm(kind, eps, as_rows(x.data()), data_or_undefined(weight), data_or_undefined(bias));
+  RowNorm norm(kind, eps, as_rows(x.data()), weight, bias);
   Tensor y = norm.forward().view(x.shape());
   return record(op, std::move(y), {x, weight, bias},
                 [norm](const Tensor& g, const Node& n) { norm.backward(g, n.edge(0), n.edge(1), n.edge(2)); });
@@ -28,16 +29,17 @@ void check_norm(std::string_view op, const Variable& x, const Variable& weight, 
   check_same_device(op, x, bias);
 }
 
-RowNorm::RowNorm(Kind kind, float eps, Tensor x, Tensor weight, Tensor bias)
-    : kind_(kind), eps_(eps), x_(std::move(x)), weight_(std::move(weight)), bias_(std::move(bias)) {}
+RowNorm::RowNorm(Kind kind, float eps, Tensor x, const Variable& weight, const Variable& bias)
+    : kind_(kind), eps_(eps), x_(std::move(x)), weight_(weight, DType::f32), bias_(bias, DType::f32) {}
 
 void RowNorm::run(const Tensor& y, const Tensor& mean, const Tensor& rstd) const {
   const Kernels& k = kernels_of(x_);
+  const Tensor weight = dense(weight_), bias = dense(bias_);
   if (kind_ == Kind::layer)
-    k.layer_norm(x_.dtype(), x_.size(0), x_.size(1), eps_, x_.raw(), floats(weight_), floats(bias_), y.raw(), mean.data<float>(),
+    k.layer_norm(x_.dtype(), x_.size(0), x_.size(1), eps_, x_.raw(), floats(weight), floats(bias), y.raw(), mean.data<float>(),
                  rstd.data<float>());
   else
-    k.rms_norm(x_.dtype(), x_.size(0), x_.size(1), eps_, x_.raw(), floats(weight_), y.raw(), rstd.data<float>());
+    k.rms_norm(x_.dtype(), x_.size(0), x_.size(1), eps_, x_.raw(), floats(weight), y.raw(), rstd.data<float>());
 }
 
 Tensor RowNorm::forward() {
@@ -58,15 +60,16 @@ Tensor RowNorm::recompute() const {
 
 void RowNorm::backward(const Tensor& dy, const Edge& dx, const Edge& dweight, const Edge& dbias) const {
   const Kernels& k = kernels_of(x_);
+  const Tensor weight = dense(weight_);
   write_if_needed(dweight, [&](const Tensor& dw, bool add_dw) {
     write_if_needed(dbias, [&](const Tensor& db, bool add_db) {
       write_if_needed(dx, [&](const Tensor& wanted, bool add_dx) {
         const Tensor to = wanted.defined() ? wanted : Tensor::empty(x_.shape(), x_.dtype(), x_.device());
         if (kind_ == Kind::layer)
-          k.layer_norm_backward(x_.dtype(), x_.size(0), x_.size(1), x_.raw(), floats(weight_), floats(mean_), floats(rstd_), dy.raw(),
+          k.layer_norm_backward(x_.dtype(), x_.size(0), x_.size(1), x_.raw(), floats(weight), floats(mean_), floats(rstd_), dy.raw(),
                                 to.raw(), add_dx, writable(dw), add_dw, writable(db), add_db);
         else
-          k.rms_norm_backward(x_.dtype(), x_.size(0), x_.size(1), x_.raw(), floats(weight_), floats(rstd_), dy.raw(), to.raw(), add_dx,
+          k.rms_norm_backward(x_.dtype(), x_.size(0), x_.size(1), x_.raw(), floats(weight), floats(rstd_), dy.raw(), to.raw(), add_dx,
                               writable(dw), add_dw);
       });
     });

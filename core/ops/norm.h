@@ -11,7 +11,7 @@ class RowNorm {
   enum class Kind : uint8_t { layer, rms };
 
   // `x`: dense rows. weight and bias: f32 [n] or undefined.
-  RowNorm(Kind kind, float eps, Tensor x, Tensor weight, Tensor bias);
+  RowNorm(Kind kind, float eps, Tensor x, const Variable& weight, const Variable& bias);
 
   Tensor forward();
   // y again, from x.
@@ -24,7 +24,8 @@ class RowNorm {
 
   Kind kind_;
   float eps_;
-  Tensor x_, weight_, bias_;
+  Tensor x_;
+  SavedWeight weight_, bias_;
   Tensor mean_, rstd_;  // f32 [rows]; mean only for layer norm
 };
 

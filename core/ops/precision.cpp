@@ -32,4 +32,13 @@ Tensor in_compute_dtype(const Variable& x) {
   return impl->compute_copy;
 }
 
+// A computed weight is kept by value: its variable would keep the graph behind it alive.
+SavedWeight::SavedWeight(const Variable& weight, DType dtype)
+    : weight_(!weight.defined() || weight.is_leaf() ? weight : weight.detach()), dtype_(dtype) {}
+
+Tensor SavedWeight::get() const {
+  if (!weight_.defined() || weight_.dtype() == dtype_) return weight_.defined() ? weight_.data() : Tensor();
+  return PrecisionScope::current() == dtype_ ? in_compute_dtype(weight_) : weight_.data().to(dtype_);
+}
+
 }  // namespace lockstep::ops

@@ -38,4 +38,19 @@ class PrecisionScope {
 // The copy of a leaf that requires a gradient is kept until the scope ends.
 Tensor in_compute_dtype(const Variable& x);
 
+// A weight as backward will need it. For a leaf this is the parameter, not its memory: whoever spreads parameters over ranks may
+// take the values away after forward and bring them back, by set_data(), before backward.
+class SavedWeight {
+ public:
+  SavedWeight() = default;
+  // `dtype`: in which get() gives the values.
+  SavedWeight(const Variable& weight, DType dtype);
+  bool defined() const { return weight_.defined(); }
+  Tensor get() const;
+
+ private:
+  Variable weight_;
+  DType dtype_ = DType::f32;
+};
+
 }  // namespace lockstep::ops

@@ -105,6 +105,26 @@ TEST(Operations, FusedLinearsKeepTheirInputAlone) {
   EXPECT_LT(kept, x.data().bytes() / 4);  // a mean and a scale for each row
 }
 
+TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor kept = normal({16, 64}, 2);
+    const auto gradient = [&](bool move) {
+      const ops::PrecisionScope scope(dtype);
+      const Parameter w("w", kept.clone()), g("g", Tensor::full({64}, 2)), x("x", normal({4, 64}, 1));
+      const Variable loss = ops::sum(ops::layer_norm_linear(x, g, {}, 1e-5f, w, {}));
+      if (move) {
+        const std::weak_ptr<Storage> memory = w.data().storage();
+        w.set_data(Tensor::empty({0}));
+        EXPECT_TRUE(memory.expired());
+        w.set_data(kept.clone());
+      }
+      loss.backward();
+      return x.grad().to_vector<float>();
+    };
+    EXPECT_EQ(gradient(true), gradient(false));
+  }
+}
+
 TEST(Operations, AttentionSeesNoFuture) {
   Tensor qkv = normal({1, 6, 12}, 1);
   const auto before = ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>();
@@ -116,7 +136,8 @@ TEST(Operations, SoftmaxAndCrossEntropyStandLargeLogits) {
   const Variable x(Tensor::from(std::vector<float>{1e4f, 0, -1e4f, 1e4f, 1e4f, -1e4f}, {2, 3}));
   EXPECT_THAT(ops::softmax(x).data().to_vector<float>(), ElementsAre(1, 0, 0, 0.5f, 0.5f, 0));
   EXPECT_THAT(ops::log_softmax(x).data().to_vector<float>(), Each(::testing::Truly([](float v) { return std::isfinite(v); })));
-  EXPECT_NEAR(ops::cross_entropy(x, Tensor::from(std::vector<int32_t>{0, 1}, {2})).item(), std::log(2.0) / 2, 0x1p-10);  // the spacing of f32 at 1e4
+  EXPECT_NEAR(ops::cross_entropy(x, Tensor::from(std::vector<int32_t>{0, 1}, {2})).item(), std::log(2.0) / 2,
+              0x1p-10);  // the spacing of f32 at 1e4
 }
 
 TEST(Operations, DropoutDependsOnItsKeyAlone) {
