@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 #include "core/base/clock.h"
@@ -41,18 +42,16 @@ class Progress {
   void finish();
 
  private:
-  void draw();
-  void erase();
+  void draw(Clock::time_point now);
 
   std::FILE* out_;
   int64_t total_steps_;
   ProgressStyle style_;
-  double average_step_s_ = 0;  // moving average, for the time left
-  int64_t steps_seen_ = 0;
   int64_t first_step_;
-  double val_loss_ = 0;  // the last one, shown until the next
-  bool has_val_loss_ = false;
-  std::string line_;  // the live line; empty: none
+  int64_t steps_seen_ = 0;
+  double average_step_s_ = 0;            // moving average, for the time left
+  std::optional<double> last_val_loss_;  // shown on the live line until the next
+  std::string line_;                     // the live line; empty: none
   Clock::time_point last_draw_{};
 };
 

@@ -1,0 +1,123 @@
+#include "checkpoint/file_system.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/error.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+[[noreturn]] void fail(const char* operation, const std::string& path, int error) {
+  throw EnvironmentError(str(operation, " '", path, "': ", errno_text(error)));
+}
+
+// fsync, retried when a signal comes between.
+int sync_fd(int fd) {
+  int result;
+  do result = ::fsync(fd);
+  while (result != 0 && errno == EINTR);
+  return result;
+}
+
+class PosixFile final : public WritableFile {
+ public:
+  explicit PosixFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) {
+    if (fd_ < 0) fail("create", path_, errno);
+  }
+  // Data is safe once sync() returned; what close() could still say is of no use then.
+  ~PosixFile() override { ::close(fd_); }
+
+  void write(const void* data, size_t bytes) override {
+    const auto* from = static_cast<const char*>(data);
+    while (bytes > 0) {
+      const ssize_t written = ::write(fd_, from, bytes);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) throw EnvironmentError(str("write '", path_, "' at byte ", at_, ": ", errno_text(errno)));
+      from += written;
+      at_ += written;
+      bytes -= static_cast<size_t>(written);
+    }
+  }
+  void sync() override {
+    if (sync_fd(fd_) != 0) fail("sync", path_, errno);
+  }
+
+ private:
+  std::string path_;
+  int fd_;
+  int64_t at_ = 0;
+};
+
+class PosixFileSystem final : public FileSystem {
+ public:
+  std::unique_ptr<WritableFile> create(const std::string& path) override { return std::make_unique<PosixFile>(path); }
+  void make_directories(const std::string& path) override {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    if (error) fail("make folder", path, error.value());
+  }
+  void make_directory(const std::string& path) override {
+    if (::mkdir(path.c_str(), 0755) != 0) fail("make folder", path, errno);
+  }
+  void sync_directory(const std::string& path) override {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) fail("open folder", path, errno);
+    const int error = sync_fd(fd) == 0 ? 0 : errno;
+    ::close(fd);
+    // Some network file systems cannot sync a folder and say so; their renames are durable by themselves.
+    if (error != 0 && error != EINVAL) fail("sync folder", path, error);
+  }
+  void rename_directory(const std::string& from, const std::string& to) override {
+    if (::rename(from.c_str(), to.c_str()) == 0) return;
+    if (errno != EEXIST && errno != ENOTEMPTY) fail_rename(from, to, errno);
+    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
+    if (errno != EINVAL && errno != ENOSYS) fail_rename(from, to, errno);
+    exchange_in_three(from, to);
+  }
+  void remove_all(const std::string& path) override {
+    std::error_code error;
+    std::filesystem::remove_all(path, error);
+    if (error) fail("remove", path, error.value());
+  }
+  std::vector<std::string> list(const std::string& path) override {
+    std::error_code error;
+    std::vector<std::string> names;
+    std::filesystem::directory_iterator it(path, error);
+    for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) names.push_back(it->path().filename());
+    if (error && error != std::errc::no_such_file_or_directory) fail("list folder", path, error.value());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+ private:
+  [[noreturn]] static void fail_rename(const std::string& from, const std::string& to, int error) {
+    throw EnvironmentError(str("rename '", from, "' to '", to, "': ", errno_text(error)));
+  }
+  // Where the file system cannot exchange: for a moment there is nothing under `to`.
+  static void exchange_in_three(const std::string& from, const std::string& to) {
+    const std::string aside = from + ".aside";
+    if (::rename(to.c_str(), aside.c_str()) != 0) fail_rename(to, aside, errno);
+    if (::rename(from.c_str(), to.c_str()) != 0) {
+      const int error = errno;
+      ::rename(aside.c_str(), to.c_str());
+      fail_rename(from, to, error);
+    }
+    if (::rename(aside.c_str(), from.c_str()) != 0) fail_rename(aside, from, errno);
+  }
+};
+
+}  // namespace
+
+FileSystem& posix_file_system() {
+  static PosixFileSystem files;
+  return files;
+}
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,164 @@
+#include "checkpoint/plan.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <sstream>
+
+#include "core/base/error.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+struct Held {
+  int64_t offset = 0, length = 0;
+  std::vector<size_t> ranks;  // that hold it
+};
+struct Global {
+  DType dtype = DType::f32;
+  Shape shape;
+  size_t first_rank = 0;
+  std::vector<Held> pieces;
+};
+
+Global& find_global(std::map<std::string, Global>& globals, const Part& part, size_t rank) {
+  const auto [it, added] = globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, {}});
+  Global& global = it->second;
+  check(global.dtype == part.dtype && global.shape == part.shard.global_shape, "[checkpoint] '", part.name, "' is ", global.dtype,
+        global.shape, " on rank ", global.first_rank, " and ", part.dtype, part.shard.global_shape, " on rank ", rank);
+  return global;
+}
+
+std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held) {
+  std::map<std::string, Global> globals;
+  for (size_t rank = 0; rank < held.size(); ++rank)
+    for (const Part& part : held[rank]) {
+      Global& global = find_global(globals, part, rank);
+      if (part.shard.length == 0) continue;
+      const auto same = [&](const Held& h) { return h.offset == part.shard.offset && h.length == part.shard.length; };
+      const auto found = std::find_if(global.pieces.begin(), global.pieces.end(), same);
+      if (found != global.pieces.end()) {
+        check(found->ranks.back() != rank, "[checkpoint] '", part.name, "' is there twice on rank ", rank);
+        found->ranks.push_back(rank);
+      } else {
+        global.pieces.push_back({part.shard.offset, part.shard.length, {rank}});
+      }
+    }
+  return globals;
+}
+
+void check_coverage(const std::string& name, Global& global) {
+  std::sort(global.pieces.begin(), global.pieces.end(), [](const Held& a, const Held& b) { return a.offset < b.offset; });
+  int64_t at = 0;
+  for (const Held& piece : global.pieces) {
+    check(piece.offset == at, "[checkpoint] '", name, "': the part of rank ", piece.ranks[0], " starts at element ", piece.offset,
+          ", expected ", at, piece.offset > at ? ": no rank holds what is between" : ": parts overlap");
+    at += piece.length;
+  }
+  check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ", at, " to ", global.shape.numel());
+}
+
+}  // namespace
+
+std::string parts_text(const std::vector<Part>& parts) {
+  std::ostringstream out;
+  for (const Part& part : parts) {
+    check(!part.name.empty() && part.name.find('\n') == std::string::npos, "[checkpoint] '", part.name, "' cannot be the name of a tensor");
+    out << static_cast<int>(part.dtype) << ' ' << part.shard.offset << ' ' << part.shard.length << ' ' << part.shard.global_shape.size();
+    for (const int64_t dim : part.shard.global_shape) out << ' ' << dim;
+    out << ' ' << part.name << '\n';
+  }
+  return out.str();
+}
+
+std::vector<Part> parse_parts(std::string_view text) {
+  std::vector<Part> parts;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream in(line);
+    int dtype = 0, dims = 0;
+    Part part;
+    in >> dtype >> part.shard.offset >> part.shard.length >> dims;
+    part.dtype = static_cast<DType>(dtype);
+    for (int64_t dim; dims > 0 && in >> dim; --dims) part.shard.global_shape.push_back(dim);
+    in.get();
+    std::getline(in, part.name);
+    if (in.fail()) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable part: '", line, "'"));
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+Plan make_plan(const std::vector<std::vector<Part>>& held) {
+  auto globals = collect(held);
+  std::vector<std::pair<Part, const Held*>> work;
+  for (auto& [name, global] : globals) {
+    check_coverage(name, global);
+    for (const Held& piece : global.pieces) work.push_back({Part{name, global.dtype, {global.shape, piece.offset, piece.length}}, &piece});
+  }
+  // The large ones first: what comes last then evens out.
+  std::stable_sort(work.begin(), work.end(), [](const auto& a, const auto& b) {
+    return a.first.shard.length * size_of(a.first.dtype) > b.first.shard.length * size_of(b.first.dtype);
+  });
+  Plan plan{std::vector<std::vector<Part>>(held.size())};
+  std::vector<int64_t> load(held.size(), 0);
+  for (auto& [part, piece] : work) {
+    const auto lighter = [&](size_t a, size_t b) { return load[a] < load[b]; };
+    const size_t rank = *std::min_element(piece->ranks.begin(), piece->ranks.end(), lighter);
+    load[rank] += part.shard.length * size_of(part.dtype);
+    plan.by_rank[rank].push_back(std::move(part));
+  }
+  return plan;
+}
+
+std::string shard_name(int64_t rank, int64_t world_size) {
+  char name[64];
+  std::snprintf(name, sizeof name, "shard-%05lld-of-%05lld.safetensors", static_cast<long long>(rank), static_cast<long long>(world_size));
+  return name;
+}
+
+ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step) {
+  ShardLayout layout;
+  auto& metadata = layout.header.metadata;
+  metadata = {{"format", "lockstep-checkpoint"},
+              {"version", std::to_string(Manifest::kVersion)},
+              {"step", std::to_string(step)},
+              {"rank", std::to_string(rank)},
+              {"world_size", std::to_string(plan.by_rank.size())}};
+  for (const Part& part : plan.by_rank[static_cast<size_t>(rank)]) {
+    const bool whole = part.shard.is_whole();
+    if (!whole) metadata["shard." + part.name] = str("offset ", part.shard.offset, " of ", part.shard.global_shape);
+    layout.header.tensors.push_back({.name = part.name,
+                                     .dtype = std::string(safetensors_dtype(part.dtype)),
+                                     .shape = whole ? part.shard.global_shape : Shape{part.shard.length},
+                                     .begin = 0,
+                                     .bytes = 0});
+  }
+  layout.bytes = make_safetensors_header(layout.header);
+  layout.file_bytes = static_cast<int64_t>(layout.bytes.size());
+  for (const auto& info : layout.header.tensors) layout.file_bytes += info.bytes;
+  return layout;
+}
+
+Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step) {
+  Manifest manifest;
+  manifest.step = step;
+  manifest.world_size = static_cast<int64_t>(plan.by_rank.size());
+  for (const auto& parts : held)
+    for (const Part& part : parts) manifest.entries.try_emplace(part.name, ManifestEntry{part.dtype, part.shard.global_shape, {}});
+  for (int64_t rank = 0; rank < manifest.world_size; ++rank) {
+    const WrittenFile& file = files[static_cast<size_t>(rank)];
+    manifest.files.push_back({shard_name(rank, manifest.world_size), file.bytes, file.sha256});
+    const ShardLayout layout = lay_out_shard(plan, rank, step);
+    if (layout.file_bytes != file.bytes)
+      throw EnvironmentError(str("[checkpoint] rank ", rank, " wrote ", file.bytes, " bytes, expected ", layout.file_bytes));
+    std::map<std::string, int64_t> begins;
+    for (const auto& info : layout.header.tensors) begins[info.name] = info.begin;
+    for (const Part& part : plan.by_rank[static_cast<size_t>(rank)])
+      manifest.entries[part.name].pieces.push_back({rank, begins[part.name], part.shard.offset, part.shard.length});
+  }
+  for (auto& [name, entry] : manifest.entries)
+    std::sort(entry.pieces.begin(), entry.pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+  return manifest;
+}
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,48 @@
+// Who writes what: from the parts that all ranks hold to the files of a checkpoint. Pure: every rank computes the same plan.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/safetensors.h"
+#include "core/tensor/dtype.h"
+#include "core/tensor/shard_spec.h"
+
+namespace lockstep::checkpoint {
+
+// A rank's part of a tensor, without the tensor.
+struct Part {
+  std::string name;
+  DType dtype = DType::f32;
+  ShardSpec shard;
+};
+
+// One line a part, for the other ranks.
+std::string parts_text(const std::vector<Part>& parts);
+std::vector<Part> parse_parts(std::string_view text);
+
+// What each rank writes. A part that several ranks hold goes to the one with the fewest bytes so far; others to their holder.
+struct Plan {
+  std::vector<std::vector<Part>> by_rank;
+};
+// Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or leave a gap.
+Plan make_plan(const std::vector<std::vector<Part>>& held);
+
+std::string shard_name(int64_t rank, int64_t world_size);
+
+// A shard file's header for a rank's parts, and the bytes it starts with.
+struct ShardLayout {
+  SafetensorsHeader header;
+  std::string bytes;
+  int64_t file_bytes = 0;
+};
+ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step);
+
+// The manifest of a plan whose files were written; metadata is left empty. `held` also knows the tensors without elements.
+Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step);
+
+}  // namespace lockstep::checkpoint

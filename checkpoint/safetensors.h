@@ -1,0 +1,53 @@
+// The safetensors format (the container of shard files, and of models that other programs write): u64 N, little-endian; N bytes of
+// JSON; the tensors' bytes, row-major and little-endian, back to back.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/file_system.h"
+#include "core/tensor/dtype.h"
+#include "core/tensor/tensor.h"
+
+namespace lockstep::checkpoint {
+
+struct SafetensorsInfo {
+  std::string name;
+  std::string dtype;  // the format's word: "F32"
+  Shape shape;
+  int64_t begin = 0;  // first byte, in the file
+  int64_t bytes = 0;
+};
+
+struct SafetensorsHeader {
+  std::map<std::string, std::string> metadata;
+  std::vector<SafetensorsInfo> tensors;  // in the order of their bytes
+};
+
+// "F32" for DType::f32; nothing for words that lockstep has no type for ("F64", "I8").
+std::string_view safetensors_dtype(DType dtype);
+std::optional<DType> dtype_of_safetensors(std::string_view word);
+
+// Reads and checks the header of a file against everything that the format demands, before anything of the size it claims is
+// allocated: header within the file and at most 100 MB, an object without doubled keys, known dtypes, shapes whose bytes fit their
+// offsets, tensors without holes or overlaps up to exactly the end of the file. Throws EnvironmentError naming file, tensor, and
+// what was expected and found.
+SafetensorsHeader read_safetensors_header(const std::string& path);
+
+// What a file will start with: 8 + N bytes. Orders `tensors` (by alignment, then name) and sets begin and bytes; wants name, dtype
+// and shape.
+std::string make_safetensors_header(SafetensorsHeader& header);
+
+struct WrittenFile {
+  int64_t bytes = 0;
+  std::string sha256;
+};
+// Writes and syncs a file. `tensors`: contiguous, on the host, in the order that make_safetensors_header() gave.
+WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes,
+                              const std::vector<Tensor>& tensors);
+
+}  // namespace lockstep::checkpoint

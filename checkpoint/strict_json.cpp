@@ -1,0 +1,104 @@
+#include "checkpoint/strict_json.h"
+
+#include <set>
+
+#include "core/base/error.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+constexpr int kMaxDepth = 16;
+
+bool is_count(const nlohmann::json& value) {
+  return value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+}
+
+}  // namespace
+
+nlohmann::json parse_strict_json(std::string_view text, const std::string& path) {
+  std::vector<std::set<std::string>> open;  // the keys of every open object
+  const auto callback = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    using Event = nlohmann::json::parse_event_t;
+    if (depth > kMaxDepth) throw EnvironmentError(str(path, ": JSON nested deeper than ", kMaxDepth, " levels"));
+    if (event == Event::object_start) open.emplace_back();
+    if (event == Event::object_end) open.pop_back();
+    if (event == Event::key && !open.back().insert(parsed.get<std::string>()).second)
+      throw EnvironmentError(str(path, ": the key '", parsed.get<std::string>(), "' is there twice"));
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(text.begin(), text.end(), callback);
+  } catch (const nlohmann::json::exception& e) {
+    throw EnvironmentError(str(path, ": not valid JSON: ", e.what()));
+  }
+}
+
+JsonFields::JsonFields(const nlohmann::json& value, std::initializer_list<const char*> keys, const std::string& path,
+                       const std::string& what)
+    : value_(value), path_(path), what_(what) {
+  if (!value.is_object()) throw EnvironmentError(str(path, ": ", what, ": expected an object"));
+  for (const char* key : keys)
+    if (!value.contains(key)) throw EnvironmentError(str(path, ": ", what, ": '", key, "' is missing"));
+  if (value.size() == keys.size()) return;
+  for (const auto& item : value.items()) {
+    bool known = false;
+    for (const char* key : keys) known = known || item.key() == key;
+    if (!known) throw EnvironmentError(str(path, ": ", what, ": unknown key '", item.key(), "'"));
+  }
+}
+
+void JsonFields::fail(const char* key, const char* expected) const {
+  std::string got = value_[key].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (got.size() > 60) got = got.substr(0, 60) + "…";
+  throw EnvironmentError(str(path_, ": ", what_, ": '", key, "': expected ", expected, ", got ", got));
+}
+
+int64_t JsonFields::integer(const char* key) const {
+  if (!is_count(value_[key])) fail(key, "an integer of 0 or more");
+  return value_[key].get<int64_t>();
+}
+
+std::string JsonFields::text(const char* key) const {
+  if (!value_[key].is_string()) fail(key, "a string");
+  return value_[key].get<std::string>();
+}
+
+std::map<std::string, std::string> JsonFields::texts(const char* key) const {
+  std::map<std::string, std::string> result;
+  for (const auto& item : object(key).items()) {
+    if (!item.value().is_string()) fail(key, "strings only");
+    result.emplace(item.key(), item.value().get<std::string>());
+  }
+  return result;
+}
+
+std::vector<int64_t> JsonFields::integers(const char* key) const {
+  std::vector<int64_t> result;
+  for (const auto& item : list(key)) {
+    if (!is_count(item)) fail(key, "integers of 0 or more");
+    result.push_back(item.get<int64_t>());
+  }
+  return result;
+}
+
+const nlohmann::json& JsonFields::list(const char* key) const {
+  if (!value_[key].is_array()) fail(key, "a list");
+  return value_[key];
+}
+
+const nlohmann::json& JsonFields::object(const char* key) const {
+  if (!value_[key].is_object()) fail(key, "an object");
+  return value_[key];
+}
+
+int64_t checked_bytes(const std::vector<int64_t>& dims, int64_t bits_per_element) {
+  if (dims.size() > static_cast<size_t>(Shape::kMaxDims)) return -1;
+  for (const int64_t dim : dims)
+    if (dim == 0) return 0;
+  int64_t bits = bits_per_element;
+  for (const int64_t dim : dims)
+    if (__builtin_mul_overflow(bits, dim, &bits)) return -1;
+  return bits % 8 == 0 ? bits / 8 : -1;
+}
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,42 @@
+// JSON as files of ours are read: no doubled keys, no deep nesting, and errors that name file and field.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "core/tensor/shape.h"
+
+namespace lockstep::checkpoint {
+
+// Throws EnvironmentError "PATH: …" for text that is no single JSON value, has a key twice in an object or is deeper than 16 levels.
+nlohmann::json parse_strict_json(std::string_view text, const std::string& path);
+
+// The parts of an object, checked. `what` names the object in messages: "entry 'wte.weight'".
+class JsonFields {
+ public:
+  // Throws unless `value` is an object with exactly these keys.
+  JsonFields(const nlohmann::json& value, std::initializer_list<const char*> keys, const std::string& path, const std::string& what);
+
+  int64_t integer(const char* key) const;  // 0 or more
+  std::string text(const char* key) const;
+  std::map<std::string, std::string> texts(const char* key) const;  // an object of strings
+  std::vector<int64_t> integers(const char* key) const;             // a list; 0 or more each
+  const nlohmann::json& list(const char* key) const;
+  const nlohmann::json& object(const char* key) const;
+
+ private:
+  [[noreturn]] void fail(const char* key, const char* expected) const;
+  const nlohmann::json& value_;
+  const std::string& path_;
+  std::string what_;
+};
+
+// The bytes of a shape; -1 where the product leaves 63 bits or the shape has more than Shape::kMaxDims dimensions.
+int64_t checked_bytes(const std::vector<int64_t>& dims, int64_t bits_per_element);
+
+}  // namespace lockstep::checkpoint

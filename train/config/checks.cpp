@@ -1,0 +1,53 @@
+// Keys that must fit each other, and the number of ranks.
+#include "core/base/error.h"
+#include "train/config/config.h"
+
+namespace lockstep::train {
+namespace {
+
+bool is_folder_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+}
+
+void check_data(const DataConfig& data, const ModelConfig& model) {
+  if (data.kind != "text") return;
+  check(model.kind == "gpt", "data.kind 'text' needs model.kind 'gpt', got '", model.kind, "'; an mlp trains on data.kind 'random'");
+  check(model.vocab >= 256, "model.vocab is ", model.vocab, ", but data.tokenizer 'bytes' has 256 tokens: set model.vocab to 256 or more");
+  check(!data.path.empty(), "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
+}
+
+void check_batches(const TrainConfig& train) {
+  check(train.global_batch % train.micro_batch == 0, "train.micro_batch (", train.micro_batch, ") does not divide train.global_batch (",
+        train.global_batch, "): a step must be a whole number of micro-batches");
+}
+
+}  // namespace
+
+void check_config(const Config& config) {
+  const auto& [run, data, model, train, optim, parallel, checkpoint] = config;
+  check(is_folder_name(run.name), "run.name '", run.name, "' cannot be the name of a folder: expected one without '/'");
+  check(!run.dir.empty(), "run.dir is empty: expected a folder");
+  check_data(data, model);
+  check(model.kind != "gpt" || model.dim % model.heads == 0, "model.heads (", model.heads, ") does not divide model.dim (", model.dim,
+        "): every head needs the same width");
+  check_batches(train);
+  check(optim.schedule.warmup <= train.steps, "optim.schedule.warmup (", optim.schedule.warmup, ") is longer than train.steps (",
+        train.steps, ")");
+  check(optim.schedule.min_lr <= optim.lr, "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");
+  check(parallel.strategy != "fsdp", "parallel.strategy 'fsdp' is not available in this version: use 'ddp'");
+  check(parallel.backend != "tcp" && parallel.backend != "nccl", "parallel.backend '", parallel.backend,
+        "' is not available in this version: use auto, shm or mpi");
+  check(!checkpoint.async, "checkpoint.async is not available in this version: set it to false");
+}
+
+void check_world_size(const Config& config, int world_size) {
+  check(world_size >= 1, "the number of ranks must be at least 1, got ", world_size);
+  check(config.parallel.strategy != "single" || world_size == 1, "parallel.strategy 'single' takes one rank, got ", world_size,
+        ": use 'ddp', or start one rank");
+  const int64_t micro_batches = config.train.micro_batches();
+  check(world_size <= micro_batches, "more ranks (", world_size, ") than micro-batches (", micro_batches, " = train.global_batch ",
+        config.train.global_batch, " / train.micro_batch ", config.train.micro_batch, "): start at most ", micro_batches,
+        " ranks, or make train.micro_batch smaller");
+}
+
+}  // namespace lockstep::train

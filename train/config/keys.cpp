@@ -1,0 +1,151 @@
+#include "train/config/keys.h"
+
+#include <algorithm>
+
+namespace lockstep::train {
+namespace {
+
+constexpr double kMaxInt32 = 2147483647.0;  // counters of the random streams and of token indices have 32 bits
+constexpr Range kCount{0, kMaxInt32};
+constexpr Range kPositive{1, kMaxInt32};
+constexpr Range kAboveZero{.min = 0, .min_excluded = true};
+constexpr Range kNotNegative{.min = 0};
+constexpr Range kFraction{.min = 0, .max = 1, .max_excluded = true};
+
+#define LOCKSTEP_FIELD(member) [](Config& config) -> FieldPointer { return &config.member; }
+
+const std::vector<Key>& table() {
+  using enum KeyScope;
+  static const std::vector<Key> keys = {
+      {"run.name", LOCKSTEP_FIELD(run.name), "the run's folder is `run.dir`/`run.name`", local},
+      {"run.dir", LOCKSTEP_FIELD(run.dir), "where runs are kept", local},
+      {"run.seed", LOCKSTEP_FIELD(run.seed), "of initial weights, data order and dropout", result, {0, 9007199254740992.0}},
+
+      {"data.kind", LOCKSTEP_FIELD(data.kind), "a text, or random numbers that need no file", result, {}, {"text", "random"}},
+      {"data.path", LOCKSTEP_FIELD(data.path), "a file, or a folder whose files are read in name order", local},
+      {"data.tokenizer", LOCKSTEP_FIELD(data.tokenizer), "how a text becomes tokens", result, {}, {"bytes"}},
+      {"data.validation", LOCKSTEP_FIELD(data.validation), "the part at the end of the text that is kept for evaluation", result,
+       Range{.min = 0, .max = 0.5, .min_excluded = true}},
+
+      {"model.kind", LOCKSTEP_FIELD(model.kind), "the architecture", result, {}, {"gpt", "mlp"}},
+      {"model.layers", LOCKSTEP_FIELD(model.layers), "gpt: blocks; mlp: hidden layers", result, {1, 10000}},
+      {"model.heads", LOCKSTEP_FIELD(model.heads), "gpt: attention heads; must divide `model.dim`", result, kPositive},
+      {"model.dim", LOCKSTEP_FIELD(model.dim), "gpt: width; mlp: width of the hidden layers", result, {1, 1048576}},
+      {"model.block", LOCKSTEP_FIELD(model.block), "gpt: tokens of a sequence; mlp: input features", result, {1, 16777216}},
+      {"model.vocab", LOCKSTEP_FIELD(model.vocab), "gpt: different tokens (256 for bytes); mlp: classes", result, {2, 16777216}},
+      {"model.dropout", LOCKSTEP_FIELD(model.dropout), "the part of activations that a training step drops", result, kFraction},
+      {"model.scaled_residual_init", LOCKSTEP_FIELD(model.scaled_residual_init), "gpt: GPT-2's smaller start for residual projections",
+       result},
+
+      {"train.steps", LOCKSTEP_FIELD(train.steps), "optimizer steps of the whole run", result, kPositive},
+      {"train.global_batch", LOCKSTEP_FIELD(train.global_batch), "samples a step, over all ranks", result, kPositive},
+      {"train.micro_batch", LOCKSTEP_FIELD(train.micro_batch), "samples of one forward and backward pass; divides `train.global_batch`",
+       result, kPositive},
+      {"train.precision",
+       LOCKSTEP_FIELD(train.precision),
+       "of matrix products; weights and sums are always fp32",
+       result,
+       {},
+       {"fp32", "bf16"}},
+      {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping", result, kNotNegative},
+      {"train.eval_every", LOCKSTEP_FIELD(train.eval_every), "steps between evaluations; 0: only after the last step", group, kCount},
+      {"train.eval_batches", LOCKSTEP_FIELD(train.eval_batches), "micro-batches of an evaluation; 0: no evaluation", group, kCount},
+      {"train.log_every", LOCKSTEP_FIELD(train.log_every), "steps between lines on a screen that is no terminal", local, kPositive},
+
+      {"optim.kind", LOCKSTEP_FIELD(optim.kind), "the optimizer", result, {}, {"sgd", "adam", "adamw"}},
+      {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
+      {"optim.betas", LOCKSTEP_FIELD(optim.betas), "adam, adamw: decay of the two averages", result, kFraction, {}, 2},
+      {"optim.eps", LOCKSTEP_FIELD(optim.eps), "adam, adamw: added to the denominator", result, kAboveZero},
+      {"optim.weight_decay", LOCKSTEP_FIELD(optim.weight_decay), "of weight matrices", result, kNotNegative},
+      {"optim.momentum", LOCKSTEP_FIELD(optim.momentum), "sgd", result, kFraction},
+      {"optim.schedule.kind",
+       LOCKSTEP_FIELD(optim.schedule.kind),
+       "how the rate falls after the warm-up",
+       result,
+       {},
+       {"constant", "linear", "cosine"}},
+      {"optim.schedule.warmup", LOCKSTEP_FIELD(optim.schedule.warmup), "steps in which the rate rises from 0", result, kCount},
+      {"optim.schedule.min_lr", LOCKSTEP_FIELD(optim.schedule.min_lr), "linear, cosine: the rate at the last step", result, kNotNegative},
+
+      {"parallel.strategy", LOCKSTEP_FIELD(parallel.strategy), "how ranks share the work", group, {}, {"single", "ddp", "fsdp"}},
+      {"parallel.backend",
+       LOCKSTEP_FIELD(parallel.backend),
+       "how ranks talk; `auto` takes what fits",
+       group,
+       {},
+       {"auto", "local", "shm", "tcp", "mpi", "nccl"}},
+      {"parallel.reduction",
+       LOCKSTEP_FIELD(parallel.reduction),
+       "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's own",
+       result,
+       {},
+       {"tree", "fast"}},
+      {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb), "gradients that travel together, in MiB", group,
+       Range{.min = 0, .max = 65536, .min_excluded = true}},
+      {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s), "limit of every collective, in seconds", group,
+       Range{.min = 0, .max = 86400, .min_excluded = true}},
+
+      {"checkpoint.every", LOCKSTEP_FIELD(checkpoint.every), "steps between checkpoints; 0: only when the run ends or is stopped", group,
+       kCount},
+      {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep), "how many of the newest stay; 0: all", group, kCount},
+      {"checkpoint.async", LOCKSTEP_FIELD(checkpoint.async), "write while training goes on", group},
+  };
+  return keys;
+}
+
+#undef LOCKSTEP_FIELD
+
+// Edits (insert, delete, replace, swap of neighbours) from one word to the other.
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+  for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+  for (size_t i = 1; i <= a.size(); ++i)
+    for (size_t j = 1; j <= b.size(); ++j) {
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  return d[a.size()][b.size()];
+}
+
+std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }  // npos + 1 is 0
+std::string_view group_part(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
+
+// The names that could have been meant: those of the key's own group first, by their last part, then any.
+std::string suggestion(std::string_view name) {
+  std::string best;
+  size_t best_distance = 1 + std::max<size_t>(2, last_part(name).size() / 3);
+  const auto offer = [&](std::string_view candidate, size_t edits) {
+    if (edits >= best_distance) return;
+    best_distance = edits;
+    best = candidate;
+  };
+  for (const Key& key : table())
+    if (group_part(key.name) == group_part(name)) offer(last_part(key.name), distance(last_part(name), last_part(key.name)));
+  if (!best.empty()) return best;
+  for (const Key& key : table()) {
+    offer(key.name, distance(last_part(name), last_part(key.name)));
+    offer(key.name, distance(name, key.name));
+    const std::string_view first = key.name.substr(0, key.name.find('.'));
+    if (name.find('.') == std::string_view::npos) offer(first, distance(name, first));
+  }
+  return best;
+}
+
+}  // namespace
+
+std::span<const Key> keys() { return table(); }
+
+const Key* find_key(std::string_view name) {
+  const auto& all = table();
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Key& key) { return key.name == name; });
+  return found == all.end() ? nullptr : &*found;
+}
+
+void throw_unknown_key(const std::string& name, const std::string& where) {
+  const std::string near = suggestion(name);
+  throw UsageError(str(where, ": unknown key '", name, "'",
+                       near.empty() ? "; docs/configuration.md lists all keys" : str("; did you mean '", near, "'?")));
+}
+
+}  // namespace lockstep::train

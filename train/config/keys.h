@@ -1,0 +1,60 @@
+// The one description of every config key: parsing, overrides, texts, digest and documentation all read this table.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/base/error.h"
+#include "train/config/config.h"
+
+namespace lockstep::train {
+
+using FieldPointer = std::variant<std::string*, int64_t*, double*, bool*, std::vector<double>*>;
+
+struct Range {
+  double min = -std::numeric_limits<double>::infinity();
+  double max = std::numeric_limits<double>::infinity();
+  bool min_excluded = false, max_excluded = false;
+
+  bool contains(double value) const;
+  // "> 0", "0 to 1", "at least 1"; empty where everything is allowed.
+  std::string text() const;
+};
+
+struct Key {
+  std::string_view name;  // "train.micro_batch"
+  FieldPointer (*field)(Config&);
+  std::string_view help;
+  KeyScope scope = KeyScope::result;
+  Range range = {};                            // numbers, and each of a list of numbers
+  std::vector<std::string_view> choices = {};  // words
+  size_t list_size = 0;                        // of lists
+};
+
+// In the order of documentation; the keys of a group are together.
+std::span<const Key> keys();
+const Key* find_key(std::string_view name);
+
+// "integer", "number", "text", "true or false", "list of 2 numbers", "gpt | mlp".
+std::string type_text(const Key& key);
+// The value as YAML: quoted where plain text would not read back as the same.
+std::string value_text(const Key& key, const Config& config);
+
+// A value as it was written, before it has a type.
+struct RawValue {
+  bool is_list = false;
+  bool quoted = false;             // text by its quotes: never a number
+  std::vector<std::string> items;  // one where it is no list
+};
+// Throws UsageError "WHERE: key 'K' …" for a wrong type, a value out of range or a word that is no choice.
+void set_field(Config& config, const Key& key, const RawValue& value, const std::string& where);
+
+// "WHERE: unknown key 'train.micro_btch'; did you mean 'micro_batch'?"
+[[noreturn]] void throw_unknown_key(const std::string& name, const std::string& where);
+
+}  // namespace lockstep::train

@@ -1,0 +1,200 @@
+// From YAML text to a Config: yaml-cpp's events, flattened to "group.key" with the place of each.
+#include <cerrno>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+
+#include <sys/stat.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include "train/config/config.h"
+#include "train/config/keys.h"
+
+namespace lockstep::train {
+namespace {
+
+constexpr int64_t kMaxFileBytes = 1 << 20;
+constexpr size_t kMaxDepth = 32;
+
+std::string place(const std::string& name, const YAML::Mark& mark) {
+  return mark.is_null() ? name : str(name, ":", mark.line + 1, ":", mark.column + 1);
+}
+
+// Whether keys below "name." exist.
+bool is_group(const std::string& name) {
+  for (const Key& key : keys())
+    if (key.name.substr(0, name.size()) == name && key.name.size() > name.size() && key.name[name.size()] == '.') return true;
+  return false;
+}
+
+// Sets each key as its value goes by. yaml-cpp calls these from a recursive parser, so the depth is limited here, on the way down.
+class ConfigHandler final : public YAML::EventHandler {
+ public:
+  ConfigHandler(Config& config, const std::string& name) : config_(config), name_(name) {}
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { scalar(mark, "", true, anchor, /*null=*/true); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { fail(mark, "aliases (*name) are not supported: write the value out"); }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+    scalar(mark, value, tag == "!", anchor, /*null=*/false);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    refuse_anchor(mark, anchor);
+    enter(mark);
+    if (list_) fail(mark, str("key '", key_, "': a list within a list"));
+    if (path_.empty()) fail(mark, "expected 'group:' with keys below it, got a list");
+    if (!expects_value_) fail(mark, "a list cannot be a key");
+    list_ = RawValue{.is_list = true, .quoted = false, .items = {}};
+    list_mark_ = mark;
+  }
+  void OnSequenceEnd() override {
+    --depth_;
+    const RawValue value = *list_;
+    list_.reset();
+    set(list_mark_, value);
+  }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    refuse_anchor(mark, anchor);
+    enter(mark);
+    if (list_) fail(mark, str("key '", key_, "': a map within a list"));
+    if (!path_.empty() && !expects_value_) fail(mark, "a map cannot be a key");
+    if (expects_value_ && !is_group(key_)) {
+      if (!find_key(key_)) throw_unknown_key(key_, place(name_, key_mark_));
+      fail(mark, str("key '", key_, "': expected ", type_text(*find_key(key_)), ", got keys below it"));
+    }
+    path_.push_back(expects_value_ ? key_ : "");
+    expects_value_ = false;
+  }
+  void OnMapEnd() override {
+    --depth_;
+    path_.pop_back();
+    expects_value_ = false;
+  }
+
+ private:
+  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const { throw UsageError(str(place(name_, mark), ": ", what)); }
+  void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) const {
+    if (anchor != 0) fail(mark, "anchors (&name) are not supported");
+  }
+  void enter(const YAML::Mark& mark) {
+    if (++depth_ > kMaxDepth) fail(mark, str("nested deeper than ", kMaxDepth, " levels"));
+  }
+
+  void scalar(const YAML::Mark& mark, const std::string& value, bool quoted, YAML::anchor_t anchor, bool null) {
+    refuse_anchor(mark, anchor);
+    if (path_.empty()) {
+      if (null) return;  // an empty document: all defaults
+      fail(mark, str("expected 'group:' with keys below it, got '", value, "'"));
+    }
+    if (list_) {
+      list_->quoted = list_->quoted || quoted;
+      list_->items.push_back(value);
+    } else if (!expects_value_) {
+      begin_key(mark, value);
+    } else {
+      if (null) fail_without_value(mark);
+      set(mark, RawValue{.is_list = false, .quoted = quoted, .items = {value}});
+    }
+  }
+
+  void begin_key(const YAML::Mark& mark, const std::string& name) {
+    key_ = path_.back().empty() ? name : path_.back() + "." + name;
+    key_mark_ = mark;
+    expects_value_ = true;
+    // A dotted name is a way to write overrides; in a file it would be a second way to write the same key.
+    if (name.find('.') != std::string::npos || (!find_key(key_) && !is_group(key_))) throw_unknown_key(key_, place(name_, mark));
+    if (!seen_.emplace(key_).second) fail(mark, str("key '", key_, "' is there twice"));
+  }
+
+  void fail_without_value(const YAML::Mark&) const {
+    const Key* key = find_key(key_);
+    fail(key_mark_, str("key '", key_, "' has no value: expected ", key ? type_text(*key) : "keys below it"));
+  }
+
+  void set(const YAML::Mark& mark, const RawValue& value) {
+    expects_value_ = false;
+    const Key* key = find_key(key_);
+    if (!key) fail(mark, str("key '", key_, "': expected keys below it, got a value"));
+    set_field(config_, *key, value, place(name_, mark));
+  }
+
+  Config& config_;
+  const std::string& name_;
+  std::vector<std::string> path_;  // of the open maps
+  std::set<std::string> seen_;
+  std::string key_;  // the last one read, in full
+  YAML::Mark key_mark_, list_mark_;
+  bool expects_value_ = false;  // the next event is the value of key_
+  std::optional<RawValue> list_;
+  size_t depth_ = 0;
+};
+
+std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t");
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
+}
+
+// "[0.9, 0.95]" is a list, anything else a scalar.
+RawValue raw_override(const std::string& text) {
+  if (text.size() < 2 || text.front() != '[' || text.back() != ']') return {.is_list = false, .quoted = false, .items = {text}};
+  RawValue value{.is_list = true, .quoted = false, .items = {}};
+  std::istringstream items(text.substr(1, text.size() - 2));
+  for (std::string item; std::getline(items, item, ',');) value.items.push_back(trimmed(item));
+  return value;
+}
+
+void apply_override(Config& config, const std::string& text) {
+  const std::string where = str("--set ", text);
+  const size_t equals = text.find('=');
+  check(equals != std::string::npos && equals > 0, where, ": expected key=value, such as train.steps=500");
+  const std::string name = text.substr(0, equals);
+  const Key* key = find_key(name);
+  if (!key) throw_unknown_key(name, where);
+  set_field(config, *key, raw_override(text.substr(equals + 1)), where);
+}
+
+std::string read_file(const std::string& file) {
+  struct stat info {};
+  check(::stat(file.c_str(), &info) == 0, "cannot read config '", file, "': ", errno_text(errno));
+  check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
+  check(info.st_size <= kMaxFileBytes, "config '", file, "' has ", info.st_size, " bytes; at most ", kMaxFileBytes, " are read");
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  check(in.good() && text.good(), "cannot read config '", file, "': ", errno_text(errno));
+  return text.str();
+}
+
+}  // namespace
+
+Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides) {
+  Config config;
+  check(static_cast<int64_t>(text.size()) <= kMaxFileBytes, name, ": at most ", kMaxFileBytes, " bytes, got ", text.size());
+  try {
+    std::istringstream in(text);
+    YAML::Parser parser(in);
+    ConfigHandler handler(config, name);
+    parser.HandleNextDocument(handler);
+    ConfigHandler second(config, name);
+    check(!parser.HandleNextDocument(second), name, ": expected one YAML document, got several");
+  } catch (const YAML::Exception& e) {
+    throw UsageError(str(place(name, e.mark), ": not valid YAML: ", e.msg));
+  }
+  for (const auto& entry : overrides) apply_override(config, entry);
+  try {
+    check_config(config);
+  } catch (const UsageError& e) {
+    throw UsageError(str(name, ": ", e.what()));
+  }
+  return config;
+}
+
+Config load_config(const std::string& file, std::span<const std::string> overrides) {
+  return parse_config(read_file(file), file, overrides);
+}
+
+}  // namespace lockstep::train

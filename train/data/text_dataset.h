@@ -1,0 +1,31 @@
+// Byte-level tokens of a text: every sample is a random stretch of block + 1 bytes.
+#pragma once
+
+#include "train/data/corpus.h"
+#include "train/data/dataset.h"
+
+namespace lockstep::train {
+
+class TextDataset final : public Dataset {
+ public:
+  explicit TextDataset(const Config& config);
+
+  Batch get(int64_t step, int64_t micro) const override;
+  Batch evaluation(int64_t index) const override;
+  std::string identity() const override;
+
+  // The first byte of the part that is kept for evaluation.
+  int64_t validation_begin() const { return validation_begin_; }
+
+ private:
+  // Samples whose first bytes lie in [begin, end - block): offsets[i] for row i.
+  template <typename Offset>
+  Batch make(const Offset& offset) const;
+
+  Corpus corpus_;
+  uint64_t seed_;
+  int64_t micro_batch_, block_;
+  int64_t validation_begin_;
+};
+
+}  // namespace lockstep::train

@@ -1,0 +1,48 @@
+#include "train/metrics/metrics_file.h"
+
+#include <cerrno>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "core/base/error.h"
+
+namespace lockstep::train {
+namespace {
+
+// The step of a line that this class wrote; -1 for anything else.
+int64_t step_of(const std::string& line) {
+  const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return -1;
+  return json["step"].get<int64_t>();
+}
+
+// How many bytes at the start of the file are complete lines of steps up to `last_step`.
+int64_t kept_bytes(const std::string& path, int64_t last_step) {
+  std::ifstream in(path, std::ios::binary);
+  int64_t kept = 0;
+  for (std::string line; std::getline(in, line);) {
+    const int64_t step = step_of(line);
+    if (in.eof() || step < 0 || step > last_step) break;  // eof: no line feed, so the line is torn
+    kept += static_cast<int64_t>(line.size()) + 1;
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(std::string path, int64_t resumed_step)
+    : path_(std::move(path)), file_(std::fopen(path_.c_str(), "ab"), &std::fclose) {
+  if (!file_) throw EnvironmentError(str("open '", path_, "': ", errno_text(errno)));
+  if (::ftruncate(::fileno(file_.get()), kept_bytes(path_, resumed_step)) != 0)
+    throw EnvironmentError(str("truncate '", path_, "': ", errno_text(errno)));
+}
+
+void MetricsFile::append(const StepMetrics& metrics) {
+  const std::string line = to_json(metrics) + "\n";
+  if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0)
+    throw EnvironmentError(str("write '", path_, "': ", errno_text(errno)));
+}
+
+}  // namespace lockstep::train
