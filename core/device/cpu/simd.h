@@ -1,4 +1,4 @@
-// Vectors for the kernel sources that are compiled once per instruction set (see isa.cmake in this folder's CMakeLists.txt).
+// Vectors for the kernel sources that are compiled once per instruction set (lockstep_isa_variant in CMakeLists.txt).
 // Everything here lives in a namespace named after the instruction set, so that the linker can never hand code compiled
 // for AVX-512 to a machine without it. For the same reason these sources use no templates of the standard library;
 // a test checks that their objects export nothing else.
