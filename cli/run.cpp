@@ -200,7 +200,7 @@ void add_options(CLI::App& run, RunFlags& flags) {
   add("--start-method", flags.start_method, "Accepted for torchrun's sake: ranks are programs");
   flag("--no-python", flags.no_python, "PROGRAM is a program even if its name ends in .py");
   flag("-m,--module", flags.module, "PROGRAM is a Python module");
-  run.add_option("PROGRAM", flags.command, "The program and its arguments")->expected(0, 1 << 20);
+  run.add_option("PROGRAM", flags.command, "The program and its arguments")->required()->expected(1, 1 << 20);
 }
 
 }  // namespace
