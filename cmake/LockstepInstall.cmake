@@ -6,13 +6,14 @@ get_property(lockstep_libraries GLOBAL PROPERTY LOCKSTEP_LIBRARIES)
 install(TARGETS ${lockstep_libraries} EXPORT lockstepTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# Headers keep their path from the root. Those of one backend or device are nobody's business but the library's.
+# Headers keep their path from the root. Those of one backend or device, and the launcher's insides, are nobody's business but ours.
 foreach(folder core comm ddp fsdp checkpoint launcher train)
   if(IS_DIRECTORY ${PROJECT_SOURCE_DIR}/${folder})
     install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep FILES_MATCHING
       PATTERN "*.h"
       PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "no_cuda" EXCLUDE
-      PATTERN "shm" EXCLUDE PATTERN "tcp" EXCLUDE PATTERN "nccl" EXCLUDE)
+      PATTERN "shm" EXCLUDE PATTERN "tcp" EXCLUDE PATTERN "nccl" EXCLUDE
+      PATTERN "agent" EXCLUDE PATTERN "rendezvous" EXCLUDE PATTERN "proto" EXCLUDE PATTERN "grpc_store.h" EXCLUDE)
   endif()
 endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/generated/core/base/build_info.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep/core/base)

@@ -35,6 +35,18 @@ if(NOT output MATCHES "all ranks agree")
 endif()
 run(${WORK_DIR}/build/every_component)
 
+# No installed header names one that is not.
+file(GLOB_RECURSE headers RELATIVE ${prefix}/include/lockstep ${prefix}/include/lockstep/*.h)
+foreach(header ${headers})
+  file(STRINGS ${prefix}/include/lockstep/${header} lines REGEX "^#include \"")
+  foreach(line ${lines})
+    string(REGEX REPLACE "^#include \"([^\"]*)\".*" "\\1" included "${line}")
+    if(NOT EXISTS ${prefix}/include/lockstep/${included})
+      message(SEND_ERROR "${header} includes ${included}, which is not installed")
+    endif()
+  endforeach()
+endforeach()
+
 run(${prefix}/bin/lockstep --version)
 if(NOT output MATCHES "${VERSION}")
   message(FATAL_ERROR "the installed program does not name version ${VERSION}:\n${output}")
