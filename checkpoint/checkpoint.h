@@ -34,13 +34,13 @@ struct Entry {
 };
 
 struct SaveRequest {
-  std::string dir;  // the folder of checkpoints; made where it is missing
+  std::string dir = {};  // the folder of checkpoints; made where it is missing
   int64_t step = 0;
-  std::vector<Entry> entries;                   // this rank's. A part that several ranks hold is written once
-  std::map<std::string, std::string> metadata;  // rank 0's counts
-  int64_t keep = 0;                             // how many of the newest stay, the new one included; 0: all
-  comm::ProcessGroup* group = nullptr;          // null: a single rank
-  FileSystem* files = nullptr;                  // null: the real one
+  std::vector<Entry> entries = {};                   // this rank's. A part that several ranks hold is written once
+  std::map<std::string, std::string> metadata = {};  // rank 0's counts
+  int64_t keep = 0;                                  // how many of the newest stay, the new one included; 0: all
+  comm::ProcessGroup* group = nullptr;               // null: a single rank
+  FileSystem* files = nullptr;                       // null: the real one
 };
 
 // Collective over the group. Returns the folder, dir/step-NNNNNNNN, once it is complete and on disk: until that moment it does not

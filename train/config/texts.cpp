@@ -1,5 +1,6 @@
 // The texts that a Config turns into: YAML, the canonical text and its digest, the table of the documentation.
 #include <algorithm>
+#include <limits>
 #include <sstream>
 
 #include "checkpoint/digest.h"
@@ -73,7 +74,9 @@ std::string key_table() {
   for (const Key& key : keys()) {
     std::string type = type_text(key);
     for (size_t bar = 0; (bar = type.find(" | ", bar)) != std::string::npos;) type.replace(bar, 3, ", ");
-    const std::string range = key.range.text();
+    Range shown = key.range;
+    if (shown.max >= std::numeric_limits<int32_t>::max()) shown.max = std::numeric_limits<double>::infinity();  // nobody gets there
+    const std::string range = shown.text();
     text +=
         str("| `", key.name, "` | ", type, range.empty() ? "" : ", ", range, " | `", value_text(key, defaults), "` | ", key.help, " |\n");
   }

@@ -1,0 +1,251 @@
+// What can go wrong on disk: corruption anywhere, missing and short files, full disks, and a crash after any operation.
+#include <csignal>
+#include <map>
+
+#include <sys/resource.h>
+
+#include "core/base/log.h"
+#include "tests/checkpoint/helpers.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<Entry> small_model(int64_t start = 0) {
+  return {Entry("a", counting({4}, DType::f32, start)), Entry("b", counting({3}, DType::u8, start))};
+}
+// Two shard files.
+void save_on_two(const std::string& dir, int64_t step) {
+  with_ranks(2, [&](comm::ProcessGroup& group) { save({.dir = dir, .step = step, .entries = small_model(), .group = &group}); });
+}
+
+TEST(Corruption, AnyChangedByteIsFoundAndTheFileNamed) {
+  const test::TempDir dir;
+  save_on_two(dir.path(), 1);
+  const std::string folder = dir.path() + "/step-00000001";
+  for (const auto& name : names_in(folder)) {
+    const std::string path = folder + "/" + name, good = read_file(path);
+    for (size_t at = 0; at < good.size(); ++at) {
+      std::string bad = good;
+      bad[at] = static_cast<char>(bad[at] ^ 0x10);
+      write_file(path, bad);
+      const std::string error = error_of([&] { Checkpoint::open(folder); });
+      // A changed sum is found when manifest.json does not agree with it; both lie in the same folder.
+      ASSERT_THAT(error, HasSubstr(name == "SHA256SUMS" ? folder : path)) << "byte " << at << " of " << name;
+      ASSERT_THAT(error, HasSubstr("was changed"));
+    }
+    write_file(path, good);
+  }
+  EXPECT_NO_THROW(Checkpoint::open(folder));
+}
+
+TEST(Corruption, ShortMissingAndForeignFilesAreNamed) {
+  const test::TempDir dir;
+  save_on_two(dir.path(), 1);
+  const std::string folder = dir.path() + "/step-00000001";
+  for (const auto& name : names_in(folder)) {
+    const std::string path = folder + "/" + name, good = read_file(path);
+    write_file(path, good.substr(0, good.size() - 1));
+    EXPECT_THAT(error_of([&] { Checkpoint::open(folder); }), AllOf(HasSubstr(folder), HasSubstr("was changed")));
+    std::filesystem::remove(path);
+    EXPECT_THAT(error_of([&] { Checkpoint::open(folder); }), AllOf(HasSubstr(path), HasSubstr("No such file")));
+    std::filesystem::create_directory(path);
+    EXPECT_THAT(error_of([&] { Checkpoint::open(folder); }), HasSubstr(path));
+    std::filesystem::remove(path);
+    write_file(path, good);
+  }
+}
+
+TEST(Corruption, TheLatestGoodOneIsTakenAndOthersExplained) {
+  const test::TempDir dir;
+  for (const int64_t step : {1, 2, 3, 4}) save_on_two(dir.path(), step);
+  std::filesystem::remove(dir.path() + "/step-00000003/manifest.json");
+  std::filesystem::resize_file(dir.path() + "/step-00000004/shard-00001-of-00002.safetensors", 10);
+  const LatestGood found = latest_good(dir.path());
+  ASSERT_TRUE(found.checkpoint);
+  EXPECT_EQ(found.checkpoint->step(), 2);
+  EXPECT_THAT(found.skipped, ElementsAre(AllOf(HasSubstr("step-00000004"), HasSubstr("has 10 bytes")),
+                                         AllOf(HasSubstr("step-00000003"), HasSubstr("No such file"))));
+  EXPECT_FALSE(latest_good(dir.path() + "/none").checkpoint);
+}
+
+TEST(Corruption, VerifyReadsContentsAndLsDoesNot) {
+  const test::TempDir dir;
+  save_on_two(dir.path(), 1);
+  save_on_two(dir.path(), 2);
+  const std::string path = dir.path() + "/step-00000002/shard-00000-of-00002.safetensors";
+  std::string bytes = read_file(path);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file(path, bytes);
+  const auto quick = list(dir.path()), full = list(dir.path(), Check::everything);
+  ASSERT_EQ(quick.size(), 2u);
+  EXPECT_EQ(quick[1].problem, "");
+  EXPECT_GT(quick[1].bytes, 0);
+  EXPECT_EQ(full[0].problem, "");
+  EXPECT_THAT(full[1].problem, HasSubstr("shard-00000-of-00002"));
+}
+
+// A file system whose operations fail from a chosen one on. `crash`: the process is gone – nothing works any more, not even tidying
+// up – and what was written but not synced is lost.
+class FaultyFiles final : public FileSystem {
+ public:
+  FaultyFiles(int64_t fail_at, bool crash) : left_(fail_at), crash_(crash) {}
+
+  std::unique_ptr<WritableFile> create(const std::string& path) override {
+    operation("create", path);
+    synced_[path] = 0;
+    return std::make_unique<File>(*this, path, real_.create(path));
+  }
+  void make_directories(const std::string& path) override { operation("make", path), real_.make_directories(path); }
+  void make_directory(const std::string& path) override { operation("make", path), real_.make_directory(path); }
+  void sync_directory(const std::string& path) override { operation("sync", path), real_.sync_directory(path); }
+  void rename_directory(const std::string& from, const std::string& to) override {
+    operation("rename", from), real_.rename_directory(from, to);
+  }
+  void remove_all(const std::string& path) override { operation("remove", path), real_.remove_all(path); }
+  std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
+
+  bool failed() const { return failed_; }
+  // Cuts every file that still has its name back to what was synced.
+  void lose_unsynced() const {
+    for (const auto& [path, bytes] : synced_)
+      if (std::filesystem::exists(path)) std::filesystem::resize_file(path, bytes);
+  }
+
+ private:
+  class File final : public WritableFile {
+   public:
+    File(FaultyFiles& files, std::string path, std::unique_ptr<WritableFile> real)
+        : files_(files), path_(std::move(path)), real_(std::move(real)) {}
+    void write(const void* data, size_t bytes) override { files_.operation("write", path_), real_->write(data, bytes); }
+    void sync() override {
+      files_.operation("sync", path_);
+      real_->sync();
+      files_.synced_[path_] = std::filesystem::file_size(path_);
+    }
+
+   private:
+    FaultyFiles& files_;
+    std::string path_;
+    std::unique_ptr<WritableFile> real_;
+  };
+
+  void operation(const std::string& name, const std::string& path) {
+    const bool fails = left_-- == 0 || (crash_ && failed_);
+    if (!fails) return;
+    failed_ = true;
+    throw EnvironmentError(name + " '" + path + "': Input/output error (errno 5)");
+  }
+
+  FileSystem& real_ = posix_file_system();
+  std::map<std::string, uintmax_t> synced_;
+  int64_t left_;
+  bool crash_, failed_ = false;
+};
+
+// Tries a failure at every operation of a save; returns how many there are.
+int64_t try_every_operation(bool crash, bool same_step) {
+  log::set_level(log::Level::error);  // dozens of expected warnings
+  for (int64_t at = 0;; ++at) {
+    SCOPED_TRACE(str("operation ", at));
+    const test::TempDir dir;
+    save({.dir = dir.path(), .step = 1, .entries = small_model(0)});
+    save({.dir = dir.path(), .step = 2, .entries = small_model(10)});
+    FaultyFiles files(at, crash);
+    const int64_t step = same_step ? 2 : 3;
+    bool saved = true;
+    try {
+      save({.dir = dir.path(), .step = step, .entries = small_model(20), .keep = 2, .files = &files});
+    } catch (const EnvironmentError& e) {
+      saved = false;
+      EXPECT_THAT(e.what(), AllOf(HasSubstr(str("step ", step, " was not saved")), HasSubstr("errno 5")));
+    }
+    if (crash) files.lose_unsynced();
+
+    // Whatever happened, there is a newest checkpoint, complete and old or complete and new.
+    const LatestGood found = latest_good(dir.path());
+    EXPECT_TRUE(found.skipped.empty());
+    EXPECT_TRUE(found.checkpoint);
+    if (!found.checkpoint) return at;
+    const auto values = bytes_of(found.checkpoint->read_whole("a"));
+    const auto older = bytes_of(small_model(10)[0].tensor), newer = bytes_of(small_model(20)[0].tensor);
+    EXPECT_TRUE(values == newer || (!saved && values == older));
+    if (!saved && !crash) {
+      EXPECT_EQ(values, older);
+      EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001", "step-00000002"));
+    }
+
+    // And the next save works and leaves nothing behind.
+    save({.dir = dir.path(), .step = 4, .entries = small_model(30), .keep = 1});
+    EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000004"));
+    if (!files.failed()) return at;
+  }
+}
+
+TEST(Faults, AnOperationThatFailsLeavesWhatWasThere) {
+  EXPECT_GT(try_every_operation(/*crash=*/false, /*same_step=*/false), 10);
+  EXPECT_GT(try_every_operation(/*crash=*/false, /*same_step=*/true), 10);
+}
+
+TEST(Faults, ACrashAfterAnyOperationLosesNothing) {
+  EXPECT_GT(try_every_operation(/*crash=*/true, /*same_step=*/false), 10);
+  EXPECT_GT(try_every_operation(/*crash=*/true, /*same_step=*/true), 10);
+}
+
+TEST(Faults, OneRanksDiskIsEveryRanksFailure) {
+  const test::TempDir dir;
+  with_ranks(2, [&](comm::ProcessGroup& group) {
+    save({.dir = dir.path(), .step = 1, .entries = small_model(), .group = &group});
+    FaultyFiles files(1, /*crash=*/false);  // rank 1's first operation after creating its file
+    SaveRequest request{
+        .dir = dir.path(), .step = 2, .entries = small_model(), .metadata = {}, .keep = 1, .group = &group, .files = nullptr};
+    if (group.rank() == 1) request.files = &files;
+    const std::string error = error_of([&] { save(request); });
+    EXPECT_THAT(error,
+                AllOf(HasSubstr("step 2 was not saved: rank 1: write '"), HasSubstr("shard-00001-of-00002.safetensors': Input/output")));
+  });
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
+}
+
+// Files of this process may not grow beyond the limit while it lives: writes fail with EFBIG.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit limit{bytes, old_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, old_handler_);
+  }
+
+ private:
+  rlimit old_{};
+  void (*old_handler_)(int);
+};
+
+TEST(Faults, AFullDiskIsReportedWithPathAndReason) {
+  const test::TempDir dir;
+  save({.dir = dir.path(), .step = 1, .entries = small_model()});
+  {
+    const FileSizeLimit limit(64 << 10);
+    const std::string error = error_of([&] { save({.dir = dir.path(), .step = 2, .entries = {Entry("w", counting({1 << 20}))}}); });
+    EXPECT_THAT(error, AllOf(HasSubstr("write '"), HasSubstr("shard-00000-of-00001.safetensors' at byte 65536"), HasSubstr("errno 27")));
+  }
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
+}
+
+TEST(Faults, AFolderThatCannotBeMadeIsNamed) {
+  const test::TempDir dir;
+  write_file(dir.path() + "/file", "x");
+  EXPECT_THAT(error_of([&] { save({.dir = dir.path() + "/file", .step = 1, .entries = small_model()}); }),
+              HasSubstr("make folder '" + dir.path()));
+}
+
+}  // namespace
+}  // namespace lockstep::checkpoint

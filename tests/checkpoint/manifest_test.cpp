@@ -1,0 +1,63 @@
+// The manifest: round trip, and every field that can be wrong.
+#include "checkpoint/manifest.h"
+
+#include "tests/checkpoint/helpers.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+using ::testing::HasSubstr;
+
+Manifest example() {
+  Manifest manifest;
+  manifest.step = 10;
+  manifest.world_size = 2;
+  manifest.metadata = {{"seed", "7"}};
+  manifest.files = {{"shard-00000-of-00002.safetensors", 1000, std::string(64, 'a')},
+                    {"shard-00001-of-00002.safetensors", 500, std::string(64, 'b')}};
+  manifest.entries["w"] = {DType::f32, {2, 3}, {{0, 200, 0, 4}, {1, 300, 4, 2}}};
+  return manifest;
+}
+
+std::string error_with(const std::string& from, const std::string& to) {
+  std::string text = to_json(example());
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  text.replace(at, from.size(), to);
+  return error_of([&] { parse_manifest(text, "m.json"); });
+}
+
+TEST(Manifest, ReadsBackAsWritten) {
+  const std::string text = to_json(example());
+  EXPECT_EQ(to_json(parse_manifest(text, "m.json")), text);
+}
+
+TEST(Manifest, NamesWhatIsWrong) {
+  EXPECT_THAT(error_with("lockstep-checkpoint", "other"), HasSubstr("m.json: not the manifest of a checkpoint"));
+  EXPECT_THAT(error_with("\"version\": 1", "\"version\": 2"), HasSubstr("reads checkpoints of version 1, this one has version 2"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"step\": -1"), HasSubstr("'step': expected an integer of 0 or more, got -1"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"stop\": 10"), HasSubstr("'step' is missing"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"extra\": 1"), HasSubstr("unknown key 'extra'"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"step\": 11"), HasSubstr("the key 'step' is there twice"));
+  EXPECT_THAT(error_with("\"seed\": \"7\"", "\"seed\": 7"), HasSubstr("strings only"));
+  EXPECT_THAT(error_with("shard-00000-of-00002", "../x"), HasSubstr("cannot be the name of a shard file"));
+  EXPECT_THAT(error_with(std::string(64, 'a'), std::string(63, 'a')), HasSubstr("64 hex digits"));
+  EXPECT_THAT(error_with("\"f32\"", "\"f64\""), HasSubstr("entry 'w': unknown dtype 'f64'"));
+  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 493"), HasSubstr("2 elements at byte 493 do not lie in"));
+  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 9223372036854775807"), HasSubstr("do not lie in"));
+  EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 5"), HasSubstr("a piece starts at element 5, expected 4"));
+  EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"), HasSubstr("its pieces end at element 5 of 6"));
+  EXPECT_THAT(error_with("\"file\": 1", "\"file\": 2"), HasSubstr("file 2 of 2"));
+  EXPECT_THAT(error_of([] { parse_manifest("", "m.json"); }), HasSubstr("m.json: not valid JSON"));
+}
+
+TEST(Manifest, FolderNames) {
+  EXPECT_EQ(step_folder(42), "step-00000042");
+  EXPECT_EQ(step_of_folder("step-00000042"), 42);
+  EXPECT_EQ(step_of_folder(step_folder(1234567890)), 1234567890);
+  for (const char* other : {"step-42", "step-00000042.tmp-ab", "step-0000004x", "step-000000042", "steps", ""})
+    EXPECT_EQ(step_of_folder(other), -1) << other;
+}
+
+}  // namespace
+}  // namespace lockstep::checkpoint

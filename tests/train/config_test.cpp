@@ -1,0 +1,184 @@
+// What a user sees of the config: values, defaults, and above all the errors.
+#include "train/config/config.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/base/error.h"
+
+namespace lockstep::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kBase = "data: {kind: random}\n";
+
+std::string error_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  try {
+    parse_config(text, "c.yaml", overrides);
+  } catch (const UsageError& e) {
+    return e.what();
+  }
+  return "(no error)";
+}
+
+Config parse(const std::string& text, const std::vector<std::string>& overrides = {}) { return parse_config(text, "c.yaml", overrides); }
+
+TEST(Config, ReadsEveryTypeAndKeepsDefaults) {
+  const Config config = parse(
+      "run: {name: first, seed: 7}\n"
+      "data:\n  kind: text\n  path: \"a b.txt\"\n"
+      "train:\n  steps: 20\n  precision: bf16\n  grad_clip: 0.5\n"
+      "model: {scaled_residual_init: true}\n"
+      "optim:\n  lr: 3e-4\n  betas: [0.8, 0.95]\n  schedule:\n    kind: cosine\n    warmup: 5\n");
+  EXPECT_EQ(config.run.name, "first");
+  EXPECT_EQ(config.run.seed, 7);
+  EXPECT_EQ(config.data.path, "a b.txt");
+  EXPECT_EQ(config.train.steps, 20);
+  EXPECT_EQ(config.train.precision, "bf16");
+  EXPECT_EQ(config.train.grad_clip, 0.5);
+  EXPECT_TRUE(config.model.scaled_residual_init);
+  EXPECT_EQ(config.optim.lr, 3e-4);
+  EXPECT_EQ(config.optim.betas, (std::vector<double>{0.8, 0.95}));
+  EXPECT_EQ(config.optim.schedule.kind, "cosine");
+  EXPECT_EQ(config.train.micro_batch, Config{}.train.micro_batch);
+}
+
+TEST(Config, OverridesApplyInOrderAndTakeLists) {
+  const Config config = parse(kBase, {"train.steps=5", "train.steps=6", "optim.betas=[0.5, 0.75]", "run.name=x=y"});
+  EXPECT_EQ(config.train.steps, 6);
+  EXPECT_EQ(config.optim.betas, (std::vector<double>{0.5, 0.75}));
+  EXPECT_EQ(config.run.name, "x=y");
+}
+
+TEST(Config, ResolvedTextReadsBackAsTheSame) {
+  const Config config = parse(kBase, {"optim.lr=0.1", "run.name=a \"b\" \\c: #d", "run.dir=~", "optim.betas=[0.1, 0.2]", "optim.eps=1e-9"});
+  const std::string text = to_yaml(config);
+  EXPECT_EQ(to_yaml(parse(text)), text);
+  EXPECT_EQ(parse(text).run.name, "a \"b\" \\c: #d");
+  EXPECT_EQ(parse(text).run.dir, "~");
+}
+
+struct BadConfig {
+  std::string text, expected;
+};
+class ConfigErrors : public ::testing::TestWithParam<BadConfig> {};
+
+TEST_P(ConfigErrors, NamesThePlaceAndTheKey) { EXPECT_THAT(error_of(GetParam().text), HasSubstr(GetParam().expected)); }
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, ConfigErrors,
+    ::testing::Values(BadConfig{"train:\n  micro_btch: 4\n", "c.yaml:2:3: unknown key 'train.micro_btch'; did you mean 'micro_batch'?"},
+                      BadConfig{"trian:\n  steps: 4\n", "c.yaml:1:1: unknown key 'trian'; did you mean 'train'?"},
+                      BadConfig{"train: {lr: 4}\n", "c.yaml:1:9: unknown key 'train.lr'; did you mean 'optim.lr'?"},
+                      BadConfig{"train.steps: 4\n", "c.yaml:1:1: unknown key 'train.steps'"},
+                      BadConfig{"optim:\n  schedule:\n    warm: 4\n", "c.yaml:3:5: unknown key 'optim.schedule.warm'"},
+                      BadConfig{"qqqqqqqqqqqq: 1\n", "docs/configuration.md lists all keys"},
+                      BadConfig{"train:\n  steps: 4\n  steps: 5\n", "c.yaml:3:3: key 'train.steps' is there twice"},
+                      BadConfig{"train: {steps: 4}\ndata: {kind: random}\ntrain: {steps: 4}\n", "c.yaml:3:1: key 'train' is there twice"},
+                      BadConfig{"train: {steps: many}\n", "c.yaml:1:16: key 'train.steps': expected an integer, got 'many'"},
+                      BadConfig{"train: {steps: 1e3}\n", "expected an integer, got '1e3'"},
+                      BadConfig{"train: {steps: \"4\"}\n", "expected an integer, got '4'"},
+                      BadConfig{"train: {steps: 99999999999999999999}\n", "expected an integer"},
+                      BadConfig{"train: {steps: [4]}\n", "expected an integer, got the list '[4]'"},
+                      BadConfig{"train: {steps: {a: 1}}\n", "key 'train.steps': expected an integer, got keys below it"},
+                      BadConfig{"train: {steps: }\n", "key 'train.steps' has no value: expected an integer"},
+                      BadConfig{"train: {steps: 0}\n", "key 'train.steps': 0 is out of range: expected at least 1"},
+                      BadConfig{"optim: {lr: .nan}\n", "key 'optim.lr': expected a number"},
+                      BadConfig{"optim: {lr: -1}\n", "key 'optim.lr': -1 is out of range: expected above 0"},
+                      BadConfig{"optim: {betas: 0.9}\n", "key 'optim.betas': expected a list of 2 numbers"},
+                      BadConfig{"optim: {betas: [0.9, 1]}\n", "key 'optim.betas': 1 is out of range: expected at least 0 and below 1"},
+                      BadConfig{"optim: {betas: [[0.9], 1]}\n", "key 'optim.betas': a list within a list"},
+                      BadConfig{"checkpoint: {async: yes}\n", "key 'checkpoint.async': expected true or false, got 'yes'"},
+                      BadConfig{"train: {precision: fp16}\n", "key 'train.precision': 'fp16' is none of fp32 | bf16"},
+                      BadConfig{"train: 5\n", "key 'train': expected keys below it, got a value"},
+                      BadConfig{"- a\n- b\n", "c.yaml:1:1: expected 'group:' with keys below it, got a list"},
+                      BadConfig{"just words\n", "expected 'group:' with keys below it, got 'just words'"},
+                      BadConfig{"train: {steps: 4\n", "not valid YAML"}, BadConfig{"train:\n\tsteps: 4\n", "c.yaml:2:"},
+                      BadConfig{"run: &a {name: x}\n", "anchors (&name) are not supported"},
+                      BadConfig{"run: {name: x}\n---\nrun: {name: y}\n", "one YAML document"},
+                      BadConfig{"data: {kind: random}\ntrain: {global_batch: 16, micro_batch: 5}\n",
+                                "train.micro_batch (5) does not divide train.global_batch (16)"},
+                      BadConfig{"data: {kind: random}\nmodel: {dim: 10, heads: 4}\n", "model.heads (4) does not divide model.dim (10)"},
+                      BadConfig{"data: {kind: text}\n", "data.path is not set"},
+                      BadConfig{"data: {kind: text, path: x}\nmodel: {vocab: 100}\n", "model.vocab is 100"},
+                      BadConfig{"data: {kind: text, path: x}\nmodel: {kind: mlp}\n", "needs model.kind 'gpt'"},
+                      BadConfig{"data: {kind: random}\nrun: {name: a/b}\n", "run.name 'a/b'"},
+                      BadConfig{"data: {kind: random}\ntrain: {steps: 5}\noptim: {schedule: {warmup: 6}}\n",
+                                "optim.schedule.warmup (6) is longer"},
+                      BadConfig{"data: {kind: random}\nparallel: {strategy: fsdp}\n", "parallel.strategy 'fsdp' is not available"},
+                      BadConfig{"data: {kind: random}\nparallel: {backend: nccl}\n", "parallel.backend 'nccl' is not available"},
+                      BadConfig{"data: {kind: random}\ncheckpoint: {async: true}\n", "checkpoint.async is not available"}));
+
+TEST(Config, OverrideErrorsNameTheOverride) {
+  EXPECT_THAT(error_of(kBase, {"train.steps"}), HasSubstr("--set train.steps: expected key=value"));
+  EXPECT_THAT(error_of(kBase, {"train.stepz=4"}), HasSubstr("unknown key 'train.stepz'; did you mean 'steps'?"));
+  EXPECT_THAT(error_of(kBase, {"train.steps=-4"}), HasSubstr("--set train.steps=-4: key 'train.steps': -4 is out of range"));
+  EXPECT_THAT(error_of(kBase, {"train=4"}), HasSubstr("unknown key 'train'"));
+}
+
+TEST(Config, HostileYamlIsRefusedQuickly) {
+  EXPECT_THAT(error_of("run: " + std::string(100000, '[')), HasSubstr("c.yaml:1:"));
+  EXPECT_THAT(error_of(std::string(100000, '{')), HasSubstr("c.yaml:1:"));
+  EXPECT_THAT(error_of(std::string((1 << 20) + 1, ' ')), HasSubstr("at most 1048576 bytes"));
+  EXPECT_THAT(error_of("run: {name: *x}\n"), HasSubstr("c.yaml:1:"));
+}
+
+TEST(Config, FilesThatCannotBeRead) {
+  EXPECT_THROW(load_config("/nowhere/c.yaml"), UsageError);
+  EXPECT_THROW(load_config("/"), UsageError);
+}
+
+TEST(Config, MoreRanksThanMicroBatches) {
+  const Config config = parse(kBase, {"train.global_batch=8", "train.micro_batch=2"});
+  EXPECT_NO_THROW(check_world_size(config, 4));
+  EXPECT_THROW(check_world_size(config, 5), UsageError);
+  const Config single = parse(kBase, {"parallel.strategy=single"});
+  EXPECT_NO_THROW(check_world_size(single, 1));
+  EXPECT_THROW(check_world_size(single, 2), UsageError);
+}
+
+TEST(Config, DigestFollowsWhatTheBitsDependOn) {
+  const Config base = parse(kBase);
+  EXPECT_EQ(config_digest(base).size(), 64u);
+  for (const char* neutral : {"run.name=other", "run.dir=/x", "parallel.strategy=single", "parallel.bucket_mb=1", "checkpoint.every=5"})
+    EXPECT_EQ(config_digest(parse(kBase, {neutral})), config_digest(base)) << neutral;
+  for (const char* essential : {"run.seed=1", "train.micro_batch=2", "optim.lr=0.5", "parallel.reduction=fast"})
+    EXPECT_NE(config_digest(parse(kBase, {essential})), config_digest(base)) << essential;
+}
+
+TEST(Config, FirstDifferenceNamesTheKey) {
+  const std::string a = canonical_text(parse(kBase));
+  const std::string b = canonical_text(parse(kBase, {"train.steps=5", "parallel.bucket_mb=1"}));
+  EXPECT_EQ(first_difference(a, a).key, "");
+  const ConfigDifference difference = first_difference(a, b);
+  EXPECT_EQ(difference.key, "parallel.bucket_mb");
+  EXPECT_EQ(difference.a, "25");
+  EXPECT_EQ(difference.b, "1");
+  EXPECT_EQ(first_difference("a=1\nc=2\n", "a=1\nb=7\nc=2\n").key, "b");
+  EXPECT_EQ(first_difference("a=1\nc=2\n", "a=1\n").b, "(absent)");
+}
+
+TEST(Config, DocumentationHoldsTheTableOfKeys) {
+  std::ifstream in(std::string(LOCKSTEP_SOURCE_DIR) + "/docs/configuration.md");
+  std::ostringstream text;
+  text << in.rdbuf();
+  EXPECT_THAT(text.str(), HasSubstr(key_table())) << "replace the table in docs/configuration.md by this one:\n" << key_table();
+}
+
+TEST(Config, ShippedConfigsAreValid) {
+  int configs = 0;
+  for (const auto& file : std::filesystem::directory_iterator(std::string(LOCKSTEP_SOURCE_DIR) + "/configs")) {
+    if (file.path().extension() != ".yaml") continue;
+    ++configs;
+    EXPECT_NO_THROW(load_config(file.path())) << file.path();
+  }
+  EXPECT_GT(configs, 0);
+}
+
+}  // namespace
+}  // namespace lockstep::train

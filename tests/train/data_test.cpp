@@ -1,0 +1,168 @@
+// Data: determinism, the split, and what happens without data.
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/base/error.h"
+#include "tests/support/temp_dir.h"
+#include "train/data/dataset.h"
+#include "train/data/text_dataset.h"
+
+namespace lockstep::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+void write_file(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+// Byte i is i mod 251: a sample tells where it was taken from.
+std::string counting_text(int64_t bytes) {
+  std::string text;
+  for (int64_t i = 0; i < bytes; ++i) text += static_cast<char>(i % 251);
+  return text;
+}
+
+Config text_config(const std::string& path) {
+  Config config;
+  config.data.path = path;
+  config.model.block = 8;
+  config.train.global_batch = 8;
+  config.train.micro_batch = 2;
+  return config;
+}
+
+std::string error_of(const Config& config) {
+  try {
+    open_dataset(config);
+  } catch (const UsageError& e) {
+    return e.what();
+  }
+  return "(no error)";
+}
+
+class TextData : public ::testing::Test {
+ protected:
+  test::TempDir dir_;
+  std::string path_ = dir_.path() + "/text.txt";
+};
+
+TEST_F(TextData, TargetsAreTheNextBytes) {
+  write_file(path_, counting_text(5000));
+  const auto data = open_dataset(text_config(path_));
+  const Batch batch = data->get(1, 0);
+  EXPECT_EQ(batch.inputs.shape(), (Shape{2, 8}));
+  EXPECT_EQ(batch.inputs.dtype(), DType::i32);
+  const auto inputs = batch.inputs.to_vector<int32_t>(), targets = batch.targets.to_vector<int32_t>();
+  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ(targets[i], (inputs[i] + 1) % 251);
+}
+
+TEST_F(TextData, AMicroBatchIsTheSameWheneverAndByWhomeverItIsMade) {
+  write_file(path_, counting_text(5000));
+  const auto first = open_dataset(text_config(path_)), second = open_dataset(text_config(path_));
+  const auto late = second->get(9, 3).inputs.to_vector<int32_t>();
+  first->get(1, 0);
+  EXPECT_EQ(first->get(9, 3).inputs.to_vector<int32_t>(), late);
+  EXPECT_NE(first->get(9, 2).inputs.to_vector<int32_t>(), late);
+  EXPECT_NE(first->get(8, 3).inputs.to_vector<int32_t>(), late);
+  EXPECT_EQ(first->identity(), second->identity());
+}
+
+TEST_F(TextData, SamplesDependOnTheirPlaceInTheGlobalBatchOnly) {
+  write_file(path_, counting_text(5000));
+  Config whole = text_config(path_);
+  whole.train.micro_batch = 8;
+  const auto small = open_dataset(text_config(path_)), large = open_dataset(whole);
+  std::vector<int32_t> parts;
+  for (int64_t micro = 0; micro < 4; ++micro)
+    for (const int32_t token : small->get(5, micro).inputs.to_vector<int32_t>()) parts.push_back(token);
+  EXPECT_EQ(parts, large->get(5, 0).inputs.to_vector<int32_t>());
+}
+
+TEST_F(TextData, TrainingNeverSeesTheValidationPart) {
+  // 900 bytes 'a' for training, 100 bytes 'b' for validation.
+  write_file(path_, std::string(900, 'a') + std::string(100, 'b'));
+  const auto data = open_dataset(text_config(path_));
+  for (int64_t step = 1; step <= 100; ++step)
+    for (const Tensor& tensor : {data->get(step, 1).inputs, data->get(step, 1).targets})
+      for (const int32_t token : tensor.to_vector<int32_t>()) ASSERT_EQ(token, 'a');
+  for (int64_t index = 0; index < 20; ++index)
+    for (const int32_t token : data->evaluation(index).inputs.to_vector<int32_t>()) ASSERT_EQ(token, 'b');
+}
+
+TEST_F(TextData, EvaluationIsTheSameForEverySeed) {
+  write_file(path_, counting_text(5000));
+  Config other = text_config(path_);
+  other.run.seed = 99;
+  const auto a = open_dataset(text_config(path_)), b = open_dataset(other);
+  EXPECT_EQ(a->evaluation(1).inputs.to_vector<int32_t>(), b->evaluation(1).inputs.to_vector<int32_t>());
+  EXPECT_NE(a->get(1, 1).inputs.to_vector<int32_t>(), b->get(1, 1).inputs.to_vector<int32_t>());
+}
+
+TEST_F(TextData, AFolderReadsAsOneTextInNameOrder) {
+  const std::string text = counting_text(3000);
+  write_file(path_, text);
+  const std::string folder = dir_.path() + "/parts";
+  std::filesystem::create_directory(folder);
+  write_file(folder + "/c", text.substr(1234));
+  write_file(folder + "/a", text.substr(0, 1234));
+  write_file(folder + "/b-empty", "");
+  write_file(folder + "/.hidden", "no");
+  const auto one = open_dataset(text_config(path_)), many = open_dataset(text_config(folder));
+  EXPECT_EQ(one->identity(), many->identity());
+  for (int64_t step = 1; step <= 30; ++step)
+    EXPECT_EQ(one->get(step, 0).inputs.to_vector<int32_t>(), many->get(step, 0).inputs.to_vector<int32_t>());
+}
+
+TEST_F(TextData, ChangedDataHasAnotherIdentity) {
+  std::string text = counting_text(5000);
+  write_file(path_, text);
+  const std::string before = open_dataset(text_config(path_))->identity();
+  text[2500] = '!';
+  write_file(path_, text);
+  EXPECT_NE(open_dataset(text_config(path_))->identity(), before);
+}
+
+TEST_F(TextData, ErrorsSayWhatToDo) {
+  EXPECT_THAT(error_of(text_config(path_)), HasSubstr("does not exist: run scripts/fetch_kjv, or set data.path"));
+  write_file(path_, "");
+  EXPECT_THAT(error_of(text_config(path_)), HasSubstr("is empty"));
+  write_file(path_, std::string(50, 'a'));
+  EXPECT_THAT(error_of(text_config(path_)), HasSubstr("is too short"));
+  EXPECT_THAT(error_of(text_config("/dev/null")), HasSubstr("is not a regular file"));
+  const std::string folder = dir_.path() + "/nothing";
+  std::filesystem::create_directory(folder);
+  EXPECT_THAT(error_of(text_config(folder)), HasSubstr("folder without files"));
+}
+
+TEST(RandomData, TokensAreInTheVocabularyAndDeterministic) {
+  Config config;
+  config.data.kind = "random";
+  config.model.vocab = 11;
+  const auto data = open_dataset(config);
+  const auto tokens = data->get(3, 1).inputs.to_vector<int32_t>();
+  EXPECT_EQ(tokens, open_dataset(config)->get(3, 1).inputs.to_vector<int32_t>());
+  const std::set<int32_t> distinct(tokens.begin(), tokens.end());
+  EXPECT_EQ(distinct.size(), 11u);
+  EXPECT_EQ(*distinct.begin(), 0);
+  EXPECT_EQ(*distinct.rbegin(), 10);
+}
+
+TEST(RandomData, FeaturesComeWithClasses) {
+  Config config;
+  config.data.kind = "random";
+  config.model.kind = "mlp";
+  config.model.vocab = 3;
+  config.train.micro_batch = 16;
+  const Batch batch = open_dataset(config)->get(1, 0);
+  EXPECT_EQ(batch.inputs.dtype(), DType::f32);
+  EXPECT_EQ(batch.inputs.shape(), (Shape{16, config.model.block}));
+  EXPECT_EQ(batch.targets.shape(), (Shape{16}));
+  const auto classes = batch.targets.to_vector<int32_t>();
+  EXPECT_GT(std::set<int32_t>(classes.begin(), classes.end()).size(), 1u);
+}
+
+}  // namespace
+}  // namespace lockstep::train
