@@ -21,6 +21,8 @@ using std::chrono::milliseconds;
 constexpr int kSavedCode = 3;
 // What a rank's descendants still write after its end is waited for this long.
 constexpr auto kDrainLimit = milliseconds(500);
+// From the first failure seen to the SIGTERM for the others.
+constexpr auto kSettle = milliseconds(10);
 constexpr auto kFrozenCheck = milliseconds(2000);
 constexpr auto kFrozenWarning = std::chrono::seconds(10);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
@@ -108,6 +110,7 @@ void Agent::start_ranks() {
   ranks_.clear();
   signalled_at_.reset();
   kill_at_.reset();
+  alive_before_failure_.reset();
   drain_until_.reset();
   failure_.reset();
   killed_ = terminated_ = false;
@@ -129,15 +132,20 @@ void Agent::start_ranks() {
   }
 }
 
-// Once per epoch; a shorter grace of a later call counts.
+// SIGTERM goes out once per epoch; a shorter grace of a later call counts.
 void Agent::end_ranks(int signal, Duration grace) {
   const Duration at = now();
+  if (signal == SIGKILL) {
+    killed_ = true;
+    if (!signalled_at_) signalled_at_ = at;
+    for (auto& rank : ranks_) rank->signal(SIGKILL);
+    return;
+  }
   if (!signalled_at_) {
     signalled_at_ = at;
     for (auto& rank : ranks_) {
       rank->signal(signal);
-      // A frozen rank would see the signal only when it is woken.
-      if (signal == SIGTERM) rank->signal(SIGCONT);
+      rank->signal(SIGCONT);  // a frozen rank would see the signal only when it is woken
     }
   }
   kill_at_ = kill_at_ ? std::min(*kill_at_, at + grace) : at + grace;
@@ -198,32 +206,50 @@ void Agent::wait_for_events() {
   check_limits();
 }
 
-void Agent::collect_ends(Duration alive_at) {
+// Whether any rank had ended.
+bool Agent::collect_ended(Duration alive_at) {
   bool any = false;
-  bool unasked_save = false;
-  const Duration at = now();
   for (auto& rank : ranks_) {
     if (!rank->running()) continue;
     pollfd poll{rank->pid_fd(), POLLIN, 0};
     if (::poll(&poll, 1, 0) <= 0) continue;
-    rank->collect(alive_at, at, signalled_at_.has_value());
     any = true;
-    const RankEnd& end = *rank->end();
-    if (end.status.signal == 0 && end.status.exit_code == kSavedCode && !signalled_at_) unasked_save = true;
+    RankEnd& end = rank->collect();
+    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it: files of a dying process are closed, and
+    // its peers may fail of that, before its end can be seen.
+    const bool killed_by_others = end.status.signal == SIGKILL && !killed_;
+    end.seen_at = now();
+    end.alive_at = killed_by_others ? alive_before_failure_.value_or(alive_at) : alive_at;
+    end.after_signal = signalled_at_.has_value() && !killed_by_others;
   }
-  if (!any) return;
-  if (const auto failure = local_failure(); failure && !failure_ && !signalled_at_) {
-    failed_after_ = at - started_at_;
-    failure_ = failure;
+  return any;
+}
+
+void Agent::collect_ends(Duration alive_at) {
+  if (!active_ || !collect_ended(alive_at)) return;
+  auto failure = local_failure();
+  if (failure && !failure_ && !signalled_at_) {
+    alive_before_failure_ = alive_at;
+    // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets a moment.
+    const Deadline settled = Deadline::after(kSettle);
+    while (!all_ended() && !settled.passed()) {
+      std::vector<pollfd> polls;
+      for (const auto& rank : ranks_)
+        if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
+      ::poll(polls.data(), polls.size(), static_cast<int>(std::chrono::ceil<milliseconds>(settled.remaining()).count()));
+      collect_ended(alive_at);
+    }
+    failed_after_ = now() - started_at_;
+    failure_ = failure = local_failure();
     // The other nodes should not wait until all is known here.
     if (context_.spec.nodes > 1) context_.client.fail(epoch_, *failure);
     end_ranks(SIGTERM, context_.spec.grace);
-  } else if (unasked_save && !all_ended()) {
+  } else if (!signalled_at_ && !all_ended() && any_saved()) {
     log::info("[launch] a rank has stopped after saving (exit code 3): asking the others to stop");
     context_.client.stop();
     end_ranks(SIGTERM, context_.spec.stop_grace);
   }
-  if (all_ended() && !drain_until_) drain_until_ = at + kDrainLimit;
+  if (all_ended() && !drain_until_) drain_until_ = now() + kDrainLimit;
 }
 
 void Agent::check_limits() {
@@ -259,6 +285,11 @@ void Agent::check_frozen(Duration at) {
                 seconds(at - frozen.since), " s and holds up the others; 'kill -CONT ", ranks_[i]->pid(), "' lets it go on");
     }
   }
+}
+
+bool Agent::any_saved() const {
+  return std::any_of(ranks_.begin(), ranks_.end(),
+                     [](const auto& r) { return r->end() && r->end()->status.signal == 0 && r->end()->status.exit_code == kSavedCode; });
 }
 
 bool Agent::all_ended() const {
@@ -297,10 +328,8 @@ void Agent::conclude_epoch() {
   for (auto& rank : ranks_) rank->close_output();
   active_ = false;
   drain_until_.reset();
-  bool saved = false;
   for (const auto& rank : ranks_) {
     const ExitStatus& status = rank->end()->status;
-    saved = saved || (status.signal == 0 && status.exit_code == kSavedCode);
     terminated_ = terminated_ || status.signal != 0;
   }
   // By now it is known what every rank said; the first to end need not be the first that failed.
@@ -332,7 +361,7 @@ void Agent::conclude_epoch() {
                 "; starting all ranks again (restart ", job_.restarts + 1, " of ", context_.spec.max_restarts, ")");
     context_.client.drained(epoch_);
   } else if (job_.phase == Phase::running && job_.epoch == epoch_) {
-    context_.client.finish(epoch_, saved);
+    context_.client.finish(epoch_, any_saved());
   }
 }
 

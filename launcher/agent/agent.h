@@ -58,11 +58,13 @@ class Agent {
   void handle_signals();
   void wait_for_events();
   void collect_ends(Duration alive_at);
+  bool collect_ended(Duration alive_at);
   void check_limits();
   void check_frozen(Duration now);
   void conclude_epoch();
 
   bool all_ended() const;
+  bool any_saved() const;  // some rank has ended with exit code 3
   RankOutput::Options output_options(int local_rank, int rank) const;
   Failure failure_of(const RankEnd& end) const;
   std::optional<Failure> local_failure() const;
@@ -82,7 +84,8 @@ class Agent {
 
   std::optional<Duration> signalled_at_;  // when the agent told the ranks of this epoch to end
   std::optional<Duration> kill_at_;
-  std::optional<Duration> drain_until_;  // all ranks have ended; their output may still be on its way
+  std::optional<Duration> alive_before_failure_;  // when the agent last looked before the first failure of this epoch
+  std::optional<Duration> drain_until_;           // all ranks have ended; their output may still be on its way
   bool killed_ = false;
   int stop_signal_ = 0;  // the first one that came
   int stop_count_ = 0;

@@ -78,19 +78,17 @@ void RankProcess::close_output() {
   }
 }
 
-void RankProcess::collect(Duration alive_at, Duration now, bool after_signal) {
+RankEnd& RankProcess::collect() {
   RankEnd end;
   end.rank = rank_;
   end.status = peek_status(child_);
-  end.alive_at = alive_at;
-  end.seen_at = now;
-  end.after_signal = after_signal;
   end.report = parse_failure_report(error_file_.contents());
   end_ = std::move(end);
   // The number is still taken by the dead leader, so this cannot hit anybody else.
   signal_session(child_.pid, SIGKILL);
   guardian_.forget(child_.pid);
   reap(child_);
+  return *end_;
 }
 
 }  // namespace lockstep::launcher

@@ -49,8 +49,8 @@ class RankProcess {
   // Reads what is there. Closes the stream at its end.
   void read(Stream stream);
   void close_output();
-  // Takes note of the end, ends what the rank left running, and reaps it. `alive_at`: see RankEnd.
-  void collect(Duration alive_at, Duration now, bool after_signal);
+  // Takes note of the end, ends what the rank left running, and reaps it. The caller fills in the times and what it had sent.
+  RankEnd& collect();
   const std::optional<RankEnd>& end() const { return end_; }
   std::vector<std::string> last_lines() const { return output_.last_lines(); }
   const std::string& log_file() const { return output_.log_file(); }

@@ -1,0 +1,163 @@
+// Several agents on this host, each as a node.
+#include <gmock/gmock.h>
+
+#include "launcher/rendezvous/endpoint.h"
+#include "tests/launcher/agent_process.h"
+
+namespace lockstep::launcher {
+namespace {
+
+using std::chrono::milliseconds;
+using test::AgentProcess;
+using test::shell;
+using test::Watched;
+using testing::HasSubstr;
+using testing::Not;
+
+LaunchSpec node(int rank, int port, int nproc, const std::string& script) {
+  LaunchSpec spec = shell(nproc, script);
+  spec.nodes = 2;
+  spec.node_rank = rank;
+  spec.endpoint = str("127.0.0.1:", port);
+  spec.run_id = "r";
+  return spec;
+}
+
+TEST(Nodes, two_agents_are_one_job) {
+  const int port = free_port("127.0.0.1");
+  const char* script = "echo $RANK of $WORLD_SIZE node $GROUP_RANK local $LOCAL_RANK of $LOCAL_WORLD_SIZE master $MASTER_PORT";
+  AgentProcess second(node(1, port, 2, script));  // before the rendezvous is there
+  AgentProcess first(node(0, port, 1, script));
+  EXPECT_EQ(first.finish(), 0) << first.output();
+  EXPECT_EQ(second.finish(), 0) << second.output();
+  EXPECT_THAT(first.output(), HasSubstr("[rank 0] 0 of 3 node 0 local 0 of 1 master "));
+  EXPECT_THAT(second.output(), HasSubstr("[rank 1] 1 of 3 node 1 local 0 of 2 master "));
+  EXPECT_THAT(second.output(), HasSubstr("[rank 2] 2 of 3 node 1 local 1 of 2 master "));
+  EXPECT_EQ(first.number_after("master "), second.number_after("master "));
+}
+
+TEST(Nodes, without_node_ranks_whoever_binds_the_port_serves) {
+  const int port = free_port("127.0.0.1");
+  AgentProcess a(node(-1, port, 1, "echo rank $RANK"));
+  AgentProcess b(node(-1, port, 1, "echo rank $RANK"));
+  EXPECT_EQ(a.finish(), 0) << a.output();
+  EXPECT_EQ(b.finish(), 0) << b.output();
+  EXPECT_NE(a.says("rank 0"), b.says("rank 0"));
+}
+
+TEST(Nodes, a_failure_on_one_ends_the_other_with_the_same_words) {
+  const int port = free_port("127.0.0.1");
+  const char* script = "echo ready; [ $RANK = 1 ] && { echo bad data >&2; exit 6; }; sleep 1000";
+  AgentProcess first(node(0, port, 1, script));
+  AgentProcess second(node(1, port, 1, script));
+  EXPECT_EQ(first.finish(), 6);
+  EXPECT_EQ(second.finish(), 6);
+  for (const auto* agent : {&first, &second}) {
+    EXPECT_THAT(agent->output(), HasSubstr("┌ rank 1 on host "));
+    EXPECT_THAT(agent->output(), HasSubstr("exit code 6"));
+    EXPECT_THAT(agent->output(), HasSubstr("│   bad data\n"));
+  }
+  EXPECT_THAT(first.output(), HasSubstr("rank 0: ended by the launcher"));
+}
+
+TEST(Nodes, a_lost_node_ends_the_job_and_is_named) {
+  const int port = free_port("127.0.0.1");
+  AgentProcess first(node(0, port, 1, "echo ready; sleep 1000"));
+  AgentProcess second(node(1, port, 1, "echo ready $$; sleep 1000"));
+  ASSERT_TRUE(first.wait_for("ready")) << first.output();
+  const Watched rank(second.number_after("ready "));
+  second.signal(SIGKILL);
+  EXPECT_TRUE(rank.ended());
+  EXPECT_EQ(first.finish(), 1);
+  EXPECT_THAT(first.output(), HasSubstr("node 1 on "));
+  EXPECT_THAT(first.output(), HasSubstr("was lost"));
+}
+
+TEST(Nodes, a_lost_rendezvous_ends_the_others) {
+  const int port = free_port("127.0.0.1");
+  AgentProcess first(node(0, port, 1, "echo ready; sleep 1000"));
+  AgentProcess second(node(1, port, 1, "echo ready; sleep 1000"));
+  ASSERT_TRUE(second.wait_for("ready")) << second.output();
+  first.signal(SIGKILL);
+  EXPECT_EQ(second.finish(), 1);
+  EXPECT_THAT(second.output(), HasSubstr(str("lost contact with 127.0.0.1:", port)));
+}
+
+TEST(Nodes, a_restart_takes_all_nodes_along) {
+  const int port = free_port("127.0.0.1");
+  const char* script = "echo rank $RANK epoch $LOCKSTEP_EPOCH; [ $LOCKSTEP_EPOCH = 2 ] && exit 0; [ $RANK = 1 ] && exit 5; sleep 1000";
+  LaunchSpec specs[2] = {node(0, port, 1, script), node(1, port, 1, script)};
+  for (auto& spec : specs) spec.max_restarts = 1;
+  AgentProcess first(specs[0]);
+  AgentProcess second(specs[1]);
+  EXPECT_EQ(first.finish(), 0) << first.output();
+  EXPECT_EQ(second.finish(), 0) << second.output();
+  EXPECT_THAT(first.output(), HasSubstr("[rank 0] rank 0 epoch 2\n"));
+  EXPECT_THAT(second.output(), HasSubstr("[rank 1] rank 1 epoch 2\n"));
+}
+
+TEST(Nodes, stopping_one_stops_all_after_saving) {
+  const int port = free_port("127.0.0.1");
+  const char* script = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+  AgentProcess first(node(0, port, 1, script));
+  AgentProcess second(node(1, port, 1, script));
+  ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready"));
+  second.signal(SIGTERM);
+  EXPECT_EQ(first.finish(), 3) << first.output();
+  EXPECT_EQ(second.finish(), 3) << second.output();
+  EXPECT_TRUE(first.says("saved"));
+}
+
+TEST(Nodes, says_who_is_missing_when_time_is_up) {
+  LaunchSpec spec = node(0, free_port("127.0.0.1"), 1, "echo never");
+  spec.join_timeout = milliseconds(200);
+  AgentProcess agent(spec);
+  EXPECT_EQ(agent.finish(), 1);
+  EXPECT_THAT(agent.output(), HasSubstr("waited 0.2 s for 2 nodes; 1 of 2 joined: "));
+  EXPECT_THAT(agent.output(), HasSubstr(" as node 0; missing: node 1"));
+  EXPECT_THAT(agent.output(), Not(HasSubstr("never")));
+}
+
+TEST(Nodes, says_that_nobody_answers) {
+  const int port = free_port("127.0.0.1");
+  LaunchSpec spec = node(1, port, 1, "echo never");
+  spec.join_timeout = milliseconds(200);
+  AgentProcess agent(spec);
+  EXPECT_EQ(agent.finish(), 1);
+  EXPECT_THAT(agent.output(), HasSubstr(str("nobody answers at 127.0.0.1:", port)));
+}
+
+TEST(Nodes, jobs_on_one_port_never_merge) {
+  const int port = free_port("127.0.0.1");
+  AgentProcess waiting(node(0, port, 1, "echo never"));
+  LaunchSpec other = node(1, port, 1, "echo never");
+  other.run_id = "other";
+  // The first may need a moment to bind the port; the second waits for that.
+  AgentProcess refused(other);
+  EXPECT_EQ(refused.finish(), 2) << refused.output();
+  EXPECT_THAT(refused.output(), HasSubstr("this endpoint serves run 'r', but "));
+  EXPECT_THAT(refused.output(), HasSubstr("asked for run 'other'"));
+  AgentProcess twice(node(0, port, 1, "echo never"));
+  EXPECT_EQ(twice.finish(), 2) << twice.output();
+  EXPECT_THAT(twice.output(), HasSubstr("node rank 0 is taken by "));
+  LaunchSpec single = shell(1, "echo never");
+  single.endpoint = str("127.0.0.1:", port);
+  single.run_id = "third";
+  AgentProcess third(single);
+  EXPECT_EQ(third.finish(), 2) << third.output();
+  waiting.signal(SIGTERM);
+  EXPECT_EQ(waiting.finish(), 128 + SIGTERM);
+}
+
+TEST(Nodes, several_nodes_need_an_endpoint_and_a_name) {
+  LaunchSpec spec = shell(1, "true");
+  spec.nodes = 2;
+  EXPECT_EQ(AgentProcess(spec).finish(), 2);
+  spec.endpoint = "127.0.0.1:29400";
+  AgentProcess nameless(spec);
+  EXPECT_EQ(nameless.finish(), 2);
+  EXPECT_THAT(nameless.output(), HasSubstr("run id"));
+}
+
+}  // namespace
+}  // namespace lockstep::launcher
