@@ -5,8 +5,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -29,11 +30,13 @@ constexpr auto kLimit = std::chrono::seconds(60);
 // The test program must not have started threads, so nothing of gRPC may run in it.
 class AgentProcess {
  public:
-  explicit AgentProcess(const LaunchSpec& spec, const std::vector<int>& ignored_signals = {}) {
+  // `before` runs in the agent's process first.
+  explicit AgentProcess(
+      const LaunchSpec& spec, const std::function<void()>& before = [] {}) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) throw EnvironmentError("pipe: " + errno_text(errno));
     pid_ = ::fork();
-    if (pid_ == 0) run(spec, ends[1], ignored_signals);
+    if (pid_ == 0) run(spec, ends[1], before);
     ::close(ends[1]);
     output_fd_ = ends[0];
   }
@@ -85,10 +88,10 @@ class AgentProcess {
   }
 
  private:
-  [[noreturn]] static void run(const LaunchSpec& spec, int output, const std::vector<int>& ignored_signals) {
+  [[noreturn]] static void run(const LaunchSpec& spec, int output, const std::function<void()>& before) {
     ::dup2(output, STDOUT_FILENO);
     ::dup2(output, STDERR_FILENO);
-    for (const int each : ignored_signals) ::signal(each, SIG_IGN);
+    before();
     int code = 1;
     try {
       code = launch(spec).exit_code;
