@@ -15,8 +15,8 @@ namespace {
 
 constexpr auto kHeartbeatWait = std::chrono::milliseconds(1000);
 constexpr auto kReportLimit = std::chrono::seconds(5);
-// How long the server may stay away before the job is given up.
-constexpr auto kLostAfter = std::chrono::seconds(5);
+// How long the server may stay away before the job is given up; as long as it waits for us.
+constexpr auto kLostAfter = std::chrono::seconds(2);
 constexpr auto kRetry = std::chrono::milliseconds(100);
 
 }  // namespace

@@ -1,4 +1,5 @@
 // The rendezvous when the process runs out of file descriptors: gRPC's own listener would never accept again after that.
+#include <memory>
 #include <vector>
 
 #include <arpa/inet.h>
@@ -68,30 +69,39 @@ class SmallServer {
   int hold_ = -1;
 };
 
-TEST(Listener, serves_the_old_and_again_the_new_when_descriptors_run_out) {
-  SmallServer server(128);  // before this process has anything of gRPC
-  GrpcStore old({"127.0.0.1", server.port}, "r", kLimit);
+// One server for all tests, started before this process has anything of gRPC, which does not survive a fork.
+class Listener : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { server_ = std::make_unique<SmallServer>(128); }
+  static void TearDownTestSuite() { server_.reset(); }
+  static int port() { return server_->port; }
+
+ private:
+  static inline std::unique_ptr<SmallServer> server_;
+};
+
+TEST_F(Listener, serves_the_old_and_again_the_new_when_descriptors_run_out) {
+  GrpcStore old({"127.0.0.1", port()}, "r", kLimit);
   old.set("before", "x");
   for (int flood = 0; flood < 3; ++flood) {
     std::vector<int> connections;
     for (int i = 0; i < 400; ++i)
-      if (const int fd = connect_raw(server.port); fd >= 0) connections.push_back(fd);
+      if (const int fd = connect_raw(port()); fd >= 0) connections.push_back(fd);
     EXPECT_GT(connections.size(), 128u);
     old.set("during", std::to_string(flood));
     EXPECT_EQ(old.get("before", kLimit), "x");
     for (const int fd : connections) ::close(fd);
-    GrpcStore fresh({"127.0.0.1", server.port}, "r", kLimit);
+    GrpcStore fresh({"127.0.0.1", port()}, "r", kLimit);
     EXPECT_EQ(fresh.get("during", kLimit), std::to_string(flood));
   }
 }
 
-TEST(Listener, survives_garbage) {
-  SmallServer server(128);
-  const int fd = connect_raw(server.port);
+TEST_F(Listener, survives_garbage) {
+  const int fd = connect_raw(port());
   ASSERT_GE(fd, 0);
   const std::string garbage(100000, '\xff');
   [[maybe_unused]] const ssize_t sent = ::send(fd, garbage.data(), garbage.size(), MSG_NOSIGNAL);
-  GrpcStore store({"127.0.0.1", server.port}, "r", kLimit);
+  GrpcStore store({"127.0.0.1", port()}, "r", kLimit);
   store.set("k", "v");
   EXPECT_EQ(store.get("k", kLimit), "v");
   ::close(fd);
