@@ -111,7 +111,7 @@ bool join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, Rend
 
 LaunchResult launch(const LaunchSpec& spec) {
   validate(spec);
-  const std::string program = find_program(spec.argv.front());
+  const std::string program = find_program(spec.program.empty() ? spec.argv.front() : spec.program);
   if (!spec.log_dir.empty()) {
     std::error_code error;
     std::filesystem::create_directories(spec.log_dir, error);

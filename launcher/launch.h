@@ -13,7 +13,9 @@ namespace lockstep::launcher {
 // What the screen shows of the ranks' output. Log files get all of it in any case.
 enum class Screen {
   prefixed,  // every line of the shown ranks as "[rank N] line"
-  rank0,     // rank 0 as it is; of the others only standard error, prefixed
+  // Rank 0 as it is; of the others only standard error, prefixed. If the screen is a terminal, rank 0 learns that (its own output is a
+  // pipe): LOCKSTEP_TTY=1, and its width as COLUMNS.
+  rank0,
 };
 
 // The exit code of launch() when a rank fails.
@@ -24,6 +26,7 @@ enum class FailureCode {
 
 struct LaunchSpec {
   std::vector<std::string> argv;                                 // the program, looked up in PATH, and its arguments
+  std::string program;                                           // the file to run, where argv[0] is only its name
   int nproc = 1;                                                 // ranks on this host
   std::vector<std::pair<std::string, std::string>> environment;  // added to the ranks' environment
 

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
@@ -28,6 +29,13 @@ constexpr auto kFrozenWarning = std::chrono::seconds(10);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
 
 Duration now() { return Clock::now().time_since_epoch(); }
+
+// 0 where standard output is no terminal.
+int terminal_columns() {
+  winsize size{};
+  if (!::isatty(STDOUT_FILENO)) return 0;
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
 
 }  // namespace
 
@@ -121,11 +129,13 @@ void Agent::start_ranks() {
   active_ = true;
   for (int local_rank = 0; local_rank < self->slots; ++local_rank) {
     const int rank = self->first_rank + local_rank;
-    auto process = std::make_unique<RankProcess>(rank, output_options(local_rank, rank), context_.guardian);
+    const RankOutput::Options options = output_options(local_rank, rank);
+    auto process = std::make_unique<RankProcess>(rank, options, context_.guardian);
     ChildSpec child;
     child.program = context_.program;
     child.argv = context_.spec.argv;
-    child.environment = rank_environment(context_.spec, context_.run_id, job_, *self, context_.store, {local_rank, process->error_path()});
+    child.environment = rank_environment(context_.spec, context_.run_id, job_, *self, context_.store,
+                                         {local_rank, process->error_path(), options.output == Show::raw ? terminal_columns() : 0});
     child.inherit_input = job_.nodes.size() == 1 && self->slots == 1;
     process->start(child);
     ranks_.push_back(std::move(process));
@@ -160,8 +170,8 @@ void Agent::handle_signals() {
     if (++stop_count_ == 1) {
       stop_signal_ = signal;
       if (active_) log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop; a second signal kills them");
-      context_.client.stop();
       if (active_) end_ranks(SIGTERM, context_.spec.stop_grace);
+      context_.client.stop();
     } else if (active_) {
       end_ranks(SIGKILL, Duration::zero());
     } else {
@@ -241,9 +251,9 @@ void Agent::collect_ends(Duration alive_at) {
     }
     failed_after_ = now() - started_at_;
     failure_ = failure = local_failure();
+    end_ranks(SIGTERM, context_.spec.grace);
     // The other nodes should not wait until all is known here.
     if (context_.spec.nodes > 1) context_.client.fail(epoch_, *failure);
-    end_ranks(SIGTERM, context_.spec.grace);
   } else if (!signalled_at_ && !all_ended() && any_saved()) {
     log::info("[launch] a rank has stopped after saving (exit code 3): asking the others to stop");
     context_.client.stop();

@@ -50,6 +50,10 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
   put("LOCKSTEP_STORE", store.text());
   put("LOCKSTEP_RUN_ID", run_id);
   put("LOCKSTEP_EPOCH", job.epoch);
+  if (place.terminal_columns > 0) {
+    put("LOCKSTEP_TTY", 1);
+    put("COLUMNS", place.terminal_columns);
+  }
   variables.try_emplace("OMP_NUM_THREADS", str(threads_per_rank(node.slots)));
 
   std::vector<std::string> environment;

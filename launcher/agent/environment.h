@@ -12,7 +12,8 @@ namespace lockstep::launcher {
 
 struct RankPlace {
   int local_rank = 0;
-  std::string error_file;  // where the rank may say why it fails
+  std::string error_file;    // where the rank may say why it fails
+  int terminal_columns = 0;  // of the terminal that shows its output as it is; 0: there is none
 };
 
 // NAME=value, all of it: this process's environment, the spec's additions, and what describes the rank.

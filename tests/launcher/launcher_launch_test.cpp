@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include <gmock/gmock.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include "tests/launcher/agent_process.h"
@@ -156,6 +157,22 @@ TEST(Launch, shows_rank_0_as_it_is_for_training) {
   EXPECT_THAT(agent.output(), HasSubstr("[rank 1] err 1\n"));
 }
 
+TEST(Launch, tells_rank_0_about_the_terminal_that_shows_it) {
+  LaunchSpec spec = shell(2, "echo rank $RANK terminal ${LOCKSTEP_TTY:-no} >&2; [ $RANK = 1 ] || echo columns $COLUMNS >&2");
+  spec.screen = Screen::rank0;
+  AgentProcess agent(spec, [] {
+    const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
+    ::unlockpt(terminal);
+    const winsize size{.ws_row = 24, .ws_col = 132, .ws_xpixel = 0, .ws_ypixel = 0};
+    const int screen = ::open(::ptsname(terminal), O_RDWR | O_NOCTTY);
+    ::ioctl(screen, TIOCSWINSZ, &size);
+    ::dup2(screen, STDOUT_FILENO);
+  });
+  EXPECT_EQ(agent.finish(), 0);
+  EXPECT_THAT(agent.output(), HasSubstr("rank 0 terminal 1\ncolumns 132\n"));
+  EXPECT_THAT(agent.output(), HasSubstr("[rank 1] rank 1 terminal no\n"));
+}
+
 TEST(Launch, starts_all_ranks_again_in_a_new_epoch) {
   LaunchSpec spec = shell(2,
                           "echo rank $RANK epoch $LOCKSTEP_EPOCH restart $TORCHELASTIC_RESTART_COUNT; [ $LOCKSTEP_EPOCH = 3 ] && exit 0; "
@@ -265,6 +282,12 @@ TEST(Launch, refuses_what_cannot_be_started) {
     spec.argv = {"/etc/passwd"};
     return spec;
   }());
+  LaunchSpec renamed = shell(1, "echo $0");
+  renamed.program = renamed.argv[0];
+  renamed.argv = {"a-name", "-c", "echo called $0"};
+  AgentProcess agent(renamed);
+  EXPECT_EQ(agent.finish(), 0);
+  EXPECT_THAT(agent.output(), HasSubstr("called a-name"));
   EXPECT_EQ(not_executable.finish(), 2);
   EXPECT_THAT(not_executable.output(), HasSubstr("'/etc/passwd' is not an executable file"));
   EXPECT_EQ(AgentProcess(shell(0, "true")).finish(), 2);
