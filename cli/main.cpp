@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/commands.h"
+#include "cli/rank_options.h"
 #include "cli/version.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
@@ -26,6 +27,7 @@ int report(const std::exception& error, int code) {
 
 int main(int argc, char** argv) {
   using namespace lockstep;
+  cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);
   app.set_version_flag("--version", cli::version_text());
