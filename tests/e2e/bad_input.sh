@@ -6,7 +6,9 @@ make_text
 # refuses CODE "TEXT|TEXT…" ARGS…
 refuses() {
   local code=$1 texts=$2; shift 2
-  exits "$code" timeout 60 "$lockstep" "$@" > out 2> err
+  local got=0
+  timeout 60 "$lockstep" "$@" > out 2> err || got=$?
+  [ "$got" = "$code" ] || fail "lockstep $* exited with $got, expected $code: $(tail -n 5 out err)"
   cat out err > said
   local text; while IFS= read -r text; do contains said "$text"; done < <(tr '|' '\n' <<< "$texts")
 }
@@ -33,8 +35,8 @@ refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
 shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
 printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
 refuses 1 "$(basename "$shard")" checkpoint verify runs/done
-refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")" || true
+refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")"
 
 # Ranks with different configs: every key that matters is compared, and the difference is named.
-refuses 1 "train.steps" run -n 2 -- bash -c "exec '$lockstep' train '$small' --set run.name=differ --set train.steps=\$((60 + RANK))" || true
+refuses 2 "train.steps" run -n 2 -- bash -c "exec '$lockstep' train '$small' --set run.name=differ --set train.steps=\$((60 + RANK))"
 [ ! -e runs/differ/metrics.jsonl ] || fail "ranks with different configs began to train"
