@@ -5,8 +5,8 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/digest.h"
-#include "checkpoint/exchange.h"
 #include "checkpoint/plan.h"
+#include "comm/text.h"
 #include "core/base/log.h"
 
 namespace lockstep::checkpoint {
@@ -67,7 +67,7 @@ class Save {
     try {
       prepare();
       const auto written = write();
-      agree(request_.group, [&] { return rank_ == 0 ? commit(written) : std::string(); });
+      comm::agree(request_.group, [&] { return rank_ == 0 ? commit(written) : std::string(); });
     } catch (const std::exception& e) {
       give_up();
       const std::string text = str("[checkpoint] step ", request_.step, " was not saved: ", e.what());
@@ -81,7 +81,7 @@ class Save {
  private:
   // All ranks learn what every rank holds and where to write.
   void prepare() {
-    const auto texts = agree(request_.group, [&] {
+    const auto texts = comm::agree(request_.group, [&] {
       check(request_.step >= 0, "[checkpoint] step must not be negative, got ", request_.step);
       const std::string parts = parts_text(parts_of(request_.entries));
       return (rank_ == 0 ? make_aside() : std::string()) + "\n" + parts;
@@ -102,7 +102,7 @@ class Save {
 
   // This rank's shard; returns what all ranks wrote.
   std::vector<WrittenFile> write() {
-    const auto texts = agree(request_.group, [&] {
+    const auto texts = comm::agree(request_.group, [&] {
       const ShardLayout layout = lay_out_shard(plan_, rank_, request_.step);
       const std::string path = aside_ + "/" + shard_name(rank_, static_cast<int64_t>(plan_.by_rank.size()));
       const WrittenFile file = write_safetensors(files_, path, layout.bytes, host_tensors(request_.entries, layout.header));

@@ -46,7 +46,7 @@ Placement place(const RankOptions& options) {
 int launch_ranks(int ranks, const std::string& log_dir) {
   launcher::LaunchSpec spec;
   spec.argv = arguments();
-  spec.argv[0] = "/proc/self/exe";
+  spec.program = "/proc/self/exe";  // however this process was found
   spec.nproc = ranks;
   spec.log_dir = log_dir;
   spec.screen = launcher::Screen::rank0;

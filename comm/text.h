@@ -1,6 +1,7 @@
 // Strings between ranks: names, paths, descriptions. For set-up and reports; everything goes through ordinary collectives.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,5 +13,10 @@ namespace lockstep::comm {
 std::vector<std::string> all_gather_text(ProcessGroup& group, const std::string& text);
 // The root's text on every rank; what the others pass does not matter.
 std::string broadcast_text(ProcessGroup& group, const std::string& text, int root);
+
+// Runs `local` on every rank, then lets all ranks know how it went: returns what each gave, in rank order. Where it threw on any
+// rank, every rank throws, so that none is left waiting for one that gave up: UsageError if all failures were that, else
+// EnvironmentError, with the message of each failed rank. Null: a single rank.
+std::vector<std::string> agree(ProcessGroup* group, const std::function<std::string()>& local);
 
 }  // namespace lockstep::comm

@@ -61,25 +61,23 @@ std::string find_checkpoint(const std::string& path) {
 }
 
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir) {
-  // One rank looks, so that all take the same one.
-  std::string folder, problem;
-  if (trainer.group().rank() == 0) {
-    try {
-      folder = from == "auto" ? newest_below(dir) : find_checkpoint(from);
-    } catch (const Error& e) {
-      problem = e.what();
-    }
-  }
-  problem = comm::broadcast_text(trainer.group(), problem, 0);
-  check(problem.empty(), "[resume] ", problem);
-  folder = comm::broadcast_text(trainer.group(), folder, 0);
+  // One rank looks, so that all take the same one; and what fails on one rank must end the wait of the others.
+  const std::string folder = comm::agree(&trainer.group(), [&] {
+    if (trainer.group().rank() != 0) return std::string();
+    return from == "auto" ? newest_below(dir) : find_checkpoint(from);
+  })[0];
   if (folder.empty()) return {};
 
-  const auto saved = checkpoint::Checkpoint::open(folder);
-  compare_with_saved(trainer, saved);
-  saved.read(entries_of(trainer));
-  trainer.set_steps_done(saved.step());
-  return {.folder = folder, .step = saved.step()};
+  int64_t step = 0;
+  comm::agree(&trainer.group(), [&] {
+    const auto saved = checkpoint::Checkpoint::open(folder);
+    compare_with_saved(trainer, saved);
+    saved.read(entries_of(trainer));
+    step = saved.step();
+    return std::string();
+  });
+  trainer.set_steps_done(step);
+  return {.folder = folder, .step = step};
 }
 
 }  // namespace lockstep::train

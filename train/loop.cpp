@@ -17,21 +17,6 @@ namespace {
 
 DType compute_dtype(const Config& config) { return config.train.precision == "bf16" ? DType::bf16 : DType::f32; }
 
-// Runs `action` on rank 0 and makes its failure everybody's: the others would otherwise wait for a rank that has left.
-template <typename F>
-void on_rank_zero(comm::ProcessGroup& group, F&& action) {
-  std::string problem;
-  if (group.rank() == 0) {
-    try {
-      action();
-    } catch (const Error& e) {
-      problem = e.what();
-    }
-  }
-  problem = comm::broadcast_text(group, problem, 0);
-  check(problem.empty(), problem);
-}
-
 // What rank 0 shows and writes; does nothing on the others.
 class Reporter {
  public:
@@ -90,7 +75,10 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
   Trainer trainer(config, group);
   const RunDir run_dir(config);
   const Resumed resumed = options.resume.empty() ? Resumed{} : resume(trainer, options.resume, run_dir.checkpoints());
-  on_rank_zero(*group, [&] { run_dir.prepare(config, !options.resume.empty()); });
+  comm::agree(group.get(), [&] {
+    if (group->rank() == 0) run_dir.prepare(config, !options.resume.empty());
+    return std::string();
+  });
 
   Reporter reporter(trainer, run_dir, resumed.step);
   reporter.message(introduction(trainer));

@@ -45,7 +45,9 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* term = std::getenv("TERM");
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
-  style.live = ::isatty(::fileno(out)) && term && std::string_view(term) != "dumb";
+  const char* launcher_tty = std::getenv("LOCKSTEP_TTY");  // the launcher's screen, where rank 0's output is a pipe to it
+  const bool terminal = ::isatty(::fileno(out)) || (launcher_tty && std::string_view(launcher_tty) == "1");
+  style.live = terminal && term && std::string_view(term) != "dumb";
   style.colour = style.live && !(no_colour && *no_colour);
   style.columns = terminal_columns(out);
   style.log_every = log_every;
