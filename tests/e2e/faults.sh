@@ -9,8 +9,10 @@ ls /dev/shm > shm.before
 "$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" > killed.out 2> killed.err &
 agent=$!
 wait_for 60 test -d runs/killed/checkpoints/step-00000025 || fail "no checkpoint: $(cat killed.err)"
-victim=$(pgrep -P $agent -f 'lockstep train' | while read -r pid; do
-  tr '\0' '\n' < /proc/"$pid"/environ 2> /dev/null | grep -qx RANK=1 && echo "$pid"; done | head -n 1)
+victim=
+for pid in $(pgrep -f run.name=killed); do
+  if tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx RANK=1; then victim=$pid; fi
+done
 [ -n "$victim" ] || fail "found no process of rank 1"
 kill -KILL "$victim"
 code=0; wait $agent || code=$?

@@ -5,7 +5,7 @@ set -euo pipefail
 lockstep=$(realpath "$1")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'jobs -p | xargs -r kill -9 2> /dev/null; rm -rf "$work"' EXIT
 cd "$work"
 
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
