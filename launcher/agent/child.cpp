@@ -46,9 +46,10 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
 }
 
 // Between fork and exec only async-signal-safe calls are allowed: other threads may have held any lock.
-[[noreturn]] void become(const char* program, char** argv, char** environment, bool inherit_input, int output, int error, int report,
-                         pid_t parent) {
-  ::setsid();
+[[noreturn]] void become(const char* program, char** argv, char** environment, bool inherit_input, int announce, int output, int error,
+                         int report, pid_t parent) {
+  pid_t session = ::setsid();
+  [[maybe_unused]] ssize_t written = ::write(announce, &session, sizeof session);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // the agent died before the line above
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
@@ -65,7 +66,9 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   ::dup2(error, STDERR_FILENO);
   ::execve(program, argv, environment);
   const int why = errno;
-  [[maybe_unused]] const ssize_t written = ::write(report, &why, sizeof why);
+  session = -session;
+  written = ::write(announce, &session, sizeof session);
+  written = ::write(report, &why, sizeof why);
   ::_exit(127);
 }
 
@@ -83,7 +86,7 @@ Child start(const ChildSpec& spec) {
   if (child.pid < 0) throw EnvironmentError(str("[launch] cannot start '", spec.program, "': fork: ", errno_text(errno)));
   if (child.pid == 0)
     become(spec.program.c_str(), const_cast<char**>(argv.data()), const_cast<char**>(environment.data()), spec.inherit_input,
-           output.write_end, error.write_end, report.write_end, parent);
+           spec.announce_fd, output.write_end, error.write_end, report.write_end, parent);
   report.close_write_end();
   int why = 0;
   ssize_t got = 0;

@@ -27,6 +27,7 @@ struct ChildSpec {
   std::vector<std::string> argv;
   std::vector<std::string> environment;  // NAME=value; all of it
   bool inherit_input = false;            // otherwise standard input is empty
+  int announce_fd = -1;                  // see Guardian
 };
 
 // Starts it in a session of its own, with default signals, pipes for its output, and a SIGKILL for the case that the calling thread

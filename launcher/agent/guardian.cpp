@@ -1,6 +1,7 @@
 #include "launcher/agent/guardian.h"
 
 #include <cerrno>
+#include <ctime>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,6 +16,7 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr int kMaxSessions = 4096;
+constexpr int kMaxRounds = 1000;
 
 // Runs after a fork without exec, perhaps of a process with many threads: async-signal-safe calls only.
 [[noreturn]] void guard(int pipe) {
@@ -39,9 +41,13 @@ constexpr int kMaxSessions = 4096;
     for (int i = 0; message < 0 && i < count; ++i)
       if (sessions[i] == -message) sessions[i--] = sessions[--count];
   }
-  // Twice: a process may have been started while the first round went.
-  for (int round = 0; round < 2; ++round)
-    for (int i = 0; i < count; ++i) signal_session(sessions[i], SIGKILL);
+  // Again, as long as a process was there: it may have started another one while the round went.
+  for (int round = 0, found = 1; found > 0 && round < kMaxRounds; ++round) {
+    found = 0;
+    for (int i = 0; i < count; ++i) found += signal_session(sessions[i], SIGKILL);
+    const timespec pause{0, 1000000};
+    ::nanosleep(&pause, nullptr);
+  }
   ::_exit(0);
 }
 
@@ -63,7 +69,8 @@ Guardian::~Guardian() {
   }
 }
 
-void Guardian::tell(pid_t message) {
+void Guardian::forget(pid_t session) {
+  const pid_t message = -session;
   // A write this small is never split. If somebody killed the guardian there is nobody to tell; SIGPIPE is ignored during a launch.
   while (::write(pipe_, &message, sizeof message) < 0 && errno == EINTR) {
   }

@@ -16,13 +16,13 @@ class Guardian {
   Guardian(const Guardian&) = delete;
   Guardian& operator=(const Guardian&) = delete;
 
-  void watch(pid_t session) { tell(session); }
+  // Where a rank itself writes the number of its session, as a pid_t, before it becomes its program: if the agent did that afterwards,
+  // it could die in between. Closed by exec.
+  int announce_fd() const { return pipe_; }
   // Before the leader is reaped, for its number may be given to another process afterwards.
-  void forget(pid_t session) { tell(-session); }
+  void forget(pid_t session);
 
  private:
-  void tell(pid_t message);
-
   int pipe_ = -1;
   pid_t pid_ = -1;
 };

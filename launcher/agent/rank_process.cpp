@@ -46,8 +46,9 @@ RankProcess::~RankProcess() {
 }
 
 void RankProcess::start(const ChildSpec& spec) {
-  child_ = launcher::start(spec);
-  guardian_.watch(child_.pid);
+  ChildSpec announced = spec;
+  announced.announce_fd = guardian_.announce_fd();
+  child_ = launcher::start(announced);
 }
 
 void RankProcess::signal(int signal) {

@@ -69,11 +69,14 @@ ProcessStat read_stat(int proc_fd, const char* pid) {
 
 }  // namespace
 
-void signal_session(pid_t session, int signal) {
-  if (session <= 1) return;
-  ::kill(-session, signal);
+int signal_session(pid_t session, int signal) {
+  if (session <= 1) return 0;
   const int proc_fd = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (proc_fd < 0) return;
+  if (proc_fd < 0) {
+    ::kill(-session, signal);
+    return 0;
+  }
+  int found = 0;
   alignas(DirectoryEntry) char buffer[4096];
   long got = 0;
   while ((got = ::syscall(SYS_getdents64, proc_fd, buffer, sizeof buffer)) > 0) {
@@ -82,11 +85,15 @@ void signal_session(pid_t session, int signal) {
       at += entry->length;
       const char* name = reinterpret_cast<const char*>(entry) + offsetof(DirectoryEntry, name);
       const pid_t pid = parse_pid(name);
-      // Those of the leader's own group have it already.
-      if (pid > 1 && read_stat(proc_fd, name).session == session && ::getpgid(pid) != session) ::kill(pid, signal);
+      if (pid <= 1) continue;
+      const ProcessStat stat = read_stat(proc_fd, name);
+      if (stat.session != session || stat.state == 'Z' || stat.state == 'X') continue;
+      ++found;
+      ::kill(pid, signal);
     }
   }
   ::close(proc_fd);
+  return found;
 }
 
 char process_state(pid_t pid) {

@@ -6,8 +6,9 @@
 namespace lockstep::launcher {
 
 // Sends `signal` to every process of the session, also to those that made process groups of their own (as interactive shells do).
-// Only a process that began another session escapes. Async-signal-safe: the guardian uses it after a fork without exec.
-void signal_session(pid_t session, int signal);
+// Only a process that began another session escapes. Returns how many there were, not counting those that are dead already.
+// Async-signal-safe: the guardian uses it after a fork without exec.
+int signal_session(pid_t session, int signal);
 
 // The state letter of /proc/PID/stat ('R', 'S', 'D', 'T', 'Z', …), or '?' where there is no such process.
 char process_state(pid_t pid);

@@ -20,6 +20,7 @@ using Reactor = grpc::ServerUnaryReactor;
 
 Duration now() { return Clock::now().time_since_epoch(); }
 
+grpc::Status closing() { return {grpc::StatusCode::UNAVAILABLE, "its server is closing"}; }
 grpc::Status refused(const std::string& why) { return {grpc::StatusCode::FAILED_PRECONDITION, why}; }
 
 // Both state machines, their lock, the calls that wait for news, and the thread that lets time pass for them.
@@ -112,8 +113,11 @@ class Job {
       for (auto& value : values) reply->add_values(std::move(value));
       reactor->Finish(grpc::Status::OK);
     };
-    waiter.late = [reactor](const std::string& missing) { reactor->Finish({grpc::StatusCode::DEADLINE_EXCEEDED, missing}); };
-    keys_.get({request.keys().begin(), request.keys().end()}, closed_ ? Duration::zero() : now() + limit, std::move(waiter));
+    waiter.late = [this, reactor](const std::string& missing) {
+      reactor->Finish(closed_ ? closing() : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
+    };
+    if (closed_) return reactor->Finish(closing());
+    keys_.get({request.keys().begin(), request.keys().end()}, now() + limit, std::move(waiter));
     changed_.notify_all();
   }
 

@@ -261,6 +261,20 @@ TEST(Launch, leaves_no_orphan_when_the_agent_is_killed) {
   EXPECT_EQ(agent.finish(), 128 + SIGKILL);
 }
 
+TEST(Launch, leaves_no_orphan_however_early_the_agent_is_killed) {
+  // The rank kills its agent as the first thing that it does after it has started a child.
+  for (int i = 0; i < 10; ++i) {
+    Scratch scratch;
+    const std::string file = scratch.path() + "/child";
+    AgentProcess agent(shell(1, "sleep 1000 & echo $! > " + file + "; kill -9 $PPID; wait"));
+    EXPECT_EQ(agent.finish(), 128 + SIGKILL);
+    const pid_t child = std::atoi(contents(file).c_str());
+    ASSERT_GT(child, 0);
+    const Watched process(child);
+    EXPECT_TRUE(!process.found() || process.ended());
+  }
+}
+
 TEST(Launch, ends_what_a_rank_leaves_behind) {
   AgentProcess agent(shell(1, "set -m; sleep 1000 & echo left $!; exec 1>&- 2>&-; read line <&- ; exit 0"));
   const pid_t left = agent.number_after("left ");
