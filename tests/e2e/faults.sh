@@ -29,5 +29,6 @@ train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto ||
 agent=$!
 wait_for 60 test -s runs/orphans/metrics.jsonl || fail "no step: $(cat orphans.err)"
 kill -KILL $agent
-wait_for 20 bash -c '! pgrep -f run.name=orphans' || fail "ranks outlived their agent: $(pgrep -af run.name=orphans)"
+gone() { ! pgrep -f "run.name=$1"; }
+wait_for 20 gone orphans || fail "ranks outlived their agent: $(pgrep -af run.name=orphans)"
 ls /dev/shm | diff shm.before - || fail "shared memory was left over"
