@@ -28,9 +28,7 @@ spdlog::level::level_enum to_spdlog(Level level) {
 
 }  // namespace
 
-void set_identity(std::string who) {
-  logger().set_pattern(who.empty() ? "%^%l%$: %v" : "[" + who + "] %^%l%$: %v");
-}
+void set_identity(std::string who) { logger().set_pattern(who.empty() ? "%^%l%$: %v" : "[" + who + "] %^%l%$: %v"); }
 
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 

@@ -1,9 +1,9 @@
 #include "core/base/parallel.h"
 
-#include <omp.h>
-
 #include <atomic>
 #include <exception>
+
+#include <omp.h>
 
 #include "core/base/error.h"
 

@@ -2,8 +2,7 @@
 
 namespace lockstep {
 
-Storage::Storage(size_t bytes, Device device)
-    : data_(nullptr), bytes_(bytes), device_(device), category_(MemoryScope::current()) {
+Storage::Storage(size_t bytes, Device device) : data_(nullptr), bytes_(bytes), device_(device), category_(MemoryScope::current()) {
   if (bytes_ > 0) data_ = allocator(device_).allocate(bytes_, category_);
 }
 

@@ -185,7 +185,8 @@ Tensor Tensor::transpose(int axis_a, int axis_b) const {
 
 Tensor Tensor::narrow(int axis, int64_t start, int64_t length) const {
   const int a = normalize_axis(axis, dim(), "narrow");
-  check(start >= 0 && length >= 0 && start + length <= shape_[a], "[narrow] range [", start, ", ", start + length, ") is outside axis ", a, " of ", *this);
+  check(start >= 0 && length >= 0 && start + length <= shape_[a], "[narrow] range [", start, ", ", start + length, ") is outside axis ", a,
+        " of ", *this);
   Shape shape = shape_;
   shape[a] = length;
   return as_strided(shape, strides_, start * strides_[a]);

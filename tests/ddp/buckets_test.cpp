@@ -2,9 +2,9 @@
 
 #include <set>
 
-#include "comm/local/hash_store.h"
-
 #include <gmock/gmock.h>
+
+#include "comm/local/hash_store.h"
 
 namespace lockstep::ddp {
 namespace {
