@@ -3,10 +3,10 @@
 // rank, in any order, for any part of a tensor.
 #pragma once
 
-#include <Random123/philox.h>
-
 #include <array>
 #include <cstdint>
+
+#include <Random123/philox.h>
 
 namespace lockstep {
 

@@ -42,8 +42,8 @@ struct GemmArgs {
   void* c;  // [M, N]
   DType c_dtype;
   int64_t ldc;
-  bool accumulate;      // C += A·B instead of C = A·B (f32 C only)
-  const float* bias;    // [N], added to each row, or nullptr
+  bool accumulate;    // C += A·B instead of C = A·B (f32 C only)
+  const float* bias;  // [N], added to each row, or nullptr
 };
 
 // Causal self-attention. q, k, v are [B, T, H, D] with element strides; the last dimension is dense.
@@ -121,22 +121,29 @@ struct Kernels {
   void (*softmax)(DType dtype, int64_t rows, int64_t n, const void* x, void* y);
   void (*softmax_backward)(DType dtype, int64_t rows, int64_t n, const void* y, const void* dy, void* dx, bool accumulate);
   // weight and bias [n] f32 (either may be nullptr); mean, rstd: f32 [rows], kept for backward.
-  void (*layer_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight, const float* bias, void* y, float* mean, float* rstd);
+  void (*layer_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight, const float* bias, void* y,
+                     float* mean, float* rstd);
   // dx accumulates where accumulate_dx; dweight and dbias (either may be nullptr) where accumulate_dw.
-  void (*layer_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight, const float* mean, const float* rstd, const void* dy, void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight, float* dbias, bool accumulate_dbias);
+  void (*layer_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight, const float* mean,
+                              const float* rstd, const void* dy, void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight,
+                              float* dbias, bool accumulate_dbias);
   void (*rms_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight, void* y, float* rstd);
-  void (*rms_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight, const float* rstd, const void* dy, void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight);
+  void (*rms_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight, const float* rstd, const void* dy,
+                            void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight);
   // Mean over rows of -log softmax(logits)[target]. targets: i32; `ignore` marks rows that do not count. lse: f32 [rows].
   // loss: f32 [1]; returns through `counted` (host) how many rows counted. Rows are summed in a fixed tree.
-  void (*cross_entropy)(DType dtype, int64_t rows, int64_t classes, const void* logits, const int32_t* targets, int32_t ignore, float* loss, float* lse, int64_t* counted);
+  void (*cross_entropy)(DType dtype, int64_t rows, int64_t classes, const void* logits, const int32_t* targets, int32_t ignore, float* loss,
+                        float* lse, int64_t* counted);
   // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), 0 for ignored rows. scale: f32 [1], the incoming gradient.
-  void (*cross_entropy_backward)(DType dtype, int64_t rows, int64_t classes, const void* logits, const int32_t* targets, int32_t ignore, const float* lse, int64_t counted, const float* scale, void* dlogits);
+  void (*cross_entropy_backward)(DType dtype, int64_t rows, int64_t classes, const void* logits, const int32_t* targets, int32_t ignore,
+                                 const float* lse, int64_t counted, const float* scale, void* dlogits);
 
   // ---- indexing ----
   // y[i] = table[ids[i]]: table f32 [vocab, n], y [rows, n] of `dtype`. ids in range (checked by core/ops).
   void (*embedding)(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids, void* y);
   // dtable [vocab, n] f32 (+)= rows of dy at their ids, summed in row order.
-  void (*embedding_backward)(DType dtype, int64_t rows, int64_t n, int64_t vocab, const int32_t* ids, const void* dy, float* dtable, bool accumulate);
+  void (*embedding_backward)(DType dtype, int64_t rows, int64_t n, int64_t vocab, const int32_t* ids, const void* dy, float* dtable,
+                             bool accumulate);
 
   // ---- random ----
   // Element i of the tensor uses number (first + i) of the stream, so a shard draws what the whole would have drawn there.

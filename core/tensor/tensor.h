@@ -73,7 +73,7 @@ class Tensor {
   Tensor narrow(int axis, int64_t start, int64_t length) const;
   Tensor select(int axis, int64_t index) const;  // drops the axis
   Tensor unsqueeze(int axis) const;
-  Tensor expand(const Shape& shape) const;  // repeats dimensions of size 1 by stride 0
+  Tensor expand(const Shape& shape) const;                                                     // repeats dimensions of size 1 by stride 0
   Tensor as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const;  // offset from this view's start
 
   // Copies.

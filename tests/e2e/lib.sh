@@ -30,13 +30,6 @@ same_weights() {
   [ "$want" = "$got" ] || fail "weights of $2 differ from $1: $got instead of $want; $(tail -n 3 "$2.out" "$2.err")"
 }
 
-# exits CODE COMMAND…: runs it and compares the exit code.
-exits() {
-  local want=$1 got=0; shift
-  "$@" || got=$?
-  [ "$got" = "$want" ] || fail "'$*' exited with $got, expected $want"
-}
-
 # contains FILE TEXT
 contains() { grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15 "$1")"; }
 
