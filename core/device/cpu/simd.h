@@ -75,12 +75,16 @@ LOCKSTEP_INLINE void store(Bf16* p, Vf v) {
   const Vh h = narrow(v);
   memcpy(p, &h, sizeof h);
 }
-// The first n lanes; the others read as `fill`, and are not written.
+// The first n lanes; the others read as `fill`, exactly: it is put in after widening, for a float fill (a row's mean, say) would be
+// rounded in a Bf16 lane and no longer cancel.
 template <typename T>
 LOCKSTEP_INLINE Vf load_some(const T* p, int64_t n, float fill = 0.0f) {
-  T lanes[kLanes];
+  T stored[kLanes] = {};
+  memcpy(stored, p, static_cast<size_t>(n) * sizeof(T));
+  float lanes[kLanes], widened[kLanes];
   store(lanes, splat(fill));
-  memcpy(lanes, p, static_cast<size_t>(n) * sizeof(T));
+  store(widened, load(stored));
+  memcpy(lanes, widened, static_cast<size_t>(n) * sizeof(float));
   return load(lanes);
 }
 template <typename T>
