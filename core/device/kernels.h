@@ -20,6 +20,9 @@ enum class UnaryOp : uint8_t { neg, exp, log, sqrt, rsqrt, square, abs, tanh, si
 enum class BinaryOp : uint8_t { add, sub, mul, div, maximum, minimum, equal, less, greater };
 enum class ReduceKind : uint8_t { sum, mean, max, min };
 
+// Elements whose squares are one term of a norm (square_sums).
+inline constexpr int64_t kSquareBlock = 1024;
+
 // A tensor with strides (in elements; 0 repeats), any dtype.
 struct StridedView {
   void* data;
@@ -103,8 +106,9 @@ struct Kernels {
   void (*reduce)(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner, const void* x, void* y);
   // index of the first maximum over the last axis: x [rows, n] → y i64 [rows].
   void (*argmax)(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
-  // Sum of squares over fixed blocks, combined in a fixed binary tree; double result on the host.
-  double (*sum_of_squares)(DType dtype, int64_t n, const void* x);
+  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), the last block being short where n is no multiple; on
+  // the host, in double. A block's sum depends on its elements alone, so a shard that starts at a block has the whole's numbers.
+  void (*square_sums)(DType dtype, int64_t n, const void* x, double* sums);
 
   // ---- matrices ----
   void (*gemm)(const GemmArgs& args);

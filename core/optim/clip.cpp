@@ -1,31 +1,63 @@
 #include "core/optim/clip.h"
 
 #include <cmath>
-#include <vector>
-
-#include "core/device/kernels.h"
+#include <cstring>
 
 namespace lockstep::optim {
 namespace {
 
-// Halves: the tree depends on the number of terms alone.
-double tree_sum(std::span<const double> terms) {
-  if (terms.empty()) return 0.0;
-  if (terms.size() == 1) return terms[0];
-  const size_t half = terms.size() / 2;
-  return tree_sum(terms.first(half)) + tree_sum(terms.subspan(half));
+int64_t block_count(int64_t numel) { return (numel + kSquareBlock - 1) / kSquareBlock; }
+
+// Overwrites `terms`: neighbours first, then neighbours of those.
+double tree_sum(std::vector<double>& terms) {
+  size_t n = terms.size();
+  if (n == 0) return 0.0;
+  while (n > 1) {
+    const size_t pairs = n / 2;
+    for (size_t i = 0; i < pairs; ++i) terms[i] = terms[2 * i] + terms[2 * i + 1];
+    if (n % 2 == 1) terms[pairs] = terms[n - 1];
+    n = pairs + n % 2;
+  }
+  return terms[0];
 }
 
 }  // namespace
 
-double grad_norm(std::span<const Parameter> parameters) {
-  std::vector<double> squares;
-  squares.reserve(parameters.size());
-  for (const Parameter& p : parameters) {
-    const Tensor g = p.grad();
-    squares.push_back(g.defined() && g.numel() > 0 ? kernels(g.device()).sum_of_squares(g.dtype(), g.numel(), g.raw()) : 0.0);
+NormBlocks::NormBlocks(std::span<const int64_t> numels) : numels_(numels.begin(), numels.end()) {
+  int64_t blocks = 0;
+  for (const int64_t numel : numels_) {
+    first_block_.push_back(blocks);
+    blocks += block_count(numel);
   }
-  return std::sqrt(tree_sum(squares));
+  MemoryScope scope(MemoryCategory::buffers);
+  bits_ = Tensor::zeros({blocks}, DType::i64);
+}
+
+void NormBlocks::set(size_t index, const Tensor& gradient, int64_t offset) {
+  check(index < numels_.size(), "[grad_norm] parameter ", index, " of ", numels_.size());
+  const int64_t numel = numels_[index], end = offset + gradient.numel();
+  check(gradient.is_contiguous() && offset >= 0 && end <= numel && offset % kSquareBlock == 0 && (end == numel || end % kSquareBlock == 0),
+        "[grad_norm] expected contiguous slices that begin and end at multiples of ", kSquareBlock,
+        " elements or with the parameter, got [", offset, ", ", end, ") of ", numel);
+  if (gradient.numel() == 0) return;
+  std::vector<double> sums(static_cast<size_t>(block_count(gradient.numel())));
+  kernels(gradient.device()).square_sums(gradient.dtype(), gradient.numel(), gradient.raw(), sums.data());
+  std::memcpy(bits_.data<int64_t>() + first_block_[index] + offset / kSquareBlock, sums.data(), sums.size() * sizeof(double));
+}
+
+double NormBlocks::norm() const {
+  std::vector<double> sums(static_cast<size_t>(bits_.numel()));
+  if (!sums.empty()) std::memcpy(sums.data(), bits_.raw(), sums.size() * sizeof(double));
+  return std::sqrt(tree_sum(sums));
+}
+
+double grad_norm(std::span<const Parameter> parameters) {
+  std::vector<int64_t> numels;
+  for (const Parameter& p : parameters) numels.push_back(p.data().numel());
+  NormBlocks blocks(numels);
+  for (size_t i = 0; i < parameters.size(); ++i)
+    if (const Tensor gradient = parameters[i].grad(); gradient.defined()) blocks.set(i, gradient);
+  return blocks.norm();
 }
 
 float clip_scale(double norm, double max_norm) {

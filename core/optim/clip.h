@@ -1,14 +1,46 @@
 // Gradient clipping by the global norm.
 #pragma once
 
+#include <cstdint>
 #include <span>
+#include <vector>
 
 #include "core/autograd/variable.h"
+#include "core/device/kernels.h"
 
 namespace lockstep::optim {
 
-// The 2-norm over all gradients. Squares are summed over fixed blocks and parameters in a fixed tree, in the given order, so the
-// bits depend on shapes and values alone. Parameters without a gradient count as 0.
+// The sums of squares from which a norm is made, one for each block of kSquareBlock elements of each parameter, in order. Whoever
+// holds a block – all of them, or the slices that FSDP gave a rank – computes the same sum for it, and the norm adds the sums in
+// one fixed tree: pairs of neighbours first. So its bits depend on shapes and values alone, not on who held what.
+//
+//   NormBlocks blocks(numels);                           the same on every rank
+//   blocks.set(index, my_slice, offset);                 for each slice that this rank holds
+//   group.all_reduce(blocks.bits(), {.op = bor});        where others hold the rest
+//   double norm = blocks.norm();
+class NormBlocks {
+ public:
+  // `numels`: elements of each whole parameter. All sums are 0.
+  explicit NormBlocks(std::span<const int64_t> numels);
+
+  // `gradient`: elements [offset, offset + numel) of parameter `index`, contiguous f32 or bf16. The slice must begin at a multiple
+  // of kSquareBlock and end at one, or with the parameter; UsageError otherwise, since a block cannot be summed in two halves.
+  void set(size_t index, const Tensor& gradient, int64_t offset = 0);
+
+  // i64 [number of blocks]: the sums, as the bits of doubles. Blocks that were not set hold 0, so that a bitwise or over ranks
+  // puts the vector together exactly.
+  const Tensor& bits() const { return bits_; }
+
+  // The 2-norm over all blocks.
+  double norm() const;
+
+ private:
+  std::vector<int64_t> numels_;
+  std::vector<int64_t> first_block_;
+  Tensor bits_;
+};
+
+// The 2-norm over all gradients, as NormBlocks makes it. Parameters without a gradient count as 0.
 double grad_norm(std::span<const Parameter> parameters);
 
 // What gradients of norm `norm` are to be multiplied by so that it does not exceed `max_norm`; 1 where max_norm is 0 or less (no

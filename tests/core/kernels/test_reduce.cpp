@@ -58,15 +58,41 @@ TEST(Argmax, FirstOfTheLargest) {
   EXPECT_EQ(y, (std::vector<int64_t>{1, 1}));
 }
 
-TEST(SumOfSquares, MatchesDoubleAndDoesNotOverflow) {
-  for (int64_t n : {0, 1, 13, 8192, 100003}) {
-    const auto x = random<float>(n, 1);
+template <typename T>
+std::vector<double> square_sums(const std::vector<T>& x, int64_t first = 0) {
+  const int64_t n = static_cast<int64_t>(x.size()) - first;
+  std::vector<double> sums(static_cast<size_t>((n + kSquareBlock - 1) / kSquareBlock));
+  k().square_sums(dtype_of<T>(), n, x.data() + first, sums.data());
+  return sums;
+}
+
+template <typename T>
+void check_square_sums(int64_t n) {
+  const auto x = random<T>(n, 1);
+  const auto sums = square_sums(x);
+  for (size_t b = 0; b < sums.size(); ++b) {
     double want = 0.0;
-    for (float v : x) want += static_cast<double>(v) * v;
-    EXPECT_NEAR(k().sum_of_squares(DType::f32, n, x.data()), want, 1e-12 * (want + 1));
+    for (int64_t i = static_cast<int64_t>(b) * kSquareBlock; i < std::min(n, static_cast<int64_t>(b + 1) * kSquareBlock); ++i)
+      want += static_cast<double>(static_cast<float>(x[static_cast<size_t>(i)])) * static_cast<float>(x[static_cast<size_t>(i)]);
+    EXPECT_NEAR(sums[b], want, 1e-12 * (want + 1));
   }
-  const std::vector<float> huge(10, 1e30f);
-  EXPECT_NEAR(k().sum_of_squares(DType::f32, 10, huge.data()) / 1e61, 1.0, 1e-6);
+}
+
+TEST(SquareSums, MatchDoubleAndDoNotOverflow) {
+  for (int64_t n : {0, 1, 13, 1024, 1025, 100003}) {
+    check_square_sums<float>(n);
+    check_square_sums<BFloat16>(n);
+  }
+  EXPECT_NEAR(square_sums(std::vector<float>(10, 1e30f))[0] / 1e61, 1.0, 1e-6);
+}
+
+TEST(SquareSums, ABlockHasTheSameBitsWhereverItLies) {
+  const auto x = random<float>(20 * kSquareBlock + 77, 1);
+  const auto whole = square_sums(x);
+  for (int64_t block : {1, 7, 20}) {
+    const auto tail = square_sums(x, block * kSquareBlock);
+    EXPECT_EQ(tail, std::vector<double>(whole.begin() + block, whole.end()));
+  }
 }
 
 template <typename T>
@@ -97,7 +123,8 @@ TEST(Reduce, NumberOfThreadsDoesNotChangeTheBits) {
     out.insert(out.end(), y.begin(), y.end());
     k().sum_rows(DType::f32, 20011, 7, x.data(), y.data(), false);
     out.insert(out.end(), y.begin(), y.end());
-    out.push_back(k().sum_of_squares(DType::f32, 7 * 20011, x.data()));
+    const auto squares = square_sums(x);
+    out.insert(out.end(), squares.begin(), squares.end());
     return out;
   });
 }

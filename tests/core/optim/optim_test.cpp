@@ -106,6 +106,48 @@ TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   EXPECT_EQ(grad_norm({}), 0.0);
 }
 
+// Ranks that hold slices: each sets what it holds, and the bitwise or of their vectors is the whole's.
+TEST(GradNorm, HasTheSameBitsHoweverGradientsAreSliced) {
+  const std::vector<int64_t> numels{5 * kSquareBlock + 3, 1, 0, kSquareBlock, 700, 12 * kSquareBlock};
+  std::vector<Parameter> all;
+  std::vector<Tensor> gradients;
+  for (size_t i = 0; i < numels.size(); ++i) {
+    all.push_back(parameter("p" + std::to_string(i), {numels[i]}, 0));
+    gradients.push_back(Tensor::empty({numels[i]}));
+    if (numels[i] > 0)
+      kernels(kCpu).normal(numels[i], 0.0f, 1.0f, {.seed = 3, .site = static_cast<uint32_t>(i)}, 0, gradients[i].data<float>());
+    all[i].set_grad_buffer(gradients[i]);
+    all[i].mark_grad_valid();
+  }
+  const double want = grad_norm(all);
+  EXPECT_GT(want, 0.0);
+  for (const int64_t holders : {1, 2, 3, 8}) {
+    const Tensor together = NormBlocks(numels).bits();
+    for (int64_t holder = 0; holder < holders; ++holder) {
+      NormBlocks mine(numels);
+      for (size_t i = 0; i < numels.size(); ++i) {
+        const int64_t slice = (numels[i] / kSquareBlock / holders + 1) * kSquareBlock;
+        const int64_t begin = std::min(numels[i], holder * slice), end = std::min(numels[i], begin + slice);
+        if (begin < end) mine.set(i, gradients[i].narrow(0, begin, end - begin), begin);
+      }
+      const auto bits = mine.bits().span<int64_t>();
+      for (size_t b = 0; b < bits.size(); ++b) together.span<int64_t>()[b] |= bits[b];
+    }
+    NormBlocks whole(numels);
+    whole.bits().copy_(together);
+    EXPECT_EQ(whole.norm(), want) << holders << " holders";
+  }
+}
+
+TEST(GradNorm, RefusesSlicesThatCutABlock) {
+  NormBlocks blocks(std::vector<int64_t>{3000});
+  EXPECT_THAT([&] { blocks.set(0, Tensor::zeros({500}), 0); }, ThrowsMessage<UsageError>(HasSubstr("got [0, 500) of 3000")));
+  EXPECT_THAT([&] { blocks.set(0, Tensor::zeros({1000}), 2000); }, ThrowsMessage<UsageError>(HasSubstr("multiples of 1024 elements")));
+  EXPECT_THAT([&] { blocks.set(1, Tensor::zeros({0})); }, ThrowsMessage<UsageError>(HasSubstr("parameter 1 of 1")));
+  blocks.set(0, Tensor::full({952}, 2.0), 2048);  // the last block is short
+  EXPECT_NEAR(blocks.norm(), std::sqrt(4.0 * 952), 1e-9);
+}
+
 TEST(Schedule, WarmsUpThenFallsToItsMinimum) {
   Schedule s{.kind = Schedule::Kind::cosine, .lr = 1.0f, .min_lr = 0.1f, .warmup = 4, .steps = 24};
   EXPECT_FLOAT_EQ(lr_at(s, 1), 0.25f);

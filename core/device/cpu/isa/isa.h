@@ -18,7 +18,7 @@ void binary_row(BinaryOp op, DType dtype, int64_t n, void* dst, const void* a, i
 
 void reduce(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner, const void* x, void* y);
 void argmax(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
-double sum_of_squares(DType dtype, int64_t n, const void* x);
+void square_sums(DType dtype, int64_t n, const void* x, double* sums);
 void sum_rows(DType dtype, int64_t rows, int64_t n, const void* dy, float* db, bool accumulate);
 
 void softmax(DType dtype, int64_t rows, int64_t n, const void* x, void* y);

@@ -159,13 +159,11 @@ double square_sum_block(int64_t n, const T* x) {
 }
 
 template <typename T>
-double square_sum(int64_t n, const T* x) {
-  const int64_t blocks = (n + kBlock - 1) / kBlock;
-  double* partial = scratch_of<double>(Scratch::partial, blocks);
-  for_ranges(blocks, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) partial[b] = square_sum_block(n - b * kBlock < kBlock ? n - b * kBlock : kBlock, x + b * kBlock);
+void square_sums_typed(int64_t n, const T* x, double* sums) {
+  constexpr int64_t kSize = kSquareBlock;
+  for_ranges((n + kSize - 1) / kSize, 32, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) sums[b] = square_sum_block(n - b * kSize < kSize ? n - b * kSize : kSize, x + b * kSize);
   });
-  return tree_combine(partial, blocks, [](double a, double b) { return a + b; });
 }
 
 // Rows are summed in fixed blocks; the blocks' sums are added in order.
@@ -212,11 +210,10 @@ void argmax(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y) {
   argmax_rows(rows, n, static_cast<const Bf16*>(x), y);
 }
 
-double sum_of_squares(DType dtype, int64_t n, const void* x) {
-  if (n <= 0) return 0.0;
-  if (dtype == DType::f32) return square_sum(n, static_cast<const float*>(x));
-  if (dtype != DType::bf16) unsupported_dtype("sum_of_squares", dtype);
-  return square_sum(n, static_cast<const Bf16*>(x));
+void square_sums(DType dtype, int64_t n, const void* x, double* sums) {
+  if (dtype == DType::f32) return square_sums_typed(n, static_cast<const float*>(x), sums);
+  if (dtype != DType::bf16) unsupported_dtype("square_sums", dtype);
+  square_sums_typed(n, static_cast<const Bf16*>(x), sums);
 }
 
 void sum_rows(DType dtype, int64_t rows, int64_t n, const void* dy, float* db, bool accumulate) {

@@ -17,7 +17,7 @@ Variant variant() {
   k.axpby = axpby;
   k.reduce = reduce;
   k.argmax = argmax;
-  k.sum_of_squares = sum_of_squares;
+  k.square_sums = square_sums;
   k.gemm = gemm;
   k.sum_rows = sum_rows;
   k.attention = attention;
