@@ -1,24 +1,44 @@
-// Opening, verifying, reading and listing.
+// Opening, finding and listing.
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
 
 #include "checkpoint/digest.h"
-#include "checkpoint/readable_file.h"
+#include "checkpoint/verify.h"
+#include "comm/text.h"
 #include "core/base/error.h"
-#include "core/base/parallel.h"
 
 namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kMaxManifestBytes = 256 << 20;
 
+std::string name_of_folder(const std::string& folder) {
+  const size_t last = folder.find_last_not_of('/');
+  if (last == std::string::npos) return {};
+  const size_t slash = folder.find_last_of('/', last);
+  return folder.substr(slash == std::string::npos ? 0 : slash + 1, last - (slash == std::string::npos ? 0 : slash + 1) + 1);
+}
+
+// All files have their sizes, or an error that lists all that have not.
+void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem& files) {
+  std::string problems;
+  for (const auto& file : manifest.files) try {
+      const auto shard = files.open(folder + "/" + file.name);
+      if (shard->bytes() != file.bytes)
+        throw EnvironmentError(str("'", shard->path(), "' was changed: it has ", shard->bytes(), " bytes, expected ", file.bytes));
+    } catch (const EnvironmentError& e) {
+      problems += str(problems.empty() ? "" : "; ", e.what());
+    }
+  if (!problems.empty()) throw EnvironmentError(problems);
+}
+
 // The manifest, proved by SHA256SUMS, and the sizes of all files.
-Manifest read_manifest(const std::string& folder) {
+Manifest read_manifest(const std::string& folder, FileSystem& files) {
   const std::string path = folder + "/" + Manifest::kFileName;
   const std::string sums_path = folder + "/" + Manifest::kSumsName;
-  const std::string text = read_text(path, kMaxManifestBytes);
-  const std::string sums = read_text(sums_path, kMaxManifestBytes);
+  const std::string text = read_text(*files.open(path), kMaxManifestBytes);
+  const std::string sums = read_text(*files.open(sums_path), kMaxManifestBytes);
   const std::string digest = sha256_hex(text);
   if (sums.substr(0, digest.size()) != digest)
     throw EnvironmentError(
@@ -26,51 +46,16 @@ Manifest read_manifest(const std::string& folder) {
   Manifest manifest = parse_manifest(text, path);
   if (sums != sums_text(manifest, digest))
     throw EnvironmentError(str("'", sums_path, "' was changed: it does not agree with ", Manifest::kFileName));
-  for (const auto& file : manifest.files) {
-    const ReadableFile shard(folder + "/" + file.name);
-    if (shard.bytes() != file.bytes)
-      throw EnvironmentError(str("'", shard.path(), "' was changed: it has ", shard.bytes(), " bytes, expected ", file.bytes));
-  }
+  const int64_t step = step_of_folder(name_of_folder(folder));
+  if (step >= 0 && step != manifest.step)
+    throw EnvironmentError(str("'", path, "' is of step ", manifest.step, ", but its folder is named for step ", step));
+  check_sizes(folder, manifest, files);
   return manifest;
 }
 
-void verify_contents(const std::string& folder, const Manifest& manifest) {
-  parallel_for(static_cast<int64_t>(manifest.files.size()), [&](int64_t i) {
-    const ManifestFile& file = manifest.files[static_cast<size_t>(i)];
-    const ReadableFile shard(folder + "/" + file.name);
-    const std::string digest = shard.sha256();
-    if (digest != file.sha256)
-      throw EnvironmentError(str("'", shard.path(), "' was changed: its SHA-256 is ", digest, ", expected ", file.sha256));
-  });
-}
-
-void check_wanted(const Manifest& manifest, const Entry& entry, const std::string& folder) {
-  const auto found = manifest.entries.find(entry.name);
-  check(found != manifest.entries.end(), "[checkpoint] '", folder, "' holds no '", entry.name, "'");
-  const ManifestEntry& stored = found->second;
-  check(entry.tensor.defined() && entry.tensor.numel() == entry.shard.length, "[checkpoint] '", entry.name, "': no tensor of ",
-        entry.shard.length, " elements to read into");
-  check(stored.dtype == entry.tensor.dtype() && stored.shape == entry.shard.global_shape, "[checkpoint] '", entry.name, "' is ",
-        stored.dtype, stored.shape, " in '", folder, "', but the program has ", entry.tensor.dtype(), entry.shard.global_shape);
-  check(entry.shard.offset >= 0 && entry.shard.offset + entry.shard.length <= stored.shape.numel(), "[checkpoint] '", entry.name,
-        "': elements ", entry.shard.offset, " to ", entry.shard.offset + entry.shard.length, " do not lie in ", stored.shape);
-}
-
-// The wanted range, from whatever pieces hold it, to a host address.
-void read_range(const ManifestEntry& stored, const ShardSpec& wanted, const std::vector<std::unique_ptr<ReadableFile>>& files, char* to) {
-  const int64_t element = size_of(stored.dtype);
-  for (const Piece& piece : stored.pieces) {
-    const int64_t first = std::max(piece.offset, wanted.offset);
-    const int64_t last = std::min(piece.offset + piece.length, wanted.offset + wanted.length);
-    if (first >= last) continue;
-    files[static_cast<size_t>(piece.file)]->read(piece.begin + (first - piece.offset) * element, to + (first - wanted.offset) * element,
-                                                 (last - first) * element);
-  }
-}
-
-std::vector<std::pair<int64_t, std::string>> committed(const std::string& dir) {
+std::vector<std::pair<int64_t, std::string>> committed(const std::string& dir, FileSystem& files) {
   std::vector<std::pair<int64_t, std::string>> found;
-  for (const auto& name : posix_file_system().list(dir)) {
+  for (const auto& name : files.list(dir)) {
     const int64_t step = step_of_folder(name);
     if (step >= 0) found.emplace_back(step, dir + "/" + name);
   }
@@ -78,13 +63,32 @@ std::vector<std::pair<int64_t, std::string>> committed(const std::string& dir) {
   return found;
 }
 
+// Why not all ranks can use this checkpoint; empty: all have read it, and `result` holds it.
+std::string try_restore(const std::string& folder, std::span<const Entry> entries, comm::ProcessGroup* group,
+                        const std::function<void(const Checkpoint&)>& accept, FileSystem& files, Restored& result) {
+  const auto reasons = comm::agree(group, [&]() -> std::string {
+    try {
+      result.checkpoint = Checkpoint::open(folder, &files);
+      if (accept) accept(*result.checkpoint);
+      result.read = result.checkpoint->read(entries);
+      return {};
+    } catch (const EnvironmentError& e) {
+      return e.what();
+    }
+  });
+  for (size_t rank = 0; rank < reasons.size(); ++rank)
+    if (!reasons[rank].empty()) return reasons.size() == 1 ? reasons[rank] : str("rank ", rank, ": ", reasons[rank]);
+  return {};
+}
+
 }  // namespace
 
-Checkpoint Checkpoint::open(const std::string& folder) {
+Checkpoint Checkpoint::open(const std::string& folder, FileSystem* files) {
+  FileSystem& used = files ? *files : posix_file_system();
   try {
-    Manifest manifest = read_manifest(folder);
-    verify_contents(folder, manifest);
-    return Checkpoint(folder, std::move(manifest));
+    Checkpoint checkpoint(folder, read_manifest(folder, used), used);
+    if (checkpoint.manifest_.version == 1) verify_contents(folder, checkpoint.manifest_, used);
+    return checkpoint;
   } catch (const EnvironmentError& e) {
     throw EnvironmentError(str("[checkpoint] '", folder, "' cannot be used: ", e.what()));
   }
@@ -96,33 +100,22 @@ const std::string& Checkpoint::metadata(const std::string& key) const {
   return found->second;
 }
 
-void Checkpoint::read(std::span<const Entry> entries) const {
-  for (const Entry& entry : entries) check_wanted(manifest_, entry, folder_);
-  std::vector<std::unique_ptr<ReadableFile>> files;
-  for (const auto& file : manifest_.files) files.push_back(std::make_unique<ReadableFile>(folder_ + "/" + file.name));
-  for (const Entry& entry : entries) {
-    const ManifestEntry& stored = manifest_.entries.at(entry.name);
-    const bool direct = entry.tensor.device() == kCpu && entry.tensor.is_contiguous();
-    const Tensor host = direct ? entry.tensor : Tensor::empty(entry.tensor.shape(), entry.tensor.dtype());
-    read_range(stored, entry.shard, files, static_cast<char*>(host.raw()));
-    if (!direct) entry.tensor.copy_(host);
+void Checkpoint::verify() const {
+  try {
+    verify_contents(folder_, manifest_, *files_);
+  } catch (const EnvironmentError& e) {
+    throw EnvironmentError(str("[checkpoint] '", folder_, "' cannot be used: ", e.what()));
   }
 }
 
-Tensor Checkpoint::read_whole(const std::string& name) const {
-  const auto found = manifest_.entries.find(name);
-  check(found != manifest_.entries.end(), "[checkpoint] '", folder_, "' holds no '", name, "'");
-  const Entry entry(name, Tensor::empty(found->second.shape, found->second.dtype));
-  read({&entry, 1});
-  return entry.tensor;
-}
-
-LatestGood latest_good(const std::string& dir) {
+LatestGood latest_good(const std::string& dir, Check check) {
   LatestGood result;
-  auto folders = committed(dir);
+  auto folders = committed(dir, posix_file_system());
   for (auto it = folders.rbegin(); it != folders.rend() && !result.checkpoint; ++it) {
     try {
-      result.checkpoint = Checkpoint::open(it->second);
+      Checkpoint found = Checkpoint::open(it->second);
+      if (check == Check::everything && found.manifest().version > 1) found.verify();
+      result.checkpoint = std::move(found);
     } catch (const EnvironmentError& e) {
       result.skipped.emplace_back(e.what());
     }
@@ -130,14 +123,41 @@ LatestGood latest_good(const std::string& dir) {
   return result;
 }
 
+Restored restore_latest(const std::string& dir, std::span<const Entry> entries, comm::ProcessGroup* group,
+                        const std::function<void(const Checkpoint&)>& accept, FileSystem* files) {
+  FileSystem& used = files ? *files : posix_file_system();
+  // One rank looks, so that all try the same ones in the same order.
+  const std::string names = comm::agree(group, [&] {
+    std::string text;
+    if (group && group->rank() != 0) return text;
+    for (const auto& [step, folder] : committed(dir, used)) text = folder + "\n" + text;
+    return text;
+  })[0];
+  Restored result;
+  for (size_t at = 0; at < names.size();) {
+    const size_t end = names.find('\n', at);
+    const std::string reason = try_restore(names.substr(at, end - at), entries, group, accept, used, result);
+    if (reason.empty()) return result;
+    result.checkpoint.reset();
+    result.skipped.push_back(reason);
+    at = end + 1;
+  }
+  if (result.skipped.empty()) return result;
+  std::string reasons;
+  for (const auto& reason : result.skipped) reasons += "\n  " + reason;
+  throw EnvironmentError(str("[checkpoint] none of the ", result.skipped.size(), " checkpoints in '", dir,
+                             "' can be used; to start anew, move them away:", reasons));
+}
+
 std::vector<Listed> list(const std::string& dir, Check check) {
   std::vector<Listed> all;
-  for (const auto& [step, folder] : committed(dir)) {
+  FileSystem& files = posix_file_system();
+  for (const auto& [step, folder] : committed(dir, files)) {
     Listed listed{.folder = folder, .step = step, .bytes = 0, .problem = {}};
     try {
-      const Manifest manifest = read_manifest(folder);
+      const Manifest manifest = read_manifest(folder, files);
       for (const auto& file : manifest.files) listed.bytes += file.bytes;
-      if (check == Check::everything) verify_contents(folder, manifest);
+      if (check == Check::everything) verify_contents(folder, manifest, files);
     } catch (const EnvironmentError& e) {
       listed.problem = e.what();
     }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -49,11 +50,19 @@ struct SaveRequest {
 // A checkpoint of the same step is replaced.
 std::string save(const SaveRequest& request);
 
-// A checkpoint that was verified: manifest, sizes and SHA-256 of every file. Immutable; reads may come from several threads.
+// What a read cost.
+struct ReadReport {
+  int64_t bytes = 0;  // read from files: whole chunks, and the headers of the files they lie in
+  int64_t files = 0;
+};
+
+// A committed checkpoint. Immutable; reads may come from several threads.
 class Checkpoint {
  public:
-  // Throws EnvironmentError naming file, expected and got where anything is missing, changed or malformed.
-  static Checkpoint open(const std::string& folder);
+  // Reads the manifest, which its sums must prove, and looks at the files' sizes; the contents of version 1, which has no sums of
+  // chunks, are verified at once. Throws EnvironmentError naming file, expected and got where anything is missing, changed or
+  // malformed. `files` (null: the real file system) must outlive the checkpoint.
+  static Checkpoint open(const std::string& folder, FileSystem* files = nullptr);
 
   const std::string& folder() const { return folder_; }
   const Manifest& manifest() const { return manifest_; }
@@ -63,24 +72,43 @@ class Checkpoint {
   const std::string& metadata(const std::string& key) const;
   bool contains(const std::string& name) const { return manifest_.entries.count(name) != 0; }
 
-  // Fills the given parts, whatever parts were saved. Names, dtypes and global shapes of all are checked before the first element
-  // is written: UsageError. Tensors of the checkpoint that are not asked for are left alone.
-  void read(std::span<const Entry> entries) const;
+  // Fills the given parts, whatever parts were saved, reading only the chunks that hold them. Names, dtypes and global shapes of
+  // all are checked before the first element is written: UsageError. A value reaches a tensor only after its chunk was verified:
+  // EnvironmentError naming file, tensor, bytes, expected and got; tensors then hold old values, or verified new ones. Tensors of the
+  // checkpoint that are not asked for are left alone.
+  ReadReport read(std::span<const Entry> entries) const;
   // A new tensor on the host with the whole of `name`.
   Tensor read_whole(const std::string& name) const;
+  // Reads every byte of every file. Throws EnvironmentError naming what is wrong with each bad file.
+  void verify() const;
 
  private:
-  Checkpoint(std::string folder, Manifest manifest) : folder_(std::move(folder)), manifest_(std::move(manifest)) {}
+  Checkpoint(std::string folder, Manifest manifest, FileSystem& files)
+      : folder_(std::move(folder)), manifest_(std::move(manifest)), files_(&files) {}
   std::string folder_;
   Manifest manifest_;
+  FileSystem* files_;
 };
+
+enum class Check : uint8_t { manifest, everything };
 
 struct LatestGood {
   std::optional<Checkpoint> checkpoint;
-  std::vector<std::string> skipped;  // one line for each newer one that did not verify: folder and reason
+  std::vector<std::string> skipped;  // one line for each newer one that cannot be used: folder and reason
 };
-// The newest committed checkpoint that verifies. A missing folder holds none.
-LatestGood latest_good(const std::string& dir);
+// The newest committed checkpoint that passes the check. A missing folder holds none.
+LatestGood latest_good(const std::string& dir, Check check = Check::everything);
+
+struct Restored {
+  std::optional<Checkpoint> checkpoint;  // nothing: there was none at all
+  std::vector<std::string> skipped;      // as in LatestGood
+  ReadReport read;                       // of this rank
+};
+// Collective over the group (null: a single rank). Fills `entries` from the newest checkpoint below `dir` that every rank can open
+// and read. `accept`, on every rank and before its first read, may throw to refuse one for good, as do tensors that do not fit:
+// UsageError. Throws EnvironmentError where there are checkpoints but none can be used; tensors may then hold parts of them.
+Restored restore_latest(const std::string& dir, std::span<const Entry> entries, comm::ProcessGroup* group,
+                        const std::function<void(const Checkpoint&)>& accept = {}, FileSystem* files = nullptr);
 
 struct Listed {
   std::string folder;
@@ -88,7 +116,6 @@ struct Listed {
   int64_t bytes = 0;    // of all files
   std::string problem;  // empty: good
 };
-enum class Check : uint8_t { manifest, everything };
 // All committed checkpoints, oldest first. `manifest` reads the manifest and the files' sizes; `everything` their contents too.
 std::vector<Listed> list(const std::string& dir, Check check = Check::manifest);
 

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "core/base/error.h"
@@ -59,9 +60,16 @@ class PosixFileSystem final : public FileSystem {
  public:
   std::unique_ptr<WritableFile> create(const std::string& path) override { return std::make_unique<PosixFile>(path); }
   void make_directories(const std::string& path) override {
+    namespace fs = std::filesystem;
     std::error_code error;
-    std::filesystem::create_directories(path, error);
-    if (error) fail("make folder", path, error.value());
+    if (fs::is_directory(path, error)) return;
+    const fs::path parent = fs::path(path).parent_path();
+    if (!parent.empty() && parent != path) make_directories(parent);
+    if (!fs::create_directory(path, error)) {
+      if (error || !fs::is_directory(path, error)) fail("make folder", path, error ? error.value() : ENOTDIR);
+      return;  // another rank was first
+    }
+    sync_directory(parent.empty() ? "." : parent.string());  // or a power cut would take the folder and all in it
   }
   void make_directory(const std::string& path) override {
     if (::mkdir(path.c_str(), 0755) != 0) fail("make folder", path, errno);
@@ -94,6 +102,12 @@ class PosixFileSystem final : public FileSystem {
     if (error && error != std::errc::no_such_file_or_directory) fail("list folder", path, error.value());
     std::sort(names.begin(), names.end());
     return names;
+  }
+  std::unique_ptr<ReadableFile> open(const std::string& path) override { return open_file(path, Links::refuse); }
+  int64_t free_bytes(const std::string& path) override {
+    struct statvfs info {};
+    if (::statvfs(path.c_str(), &info) != 0) fail("ask for the free space of", path, errno);
+    return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
   }
 
  private:

@@ -1,11 +1,14 @@
-// What saving a checkpoint asks of a file system: the seam at which tests let operations fail or the machine "crash".
+// What checkpoints ask of a file system: the seam at which tests let operations fail or the machine "crash".
 // Every failure is an EnvironmentError with operation, path and errno.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "checkpoint/readable_file.h"
 
 namespace lockstep::checkpoint {
 
@@ -22,7 +25,7 @@ class FileSystem {
   virtual ~FileSystem() = default;
   // A new file; an error if it exists.
   virtual std::unique_ptr<WritableFile> create(const std::string& path) = 0;
-  // With parents; nothing happens where it exists.
+  // With parents, and durably; nothing happens where it exists.
   virtual void make_directories(const std::string& path) = 0;
   // A new folder; an error if it exists.
   virtual void make_directory(const std::string& path) = 0;
@@ -33,6 +36,10 @@ class FileSystem {
   virtual void remove_all(const std::string& path) = 0;
   // Names, not paths, sorted; empty for a missing folder.
   virtual std::vector<std::string> list(const std::string& path) = 0;
+  // A regular file that is no symbolic link.
+  virtual std::unique_ptr<ReadableFile> open(const std::string& path) = 0;
+  // What this user may still write to the file system that holds this folder.
+  virtual int64_t free_bytes(const std::string& path) = 0;
 };
 
 FileSystem& posix_file_system();

@@ -15,15 +15,18 @@ namespace lockstep::checkpoint {
 struct ManifestFile {
   std::string name;
   int64_t bytes = 0;
-  std::string sha256;  // hex
+  std::string sha256;        // hex
+  int64_t header_bytes = 0;  // up to the first tensor; 0 in version 1
+  uint64_t header_xxh3 = 0;
 };
 
 // A run of elements of a global tensor, and the bytes that hold it.
 struct Piece {
-  int64_t file = 0;    // index into Manifest::files
-  int64_t begin = 0;   // byte in the file
-  int64_t offset = 0;  // first element, in the flattened global tensor
-  int64_t length = 0;  // elements
+  int64_t file = 0;                 // index into Manifest::files
+  int64_t begin = 0;                // byte in the file
+  int64_t offset = 0;               // first element, in the flattened global tensor
+  int64_t length = 0;               // elements
+  std::vector<uint64_t> xxh3 = {};  // of each chunk (checkpoint/chunks.h); none in version 1
 };
 
 struct ManifestEntry {
@@ -33,10 +36,11 @@ struct ManifestEntry {
 };
 
 struct Manifest {
-  static constexpr int64_t kVersion = 1;
+  static constexpr int64_t kVersion = 2;  // written; 1 is read as well
   static constexpr const char* kFileName = "manifest.json";
   static constexpr const char* kSumsName = "SHA256SUMS";
 
+  int64_t version = kVersion;
   int64_t step = 0;
   int64_t world_size = 1;  // of the ranks that saved it
   std::map<std::string, std::string> metadata;
@@ -47,8 +51,17 @@ struct Manifest {
 // Equal manifests give equal texts.
 std::string to_json(const Manifest& manifest);
 // Strict: throws EnvironmentError naming `path` and the field for anything that is missing, unknown, doubled, of the wrong type or
-// out of range, and for pieces that leave their file, overlap or leave a gap.
+// out of range, and for pieces that leave their file, overlap or leave a gap, in the tensor or in the file.
 Manifest parse_manifest(std::string_view text, const std::string& path);
+
+// The pieces of every file, in the order of their bytes. Points into `manifest`.
+struct PlacedPiece {
+  const std::string* name;
+  const ManifestEntry* entry;
+  const Piece* piece;
+  int64_t bytes;
+};
+std::vector<std::vector<PlacedPiece>> pieces_by_file(const Manifest& manifest);
 
 // The text of SHA256SUMS, as `sha256sum -c` reads it: the manifest first, then the shard files.
 std::string sums_text(const Manifest& manifest, const std::string& manifest_sha256);

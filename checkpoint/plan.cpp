@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <sstream>
 
+#include "checkpoint/chunks.h"
 #include "core/base/error.h"
 
 namespace lockstep::checkpoint {
@@ -17,11 +18,12 @@ struct Global {
   DType dtype = DType::f32;
   Shape shape;
   size_t first_rank = 0;
+  size_t last_rank = 0;  // plus one
   std::vector<Held> pieces;
 };
 
 Global& find_global(std::map<std::string, Global>& globals, const Part& part, size_t rank) {
-  const auto [it, added] = globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, {}});
+  const auto [it, added] = globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, 0, {}});
   Global& global = it->second;
   check(global.dtype == part.dtype && global.shape == part.shard.global_shape, "[checkpoint] '", part.name, "' is ", global.dtype,
         global.shape, " on rank ", global.first_rank, " and ", part.dtype, part.shard.global_shape, " on rank ", rank);
@@ -33,11 +35,12 @@ std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held
   for (size_t rank = 0; rank < held.size(); ++rank)
     for (const Part& part : held[rank]) {
       Global& global = find_global(globals, part, rank);
+      check(global.last_rank != rank + 1, "[checkpoint] '", part.name, "' is there twice on rank ", rank);
+      global.last_rank = rank + 1;
       if (part.shard.length == 0) continue;
       const auto same = [&](const Held& h) { return h.offset == part.shard.offset && h.length == part.shard.length; };
       const auto found = std::find_if(global.pieces.begin(), global.pieces.end(), same);
       if (found != global.pieces.end()) {
-        check(found->ranks.back() != rank, "[checkpoint] '", part.name, "' is there twice on rank ", rank);
         found->ranks.push_back(rank);
       } else {
         global.pieces.push_back({part.shard.offset, part.shard.length, {rank}});
@@ -139,23 +142,56 @@ ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step) {
   return layout;
 }
 
+std::string written_text(const WrittenFile& file) {
+  std::string text = str(file.bytes, ' ', file.sha256, ' ', hex_of(file.header_xxh3));
+  for (const auto& sums : file.xxh3) text += ' ' + hex_of(sums);
+  return text;
+}
+
+WrittenFile parse_written(std::string_view text) {
+  std::istringstream in{std::string(text)};
+  WrittenFile file;
+  std::string header, word;
+  std::vector<uint64_t> sums;
+  bool good = static_cast<bool>(in >> file.bytes >> file.sha256 >> header) && parse_sums(header, 1, sums);
+  if (good) file.header_xxh3 = sums[0];
+  while (good && in >> word) good = parse_sums(word, static_cast<int64_t>(word.size() / 16), file.xxh3.emplace_back());
+  if (!good) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable report: '", text.substr(0, 100), "'"));
+  return file;
+}
+
+namespace {
+
+// Adds what one rank wrote.
+void add_file(Manifest& manifest, const Plan& plan, int64_t rank, const WrittenFile& written, int64_t step) {
+  const ShardLayout layout = lay_out_shard(plan, rank, step);
+  const auto& tensors = layout.header.tensors;
+  if (layout.file_bytes != written.bytes || written.xxh3.size() != tensors.size())
+    throw EnvironmentError(str("[checkpoint] rank ", rank, " wrote ", written.bytes, " bytes in ", written.xxh3.size(),
+                               " tensors, expected ", layout.file_bytes, " in ", tensors.size()));
+  manifest.files.push_back({.name = shard_name(rank, manifest.world_size),
+                            .bytes = written.bytes,
+                            .sha256 = written.sha256,
+                            .header_bytes = static_cast<int64_t>(layout.bytes.size()),
+                            .header_xxh3 = written.header_xxh3});
+  std::map<std::string, size_t> order;
+  for (size_t i = 0; i < tensors.size(); ++i) order[tensors[i].name] = i;
+  for (const Part& part : plan.by_rank[static_cast<size_t>(rank)]) {
+    const size_t i = order.at(part.name);
+    manifest.entries[part.name].pieces.push_back(
+        {.file = rank, .begin = tensors[i].begin, .offset = part.shard.offset, .length = part.shard.length, .xxh3 = written.xxh3[i]});
+  }
+}
+
+}  // namespace
+
 Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step) {
   Manifest manifest;
   manifest.step = step;
   manifest.world_size = static_cast<int64_t>(plan.by_rank.size());
   for (const auto& parts : held)
     for (const Part& part : parts) manifest.entries.try_emplace(part.name, ManifestEntry{part.dtype, part.shard.global_shape, {}});
-  for (int64_t rank = 0; rank < manifest.world_size; ++rank) {
-    const WrittenFile& file = files[static_cast<size_t>(rank)];
-    manifest.files.push_back({shard_name(rank, manifest.world_size), file.bytes, file.sha256});
-    const ShardLayout layout = lay_out_shard(plan, rank, step);
-    if (layout.file_bytes != file.bytes)
-      throw EnvironmentError(str("[checkpoint] rank ", rank, " wrote ", file.bytes, " bytes, expected ", layout.file_bytes));
-    std::map<std::string, int64_t> begins;
-    for (const auto& info : layout.header.tensors) begins[info.name] = info.begin;
-    for (const Part& part : plan.by_rank[static_cast<size_t>(rank)])
-      manifest.entries[part.name].pieces.push_back({rank, begins[part.name], part.shard.offset, part.shard.length});
-  }
+  for (int64_t rank = 0; rank < manifest.world_size; ++rank) add_file(manifest, plan, rank, files[static_cast<size_t>(rank)], step);
   for (auto& [name, entry] : manifest.entries)
     std::sort(entry.pieces.begin(), entry.pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
   return manifest;

@@ -42,6 +42,10 @@ struct ShardLayout {
 };
 ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step);
 
+// What a rank tells the others of the file that it wrote.
+std::string written_text(const WrittenFile& file);
+WrittenFile parse_written(std::string_view text);
+
 // The manifest of a plan whose files were written; metadata is left empty. `held` also knows the tensors without elements.
 Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step);
 

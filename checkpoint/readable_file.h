@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace lockstep::checkpoint {
@@ -9,25 +10,18 @@ namespace lockstep::checkpoint {
 // Immutable: reads may come from several threads.
 class ReadableFile {
  public:
-  explicit ReadableFile(std::string path);
-  ~ReadableFile();
-  ReadableFile(const ReadableFile&) = delete;
-  ReadableFile& operator=(const ReadableFile&) = delete;
-
-  const std::string& path() const { return path_; }
-  int64_t bytes() const { return bytes_; }
+  virtual ~ReadableFile() = default;  // closes
+  virtual const std::string& path() const = 0;
+  virtual int64_t bytes() const = 0;
   // All of [offset, offset + bytes), or an error.
-  void read(int64_t offset, void* data, int64_t bytes) const;
-  // SHA-256 of the whole file, as hex.
-  std::string sha256() const;
-
- private:
-  std::string path_;
-  int fd_;
-  int64_t bytes_ = 0;
+  virtual void read(int64_t offset, void* data, int64_t bytes) const = 0;
 };
 
+enum class Links : uint8_t { follow, refuse };
+// A regular file; `refuse`: and not through a symbolic link as the last part of its path.
+std::unique_ptr<ReadableFile> open_file(const std::string& path, Links links = Links::follow);
+
 // The whole file as text. An error where it has more than `limit` bytes.
-std::string read_text(const std::string& path, int64_t limit);
+std::string read_text(const ReadableFile& file, int64_t limit);
 
 }  // namespace lockstep::checkpoint

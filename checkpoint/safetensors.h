@@ -37,6 +37,7 @@ std::optional<DType> dtype_of_safetensors(std::string_view word);
 // offsets, tensors without holes or overlaps up to exactly the end of the file. Throws EnvironmentError naming file, tensor, and
 // what was expected and found.
 SafetensorsHeader read_safetensors_header(const std::string& path);
+SafetensorsHeader read_safetensors_header(const ReadableFile& file);
 
 // What a file will start with: 8 + N bytes. Orders `tensors` (by alignment, then name) and sets begin and bytes; wants name, dtype
 // and shape.
@@ -45,8 +46,11 @@ std::string make_safetensors_header(SafetensorsHeader& header);
 struct WrittenFile {
   int64_t bytes = 0;
   std::string sha256;
+  uint64_t header_xxh3 = 0;
+  std::vector<std::vector<uint64_t>> xxh3;  // of each tensor's chunks (checkpoint/chunks.h)
 };
-// Writes and syncs a file. `tensors`: contiguous, on the host, in the order that make_safetensors_header() gave.
+// Writes and syncs a file, hashing on a second thread meanwhile. `tensors`: contiguous, on the host, in the order that
+// make_safetensors_header() gave.
 WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes,
                               const std::vector<Tensor>& tensors);
 

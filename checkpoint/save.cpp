@@ -106,10 +106,10 @@ class Save {
       const ShardLayout layout = lay_out_shard(plan_, rank_, request_.step);
       const std::string path = aside_ + "/" + shard_name(rank_, static_cast<int64_t>(plan_.by_rank.size()));
       const WrittenFile file = write_safetensors(files_, path, layout.bytes, host_tensors(request_.entries, layout.header));
-      return str(file.bytes, " ", file.sha256);
+      return written_text(file);
     });
     std::vector<WrittenFile> written;
-    for (const auto& text : texts) written.push_back({std::stoll(text), text.substr(text.find(' ') + 1)});
+    for (const auto& text : texts) written.push_back(parse_written(text));
     return written;
   }
 

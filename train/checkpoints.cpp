@@ -17,10 +17,15 @@ std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
   return entries;
 }
 
-std::string newest_below(const std::string& dir) {
-  const checkpoint::LatestGood latest = checkpoint::latest_good(dir);
-  for (const std::string& reason : latest.skipped) log::warn("skipped a damaged checkpoint: ", reason);
-  return latest.checkpoint ? latest.checkpoint->folder() : std::string();
+// The folder of checkpoints that a path means; empty: it is a checkpoint itself.
+std::string folder_of_checkpoints(const std::string& path) {
+  check(fs::is_directory(path), "no such folder: ", path, "; expected a checkpoint, or the folder of a run");
+  if (fs::exists(path + "/manifest.json")) return {};
+  return fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path;
+}
+
+std::string none_in(const std::string& path) {
+  return str("no good checkpoint in ", path, "; `lockstep checkpoint ls ", path, "` shows what is there");
 }
 
 void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
@@ -51,33 +56,40 @@ std::string save_checkpoint(Trainer& trainer, const std::string& dir) {
 }
 
 std::string find_checkpoint(const std::string& path) {
-  check(fs::is_directory(path), "no such folder: ", path, "; expected a checkpoint, or the folder of a run");
-  if (fs::exists(path + "/manifest.json")) return path;
-  for (const std::string& dir : {path + "/checkpoints", path}) {
-    const std::string found = newest_below(dir);
-    if (!found.empty()) return found;
-  }
-  throw UsageError(str("no good checkpoint in ", path, "; `lockstep checkpoint ls ", path, "` shows what is there"));
+  const std::string below = folder_of_checkpoints(path);
+  if (below.empty()) return path;
+  const checkpoint::LatestGood latest = checkpoint::latest_good(below);
+  for (const std::string& reason : latest.skipped) log::warn("skipped a damaged checkpoint: ", reason);
+  check(latest.checkpoint.has_value(), none_in(path));
+  return latest.checkpoint->folder();
 }
 
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir) {
-  // One rank looks, so that all take the same one; and what fails on one rank must end the wait of the others.
-  const std::string folder = comm::agree(&trainer.group(), [&] {
+  const auto entries = entries_of(trainer);
+  const auto accept = [&](const checkpoint::Checkpoint& saved) { compare_with_saved(trainer, saved); };
+  // One rank looks, so that all take the same one.
+  const std::string below = comm::agree(&trainer.group(), [&] {
     if (trainer.group().rank() != 0) return std::string();
-    return from == "auto" ? newest_below(dir) : find_checkpoint(from);
+    return from == "auto" ? dir : folder_of_checkpoints(from);
   })[0];
-  if (folder.empty()) return {};
-
-  int64_t step = 0;
-  comm::agree(&trainer.group(), [&] {
-    const auto saved = checkpoint::Checkpoint::open(folder);
-    compare_with_saved(trainer, saved);
-    saved.read(entries_of(trainer));
-    step = saved.step();
-    return std::string();
-  });
-  trainer.set_steps_done(step);
-  return {.folder = folder, .step = step};
+  Resumed resumed;
+  if (below.empty()) {  // this one, and no other
+    comm::agree(&trainer.group(), [&] {
+      const auto saved = checkpoint::Checkpoint::open(from);
+      accept(saved);
+      saved.read(entries);
+      resumed = {.folder = from, .step = saved.step()};
+      return std::string();
+    });
+  } else {
+    const auto restored = checkpoint::restore_latest(below, entries, &trainer.group(), accept);
+    if (trainer.group().rank() == 0)
+      for (const std::string& reason : restored.skipped) log::warn("skipped a damaged checkpoint: ", reason);
+    check(restored.checkpoint.has_value() || from == "auto", none_in(from));
+    if (restored.checkpoint) resumed = {.folder = restored.checkpoint->folder(), .step = restored.checkpoint->step()};
+  }
+  if (!resumed.folder.empty()) trainer.set_steps_done(resumed.step);
+  return resumed;
 }
 
 }  // namespace lockstep::train

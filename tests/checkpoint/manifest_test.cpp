@@ -13,9 +13,9 @@ Manifest example() {
   manifest.step = 10;
   manifest.world_size = 2;
   manifest.metadata = {{"seed", "7"}};
-  manifest.files = {{"shard-00000-of-00002.safetensors", 1000, std::string(64, 'a')},
-                    {"shard-00001-of-00002.safetensors", 500, std::string(64, 'b')}};
-  manifest.entries["w"] = {DType::f32, {2, 3}, {{0, 200, 0, 4}, {1, 300, 4, 2}}};
+  manifest.files = {{"shard-00000-of-00002.safetensors", 216, std::string(64, 'a'), 200, 0x0123456789abcdef},
+                    {"shard-00001-of-00002.safetensors", 308, std::string(64, 'b'), 300, 7}};
+  manifest.entries["w"] = {DType::f32, {2, 3}, {{0, 200, 0, 4, {1}}, {1, 300, 4, 2, {0xfedcba9876543210}}}};
   return manifest;
 }
 
@@ -30,11 +30,24 @@ std::string error_with(const std::string& from, const std::string& to) {
 TEST(Manifest, ReadsBackAsWritten) {
   const std::string text = to_json(example());
   EXPECT_EQ(to_json(parse_manifest(text, "m.json")), text);
+  EXPECT_THAT(text, HasSubstr("\"header_xxh3\": \"0123456789abcdef\""));
+  EXPECT_THAT(text, HasSubstr("\"xxh3\": \"fedcba9876543210\""));
+}
+
+TEST(Manifest, Version1IsRead) {
+  Manifest manifest = example();
+  manifest.version = 1;
+  const std::string text = to_json(manifest);
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("xxh3")));
+  EXPECT_EQ(to_json(parse_manifest(text, "m.json")), text);
 }
 
 TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("lockstep-checkpoint", "other"), HasSubstr("m.json: not the manifest of a checkpoint"));
-  EXPECT_THAT(error_with("\"version\": 1", "\"version\": 2"), HasSubstr("reads checkpoints of version 1, this one has version 2"));
+  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 3"), HasSubstr("reads checkpoints of version 1 to 2, this one has version 3"));
+  EXPECT_THAT(error_with("\"version\": 2", "\"version\": \"2\""), HasSubstr("this one has version \"2\""));
+  EXPECT_THAT(error_with("\"version\": 2,", ""), HasSubstr("this one has version none"));
+  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 1"), HasSubstr("unknown key 'header_"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": -1"), HasSubstr("'step': expected an integer of 0 or more, got -1"));
   EXPECT_THAT(error_with("\"step\": 10", "\"stop\": 10"), HasSubstr("'step' is missing"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"extra\": 1"), HasSubstr("unknown key 'extra'"));
@@ -43,11 +56,23 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("shard-00000-of-00002", "../x"), HasSubstr("cannot be the name of a shard file"));
   EXPECT_THAT(error_with(std::string(64, 'a'), std::string(63, 'a')), HasSubstr("64 hex digits"));
   EXPECT_THAT(error_with("\"f32\"", "\"f64\""), HasSubstr("entry 'w': unknown dtype 'f64'"));
-  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 493"), HasSubstr("2 elements at byte 493 do not lie in"));
+  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 301"), HasSubstr("2 elements at byte 301 do not lie in"));
   EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 9223372036854775807"), HasSubstr("do not lie in"));
   EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 5"), HasSubstr("a piece starts at element 5, expected 4"));
   EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"), HasSubstr("its pieces end at element 5 of 6"));
   EXPECT_THAT(error_with("\"file\": 1", "\"file\": 2"), HasSubstr("file 2 of 2"));
+  EXPECT_THAT(error_with("shard-00001-of-00002", "shard-00000-of-00002"), HasSubstr("is there twice"));
+  for (const char* name : {"/etc/passwd", "a/b", ".hidden", "..", "manifest.json", "a\\nb"})
+    EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", name), HasSubstr("cannot be the name of a shard file")) << name;
+  EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", "a\\u0000b"), HasSubstr("m.json: 'a"));
+  EXPECT_THAT(error_with("\"header_bytes\": 200", "\"header_bytes\": 100"),
+              HasSubstr("'w' starts at byte 200 of 'shard-00000-of-00002.safetensors', expected 100"));
+  EXPECT_THAT(error_with("\"bytes\": 308", "\"bytes\": 309"), HasSubstr("its tensors end at byte 308 of 309"));
+  EXPECT_THAT(error_with("0123456789abcdef", "0123456789abcdeF"), HasSubstr("header_xxh3 must be 16 hex digits"));
+  EXPECT_THAT(error_with("fedcba9876543210", "fedcba987654321"), HasSubstr("xxh3 must be 16 hex digits for each of 1 chunk"));
+  EXPECT_THAT(error_with("\"fedcba9876543210\"", "null"), HasSubstr("'xxh3': expected a string, got null"));
+  EXPECT_THAT(error_with("\"fedcba9876543210\"", "\"\""), HasSubstr("xxh3 must be 16 hex digits"));
+  EXPECT_THAT(error_with(str("\"", std::string(64, 'b'), "\""), "null"), HasSubstr("'sha256': expected a string, got null"));
   EXPECT_THAT(error_of([] { parse_manifest("", "m.json"); }), HasSubstr("m.json: not valid JSON"));
 }
 

@@ -1,0 +1,175 @@
+// Restoring: any shards from any other shards, reading no more than they need; older formats.
+#include <atomic>
+
+#include "tests/checkpoint/helpers.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+using ::testing::HasSubstr;
+
+// How a run of W ranks holds a tensor: whole on all, cut evenly (the last ones short, as FSDP pads), or cut unevenly, some with nothing.
+enum class Layout { replicated, even, uneven };
+
+ShardSpec part_of(const Shape& shape, Layout layout, int rank, int size) {
+  const int64_t n = shape.numel(), share = (n + size - 1) / size;
+  int64_t begin = 0, end = n;
+  if (layout == Layout::even) begin = std::min(n, share * rank), end = std::min(n, share * (rank + 1));
+  if (layout == Layout::uneven) begin = n * rank * rank / (size * size), end = n * (rank + 1) * (rank + 1) / (size * size);
+  return {shape, begin, end - begin};
+}
+
+// Small ones, an odd one, a scalar, one without elements, and one of several chunks.
+const std::vector<std::pair<Shape, DType>> kTensors = {{{7, 9}, DType::f32}, {{3}, DType::bf16},        {{}, DType::i64},
+                                                       {{0, 4}, DType::f32}, {{700, 1031}, DType::f32}, {{5, 5}, DType::u8}};
+
+std::vector<Entry> entries_of(Layout layout, int rank, int size, bool filled) {
+  std::vector<Entry> entries;
+  for (size_t i = 0; i < kTensors.size(); ++i) {
+    const auto& [shape, dtype] = kTensors[i];
+    const ShardSpec shard = part_of(shape, layout, rank, size);
+    const Shape local = layout == Layout::replicated ? shape : Shape{shard.length};
+    entries.emplace_back(str("p", i), filled ? counting(local, dtype, shard.offset + static_cast<int64_t>(i)) : Tensor::zeros(local, dtype),
+                         shard);
+  }
+  return entries;
+}
+
+struct World {
+  int ranks;
+  Layout layout;
+};
+const std::vector<World> kWorlds = {{1, Layout::replicated}, {2, Layout::replicated}, {4, Layout::replicated},
+                                    {2, Layout::even},       {3, Layout::even},       {4, Layout::even},
+                                    {5, Layout::uneven},     {8, Layout::even},       {3, Layout::uneven}};
+
+TEST(Restore, AnyShardsFromAnyOthers) {
+  for (const World& saver : kWorlds) {
+    const test::TempDir dir;
+    with_ranks(saver.ranks, [&](comm::ProcessGroup& group) {
+      save({.dir = dir.path(), .step = 1, .entries = entries_of(saver.layout, group.rank(), group.size(), true), .group = &group});
+    });
+    for (const World& loader : kWorlds)
+      with_ranks(loader.ranks, [&](comm::ProcessGroup& group) {
+        const auto into = entries_of(loader.layout, group.rank(), group.size(), false);
+        const Restored restored = restore_latest(dir.path(), into, &group);
+        ASSERT_TRUE(restored.checkpoint);
+        const auto expected = entries_of(loader.layout, group.rank(), group.size(), true);
+        for (size_t i = 0; i < into.size(); ++i)
+          ASSERT_EQ(bytes_of(into[i].tensor), bytes_of(expected[i].tensor))
+              << into[i].name << " from " << saver.ranks << " to " << loader.ranks;
+      });
+    EXPECT_NO_THROW(Checkpoint::open(dir.path() + "/step-00000001").verify());
+  }
+}
+
+// The real files, with what is read of them counted.
+class CountingFiles final : public FileSystem {
+ public:
+  std::atomic<int64_t> bytes = 0;
+
+  std::unique_ptr<WritableFile> create(const std::string& path) override { return real_.create(path); }
+  void make_directories(const std::string& path) override { real_.make_directories(path); }
+  void make_directory(const std::string& path) override { real_.make_directory(path); }
+  void sync_directory(const std::string& path) override { real_.sync_directory(path); }
+  void rename_directory(const std::string& from, const std::string& to) override { real_.rename_directory(from, to); }
+  void remove_all(const std::string& path) override { real_.remove_all(path); }
+  std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
+  int64_t free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+  std::unique_ptr<ReadableFile> open(const std::string& path) override { return std::make_unique<File>(*this, real_.open(path)); }
+
+ private:
+  class File final : public ReadableFile {
+   public:
+    File(CountingFiles& files, std::unique_ptr<ReadableFile> real) : files_(files), real_(std::move(real)) {}
+    const std::string& path() const override { return real_->path(); }
+    int64_t bytes() const override { return real_->bytes(); }
+    void read(int64_t offset, void* data, int64_t count) const override {
+      files_.bytes += count;
+      real_->read(offset, data, count);
+    }
+
+   private:
+    CountingFiles& files_;
+    std::unique_ptr<ReadableFile> real_;
+  };
+  FileSystem& real_ = posix_file_system();
+};
+
+TEST(Restore, ReadsOnlyWhatARankNeeds) {
+  const test::TempDir dir;
+  const int64_t elements = 4 << 20;  // 16 MiB: 16 chunks
+  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({elements})), Entry("b", counting({8}))}});
+  CountingFiles files;
+  const Checkpoint checkpoint = Checkpoint::open(folder, &files);
+  EXPECT_LT(files.bytes, 16384) << "opening reads the manifest, not the shards";
+
+  const int64_t header = checkpoint.manifest().files[0].header_bytes;
+  const auto read_range = [&](int64_t offset, int64_t length) {
+    const Entry entry("w", Tensor::zeros({length}), {{elements}, offset, length});
+    files.bytes = 0;
+    const ReadReport report = checkpoint.read({&entry, 1});
+    EXPECT_EQ(bytes_of(entry.tensor), bytes_of(counting({length}, DType::f32, offset)));
+    EXPECT_EQ(report.bytes, files.bytes);
+    EXPECT_EQ(report.files, length > 0 ? 1 : 0);
+    return report.bytes == 0 ? 0 : report.bytes - header;
+  };
+  constexpr int64_t kMiB = 1 << 20, kPerChunk = kMiB / 4;
+  EXPECT_EQ(read_range(0, elements), 16 * kMiB);
+  EXPECT_EQ(read_range(elements / 2, elements / 2), 8 * kMiB);
+  EXPECT_EQ(read_range(kPerChunk, kPerChunk), kMiB);
+  EXPECT_EQ(read_range(kPerChunk - 1, 2), 2 * kMiB);
+  EXPECT_EQ(read_range(elements - 1, 1), kMiB);
+  EXPECT_EQ(read_range(5, 0), 0);
+
+  const Entry bias("b", Tensor::zeros({8}));
+  EXPECT_EQ(checkpoint.read({&bias, 1}).bytes, header + 32);
+}
+
+TEST(Restore, DamageInAChunkThatNobodyNeedsHurtsNobody) {
+  const test::TempDir dir;
+  const int64_t elements = 1 << 20;
+  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({elements}))}});
+  const std::string path = folder + "/shard-00000-of-00001.safetensors";
+  std::string bytes = read_file(path);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file(path, bytes);
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  const Entry first("w", Tensor::zeros({elements / 2}), {{elements}, 0, elements / 2});
+  EXPECT_NO_THROW(checkpoint.read({&first, 1}));
+  const Entry second("w", Tensor::zeros({elements / 2}), {{elements}, elements / 2, elements / 2});
+  EXPECT_THAT(error_of([&] { checkpoint.read({&second, 1}); }), HasSubstr(str("('w', elements ", 3 * elements / 4, " to ", elements, ")")));
+}
+
+// One checkpoint of each version of the format, as it was written then.
+class Golden : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Versions, Golden, ::testing::Values(1, 2));
+
+TEST_P(Golden, IsReadByThisProgram) {
+  const std::string dir = str(LOCKSTEP_TESTDATA, "/v", GetParam());
+  const Checkpoint checkpoint = Checkpoint::open(dir + "/step-00000007");
+  EXPECT_EQ(checkpoint.manifest().version, GetParam());
+  EXPECT_EQ(checkpoint.manifest().world_size, 2);
+  EXPECT_EQ(checkpoint.metadata("seed"), "1337");
+  EXPECT_NO_THROW(checkpoint.verify());
+  EXPECT_EQ(bytes_of(checkpoint.read_whole("w")), bytes_of(counting({4, 6})));
+  EXPECT_EQ(bytes_of(checkpoint.read_whole("b")), bytes_of(counting({3}, DType::bf16, 1)));
+  EXPECT_EQ(checkpoint.read_whole("step").item(), 7);
+  EXPECT_EQ(checkpoint.read_whole("none").numel(), 0);
+  const Entry middle("w", Tensor::zeros({8}), {{4, 6}, 6, 8});
+  checkpoint.read({&middle, 1});
+  EXPECT_EQ(bytes_of(middle.tensor), bytes_of(counting({8}, DType::f32, 6)));
+}
+
+TEST_P(Golden, IsNotReadWhereItIsDamaged) {
+  const test::TempDir dir;
+  std::filesystem::copy(str(LOCKSTEP_TESTDATA, "/v", GetParam(), "/step-00000007"), dir.path() + "/step-00000007");
+  const std::string path = dir.path() + "/step-00000007/shard-00001-of-00002.safetensors";
+  std::string bytes = read_file(path);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file(path, bytes);
+  EXPECT_THAT(error_of([&] { Checkpoint::open(dir.path() + "/step-00000007").read_whole("w"); }), HasSubstr(path));
+}
+
+}  // namespace
+}  // namespace lockstep::checkpoint
