@@ -36,6 +36,7 @@ std::string describe(const Fingerprint& call) {
   if (call.op == Op::barrier || call.op == Op::split) return out.str();
   out << " (" << call.dtype << ", " << call.count << (call.count == 1 ? " element" : " elements");
   if (reduces(call.op)) out << ", " << name_of(call.reduce_op) << ", order " << std::hex << (call.tree & 0xffff) << std::dec;
+  if (call.label != 0) out << ", label " << call.label;
   if (point_to_point(call.op))
     out << ", from rank " << call.root;
   else if (call.root >= 0)

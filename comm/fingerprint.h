@@ -39,6 +39,7 @@ struct Fingerprint {
   uint64_t group = 0;     // hash of the group's name
   uint64_t sequence = 0;  // of collectives in the group, or of messages from one rank to another; from 1
   uint64_t tree = 0;      // ReduceTree::digest(); 0 where nothing is reduced
+  uint64_t label = 0;     // what the caller says the call is for; 0: nothing
   int64_t count = 0;
   int32_t root = -1;
   Op op = Op::barrier;
@@ -48,7 +49,7 @@ struct Fingerprint {
 
   friend bool operator==(const Fingerprint&, const Fingerprint&) = default;
 };
-static_assert(sizeof(Fingerprint) == 40 && std::has_unique_object_representations_v<Fingerprint>);
+static_assert(sizeof(Fingerprint) == 48 && std::has_unique_object_representations_v<Fingerprint>);
 
 uint64_t hash_name(std::string_view name);
 

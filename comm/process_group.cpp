@@ -77,9 +77,10 @@ class ProcessGroup::Impl {
 
   // Everything is checked. `in` and `out` may be undefined where this rank has none.
   Work start(Op op, const Tensor& in, const Tensor& out, DType dtype, int64_t count, int root = -1,
-             const ReduceOptions* options = nullptr) {
+             const ReduceOptions* options = nullptr, uint64_t label = 0) {
     Call call;
     call.fingerprint = fingerprint(op, dtype, count, root);
+    call.fingerprint.label = options ? options->label : label;
     call.in = in.defined() ? in.raw() : nullptr;
     call.out = out.defined() ? out.raw() : nullptr;
     call.op = op;
@@ -141,12 +142,12 @@ Work ProcessGroup::reduce_scatter(const Tensor& output, const Tensor& input, con
   return impl_->start(Op::reduce_scatter, input, output, output.dtype(), output.numel(), -1, &options);
 }
 
-Work ProcessGroup::all_gather(const Tensor& output, const Tensor& input) {
+Work ProcessGroup::all_gather(const Tensor& output, const Tensor& input, uint64_t label) {
   check_tensor(output, "output tensor", Op::all_gather, impl_->device());
   check_tensor(input, "input tensor", Op::all_gather, impl_->device());
   check_pair(output, "output", input, "input", impl_->size, Op::all_gather);
   check_overlap(output, input, impl_->rank, Op::all_gather);
-  return impl_->start(Op::all_gather, input, output, input.dtype(), input.numel());
+  return impl_->start(Op::all_gather, input, output, input.dtype(), input.numel(), -1, nullptr, label);
 }
 
 Work ProcessGroup::broadcast(const Tensor& tensor, int root) {

@@ -32,6 +32,8 @@ struct ReduceOptions {
   ReduceOp op = ReduceOp::sum;
   // The order of summation (see reduce_tree.h); null: pairing neighbours first. Must live until the call returns.
   const ReduceTree* tree = nullptr;
+  // What the call is for, where calls that are alike could be confused (FSDP: the unit). Ranks must agree on it.
+  uint64_t label = 0;
 };
 
 enum class Reduction : uint8_t {
@@ -62,8 +64,8 @@ class ProcessGroup {
   Work all_reduce(const Tensor& tensor, const ReduceOptions& options = {});
   // input [W·n] → output [n], rank r's slice of the sum.
   Work reduce_scatter(const Tensor& output, const Tensor& input, const ReduceOptions& options = {});
-  // input [n] → output [W·n] in rank order. input may be rank r's slice of output.
-  Work all_gather(const Tensor& output, const Tensor& input);
+  // input [n] → output [W·n] in rank order. input may be rank r's slice of output. `label` as in ReduceOptions.
+  Work all_gather(const Tensor& output, const Tensor& input, uint64_t label = 0);
   Work broadcast(const Tensor& tensor, int root);
   // The sum at root; elsewhere the tensor is unchanged.
   Work reduce(const Tensor& tensor, int root, const ReduceOptions& options = {});

@@ -85,7 +85,8 @@ struct VariableImpl {
   bool requires_grad = false;
   std::shared_ptr<GradState> grad;  // never null
   std::string name;
-  // A leaf's values in the dtype of the open ops::PrecisionScope, which makes it and drops it; undefined where there is none.
+  // A leaf's values in another dtype, which ops::PrecisionScope uses in place of `data`; undefined where there is none. The scope
+  // makes it and drops it, unless it is there already (FSDP: gathered in that dtype).
   Tensor compute_copy;
 };
 

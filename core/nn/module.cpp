@@ -23,6 +23,12 @@ std::vector<Parameter> Module::parameters() const {
   return found;
 }
 
+std::vector<Parameter> Module::own_parameters() const {
+  std::vector<Parameter> own;
+  for (const Entry& entry : parameters_) own.push_back(entry.parameter);
+  return own;
+}
+
 std::vector<std::pair<std::string, Tensor>> Module::buffers() const {
   std::vector<std::pair<std::string, Tensor>> found;
   for (const auto& [name, tensor] : buffers_) found.emplace_back(full_name(name), tensor);

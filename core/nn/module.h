@@ -29,6 +29,8 @@ class Module {
   // Parameters in order of registration, depth first. Their names are full ones, from the root ("blocks.0.qkv.weight"). A
   // parameter that several modules share appears once, under the name that its own module gave it.
   std::vector<Parameter> parameters() const;
+  // Those that this module itself registered, shared ones included.
+  std::vector<Parameter> own_parameters() const;
   // Tensors that belong to the state but are not trained.
   std::vector<std::pair<std::string, Tensor>> buffers() const;
   // Direct children with their names.

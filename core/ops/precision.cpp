@@ -24,11 +24,10 @@ Tensor in_compute_dtype(const Variable& x) {
   const DType wanted = PrecisionScope::current();
   if (wanted == DType::f32 || x.dtype() == wanted) return x.data();
   const auto& impl = x.impl();
+  if (impl->compute_copy.defined() && impl->compute_copy.dtype() == wanted) return impl->compute_copy;
   if (!x.is_leaf() || !impl->requires_grad) return x.data().to(wanted);
-  if (!impl->compute_copy.defined() || impl->compute_copy.dtype() != wanted) {
-    impl->compute_copy = x.data().to(wanted);
-    t_scope->converted_.push_back(impl);
-  }
+  impl->compute_copy = x.data().to(wanted);
+  t_scope->converted_.push_back(impl);
   return impl->compute_copy;
 }
 
@@ -38,7 +37,9 @@ SavedWeight::SavedWeight(const Variable& weight, DType dtype)
 
 Tensor SavedWeight::get() const {
   if (!weight_.defined() || weight_.dtype() == dtype_) return weight_.defined() ? weight_.data() : Tensor();
-  return PrecisionScope::current() == dtype_ ? in_compute_dtype(weight_) : weight_.data().to(dtype_);
+  if (PrecisionScope::current() == dtype_) return in_compute_dtype(weight_);
+  const Tensor& copy = weight_.impl()->compute_copy;
+  return copy.defined() && copy.dtype() == dtype_ ? copy : weight_.data().to(dtype_);
 }
 
 }  // namespace lockstep::ops

@@ -1,5 +1,7 @@
 #include "core/tensor/storage.h"
 
+#include "core/base/error.h"
+
 namespace lockstep {
 
 Storage::Storage(size_t bytes, Device device) : data_(nullptr), bytes_(bytes), device_(device), category_(MemoryScope::current()) {
@@ -9,7 +11,29 @@ Storage::Storage(size_t bytes, Device device) : data_(nullptr), bytes_(bytes), d
 Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> release)
     : data_(data), bytes_(bytes), device_(device), category_(MemoryCategory::other), release_(std::move(release)) {}
 
+std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::string why_absent) {
+  check(!why_absent.empty(), "[storage] absent memory needs a reason to give to those who read it");
+  auto storage = std::make_shared<Storage>(nullptr, bytes, device, nullptr);
+  storage->why_absent_ = std::move(why_absent);
+  return storage;
+}
+
+void Storage::attach(std::shared_ptr<Storage> memory, size_t offset) {
+  check(!why_absent_.empty(), "[storage] only memory that was made absent can be attached");
+  check(memory && memory->device() == device_ && offset + bytes_ <= memory->bytes(), "[storage] cannot attach ", bytes_, " bytes at offset ",
+        offset, " of ", memory ? memory->bytes() : 0, " bytes");
+  data_ = static_cast<std::byte*>(memory->data()) + offset;
+  attached_ = std::move(memory);
+}
+
+void Storage::detach() {
+  check(!why_absent_.empty(), "[storage] only memory that was made absent can be detached");
+  data_ = nullptr;
+  attached_.reset();
+}
+
 Storage::~Storage() {
+  if (!why_absent_.empty()) return;
   if (release_)
     release_();
   else if (data_)

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <string>
+#include <memory>
 
 #include "core/device/allocator.h"
 #include "core/device/device.h"
@@ -16,11 +18,20 @@ class Storage {
   Storage(size_t bytes, Device device);
   // Memory that somebody else owns (a mapped file, shared memory); `release` runs when the last tensor lets go.
   Storage(void* data, size_t bytes, Device device, std::function<void()> release);
+  // Memory that comes and goes (FSDP's gathered parameters). While it is away, tensors that view it keep their shapes, and
+  // reading their values throws UsageError with `why_absent`.
+  static std::shared_ptr<Storage> absent(size_t bytes, Device device, std::string why_absent);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
-  void* data() const { return data_; }
+  // Brings absent memory: bytes() of `memory` from `offset` on, which is kept alive until detach().
+  void attach(std::shared_ptr<Storage> memory, size_t offset = 0);
+  void detach();
+  bool present() const { return data_ != nullptr || bytes_ == 0; }
+  const std::string& why_absent() const { return why_absent_; }
+
+  void* data() const { return data_; }  // null while it is away
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
 
@@ -30,6 +41,8 @@ class Storage {
   Device device_;
   MemoryCategory category_;
   std::function<void()> release_;  // empty for the allocator's memory
+  std::shared_ptr<Storage> attached_;
+  std::string why_absent_;  // empty: the memory is here for good
 };
 
 }  // namespace lockstep

@@ -26,6 +26,7 @@ inline std::vector<Mismatch> mismatches() {
          return g.all_reduce(t, {.tree = &tree});
        },
        {"order"}},
+      {"label", sum, [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t, {.label = 7}); }, {"label 7"}},
       {"barrier", [](ProcessGroup& g, const Tensor&) { return g.barrier(); }, sum, {"barrier #1", "all_reduce #1"}},
   };
 }

@@ -100,6 +100,23 @@ TEST(Tensor, WrapsMemoryOwnedElsewhereAndReleasesItOnce) {
   EXPECT_THAT(memory, ElementsAre(1, 2, 3, 9));
 }
 
+TEST(Tensor, AbsentMemoryKeepsItsShapeAndSaysWhyItIsAway) {
+  const auto place = Storage::absent(8, kCpu, "unit 'blocks.0' is sharded");
+  const Tensor t = Tensor::wrap(place, {2}, DType::f32), row = t.narrow(0, 1, 1);
+  EXPECT_EQ(t.shape(), (Shape{2}));
+  EXPECT_THAT([&] { row.raw(); }, ThrowsMessage<UsageError>(HasSubstr("f32[1] are not in memory: unit 'blocks.0' is sharded")));
+  const Tensor first = Tensor::from(std::vector<float>{9, 1, 2}, {3}), second = Tensor::from(std::vector<float>{3, 4}, {2});
+  place->attach(first.storage(), sizeof(float));
+  EXPECT_THAT(t.to_vector<float>(), ElementsAre(1, 2));
+  place->attach(second.storage());
+  EXPECT_THAT(row.to_vector<float>(), ElementsAre(4));
+  EXPECT_EQ(second.storage().use_count(), 2);
+  place->detach();
+  EXPECT_EQ(second.storage().use_count(), 1);
+  EXPECT_THROW(t.to_vector<float>(), UsageError);
+  EXPECT_THROW(place->attach(Tensor::zeros({1}).storage()), UsageError);
+}
+
 TEST(Tensor, WrongUseSaysWhatCame) {
   const Tensor t = counting({2, 3});
   EXPECT_THAT([&] { t.data<int32_t>(); }, ThrowsMessage<UsageError>(HasSubstr("asked for i32, but the tensor is f32[2, 3]")));
