@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/rank_options.h"
 #include "cli/version.h"
+#include "comm/peer_failure.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "launcher/rank_env.h"
@@ -19,7 +20,7 @@ constexpr int kWrongUse = 2;
 int report(const std::exception& error, int code) {
   lockstep::log::error(error.what());
   // Under an agent the reason goes into its report too: the process that fails first is not always the one that is to blame.
-  lockstep::launcher::report_failure(error.what());
+  lockstep::launcher::report_failure(error.what(), lockstep::comm::caused_by_peer(error));
   return code;
 }
 

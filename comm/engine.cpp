@@ -1,7 +1,6 @@
 #include "comm/engine.h"
 
-#include <type_traits>
-
+#include "comm/peer_failure.h"
 #include "core/base/log.h"
 
 namespace lockstep::comm {
@@ -9,6 +8,18 @@ namespace {
 
 // From here on a call is worth a thread of its own at once, so that it overlaps with what the caller does meanwhile.
 constexpr int64_t kLargeBytes = 2 << 20;
+
+// Bytes of the larger tensor.
+int64_t volume(const Call& call, int size) {
+  switch (call.op) {
+    case Op::reduce_scatter:
+    case Op::all_gather:
+    case Op::gather:
+    case Op::scatter:
+    case Op::all_to_all: return size * call.bytes();
+    default: return call.bytes();
+  }
+}
 
 // (op, peer) as the lane sees it.
 std::pair<Op, int> lane_key(Op op, int peer) { return point_to_point(op) ? std::pair(op, peer) : std::pair(Op::barrier, -1); }
@@ -34,7 +45,7 @@ std::string Engine::where(const Fingerprint& fingerprint) const {
   return str(describe(fingerprint), " in group '", options_.name, "' on rank ", backend_->rank(), " of ", backend_->size());
 }
 
-std::string Engine::ended() const {
+Engine::End Engine::ended() const {
   std::lock_guard lock(mutex_);
   return ended_;
 }
@@ -44,7 +55,7 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
   call.fingerprint.group = group_hash_;
   // The caller's tree may be gone when the call runs.
   auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
-  return enqueue(call.op, peer, call.fingerprint, call.bytes() >= kLargeBytes,
+  return enqueue(call.op, peer, call.fingerprint, volume(call, backend_->size()) >= kLargeBytes,
                  [this, call, own_tree, tensors = std::move(tensors)](const WorkState& work) mutable {
                    call.tree = own_tree.get();
                    call.deadline = Deadline::after(options_.timeout);
@@ -61,7 +72,7 @@ Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large
   const auto lane = this->lane(op, peer);
   const auto self = shared_from_this();
   const auto give_up = [engine = weak_from_this()](const std::string& reason) {
-    if (const auto alive = engine.lock()) alive->abort(reason);
+    if (const auto alive = engine.lock()) alive->abort(reason, true);
   };
   auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, lane, give_up);
   const uint64_t entry = recorder_.submitted(fingerprint);
@@ -73,8 +84,8 @@ Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large
 
 void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, const std::function<void(const WorkState&)>& body) {
   std::exception_ptr error;
-  if (const std::string reason = ended(); !reason.empty()) {
-    error = std::make_exception_ptr(EnvironmentError(str("[comm] ", where(fingerprint), ": the group has ended: ", reason)));
+  if (const End end = ended(); !end.reason.empty()) {
+    error = reworded(EnvironmentError(""), str("[comm] ", where(fingerprint), ": the group has ended: ", end.reason), end.by_peer);
   } else {
     recorder_.started(entry);
     try {
@@ -94,30 +105,23 @@ Work Engine::done_here(const Fingerprint& fingerprint, const std::function<void(
 }
 
 std::exception_ptr Engine::failure_of(const Fingerprint& fingerprint) {
-  const auto prefixed = [&](const auto& error) {
-    const std::string message = str("[comm] ", where(fingerprint), ": ", error.what());
-    abort(message);
-    return std::make_exception_ptr(std::remove_cvref_t<decltype(error)>(message));
-  };
   try {
     throw;
-  } catch (const UsageError& e) {
-    return prefixed(e);
-  } catch (const TimeoutError& e) {
-    const auto failure = prefixed(e);
-    for (const std::string& line : recorder_.lines()) log::error("[comm] group '", options_.name, "': ", line);
-    return failure;
-  } catch (const EnvironmentError& e) {
-    return prefixed(e);
   } catch (const std::exception& e) {
-    return prefixed(EnvironmentError(e.what()));
+    const std::string message = str("[comm] ", where(fingerprint), ": ", e.what());
+    abort(message, caused_by_peer(e));
+    if (dynamic_cast<const TimeoutError*>(&e)) {
+      for (const std::string& line : recorder_.lines()) log::error("[comm] group '", options_.name, "': ", line);
+    }
+    // A call that was under way when this rank itself ended the group only sees that somebody has.
+    return reworded(e, message, ended().by_peer);
   }
 }
 
-void Engine::abort(const std::string& reason) {
+void Engine::abort(const std::string& reason, bool by_peer) {
   {
     std::lock_guard lock(mutex_);
-    if (ended_.empty()) ended_ = reason.empty() ? "aborted" : reason;
+    if (ended_.reason.empty()) ended_ = {reason.empty() ? "aborted" : reason, by_peer};
   }
   backend_->abort(reason);
 }

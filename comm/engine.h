@@ -36,19 +36,27 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // For the op's lane: 1, 2, ….
   uint64_t next_sequence(Op op, int peer);
 
-  void abort(const std::string& reason);
+  // Ends the group; the first one counts. `by_peer`: another rank is the cause.
+  void abort(const std::string& reason, bool by_peer = false);
   // Waits for what was submitted, then closes the backend. The engine accepts nothing after it.
   void close();
 
  private:
+  // Why the group has ended; an empty reason: it has not.
+  struct End {
+    std::string reason;
+    bool by_peer = false;
+  };
+  End ended() const;
+
   using LaneKey = std::pair<Op, int>;  // (send|recv, peer), or (barrier, -1) for all collectives
   std::shared_ptr<Lane> lane(Op op, int peer);
   Work enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large, std::function<void(const WorkState&)> body);
   void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, const std::function<void(const WorkState&)>& body);
-  // The current exception, with group, rank and call in front of its message; ends the group.
+  // The current exception, with group, rank and call in front of its message; ends the group. It comes from a peer if the
+  // group's end does.
   std::exception_ptr failure_of(const Fingerprint& fingerprint);
   std::string where(const Fingerprint& fingerprint) const;
-  std::string ended() const;  // why, or empty
 
   const std::unique_ptr<Backend> backend_;
   const GroupOptions options_;
@@ -58,7 +66,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   mutable std::mutex mutex_;  // guards what follows
   std::map<LaneKey, std::shared_ptr<Lane>> lanes_;
   std::map<LaneKey, uint64_t> sequences_;
-  std::string ended_;
+  End ended_;
 };
 
 }  // namespace lockstep::comm

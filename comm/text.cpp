@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "comm/peer_failure.h"
 #include "core/base/error.h"
 
 namespace lockstep::comm {
@@ -71,8 +72,8 @@ std::vector<std::string> agree(ProcessGroup* group, const std::function<std::str
     texts[rank].erase(0, 1);
   }
   if (failures.empty()) return texts;
-  if (only_usage) throw UsageError(failures);
-  throw EnvironmentError(failures);
+  const bool by_peer = mine[0] == kFine;
+  std::rethrow_exception(only_usage ? reworded(UsageError(""), failures, by_peer) : reworded(EnvironmentError(""), failures, by_peer));
 }
 
 }  // namespace lockstep::comm

@@ -1,6 +1,7 @@
 #include "comm/work.h"
 
 #include "comm/lane.h"
+#include "comm/peer_failure.h"
 #include "comm/work_state.h"
 #include "core/base/error.h"
 
@@ -44,7 +45,7 @@ void WorkState::wait(Duration limit) {
   if (!done()) {
     const std::string message = str("[comm] ", what_, " was not done after a wait of ", seconds(limit), " s");
     give_up_(message);
-    throw TimeoutError(message);
+    throw FromPeer<TimeoutError>(message);
   }
   rethrow();
 }

@@ -5,6 +5,7 @@
 
 #include "comm/local/factory.h"
 #include "comm/local/hub.h"
+#include "comm/peer_failure.h"
 #include "comm/reduce_kernels.h"
 #include "comm/store.h"
 #include "core/base/error.h"
@@ -120,7 +121,7 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
     try {
       return store->get("local", options.timeout);
     } catch (const TimeoutError& e) {
-      throw TimeoutError(str("[comm] local: rank 0 of ", size, " did not join in time: ", e.what()));
+      throw FromPeer<TimeoutError>(str("[comm] local: rank 0 of ", size, " did not join in time: ", e.what()));
     }
   }();
   check(key.starts_with(process + ","), "[comm] backend 'local' joins threads of one process, but rank 0 is in ",

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 
+#include "comm/peer_failure.h"
 #include "comm/ranks_text.h"
 #include "core/base/error.h"
 
@@ -63,10 +64,11 @@ void Hub::await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, st
       if (members_[static_cast<size_t>(rank)].left) left.push_back(rank);
     }
     if (missing.empty()) return;
-    if (!aborted_.empty()) throw EnvironmentError(aborted_);
-    if (!left.empty()) throw EnvironmentError(str(ranks_text(left), left.size() == 1 ? " has" : " have", " left the group"));
+    if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
+    if (!left.empty()) throw FromPeer<EnvironmentError>(str(ranks_text(left), left.size() == 1 ? " has" : " have", " left the group"));
     if (deadline.passed())
-      throw TimeoutError(str("time limit reached: ", ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing));
+      throw FromPeer<TimeoutError>(
+          str("time limit reached: ", ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing));
     changed_.wait_until(lock, deadline.at());
   }
 }
@@ -82,7 +84,7 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
   std::vector<Fingerprint> fingerprints;
   for (const Call& c : calls_) fingerprints.push_back(c.fingerprint);
   check_equal(fingerprints);
-  if (!aborted_.empty()) throw EnvironmentError(aborted_);
+  if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
 
   me.moving = true;
   lock.unlock();
@@ -95,7 +97,7 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
   const auto idle = [&](const Member& m) { return m.moved >= turn || (!aborted_.empty() && !m.moving); };
   changed_.wait(lock, [&] { return std::all_of(members_.begin(), members_.end(), idle); });
   const bool all_moved = std::all_of(members_.begin(), members_.end(), [&](const Member& m) { return m.moved >= turn; });
-  if (!all_moved) throw EnvironmentError(aborted_);
+  if (!all_moved) throw FromPeer<EnvironmentError>(aborted_);
 }
 
 void Hub::message(int rank, const Call& call) {
@@ -109,11 +111,11 @@ void Hub::message(int rank, const Call& call) {
   await(lock, call.deadline, "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
   if (slot.done >= turn) return;  // the receiver may even be at its next message
   if (slot.send.fingerprint != slot.recv.fingerprint) throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
-  if (!aborted_.empty()) throw EnvironmentError(aborted_);
+  if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
 
   if (sending) {
     changed_.wait(lock, [&] { return slot.done >= turn || (!aborted_.empty() && !slot.copying); });
-    if (slot.done < turn) throw EnvironmentError(aborted_);
+    if (slot.done < turn) throw FromPeer<EnvironmentError>(aborted_);
     return;
   }
   slot.copying = true;

@@ -7,6 +7,7 @@
 
 #include "comm/mpi/backoff.h"
 #include "comm/mpi/pending.h"
+#include "comm/peer_failure.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
@@ -114,7 +115,7 @@ std::optional<Letter> take_letter(Runtime& runtime, int source, int tag) {
   Backoff backoff(Backoff::Expect::data);
   while (!runtime.locked([&] { return pending.poll(); })) {
     if (deadline.passed())
-      throw TimeoutError(str("[store] half a message came from rank ", letter.from, " (", runtime.describe(letter.from), ")"));
+      throw FromPeer<TimeoutError>(str("[store] half a message came from rank ", letter.from, " (", runtime.describe(letter.from), ")"));
     backoff.pause();
   }
   return letter;
@@ -177,8 +178,8 @@ StoreAnswer MpiStore::ask(StoreRequest request) {
     const auto letter = take_letter(runtime_, 0, kAnswerTag);
     if (!letter) {
       if (deadline.passed())
-        throw TimeoutError(str("[store] rank 0 (", runtime_.describe(0), "), which holds the store, has not answered within ",
-                               seconds(kAnswerLimit), " s about key '", request.key, "'"));
+        throw FromPeer<TimeoutError>(str("[store] rank 0 (", runtime_.describe(0), "), which holds the store, has not answered within ",
+                                         seconds(kAnswerLimit), " s about key '", request.key, "'"));
       backoff.pause();
       continue;
     }
@@ -199,7 +200,7 @@ std::string MpiStore::get(const std::string& key, Duration timeout) {
   for (auto nap = Duration(std::chrono::microseconds(200));; nap = std::min<Duration>(nap * 2, kLongestRetry)) {
     StoreAnswer answer = ask({.kind = StoreRequest::Kind::get, .key = key, .expected = {}, .value = {}});
     if (answer.kind == StoreAnswer::Kind::value) return std::move(answer.value);
-    if (deadline.passed()) throw TimeoutError(str("[store] key '", key, "' did not appear within ", seconds(timeout), " s"));
+    if (deadline.passed()) throw FromPeer<TimeoutError>(str("[store] key '", key, "' did not appear within ", seconds(timeout), " s"));
     std::this_thread::sleep_for(std::min(nap, deadline.remaining()));
   }
 }

@@ -4,6 +4,7 @@
 
 #include "comm/fingerprint.h"
 #include "comm/mpi/backoff.h"
+#include "comm/peer_failure.h"
 #include "core/base/error.h"
 
 namespace lockstep::comm::mpi {
@@ -59,9 +60,9 @@ void MpiTransport::complete(Pending& pending, Deadline deadline) {
         if (!grace) grace = Deadline::after(kGrace);
         std::lock_guard lock(state_mutex_);
         const std::string why = grace->passed() ? ended_by_peer(pending) : "";
-        if (!why.empty()) throw EnvironmentError(why);
+        if (!why.empty()) throw FromPeer<EnvironmentError>(why);
       }
-      if (deadline.passed()) throw TimeoutError(missing(pending));
+      if (deadline.passed()) throw FromPeer<TimeoutError>(missing(pending));
       backoff.pause();
     }
   } catch (const Error& error) {
@@ -112,7 +113,7 @@ void MpiTransport::read_notes() {
 void MpiTransport::throw_if_aborted() const {
   if (!ended_) return;
   std::lock_guard lock(state_mutex_);
-  if (!aborted_.empty()) throw EnvironmentError(aborted_);
+  if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
 }
 
 std::string MpiTransport::ended_by_peer(const Pending& pending) const {

@@ -94,7 +94,7 @@ std::string Group::wait_for_rank_0(Store& store, const Deadline& deadline) const
   try {
     return store.get("shm", deadline.remaining());
   } catch (const TimeoutError& e) {
-    throw TimeoutError(str("[comm] shm: rank 0 of ", size_, " did not join in time: ", e.what()));
+    throw FromPeer<TimeoutError>(str("[comm] shm: rank 0 of ", size_, " did not join in time: ", e.what()));
   }
 }
 
@@ -108,7 +108,7 @@ void Group::attach(Store& store, const Deadline& deadline) {
                                host_name(), " (or in another container); use 'mpi' between hosts"));
   memory_ = Memory::open(pid, fd, layout_.bytes(), false);
   if (control().cookie != cookie)
-    throw EnvironmentError(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
+    throw FromPeer<EnvironmentError>(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
 }
 
 void Group::await_all_attached(const Deadline& deadline) {
@@ -118,7 +118,7 @@ void Group::await_all_attached(const Deadline& deadline) {
     for (int r = 0; r < size_; ++r)
       if (member(r).presence.load(std::memory_order_acquire) == Presence::absent) missing.push_back(r);
     if (missing.empty()) return;
-    if (deadline.passed()) throw TimeoutError(str("[comm] shm: ", ranks_text(missing), " of ", size_, " did not join in time"));
+    if (deadline.passed()) throw FromPeer<TimeoutError>(str("[comm] shm: ", ranks_text(missing), " of ", size_, " did not join in time"));
     control().attached.sleep(seen + 1, std::min(kLook, deadline.remaining()));
   }
 }
@@ -128,7 +128,7 @@ void Group::watch_peers() {
     const int pid = member(r).pid;
     if (pid == ::getpid()) continue;
     const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-    if (fd < 0 && errno == ESRCH) throw EnvironmentError(str("[comm] ", who(r), " died while the group formed"));
+    if (fd < 0 && errno == ESRCH) throw FromPeer<EnvironmentError>(str("[comm] ", who(r), " died while the group formed"));
     if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(errno)));
     pidfds_[static_cast<size_t>(r)] = fd;
   }
@@ -173,9 +173,9 @@ void Group::check_alive(const Word& word, uint32_t target, int peer) {
   const bool left = member(peer).presence.load(std::memory_order_acquire) == Presence::left;
   // What it did before it went still counts.
   if (word.reached(target)) return;
-  if (control().aborted.load(std::memory_order_acquire)) throw EnvironmentError(control().reason);
-  if (left) throw EnvironmentError(str(who(peer), " has left the group"));
-  if (dead) throw EnvironmentError(str(who(peer), " died"));
+  if (control().aborted.load(std::memory_order_acquire)) throw FromPeer<EnvironmentError>(control().reason);
+  if (left) throw FromPeer<EnvironmentError>(str(who(peer), " has left the group"));
+  if (dead) throw FromPeer<EnvironmentError>(str(who(peer), " died"));
 }
 
 // " is stopped (SIGSTOP) and", or nothing: a stopped process is no mystery.
@@ -188,7 +188,7 @@ std::string Group::state_of(int rank) {
   return state == 'T' || state == 't' ? " is stopped and" : "";
 }
 
-TimeoutError Group::late(int peer, const Call& call) {
+FromPeer<TimeoutError> Group::late(int peer, const Call& call) {
   std::string text = str("time limit reached:", point_to_point(call.op) ? " waiting for" : "");
   bool any = false;
   for (int r = 0; r < size_; ++r) {
@@ -201,7 +201,7 @@ TimeoutError Group::late(int peer, const Call& call) {
     any = true;
   }
   if (!any) text += str(" ", who(peer), state_of(peer), " has arrived, but does not go on");
-  return TimeoutError(text);
+  return FromPeer<TimeoutError>(text);
 }
 
 void Group::abort(const std::string& reason) noexcept {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/backend.h"
+#include "comm/peer_failure.h"
 #include "comm/shm/layout.h"
 #include "comm/shm/memory.h"
 #include "comm/store.h"
@@ -23,6 +24,8 @@ class Group {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
+  // Whether there are more ranks than cores. Equal on all ranks.
+  bool crowded() const { return !spin_pays_; }
   Member& member(int rank) { return *at<Member>(layout_.member(rank)); }
   Channel& channel(int from, int to) { return *at<Channel>(layout_.channel(from, to)); }
   std::byte* message(int from, int to, uint32_t piece) { return memory_.data() + layout_.message(from, to, piece % kMessageSlots); }
@@ -49,7 +52,7 @@ class Group {
   int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;
   void check_alive(const Word& word, uint32_t target, int peer);
-  TimeoutError late(int peer, const Call& call);
+  FromPeer<TimeoutError> late(int peer, const Call& call);
   std::string who(int rank);
   std::string state_of(int rank);
 

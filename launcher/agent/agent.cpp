@@ -24,6 +24,8 @@ constexpr int kSavedCode = 3;
 constexpr auto kDrainLimit = milliseconds(500);
 // From the first failure seen to the SIGTERM for the others.
 constexpr auto kSettle = milliseconds(10);
+// The same while all that failed blame another rank, which then is likely to be on its way out.
+constexpr auto kCauseLimit = milliseconds(2000);
 constexpr auto kFrozenCheck = milliseconds(2000);
 constexpr auto kFrozenWarning = std::chrono::seconds(10);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
@@ -241,12 +243,14 @@ void Agent::collect_ends(Duration alive_at) {
   if (failure && !failure_ && !signalled_at_) {
     alive_before_failure_ = alive_at;
     // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets a moment.
-    const Deadline settled = Deadline::after(kSettle);
-    while (!all_ended() && !settled.passed()) {
+    const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
+    while (!all_ended()) {
+      const Deadline& limit = local_failure()->caused_by_peer ? cause_known : settled;
+      if (limit.passed()) break;
       std::vector<pollfd> polls;
       for (const auto& rank : ranks_)
         if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
-      ::poll(polls.data(), polls.size(), static_cast<int>(std::chrono::ceil<milliseconds>(settled.remaining()).count()));
+      ::poll(polls.data(), polls.size(), static_cast<int>(std::chrono::ceil<milliseconds>(limit.remaining()).count()));
       collect_ended(alive_at);
     }
     failed_after_ = now() - started_at_;

@@ -50,7 +50,8 @@ bool is_failure(const RankEnd& end) {
 }
 
 std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optional<Duration> signalled_at) {
-  using Key = std::tuple<bool, bool, Duration, size_t>;
+  enum Blame { own, own_told_late, of_a_peer, ended_by_us };
+  using Key = std::tuple<Blame, Duration, size_t>;
   std::optional<Key> best;
   for (size_t i = 0; i < ends.size(); ++i) {
     const RankEnd& end = ends[i];
@@ -58,11 +59,14 @@ std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optio
     if (!is_failure(end) && !(reported_before && end.status.exit_code + end.status.signal != 0)) continue;
     Duration at = killed_from_outside(end.status) ? end.alive_at : end.seen_at;
     if (end.report && end.report->at) at = std::min(at, *end.report->at);
-    const Key key{end.after_signal && !reported_before, end.report && end.report->caused_by_peer, at, i};
+    const bool blames_peer = end.report && end.report->caused_by_peer;
+    const bool too_late = end.after_signal && !reported_before;
+    const Blame blame = too_late ? (end.report && !blames_peer ? own_told_late : ended_by_us) : (blames_peer ? of_a_peer : own);
+    const Key key{blame, at, i};
     if (!best || key < *best) best = key;
   }
   if (!best) return std::nullopt;
-  return std::get<3>(*best);
+  return std::get<2>(*best);
 }
 
 }  // namespace lockstep::launcher

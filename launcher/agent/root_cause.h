@@ -30,8 +30,9 @@ struct RankEnd {
 };
 
 // The end that is the cause, by these rules:
-//   - ranks that were told to end come last, unless they had reported a failure before that (`signalled_at`);
-//   - then those that say that a peer is to blame;
+//   - a rank's own failure comes before one that says that a peer is to blame;
+//   - ranks that were told to end come last, unless they had reported before that (`signalled_at`); but a failure of its own that
+//     such a rank reports still comes before one that blames a peer: it took its time, while the others fell at once;
 //   - else the earliest counts: a report by its own time; an end by a signal from outside (SIGKILL, SIGSEGV, …) by when the rank was last
 //     alive, because such a rank reports nothing while its victims do.
 // Empty where nobody failed.

@@ -18,8 +18,10 @@
 
 #include <gtest/gtest.h>
 
+#include "comm/peer_failure.h"
 #include "comm/process_group.h"
 #include "comm/store.h"
+#include "comm/text.h"
 #include "core/base/error.h"
 #include "tests/conformance/reference.h"
 
@@ -65,6 +67,18 @@ class ProcessGroupSuite : public testing::TestWithParam<SuiteCase> {
     });
   }
 };
+
+// Whether the error that `body` throws says that another rank is the cause.
+template <typename F>
+bool blames_peer(F&& body) {
+  try {
+    body();
+  } catch (const std::exception& e) {
+    return comm::caused_by_peer(e);
+  }
+  ADD_FAILURE() << "expected an error";
+  return false;
+}
 
 // The message of the error that `body` throws, which must be an E; empty where it throws nothing.
 template <typename E, typename F>

@@ -76,6 +76,49 @@ TEST_P(ProcessGroupSuite, AbortReleasesWaitersOnAllRanks) {
   });
 }
 
+// Who looks for the root cause must be able to tell a rank's own failure from what follows from it on the others.
+TEST_P(ProcessGroupSuite, ErrorsSayWhetherAPeerIsTheCause) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
+    const bool first = control.rank() == 0;
+    {
+      const auto g = make({.name = "aborted"});
+      if (first) g->abort("the disk is full");
+      EXPECT_EQ(blames_peer([&] { g->barrier().wait(); }), !first);
+      EXPECT_EQ(blames_peer([&] { g->barrier().wait(); }), !first) << "later calls say the same";
+      control.barrier().wait();
+    }
+    {
+      const auto g = make({.name = "left"});
+      if (!first) {
+        EXPECT_TRUE(blames_peer([&] { g->all_gather(Tensor::zeros({size() * 10}), Tensor::zeros({10})).wait(); }));
+      }
+    }
+    control.barrier().wait();
+    {
+      const auto g = make({.name = "late", .timeout = std::chrono::seconds(1)});
+      if (!first) {
+        EXPECT_TRUE(blames_peer([&] { g->barrier().wait(); }));
+      }
+      control.barrier().wait();
+    }
+    // Different calls: nobody can say who is right.
+    const auto g = make({.name = "mismatch"});
+    const Tensor t = Tensor::zeros({10});
+    EXPECT_FALSE(blames_peer([&] { first ? g->all_reduce(t).wait() : g->broadcast(t, 0).wait(); }));
+    control.barrier().wait();
+    // An agreement that one rank cannot join.
+    EXPECT_EQ(blames_peer([&] {
+                comm::agree(&control, [&] {
+                  check(!first, "the folder is missing");
+                  return std::string();
+                });
+              }),
+              !first);
+    control.barrier().wait();
+  });
+}
+
 TEST_P(ProcessGroupSuite, AbortFromAnotherThreadReleasesAWaiter) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
   run_with({}, [](ProcessGroup& control, const MakeGroup& make) {

@@ -18,7 +18,7 @@ kill -KILL "$victim"
 code=0; wait $agent || code=$?
 [ $code != 0 ] && [ $code != 3 ] || fail "a killed rank must fail the run, exit code $code"
 cat killed.out killed.err > killed.all
-grep -q 'rank 1' killed.all || fail "the report does not name rank 1: $(tail -n 30 killed.all)"
+grep -q '┌ rank 1 on host' killed.all || fail "the report does not blame rank 1: $(tail -n 30 killed.all)"
 grep -q 'SIGKILL' killed.all || fail "the report does not name the signal: $(tail -n 30 killed.all)"
 ! pgrep -f "run.name=killed" > /dev/null || fail "processes were left over"
 ls /dev/shm | diff shm.before - || fail "shared memory was left over"

@@ -80,6 +80,21 @@ TEST(Launch, blames_the_rank_that_reported_first_even_if_it_does_not_end) {
   EXPECT_THAT(agent.output(), HasSubstr("│ rank 1: exit code 1, later\n"));
 }
 
+TEST(Launch, waits_for_the_cause_while_only_consequences_are_known) {
+  Scratch scratch;
+  // Rank 1 blames a peer and ends; rank 0 fails only when the agent has seen that end (then the process is gone from /proc).
+  AgentProcess agent(shell(2,
+                           "if [ $RANK = 1 ]; then echo '{\"message\":\"rank 0 left\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; "
+                           "echo $$ > " +
+                               scratch.gate() +
+                               "; exit 1; fi; "
+                               "read pid < " +
+                               scratch.gate() + "; while [ -d /proc/$pid ]; do :; done; echo bad data; exit 7"));
+  EXPECT_EQ(agent.finish(), 7);
+  EXPECT_THAT(agent.output(), HasSubstr("┌ rank 0 on host "));
+  EXPECT_THAT(agent.output(), HasSubstr("│ rank 1: exit code 1, later: rank 0 left\n"));
+}
+
 TEST(Launch, says_when_only_a_consequence_is_known) {
   AgentProcess agent(shell(2,
                            "[ $RANK = 0 ] && sleep 1000; "

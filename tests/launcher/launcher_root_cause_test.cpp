@@ -58,6 +58,18 @@ TEST(RootCause, is_not_who_blames_a_peer) {
   EXPECT_EQ(blamed({reporting(exited(0, 1, 10), 9, true)}), 0) << "unless there is nobody else";
 }
 
+TEST(RootCause, is_who_has_a_failure_of_its_own_even_if_all_report_and_it_comes_last) {
+  EXPECT_EQ(blamed({reporting(exited(0, 1, 10), 8, true), reporting(exited(1, 1, 30), 28), reporting(exited(2, 1, 11), 9, true)}), 1);
+  // It took its time: the agent had begun to end the ranks when it said what had happened.
+  EXPECT_EQ(blamed({reporting(exited(0, 1, 10), 8, true), told(reporting(exited(1, 1, 30), 28))}, milliseconds(20)), 1);
+}
+
+TEST(RootCause, is_not_a_consequence_of_being_ended) {
+  EXPECT_EQ(
+      blamed({reporting(exited(0, 1, 10), 8, true), told(exited(1, 1, 30)), told(reporting(exited(2, 1, 30), 28, true))}, milliseconds(20)),
+      0);
+}
+
 TEST(RootCause, is_who_reported_first_even_if_it_takes_long_to_end) {
   // Rank 0 failed first but hung in its clean-up until the agent told it to end.
   EXPECT_EQ(blamed({told(reporting(killed(0, SIGTERM, 90), 10)), exited(1, 1, 20)}, milliseconds(25)), 0);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "comm/backend.h"
+#include "comm/peer_failure.h"
 #include "comm/transport.h"
 #include "core/base/error.h"
 #include "core/tensor/storage.h"
@@ -45,9 +46,9 @@ class ThreadTransport final : public comm::Transport {
     for (const Receive& r : receives) {
       auto& queue = boxes_->queues[{channel, r.from, rank_}];
       while (queue.empty()) {
-        if (!boxes_->aborted.empty()) throw EnvironmentError(boxes_->aborted);
-        if (boxes_->left[static_cast<size_t>(r.from)]) throw EnvironmentError(str("rank ", r.from, " has left the group"));
-        if (deadline.passed()) throw TimeoutError(str("time limit reached: rank ", r.from, " has not arrived"));
+        if (!boxes_->aborted.empty()) throw comm::FromPeer<EnvironmentError>(boxes_->aborted);
+        if (boxes_->left[static_cast<size_t>(r.from)]) throw comm::FromPeer<EnvironmentError>(str("rank ", r.from, " has left the group"));
+        if (deadline.passed()) throw comm::FromPeer<TimeoutError>(str("time limit reached: rank ", r.from, " has not arrived"));
         boxes_->changed.wait_until(lock, deadline.at());
       }
       check(queue.front().size() == r.bytes, "[transport] expected ", r.bytes, " bytes, got ", queue.front().size());
