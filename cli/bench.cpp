@@ -9,6 +9,7 @@
 #include "cli/rank_options.h"
 #include "core/base/error.h"
 #include "train/benchmarks.h"
+#include "train/comm_benchmark.h"
 #include "train/groups.h"
 
 namespace lockstep::cli {
@@ -51,19 +52,25 @@ void print(const train::StepBenchmark& b, bool json) {
 }
 
 void print(const std::vector<train::CommBenchmark>& all, const comm::ProcessGroup& group, bool json) {
+  const auto memory = [](const train::CommBenchmark& b) { return b.allocated ? "allocated" : "ordinary"; };
   if (json) {
     nlohmann::ordered_json out = {{"ranks", group.size()}, {"backend", group.backend_name()}, {"results", nlohmann::ordered_json::array()}};
     for (const auto& b : all)
-      out["results"].push_back(
-          {{"op", b.op}, {"bytes", b.bytes}, {"us", b.us}, {"bus_gb_per_s", b.bus_gb_per_s}, {"of_memcpy", b.of_memcpy}});
+      out["results"].push_back({{"op", b.op},
+                                {"memory", memory(b)},
+                                {"bytes", b.bytes},
+                                {"us", b.us},
+                                {"bus_gb_per_s", b.bus_gb_per_s},
+                                {"memcpy_us", b.memcpy_us},
+                                {"of_memcpy", b.of_memcpy}});
     std::printf("%s\n", out.dump().c_str());
     return;
   }
-  std::printf("%d ranks, %s, f32\n%-16s %12s %12s %12s %10s\n", group.size(), group.backend_name().c_str(), "op", "bytes", "us", "bus GB/s",
-              "of memcpy");
+  std::printf("%d ranks, %s, f32; memcpy: a copy of as many bytes by every rank at once\n", group.size(), group.backend_name().c_str());
+  std::printf("%-16s %-10s %12s %12s %12s %12s %11s\n", "op", "memory", "bytes", "us", "bus GB/s", "memcpy us", "of memcpy");
   for (const auto& b : all)
-    std::printf("%-16s %12lld %12.1f %12.2f %9.0f%%\n", b.op.c_str(), static_cast<long long>(b.bytes), b.us, b.bus_gb_per_s,
-                b.of_memcpy * 100);
+    std::printf("%-16s %-10s %12lld %12.1f %12.2f %12.1f %10.0f%%\n", b.op.c_str(), memory(b), static_cast<long long>(b.bytes), b.us,
+                b.bus_gb_per_s, b.memcpy_us, b.of_memcpy * 100);
 }
 
 int bench_step(const Options& options) {

@@ -1,4 +1,4 @@
-// What `lockstep bench` measures. Collective; the figures of rank 0 are the ones to show. Speeds are medians over repetitions.
+// What `lockstep bench step` measures. Collective; the figures of rank 0 are the ones to show. Speeds are medians over repetitions.
 #pragma once
 
 #include <cstdint>
@@ -26,14 +26,5 @@ struct StepBenchmark {
   double loss = 0;             // of the last step
 };
 StepBenchmark bench_step(const Config& config, std::shared_ptr<comm::ProcessGroup> group, int64_t warmup, int64_t steps);
-
-struct CommBenchmark {
-  std::string op;
-  int64_t bytes = 0;        // of the whole tensor: [n] of all_reduce and broadcast, [W·n] of the others
-  double us = 0;            // median
-  double bus_gb_per_s = 0;  // bytes that each rank's link must carry: 2(W−1)/W of all_reduce, (W−1)/W of the others, 1 of broadcast
-  double of_memcpy = 0;     // that speed over this machine's memcpy, measured in the same run by all ranks at once
-};
-std::vector<CommBenchmark> bench_comm(comm::ProcessGroup& group, const std::vector<int64_t>& sizes_bytes);
 
 }  // namespace lockstep::train
