@@ -23,24 +23,44 @@ class Collectives::Run {
         size_(group_.size()),
         element_(size_of(call.dtype)),
         first_(owner.step_),
-        // Where every rank has something of its own for each other one, a step's buffer is shared among them.
-        chunk_(static_cast<int64_t>(kChunkBytes) / element_ / (slices_for_all() ? size_ : 1) / 64 * 64) {}
+        ahead_(group_.crowded() ? 3 : 1),
+        single_pass_(call.op == Op::all_reduce && call.bytes() <= kSinglePassBytes),
+        chunk_(chunk_elements()),
+        tensors_(static_cast<size_t>(size_), nullptr) {}
 
   void run() {
-    const bool direct = arrive();
-    const uint32_t steps = direct ? 1 : static_cast<uint32_t>(std::max<int64_t>(1, (call_.count + chunk_ - 1) / chunk_));
-    if (direct) {
-      consume_direct();
-      publish_read(0);
-      await_all(&Member::read, 0);
-    } else {
-      go_through(steps);
+    const bool in_place = announce();
+    const bool staging = offers(rank_) && !in_place;
+    // Whoever stages knows already that the call goes by chunks, so it need not meet the others first.
+    uint32_t staged = 0;
+    do {
+      if (staging) stage_step(staged);
+      publish(&Member::staged, staged++);
+    } while (staging && staged < std::min(steps(), ahead_));
+    await_all(&Member::staged, 0);
+    meet();
+    if (!staging) publish(&Member::staged, (staged = steps()) - 1);
+
+    uint32_t collected = 0;
+    for (uint32_t k = 0; k < steps(); ++k) {
+      for (; staged < std::min(steps(), k + 1 + ahead_); ++staged) {
+        stage_step(staged);
+        publish(&Member::staged, staged);
+      }
+      await_all(&Member::staged, k);
+      consume(k);
+      publish(&Member::read, k);
+      // Some steps late, when the others' sums are likely to be there.
+      if (k >= ahead_) collect(collected++);
     }
-    owner_.step_ = first_ + steps;
+    while (collected < steps()) collect(collected++);
+    // Others read, or write, this rank's tensor itself.
+    if (in_place) await_all(&Member::read, steps() - 1);
+    owner_.step_ = first_ + steps();
   }
 
  private:
-  // What the ranks' slots hold in a step: [begin, end) of the n elements.
+  // What a step is about: [begin, begin + size) of the n elements.
   struct Chunk {
     int64_t begin, size;
   };
@@ -48,104 +68,108 @@ class Collectives::Run {
     const int64_t begin = k * chunk_;
     return {begin, std::min(chunk_, call_.count - begin)};
   }
+  uint32_t steps() const { return static_cast<uint32_t>(std::max<int64_t>(1, (call_.count + chunk_ - 1) / chunk_)); }
+  // Where every rank has something of its own for each other one, a step's slot is shared among them.
+  int64_t chunk_elements() const {
+    const auto slot = static_cast<int64_t>(group_.crowded() ? kChunkBytes : kHotChunkBytes);
+    const int64_t elements = slot / element_ / (slices_for_all() ? size_ : 1);
+    return elements >= 64 ? elements / 64 * 64 : std::max<int64_t>(1, elements);
+  }
 
   bool slices_for_all() const { return call_.op == Op::reduce_scatter || call_.op == Op::scatter || call_.op == Op::all_to_all; }
   bool is_root() const { return call_.root == rank_; }
-  // Sums that more than their maker needs.
-  bool collects() const { return call_.op == Op::all_reduce || call_.op == Op::reduce; }
+  // Whether others need data of `rank`.
+  bool offers(int rank) const {
+    switch (call_.op) {
+      case Op::barrier: return false;
+      case Op::broadcast:
+      case Op::scatter: return rank == call_.root;
+      case Op::gather: return rank != call_.root;
+      default: return true;
+    }
+  }
+  // The elements of a chunk that `rank` sums.
+  Range part(int64_t n, int rank) const { return single_pass_ ? Range{0, n} : part_of(n, size_, rank); }
+  // Whether a sum goes to `rank`, if another rank has made it.
+  bool collects(int rank) const { return (call_.op == Op::all_reduce && !single_pass_) || (call_.op == Op::reduce && rank == call_.root); }
 
   size_t bytes(int64_t elements) const { return static_cast<size_t>(elements * element_); }
   const std::byte* in(int64_t element) const { return static_cast<const std::byte*>(call_.in) + element * element_; }
   std::byte* out(int64_t element) const { return static_cast<std::byte*>(call_.out) + element * element_; }
   std::byte* stage(int rank, uint32_t k, int64_t element) const { return group_.stage(rank, first_ + k) + element * element_; }
   std::byte* result(int rank, uint32_t k, int64_t element) const { return group_.result(rank, first_ + k) + element * element_; }
+  // Another rank's tensor where it can be reached from here, else null.
+  std::byte* tensor(int rank, int64_t element) const {
+    std::byte* const data = tensors_[static_cast<size_t>(rank)];
+    return data ? data + element * element_ : nullptr;
+  }
+  // What `peer` offers of chunk k: from `element` of the chunk on, of slice `slice` where it offers several.
+  const std::byte* offered(int peer, uint32_t k, int64_t element, int64_t slice = 0) const {
+    if (const std::byte* data = tensor(peer, slice * call_.count + chunk(k).begin + element)) return data;
+    return stage(peer, k, slice * chunk_ + element);
+  }
   // Calls f(peer) for all others, beginning behind this rank, so that not all read the same one at first.
   template <typename F>
   void for_peers(F f) const {
     for (int i = 1; i < size_; ++i) f((rank_ + i) % size_);
   }
 
-  void publish_staged(uint32_t k) { group_.member(rank_).staged.publish(first_ + k + 1); }
-  void publish_read(uint32_t k) { group_.member(rank_).read.publish(first_ + k + 1); }
+  void publish(Word Member::*word, uint32_t k) { (group_.member(rank_).*word).publish(first_ + k + 1); }
   void await_all(Word Member::*word, uint32_t k) {
     for_peers([&](int peer) { group_.await(group_.member(peer).*word, first_ + k + 1, peer, call_); });
   }
+  Notice& notice_of(int rank) { return group_.member(rank).notices[call_.fingerprint.sequence % 2]; }
 
-  // Step 0 up to the point where everybody is here and has called the same. Whether all tensors lie in shared memory.
-  bool arrive() {
-    Notice& notice = group_.member(rank_).notices[call_.fingerprint.sequence % 2];
+  // Says what this rank calls, and where its data is; whether others can get at it there.
+  bool announce() {
+    Notice& notice = notice_of(rank_);
+    const int64_t elements = slices_for_all() ? size_ * call_.count : call_.count;
     notice.call = call_.fingerprint;
-    notice.in = in_place_op() ? owner_.arena_->find(call_.in, bytes(in_elements())) : Location{};
+    notice.in = offers(rank_) && bytes(elements) >= kInPlaceBytes ? owner_.arena_->find(call_.in, bytes(elements)) : Location{};
     notice.retired = owner_.arena_->retired();
-    if (notice.in.id == 0) stage_step(0);
-    publish_staged(0);
-    await_all(&Member::staged, 0);
-
-    std::vector<Fingerprint> calls;
-    bool all = true, any = false;
-    for (int r = 0; r < size_; ++r) {
-      const Notice& theirs = group_.member(r).notices[call_.fingerprint.sequence % 2];
-      calls.push_back(theirs.call);
-      all = all && theirs.in.id != 0;
-      any = any || theirs.in.id != 0;
-    }
-    check_equal(calls);
-    if (any && !all) {
-      // Some have staged nothing: everybody counts the step as done and begins anew with the next one.
-      publish_read(0);
-      ++first_;
-      stage_step(0);
-      publish_staged(0);
-    }
-    return all;
+    return notice.in.id != 0;
   }
 
-  void go_through(uint32_t steps) {
-    for (uint32_t k = 0; k < steps; ++k) {
-      if (k + 1 < steps) {
-        stage_step(k + 1);
-        publish_staged(k + 1);
-      }
-      await_all(&Member::staged, k);
-      consume(k);
-      publish_read(k);
-      // One step late, when the others' sums are likely to be there.
-      if (k > 0) collect_step(k - 1);
+  // Everybody is here and has said what it calls. If all that is offered can be read where it is, the call is a single step.
+  void meet() {
+    std::vector<Fingerprint> calls;
+    for (int r = 0; r < size_; ++r) calls.push_back(notice_of(r).call);
+    check_equal(calls);
+    bool direct = true, any = false;
+    for (int r = 0; r < size_; ++r) {
+      const Notice& notice = notice_of(r);
+      if (!offers(r)) continue;
+      any = true;
+      direct = direct && notice.in.id != 0;
+      if (notice.in.id == 0) continue;
+      tensors_[static_cast<size_t>(r)] = r == rank_ ? static_cast<std::byte*>(const_cast<void*>(call_.in))
+                                                    : owner_.peer_maps_.resolve(r, group_.member(r).pid, notice.retired, notice.in);
     }
-    collect_step(steps - 1);
+    if (direct && any) chunk_ = std::max<int64_t>(1, call_.count);
   }
 
   void stage_step(uint32_t k) {
-    // The slot's last readers must have gone.
+    // The slot's last readers must have gone. (As for the sums in slot k - kSlots: this rank has collected them.)
     for_peers([&](int peer) { group_.await(group_.member(peer).read, first_ + k + 1 - kSlots, peer, call_); });
     const auto [begin, n] = chunk(k);
     switch (call_.op) {
       case Op::all_reduce:
       case Op::reduce:
-        for_peers([&](int peer) {
-          const Range part = part_of(n, size_, peer);
-          copy_bytes(stage(rank_, k, part.begin), in(begin + part.begin), bytes(part.size()));
+        if (single_pass_) return copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
+        return for_peers([&, begin = begin, n = n](int peer) {
+          const Range theirs = part(n, peer);
+          copy_bytes(stage(rank_, k, theirs.begin), in(begin + theirs.begin), bytes(theirs.size()));
         });
-        return;
-      case Op::all_gather: return copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
-      case Op::broadcast:
-        if (is_root()) copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
-        return;
-      case Op::gather:
-        if (!is_root()) copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
-        return;
-      case Op::scatter:
-        if (!is_root()) return;
-        [[fallthrough]];
       case Op::reduce_scatter:
+      case Op::scatter:
       case Op::all_to_all:
-        for_peers([&](int peer) { copy_bytes(stage(rank_, k, peer * chunk_), in(peer * call_.count + begin), bytes(n)); });
-        return;
-      default: return;
+        return for_peers(
+            [&, begin = begin, n = n](int peer) { copy_bytes(stage(rank_, k, peer * chunk_), in(peer * call_.count + begin), bytes(n)); });
+      default: return copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
     }
   }
 
-  // Sums this rank's part: `own` and what `peer_source(r)` says, into `outs`.
+  // Sums what all ranks offer from `own` (of this rank) and `peer(r)` on, into `outs`.
   template <typename F>
   void sum(const std::byte* own, F peer_source, std::span<void* const> outs, int64_t n) const {
     std::vector<const void*> sources(static_cast<size_t>(size_));
@@ -154,83 +178,60 @@ class Collectives::Run {
     reduce_in_order(call_.dtype, call_.reduce_op, call_.tree->steps(), sources, outs, n);
   }
 
+  // This rank's part of a chunk: into its own tensor, into those of others where they can be reached, and into the slot from
+  // which the rest collect it.
+  void sum_part(uint32_t k) {
+    const auto [begin, n] = chunk(k);
+    const Range mine = part(n, rank_);
+    std::vector<void*> outs;
+    if (call_.op == Op::all_reduce || is_root()) outs.push_back(out(begin + mine.begin));
+    bool to_slot = false;
+    for_peers([&, begin = begin](int peer) {
+      if (!collects(peer)) return;
+      if (std::byte* const theirs = tensor(peer, begin + mine.begin))
+        outs.push_back(theirs);
+      else
+        to_slot = true;
+    });
+    if (to_slot) outs.push_back(result(rank_, k, mine.begin));
+    sum(
+        in(begin + mine.begin), [&](int peer) { return offered(peer, k, mine.begin); }, outs, mine.size());
+  }
+
   void consume(uint32_t k) {
     const auto [begin, n] = chunk(k);
+    // This rank's own slice, where input and output are apart, and everybody else's.
+    const auto take = [&, begin = begin, n = n](int64_t own, int64_t slice) {
+      copy_bytes(out(rank_ * call_.count + begin), in(own * call_.count + begin), bytes(n));
+      for_peers([&](int peer) { copy_bytes(out(peer * call_.count + begin), offered(peer, k, 0, slice), bytes(n)); });
+    };
     switch (call_.op) {
       case Op::all_reduce:
-      case Op::reduce: {
-        const Range part = part_of(n, size_, rank_);
-        std::vector<void*> outs{result(rank_, k, part.begin)};
-        if (call_.op == Op::all_reduce || is_root()) outs.push_back(out(begin + part.begin));
-        // The root of a reduce is alone in needing its own sum.
-        if (call_.op == Op::reduce && is_root()) outs.erase(outs.begin());
-        return sum(
-            in(begin + part.begin), [&](int peer) { return stage(peer, k, part.begin); }, outs, part.size());
-      }
+      case Op::reduce: return sum_part(k);
       case Op::reduce_scatter: {
         void* const target = out(begin);
         return sum(
-            in(rank_ * call_.count + begin), [&](int peer) { return stage(peer, k, rank_ * chunk_); }, {&target, 1}, n);
+            in(rank_ * call_.count + begin), [&](int peer) { return offered(peer, k, 0, rank_); }, {&target, 1}, n);
       }
-      case Op::all_gather:
-        copy_bytes(out(rank_ * call_.count + begin), in(begin), bytes(n));
-        return for_peers([&](int peer) { copy_bytes(out(peer * call_.count + begin), stage(peer, k, 0), bytes(n)); });
-      case Op::broadcast:
-        if (!is_root()) copy_bytes(out(begin), stage(call_.root, k, 0), bytes(n));
-        return;
-      case Op::gather:
-        if (!is_root()) return;
-        copy_bytes(out(rank_ * call_.count + begin), in(begin), bytes(n));
-        return for_peers([&](int peer) { copy_bytes(out(peer * call_.count + begin), stage(peer, k, 0), bytes(n)); });
+      case Op::all_gather: return take(0, 0);
+      case Op::all_to_all: return take(rank_, rank_);
+      case Op::gather: return is_root() ? take(0, 0) : void();
+      case Op::broadcast: return is_root() ? void() : copy_bytes(out(begin), offered(call_.root, k, 0), bytes(n));
       case Op::scatter:
-        if (is_root()) return copy_bytes(out(begin), in(rank_ * call_.count + begin), bytes(n));
-        return copy_bytes(out(begin), stage(call_.root, k, rank_ * chunk_), bytes(n));
-      case Op::all_to_all:
-        copy_bytes(out(rank_ * call_.count + begin), in(rank_ * call_.count + begin), bytes(n));
-        return for_peers([&](int peer) { copy_bytes(out(peer * call_.count + begin), stage(peer, k, rank_ * chunk_), bytes(n)); });
+        return copy_bytes(out(begin), is_root() ? in(rank_ * call_.count + begin) : offered(call_.root, k, 0, rank_), bytes(n));
       default: return;
     }
   }
 
-  void collect_step(uint32_t k) {
-    if (!collects() || (call_.op == Op::reduce && !is_root())) return;
+  // Takes the sums that the others have made, unless they have written them here.
+  void collect(uint32_t k) {
+    if (!collects(rank_) || tensor(rank_, 0)) return;
     const auto [begin, n] = chunk(k);
     for_peers([&, begin = begin, n = n](int peer) {
-      const Range part = part_of(n, size_, peer);
+      const Range theirs = part(n, peer);
       group_.await(group_.member(peer).read, first_ + k + 1, peer, call_);
-      copy_bytes(out(begin + part.begin), result(peer, k, part.begin), bytes(part.size()));
+      copy_bytes(out(begin + theirs.begin), result(peer, k, theirs.begin), bytes(theirs.size()));
     });
-  }
-
-  // With every rank's tensor mapped here, there is nothing to stage: each rank sums its part out of all of them and, in an
-  // all-reduce, writes it into all of them.
-  bool in_place_op() const {
-    return call_.count > 0 && (call_.op == Op::all_reduce || call_.op == Op::reduce_scatter || call_.op == Op::all_gather);
-  }
-  int64_t in_elements() const { return call_.op == Op::reduce_scatter ? size_ * call_.count : call_.count; }
-
-  std::byte* peer_tensor(int peer) {
-    const Notice& notice = group_.member(peer).notices[call_.fingerprint.sequence % 2];
-    return owner_.peer_maps_.resolve(peer, group_.member(peer).pid, notice.retired, notice.in);
-  }
-
-  void consume_direct() {
-    std::vector<std::byte*> tensors(static_cast<size_t>(size_), static_cast<std::byte*>(const_cast<void*>(call_.in)));
-    for_peers([&](int peer) { tensors[static_cast<size_t>(peer)] = peer_tensor(peer); });
-    if (call_.op == Op::all_gather) {
-      for (int r = 0; r < size_; ++r) copy_bytes(out(r * call_.count), tensors[static_cast<size_t>(r)], bytes(call_.count));
-      return;
-    }
-    const bool everywhere = call_.op == Op::all_reduce;
-    const Range part = everywhere ? part_of(call_.count, size_, rank_) : Range{rank_ * call_.count, (rank_ + 1) * call_.count};
-    std::vector<const void*> sources;
-    std::vector<void*> outs;
-    for (std::byte* tensor : tensors) sources.push_back(tensor + part.begin * element_);
-    if (everywhere)
-      for (std::byte* tensor : tensors) outs.push_back(tensor + part.begin * element_);
-    else
-      outs.push_back(call_.out);
-    reduce_in_order(call_.dtype, call_.reduce_op, call_.tree->steps(), sources, outs, part.size());
   }
 
   Collectives& owner_;
@@ -239,8 +240,11 @@ class Collectives::Run {
   const int rank_;
   const int size_;
   const int64_t element_;
-  uint32_t first_;
-  const int64_t chunk_;
+  const uint32_t first_;
+  const uint32_t ahead_;  // steps that this rank stages before it consumes one, and consumes before it collects one
+  const bool single_pass_;
+  int64_t chunk_;
+  std::vector<std::byte*> tensors_;  // by rank; null where its data goes through the slots
 };
 
 Collectives::Collectives(Group& group, std::shared_ptr<Arena> arena) : group_(group), arena_(std::move(arena)), peer_maps_(group.size()) {}

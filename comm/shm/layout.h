@@ -12,9 +12,15 @@
 namespace lockstep::comm::shm {
 
 // Buffers of a rank that are in use at once: while one is being read, the next ones are filled.
-constexpr uint32_t kSlots = 4;
-// Bytes of a rank's part in one step. Small enough that what one rank writes is still in the cache when another reads it.
+constexpr uint32_t kSlots = 8;
+// Bytes of a rank's part in one step, at most: where ranks share cores, few large steps, because each wait is a change of process;
+// where they have one each, small ones, so that what one rank writes is still in the cache when another reads it.
 constexpr size_t kChunkBytes = 256 << 10;
+constexpr size_t kHotChunkBytes = 64 << 10;
+// Up to here every rank of an all_reduce sums all of it, which is more work, but saves the ranks a second meeting.
+constexpr int64_t kSinglePassBytes = 16 << 10;
+// From here on shared tensors are used where they are: smaller ones cost less by way of a slot, whose reader need not be waited for.
+constexpr size_t kInPlaceBytes = (16 << 10) + 1;
 // Point to point: per ordered pair of ranks.
 constexpr uint32_t kMessageSlots = 2;
 constexpr size_t kMessageBytes = 64 << 10;

@@ -293,6 +293,75 @@ TEST_P(ProcessGroupSuite, AllocatedTensorsWorkAloneAndMixedWithOthers) {
   });
 }
 
+// `memory(n)`: a tensor of n elements in the kind of memory that this rank uses.
+inline void every_operation(ProcessGroup& g, int64_t n, const std::function<Tensor(int64_t)>& memory, const std::string& what) {
+  const int size = g.size(), root = size - 1;
+  const bool is_root = g.rank() == root;
+  const auto filled = [&](int64_t count) {
+    const Tensor t = memory(count);
+    t.copy_(tensor_of(values<float>(g.rank(), count)));
+    return t;
+  };
+  const auto sums = reduced<float>(ReduceOp::sum, size, 0, n);
+  const auto everything = concatenated<float>(size, n);
+  Tensor t = filled(n);
+  g.all_reduce(t).wait();
+  EXPECT_TRUE(same_bits(t, sums)) << "all_reduce, " << what;
+  t = filled(n);
+  g.reduce(t, root).wait();
+  EXPECT_TRUE(same_bits(t, is_root ? sums : values<float>(g.rank(), n))) << "reduce, " << what;
+  t = filled(n);
+  g.broadcast(t, root).wait();
+  EXPECT_TRUE(same_bits(t, values<float>(root, n))) << "broadcast, " << what;
+
+  const Tensor small = memory(n), mine = filled(n), wide = memory(size * n);
+  g.all_gather(wide, mine).wait();
+  EXPECT_TRUE(same_bits(wide, everything)) << "all_gather, " << what;
+  g.scatter(small, is_root ? wide : Tensor(), root).wait();
+  EXPECT_TRUE(same_bits(small, values<float>(g.rank(), n))) << "scatter, " << what;
+  wide.zero_();
+  g.gather(is_root ? wide : Tensor(), mine, root).wait();
+  EXPECT_TRUE(same_bits(wide, is_root ? everything : std::vector<float>(static_cast<size_t>(size * n), 0))) << "gather, " << what;
+  wide.copy_(tensor_of(values<float>(g.rank(), size * n)));
+  g.reduce_scatter(small, wide).wait();
+  EXPECT_TRUE(same_bits(small, reduced<float>(ReduceOp::sum, size, g.rank() * n, n))) << "reduce_scatter, " << what;
+  const Tensor swapped = memory(size * n);
+  g.all_to_all(swapped, wide).wait();
+  for (int r = 0; r < size; ++r)
+    for (int64_t i = 0; i < n; i += 7)
+      ASSERT_EQ(swapped.data<float>()[r * n + i], value_of<float>(r, g.rank() * n + i)) << "all_to_all, " << what;
+}
+
+// Which ranks' tensors lie in shared memory must not matter, whoever needs them.
+TEST_P(ProcessGroupSuite, EveryOperationTakesAnyMixtureOfAllocatedTensors) {
+  run([this](ProcessGroup& g) {
+    for (const int64_t n : {int64_t{3}, int64_t{5003}, int64_t{100003}}) {
+      for (const int mask : {-1, 2, 0x55}) {
+        const bool shared = ((mask >> (g.rank() % 31)) & 1) != 0;
+        const auto memory = [&](int64_t count) { return shared ? g.allocate({count}, DType::f32) : Tensor::zeros({count}); };
+        every_operation(g, n, memory, str(n, " elements, mask ", mask));
+      }
+    }
+  });
+}
+
+// More than all slots of a backend hold at once.
+TEST_P(ProcessGroupSuite, LargeTensors) {
+  run([this](ProcessGroup& g) {
+    constexpr int64_t n = 1'100'003;
+    const auto sums = reduced<float>(ReduceOp::sum, size(), 0, n);
+    for (const bool shared : {false, true}) {
+      const Tensor t = shared ? g.allocate({n}, DType::f32) : Tensor::empty({n});
+      t.copy_(tensor_of(values<float>(g.rank(), n)));
+      g.all_reduce(t).wait();
+      EXPECT_TRUE(same_bits(t, sums)) << (shared ? "allocated" : "ordinary");
+      t.copy_(tensor_of(values<float>(g.rank(), n)));
+      g.broadcast(t, size() - 1).wait();
+      EXPECT_TRUE(same_bits(t, values<float>(size() - 1, n))) << (shared ? "allocated" : "ordinary");
+    }
+  });
+}
+
 TEST_P(ProcessGroupSuite, AccountsForItsCalls) {
   run([](ProcessGroup& g) {
     const Work work = g.all_reduce(Tensor::zeros({1000}));

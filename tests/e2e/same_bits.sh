@@ -6,6 +6,8 @@ make_text
 train one -n 1 || fail "$(cat one.err)"
 for ranks in 2 3 4 8; do train "shm$ranks" -n $ranks || fail "$(cat shm$ranks.err)"; same_weights one shm$ranks; done
 OMP_NUM_THREADS=3 train threads -n 1; same_weights one threads
+# In shared memory the backend's own order is the tree.
+train fast -n 3 --set parallel.reduction=fast; same_weights one fast
 train buckets -n 2 --set parallel.bucket_mb=0.01; same_weights one buckets
 
 # The losses that were logged agree as well, to the last digit.

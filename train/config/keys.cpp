@@ -76,7 +76,7 @@ const std::vector<Key>& table() {
        {"auto", "local", "shm", "tcp", "mpi", "nccl"}},
       {"parallel.reduction",
        LOCKSTEP_FIELD(parallel.reduction),
-       "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's own",
+       "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's own, which differs in `mpi` alone",
        result,
        {},
        {"tree", "fast"}},
