@@ -7,7 +7,7 @@ make_text
 refuses() {
   local code=$1 texts=$2; shift 2
   local got=0
-  timeout 60 "$lockstep" "$@" > out 2> err || got=$?
+  timeout $((60 * patience)) "$lockstep" "$@" > out 2> err || got=$?
   [ "$got" = "$code" ] || fail "lockstep $* exited with $got, expected $code: $(tail -n 5 out err)"
   cat out err > said
   local text; while IFS= read -r text; do contains said "$text"; done < <(tr '|' '\n' <<< "$texts")

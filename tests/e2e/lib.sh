@@ -11,13 +11,16 @@ cd "$work"
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 skip() { printf 'skipped: %s\n' "$*"; exit 77; }
 
+# Limits of waits are for a program of ordinary speed; a slower build sets a factor.
+patience=${LOCKSTEP_TEST_PATIENCE:-1}
+
 # A text that is the same everywhere.
 make_text() { seq 1 4000 | sed 's/$/ bottles of water stand on the wall, and one falls./' > text.txt; }
 
 # train NAME [ARGS…]: a run of the small config; output goes to NAME.out, errors to NAME.err.
 train() {
   local name=$1; shift
-  timeout 100 "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err"
+  timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err"
 }
 
 # The line that every run ends with.
@@ -35,7 +38,7 @@ contains() { grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15
 
 # wait_for SECONDS COMMAND…: until the command succeeds.
 wait_for() {
-  local limit=$(( $(date +%s) + $1 )); shift
+  local limit=$(( $(date +%s) + $1 * patience )); shift
   until "$@" > /dev/null 2>&1; do
     [ "$(date +%s)" -lt "$limit" ] || return 1
     read -rt 0.05 < <(:) || true

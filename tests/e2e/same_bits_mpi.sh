@@ -8,7 +8,7 @@ make_text
 train one -n 1
 mpi_train() {
   local name=$1; shift
-  timeout 100 "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err" || fail "$(tail -n 20 "$name.err")"
+  timeout $((100 * patience)) "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err" || fail "$(tail -n 20 "$name.err")"
 }
 mpi_train mpi2; same_weights one mpi2; contains mpi2.out "2 ranks (mpi"
 mpi_train mpishm --set parallel.backend=shm; same_weights one mpishm; contains mpishm.out "2 ranks (shm"
