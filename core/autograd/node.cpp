@@ -20,6 +20,12 @@ void add_in_place(const Tensor& into, const Tensor& value) {
     throw UsageError(str("[autograd] cannot add gradients of type ", into));
 }
 
+// Values may have been given another shape (set_data) since the gradient's memory was.
+void check_memory(const detail::GradState& t) {
+  check(!t.grad.defined() || (t.grad.shape() == t.shape && t.grad.dtype() == t.dtype), "[autograd] the values are ", t.dtype, t.shape,
+        ", but the memory for their gradient is ", t.grad, "; give it other memory with set_grad_buffer()");
+}
+
 class FunctionNode final : public Node {
  public:
   FunctionNode(std::string_view op, std::vector<Variable> inputs, BackwardFn fn) : Node(op, std::move(inputs)), fn_(std::move(fn)) {}
@@ -41,6 +47,7 @@ void Edge::add(const Tensor& gradient) const {
   detail::GradState& t = *target_;
   check(gradient.shape() == t.shape && gradient.dtype() == t.dtype, "[autograd] expected a gradient ", t.dtype, t.shape, ", got ",
         gradient);
+  check_memory(t);
   if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
     if (!t.grad.defined()) {
       MemoryScope scope(MemoryCategory::gradients);
@@ -65,6 +72,7 @@ void Edge::add(const Tensor& gradient) const {
 void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& write) const {
   if (!needed()) return;
   detail::GradState& t = *target_;
+  check_memory(t);
   const bool leaf = t.node == nullptr;
   if (!leaf && t.grad_valid && t.grad_shared) {
     // The gradient came from add(): take it over when nobody else looks at it any more.

@@ -107,7 +107,8 @@ Variable Variable::from_node(Tensor data, std::shared_ptr<Node> node) {
 void Variable::backward(const Tensor& seed) const {
   check(requires_grad(), "[backward] nothing here requires a gradient");
   check(seed.defined() || data().numel() == 1, "[backward] a variable of shape ", shape(), " needs a seed gradient of that shape");
-  check(!seed.defined() || seed.shape() == shape(), "[backward] expected a seed of shape ", shape(), ", got ", seed.shape());
+  check(!seed.defined() || (seed.shape() == shape() && seed.dtype() == dtype() && seed.device() == device()),
+        "[backward] expected a seed like the variable, ", data(), " on ", device(), ", got ", seed);
   NoGradGuard no_grad;
 
   const std::shared_ptr<State>& root = impl_->grad;
@@ -159,6 +160,7 @@ void Parameter::set_grad_hook(GradHook hook) const { impl_->grad->hook = std::mo
 void Parameter::set_data(Tensor data) const {
   impl_->grad->shape = data.shape();
   impl_->grad->dtype = data.dtype();
+  impl_->grad->device = data.device();
   impl_->compute_copy = Tensor();
   impl_->data = std::move(data);
 }

@@ -35,10 +35,9 @@ Variable softmax_rows(const Variable& x) {
   const Tensor in = as_rows(x.data());
   const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels_of(in).softmax(in.dtype(), in.size(0), in.size(1), in.raw(), y.raw());
-  return record("softmax", y, {x}, [y](const Tensor& g, const Node& n) {
+  return record("softmax", y, {x}, [y, rows = in.size(0)](const Tensor& g, const Node& n) {
     n.edge(0).write([&](const Tensor& dx, bool accumulate) {
-      const int64_t columns = y.size(-1);
-      kernels_of(g).softmax_backward(g.dtype(), y.numel() / columns, columns, y.raw(), g.raw(), dx.raw(), accumulate);
+      kernels_of(g).softmax_backward(g.dtype(), rows, y.size(-1), y.raw(), g.raw(), dx.raw(), accumulate);
     });
   });
 }

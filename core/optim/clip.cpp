@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace lockstep::optim {
 namespace {
@@ -61,6 +62,7 @@ double grad_norm(std::span<const Parameter> parameters) {
 }
 
 float clip_scale(double norm, double max_norm) {
+  if (std::isinf(norm)) return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
   if (max_norm <= 0.0 || norm <= max_norm) return 1.0f;
   return static_cast<float>(max_norm / (norm + 1e-6));  // as PyTorch's clip_grad_norm_
 }

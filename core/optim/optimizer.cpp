@@ -18,6 +18,11 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
 }
 
 void Optimizer::step(float lr, float grad_scale) {
+  for (size_t i = 0; i < states_.size(); ++i) {
+    const Parameter& p = parameters_[i % parameters_.size()];
+    check(p.data().numel() == states_[i].numel(), "[optimizer] '", p.name(), "' is ", p.data(), ", but its state is ", states_[i],
+          "; an optimizer belongs to parameters of the shapes that it was made with");
+  }
   ++steps_;
   for (size_t i = 0; i < parameters_.size(); ++i)
     if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) update(i, lr, grad_scale);

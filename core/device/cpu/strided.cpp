@@ -120,14 +120,20 @@ bool vector_convertible(DType to, DType from) {
   return to == from || (easy(to) && easy(from));
 }
 
+// Integers wrap around.
 template <typename T>
 T apply(BinaryOp op, T a, T b) {
+  using Wrapping = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+  const auto x = static_cast<Wrapping>(a), y = static_cast<Wrapping>(b);
   switch (op) {
-    case BinaryOp::add: return static_cast<T>(a + b);
-    case BinaryOp::sub: return static_cast<T>(a - b);
-    case BinaryOp::mul: return static_cast<T>(a * b);
+    case BinaryOp::add: return static_cast<T>(x + y);
+    case BinaryOp::sub: return static_cast<T>(x - y);
+    case BinaryOp::mul: return static_cast<T>(x * y);
     case BinaryOp::div:
-      if constexpr (std::is_integral_v<T>) check(b != 0, "[div] integer division by zero");
+      if constexpr (std::is_integral_v<T>) {
+        check(b != 0, "[div] integer division by zero");
+        if (std::is_signed_v<T> && y == static_cast<Wrapping>(-1)) return static_cast<T>(Wrapping{0} - x);  // the lowest one traps
+      }
       return static_cast<T>(a / b);
     case BinaryOp::maximum: return a != a ? a : (a > b ? a : b);
     case BinaryOp::minimum: return a != a ? a : (a < b ? a : b);

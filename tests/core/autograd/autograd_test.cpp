@@ -135,10 +135,28 @@ TEST(Autograd, ASecondBackwardSaysWhatToDo) {
 TEST(Autograd, WrongUseOfBackwardIsRefused) {
   const Parameter x("x", values({1, 2}));
   EXPECT_THAT([&] { ops::square(x).backward(); }, ThrowsMessage<UsageError>(HasSubstr("needs a seed gradient")));
-  EXPECT_THAT([&] { ops::square(x).backward(values({1})); }, ThrowsMessage<UsageError>(HasSubstr("expected a seed of shape [2], got [1]")));
+  EXPECT_THAT([&] { ops::square(x).backward(values({1})); },
+              ThrowsMessage<UsageError>(HasSubstr("expected a seed like the variable, f32[2] on cpu, got f32[1]")));
+  // A kernel would read f32 memory for bf16, or the other way round.
+  EXPECT_THAT([&] { ops::square(x).backward(Tensor::full({2}, 1, DType::bf16)); }, ThrowsMessage<UsageError>(HasSubstr("got bf16[2]")));
   EXPECT_THAT([&] { Variable(values({1})).backward(); }, ThrowsMessage<UsageError>(HasSubstr("nothing here requires a gradient")));
   EXPECT_THAT([&] { ops::square(x).grad(); }, ThrowsMessage<UsageError>(HasSubstr("only leaves keep a gradient")));
   EXPECT_THROW(Variable(Tensor::zeros({1}, DType::i32), true), UsageError);
+}
+
+TEST(Autograd, GradientMemoryOfAnotherShapeThanTheValuesIsRefused) {
+  const Parameter x("x", values({1, 2}));
+  ops::sum(ops::square(x)).backward();
+  x.set_data(values({1, 2, 3, 4}));
+  const auto expect_refused = [&](const std::function<Variable()>& loss) {
+    EXPECT_THAT([&] { loss().backward(); },
+                ThrowsMessage<UsageError>(HasSubstr("the values are f32[4], but the memory for their gradient is f32[2]")));
+  };
+  expect_refused([&] { return ops::sum(ops::square(x)); });  // written in place
+  expect_refused([&] { return ops::sum(x); });               // added
+  x.set_grad_buffer(Tensor::zeros({4}));
+  ops::sum(ops::square(x)).backward();
+  EXPECT_THAT(grad(x), ElementsAre(2, 4, 6, 8));
 }
 
 TEST(Autograd, ALongChainNeedsNoDeepStack) {

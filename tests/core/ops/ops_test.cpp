@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <gmock/gmock.h>
 
@@ -46,6 +47,33 @@ TEST(Operations, WrongInputsAreRefusedByName) {
   expect_refused([&] { ops::causal_attention(constant({1, 2, 8}), 2); }, "[causal_attention] expected qkv [B, T, 3·C]");
   expect_refused([&] { ops::dropout(x, 1.0f, {}); }, "[dropout] expected a probability within [0, 1), got 1");
   expect_refused([&] { ops::unary(UnaryOp::exp, Variable()); }, "undefined variable");
+}
+
+TEST(Operations, NothingAlongAnAxisIsNoAccident) {
+  const Parameter none("none", Tensor::zeros({2, 0}));
+  ops::sum(ops::softmax(none)).backward();
+  EXPECT_EQ(none.grad().shape(), (Shape{2, 0}));
+  // An empty batch: the sums over it are 0.
+  const Parameter w("w", normal({3, 4}, 1)), b("b", normal({3}, 2)), n("n", normal({4}, 3));
+  for (const Parameter& p : {w, b, n}) p.set_grad_buffer(Tensor::full(p.shape(), 7));
+  ops::sum(ops::linear(ops::layer_norm(Variable(Tensor::zeros({0, 4})), n, {}), w, b)).backward();
+  for (const Parameter& p : {w, b, n}) EXPECT_THAT(p.grad().to_vector<float>(), Each(0.0f)) << p.name();
+  w.zero_grad();
+  ops::sum(ops::matmul(Variable(Tensor::zeros({2, 0, 3})), w)).backward();
+  EXPECT_THAT(w.grad().to_vector<float>(), Each(0.0f));
+  EXPECT_THAT(ops::matmul(Variable(Tensor::zeros({2, 0})), Variable(Tensor::zeros({0, 3}))).data().to_vector<float>(), Each(0.0f));
+  EXPECT_THAT(ops::sum(Variable(Tensor::zeros({2, 0})), 1).data().to_vector<float>(), Each(0.0f));
+}
+
+TEST(Operations, IntegersWrapAndTruthValuesAreNoNumbers) {
+  const int64_t low = std::numeric_limits<int64_t>::min();
+  const Variable a(Tensor::from(std::vector<int64_t>{low, 7, low}, {3})), b(Tensor::from(std::vector<int64_t>{-1, -1, 1}, {3}));
+  EXPECT_THAT(ops::div(a, b).data().to_vector<int64_t>(), ElementsAre(low, -7, low));
+  EXPECT_THAT(ops::sub(a, b).data().to_vector<int64_t>(), ElementsAre(low + 1, 8, std::numeric_limits<int64_t>::max()));
+  EXPECT_THAT(ops::mul(a, b).data().to_vector<int64_t>(), ElementsAre(low, -7, low));
+  expect_refused([&] { ops::div(a, Variable(Tensor::zeros({3}, DType::i64))); }, "integer division by zero");
+  const Variable truth(Tensor::full({2}, 1, DType::boolean));
+  expect_refused([&] { ops::add(truth, truth); }, "no arithmetic on bool");
 }
 
 TEST(Operations, IdsAndTargetsOutOfRangeAreRefused) {

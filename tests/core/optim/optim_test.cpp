@@ -93,6 +93,15 @@ TEST(Optimizer, RefusesWhatItCannotTrain) {
   EXPECT_THAT([] { make_adamw({}, {.beta1 = 1.0f}); }, ThrowsMessage<UsageError>(HasSubstr("betas within [0, 1)")));
 }
 
+TEST(Optimizer, ValuesOfAnotherSizeThanTheirStateAreRefused) {
+  const Parameter p = parameter("p", {2}, 1);
+  const auto optimizer = make_adamw({p});
+  p.set_data(Tensor::full({64}, 1));
+  give_gradient(p, 1);
+  EXPECT_THAT([&] { optimizer->step(0.1f); }, ThrowsMessage<UsageError>(HasSubstr("'p' is f32[64], but its state is f32[2]")));
+  EXPECT_EQ(optimizer->steps(), 0);
+}
+
 TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   const Parameter a = parameter("a", {2}, 0), b = parameter("b", {2}, 0), none = parameter("none", {2}, 0);
   give_gradient(a, 3);
@@ -103,6 +112,8 @@ TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   EXPECT_EQ(clip_scale(0.5, 1.0), 1.0f);
   EXPECT_EQ(clip_scale(20.0, 0.0), 1.0f);
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 1.0)));
+  EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 1.0))) << "0 would hide it";
+  EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 0.0)));
   EXPECT_EQ(grad_norm({}), 0.0);
 }
 
