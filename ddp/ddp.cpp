@@ -106,7 +106,8 @@ int DistributedDataParallel::active_ranks(bool have_input) {
 void DistributedDataParallel::begin_micro_batch() {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
   const int64_t share = tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank());
-  last_micro_batch_ = no_sync_depth_ == 0 && micro_index_ + 1 >= share;
+  guarded_ = guarded_ || no_sync_depth_ > 0;
+  last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share);
   const int level = last_micro_batch_ ? kTotal : trailing_ones(micro_index_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     // Only where it changes: a gradient that sits in `total` is pointed there once.
@@ -186,7 +187,7 @@ void DistributedDataParallel::finish() {
   }
   pending_.clear();
   micro_index_ = 0;
-  synchronised_ = false;
+  synchronised_ = guarded_ = false;
   if (!std::exchange(rebuilt_, true)) rebuild_in_ready_order();
 }
 

@@ -64,7 +64,7 @@ class DistributedDataParallel {
   void finish();
 
   // While the guard lives, backward() only accumulates, whatever the share: for steps whose number of micro-batches is decided
-  // by the caller. The next backward() without a guard communicates.
+  // by the caller. In a step that had a guard, the first backward() without one communicates.
   class NoSync {
    public:
     explicit NoSync(DistributedDataParallel& ddp) : ddp_(ddp) { ++ddp_.no_sync_depth_; }
@@ -118,6 +118,7 @@ class DistributedDataParallel {
   int64_t micro_index_ = 0;  // of this rank's share
   bool last_micro_batch_ = false;
   bool synchronised_ = false;  // the communicating micro-batch is done
+  bool guarded_ = false;       // a NoSync was seen in this step
   int no_sync_depth_ = 0;
   int active_ranks_ = 0;  // 0: join is not in use
   std::vector<bool> ready_;

@@ -137,6 +137,27 @@ TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
   }));
 }
 
+TEST(Ddp, TheFirstBackwardAfterAGuardCommunicatesWhateverTheShare) {
+  expect_success(run(2, [&](const Group& group) {
+    Net net;
+    DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 8});  // four a rank, of which only two are run
+    for (int step = 0; step < 2; ++step) {
+      {
+        const auto guard = ddp.no_sync();
+        ddp.backward(net.loss(2 * group->rank()));
+      }
+      ddp.backward(net.loss(2 * group->rank() + 1));
+      ddp.finish();
+    }
+    const auto sum = bits(net.parameters);
+    const auto of_four = gradients(1, 4)[0];  // weighted 1/4 instead of 1/8
+    ASSERT_EQ(sum.size(), of_four.size());
+    for (size_t i = 0; i < sum.size(); ++i) EXPECT_EQ(2 * std::bit_cast<float>(sum[i]), std::bit_cast<float>(of_four[i]));
+    ddp.backward(net.loss(0));  // and the next step without one takes its whole share again
+    EXPECT_THROW(ddp.finish(), UsageError);
+  }));
+}
+
 TEST(Ddp, BucketsAreReducedWhileBackwardStillRuns) {
   expect_success(run(2, [&](const Group& group) {
     Net net;
