@@ -30,6 +30,18 @@ struct GrpcStore::Impl {
         str("[store] ", operation, " '", key, "': the store at ", server.text(), " cannot be reached any more: ", status.error_message()));
   }
 
+  // One of the operations that are answered at once.
+  template <typename Request, typename Reply>
+  Reply call(grpc::Status (proto::KeyValue::Stub::*rpc)(grpc::ClientContext*, const Request&, Reply*), Request& request,
+             const char* operation) {
+    request.set_run_id(run_id);
+    grpc::ClientContext context;
+    context.set_deadline(grpc_deadline(kOperationLimit));
+    Reply reply;
+    if (const grpc::Status status = (stub.get()->*rpc)(&context, request, &reply); !status.ok()) raise(status, operation, request.key());
+    return reply;
+  }
+
   proto::GetReply get(const std::vector<std::string>& keys, Duration timeout) {
     proto::GetRequest request;
     request.set_run_id(run_id);
@@ -68,13 +80,9 @@ GrpcStore::~GrpcStore() = default;
 void GrpcStore::set(const std::string& key, const std::string& value) {
   Impl::check_size(key, key.size() + value.size());
   proto::SetRequest request;
-  request.set_run_id(impl_->run_id);
   request.set_key(key);
   request.set_value(value);
-  grpc::ClientContext context;
-  context.set_deadline(grpc_deadline(kOperationLimit));
-  proto::SetReply reply;
-  if (const grpc::Status status = impl_->stub->Set(&context, request, &reply); !status.ok()) impl_->raise(status, "set", key);
+  impl_->call(&proto::KeyValue::Stub::Set, request, "set");
 }
 
 std::string GrpcStore::get(const std::string& key, Duration timeout) { return std::move(*impl_->get({key}, timeout).mutable_values(0)); }
@@ -83,29 +91,18 @@ void GrpcStore::wait(const std::vector<std::string>& keys, Duration timeout) { i
 
 int64_t GrpcStore::add(const std::string& key, int64_t delta) {
   proto::AddRequest request;
-  request.set_run_id(impl_->run_id);
   request.set_key(key);
   request.set_delta(delta);
-  grpc::ClientContext context;
-  context.set_deadline(grpc_deadline(kOperationLimit));
-  proto::AddReply reply;
-  if (const grpc::Status status = impl_->stub->Add(&context, request, &reply); !status.ok()) impl_->raise(status, "add", key);
-  return reply.sum();
+  return impl_->call(&proto::KeyValue::Stub::Add, request, "add").sum();
 }
 
 std::string GrpcStore::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
   Impl::check_size(key, key.size() + expected.size() + desired.size());
   proto::CompareAndSetRequest request;
-  request.set_run_id(impl_->run_id);
   request.set_key(key);
   request.set_expected(expected);
   request.set_desired(desired);
-  grpc::ClientContext context;
-  context.set_deadline(grpc_deadline(kOperationLimit));
-  proto::CompareAndSetReply reply;
-  if (const grpc::Status status = impl_->stub->CompareAndSet(&context, request, &reply); !status.ok())
-    impl_->raise(status, "compare_and_set", key);
-  return reply.value();
+  return impl_->call(&proto::KeyValue::Stub::CompareAndSet, request, "compare_and_set").value();
 }
 
 }  // namespace lockstep::launcher
