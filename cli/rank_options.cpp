@@ -1,5 +1,7 @@
 #include "cli/rank_options.h"
 
+#include <utility>
+
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "launcher/launch.h"
@@ -50,12 +52,17 @@ int launch_ranks(int ranks, const std::string& log_dir) {
   spec.nproc = ranks;
   spec.log_dir = log_dir;
   spec.screen = launcher::Screen::rank0;
+  spec.failure_code = launcher::FailureCode::lockstep;
   return launcher::launch(spec).exit_code;
 }
 
-std::string command_line() {
+std::string command_line_without(std::string_view option) {
   std::string out;
-  for (const std::string& word : arguments()) out += (out.empty() ? "" : " ") + quoted(word);
+  bool skip_value = false;
+  for (const std::string& word : arguments()) {
+    if (std::exchange(skip_value, word == option) || skip_value || word.starts_with(str(option, "="))) continue;
+    out += (out.empty() ? "" : " ") + quoted(word);
+  }
   return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/App.hpp>
@@ -30,8 +31,8 @@ Placement place(const RankOptions& options);
 
 // Starts `ranks` copies of this very program with the same arguments, and waits for them.
 int launch_ranks(int ranks, const std::string& log_dir);
-// The arguments of this process, quoted for a shell.
-std::string command_line();
+// The arguments of this process, quoted for a shell, without an option of one value ("--resume").
+std::string command_line_without(std::string_view option);
 void remember_command_line(int argc, char** argv);
 
 }  // namespace lockstep::cli

@@ -31,11 +31,8 @@ void check_before_start(const train::Config& config, const Options& options, int
   if (options.resume.empty() && run_dir.has_results()) run_dir.prepare(config, false);  // throws what it has to say
 }
 
-std::string resume_command(const Options& options) {
-  std::string command = command_line();
-  if (options.resume.empty()) command += " --resume auto";
-  return command;
-}
+// From what this run saved, whatever it was resumed from itself.
+std::string resume_command() { return command_line_without("--resume") + " --resume auto"; }
 
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank) {
   if (rank.size > 1) log::set_identity(str("rank ", rank.rank));
@@ -47,7 +44,7 @@ int run_rank(const train::Config& config, const Options& options, const launcher
     if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
     if (!result.finished)
       std::printf("stopped after step %lld of %lld; to go on:\n  %s\n", static_cast<long long>(result.steps_done),
-                  static_cast<long long>(config.train.steps), resume_command(options).c_str());
+                  static_cast<long long>(config.train.steps), resume_command().c_str());
     std::printf("weights sha256:%s\n", result.weights_sha256.c_str());
     std::fflush(stdout);
   }

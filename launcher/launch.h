@@ -20,8 +20,8 @@ enum class Screen {
 
 // The exit code of launch() when a rank fails.
 enum class FailureCode {
-  of_rank,  // the code of the rank that failed first; 128 + signal where a signal ended it
-  one,      // always 1
+  of_rank,   // the code of the rank that failed first; 128 + signal where a signal ended it
+  lockstep,  // as `lockstep` itself ends: 2 where the rank did (wrong use), else 1
 };
 
 struct LaunchSpec {

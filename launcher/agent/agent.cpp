@@ -56,7 +56,7 @@ void Wakeup::clear() {
 
 Agent::Agent(AgentContext context) : context_(std::move(context)) {}
 
-int Agent::code_of_stop(const LaunchSpec& spec, int signal) { return spec.failure_code == FailureCode::one ? 1 : 128 + signal; }
+int Agent::code_of_stop(const LaunchSpec& spec, int signal) { return spec.failure_code == FailureCode::lockstep ? 1 : 128 + signal; }
 
 LaunchResult Agent::run() {
   started_at_ = now();
@@ -401,7 +401,8 @@ std::vector<std::string> Agent::other_states(int blamed) const {
 }
 
 int Agent::code_of(const Failure& failure) const {
-  if (context_.spec.failure_code == FailureCode::one || failure.rank < 0) return 1;
+  if (failure.rank < 0) return 1;
+  if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == 2 ? 2 : 1;
   return failure.signal != 0 ? 128 + failure.signal : failure.exit_code;
 }
 

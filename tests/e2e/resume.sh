@@ -25,6 +25,19 @@ train b -n 3 "${long[@]}" --resume auto || fail "$(cat b.err)"
 same_weights straight b
 [ "$(wc -l < runs/b/metrics.jsonl)" = 400 ] || fail "metrics.jsonl should have one line a step"
 
+# Resumed from a named folder and stopped again: the command that goes on takes what was saved last, not that folder again.
+code=0
+"$lockstep" train "$here/small.yaml" --set run.name=c -n 1 "${long[@]}" --resume "$(ls -d runs/b/checkpoints/step-* | head -n 1)" > c.out 2> c.err &
+pid=$!
+wait_for 60 test -s runs/c/metrics.jsonl || fail "no step was taken: $(cat c.err)"
+kill -TERM $pid
+wait $pid || code=$?
+[ $code = 3 ] || fail "expected exit code 3, got $code: $(tail -n 20 c.out c.err)"
+command=$(grep -A1 'to go on:' c.out | tail -n 1)
+[[ $command == *"--resume auto"* && $command != *runs/b* ]] || fail "this would begin at the old checkpoint again: $command"
+bash -c "$command" > c.out 2> c.err || fail "$(cat c.err)"
+same_weights straight c
+
 # Resuming what is finished changes nothing and says so.
 train b -n 1 "${long[@]}" --resume auto; same_weights straight b
 # A damaged newest checkpoint: the run continues from the one before, and ends with the same bits.

@@ -52,10 +52,15 @@ TEST(Launch, names_the_rank_that_failed_with_its_last_words) {
   EXPECT_THAT(agent.output(), HasSubstr("│ rank 0: ended by the launcher\n│ rank 2: ended by the launcher\n"));
 }
 
-TEST(Launch, can_map_every_failure_to_one) {
-  LaunchSpec spec = shell(1, "exit 7");
-  spec.failure_code = FailureCode::one;
-  EXPECT_EQ(AgentProcess(spec).finish(), 1);
+TEST(Launch, can_map_failures_to_the_exit_codes_of_lockstep) {
+  const auto code_of = [](const char* program) {
+    LaunchSpec spec = shell(1, program);
+    spec.failure_code = FailureCode::lockstep;
+    return AgentProcess(spec).finish();
+  };
+  EXPECT_EQ(code_of("exit 7"), 1);
+  EXPECT_EQ(code_of("kill -9 $$"), 1);
+  EXPECT_EQ(code_of("exit 2"), 2);
 }
 
 TEST(Launch, blames_the_killed_rank_and_not_the_one_that_saw_it_go) {
