@@ -55,7 +55,8 @@ void generate(const std::string& checkpoint, const GenerateOptions& options, con
     const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), config.model.block);
     const std::vector<int32_t> window(tokens.end() - length, tokens.end());
     const Variable logits = (*model)(Variable(Tensor::from(window, {1, length})));
-    const auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
+    auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
+    last.resize(std::min<size_t>(last.size(), 256));  // a larger model.vocab has tokens that are no bytes
     const RandomKey key{.seed = options.seed, .site = nn::site_of("generate")};
     tokens.push_back(sample(last, options.temperature, uniform_from_bits(philox(key, static_cast<uint32_t>(i))[0])));
     emit(std::string(1, static_cast<char>(tokens.back())));

@@ -16,7 +16,9 @@ namespace {
 
 std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config, const std::vector<Parameter>& parameters) {
   const auto decay = static_cast<float>(config.weight_decay);
-  if (config.kind == "sgd") return optim::make_sgd(parameters, {.momentum = static_cast<float>(config.momentum), .weight_decay = decay});
+  if (config.kind == "sgd")
+    return optim::make_sgd(parameters,
+                           {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = optim::decay_matrices});
   const optim::AdamOptions adam{.beta1 = static_cast<float>(config.betas.at(0)),
                                 .beta2 = static_cast<float>(config.betas.at(1)),
                                 .eps = static_cast<float>(config.eps),
