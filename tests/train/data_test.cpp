@@ -49,6 +49,25 @@ class TextData : public ::testing::Test {
   std::string path_ = dir_.path() + "/text.txt";
 };
 
+// A mapped file would end the process by SIGBUS here.
+TEST_F(TextData, AFileThatShrinksWhileItIsUsedIsNamed) {
+  write_file(path_, counting_text(500000));
+  const auto data = open_dataset(text_config(path_));
+  std::filesystem::resize_file(path_, 100);
+  const auto read = [&](const std::string& expected) {
+    try {
+      data->get(1, 0);
+      FAIL() << "expected an error";
+    } catch (const EnvironmentError& e) {
+      EXPECT_THAT(e.what(), HasSubstr(path_ + "' of 500000 bytes"));
+      EXPECT_THAT(e.what(), HasSubstr(expected));
+    }
+  };
+  read("it has 100 bytes now");
+  std::filesystem::remove(path_);
+  read("No such file");
+}
+
 TEST_F(TextData, TargetsAreTheNextBytes) {
   write_file(path_, counting_text(5000));
   const auto data = open_dataset(text_config(path_));

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,55 +30,73 @@ std::vector<std::string> files_at(const std::string& path) {
   return files;
 }
 
-}  // namespace
-
-class Corpus::Mapping {
+// Open for reading as long as this lives. Corpora may have more files than a process may have open, so no file stays open.
+class OpenFile {
  public:
-  explicit Mapping(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    check(fd >= 0, "data.path: cannot open '", path, "': ", errno_text(errno));
-    struct stat info {};
-    int error = ::fstat(fd, &info) == 0 ? 0 : errno;
-    const bool regular = error == 0 && S_ISREG(info.st_mode);
-    bytes_ = info.st_size;
-    if (regular && bytes_ > 0) {
-      void* mapped = ::mmap(nullptr, static_cast<size_t>(bytes_), PROT_READ, MAP_PRIVATE, fd, 0);
-      if (mapped == MAP_FAILED)
-        error = errno;
-      else
-        data_ = static_cast<const uint8_t*>(mapped);
-    }
-    ::close(fd);
-    check(error == 0, "data.path: cannot read '", path, "': ", errno_text(error));
-    check(regular, "data.path: '", path, "' is not a regular file");
+  // Not blocking: a pipe without a writer is refused, not waited for.
+  explicit OpenFile(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    error_ = fd_ < 0 || ::fstat(fd_, &info_) != 0 ? errno : 0;
   }
-  ~Mapping() {
-    if (data_) ::munmap(const_cast<uint8_t*>(data_), static_cast<size_t>(bytes_));
+  ~OpenFile() {
+    if (fd_ >= 0) ::close(fd_);
   }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
 
-  const uint8_t* data() const { return data_; }
-  int64_t bytes() const { return bytes_; }
+  int error() const { return error_; }
+  bool is_regular() const { return S_ISREG(info_.st_mode); }
+  int64_t bytes() const { return info_.st_size; }
+  // Whether all of it came; otherwise error() says why, 0 for a file that ended.
+  bool read(int64_t offset, int64_t count, uint8_t* to) {
+    while (count > 0) {
+      const ssize_t got = ::pread(fd_, to, static_cast<size_t>(count), offset);
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) {
+        error_ = got < 0 ? errno : 0;
+        return false;
+      }
+      offset += got;
+      count -= got;
+      to += got;
+    }
+    return true;
+  }
 
  private:
-  const uint8_t* data_ = nullptr;  // null for an empty file
-  int64_t bytes_ = 0;
+  int fd_;
+  int error_ = 0;
+  struct stat info_ {};
 };
 
+int64_t size_of_file(const std::string& path) {
+  const OpenFile file(path);
+  check(file.error() == 0, "data.path: cannot read '", path, "': ", errno_text(file.error()));
+  check(file.is_regular(), "data.path: '", path, "' is not a regular file");
+  return file.bytes();
+}
+
+}  // namespace
+
 Corpus::Corpus(const std::string& path) {
-  for (const auto& file : files_at(path)) {
-    files_.push_back(std::make_shared<Mapping>(file));
-    begins_.push_back(begins_.back() + files_.back()->bytes());
+  for (const auto& name : files_at(path)) {
+    files_.push_back({name, size_of_file(name)});
+    begins_.push_back(begins_.back() + files_.back().bytes);
   }
 }
 
 void Corpus::copy(int64_t offset, int64_t count, uint8_t* to) const {
-  auto file = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) - begins_.begin() - 1);
-  for (; count > 0; ++file) {
-    const int64_t available = std::min(count, begins_[file + 1] - offset);
+  auto index = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) - begins_.begin() - 1);
+  for (; count > 0; ++index) {
+    const int64_t available = std::min(count, begins_[index + 1] - offset);
     if (available <= 0) continue;  // an empty file
-    std::memcpy(to, files_[file]->data() + (offset - begins_[file]), static_cast<size_t>(available));
+    const auto& [path, bytes] = files_[index];
+    OpenFile file(path);
+    const bool same = file.error() == 0 && file.bytes() == bytes;
+    if (!same || !file.read(offset - begins_[index], available, to)) {
+      const std::string why = file.error() != 0 ? errno_text(file.error()) : str("it has ", file.bytes(), " bytes now");
+      throw EnvironmentError(str("data.path: '", path, "' of ", bytes, " bytes changed or cannot be read any more: ", why,
+                                 "; put the same data back and resume"));
+    }
     to += available;
     offset += available;
     count -= available;
