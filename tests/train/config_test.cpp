@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/error.h"
+#include "tests/support/temp_dir.h"
 
 namespace lockstep::train {
 namespace {
@@ -78,11 +79,12 @@ INSTANTIATE_TEST_SUITE_P(
                       BadConfig{"train.steps: 4\n", "c.yaml:1:1: unknown key 'train.steps'"},
                       BadConfig{"optim:\n  schedule:\n    warm: 4\n", "c.yaml:3:5: unknown key 'optim.schedule.warm'"},
                       BadConfig{"qqqqqqqqqqqq: 1\n", "docs/configuration.md lists all keys"},
+                      BadConfig{"a: 1\n", "unknown key 'a'; docs/configuration.md lists all keys"},
                       BadConfig{"train:\n  steps: 4\n  steps: 5\n", "c.yaml:3:3: key 'train.steps' is there twice"},
                       BadConfig{"train: {steps: 4}\ndata: {kind: random}\ntrain: {steps: 4}\n", "c.yaml:3:1: key 'train' is there twice"},
                       BadConfig{"train: {steps: many}\n", "c.yaml:1:16: key 'train.steps': expected an integer, got 'many'"},
                       BadConfig{"train: {steps: 1e3}\n", "expected an integer, got '1e3'"},
-                      BadConfig{"train: {steps: \"4\"}\n", "expected an integer, got '4'"},
+                      BadConfig{"train: {steps: \"4\"}\n", "expected an integer, got the quoted text '4'"},
                       BadConfig{"train: {steps: 99999999999999999999}\n", "expected an integer"},
                       BadConfig{"train: {steps: [4]}\n", "expected an integer, got the list '[4]'"},
                       BadConfig{"train: {steps: {a: 1}}\n", "key 'train.steps': expected an integer, got keys below it"},
@@ -117,6 +119,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Config, OverrideErrorsNameTheOverride) {
   EXPECT_THAT(error_of(kBase, {"train.steps"}), HasSubstr("--set train.steps: expected key=value"));
   EXPECT_THAT(error_of(kBase, {"train.stepz=4"}), HasSubstr("unknown key 'train.stepz'; did you mean 'steps'?"));
+  EXPECT_THAT(error_of(kBase, {"train={steps: 4}"}), HasSubstr("'train' is a group of keys: set one of them"));
   EXPECT_THAT(error_of(kBase, {"train.steps=-4"}), HasSubstr("--set train.steps=-4: key 'train.steps': -4 is out of range"));
   EXPECT_THAT(error_of(kBase, {"train=4"}), HasSubstr("unknown key 'train'"));
 }
@@ -131,6 +134,11 @@ TEST(Config, HostileYamlIsRefusedQuickly) {
 TEST(Config, FilesThatCannotBeRead) {
   EXPECT_THROW(load_config("/nowhere/c.yaml"), UsageError);
   EXPECT_THROW(load_config("/"), UsageError);
+  test::TempDir dir;
+  const std::string empty = dir.path() + "/empty.yaml";
+  std::ofstream(empty).close();
+  const std::vector<std::string> random{"data.kind=random"};
+  EXPECT_EQ(to_yaml(load_config(empty, random)), to_yaml(parse_config("", "none", random)));
 }
 
 TEST(Config, MoreRanksThanMicroBatches) {

@@ -114,7 +114,9 @@ std::string_view group_part(std::string_view name) { return name.substr(0, name.
 // The names that could have been meant: those of the key's own group first, by their last part, then any.
 std::string suggestion(std::string_view name) {
   std::string best;
-  size_t best_distance = 1 + std::max<size_t>(2, last_part(name).size() / 3);
+  // Of a word of three letters two wrong ones leave nothing that could have been meant.
+  const size_t length = last_part(name).size();
+  size_t best_distance = 1 + std::max<size_t>(length <= 3 ? 1 : 2, length / 3);
   const auto offer = [&](std::string_view candidate, size_t edits) {
     if (edits >= best_distance) return;
     best_distance = edits;

@@ -153,6 +153,7 @@ void apply_override(Config& config, const std::string& text) {
   check(equals != std::string::npos && equals > 0, where, ": expected key=value, such as train.steps=500");
   const std::string name = text.substr(0, equals);
   const Key* key = find_key(name);
+  check(key || !is_group(name), where, ": '", name, "' is a group of keys: set one of them, such as train.steps=500");
   if (!key) throw_unknown_key(name, where);
   set_field(config, *key, raw_override(text.substr(equals + 1)), where);
 }
@@ -162,11 +163,11 @@ std::string read_file(const std::string& file) {
   check(::stat(file.c_str(), &info) == 0, "cannot read config '", file, "': ", errno_text(errno));
   check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
   check(info.st_size <= kMaxFileBytes, "config '", file, "' has ", info.st_size, " bytes; at most ", kMaxFileBytes, " are read");
+  std::string text(static_cast<size_t>(info.st_size), '\0');
   std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  check(in.good() && text.good(), "cannot read config '", file, "': ", errno_text(errno));
-  return text.str();
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  check(in.good(), "cannot read config '", file, "': ", errno_text(errno));
+  return text;
 }
 
 }  // namespace

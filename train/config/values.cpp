@@ -67,8 +67,8 @@ struct Setter {
     return text + "]";
   }
   [[noreturn]] void wrong_type() const {
-    throw UsageError(
-        str(where, ": key '", key.name, "': expected ", type_text(key), ", got ", value.is_list ? "the list " : "", "'", written(), "'"));
+    const std::string kind = value.is_list ? "the list " : value.quoted ? "the quoted text " : "";
+    throw UsageError(str(where, ": key '", key.name, "': expected ", type_text(key), ", got ", kind, "'", written(), "'"));
   }
   void check_range(double number) const {
     if (!key.range.contains(number))
