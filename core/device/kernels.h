@@ -163,7 +163,7 @@ struct Kernels {
 
 const Kernels& kernels(Device device);
 
-// The instruction set that the CPU kernels were chosen for: "avx512", "avx2", "generic". Part of a run's record, because
+// The instruction set that the CPU kernels were chosen for: "avx512_bf16", "avx512", "avx2", "generic". Part of a run's record, because
 // bits are comparable only among machines with the same one.
 const char* cpu_instruction_set();
 

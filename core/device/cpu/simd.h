@@ -12,7 +12,12 @@
 #include <string.h>
 
 #ifndef LOCKSTEP_ISA
-#error "compile with -DLOCKSTEP_ISA=generic|avx2|avx512 and -DLOCKSTEP_LANES=4|8|16"
+#error "compile with -DLOCKSTEP_ISA=generic|avx2|avx512|avx512_bf16 and -DLOCKSTEP_LANES=4|8|16|16"
+#endif
+
+// Whether the instruction set multiplies bf16 (AVX512_BF16).
+#ifndef LOCKSTEP_BF16_DOT
+#define LOCKSTEP_BF16_DOT 0
 #endif
 
 namespace lockstep::cpu::LOCKSTEP_ISA {
@@ -25,8 +30,10 @@ typedef uint32_t Vu __attribute__((vector_size(4 * LOCKSTEP_LANES)));
 typedef float HalfVf __attribute__((vector_size(2 * LOCKSTEP_LANES)));
 typedef double Vd __attribute__((vector_size(4 * LOCKSTEP_LANES)));  // half as many lanes as Vf
 typedef uint16_t Vh __attribute__((vector_size(2 * LOCKSTEP_LANES)));
+typedef float Quarter __attribute__((vector_size(16)));
 
 #define LOCKSTEP_INLINE static inline __attribute__((always_inline))
+#define LOCKSTEP_MEMBER static __attribute__((always_inline))
 
 // Storage types: float, and Bf16 for bfloat16.
 struct Bf16 {
@@ -51,13 +58,17 @@ LOCKSTEP_INLINE Vf widen(Vh h) {
   const Vu u = __builtin_convertvector(h, Vu) << 16;
   return as_float(reinterpret_cast<const Vi&>(u));
 }
-// Rounds to nearest even; NaN stays NaN.
+// Rounds to nearest even; NaN stays NaN. The processor's own conversion takes subnormal numbers as zero.
 LOCKSTEP_INLINE Vh narrow(Vf x) {
+#if LOCKSTEP_BF16_DOT
+  return reinterpret_cast<Vh>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
+#else
   Vu u;
   memcpy(&u, &x, sizeof u);
   const Vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const Vu quiet = (u >> 16) | 0x40u;
   return __builtin_convertvector((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded, Vh);
+#endif
 }
 
 LOCKSTEP_INLINE Vf load(const float* p) {
@@ -75,8 +86,22 @@ LOCKSTEP_INLINE void store(Bf16* p, Vf v) {
   const Vh h = narrow(v);
   memcpy(p, &h, sizeof h);
 }
-// The first n lanes; the others read as `fill`, exactly: it is put in after widening, for a float fill (a row's mean, say) would be
-// rounded in a Bf16 lane and no longer cancel.
+// The first n lanes; the others are not written, and read as `fill`, exactly: it is put in after widening, for a float fill (a row's
+// mean, say) would be rounded in a Bf16 lane and no longer cancel. AVX-512 masks them; elsewhere they go through memory.
+#if LOCKSTEP_LANES == 16
+LOCKSTEP_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+LOCKSTEP_INLINE Vf load_some(const float* p, int64_t n, float fill = 0.0f) {
+  return reinterpret_cast<Vf>(_mm512_mask_loadu_ps(reinterpret_cast<__m512>(splat(fill)), first_lanes(n), p));
+}
+LOCKSTEP_INLINE Vf load_some(const Bf16* p, int64_t n, float fill = 0.0f) {
+  const Vf loaded = widen(reinterpret_cast<Vh>(_mm256_maskz_loadu_epi16(first_lanes(n), p)));
+  return reinterpret_cast<Vf>(_mm512_mask_mov_ps(reinterpret_cast<__m512>(splat(fill)), first_lanes(n), reinterpret_cast<__m512>(loaded)));
+}
+LOCKSTEP_INLINE void store_some(float* p, Vf v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), reinterpret_cast<__m512>(v)); }
+LOCKSTEP_INLINE void store_some(Bf16* p, Vf v, int64_t n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(narrow(v)));
+}
+#else
 template <typename T>
 LOCKSTEP_INLINE Vf load_some(const T* p, int64_t n, float fill = 0.0f) {
   T stored[kLanes] = {};
@@ -93,6 +118,14 @@ LOCKSTEP_INLINE void store_some(T* p, Vf v, int64_t n) {
   store(lanes, v);
   memcpy(p, lanes, static_cast<size_t>(n) * sizeof(T));
 }
+#endif
+
+#if LOCKSTEP_BF16_DOT
+// The first n elements as they are, each in the lower half of a lane.
+LOCKSTEP_INLINE Vu load_bits(const Bf16* p, int64_t n) {
+  return __builtin_convertvector(reinterpret_cast<Vh>(_mm256_maskz_loadu_epi16(first_lanes(n), p)), Vu);
+}
+#endif
 
 LOCKSTEP_INLINE float to_float(float x) { return x; }
 LOCKSTEP_INLINE float to_float(Bf16 x) {

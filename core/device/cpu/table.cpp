@@ -10,22 +10,34 @@
 namespace lockstep::cpu {
 namespace {
 
+bool runs_generic() { return true; }
 bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool runs_avx512() {
   return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
 }
+bool runs_avx512_bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+struct Candidate {
+  std::string_view name;
+  bool (*runs)();
+  Variant (*variant)();
+  const char* needs;
+};
+constexpr Candidate kCandidates[] = {  // the best first
+    {"avx512_bf16", runs_avx512_bf16, avx512_bf16::variant, "AVX-512 (f, bw, dq, vl) with bf16"},
+    {"avx512", runs_avx512, avx512::variant, "AVX-512 (f, bw, dq, vl)"},
+    {"avx2", runs_avx2, avx2::variant, "AVX2 with FMA"},
+    {"generic", runs_generic, generic::variant, ""}};
 
 Variant choose() {
   const char* asked = std::getenv("LOCKSTEP_ISA");
   const std::string_view want = asked ? asked : "";
-  check(want.empty() || want == "generic" || want == "avx2" || want == "avx512", "LOCKSTEP_ISA: expected generic, avx2 or avx512, got '",
-        want, "'");
-  check(want != "avx512" || runs_avx512(), "LOCKSTEP_ISA=avx512, but this machine has no AVX-512 (f, bw, dq, vl)");
-  check(want != "avx2" || runs_avx2(), "LOCKSTEP_ISA=avx2, but this machine has no AVX2 with FMA");
-  if (want == "avx512" || (want.empty() && runs_avx512())) return avx512::variant();
-  if (want == "avx2" || (want.empty() && runs_avx2())) return avx2::variant();
-  return generic::variant();
+  for (const Candidate& c : kCandidates) {
+    if (want == c.name) check(c.runs(), "LOCKSTEP_ISA=", c.name, ", but this machine lacks ", c.needs);
+    if (want.empty() ? c.runs() : want == c.name) return c.variant();
+  }
+  throw UsageError(str("LOCKSTEP_ISA: expected generic, avx2, avx512 or avx512_bf16, got '", want, "'"));
 }
 
 void copy_bytes(void* dst, const void* src, int64_t bytes) { std::memcpy(dst, src, static_cast<size_t>(bytes)); }

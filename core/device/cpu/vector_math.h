@@ -6,8 +6,10 @@
 
 namespace lockstep::cpu::LOCKSTEP_ISA {
 
+#if LOCKSTEP_LANES != 16
 // 2^n for n in [-126, 127].
 LOCKSTEP_INLINE Vf power_of_two(Vi n) { return as_float((n + 127) << 23); }
+#endif
 
 LOCKSTEP_INLINE Vf vexp(Vf x) {
   // Outside of this range the result is 0 or infinity anyway; NaN passes both comparisons.
@@ -23,10 +25,14 @@ LOCKSTEP_INLINE Vf vexp(Vf x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
+#if LOCKSTEP_LANES == 16
+  return reinterpret_cast<Vf>(_mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
   // In two steps, because n itself may leave the range of exponents.
   const Vi whole = as_int(shifted) - as_int(splat(12582912.0f));
   const Vi half = whole >> 1;
   return p * power_of_two(half) * power_of_two(whole - half);
+#endif
 }
 
 LOCKSTEP_INLINE Vf vsigmoid(Vf x) { return 1.0f / (1.0f + vexp(-x)); }
@@ -43,39 +49,28 @@ LOCKSTEP_INLINE Vf vtanh(Vf x) {
   return t < 0.625f ? small : (x != x ? x : large);
 }
 
-// ln(erfc(t)) for t > 0.9 (N. Juffa's coefficients).
-LOCKSTEP_INLINE Vf log_erfc(Vf t) {
-  const Vf s = t * t;
-  Vf r = t * -1.72853470e-5f + 3.83197126e-4f;
-  const Vf u = t * -3.88396438e-3f + 2.42546219e-2f;
-  r = r * s + u;
-  r = r * t - 1.06777877e-1f;
-  r = r * t - 6.34846687e-1f;
-  r = r * t - 1.28717512e-1f;
-  return r * t - t;
+// The normal distribution's Φ(x) = (1 + erf(x/√2)) / 2 and its density φ(x) = exp(-x²/2)/√(2π), which share one exponential:
+// for t ≥ 0, Φ(−t) = exp(-t²/2)·u·P(u) with u = 1/(1 + 0.3·t), P fitted to a relative error of 4e-9 up to t = 14, where Φ(−t) leaves
+// f32. So the lower tail is not a difference of near numbers.
+struct Normal {
+  Vf cdf, pdf;
+};
+LOCKSTEP_INLINE Normal normal_distribution(Vf x) {
+  const Vf t = abs(x);
+  const Vf u = 1.0f / (t * 0.3f + 1.0f);
+  Vf p = u * -0.02061289392f + 0.1123761301f;
+  p = p * u - 0.2280683432f;
+  p = p * u + 0.1915828031f;
+  p = p * u - 0.07924826273f;
+  p = p * u + 0.09605832477f;
+  p = p * u + 0.07842540863f;
+  p = p * u + 0.1102273605f;
+  p = p * u + 0.1195728368f;
+  p = p * u + 0.1196866343f;
+  const Vf e = vexp(t * t * -0.5f);
+  const Vf tail = e * (u * p);
+  return {x < 0.0f ? tail : 1.0f - tail, e * 0.39894228040143268f};
 }
-// erf(a) for |a| <= 0.93.
-LOCKSTEP_INLINE Vf small_erf(Vf a) {
-  const Vf s = a * a;
-  Vf r = s * -5.96761703e-4f + 4.99119423e-3f;
-  r = r * s - 2.67681349e-2f;
-  r = r * s + 1.12819925e-1f;
-  r = r * s - 3.76125336e-1f;
-  r = r * s + 1.28379166e-1f;
-  return r * a + a;
-}
-
-// Φ(x) = (1 + erf(x/√2)) / 2, the normal distribution's; the lower tail is not a difference of near
-// numbers: its relative error stays below 2e-4 down to x = -5, where Φ is 3e-7.
-LOCKSTEP_INLINE Vf normal_cdf(Vf x) {
-  const Vf a = x * 0.70710678118654752f;
-  const Vf t = abs(a);
-  const Vf tail = vexp(log_erfc(t)) * 0.5f;
-  const Vf near = small_erf(a) * 0.5f + 0.5f;
-  return t > 0.927734375f ? (a < 0.0f ? tail : 1.0f - tail) : near;
-}
-// exp(-x²/2)/√(2π).
-LOCKSTEP_INLINE Vf normal_pdf(Vf x) { return vexp(x * x * -0.5f) * 0.39894228040143268f; }
 
 // By lanes, through the C library: not on the hot path.
 LOCKSTEP_INLINE Vf vlog(Vf x) {

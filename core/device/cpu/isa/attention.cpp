@@ -1,8 +1,9 @@
 // Attention by blocks of queries and keys: scores exist only for one block pair at a time. The forward pass keeps a running
 // maximum and sum for each row (Milakov and Gimelshein's online softmax, as in FlashAttention); the backward pass computes the
-// probabilities anew from the rows' log-sum-exp.
+// probabilities anew from the rows' log-sum-exp. Where the processor multiplies bf16, probabilities and their gradients are
+// rounded to bf16 for the products that they enter, as inputs and outputs are.
 #include "core/device/cpu/isa/isa.h"
-#include "core/device/cpu/micro_gemm.h"
+#include "core/device/cpu/packing.h"
 #include "core/device/cpu/pieces.h"
 #include "core/device/cpu/vector_math.h"
 
@@ -37,34 +38,76 @@ Head<T> dense_head(const AttentionArgs& a, T* x, int64_t head) {
   return {x + (head / a.heads * a.time * a.heads + head % a.heads) * a.head_dim, a.heads * a.head_dim};
 }
 
-// Rows as floats: in place, or converted into `buffer` [rows, dim].
-PanelA rows_as_a(Head<const float> head, int64_t t, int64_t, int64_t, float*) { return rows_of(head.row(t), head.stride); }
-PanelA rows_as_a(Head<const Bf16> head, int64_t t, int64_t rows, int64_t dim, float* buffer) {
-  for (int64_t i = 0; i < rows; ++i)
-    for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(buffer + i * dim + d, load_at(head.row(t + i) + d, lanes), lanes); });
-  return rows_of(buffer, dim);
+// Rows as a product takes them: in place, or copied into `buffer` [rows, round_up(dim, 2)].
+template <typename S, typename T>
+PanelA rows_as_a(Head<const T> head, int64_t t, int64_t rows, int64_t dim, typename S::Element* buffer) {
+  if constexpr (sizeof(T) == sizeof(typename S::Element))
+    if (dim % S::kPerStep == 0) return rows_of(head.row(t), head.stride);
+  const int64_t width = steps<S>(dim) * S::kPerStep;
+  for (int64_t i = 0; i < rows; ++i) {
+    for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(buffer + i * width + d, load_at(head.row(t + i) + d, lanes), lanes); });
+    if (dim < width) buffer[i * width + dim] = typename S::Element{};
+  }
+  return rows_of(buffer, width);
 }
 
-struct ForwardScratch {
-  float *keys, *values, *scores, *query, *out, *largest, *sum;
+// Cuts pieces of working memory off one block.
+class Cutter {
+ public:
+  explicit Cutter(char* memory) : next_(memory) {}
+  template <typename T>
+  void take(T** piece, int64_t count) {
+    *piece = reinterpret_cast<T*>(next_);
+    next_ += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+  }
+  int64_t bytes_from(const char* start) const { return next_ - start; }
+
+ private:
+  char* next_;
 };
-ForwardScratch forward_scratch(int64_t dim) {
-  const int64_t panel = packed_size(kBlock, dim) + packed_size(dim, kBlock);
-  float* p = scratch_of<float>(Scratch::tile, panel + kBlock * kBlock + kBlock * dim + kQueriesAtOnce * (dim + 2));
-  ForwardScratch s{};
-  s.keys = p;
-  s.values = s.keys + packed_size(dim, kBlock);
-  s.scores = s.values + packed_size(kBlock, dim);
-  s.query = s.scores + kBlock * kBlock;
-  s.out = s.query + kBlock * dim;
-  s.largest = s.out + kQueriesAtOnce * dim;
-  s.sum = s.largest + kQueriesAtOnce;
+// Lays `scratch` out by its own lay_out(), which is asked once for the size and once for the places.
+template <typename ScratchSpace>
+ScratchSpace make_scratch(int64_t time, int64_t dim) {
+  ScratchSpace s;
+  Cutter sizes(nullptr);
+  s.lay_out(sizes, time, dim);
+  Cutter places(scratch_of<char>(Scratch::tile, sizes.bytes_from(nullptr)));
+  s.lay_out(places, time, dim);
   return s;
 }
 
-// Turns a row of raw scores into exp(scale·score − maximum), updates the row's maximum and sum, and returns what the output so
-// far must be multiplied with. `visible` columns count; the rest become 0.
-float softmax_step(float* row, int64_t visible, int64_t columns, float scale, float* largest, float* sum) {
+template <typename S>
+struct ForwardScratch {
+  typename S::Packed *keys, *values;    // [dim, kBlock] and [kBlock, dim], packed
+  float* scores;                        // [kBlock, kBlock]
+  typename S::Element *weights, *rows;  // [kBlock, kBlock]: exp(scores), in their place where they are floats; [kBlock, dim]
+  float *out, *largest, *sum;           // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
+
+  void lay_out(Cutter& cut, int64_t, int64_t dim) {
+    cut.take(&keys, packed_size<S>(dim, kBlock));
+    cut.take(&values, packed_size<S>(kBlock, dim));
+    cut.take(&scores, kBlock * kBlock);
+    if constexpr (sizeof(typename S::Element) == sizeof(float))
+      weights = scores;
+    else
+      cut.take(&weights, kBlock * kBlock);
+    cut.take(&rows, kBlock * (dim + 1));
+    cut.take(&out, kQueriesAtOnce * dim);
+    cut.take(&largest, kQueriesAtOnce);
+    cut.take(&sum, kQueriesAtOnce);
+  }
+};
+
+// From column `from` to the end of a row of a block.
+template <typename E>
+LOCKSTEP_INLINE void clear(E* row, int64_t from) {
+  for (int64_t j = from; j < kBlock; j += kLanes) store_at(row + j, Vf{}, smaller(kBlock - j, kLanes));
+}
+
+// Turns a row of raw scores into weights exp(scale·score − maximum), updates the row's maximum and sum, and returns what the output
+// so far must be multiplied with. `visible` columns count; the rest of kBlock becomes 0.
+template <typename E>
+float softmax_step(const float* row, E* weights, int64_t visible, float scale, float* largest, float* sum) {
   Vf top = splat(-kInfinity);
   for_vectors(visible, [&](int64_t j, int64_t lanes) { top = max(load_at(row + j, lanes, -kInfinity), top); });
   const float block_max = max_lanes(top) * scale;
@@ -72,10 +115,10 @@ float softmax_step(float* row, int64_t visible, int64_t columns, float scale, fl
   Vf total{};
   for_vectors(visible, [&](int64_t j, int64_t lanes) {
     const Vf p = vexp(load_at(row + j, lanes, -kInfinity) * scale - next);
-    store_at(row + j, p, lanes);
+    store_at(weights + j, p, lanes);
     total += p;
   });
-  for (int64_t j = visible; j < columns; ++j) row[j] = 0.0f;
+  clear(weights, visible);
   const float shrink = *largest == -kInfinity ? 0.0f : vexp(splat(*largest - next))[0];
   *sum = *sum * shrink + sum_lanes(total);
   *largest = next;
@@ -89,26 +132,28 @@ LOCKSTEP_INLINE int64_t visible_keys(const AttentionArgs& a, int64_t query, int6
 }
 
 // A block of queries meets a block of keys.
-template <typename T>
+template <typename S, typename T>
 void forward_block(const AttentionArgs& a, Head<const T> q, int64_t query, int64_t queries, int64_t key, int64_t keys, int64_t local,
-                   const ForwardScratch& s) {
+                   const ForwardScratch<S>& s) {
   const int64_t dim = a.head_dim;
-  micro_gemm(queries, keys, dim, rows_as_a(q, query, queries, dim, s.query), s.keys, {s.scores, kBlock, false, nullptr});
+  micro_gemm<S>(queries, keys, dim, rows_as_a<S>(q, query, queries, dim, s.rows), s.keys, {s.scores, kBlock, false, nullptr});
   float* out = s.out + local * dim;
   for (int64_t i = 0; i < queries; ++i) {
     const int64_t visible = visible_keys(a, query + i, key, keys);
     const bool first = s.largest[local + i] == -kInfinity;
-    const float shrink = softmax_step(s.scores + i * kBlock, visible, keys, a.scale, s.largest + local + i, s.sum + local + i);
+    const float shrink =
+        softmax_step(s.scores + i * kBlock, s.weights + i * kBlock, visible, a.scale, s.largest + local + i, s.sum + local + i);
     if (first || shrink == 1.0f) continue;
     for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(out + i * dim + d, load_at(out + i * dim + d, lanes) * shrink, lanes); });
   }
-  micro_gemm(queries, dim, keys, rows_of(s.scores, kBlock), s.values, {out, dim, key > 0, nullptr});
+  micro_gemm<S>(queries, dim, keys, rows_of(s.weights, kBlock), s.values, {out, dim, key > 0, nullptr});
 }
 
 template <typename T>
 void forward_piece(const AttentionArgs& a, int64_t head, int64_t first, int64_t last, T* out, float* lse) {
+  using S = StepsOf<T>;
   const int64_t dim = a.head_dim;
-  const ForwardScratch s = forward_scratch(dim);
+  const auto s = make_scratch<ForwardScratch<S>>(a.time, dim);
   const auto q = input_head<T>(a, a.q, head), k = input_head<T>(a, a.k, head), v = input_head<T>(a, a.v, head);
   for (int64_t i = 0; i < last - first; ++i) {
     s.largest[i] = -kInfinity;
@@ -117,8 +162,8 @@ void forward_piece(const AttentionArgs& a, int64_t head, int64_t first, int64_t 
   const int64_t end = a.causal ? last : a.time;
   for (int64_t key = 0; key < end; key += kBlock) {
     const int64_t keys = smaller(kBlock, end - key);
-    pack_block(k.row(key), k.stride, true, dim, keys, s.keys);
-    pack_block(v.row(key), v.stride, false, keys, dim, s.values);
+    pack_block<S>(k.row(key), k.stride, true, dim, keys, s.keys);
+    pack_block<S>(v.row(key), v.stride, false, keys, dim, s.values);
     for (int64_t query = first; query < last; query += kBlock) {
       if (a.causal && query + kBlock <= key) continue;
       forward_block(a, q, query, smaller(kBlock, last - query), key, keys, query - first, s);
@@ -142,42 +187,45 @@ void forward(const AttentionArgs& a, T* out, float* lse) {
   });
 }
 
-// Packed once for a head: queries and output gradients, as [k = rows, n = D] blocks of kBlock rows. Sums over query blocks
-// (dk, dv) and over key blocks (dq) run in order within one piece.
+// Sums over query blocks (dk, dv) and over key blocks (dq) run in order within one piece.
+template <typename S>
 struct BackwardScratch {
-  float *queries, *gradients;                 // packed, whole head
-  float *keys, *keys_across, *values_across;  // packed, one block: [keys, D], [D, keys], [D, keys]
-  float *scores, *dscores;                    // [kBlock, kBlock]
-  float *row_a, *dq, *dk, *dv, *delta;        // [kBlock, D], [T, D], [kBlock, D] twice, [T]
+  typename S::Packed *queries, *gradients;                 // packed for the whole head, as [k = rows, n = D] blocks of kBlock rows
+  typename S::Packed *keys, *keys_across, *values_across;  // packed, one block: [keys, D], [D, keys], [D, keys]
+  float *scores, *dscores;                                 // [kBlock, kBlock]
+  typename S::Packed *down, *ddown;                        // the same as steps down the columns, and
+  typename S::Element* drows;                              // dscores as steps along the rows; in place where they are floats
+  typename S::Element* rows;                               // [kBlock, D]
+  float *dq, *dk, *dv, *delta;                             // [T, D], [kBlock, D] twice, [T]
+
+  void lay_out(Cutter& cut, int64_t time, int64_t dim) {
+    cut.take(&queries, packed_size<S>(round_up(time, kBlock), dim));
+    cut.take(&gradients, packed_size<S>(round_up(time, kBlock), dim));
+    cut.take(&keys, packed_size<S>(kBlock, dim));
+    cut.take(&keys_across, packed_size<S>(dim, kBlock));
+    cut.take(&values_across, packed_size<S>(dim, kBlock));
+    cut.take(&scores, kBlock * kBlock);
+    cut.take(&dscores, kBlock * kBlock);
+    if constexpr (S::kPerStep == 1) {
+      down = scores;
+      ddown = drows = dscores;
+    } else {
+      cut.take(&down, kBlock / S::kPerStep * kBlock);
+      cut.take(&ddown, kBlock / S::kPerStep * kBlock);
+      cut.take(&drows, kBlock * kBlock);
+    }
+    cut.take(&rows, kBlock * (dim + 1));
+    cut.take(&dq, time * dim);
+    cut.take(&dk, kBlock * dim);
+    cut.take(&dv, kBlock * dim);
+    cut.take(&delta, time);
+  }
 };
-BackwardScratch backward_scratch(int64_t time, int64_t dim) {
-  const int64_t whole = round_up(time, kBlock) * round_up(dim, kLanes);
-  const int64_t block = packed_size(kBlock, dim), across = packed_size(dim, kBlock), square = kBlock * kBlock;
-  float* p = scratch_of<float>(Scratch::tile, 2 * whole + block + 2 * across + 2 * square + 3 * kBlock * dim + time * (dim + 1));
-  const auto take = [&p](int64_t count) {
-    float* begin = p;
-    p += count;
-    return begin;
-  };
-  BackwardScratch s{};
-  s.queries = take(whole);
-  s.gradients = take(whole);
-  s.keys = take(block);
-  s.keys_across = take(across);
-  s.values_across = take(across);
-  s.scores = take(square);
-  s.dscores = take(square);
-  s.row_a = take(kBlock * dim);
-  s.dk = take(kBlock * dim);
-  s.dv = take(kBlock * dim);
-  s.dq = take(time * dim);
-  s.delta = take(time);
-  return s;
-}
 
 // scores → P = exp(scale·score − lse), dscores (holding dP) → scale·P·(dP − delta).
+template <typename S>
 void probabilities(const AttentionArgs& a, int64_t query, int64_t queries, int64_t key, int64_t keys, const float* lse,
-                   const BackwardScratch& s) {
+                   const BackwardScratch<S>& s) {
   for (int64_t i = 0; i < queries; ++i) {
     const int64_t visible = visible_keys(a, query + i, key, keys);
     float *p = s.scores + i * kBlock, *dp = s.dscores + i * kBlock;
@@ -187,9 +235,30 @@ void probabilities(const AttentionArgs& a, int64_t query, int64_t queries, int64
       store_at(p + j, value, lanes);
       store_at(dp + j, value * (load_at(dp + j, lanes) - delta) * a.scale, lanes);
     });
-    for (int64_t j = visible; j < keys; ++j) p[j] = dp[j] = 0.0f;
+    clear(p, visible);
+    clear(dp, visible);
   }
 }
+
+// The block of scores and dscores as the products below take them.
+void as_steps(int64_t, const BackwardScratch<Singles>&) {}
+#if LOCKSTEP_BF16_DOT
+void as_steps(int64_t queries, const BackwardScratch<Pairs>& s) {
+  for (int64_t i = queries; i < steps<Pairs>(queries) * 2; ++i) {
+    clear(s.scores + i * kBlock, 0);
+    clear(s.dscores + i * kBlock, 0);
+  }
+  const auto pair = [](const float* upper) {
+    return __builtin_convertvector(narrow(load(upper)), Vu) | (__builtin_convertvector(narrow(load(upper + kBlock)), Vu) << 16);
+  };
+  for (int64_t i = 0; i < steps<Pairs>(queries); ++i)
+    for (int64_t j = 0; j < kBlock; j += kLanes) {
+      put(s.down + i * kBlock + j, pair(s.scores + 2 * i * kBlock + j));
+      put(s.ddown + i * kBlock + j, pair(s.dscores + 2 * i * kBlock + j));
+    }
+  for (int64_t i = 0; i < queries * kBlock; i += kLanes) store(s.drows + i, load(s.dscores + i));
+}
+#endif
 
 template <typename T>
 struct BackwardHeads {
@@ -203,13 +272,12 @@ void store_rows(Head<T> head, int64_t t, int64_t rows, int64_t dim, const float*
     for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(head.row(t + i) + d, load_at(src + i * dim + d, lanes), lanes); });
 }
 
-template <typename T>
-void prepare_head(const AttentionArgs& a, const BackwardHeads<T>& h, const BackwardScratch& s) {
-  const int64_t padded = round_up(a.head_dim, kLanes);
+template <typename S, typename T>
+void prepare_head(const AttentionArgs& a, const BackwardHeads<T>& h, const BackwardScratch<S>& s) {
   for (int64_t t = 0; t < a.time; t += kBlock) {
     const int64_t rows = smaller(kBlock, a.time - t);
-    pack_block(h.q.row(t), h.q.stride, false, rows, a.head_dim, s.queries + t * padded);
-    pack_block(h.dout.row(t), h.dout.stride, false, rows, a.head_dim, s.gradients + t * padded);
+    pack_block<S>(h.q.row(t), h.q.stride, false, rows, a.head_dim, s.queries + packed_size<S>(t, a.head_dim));
+    pack_block<S>(h.dout.row(t), h.dout.stride, false, rows, a.head_dim, s.gradients + packed_size<S>(t, a.head_dim));
   }
   for (int64_t t = 0; t < a.time; ++t) {
     Vf dot{};
@@ -218,23 +286,26 @@ void prepare_head(const AttentionArgs& a, const BackwardHeads<T>& h, const Backw
   }
 }
 
-template <typename T>
-void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const float* lse, int64_t key, const BackwardScratch& s) {
-  const int64_t dim = a.head_dim, padded = round_up(dim, kLanes);
+template <typename S, typename T>
+void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const float* lse, int64_t key, const BackwardScratch<S>& s) {
+  const int64_t dim = a.head_dim;
   const int64_t keys = smaller(kBlock, a.time - key);
-  pack_block(h.k.row(key), h.k.stride, false, keys, dim, s.keys);
-  pack_block(h.k.row(key), h.k.stride, true, dim, keys, s.keys_across);
-  pack_block(h.v.row(key), h.v.stride, true, dim, keys, s.values_across);
+  pack_block<S>(h.k.row(key), h.k.stride, false, keys, dim, s.keys);
+  pack_block<S>(h.k.row(key), h.k.stride, true, dim, keys, s.keys_across);
+  pack_block<S>(h.v.row(key), h.v.stride, true, dim, keys, s.values_across);
   const int64_t start = a.causal ? key : 0;
   for (int64_t query = start; query < a.time; query += kBlock) {
     const int64_t queries = smaller(kBlock, a.time - query);
     const bool add = query > start;
-    micro_gemm(queries, keys, dim, rows_as_a(h.q, query, queries, dim, s.row_a), s.keys_across, {s.scores, kBlock, false, nullptr});
-    micro_gemm(queries, keys, dim, rows_as_a(h.dout, query, queries, dim, s.row_a), s.values_across, {s.dscores, kBlock, false, nullptr});
+    micro_gemm<S>(queries, keys, dim, rows_as_a<S>(h.q, query, queries, dim, s.rows), s.keys_across, {s.scores, kBlock, false, nullptr});
+    micro_gemm<S>(queries, keys, dim, rows_as_a<S>(h.dout, query, queries, dim, s.rows), s.values_across,
+                  {s.dscores, kBlock, false, nullptr});
     probabilities(a, query, queries, key, keys, lse, s);
-    micro_gemm(keys, dim, queries, columns_of(s.scores, kBlock), s.gradients + query * padded, {s.dv, dim, add, nullptr});
-    micro_gemm(keys, dim, queries, columns_of(s.dscores, kBlock), s.queries + query * padded, {s.dk, dim, add, nullptr});
-    micro_gemm(queries, dim, keys, rows_of(s.dscores, kBlock), s.keys, {s.dq + query * dim, dim, key > 0, nullptr});
+    as_steps(queries, s);
+    const int64_t packed = packed_size<S>(query, dim);
+    micro_gemm<S>(keys, dim, queries, columns_of(s.down, kBlock), s.gradients + packed, {s.dv, dim, add, nullptr});
+    micro_gemm<S>(keys, dim, queries, columns_of(s.ddown, kBlock), s.queries + packed, {s.dk, dim, add, nullptr});
+    micro_gemm<S>(queries, dim, keys, rows_of(s.drows, kBlock), s.keys, {s.dq + query * dim, dim, key > 0, nullptr});
   }
   store_rows(h.dk, key, keys, dim, s.dk);
   store_rows(h.dv, key, keys, dim, s.dv);
@@ -243,7 +314,7 @@ void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const
 template <typename T>
 void backward(const AttentionArgs& a, const T* out, const float* lse, const T* dout, T* dq, T* dk, T* dv) {
   for_pieces(a.batch * a.heads, [&](int64_t head) {
-    const BackwardScratch s = backward_scratch(a.time, a.head_dim);
+    const auto s = make_scratch<BackwardScratch<StepsOf<T>>>(a.time, a.head_dim);
     const BackwardHeads<T> h{input_head<T>(a, a.q, head),   input_head<T>(a, a.k, head),  input_head<T>(a, a.v, head),
                              dense_head(a, out, head),      dense_head(a, dout, head),    gradient_head<T>(a, dq, head),
                              gradient_head<T>(a, dk, head), gradient_head<T>(a, dv, head)};

@@ -23,7 +23,7 @@ LOCKSTEP_INLINE Vf value(Vf x) {
   if constexpr (OP == UnaryOp::sigmoid) return vsigmoid(x);
   if constexpr (OP == UnaryOp::relu) return x < 0.0f ? Vf{} : x;  // NaN stays
   if constexpr (OP == UnaryOp::silu) return x * vsigmoid(x);
-  if constexpr (OP == UnaryOp::gelu) return x * normal_cdf(x);
+  if constexpr (OP == UnaryOp::gelu) return x * normal_distribution(x).cdf;
   if constexpr (OP == UnaryOp::gelu_tanh) return 0.5f * x * (1.0f + vtanh(gelu_tanh_inner(x)));
 }
 
@@ -49,7 +49,10 @@ LOCKSTEP_INLINE Vf derivative(Vf x) {
     const Vf s = vsigmoid(x);
     return s * (1.0f + x * (1.0f - s));
   }
-  if constexpr (OP == UnaryOp::gelu) return normal_cdf(x) + x * normal_pdf(x);
+  if constexpr (OP == UnaryOp::gelu) {
+    const Normal n = normal_distribution(x);
+    return n.cdf + x * n.pdf;
+  }
   if constexpr (OP == UnaryOp::gelu_tanh) {
     const Vf t = vtanh(gelu_tanh_inner(x));
     const Vf slope = kSqrtTwoOverPi * (1.0f + 3.0f * kGeluCubic * x * x);

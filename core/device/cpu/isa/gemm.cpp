@@ -1,13 +1,15 @@
 #include "core/device/cpu/isa/isa.h"
-#include "core/device/cpu/micro_gemm.h"
+#include "core/device/cpu/packing.h"
 #include "core/device/cpu/pieces.h"
 
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-constexpr int64_t kRowBlock = 64;                   // rows of C per piece: its A block stays in the second cache
-constexpr int64_t kPackedLimit = int64_t{1} << 20;  // floats of B packed at a time
-constexpr int64_t kEnoughPieces = 4;                // below this, pieces are cut along the columns too
+// Rows of C per piece: many, so that B is read from the outer caches seldom; few enough that the A block stays in the second cache
+// and that there are pieces for several threads.
+constexpr int64_t kMinRows = 64, kMaxRows = 256, kRowPieces = 8;
+constexpr int64_t kEnoughPieces = 4;                // below this, pieces are cut along the columns too, each packing A for itself
+constexpr int64_t kPackedLimit = int64_t{1} << 20;  // elements of B packed at a time
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 LOCKSTEP_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -18,72 +20,95 @@ const T* element(const GemmOperand& x, int64_t row, int64_t column) {
   return x.transposed ? data + column * x.ld + row : data + row * x.ld + column;
 }
 
-// Columns [first, first + width) of B, all of k, as packed blocks of kDepth steps one after the other.
-template <typename T>
-void pack_b(const GemmArgs& g, int64_t first, int64_t width, float* packed) {
-  const int64_t padded = round_up(width, kLanes);
-  for_pieces((width + kColumnTile - 1) / kColumnTile, [&](int64_t panel) {
-    const int64_t j = panel * kColumnTile;
-    for (int64_t p = 0; p < g.k; p += kDepth) {
-      const int64_t depth = smaller(kDepth, g.k - p);
-      pack_panel(element<T>(g.b, p, first + j), g.b.ld, g.b.transposed, depth, smaller(kColumnTile, width - j),
-                 packed + p * padded + j * depth);
-    }
-  });
-}
+// A product of matrices of T, stepped through as S.
+template <typename T, typename S>
+class Product {
+ public:
+  explicit Product(const GemmArgs& g) : g_(g) {}
 
-// A transposed block is stored [k, m]: copy it into tiles of kRowTile rows, [k][row] each. A cache line's worth of rows at a
-// time, so that each line is read once and few tiles are written at once.
-template <typename T>
-PanelA pack_a_transposed(const T* src, int64_t ld, int64_t m, int64_t k, float* dst) {
-  constexpr int64_t kLine = kLanes > 16 ? kLanes : 16;
-  for (int64_t first = 0; first < m; first += kLine) {
-    const int64_t rows = smaller(kLine, m - first);
-    for (int64_t p = 0; p < k; ++p) {
-      __builtin_prefetch(src + (p + 16) * ld + first);
-      for_vectors(rows, [&](int64_t i, int64_t lanes) {
-        float values[kLanes];
-        store(values, load_at(src + p * ld + first + i, lanes));
-        for (int64_t t = 0; t < kLanes && t < lanes; t += kRowTile)
-          memcpy(dst + (first + i + t) * k + p * kRowTile, values + t, sizeof(float) * kRowTile);
+  void run() {
+    const int64_t group = larger(kPackedLimit / steps<S>(g_.k) / kColumnTile, 1) * kColumnTile;
+    packed_ = scratch_of<Packed>(Scratch::packed_b, packed_size<S>(g_.k, smaller(group, g_.n)));
+    const int64_t rows = smaller(larger(round_up(g_.m / kRowPieces, kRowTile), kMinRows), kMaxRows);
+    const int64_t row_blocks = (g_.m + rows - 1) / rows;
+    for (group_first_ = 0; group_first_ < g_.n; group_first_ += group) {
+      group_width_ = smaller(group, g_.n - group_first_);
+      pack_b();
+      const int64_t panels = (group_width_ + kColumnTile - 1) / kColumnTile;
+      const int64_t wanted = smaller(panels, (kEnoughPieces + row_blocks - 1) / row_blocks);
+      const int64_t columns = (panels + wanted - 1) / wanted * kColumnTile;
+      const int64_t column_blocks = (group_width_ + columns - 1) / columns;
+      for_pieces(row_blocks * column_blocks, [&](int64_t piece) {
+        const int64_t row = piece / column_blocks * rows, j = piece % column_blocks * columns;
+        compute_piece(row, smaller(rows, g_.m - row), group_first_ + j, smaller(columns, group_width_ - j));
       });
     }
   }
-  return {dst, kRowTile * k, 1, kRowTile};
-}
 
-PanelA block_of_a(const GemmOperand& a, int64_t row, int64_t m, int64_t p, int64_t k) {
-  if (a.dtype == DType::f32 && !a.transposed) return rows_of(element<float>(a, row, p), a.ld);
-  float* dst = scratch_of<float>(Scratch::packed_a, round_up(m, kLanes) * k);
-  if (a.dtype == DType::f32) return pack_a_transposed(element<float>(a, row, p), a.ld, m, k, dst);
-  const Bf16* src = element<Bf16>(a, row, p);
-  if (a.transposed) return pack_a_transposed(src, a.ld, m, k, dst);
-  for (int64_t i = 0; i < m; ++i)
-    for_vectors(k, [&](int64_t s, int64_t lanes) { store_at(dst + i * k + s, load_at(src + i * a.ld + s, lanes), lanes); });
-  return rows_of(dst, k);
-}
+ private:
+  using Packed = typename S::Packed;
+  static constexpr int64_t kBlock = kDepth * S::kPerStep;  // elements of a block of k
 
-// C[row.., column..] over all of k. `packed` holds the group of columns that starts at group_first.
-void compute_piece(const GemmArgs& g, const float* packed, int64_t group_first, int64_t group_width, int64_t row, int64_t m, int64_t column,
-                   int64_t n) {
-  const bool direct = g.c_dtype == DType::f32;
-  Output out{};
-  if (direct)
-    out = {static_cast<float*>(g.c) + row * g.ldc + column, g.ldc, g.accumulate, nullptr};
-  else
-    out = {scratch_of<float>(Scratch::tile, m * n), n, false, nullptr};
-  const int64_t padded = round_up(group_width, kLanes);
-  for (int64_t p = 0; p < g.k; p += kDepth) {
-    const int64_t depth = smaller(kDepth, g.k - p);
-    if (p > 0) out.add = true;
-    if (g.bias && p + depth == g.k) out.bias = g.bias + column;
-    micro_gemm(m, n, depth, block_of_a(g.a, row, m, p, depth), packed + p * padded + (column - group_first) * depth, out);
+  // The group's columns, all of k, as packed blocks of kDepth steps one after the other.
+  void pack_b() const {
+    const int64_t padded = round_up(group_width_, kLanes);
+    for_pieces((group_width_ + kColumnTile - 1) / kColumnTile, [&](int64_t panel) {
+      const int64_t j = panel * kColumnTile;
+      for (int64_t p = 0; p < g_.k; p += kBlock) {
+        const int64_t depth = smaller(kBlock, g_.k - p);
+        pack_panel<S>(element<T>(g_.b, p, group_first_ + j), g_.b.ld, g_.b.transposed, depth, smaller(kColumnTile, group_width_ - j),
+                      packed_ + p / S::kPerStep * padded + j * steps<S>(depth));
+      }
+    });
   }
-  if (direct) return;
-  Bf16* c = static_cast<Bf16*>(g.c) + row * g.ldc + column;
-  for (int64_t i = 0; i < m; ++i)
-    for_vectors(n, [&](int64_t j, int64_t lanes) { store_at(c + i * g.ldc + j, load_at(out.c + i * n + j, lanes), lanes); });
-}
+
+  // A's rows over one block of k: in place where a step can be read there, or packed.
+  PanelA block_of_a(int64_t row, int64_t m, int64_t p, int64_t k) const {
+    const T* src = element<T>(g_.a, row, p);
+    if (g_.a.transposed) {
+      Packed* dst = scratch_of<Packed>(Scratch::packed_a, tiles_size<S>(m, k));
+      return pack_a_transposed<S>(src, g_.a.ld, m, k, dst);
+    }
+    if constexpr (sizeof(T) * S::kPerStep == 4)
+      if (k % S::kPerStep == 0) return rows_of(src, g_.a.ld);
+    // The elements that a step reads, as they are or widened, and zeros up to whole steps.
+    using Element = typename S::Element;
+    const int64_t width = steps<S>(k) * S::kPerStep;
+    Element* dst = scratch_of<Element>(Scratch::packed_a, round_up(m, kLanes) * width);
+    for (int64_t i = 0; i < m; ++i) {
+      for_vectors(k, [&](int64_t s, int64_t lanes) { store_at(dst + i * width + s, load_at(src + i * g_.a.ld + s, lanes), lanes); });
+      if (k < width) dst[i * width + k] = Element{};
+    }
+    return rows_of(dst, width);
+  }
+
+  // C[row.., column..] over all of k.
+  void compute_piece(int64_t row, int64_t m, int64_t column, int64_t n) const {
+    Output out{nullptr, 0, false, nullptr};
+    Bf16* rounded = nullptr;
+    if (g_.c_dtype == DType::f32)
+      out = {static_cast<float*>(g_.c) + row * g_.ldc + column, g_.ldc, g_.accumulate, nullptr};
+    else
+      rounded = static_cast<Bf16*>(g_.c) + row * g_.ldc + column;
+    if (rounded && g_.k > kBlock) out = {scratch_of<float>(Scratch::tile, m * n), n, false, nullptr};
+    const int64_t padded = round_up(group_width_, kLanes);
+    for (int64_t p = 0; p < g_.k; p += kBlock) {
+      const int64_t depth = smaller(kBlock, g_.k - p);
+      if (p > 0) out.add = true;
+      if (p + depth == g_.k) {
+        out.bias = g_.bias ? g_.bias + column : nullptr;
+        out.rounded = rounded;
+        out.ld_rounded = g_.ldc;
+      }
+      micro_gemm<S>(m, n, depth, block_of_a(row, m, p, depth),
+                    packed_ + p / S::kPerStep * padded + (column - group_first_) * steps<S>(depth), out);
+    }
+  }
+
+  const GemmArgs& g_;
+  Packed* packed_ = nullptr;
+  int64_t group_first_ = 0, group_width_ = 0;
+};
 
 // An empty sum: C = bias, or 0.
 void without_terms(const GemmArgs& g) {
@@ -101,25 +126,10 @@ void without_terms(const GemmArgs& g) {
 void gemm(const GemmArgs& g) {
   if (g.m <= 0 || g.n <= 0) return;
   if (g.k <= 0) return without_terms(g);
-  const int64_t group = larger(kPackedLimit / g.k / kColumnTile, 1) * kColumnTile;
-  float* packed = scratch_of<float>(Scratch::packed_b, packed_size(g.k, smaller(group, g.n)));
-  const int64_t row_blocks = (g.m + kRowBlock - 1) / kRowBlock;
-  for (int64_t first = 0; first < g.n; first += group) {
-    const int64_t width = smaller(group, g.n - first);
-    if (g.b.dtype == DType::f32)
-      pack_b<float>(g, first, width, packed);
-    else
-      pack_b<Bf16>(g, first, width, packed);
-    const int64_t panels = (width + kColumnTile - 1) / kColumnTile;
-    const int64_t wanted = smaller(panels, (kEnoughPieces + row_blocks - 1) / row_blocks);
-    const int64_t columns = (panels + wanted - 1) / wanted * kColumnTile;
-    const int64_t column_blocks = (width + columns - 1) / columns;
-    for_pieces(row_blocks * column_blocks, [&](int64_t piece) {
-      const int64_t row = piece / column_blocks * kRowBlock;
-      const int64_t j = piece % column_blocks * columns;
-      compute_piece(g, packed, first, width, row, smaller(kRowBlock, g.m - row), first + j, smaller(columns, width - j));
-    });
-  }
+  if (g.a.dtype == DType::f32)
+    Product<float, Singles>(g).run();
+  else
+    Product<Bf16, StepsOf<Bf16>>(g).run();
 }
 
 }  // namespace lockstep::cpu::LOCKSTEP_ISA

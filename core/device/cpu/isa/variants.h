@@ -22,8 +22,11 @@ Variant variant();
 namespace avx512 {
 Variant variant();
 }
+namespace avx512_bf16 {  // with products of bf16
+Variant variant();
+}
 
-// The best one that this machine runs; LOCKSTEP_ISA=generic|avx2|avx512 in the environment asks for a lesser one.
+// The best one that this machine runs; LOCKSTEP_ISA=generic|avx2|avx512|avx512_bf16 in the environment asks for a lesser one.
 const Variant& chosen_variant();
 
 }  // namespace lockstep::cpu
