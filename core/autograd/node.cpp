@@ -7,10 +7,7 @@
 namespace lockstep {
 namespace {
 
-uint64_t next_sequence() {
-  static std::atomic<uint64_t> counter{0};
-  return counter.fetch_add(1, std::memory_order_relaxed);
-}
+std::atomic<uint64_t> g_sequence{0};
 
 void add_in_place(const Tensor& into, const Tensor& value) {
   const Tensor dense = value.contiguous();
@@ -88,7 +85,7 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
   t.grad_valid = true;
 }
 
-Node::Node(std::string_view op, std::vector<Variable> inputs) : op_(op), sequence_(next_sequence()) {
+Node::Node(std::string_view op, std::vector<Variable> inputs) : op_(op), sequence_(g_sequence.fetch_add(1, std::memory_order_relaxed)) {
   edges_.reserve(inputs.size());
   for (const Variable& input : inputs) edges_.emplace_back(input);
 }
@@ -104,6 +101,8 @@ Node::~Node() {
     state->node->edges_.clear();
   }
 }
+
+uint64_t Node::next_sequence() { return g_sequence.load(std::memory_order_relaxed); }
 
 void Node::mark_released() {
   released_ = true;

@@ -50,6 +50,9 @@ class Node {
   bool released() const { return released_; }
   void mark_released();
 
+  // What the next node's sequence will be at least.
+  static uint64_t next_sequence();
+
  private:
   std::string_view op_;
   std::vector<Edge> edges_;
@@ -88,7 +91,13 @@ struct VariableImpl {
   // A leaf's values in another dtype, which ops::PrecisionScope uses in place of `data`; undefined where there is none. The scope
   // makes it and drops it, unless it is there already (FSDP: gathered in that dtype).
   Tensor compute_copy;
+  Parameter::Initializer initializer;  // parameters only; empty until somebody declares one
 };
+
+// Differentiates the part of a graph that lies above nodes older than `oldest` (by sequence): `gradient` is that of `root`, which an
+// operation computed. What flows out of the part is left at its inputs, and no hooks run: for operations whose backward is a
+// graph of its own, and which hold edges to those inputs.
+void backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest);
 
 }  // namespace detail
 

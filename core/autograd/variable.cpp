@@ -42,6 +42,36 @@ std::unordered_map<State*, int> count_leaf_uses(const std::shared_ptr<State>& ro
   return uses;
 }
 
+// Runs the nodes below `root`, whose gradient is set, and tells used(leaf) of every edge into a leaf that has been served. Nodes
+// older than `oldest` are left alone: their gradients wait for whoever runs them.
+template <typename F>
+void run_nodes(const std::shared_ptr<State>& root, uint64_t oldest, const F& used) {
+  std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst> ready;
+  std::unordered_set<State*> queued{root.get()};
+  ready.push(root);
+  while (!ready.empty()) {
+    const std::shared_ptr<State> current = ready.top();
+    ready.pop();
+    const std::shared_ptr<Node> node = current->node;
+    Tensor gradient = std::exchange(current->grad, Tensor());
+    // A node without a gradient still passes its leaves' use on: a leaf's gradient must become final.
+    if (std::exchange(current->grad_valid, false)) {
+      if (!gradient.is_contiguous()) gradient = gradient.contiguous();
+      node->backward(gradient);
+    }
+    gradient = Tensor();
+    for (const Edge& edge : node->edges()) {
+      if (!edge.needed()) continue;
+      const std::shared_ptr<State>& target = edge.target();
+      if (!target->node)
+        used(*target);
+      else if (target->node->sequence() >= oldest && queued.insert(target.get()).second)
+        ready.push(target);
+    }
+    node->mark_released();
+  }
+}
+
 void run_hook(const State& leaf) {
   const auto owner = leaf.owner.lock();
   if (!leaf.hook || !owner) return;
@@ -121,32 +151,17 @@ void Variable::backward(const Tensor& seed) const {
   }
   root->grad = start;
   root->grad_valid = root->grad_shared = true;
+  run_nodes(root, 0, [&](State& leaf) {
+    if (--uses[&leaf] == 0 && leaf.grad_valid) run_hook(leaf);
+  });
+}
 
-  std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst> ready;
-  std::unordered_set<State*> queued{root.get()};
-  ready.push(root);
-  while (!ready.empty()) {
-    const std::shared_ptr<State> current = ready.top();
-    ready.pop();
-    const std::shared_ptr<Node> node = current->node;
-    Tensor gradient = std::exchange(current->grad, Tensor());
-    // A node without a gradient still passes its leaves' use on: a leaf's gradient must become final.
-    if (std::exchange(current->grad_valid, false)) {
-      if (!gradient.is_contiguous()) gradient = gradient.contiguous();
-      node->backward(gradient);
-    }
-    gradient = Tensor();
-    for (const Edge& edge : node->edges()) {
-      if (!edge.needed()) continue;
-      const std::shared_ptr<State>& target = edge.target();
-      if (target->node) {
-        if (queued.insert(target.get()).second) ready.push(target);
-      } else if (--uses[target.get()] == 0 && target->grad_valid) {
-        run_hook(*target);
-      }
-    }
-    node->mark_released();
-  }
+void detail::backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest) {
+  const std::shared_ptr<State>& state = root.impl()->grad;
+  state->grad = gradient;
+  state->grad_valid = state->grad_shared = true;
+  NoGradGuard no_grad;
+  run_nodes(state, oldest, [](State&) {});
 }
 
 Parameter::Parameter(std::string name, Tensor data, bool requires_grad) : Variable(std::move(data), requires_grad) {
@@ -165,10 +180,22 @@ void Parameter::set_data(Tensor data) const {
   impl_->data = std::move(data);
 }
 
+void Parameter::set_initializer(Initializer initializer) const { impl_->initializer = std::move(initializer); }
+
+void Parameter::draw_initial(int64_t first, const Tensor& values) const {
+  check(impl_->initializer != nullptr, "[init] nothing says how '", name(), "' starts: call initialize(seed) on the model first");
+  check(first >= 0 && first + values.numel() <= data().numel() && values.dtype() == DType::f32 && values.is_contiguous(),
+        "[init] expected contiguous f32 for elements within the ", data().numel(), " of '", name(), "', got ", values, " from element ",
+        first);
+  if (values.numel() > 0) impl_->initializer(first, values);
+}
+
 void Parameter::set_requires_grad(bool requires_grad) const { impl_->requires_grad = requires_grad; }
 
 NoGradGuard::NoGradGuard() : previous_(std::exchange(t_grad_enabled, false)) {}
 NoGradGuard::~NoGradGuard() { t_grad_enabled = previous_; }
+EnableGradGuard::EnableGradGuard() : previous_(std::exchange(t_grad_enabled, true)) {}
+EnableGradGuard::~EnableGradGuard() { t_grad_enabled = previous_; }
 bool grad_enabled() { return t_grad_enabled; }
 
 std::vector<Parameter> reachable_leaves(const Variable& root) {

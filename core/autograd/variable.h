@@ -86,6 +86,14 @@ class Parameter : public Variable {
   void set_data(Tensor data) const;
   void set_requires_grad(bool requires_grad) const;
 
+  // How initial values are drawn, for any range of elements: values[i] is element first + i of the flattened parameter, so that a
+  // shard draws what the whole would have there. `values`: f32, contiguous.
+  using Initializer = std::function<void(int64_t first, const Tensor& values)>;
+  void set_initializer(Initializer initializer) const;
+  // Writes elements [first, first + values.numel()) of the initial values. Throws UsageError where none were declared
+  // (nn::Module::initialize does) or the range lies outside.
+  void draw_initial(int64_t first, const Tensor& values) const;
+
  private:
   friend class Variable;
   friend Parameter detail::as_parameter(std::shared_ptr<detail::VariableImpl> impl);
@@ -99,6 +107,17 @@ class NoGradGuard {
   ~NoGradGuard();
   NoGradGuard(const NoGradGuard&) = delete;
   NoGradGuard& operator=(const NoGradGuard&) = delete;
+
+ private:
+  bool previous_;
+};
+// The opposite, for what must be recorded within backward().
+class EnableGradGuard {
+ public:
+  EnableGradGuard();
+  ~EnableGradGuard();
+  EnableGradGuard(const EnableGradGuard&) = delete;
+  EnableGradGuard& operator=(const EnableGradGuard&) = delete;
 
  private:
   bool previous_;

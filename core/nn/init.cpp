@@ -1,33 +1,51 @@
 #include "core/nn/init.h"
 
+#include <utility>
+
 #include "core/device/kernels.h"
 #include "core/nn/random.h"
 
 namespace lockstep::nn {
 namespace {
 
+thread_local bool t_deferred = false;
+
 RandomKey stream_of(const Parameter& parameter, uint64_t seed) { return {.seed = seed, .site = site_of(parameter.name())}; }
 
-float* dense_f32(const Parameter& parameter) {
-  check(parameter.data().is_contiguous(), "[init] expected contiguous values for '", parameter.name(), "'");
-  return parameter.data().data<float>();
+void declare(const Parameter& parameter, Parameter::Initializer initializer) {
+  parameter.set_initializer(std::move(initializer));
+  if (parameter.data().storage()->present()) parameter.draw_initial(0, parameter.data());
 }
 
 }  // namespace
 
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed) {
-  kernels(parameter.device()).normal(parameter.data().numel(), mean, stddev, stream_of(parameter, seed), 0, dense_f32(parameter));
+  declare(parameter, [=, stream = stream_of(parameter, seed)](int64_t first, const Tensor& values) {
+    kernels(values.device()).normal(values.numel(), mean, stddev, stream, first, values.data<float>());
+  });
 }
 
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed) {
-  kernels(parameter.device()).uniform(parameter.data().numel(), low, high, stream_of(parameter, seed), 0, dense_f32(parameter));
+  declare(parameter, [=, stream = stream_of(parameter, seed)](int64_t first, const Tensor& values) {
+    kernels(values.device()).uniform(values.numel(), low, high, stream, first, values.data<float>());
+  });
 }
 
-void init_constant(const Parameter& parameter, float value) { parameter.data().fill_(value); }
+void init_constant(const Parameter& parameter, float value) {
+  declare(parameter, [value](int64_t, const Tensor& values) { values.fill_(value); });
+}
 
 Tensor parameter_data(const Shape& shape, float value) {
+  if (t_deferred) {
+    const auto bytes = static_cast<size_t>(shape.numel() * size_of(DType::f32));
+    return Tensor::wrap(Storage::absent(bytes, kCpu, "the model was built under nn::DeferredInit; shard it, or call materialize()"), shape,
+                        DType::f32);
+  }
   MemoryScope scope(MemoryCategory::parameters);
   return Tensor::full(shape, value);
 }
+
+DeferredInit::DeferredInit() : previous_(std::exchange(t_deferred, true)) {}
+DeferredInit::~DeferredInit() { t_deferred = previous_; }
 
 }  // namespace lockstep::nn

@@ -1,4 +1,6 @@
-// Initial values. Each parameter draws from the stream (seed, site_of(its full name)), so its values depend on nothing else.
+// Initial values. Each parameter draws from the stream (seed, site_of(its full name)), so its values depend on nothing else, and
+// any range of them can be drawn by itself: each function declares the parameter's initializer (Parameter::draw_initial), and
+// writes the values at once where the parameter has memory.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +13,20 @@ void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t 
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed);
 void init_constant(const Parameter& parameter, float value);
 
-// An f32 tensor counted as parameter memory.
+// An f32 tensor counted as parameter memory; without memory where a DeferredInit is open.
 Tensor parameter_data(const Shape& shape, float value = 0.0f);
+
+// While it lives, modules that this thread builds have parameters without memory: shapes and names, but no values. Whoever shards
+// the model then draws each rank's part alone, and Module::materialize() all of it. Until then, reading values throws UsageError.
+class DeferredInit {
+ public:
+  DeferredInit();
+  ~DeferredInit();
+  DeferredInit(const DeferredInit&) = delete;
+  DeferredInit& operator=(const DeferredInit&) = delete;
+
+ private:
+  bool previous_;
+};
 
 }  // namespace lockstep::nn

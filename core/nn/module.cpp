@@ -2,11 +2,19 @@
 
 #include <unordered_set>
 
+#include "core/nn/recompute.h"
+
 namespace lockstep::nn {
 
 Variable Module::operator()(const Variable& input) {
   for (const PreHook& hook : pre_hooks_) hook(*this, input);
-  Variable output = forward(input);
+  Variable output = recompute_ ? recompute(input,
+                                           [this, training = training_](const Variable& x) {
+                                             check(training_ == training, "[recompute] '", path_,
+                                                   "' was switched by train() between forward and backward");
+                                             return forward(x);
+                                           })
+                               : forward(input);
   for (const PostHook& hook : post_hooks_) output = hook(*this, output);
   return output;
 }
@@ -44,6 +52,16 @@ void Module::zero_grad() const {
 void Module::initialize(uint64_t seed) {
   for (const auto& child : children_) child.second->initialize(seed);
   reset_parameters(seed);
+}
+
+void Module::materialize() const {
+  MemoryScope scope(MemoryCategory::parameters);
+  for (const Parameter& parameter : parameters()) {
+    const auto& storage = parameter.data().storage();
+    if (storage->present()) continue;
+    storage->attach(std::make_shared<Storage>(storage->bytes(), storage->device()));
+    parameter.draw_initial(0, parameter.data());
+  }
 }
 
 void Module::train(bool on) {

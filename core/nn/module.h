@@ -40,9 +40,17 @@ class Module {
   // Sets every parameter below to its layer's initial values. Each draws from a stream of its own, keyed by `seed` and its full
   // name, so that its values depend on nothing else. Call it on the root, once the tree is complete: weights are 0 before.
   void initialize(uint64_t seed);
+  // Gives memory and initial values to all parameters below that have none (nn::DeferredInit), after initialize().
+  void materialize() const;
   // Turns dropout on (the default) or off, in this module and below.
   void train(bool on = true);
   bool training() const { return training_; }
+
+  // Whether forward() is computed again in backward instead of keeping its activations (core/nn/recompute.h): the same bits for
+  // less memory and a second forward pass. Hooks of this module run once, outside of what is recomputed; those of modules below
+  // run again with it. The module must outlive backward, in the same training().
+  void set_recompute(bool on = true) { recompute_ = on; }
+  bool recomputes() const { return recompute_; }
 
   using PreHook = std::function<void(Module&, const Variable& input)>;
   using PostHook = std::function<Variable(Module&, const Variable& output)>;  // returns the output to pass on
@@ -83,6 +91,7 @@ class Module {
   std::vector<PreHook> pre_hooks_;
   std::vector<PostHook> post_hooks_;
   bool training_ = true;
+  bool recompute_ = false;
 };
 
 }  // namespace lockstep::nn

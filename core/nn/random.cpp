@@ -7,9 +7,9 @@ namespace {
 thread_local RandomScope* t_scope = nullptr;
 }
 
-RandomScope::RandomScope(uint64_t seed, uint32_t step, uint32_t micro) : key_{.seed = seed, .step = step, .micro = micro}, outer_(t_scope) {
-  t_scope = this;
-}
+RandomScope::RandomScope(uint64_t seed, uint32_t step, uint32_t micro)
+    : RandomScope(RandomKey{.seed = seed, .step = step, .micro = micro}) {}
+RandomScope::RandomScope(const RandomKey& place) : key_(place), outer_(t_scope) { t_scope = this; }
 
 RandomScope::~RandomScope() { t_scope = outer_; }
 
@@ -20,5 +20,7 @@ RandomKey RandomScope::key(uint32_t site) {
   key.site = site;
   return key;
 }
+
+std::optional<RandomKey> RandomScope::place() { return t_scope ? std::optional(t_scope->key_) : std::nullopt; }
 
 }  // namespace lockstep::nn

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "core/base/philox.h"
@@ -21,6 +22,7 @@ constexpr uint32_t site_of(std::string_view name) {
 class RandomScope {
  public:
   RandomScope(uint64_t seed, uint32_t step, uint32_t micro);
+  explicit RandomScope(const RandomKey& place);  // its site does not matter
   ~RandomScope();
   RandomScope(const RandomScope&) = delete;
   RandomScope& operator=(const RandomScope&) = delete;
@@ -28,6 +30,8 @@ class RandomScope {
   // The stream of `site` in the current scope. Throws UsageError outside of any: without a step, every step would draw the same
   // numbers.
   static RandomKey key(uint32_t site);
+  // The current scope, for going back to it later; nothing outside of any.
+  static std::optional<RandomKey> place();
 
  private:
   RandomKey key_;

@@ -1,0 +1,19 @@
+// Activation checkpointing (Chen et al., "Training deep nets with sublinear memory cost", 2016): a part of the forward pass keeps its
+// input alone, and is computed again when backward comes to it.
+#pragma once
+
+#include <functional>
+
+#include "core/autograd/variable.h"
+
+namespace lockstep::nn {
+
+// forward(input), recorded as one operation. In backward `forward` runs once more with what it saw the first time – the input, the
+// random streams of the RandomScope, the dtype of the PrecisionScope – and gradients are added in the order in which they would
+// have been, so all bits are those of a plain forward(input). A parameter's hook runs when backward leaves the part.
+//
+// What `forward` refers to must outlive backward, and it must compute the same again: no side effects, no random numbers but from
+// RandomScope. Values computed outside that it uses beside its input are kept as they are. Parts may be nested.
+Variable recompute(const Variable& input, std::function<Variable(const Variable&)> forward);
+
+}  // namespace lockstep::nn

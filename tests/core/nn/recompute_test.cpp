@@ -1,0 +1,154 @@
+// Recomputation changes no bit, and saves memory.
+#include "core/nn/recompute.h"
+
+#include <map>
+
+#include <gmock/gmock.h>
+
+#include "core/device/kernels.h"
+#include "core/nn/layers.h"
+#include "core/nn/random.h"
+#include "core/ops/precision.h"
+#include "train/models/gpt.h"
+
+namespace lockstep::nn {
+namespace {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+using Values = std::map<std::string, std::vector<float>>;
+
+struct Outcome {
+  double loss = 0;
+  Values gradients;
+  std::map<std::string, int> hooks;
+  int64_t activations = 0;  // their peak, in bytes
+};
+
+std::unique_ptr<train::Gpt> make_gpt(float dropout) {
+  auto model =
+      std::make_unique<train::Gpt>(train::GptOptions{.layers = 4, .heads = 2, .dim = 32, .block = 24, .vocab = 50, .dropout = dropout});
+  model->initialize(5);
+  return model;
+}
+
+Tensor tokens() {
+  std::vector<uint8_t> ids(2 * 24);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<uint8_t>(i * 7 % 50);
+  return Tensor::from(ids, {2, 24});
+}
+
+// Two micro-batches whose gradients add up; every k-th block is computed again (0: none).
+Outcome train_gpt(int every, float dropout, DType dtype) {
+  const auto model = make_gpt(dropout);
+  const auto blocks = model->children()[3].second;
+  for (size_t i = 0; every > 0 && i < blocks->children().size(); i += static_cast<size_t>(every))
+    blocks->children()[i].second->set_recompute();
+  Outcome out;
+  for (const Parameter& p : model->parameters()) p.set_grad_hook([&](const Parameter& done) { ++out.hooks[done.name()]; });
+  const ops::PrecisionScope precision(dtype);
+  allocator(kCpu).reset_peak();
+  const int64_t before = allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::activations)];
+  for (uint32_t micro = 0; micro < 2; ++micro) {
+    const RandomScope random(9, 1, micro);
+    const Variable loss = ops::cross_entropy((*model)(Variable(tokens())), tokens());
+    loss.backward();
+    out.loss += loss.item();
+  }
+  out.activations = allocator(kCpu).stats().peak_bytes[static_cast<size_t>(MemoryCategory::activations)] - before;
+  for (const Parameter& p : model->parameters()) out.gradients[p.name()] = p.grad().to_vector<float>();
+  return out;
+}
+
+TEST(Recompute, ChangesNoBitOfAGptWithDropout) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Outcome plain = train_gpt(0, 0.2f, dtype);
+    for (int every : {1, 2, 3}) {
+      const Outcome again = train_gpt(every, 0.2f, dtype);
+      EXPECT_EQ(again.loss, plain.loss) << dtype << ", every " << every;
+      EXPECT_EQ(again.gradients, plain.gradients) << dtype << ", every " << every;
+      EXPECT_EQ(again.hooks, plain.hooks) << "each parameter's hook runs once a backward pass";
+    }
+    EXPECT_NE(train_gpt(1, 0.0f, dtype).gradients, plain.gradients) << "dropout took part";
+  }
+}
+
+TEST(Recompute, KeepsTheInputsOfBlocksInsteadOfTheirActivations) {
+  const int64_t plain = train_gpt(0, 0.0f, DType::f32).activations, half = train_gpt(2, 0.0f, DType::f32).activations,
+                all = train_gpt(1, 0.0f, DType::f32).activations;
+  EXPECT_LT(half, plain * 8 / 10);
+  EXPECT_LT(all, plain * 6 / 10);
+}
+
+Variable parameter(std::vector<float> values) { return Variable(Tensor::from(values, {static_cast<int64_t>(values.size())}), true); }
+
+// x is used beside the part too, so its gradient is a sum whose order would show: 1e8 + 1 - 1e8.
+TEST(Recompute, AddsToWhatElseUsesItsInputInTheOrderOfAPlainPass) {
+  const auto gradient = [](bool again) {
+    const Variable leaf = parameter({0.1f, 3.0f});
+    const Variable x = ops::mul(leaf, 1.5f);
+    const auto part = [](const Variable& v) { return ops::add(ops::mul(v, 1.0f), ops::mul(v, 1e8f)); };
+    const Variable y = again ? recompute(x, part) : part(x);
+    ops::sum(ops::add(y, ops::mul(x, -1e8f))).backward();
+    return leaf.grad().to_vector<float>();
+  };
+  EXPECT_EQ(gradient(true), gradient(false));
+}
+
+TEST(Recompute, MayUseValuesComputedOutsideAndBeNested) {
+  const auto gradients = [](bool again) {
+    const Variable a = parameter({0.3f, -2.0f}), b = parameter({1.7f, 0.9f});
+    const Variable outside = ops::mul(b, 3.0f);
+    const auto inner = [&](const Variable& v) { return ops::gelu(ops::mul(v, outside)); };
+    const auto outer = [&](const Variable& v) { return ops::mul(again ? recompute(v, inner) : inner(v), ops::add(v, b)); };
+    ops::sum(again ? recompute(ops::mul(a, 2.0f), outer) : outer(ops::mul(a, 2.0f))).backward();
+    return std::pair(a.grad().to_vector<float>(), b.grad().to_vector<float>());
+  };
+  EXPECT_EQ(gradients(true), gradients(false));
+}
+
+TEST(Recompute, LeavesConstantsAndPassesWithoutGradientsAlone) {
+  const auto twice = [](const Variable& v) { return ops::mul(v, 2.0f); };
+  EXPECT_FALSE(recompute(Variable(Tensor::full({2}, 1)), twice).requires_grad());
+  const Variable leaf = parameter({1, 2});
+  {
+    const NoGradGuard none;
+    EXPECT_FALSE(recompute(leaf, twice).requires_grad());
+  }
+  const Variable same = recompute(leaf, [](const Variable& v) { return v; });
+  ops::sum(same).backward();
+  EXPECT_THAT(leaf.grad().to_vector<float>(), Each(1.0f));
+}
+
+TEST(Recompute, ModuleHooksRunOnce) {
+  Linear layer(3, 3);
+  layer.initialize(1);
+  layer.set_recompute();
+  int pre = 0, post = 0;
+  layer.add_forward_pre_hook([&](Module&, const Variable&) { ++pre; });
+  layer.add_forward_post_hook([&](Module&, const Variable& y) {
+    ++post;
+    return y;
+  });
+  ops::sum(layer(Variable(Tensor::full({2, 3}, 1)))).backward();
+  EXPECT_EQ(pre, 1);
+  EXPECT_EQ(post, 1);
+  EXPECT_TRUE(layer.weight.has_grad());
+}
+
+TEST(Recompute, SaysWhatChangedBetweenForwardAndBackward) {
+  Sequential model({std::make_shared<Linear>(3, 3)});
+  model.set_recompute();
+  const Variable y = ops::sum(model(Variable(Tensor::full({2, 3}, 1))));
+  model.train(false);
+  EXPECT_THAT([&] { y.backward(); }, ThrowsMessage<UsageError>(HasSubstr("switched by train()")));
+
+  int64_t length = 2;
+  const Variable w = recompute(parameter({1, 2}), [&](const Variable& v) { return ops::mul(ops::narrow(v, 0, 0, length--), 2.0f); });
+  EXPECT_THAT([&] { ops::sum(w).backward(); }, ThrowsMessage<UsageError>(HasSubstr("it must compute the same each time")));
+}
+
+}  // namespace
+}  // namespace lockstep::nn
