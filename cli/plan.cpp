@@ -17,7 +17,7 @@ int plan(const RankOptions& options) {
   const train::Config config = options.load();
   const int ranks = std::max(1, options.ranks);
   train::check_world_size(config, ranks);
-  const train::BuiltModel model = train::build_model(config);
+  const train::BuiltModel model = train::build_model(config, train::InitialValues::deferred);
   double parameters = 0;
   for (const Parameter& p : model.module->parameters()) parameters += static_cast<double>(p.data().numel());
 

@@ -43,6 +43,7 @@ Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parame
     offsets_.push_back(numel);
     numel += (shapes_.back().numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
   }
+  MemoryScope scope(MemoryCategory::gradients);
   total_ = group.size() > 1 ? group.allocate({numel}, DType::f32) : gradient_memory(numel, parameters[members_.front()].device());
 }
 

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <cmath>
+#include <optional>
 
 #include "checkpoint/digest.h"
 #include "core/nn/random.h"
@@ -9,6 +10,7 @@
 #include "core/optim/clip.h"
 #include "ddp/ddp.h"
 #include "train/leaf_sums.h"
+#include "train/offload.h"
 #include "train/same_config.h"
 
 namespace lockstep::train {
@@ -53,11 +55,16 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
     : config_(config), group_(std::move(group)), compute_dtype_(config.train.precision == "bf16" ? DType::bf16 : DType::f32) {
   check_world_size(config_, group_->size());
   check_same_config(config_, *group_);
+  allocator(kCpu).set_limit(config_.train.memory_limit_mb << 20);
   data_ = open_dataset(config_);
   model_ = build_model(config_);
   parameters_ = model_.module->parameters();
   ddp_ = make_ddp(config_, model_, group_);
-  optimizer_ = make_optimizer(config_.optim, parameters_);
+  {
+    std::optional<StorageScope> files;
+    if (config_.parallel.offload) files.emplace(offload_to(config_.run.dir));
+    optimizer_ = make_optimizer(config_.optim, parameters_);
+  }
   schedule_ = make_schedule(config_);
 }
 

@@ -16,6 +16,7 @@ std::string_view name_of(MemoryCategory category) {
     case MemoryCategory::activations: return "activations";
     case MemoryCategory::buffers: return "buffers";
     case MemoryCategory::other: return "other";
+    case MemoryCategory::offloaded: return "offloaded";
   }
   return "?";
 }

@@ -12,8 +12,9 @@
 namespace lockstep {
 
 // What memory is used for; the accounting is per category. Set for a region of code with MemoryScope.
-enum class MemoryCategory : uint8_t { parameters, gathered, gradients, optimizer, activations, buffers, other };
-inline constexpr int kMemoryCategories = 7;
+// `offloaded` is memory in files, which the system can take back when it needs to: it counts neither in totals nor against a limit.
+enum class MemoryCategory : uint8_t { parameters, gathered, gradients, optimizer, activations, buffers, other, offloaded };
+inline constexpr int kMemoryCategories = 8;
 std::string_view name_of(MemoryCategory category);
 
 // While it lives, allocations of this thread count as `category`. The default outside any scope is `activations`.
@@ -35,18 +36,26 @@ struct MemoryStats {
   int64_t total_used_bytes = 0;
   int64_t total_peak_bytes = 0;  // peak of the sum, not sum of the peaks
   int64_t reserved_bytes = 0;    // taken from the system, cached blocks included
+  int64_t external_bytes = 0;    // of the used bytes: memory that others own (count_external)
+  int64_t limit_bytes = 0;       // of reserved and external bytes together; 0: none
 };
 
 // Thread-safe.
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // 64-byte aligned, contents undefined. Throws EnvironmentError with the sizes when the device has no memory left.
+  // 64-byte aligned, contents undefined. Throws EnvironmentError when the device has no memory left or the limit is reached: what
+  // was asked for, and what is in use by category.
   virtual void* allocate(size_t bytes, MemoryCategory category) = 0;
   virtual void deallocate(void* pointer, size_t bytes, MemoryCategory category) noexcept = 0;
   virtual MemoryStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void release_cached() = 0;
+  // Memory that tensors use but others own (shared memory, mapped files): counted in its category, and against the limit; negative
+  // when it goes. Throws as allocate() does.
+  virtual void count_external(int64_t bytes, MemoryCategory category) = 0;
+  // The most bytes that this process may hold, free blocks included: an allocation beyond gives these back first, then fails. 0: no limit.
+  virtual void set_limit(int64_t bytes) = 0;
 };
 
 Allocator& allocator(Device device);

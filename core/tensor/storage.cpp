@@ -1,5 +1,7 @@
 #include "core/tensor/storage.h"
 
+#include <utility>
+
 #include "core/base/error.h"
 
 namespace lockstep {
@@ -9,7 +11,15 @@ Storage::Storage(size_t bytes, Device device) : data_(nullptr), bytes_(bytes), d
 }
 
 Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> release)
-    : data_(data), bytes_(bytes), device_(device), category_(MemoryCategory::other), release_(std::move(release)) {}
+    : data_(data), bytes_(bytes), device_(device), category_(MemoryScope::current()), release_(std::move(release)) {
+  if (!release_) return;
+  try {
+    allocator(device_).count_external(static_cast<int64_t>(bytes_), category_);
+  } catch (...) {
+    release_();
+    throw;
+  }
+}
 
 std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::string why_absent) {
   check(!why_absent.empty(), "[storage] absent memory needs a reason to give to those who read it");
@@ -20,8 +30,8 @@ std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::strin
 
 void Storage::attach(std::shared_ptr<Storage> memory, size_t offset) {
   check(!why_absent_.empty(), "[storage] only memory that was made absent can be attached");
-  check(memory && memory->device() == device_ && offset + bytes_ <= memory->bytes(), "[storage] cannot attach ", bytes_, " bytes at offset ",
-        offset, " of ", memory ? memory->bytes() : 0, " bytes");
+  check(memory && memory->device() == device_ && offset + bytes_ <= memory->bytes(), "[storage] cannot attach ", bytes_,
+        " bytes at offset ", offset, " of ", memory ? memory->bytes() : 0, " bytes");
   data_ = static_cast<std::byte*>(memory->data()) + offset;
   attached_ = std::move(memory);
 }
@@ -34,10 +44,24 @@ void Storage::detach() {
 
 Storage::~Storage() {
   if (!why_absent_.empty()) return;
-  if (release_)
+  if (release_) {
+    allocator(device_).count_external(-static_cast<int64_t>(bytes_), category_);
     release_();
-  else if (data_)
+  } else if (data_) {
     allocator(device_).deallocate(data_, bytes_, category_);
+  }
+}
+
+namespace {
+thread_local StorageScope* t_scope = nullptr;
+}
+
+StorageScope::StorageScope(Make make) : make_(std::move(make)), outer_(std::exchange(t_scope, this)) {}
+StorageScope::~StorageScope() { t_scope = outer_; }
+
+std::shared_ptr<Storage> StorageScope::create(size_t bytes, Device device) {
+  if (t_scope && bytes > 0 && device.type == DeviceType::cpu) return t_scope->make_(bytes);
+  return std::make_shared<Storage>(bytes, device);
 }
 
 }  // namespace lockstep

@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <memory>
 
 #include "core/device/allocator.h"
 #include "core/device/device.h"
@@ -16,7 +15,8 @@ class Storage {
  public:
   // From the device's allocator, in the current MemoryScope's category.
   Storage(size_t bytes, Device device);
-  // Memory that somebody else owns (a mapped file, shared memory); `release` runs when the last tensor lets go.
+  // Memory that somebody else owns (a mapped file, shared memory), counted in the current MemoryScope's category; `release` runs
+  // when the last tensor lets go, or when the allocator's limit does not allow it.
   Storage(void* data, size_t bytes, Device device, std::function<void()> release);
   // Memory that comes and goes (FSDP's gathered parameters). While it is away, tensors that view it keep their shapes, and
   // reading their values throws UsageError with `why_absent`.
@@ -43,6 +43,24 @@ class Storage {
   std::function<void()> release_;  // empty for the allocator's memory
   std::shared_ptr<Storage> attached_;
   std::string why_absent_;  // empty: the memory is here for good
+};
+
+// While it lives, new tensors of this thread on the CPU take their memory from `make(bytes)` rather than from the allocator: for
+// states that shall lie elsewhere (a file), whoever creates them. Scopes nest.
+class StorageScope {
+ public:
+  using Make = std::function<std::shared_ptr<Storage>(size_t bytes)>;
+  explicit StorageScope(Make make);
+  ~StorageScope();
+  StorageScope(const StorageScope&) = delete;
+  StorageScope& operator=(const StorageScope&) = delete;
+
+  // From the innermost scope, or the allocator's.
+  static std::shared_ptr<Storage> create(size_t bytes, Device device);
+
+ private:
+  Make make_;
+  StorageScope* outer_;
 };
 
 }  // namespace lockstep

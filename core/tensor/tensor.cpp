@@ -84,7 +84,7 @@ Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType 
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   const auto bytes = static_cast<size_t>(shape.numel() * size_of(dtype));
-  return wrap(std::make_shared<Storage>(bytes, device), shape, dtype);
+  return wrap(StorageScope::create(bytes, device), shape, dtype);
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0, dtype, device); }

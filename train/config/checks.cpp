@@ -16,6 +16,11 @@ void check_data(const DataConfig& data, const ModelConfig& model) {
   check(!data.path.empty(), "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
 }
 
+void check_recompute(const TrainConfig& train, const ModelConfig& model) {
+  check(train.recompute == "none" || model.kind != "mlp", "train.recompute '", train.recompute,
+        "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to none");
+}
+
 void check_batches(const TrainConfig& train) {
   check(train.global_batch % train.micro_batch == 0, "train.micro_batch (", train.micro_batch, ") does not divide train.global_batch (",
         train.global_batch, "): a step must be a whole number of micro-batches");
@@ -31,6 +36,7 @@ void check_config(const Config& config) {
   check(model.kind != "gpt" || model.dim % model.heads == 0, "model.heads (", model.heads, ") does not divide model.dim (", model.dim,
         "): every head needs the same width");
   check_batches(train);
+  check_recompute(train, model);
   check(optim.schedule.warmup <= train.steps, "optim.schedule.warmup (", optim.schedule.warmup, ") is longer than train.steps (",
         train.steps, ")");
   check(optim.schedule.min_lr <= optim.lr, "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");

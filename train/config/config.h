@@ -47,6 +47,9 @@ struct TrainConfig {
   int64_t eval_every = 100;        // steps; 0: only after the last one
   int64_t eval_batches = 16;       // micro-batches of an evaluation; 0: no evaluation
   int64_t log_every = 10;          // steps between lines on a screen that is no terminal
+  std::string recompute = "none";  // none | blocks
+  int64_t recompute_every = 1;     // every k-th block
+  int64_t memory_limit_mb = 0;     // of a rank's tensors; 0: none
 
   // V of the numerics contract: the leaves of the reduction tree.
   int64_t micro_batches() const { return global_batch / micro_batch; }
@@ -74,6 +77,7 @@ struct ParallelConfig {
   std::string reduction = "tree";  // tree | fast
   double bucket_mb = 25.0;
   double timeout_s = 30.0;  // of every collective
+  bool offload = false;     // optimizer states and FSDP's slices lie in files below run.dir
 };
 
 struct CheckpointConfig {

@@ -52,6 +52,17 @@ const std::vector<Key>& table() {
       {"train.eval_batches", LOCKSTEP_FIELD(train.eval_batches), "micro-batches of an evaluation; 0: no evaluation", group, kCount},
       {"train.log_every", LOCKSTEP_FIELD(train.log_every), "steps between lines on a screen that is no terminal", local, kPositive},
 
+      {"train.recompute",
+       LOCKSTEP_FIELD(train.recompute),
+       "`blocks`: keep the inputs of blocks alone and compute the rest again in backward; less memory, same bits",
+       group,
+       {},
+       {"none", "blocks"}},
+      {"train.recompute_every", LOCKSTEP_FIELD(train.recompute_every), "`train.recompute: blocks`: every k-th block only", group,
+       kPositive},
+      {"train.memory_limit_mb", LOCKSTEP_FIELD(train.memory_limit_mb),
+       "the most that the tensors of one rank may take, in MiB; 0: no limit", local, kCount},
+
       {"optim.kind", LOCKSTEP_FIELD(optim.kind), "the optimizer", result, {}, {"sgd", "adam", "adamw"}},
       {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
       {"optim.betas", LOCKSTEP_FIELD(optim.betas), "adam, adamw: decay of the two averages", result, kFraction, {}, 2},
@@ -84,6 +95,8 @@ const std::vector<Key>& table() {
        Range{.min = 0, .max = 65536, .min_excluded = true}},
       {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s), "limit of every collective, in seconds", group,
        Range{.min = 0, .max = 86400, .min_excluded = true}},
+      {"parallel.offload", LOCKSTEP_FIELD(parallel.offload),
+       "optimizer states, and fsdp's slices of the parameters, lie in files without names below `run.dir` instead of memory", group},
 
       {"checkpoint.every", LOCKSTEP_FIELD(checkpoint.every), "steps between checkpoints; 0: only when the run ends or is stopped", group,
        kCount},

@@ -1,6 +1,9 @@
 #include "train/models/factory.h"
 
+#include <optional>
+
 #include "core/device/allocator.h"
+#include "core/nn/init.h"
 #include "train/models/gpt.h"
 #include "train/models/mlp.h"
 
@@ -29,12 +32,25 @@ BuiltModel build_mlp(const ModelConfig& m) {
   return {.module = mlp, .flops_per_sample = mlp->flops_per_row()};
 }
 
+// Every k-th of the modules below "blocks".
+void set_recompute(const TrainConfig& train, const nn::Module& model) {
+  if (train.recompute == "none") return;
+  for (const auto& [name, child] : model.children()) {
+    if (name != "blocks") continue;
+    const auto& blocks = child->children();
+    for (size_t i = 0; i < blocks.size(); i += static_cast<size_t>(train.recompute_every)) blocks[i].second->set_recompute();
+  }
+}
+
 }  // namespace
 
-BuiltModel build_model(const Config& config) {
+BuiltModel build_model(const Config& config, InitialValues values) {
+  std::optional<nn::DeferredInit> deferred;
+  if (values == InitialValues::deferred) deferred.emplace();
   MemoryScope scope(MemoryCategory::parameters);
   BuiltModel built = config.model.kind == "mlp" ? build_mlp(config.model) : build_gpt(config.model);
   built.module->initialize(static_cast<uint64_t>(config.run.seed));
+  set_recompute(config.train, *built.module);
   return built;
 }
 

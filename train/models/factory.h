@@ -15,7 +15,11 @@ struct BuiltModel {
   bool items_are_tokens = false;
 };
 
-// With initial values that depend on run.seed alone.
-BuiltModel build_model(const Config& config);
+enum class InitialValues : uint8_t {
+  drawn,     // parameters hold their initial values
+  deferred,  // parameters have no memory (nn::DeferredInit): whoever shards the model draws the parts that a rank keeps
+};
+// With initial values that depend on run.seed alone, and recomputation as train.recompute says.
+BuiltModel build_model(const Config& config, InitialValues values = InitialValues::drawn);
 
 }  // namespace lockstep::train

@@ -61,12 +61,13 @@ class CachingAllocator final : public Allocator {
     std::lock_guard lock(mutex_);
     void* block = take_cached(capacity);
     if (!block) {
-      block = take_from_system(capacity);
+      if (exceeds_limit(capacity)) drop_cached();
+      block = exceeds_limit(capacity) ? nullptr : take_from_system(capacity);
       if (!block) {
         drop_cached();
-        block = take_from_system(capacity);
+        block = exceeds_limit(capacity) ? nullptr : take_from_system(capacity);
       }
-      if (!block) throw EnvironmentError(no_memory(bytes));
+      if (!block) throw EnvironmentError(no_memory(bytes, category));
       stats_.reserved_bytes += static_cast<int64_t>(capacity);
     }
     account(static_cast<int64_t>(bytes), category);
@@ -101,6 +102,22 @@ class CachingAllocator final : public Allocator {
     drop_cached();
   }
 
+  void count_external(int64_t bytes, MemoryCategory category) override {
+    std::lock_guard lock(mutex_);
+    if (category == MemoryCategory::offloaded) return account(bytes, category);
+    if (bytes > 0 && exceeds_limit(static_cast<size_t>(bytes))) {
+      drop_cached();
+      if (exceeds_limit(static_cast<size_t>(bytes))) throw EnvironmentError(no_memory(static_cast<size_t>(bytes), category));
+    }
+    stats_.external_bytes += bytes;
+    account(bytes, category);
+  }
+
+  void set_limit(int64_t bytes) override {
+    std::lock_guard lock(mutex_);
+    stats_.limit_bytes = bytes;
+  }
+
  private:
   // The last block freed comes first: it is the likeliest to be in the CPU's caches.
   void* take_cached(size_t capacity) {
@@ -123,14 +140,25 @@ class CachingAllocator final : public Allocator {
   void account(int64_t bytes, MemoryCategory category) {
     const auto c = static_cast<size_t>(category);
     stats_.used_bytes[c] += bytes;
-    stats_.total_used_bytes += bytes;
     stats_.peak_bytes[c] = std::max(stats_.peak_bytes[c], stats_.used_bytes[c]);
+    if (category == MemoryCategory::offloaded) return;
+    stats_.total_used_bytes += bytes;
     stats_.total_peak_bytes = std::max(stats_.total_peak_bytes, stats_.total_used_bytes);
   }
 
-  std::string no_memory(size_t bytes) const {
-    return str("[cpu] no memory for ", bytes, " bytes: ", stats_.total_used_bytes, " bytes are in use by tensors (peak ",
-               stats_.total_peak_bytes, "); use a smaller micro_batch or model, or more ranks with sharded parameters");
+  bool exceeds_limit(size_t more) const {
+    return stats_.limit_bytes > 0 && stats_.reserved_bytes + stats_.external_bytes + static_cast<int64_t>(more) > stats_.limit_bytes;
+  }
+
+  std::string no_memory(size_t bytes, MemoryCategory category) const {
+    std::string used;
+    for (size_t c = 0; c < kMemoryCategories; ++c)
+      if (stats_.used_bytes[c] > 0)
+        used += str(used.empty() ? "" : ", ", name_of(static_cast<MemoryCategory>(c)), " ", stats_.used_bytes[c]);
+    const std::string limit = stats_.limit_bytes > 0 ? str(" of a limit of ", stats_.limit_bytes) : "";
+    return str("[cpu] out of memory: ", bytes, " bytes more for ", name_of(category), "; tensors use ", stats_.total_used_bytes, " bytes",
+               limit, " (", used,
+               "). Use more ranks with parallel.strategy fsdp, train.recompute, or a smaller train.micro_batch or model");
   }
 
   mutable std::mutex mutex_;

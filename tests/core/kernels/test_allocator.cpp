@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "core/device/allocator.h"
 #include "core/device/kernels.h"
+#include "core/tensor/storage.h"
 #include "gtest/gtest.h"
 
 namespace lockstep {
@@ -54,6 +55,48 @@ TEST(Allocator, AccountsByCategoryWithPeakOfTheSum) {
   a.deallocate(y, 600, kGradients);
   a.reset_peak();
   EXPECT_EQ(a.stats().total_peak_bytes, a.stats().total_used_bytes);
+}
+
+TEST(Allocator, MemoryOfOthersCountsInItsCategory) {
+  auto& a = allocator(kCpu);
+  const MemoryStats before = a.stats();
+  std::vector<std::byte> memory(5000);
+  bool released = false;
+  {
+    const MemoryScope scope(kGradients);
+    const Storage storage(memory.data(), memory.size(), kCpu, [&] { released = true; });
+    const MemoryStats now = a.stats();
+    EXPECT_EQ(now.used_bytes[static_cast<size_t>(kGradients)] - before.used_bytes[static_cast<size_t>(kGradients)], 5000);
+    EXPECT_EQ(now.external_bytes - before.external_bytes, 5000);
+    EXPECT_EQ(now.reserved_bytes, before.reserved_bytes);
+  }
+  EXPECT_TRUE(released);
+  EXPECT_EQ(a.stats().total_used_bytes, before.total_used_bytes);
+  EXPECT_EQ(a.stats().external_bytes, before.external_bytes);
+}
+
+TEST(Allocator, BeyondItsLimitItSaysWhatWasAskedForAndWhatIsInUse) {
+  auto& a = allocator(kCpu);
+  a.release_cached();
+  const MemoryStats start = a.stats();
+  constexpr size_t kSize = size_t{1} << 20;
+  a.set_limit(start.reserved_bytes + start.external_bytes + static_cast<int64_t>(2 * kSize));
+  void* first = a.allocate(kSize, kGradients);
+  a.deallocate(a.allocate(kSize / 2, kActivations), kSize / 2, kActivations);  // stays in the cache, and makes room when it must
+  void* second = a.allocate(kSize, kActivations);
+  EXPECT_THAT([&] { a.allocate(kSize, MemoryCategory::optimizer); },
+              testing::ThrowsMessage<EnvironmentError>(testing::AllOf(testing::HasSubstr("out of memory: 1048576 bytes more for optimizer"),
+                                                                      testing::HasSubstr("of a limit of"),
+                                                                      testing::HasSubstr("gradients 1048576"))));
+  bool released = false;
+  std::vector<std::byte> memory(kSize);
+  EXPECT_THROW(Storage(memory.data(), memory.size(), kCpu, [&] { released = true; }), EnvironmentError);
+  EXPECT_TRUE(released) << "memory that is refused goes back to its owner";
+  a.deallocate(first, kSize, kGradients);
+  a.deallocate(second, kSize, kActivations);
+  a.deallocate(a.allocate(kSize, kActivations), kSize, kActivations);
+  a.set_limit(0);
+  EXPECT_EQ(a.stats().total_used_bytes, start.total_used_bytes);
 }
 
 TEST(Allocator, ReleaseGivesFreeBlocksBack) {
