@@ -76,8 +76,8 @@ class ProcessGroup::Impl {
   }
 
   // Everything is checked. `in` and `out` may be undefined where this rank has none.
-  Work start(Op op, const Tensor& in, const Tensor& out, DType dtype, int64_t count, int root = -1,
-             const ReduceOptions* options = nullptr, uint64_t label = 0) {
+  Work start(Op op, const Tensor& in, const Tensor& out, DType dtype, int64_t count, int root = -1, const ReduceOptions* options = nullptr,
+             uint64_t label = 0) {
     Call call;
     call.fingerprint = fingerprint(op, dtype, count, root);
     call.fingerprint.label = options ? options->label : label;

@@ -29,6 +29,19 @@ std::string outcome(const std::function<std::string()>& local) {
   }
 }
 
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+
+// The first line in which two texts differ, as both of them have it.
+std::pair<std::string, std::string> first_difference(std::string_view mine, std::string_view theirs) {
+  while (!mine.empty() && !theirs.empty()) {
+    const std::string a = first_line(mine), b = first_line(theirs);
+    if (a != b) return {a, b};
+    mine.remove_prefix(std::min(mine.size(), a.size() + 1));
+    theirs.remove_prefix(std::min(theirs.size(), b.size() + 1));
+  }
+  return {mine.empty() ? "nothing more" : first_line(mine), theirs.empty() ? "nothing more" : first_line(theirs)};
+}
+
 }  // namespace
 
 std::vector<std::string> all_gather_text(ProcessGroup& group, const std::string& text) {
@@ -74,6 +87,16 @@ std::vector<std::string> agree(ProcessGroup* group, const std::function<std::str
   if (failures.empty()) return texts;
   const bool by_peer = mine[0] == kFine;
   std::rethrow_exception(only_usage ? reworded(UsageError(""), failures, by_peer) : reworded(EnvironmentError(""), failures, by_peer));
+}
+
+void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem, std::string_view advice) {
+  if (group.size() == 1) return;
+  const std::vector<std::string> texts = all_gather_text(group, text);
+  for (size_t r = 1; r < texts.size(); ++r) {
+    if (texts[r] == texts[0]) continue;
+    const auto [at_zero, at_other] = first_difference(texts[0], texts[r]);
+    throw UsageError(str(problem, ": rank 0 has '", at_zero, "' where rank ", r, " has '", at_other, "'; ", advice));
+  }
 }
 
 }  // namespace lockstep::comm

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/process_group.h"
@@ -19,5 +20,9 @@ std::string broadcast_text(ProcessGroup& group, const std::string& text, int roo
 // EnvironmentError, with the message of each failed rank; on ranks where `local` went well, of the kind that comes from a peer
 // (comm/peer_failure.h). Null: a single rank.
 std::vector<std::string> agree(ProcessGroup* group, const std::function<std::string()>& local);
+
+// Compares a description, one thing a line, over all ranks. Where they differ every rank throws UsageError: "`problem`: rank 0 has '…'
+// where rank 2 has '…'; `advice`", with the first line that differs.
+void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem, std::string_view advice);
 
 }  // namespace lockstep::comm

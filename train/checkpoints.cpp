@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 
 std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
   std::vector<checkpoint::Entry> entries;
-  for (const auto& [name, tensor] : trainer.state()) entries.emplace_back(name, tensor);
+  for (const auto& [name, values, shard] : trainer.state()) entries.emplace_back(name, values, shard);
   return entries;
 }
 

@@ -11,19 +11,21 @@ float tree_sum(std::span<const float> leaves) {
   return tree_sum(leaves.first(split)) + tree_sum(leaves.subspan(split));
 }
 
-LeafSum::LeafSum(std::span<const float> leaves, float flag, comm::ProcessGroup& group, const comm::ReduceTree& tree)
-    : values_(Tensor::from(std::vector<float>{tree_sum(leaves), flag}, {2})) {
-  work_ = group.all_reduce(values_, {.op = comm::ReduceOp::sum, .tree = &tree});
+LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, float flag, comm::ProcessGroup& group) : values_(Tensor::zeros({total + 1})) {
+  const std::span<float> values = values_.span<float>();
+  for (const auto& [leaf, value] : mine) values[static_cast<size_t>(leaf)] = value;
+  values.back() = flag;
+  work_ = group.all_reduce(values_);
 }
 
 float LeafSum::sum() {
   work_.wait();
-  return values_.to_vector<float>()[0];
+  return tree_sum(std::span<const float>(values_.span<float>()).first(static_cast<size_t>(values_.numel() - 1)));
 }
 
 float LeafSum::flags() {
   work_.wait();
-  return values_.to_vector<float>()[1];
+  return values_.span<float>().back();
 }
 
 }  // namespace lockstep::train

@@ -2,30 +2,36 @@
 
 #include <cmath>
 #include <optional>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "checkpoint/digest.h"
 #include "core/nn/random.h"
 #include "core/ops/functions.h"
 #include "core/ops/precision.h"
 #include "core/optim/clip.h"
-#include "ddp/ddp.h"
-#include "train/leaf_sums.h"
 #include "train/offload.h"
 #include "train/same_config.h"
 
 namespace lockstep::train {
 namespace {
 
-std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config, const std::vector<Parameter>& parameters) {
+// `updated`: whole parameters or slices of them; what decays is decided by the whole ones.
+std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config, const std::vector<Parameter>& whole,
+                                                 const std::vector<Parameter>& updated) {
   const auto decay = static_cast<float>(config.weight_decay);
+  std::unordered_set<std::string> matrices;
+  for (const Parameter& p : whole)
+    if (optim::decay_matrices(p)) matrices.insert(p.name());
+  const auto decays = [matrices](const Parameter& p) { return matrices.count(p.name()) > 0; };
   if (config.kind == "sgd")
-    return optim::make_sgd(parameters,
-                           {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = optim::decay_matrices});
+    return optim::make_sgd(updated, {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = decays});
   const optim::AdamOptions adam{.beta1 = static_cast<float>(config.betas.at(0)),
                                 .beta2 = static_cast<float>(config.betas.at(1)),
                                 .eps = static_cast<float>(config.eps),
-                                .weight_decay = decay};
-  return config.kind == "adam" ? optim::make_adam(parameters, adam) : optim::make_adamw(parameters, adam);
+                                .weight_decay = decay,
+                                .decays = decays};
+  return config.kind == "adam" ? optim::make_adam(updated, adam) : optim::make_adamw(updated, adam);
 }
 
 optim::Schedule make_schedule(const Config& config) {
@@ -40,15 +46,6 @@ optim::Schedule make_schedule(const Config& config) {
           .steps = config.train.steps};
 }
 
-std::unique_ptr<ddp::DistributedDataParallel> make_ddp(const Config& config, const BuiltModel& model,
-                                                       const std::shared_ptr<comm::ProcessGroup>& group) {
-  const auto bytes = static_cast<int64_t>(config.parallel.bucket_mb * (1 << 20));
-  return std::make_unique<ddp::DistributedDataParallel>(
-      model.module->parameters(), model.module->buffers(), group,
-      ddp::Options{
-          .micro_batches = config.train.micro_batches(), .first_bucket_bytes = std::min<int64_t>(bytes, 1 << 20), .bucket_bytes = bytes});
-}
-
 }  // namespace
 
 Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group)
@@ -57,13 +54,13 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   check_same_config(config_, *group_);
   allocator(kCpu).set_limit(config_.train.memory_limit_mb << 20);
   data_ = open_dataset(config_);
-  model_ = build_model(config_);
+  model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred : InitialValues::drawn);
   parameters_ = model_.module->parameters();
-  ddp_ = make_ddp(config_, model_, group_);
+  strategy_ = make_strategy(config_, model_, group_);
   {
     std::optional<StorageScope> files;
     if (config_.parallel.offload) files.emplace(offload_to(config_.run.dir));
-    optimizer_ = make_optimizer(config_.optim, parameters_);
+    optimizer_ = make_optimizer(config_.optim, parameters_, strategy_->parameters());
   }
   schedule_ = make_schedule(config_);
 }
@@ -73,14 +70,14 @@ Trainer::~Trainer() = default;
 Variable Trainer::loss_of(const Batch& batch) const { return ops::cross_entropy((*model_.module)(Variable(batch.inputs)), batch.targets); }
 
 // Forward and backward over this rank's share of the step; returns the losses.
-std::vector<float> Trainer::run_micro_batches(int64_t step) {
+std::vector<LeafSum::Leaf> Trainer::run_micro_batches(int64_t step) {
   const auto seed = static_cast<uint64_t>(config_.run.seed);
-  std::vector<float> losses;
-  for (int64_t micro = ddp_->tree().begin(group_->rank()); micro < ddp_->tree().begin(group_->rank() + 1); ++micro) {
+  std::vector<LeafSum::Leaf> losses;
+  for (const int64_t micro : strategy_->leaves()) {
     nn::RandomScope random(seed, static_cast<uint32_t>(step), static_cast<uint32_t>(micro));
     const Variable loss = loss_of(data_->get(step, micro));
-    ddp_->backward(loss);
-    losses.push_back(static_cast<float>(loss.item()));
+    strategy_->backward(loss);
+    losses.emplace_back(micro, static_cast<float>(loss.item()));
   }
   return losses;
 }
@@ -91,14 +88,14 @@ StepReport Trainer::step(bool ask_to_stop) {
   report.step = steps_done_ + 1;
   {
     ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
-    const std::vector<float> losses = run_micro_batches(report.step);
-    LeafSum loss(losses, ask_to_stop ? 1.0f : 0.0f, *group_, ddp_->tree());
-    ddp_->finish();
-    report.loss = static_cast<double>(loss.sum()) / static_cast<double>(ddp_->tree().leaves());
+    const std::vector<LeafSum::Leaf> losses = run_micro_batches(report.step);
+    LeafSum loss(losses, config_.train.micro_batches(), ask_to_stop ? 1.0f : 0.0f, *group_);
+    strategy_->finish();
+    report.loss = static_cast<double>(loss.sum()) / static_cast<double>(config_.train.micro_batches());
     report.stop_agreed = loss.flags() > 0;
   }
-  report.comm_exposed_ms = milliseconds(ddp_->exposed_communication());
-  report.grad_norm = optim::grad_norm(parameters_);
+  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
+  report.grad_norm = grad_norm();
   report.lr = static_cast<double>(optim::lr_at(schedule_, report.step));
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm))
     throw EnvironmentError(
@@ -112,19 +109,34 @@ StepReport Trainer::step(bool ask_to_stop) {
   return report;
 }
 
+// Over the blocks of all parameters, each from the rank that owns it.
+double Trainer::grad_norm() const {
+  std::vector<int64_t> numels;
+  std::unordered_map<std::string, size_t> index;
+  for (const Parameter& p : parameters_) {
+    index[p.name()] = numels.size();
+    numels.push_back(p.data().numel());
+  }
+  optim::NormBlocks blocks(numels);
+  for (const Parameter& p : strategy_->parameters())
+    if (p.has_grad()) blocks.set(index.at(p.name()), p.grad(), strategy_->shard(p.name()).offset);
+  if (strategy_->forwards_together()) group_->all_reduce(blocks.bits(), {.op = comm::ReduceOp::bor}).wait();
+  return blocks.norm();
+}
+
 double Trainer::evaluate() {
   const int64_t batches = config_.train.eval_batches;
   const int ranks = group_->size();
-  // With fewer batches than ranks the first ranks compute one each, and the others add nothing (x + 0 has the bits of x).
-  const comm::ReduceTree tree(std::max<int64_t>(batches, ranks), ranks);
   NoGradGuard no_grad;
   ops::PrecisionScope precision(compute_dtype_);
   model_.module->train(false);
-  std::vector<float> losses;
-  for (int64_t i = tree.begin(group_->rank()); i < tree.begin(group_->rank() + 1); ++i)
-    losses.push_back(i < batches ? static_cast<float>(loss_of(data_->evaluation(i)).item()) : 0.0f);
+  std::vector<LeafSum::Leaf> losses;
+  for (int64_t i = group_->rank(); i < batches; i += ranks)
+    losses.emplace_back(i, static_cast<float>(loss_of(data_->evaluation(i)).item()));
+  // A rank that has none left in the last round takes part in the others' forward pass.
+  if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks) loss_of(data_->evaluation(0));
   model_.module->train(true);
-  return static_cast<double>(LeafSum(losses, 0, *group_, tree).sum()) / static_cast<double>(batches);
+  return static_cast<double>(LeafSum(losses, batches, 0, *group_).sum()) / static_cast<double>(batches);
 }
 
 int64_t Trainer::parameter_count() const {
@@ -133,22 +145,24 @@ int64_t Trainer::parameter_count() const {
   return count;
 }
 
-std::vector<std::pair<std::string, Tensor>> Trainer::state() const {
-  std::vector<std::pair<std::string, Tensor>> state;
-  for (const Parameter& p : parameters_) state.emplace_back(p.name(), p.data());
-  for (const auto& [name, tensor] : optimizer_->state()) state.emplace_back("optim." + name, tensor);
+std::vector<Trainer::Part> Trainer::state() const {
+  std::vector<Part> state;
+  for (const Parameter& p : strategy_->parameters()) state.push_back({p.name(), p.data(), strategy_->shard(p.name())});
+  for (const auto& [name, tensor] : optimizer_->state())  // "<state>.<parameter>"
+    state.push_back({"optim." + name, tensor, strategy_->shard(name.substr(name.find('.') + 1))});
   return state;
 }
 
 void Trainer::set_steps_done(int64_t steps) {
   steps_done_ = steps;
   optimizer_->set_steps(steps);
+  strategy_->values_changed();
 }
 
 std::string Trainer::weights_sha256() const {
-  std::vector<std::pair<std::string, Tensor>> weights;
-  for (const Parameter& p : parameters_) weights.emplace_back(p.name(), p.data());
-  return checkpoint::weights_sha256(weights);
+  checkpoint::WeightsDigest digest;
+  strategy_->for_each_whole([&](const std::string& name, const Tensor& whole) { digest.add(name, whole); });
+  return digest.hex();
 }
 
 }  // namespace lockstep::train

@@ -13,11 +13,9 @@
 #include "core/optim/schedule.h"
 #include "train/config/config.h"
 #include "train/data/dataset.h"
+#include "train/leaf_sums.h"
 #include "train/models/factory.h"
-
-namespace lockstep::ddp {
-class DistributedDataParallel;
-}
+#include "train/strategy.h"
 
 namespace lockstep::train {
 
@@ -55,23 +53,30 @@ class Trainer {
   double flops_per_step() const { return model_.flops_per_sample * static_cast<double>(config_.train.global_batch); }
   int64_t items_per_step() const { return model_.items_per_sample * config_.train.global_batch; }
 
-  // What a checkpoint holds: parameters under their names, optimizer states as "optim.<state>.<parameter>".
-  std::vector<std::pair<std::string, Tensor>> state() const;
+  // What a checkpoint holds: parameters under their names, optimizer states as "optim.<state>.<parameter>"; of each the part that this
+  // rank has.
+  struct Part {
+    std::string name;
+    Tensor values;
+    ShardSpec shard;
+  };
+  std::vector<Part> state() const;
   // Once state()'s tensors hold the values of that step.
   void set_steps_done(int64_t steps);
-  // SHA-256 over the full parameters in name order.
+  // Collective. SHA-256 over the full parameters in name order.
   std::string weights_sha256() const;
 
  private:
   Variable loss_of(const Batch& batch) const;
-  std::vector<float> run_micro_batches(int64_t step);
+  std::vector<LeafSum::Leaf> run_micro_batches(int64_t step);
+  double grad_norm() const;
 
   Config config_;
   std::shared_ptr<comm::ProcessGroup> group_;
   std::unique_ptr<Dataset> data_;
   BuiltModel model_;
-  std::vector<Parameter> parameters_;
-  std::unique_ptr<ddp::DistributedDataParallel> ddp_;
+  std::vector<Parameter> parameters_;  // the model's
+  std::unique_ptr<Strategy> strategy_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   optim::Schedule schedule_;
   DType compute_dtype_;

@@ -1,4 +1,6 @@
 // Keys that must fit each other, and the number of ranks.
+#include <charconv>
+
 #include "core/base/error.h"
 #include "train/config/config.h"
 
@@ -26,6 +28,35 @@ void check_batches(const TrainConfig& train) {
         train.global_batch, "): a step must be a whole number of micro-batches");
 }
 
+// The number that parallel.shard may be; 0 where it is a word.
+int64_t nearby_ranks(const std::string& shard) {
+  int64_t ranks = 0;
+  const auto end = std::from_chars(shard.data(), shard.data() + shard.size(), ranks);
+  return end.ec == std::errc() && end.ptr == shard.data() + shard.size() ? ranks : 0;
+}
+
+void check_parallel(const ParallelConfig& parallel) {
+  const bool word = parallel.shard == "full" || parallel.shard == "grad" || parallel.shard == "optim" || parallel.shard == "hybrid";
+  check(word || nearby_ranks(parallel.shard) > 0, "parallel.shard '", parallel.shard,
+        "': expected full, grad, optim, hybrid or a number of ranks");
+  const bool meshed = parallel.mesh[0] > 0 && parallel.mesh[1] > 0;
+  check(parallel.shard != "hybrid" || meshed,
+        "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 ranks");
+  check(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0),
+        "parallel.mesh is for parallel.shard 'hybrid', got '", parallel.shard, "'");
+  check(parallel.backend != "tcp" && parallel.backend != "nccl", "parallel.backend '", parallel.backend,
+        "' is not available in this version: use auto, shm or mpi");
+}
+
+void check_shards(const ParallelConfig& parallel, int ranks) {
+  if (parallel.strategy != "fsdp") return;
+  const auto rows = static_cast<int64_t>(parallel.mesh[0]), columns = static_cast<int64_t>(parallel.mesh[1]);
+  check(parallel.shard != "hybrid" || rows * columns == ranks, "parallel.mesh [", rows, ", ", columns, "] has ", rows * columns,
+        " ranks, but the run has ", ranks);
+  const int64_t nearby = nearby_ranks(parallel.shard);
+  check(nearby == 0 || ranks % nearby == 0, "parallel.shard ", nearby, " does not divide the ", ranks, " ranks");
+}
+
 }  // namespace
 
 void check_config(const Config& config) {
@@ -40,9 +71,7 @@ void check_config(const Config& config) {
   check(optim.schedule.warmup <= train.steps, "optim.schedule.warmup (", optim.schedule.warmup, ") is longer than train.steps (",
         train.steps, ")");
   check(optim.schedule.min_lr <= optim.lr, "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");
-  check(parallel.strategy != "fsdp", "parallel.strategy 'fsdp' is not available in this version: use 'ddp'");
-  check(parallel.backend != "tcp" && parallel.backend != "nccl", "parallel.backend '", parallel.backend,
-        "' is not available in this version: use auto, shm or mpi");
+  check_parallel(parallel);
   check(!checkpoint.async, "checkpoint.async is not available in this version: set it to false");
 }
 
@@ -54,6 +83,7 @@ void check_world_size(const Config& config, int world_size) {
   check(world_size <= micro_batches, "more ranks (", world_size, ") than micro-batches (", micro_batches, " = train.global_batch ",
         config.train.global_batch, " / train.micro_batch ", config.train.micro_batch, "): start at most ", micro_batches,
         " ranks, or make train.micro_batch smaller");
+  check_shards(config.parallel, world_size);
 }
 
 }  // namespace lockstep::train

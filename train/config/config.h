@@ -72,9 +72,12 @@ struct OptimConfig {
 };
 
 struct ParallelConfig {
-  std::string strategy = "ddp";    // single | ddp | fsdp
-  std::string backend = "auto";    // auto | local | shm | tcp | mpi | nccl
-  std::string reduction = "tree";  // tree | fast
+  std::string strategy = "ddp";       // single | ddp | fsdp
+  std::string backend = "auto";       // auto | local | shm | tcp | mpi | nccl
+  std::string shard = "full";         // fsdp: full | grad | optim | hybrid | ranks that a unit is gathered among for backward
+  std::vector<double> mesh = {0, 0};  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
+  int64_t units_in_flight = 2;        // fsdp: gathered at a time, beside the root
+  std::string reduction = "tree";     // tree | fast
   double bucket_mb = 25.0;
   double timeout_s = 30.0;  // of every collective
   bool offload = false;     // optimizer states and FSDP's slices lie in files below run.dir

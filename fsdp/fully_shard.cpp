@@ -1,0 +1,311 @@
+#include "fsdp/fully_shard.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "fsdp/hooks.h"
+#include "fsdp/mesh.h"
+#include "fsdp/reducer.h"
+#include "fsdp/same_model.h"
+#include "fsdp/schedule.h"
+#include "fsdp/unit.h"
+
+namespace lockstep::fsdp {
+namespace {
+
+std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& mesh, const Options& options) {
+  std::vector<std::unique_ptr<Unit>> units;
+  for (UnitPlan& plan : plan_units(module, options.wrap))
+    units.push_back(std::make_unique<Unit>(std::move(plan), units.size() + 1, mesh, options));
+  return units;
+}
+
+std::shared_ptr<comm::ProcessGroup> checked(std::shared_ptr<comm::ProcessGroup> group, const nn::Module& module) {
+  bool trains = false;
+  for (const Parameter& p : module.parameters()) {
+    trains = trains || p.requires_grad();
+    check(!p.requires_grad() || p.dtype() == DType::f32, "[fsdp] parameter '", p.name(), "' is ", p.data(),
+          ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through ops::PrecisionScope");
+  }
+  check(trains, "[fsdp] there is nothing to train: no parameter requires a gradient");
+  check_same_model(module, *group);
+  return group;
+}
+
+constexpr std::string_view kNotOurs = "[fsdp] call backward(loss) of the sharded model rather than loss.backward()";
+
+}  // namespace
+
+struct FullyShardedDataParallel::Impl {
+  Impl(std::shared_ptr<nn::Module> module_, std::shared_ptr<comm::ProcessGroup> group, const Options& options)
+      : module(std::move(module_)),
+        micro_batches(options.micro_batches > 0 ? options.micro_batches : group->size()),
+        find_unused(options.find_unused_parameters),
+        mesh(Mesh::make(checked(group, *module), options.shards > 0 ? options.shards : group->size(), options.nearby)),
+        assignment(assign(micro_batches, mesh, options.accumulate == Accumulate::in_shards)),
+        units(make_units(*module, mesh, options)),
+        reducer(units, mesh, assignment),
+        schedule(units, options) {
+    for (const auto& [name, buffer] : module->buffers()) group->broadcast(buffer, 0).wait();
+    collect_slices();
+    for (const auto& unit : units) watch(*unit);
+  }
+
+  ~Impl() {
+    for (const auto& unit : units)
+      for (const auto& section : unit->sections())
+        for (const Parameter& p : section->parameters()) p.set_grad_hook({});
+  }
+
+  void collect_slices() {
+    const auto all = module->parameters();
+    const auto index_of = [&](const Parameter& p) {
+      return static_cast<size_t>(std::find_if(all.begin(), all.end(), [&](const Parameter& x) { return x.impl() == p.impl(); }) -
+                                 all.begin());
+    };
+    std::vector<std::pair<size_t, Section::Shard>> found;
+    for (const auto& unit : units)
+      for (const auto& section : unit->sections())
+        for (auto& shard : section->shards(section->trained() ? reducer.gradient(*section) : Tensor()))
+          found.emplace_back(index_of(section->parameters()[shard.parameter]), std::move(shard));
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (auto& [index, shard] : found) {
+      const bool trained = shard.values.requires_grad();
+      slices.push_back({shard.values.name(), shard.values.data(), shard.spec, index, trained});
+      if (trained) trained_slices.push_back(shard.values);
+    }
+  }
+
+  void watch(Unit& unit) {
+    missing[&unit] = 0;
+    for (const auto& section : unit.sections()) {
+      if (!section->trained()) continue;
+      for (const Parameter& p : section->parameters()) p.set_grad_hook([this, &unit](const Parameter&) { on_gradient(unit); });
+    }
+  }
+
+  // With the hooks alive as long as this.
+  void install_hooks(const std::shared_ptr<Impl>& self) {
+    for (const auto& owned : units) {
+      Unit& unit = *owned;
+      install(unit.module(), {.alive = self,
+                              .before_forward =
+                                  [this, &unit] {
+                                    note({Event::before_forward, &unit});
+                                  },
+                              .after_forward =
+                                  [this, &unit](bool recorded) {
+                                    return note({Event::after_forward, &unit, recorded});
+                                  },
+                              .before_backward =
+                                  [this, &unit](size_t use) {
+                                    check(in_backward, kNotOurs);
+                                    note({Event::before_backward, &unit, use});
+                                  }});
+    }
+  }
+
+  // What a micro-batch makes ranks do together.
+  struct Event {
+    enum Kind : uint8_t { before_forward, after_forward, before_backward, gradients_complete } kind;
+    Unit* unit;
+    size_t value = 0;  // after_forward: whether backward will come; before_backward: the use
+  };
+
+  size_t note(const Event& event) {
+    if (grad_enabled() || in_backward) events.push_back(event);
+    return act(event);
+  }
+
+  size_t act(const Event& event) {
+    Unit& unit = *event.unit;
+    switch (event.kind) {
+      case Event::before_forward: schedule.before_forward(unit); break;
+      case Event::after_forward: return schedule.after_forward(unit, event.value != 0);
+      case Event::before_backward:
+        schedule.before_backward(unit, event.value);
+        reducer.begin(unit);
+        break;
+      case Event::gradients_complete:
+        // Frozen parameters may still be needed to pass gradients on.
+        if (!unit.has_frozen()) schedule.backward_done(unit);
+        reducer.begin(unit);
+        reducer.complete(unit);
+        break;
+    }
+    return 0;
+  }
+
+  void backward(const Variable& loss) {
+    check(loss.defined() && loss.data().numel() == 1, "[fsdp] backward() takes one micro-batch's loss, a single number");
+    check(leaf < static_cast<int64_t>(assignment.leaves.size()), "[fsdp] backward() after the last of this rank's ",
+          assignment.leaves.size(), " micro-batches of the step: call finish() first");
+    reducer.begin_round(round, leaf, false);
+    for (auto& [unit, count] : missing) count = unit->trained();
+    const double weight = 1.0 / static_cast<double>(active_ranks > 0 ? active_ranks : micro_batches);
+    in_backward = true;
+    loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
+    complete_unused();
+    in_backward = false;
+    schedule.end_micro_batch();
+    ++round;
+    // The other ranks of the row may have more to compute, and need this one for it.
+    if (++leaf == static_cast<int64_t>(assignment.leaves.size()))
+      while (round < assignment.rounds) repeat_without_input();
+    last_events.swap(events);
+    events.clear();
+  }
+
+  // Takes part in one more micro-batch of the others: the same gathers and reductions as in the last one.
+  void repeat_without_input() {
+    reducer.begin_round(round, leaf, true);
+    for (const Event& event : events.empty() ? last_events : events) act(event);
+    schedule.end_micro_batch();
+    ++round;
+  }
+
+  int count_active(bool have_input) {
+    check(micro_batches == mesh.world->size(), "[fsdp] uneven inputs need one micro-batch a rank and step; this step has ", micro_batches,
+          " for ", mesh.world->size(), " ranks");
+    const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
+    mesh.world->all_reduce(count).wait();
+    active_ranks = static_cast<int>(count.item());
+    return active_ranks;
+  }
+
+  void skip() {
+    check(active_ranks > 0, "[fsdp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
+    if (last_events.empty())
+      fail(str("[fsdp] rank ", mesh.world->rank(), ": skip() before this rank's first backward(), which shows what the others do"));
+    repeat_without_input();
+    ++leaf;
+  }
+
+  void on_gradient(Unit& unit) {
+    check(in_backward, kNotOurs);
+    if (--missing[&unit] == 0) note({Event::gradients_complete, &unit});
+  }
+
+  // Parameters that took no part in this micro-batch.
+  void complete_unused() {
+    std::vector<Parameter> unused;
+    for (const auto& unit : units) {
+      if (missing[unit.get()] == 0) continue;
+      reducer.begin(*unit);
+      for (const auto& section : unit->sections())
+        for (const Parameter& p : section->parameters())
+          if (p.requires_grad() && !p.has_grad()) unused.push_back(p);
+    }
+    if (!find_unused && !unused.empty()) fail_unused(unused);
+    for (const Parameter& p : unused) p.grad_buffer().zero_();
+    for (const auto& unit : units)
+      if (missing[unit.get()] > 0) note({Event::gradients_complete, unit.get()});
+  }
+
+  [[noreturn]] void fail_unused(const std::vector<Parameter>& unused) {
+    constexpr size_t kShown = 8;
+    std::string names;
+    for (size_t i = 0; i < std::min(unused.size(), kShown); ++i) names += str(i ? ", '" : "'", unused[i].name(), "'");
+    if (unused.size() > kShown) names += str(" and ", unused.size() - kShown, " more");
+    fail(str("[fsdp] rank ", mesh.world->rank(), ": no gradient reached ", names,
+             " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check the model's forward()"));
+  }
+
+  // The other ranks wait in collectives that this one will never join.
+  [[noreturn]] void fail(const std::string& message) {
+    for (const auto& group : {mesh.world, mesh.shard, mesh.replicate}) group->abort(message);
+    throw UsageError(message);
+  }
+
+  void finish() {
+    check(round == assignment.rounds, "[fsdp] finish() before the step's last micro-batch: this rank ran ", leaf, " of ",
+          assignment.leaves.size());
+    reducer.finish();
+    schedule.end_step();
+    for (const Parameter& p : trained_slices) p.mark_grad_valid();
+    exposed = reducer.take_exposed() + schedule.take_exposed();
+    round = leaf = 0;
+  }
+
+  void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
+    struct Place {
+      const Section* section;
+      size_t index;
+    };
+    std::vector<std::pair<std::string, Place>> places;
+    for (const auto& unit : units)
+      for (const auto& section : unit->sections())
+        for (size_t i = 0; i < section->parameters().size(); ++i) places.push_back({section->parameters()[i].name(), {section.get(), i}});
+    std::sort(places.begin(), places.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    const Section* here = nullptr;
+    Tensor whole;
+    for (const auto& [name, place] : places) {
+      if (place.section != here) {
+        here = place.section;
+        whole = Tensor();
+        MemoryScope scope(MemoryCategory::gathered);
+        whole = Tensor::empty({here->layout().total()}, here->master().dtype(), here->master().device());
+        mesh.shard->all_gather(whole, here->master()).wait();
+      }
+      const Shape& shape = here->parameters()[place.index].shape();
+      if (use) use(name, whole.narrow(0, here->layout().offset(place.index), shape.numel()).view(shape));
+    }
+  }
+
+  std::shared_ptr<nn::Module> module;
+  const int64_t micro_batches;
+  const bool find_unused;
+  const Mesh mesh;
+  const Assignment assignment;
+  const std::vector<std::unique_ptr<Unit>> units;
+  Reducer reducer;
+  Schedule schedule;
+  std::vector<Slice> slices;
+  std::vector<Parameter> trained_slices;
+
+  // The step under way.
+  int64_t round = 0, leaf = 0;
+  bool in_backward = false;
+  std::map<const Unit*, int64_t> missing;  // gradients that this micro-batch has yet to bring
+  std::vector<Event> events, last_events;  // of the micro-batch under way and of the one before
+  int active_ranks = 0;                    // 0: inputs are even
+  Duration exposed{};
+};
+
+FullyShardedDataParallel::FullyShardedDataParallel(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
+                                                   Options options)
+    : impl_(std::make_shared<Impl>(std::move(module), std::move(group), options)) {
+  impl_->install_hooks(impl_);
+}
+FullyShardedDataParallel::~FullyShardedDataParallel() = default;
+
+const std::vector<int64_t>& FullyShardedDataParallel::leaves() const { return impl_->assignment.leaves; }
+int64_t FullyShardedDataParallel::micro_batches() const { return impl_->micro_batches; }
+void FullyShardedDataParallel::backward(const Variable& loss) { impl_->backward(loss); }
+void FullyShardedDataParallel::finish() { impl_->finish(); }
+int FullyShardedDataParallel::active_ranks(bool have_input) { return impl_->count_active(have_input); }
+void FullyShardedDataParallel::skip() { impl_->skip(); }
+const std::vector<Parameter>& FullyShardedDataParallel::parameters() const { return impl_->trained_slices; }
+const std::vector<FullyShardedDataParallel::Slice>& FullyShardedDataParallel::slices() const { return impl_->slices; }
+void FullyShardedDataParallel::values_changed() { impl_->schedule.end_step(); }
+void FullyShardedDataParallel::for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
+  impl_->for_each_whole(use);
+}
+Duration FullyShardedDataParallel::exposed_communication() const { return impl_->exposed; }
+
+std::vector<std::pair<std::string, std::vector<std::string>>> FullyShardedDataParallel::units() const {
+  std::vector<std::pair<std::string, std::vector<std::string>>> units;
+  for (const auto& unit : impl_->units) {
+    units.push_back({unit->name(), {}});
+    for (const auto& section : unit->sections())
+      for (const Parameter& p : section->parameters()) units.back().second.push_back(p.name());
+  }
+  return units;
+}
+
+std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
+                                                      Options options) {
+  return std::make_unique<FullyShardedDataParallel>(std::move(module), std::move(group), std::move(options));
+}
+
+}  // namespace lockstep::fsdp

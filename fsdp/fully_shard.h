@@ -1,0 +1,98 @@
+// FullyShardedDataParallel: every rank holds a slice of the model – parameters, gradients, optimizer states – and gathers one unit
+// of it at a time, while it computes its share of a step's micro-batches.
+//
+//   const auto sharded = fsdp::fully_shard(model, group);
+//   const auto optimizer = optim::make_adamw(sharded->parameters(), {.decays = …});
+//   for (each step) {
+//     for (int64_t leaf : sharded->leaves()) sharded->backward(loss(micro-batch `leaf`));
+//     sharded->finish();             // this rank's slices now hold the mean gradients over all micro-batches of all ranks
+//     optimizer->step(lr);
+//     optimizer->zero_grad();
+//   }
+//
+// The model's own code does not change, and its modules keep their names. A unit's parameters are whole from the start of its
+// module's forward() to its end, and again in backward; reading them at other times throws UsageError and names the unit.
+//
+// Gradients have the bits of DistributedDataParallel and of a single rank: they are summed in f32 over the fixed tree of the
+// step's V micro-batches (fsdp/mesh.h says who computes which).
+//
+// All ranks must run the same units in the same order. Where they do not, the next collective fails on all of them and names
+// both calls.
+//
+// Sources: Rajbhandari et al., "ZeRO", SC 2020; Zhao et al., "PyTorch FSDP", VLDB 2023; Wang et al., "ZeRO++", 2023 (nearby).
+// Thread-safety: one thread, the one that runs forward and backward.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "core/base/clock.h"
+#include "core/nn/module.h"
+#include "core/tensor/shard_spec.h"
+#include "fsdp/options.h"
+
+namespace lockstep::fsdp {
+
+class FullyShardedDataParallel {
+ public:
+  // Collective: see fully_shard().
+  FullyShardedDataParallel(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group, Options options);
+  // The module stays sharded, and cannot be used any more.
+  ~FullyShardedDataParallel();
+  FullyShardedDataParallel(const FullyShardedDataParallel&) = delete;
+  FullyShardedDataParallel& operator=(const FullyShardedDataParallel&) = delete;
+
+  // Which of the step's micro-batches this rank computes, in this order.
+  const std::vector<int64_t>& leaves() const;
+  int64_t micro_batches() const;
+
+  // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it.
+  void backward(const Variable& loss);
+  // After the last backward() of a step: waits until the gradients are there. Then parameters() may be changed.
+  void finish();
+
+  // Uneven inputs. At the start of each step every rank says whether it still has input and learns how many ranks do; 0 ends
+  // the epoch on all ranks. A rank without input calls skip() in place of forward and backward(): it takes part in the
+  // communication with zeros, and the mean is over the ranks that had input. For one micro-batch a rank and step; not before
+  // the rank's first backward().
+  int active_ranks(bool have_input);
+  void skip();
+
+  // What this rank updates: its slices of the trained parameters, flat, under their full names, with gradients after finish().
+  const std::vector<Parameter>& parameters() const;
+  // The trained parameters' full shapes, in the model's order, for what depends on them (weight decay, gradient norm).
+  struct Slice {
+    std::string name;
+    Tensor values;  // this rank's elements, flat; views of what is trained
+    ShardSpec spec;
+    size_t index;  // of the parameter among the model's
+    bool trained;
+  };
+  // Everything that this rank owns, frozen parameters included: the sharded state dict. No communication.
+  const std::vector<Slice>& slices() const;
+  // Call it after slices() were changed by anything but the optimizer (a checkpoint was read).
+  void values_changed();
+
+  // Collective. The full state dict, one parameter at a time, in the order of their names: use(name, whole) on every rank (or, in an
+  // empty function, nowhere). `whole` lives until use() returns.
+  void for_each_whole(const std::function<void(const std::string& name, const Tensor& whole)>& use);
+
+  // Communication of the last step that compute did not hide.
+  Duration exposed_communication() const;
+  // Units by name, the root first, with the names of their parameters.
+  std::vector<std::pair<std::string, std::vector<std::string>>> units() const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+// Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every parameter below `module`, which
+// must be the root of its tree. Trained parameters must be f32 (for bf16 compute use ops::PrecisionScope).
+std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
+                                                      Options options = {});
+
+}  // namespace lockstep::fsdp

@@ -1,0 +1,177 @@
+#include "fsdp/reducer.h"
+
+#include <algorithm>
+
+#include "core/device/allocator.h"
+
+namespace lockstep::fsdp {
+namespace {
+
+Tensor zeros(int64_t numel, Device device) {
+  MemoryScope scope(MemoryCategory::gradients);
+  return Tensor::zeros({numel}, DType::f32, device);
+}
+
+Tensor shared_zeros(int64_t numel, comm::ProcessGroup& group) {
+  MemoryScope scope(MemoryCategory::gradients);
+  return group.allocate({numel}, DType::f32);
+}
+
+}  // namespace
+
+Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment)
+    : mesh_(mesh), assignment_(std::move(assignment)), by_round_(assignment_.by_round && mesh.columns() > 1) {
+  for (const auto& unit : units) {
+    slots_[unit.get()];
+    if (unit != units.front()) largest_ = std::max(largest_, buffer_elements(*unit));
+    for (const auto& section : unit->sections()) {
+      if (!section->trained()) continue;
+      const int64_t slice = section->layout().slice(), total = section->layout().total();
+      const Device device = section->master().device();
+      Sum sum{.gradient = mesh.rows() > 1 ? shared_zeros(slice, *mesh.replicate) : zeros(slice, device),
+              .shards = BinaryCounter([=] { return zeros(slice, device); }),
+              .whole = BinaryCounter([=] { return zeros(total, device); }),
+              .total = {}};
+      // With one shard a rank's own sum is what it owns.
+      if (!by_round_) sum.total = mesh.columns() == 1 ? sum.gradient : shared_zeros(total, *mesh.shard);
+      sums_.emplace(section.get(), std::move(sum));
+    }
+  }
+}
+
+void Reducer::begin_round(int64_t round, int64_t leaf, bool zeros) {
+  round_ = round;
+  leaf_ = leaf;
+  zeros_ = zeros;
+  for (auto& [unit, slot] : slots_) slot = {};
+}
+
+int64_t Reducer::buffer_elements(const Unit& unit) const {
+  int64_t elements = 0;
+  for (const auto& section : unit.sections())
+    if (section->trained()) elements += section->layout().total();
+  return elements;
+}
+
+// Rather waits for a reduction than grows, but a unit around others keeps its buffer while theirs come and go.
+Reducer::Buffer& Reducer::take_buffer(const Unit& unit) {
+  const int64_t elements = buffer_elements(unit);
+  if (unit.is_root()) {
+    if (!root_buffer_.memory.defined()) root_buffer_.memory = shared_zeros(elements, *mesh_.shard);
+    if (root_buffer_.taken) settle(unit);
+    root_buffer_.taken = true;
+    return root_buffer_;
+  }
+  while (true) {
+    for (Buffer& buffer : buffers_) {
+      if (buffer.taken || buffer.memory.numel() < elements) continue;
+      buffer.taken = true;
+      return buffer;
+    }
+    if (buffers_.size() >= kBuffers && !pending_.empty()) {
+      settle_front();
+      continue;
+    }
+    buffers_.push_back({shared_zeros(largest_, *mesh_.shard), true});
+    return buffers_.back();
+  }
+}
+
+void Reducer::begin(Unit& unit) {
+  Slot& slot = slots_.at(&unit);
+  if (std::exchange(slot.begun, true) || unit.trained() == 0) return;
+  if (by_round_) slot.buffer = &take_buffer(unit);
+  int64_t offset = 0;
+  for (const auto& section : unit.sections()) {
+    if (!section->trained()) continue;
+    const Tensor place = place_of(*section, slot, offset);
+    if (!zeros_)
+      section->point_gradients(place);
+    else if (by_round_)
+      place.zero_();
+    offset += section->layout().total();
+  }
+}
+
+Tensor Reducer::place_of(const Section& section, const Slot& slot, int64_t offset) {
+  if (by_round_) return slot.buffer->memory.narrow(0, offset, section.layout().total());
+  Sum& sum = sum_of(section);
+  const Tensor level = sum.whole.target(leaf_, last_leaf());
+  return level.defined() ? level : sum.total;
+}
+
+void Reducer::complete(Unit& unit) {
+  if (unit.trained() == 0) return;
+  Slot& slot = slots_.at(&unit);
+  check(slot.begun, "[fsdp] gradients of unit '", unit.name(), "' are complete before they began");
+  if (by_round_) return reduce_round(unit, *slot.buffer);
+  if (!zeros_)
+    for (const auto& section : unit.sections())
+      if (section->trained()) sum_of(*section).whole.fold(place_of(*section, slot, 0), leaf_, last_leaf());
+  if (last_round()) reduce_total(unit);
+}
+
+void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
+  settle(unit);  // its levels must have taken in the round before
+  Pending pending{.unit = &unit, .buffer = &buffer, .round = round_, .works = {}, .outputs = {}};
+  int64_t offset = 0;
+  for (const auto& section : unit.sections()) {
+    if (!section->trained()) continue;
+    Sum& sum = sum_of(*section);
+    const Tensor level = sum.shards.target(round_, last_round());
+    pending.outputs.push_back(level.defined() ? level : sum.gradient);
+    const int64_t total = section->layout().total();
+    pending.works.push_back(mesh_.shard->reduce_scatter(pending.outputs.back(), buffer.memory.narrow(0, offset, total),
+                                                        {.tree = &assignment_.row_tree, .label = unit.label()}));
+    offset += total;
+  }
+  pending_.push_back(std::move(pending));
+}
+
+void Reducer::reduce_total(Unit& unit) {
+  Pending pending{.unit = &unit, .buffer = nullptr, .round = round_, .works = {}, .outputs = {}};
+  for (const auto& section : unit.sections()) {
+    if (!section->trained()) continue;
+    Sum& sum = sum_of(*section);
+    if (mesh_.columns() > 1)
+      pending.works.push_back(mesh_.shard->reduce_scatter(sum.gradient, sum.total, {.tree = &assignment_.row_tree, .label = unit.label()}));
+    else if (mesh_.rows() > 1)
+      replicas_.emplace_back(&unit, mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = unit.label()}));
+  }
+  if (mesh_.columns() > 1) pending_.push_back(std::move(pending));
+}
+
+void Reducer::wait_for(const comm::Work& work, const Unit& unit) {
+  const auto start = Clock::now();
+  wait(work, "reducing the gradients of", unit);
+  exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+}
+
+void Reducer::settle_front() {
+  Pending done = std::move(pending_.front());
+  pending_.pop_front();
+  for (const comm::Work& work : done.works) wait_for(work, *done.unit);
+  if (done.buffer) done.buffer->taken = false;
+  const bool last = done.round + 1 == assignment_.rounds;
+  size_t i = 0;
+  for (const auto& section : done.unit->sections()) {
+    if (!section->trained()) continue;
+    Sum& sum = sum_of(*section);
+    if (by_round_) sum.shards.fold(done.outputs[i++], done.round, last);
+    if (last && mesh_.rows() > 1)
+      replicas_.emplace_back(done.unit,
+                             mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = done.unit->label()}));
+  }
+}
+
+void Reducer::settle(const Unit& unit) {
+  while (std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.unit == &unit; })) settle_front();
+}
+
+void Reducer::finish() {
+  while (!pending_.empty()) settle_front();
+  for (const auto& [unit, work] : replicas_) wait_for(work, *unit);
+  replicas_.clear();
+}
+
+}  // namespace lockstep::fsdp

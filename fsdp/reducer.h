@@ -1,0 +1,93 @@
+// Reducer: brings the gradients of units to their owners, and sums them over a step's micro-batches.
+//
+// While a unit is differentiated its gradients lie in one flat buffer. Then, by round (mesh.h): a reduce-scatter over the row starts
+// at once, and the owner adds its slice to those of earlier rounds; the buffer serves the next unit. Or in full: the rank
+// adds up its own micro-batches first, in buffers that stay, and the reduce-scatter comes with the step's last round. What
+// rows have summed is at last added over the replicas. All of it in the order of one tree over the step's micro-batches.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "fsdp/binary_counter.h"
+#include "fsdp/unit.h"
+
+namespace lockstep::fsdp {
+
+class Reducer {
+ public:
+  // Buffers for units that are differentiated one after the other: one is filled while the other is reduced.
+  static constexpr size_t kBuffers = 2;
+
+  Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment);
+
+  // A round of the step: the gradients of this rank's `leaf`-th micro-batch of the step are next. `zeros`: this rank has no
+  // micro-batch for the round, takes part in what the others do, and adds nothing.
+  void begin_round(int64_t round, int64_t leaf, bool zeros);
+  // Before the unit's gradients are computed: gives them a place.
+  void begin(Unit& unit);
+  bool begun(const Unit& unit) const { return slots_.at(&unit).begun; }
+  // All gradients of the unit are there.
+  void complete(Unit& unit);
+  // Waits until this rank's slices hold the step's sums.
+  void finish();
+  // How long this rank was held up since the last call.
+  Duration take_exposed() { return std::exchange(exposed_, Duration::zero()); }
+
+  // This rank's slice of the summed gradients of a trained section, f32 [slice].
+  const Tensor& gradient(const Section& section) const { return sums_.at(&section).gradient; }
+
+ private:
+  struct Sum {  // of one trained section
+    Tensor gradient;
+    BinaryCounter shards, whole;
+    Tensor total;  // this rank's own sum, [total]; in full only
+  };
+  struct Buffer {
+    Tensor memory;
+    bool taken = false;
+  };
+  struct Slot {  // of one unit, for the round
+    bool begun = false;
+    Buffer* buffer = nullptr;
+  };
+  struct Pending {
+    Unit* unit;
+    Buffer* buffer;
+    int64_t round;
+    std::vector<comm::Work> works;
+    std::vector<Tensor> outputs;
+  };
+
+  Sum& sum_of(const Section& section) { return sums_.at(&section); }
+  int64_t buffer_elements(const Unit& unit) const;
+  Buffer& take_buffer(const Unit& unit);
+  Tensor place_of(const Section& section, const Slot& slot, int64_t offset);
+  void reduce_round(Unit& unit, Buffer& buffer);
+  void reduce_total(Unit& unit);
+  void settle_front();
+  void settle(const Unit& unit);
+  void wait_for(const comm::Work& work, const Unit& unit);
+  bool last_round() const { return round_ + 1 == assignment_.rounds; }
+  bool last_leaf() const { return leaf_ + 1 == static_cast<int64_t>(assignment_.leaves.size()); }
+
+  const Mesh& mesh_;
+  const Assignment assignment_;
+  const bool by_round_;
+  int64_t largest_ = 0;  // elements of the largest unit's gradients, the root aside
+  std::map<const Section*, Sum> sums_;
+  std::map<const Unit*, Slot> slots_;
+  Buffer root_buffer_;  // the root's gradients gather during the whole backward pass
+  std::deque<Buffer> buffers_;
+  std::deque<Pending> pending_;
+  std::vector<std::pair<const Unit*, comm::Work>> replicas_;
+
+  int64_t round_ = 0, leaf_ = 0;
+  bool zeros_ = false;
+  Duration exposed_{};
+};
+
+}  // namespace lockstep::fsdp

@@ -1,0 +1,141 @@
+#include "fsdp/schedule.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace lockstep::fsdp {
+
+namespace {
+
+// Whether units must make room for each other.
+bool bounded(const std::vector<std::unique_ptr<Unit>>& units, const Options& options) {
+  return options.reshard == Reshard::after_forward && units.front()->state() == Unit::State::sharded;
+}
+
+}  // namespace
+
+Schedule::Schedule(const std::vector<std::unique_ptr<Unit>>& units, const Options& options)
+    : units_in_flight_(bounded(units, options) ? options.units_in_flight : std::numeric_limits<int>::max()),
+      ahead_(bounded(units, options) ? options.units_in_flight - 1 : 1) {
+  check(options.units_in_flight >= 1, "[fsdp] expected at least one unit in flight, got ", options.units_in_flight);
+  for (const auto& unit : units) {
+    entries_.emplace_back();
+    entries_.back().unit = unit.get();
+  }
+}
+
+void Schedule::before_forward(Unit& unit) {
+  const size_t u = index_of(unit);
+  if (depth_++ == 0) {
+    last_order_.swap(order_);
+    order_.clear();
+  }
+  begins_.push_back(++clock_);
+  ++entries_[u].forwards;
+  require(u);
+  order_.push_back(u);
+  // As long as the passes agree, this one will go on like the one before.
+  const size_t at = order_.size();
+  if (at > last_order_.size() || last_order_[at - 1] != u) return;
+  fetch_ahead([&](int step, size_t& next) {
+    const size_t i = at + static_cast<size_t>(step);
+    if (i >= last_order_.size()) return false;
+    next = last_order_[i];
+    return true;
+  });
+}
+
+size_t Schedule::after_forward(Unit& unit, bool recorded) {
+  Entry& entry = entries_[index_of(unit)];
+  --depth_;
+  --entry.forwards;
+  entry.last_used = ++clock_;
+  const uint64_t begin = begins_.back();
+  begins_.pop_back();
+  if (!recorded) return 0;
+  uses_.push_back({index_of(unit), begin, clock_});
+  return uses_.size() - 1;
+}
+
+void Schedule::before_backward(Unit& unit, size_t use) {
+  const size_t u = index_of(unit);
+  // Nodes run in reverse order of creation: whatever began after this use has ended is through.
+  const uint64_t end = uses_[use].end;
+  for (size_t other = 0; other < entries_.size(); ++other) {
+    if (!entries_[other].in_backward) continue;
+    const bool through = std::none_of(uses_.begin(), uses_.end(), [&](const Use& x) { return x.unit == other && x.begin <= end; });
+    if (through) backward_done(*entries_[other].unit);
+  }
+  entries_[u].in_backward = true;
+  require(u);
+  fetch_ahead([&](int step, size_t& next) {
+    if (use < static_cast<size_t>(step) + 1) return false;
+    next = uses_[use - static_cast<size_t>(step) - 1].unit;
+    return true;
+  });
+}
+
+void Schedule::backward_done(Unit& unit) {
+  Entry& entry = entries_[index_of(unit)];
+  entry.in_backward = false;
+  entry.last_used = ++clock_;
+}
+
+void Schedule::end_micro_batch() {
+  for (Entry& entry : entries_) entry.in_backward = false;
+  uses_.clear();
+}
+
+void Schedule::end_step() {
+  for (Entry& entry : entries_) {
+    if (entry.unit->state() == Unit::State::gathering) entry.unit->wait_gathered();
+    if (entry.unit->state() == Unit::State::gathered) entry.unit->release();
+    entry.unit->values_changed();
+  }
+}
+
+void Schedule::require(size_t u) {
+  Unit& unit = *entries_[u].unit;
+  entries_[u].last_used = ++clock_;
+  if (unit.state() == Unit::State::sharded) {
+    if (!is_root(u)) make_room(true);
+    unit.start_gather();
+  }
+  if (unit.state() == Unit::State::gathered) return;
+  const auto start = Clock::now();
+  unit.wait_gathered();
+  exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+}
+
+// Room for one more unit. `for_certain`: it is needed now, so where all the others are in use as well the limit gives way.
+bool Schedule::make_room(bool for_certain) {
+  while (true) {
+    int whole = 0;
+    Entry* oldest = nullptr;
+    for (size_t i = 1; i < entries_.size(); ++i) {
+      Entry& entry = entries_[i];
+      if (entry.unit->state() == Unit::State::sharded) continue;
+      ++whole;
+      if (!entry.in_use() && (!oldest || entry.last_used < oldest->last_used)) oldest = &entry;
+    }
+    if (whole < units_in_flight_) return true;
+    if (!oldest) return for_certain;
+    if (oldest->unit->state() == Unit::State::gathering) oldest->unit->wait_gathered();
+    oldest->unit->release();
+  }
+}
+
+// next(step, unit): the unit that comes step + 1 uses from now; false where nobody knows.
+void Schedule::fetch_ahead(const std::function<bool(int, size_t&)>& next) {
+  size_t u = 0;
+  for (int step = 0; step < ahead_ && next(step, u); ++step) {
+    Entry& entry = entries_[u];
+    if (entry.unit->state() == Unit::State::sharded) {
+      if (!is_root(u) && !make_room(false)) return;
+      entry.unit->start_gather();
+    }
+    if (!entry.in_use()) entry.last_used = ++clock_;
+  }
+}
+
+}  // namespace lockstep::fsdp

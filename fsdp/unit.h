@@ -1,0 +1,63 @@
+// Unit: what is gathered, computed and let go as one, and whether its parameters are here.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fsdp/options.h"
+#include "fsdp/section.h"
+#include "fsdp/wrap.h"
+
+namespace lockstep::fsdp {
+
+class Unit {
+ public:
+  enum class State : uint8_t {
+    sharded,    // this rank has its slice
+    gathering,  // a gather is under way
+    gathered,   // the parameters are whole
+  };
+
+  // Collective. `label`: the unit's number from 1 on, the same on all ranks; 1 is the root.
+  Unit(UnitPlan plan, uint64_t label, const Mesh& mesh, const Options& options);
+  Unit(const Unit&) = delete;
+  Unit& operator=(const Unit&) = delete;
+
+  const std::string& name() const { return plan_.name; }
+  nn::Module& module() const { return *plan_.module; }
+  uint64_t label() const { return label_; }
+  bool is_root() const { return label_ == 1; }
+  const std::vector<std::unique_ptr<Section>>& sections() const { return sections_; }
+  // Trained parameters; all of them lie in sections for which trained() holds.
+  int64_t trained() const { return trained_; }
+  bool has_frozen() const { return static_cast<int64_t>(plan_.parameters.size()) > trained_; }
+
+  State state() const { return state_; }
+  // sharded → gathering: over the row, or once that has been done in this step, over the nearby ranks.
+  void start_gather();
+  // gathering → gathered. Throws what the gather failed with, naming the unit.
+  void wait_gathered();
+  // gathered → sharded.
+  void release();
+  // The optimizer changed the masters; not while gathered or gathering.
+  void values_changed();
+
+ private:
+  UnitPlan plan_;
+  uint64_t label_;
+  const Mesh& mesh_;
+  std::vector<std::unique_ptr<Section>> sections_;
+  int64_t trained_ = 0;
+
+  State state_ = State::sharded;
+  std::vector<Tensor> incoming_;  // by section, while gathering
+  std::vector<comm::Work> works_;
+  bool nearby_is_there_ = false;  // the second shards hold this step's values
+};
+
+// Waits for a collective on behalf of a unit: what it failed with says so. `what`: "gathering".
+void wait(const comm::Work& work, std::string_view what, const Unit& unit);
+
+}  // namespace lockstep::fsdp

@@ -1,0 +1,83 @@
+#include "fsdp/wrap.h"
+
+#include <algorithm>
+#include <map>
+#include <typeinfo>
+
+namespace lockstep::fsdp {
+namespace {
+
+constexpr size_t kRoot = 0;
+
+// The usual container of blocks: two or more children, all of one kind.
+bool holds_blocks(const nn::Module& module) {
+  const auto& children = module.children();
+  if (children.size() < 2) return false;
+  const nn::Module& first = *children[0].second;
+  return std::all_of(children.begin(), children.end(), [&](const auto& child) {
+    const nn::Module& other = *child.second;
+    return typeid(other) == typeid(first);
+  });
+}
+
+class Planner {
+ public:
+  explicit Planner(const std::function<bool(const nn::Module&)>& wrap) : wrap_(wrap) {}
+
+  std::vector<UnitPlan> run(nn::Module& root) {
+    add_unit(root, kRoot);
+    visit(root, kRoot, false);
+    for (const Parameter& parameter : root.parameters()) units_[owners_.at(parameter.impl().get())].parameters.push_back(parameter);
+    std::vector<UnitPlan> kept;
+    for (UnitPlan& unit : units_)
+      if (kept.empty() || !unit.parameters.empty()) kept.push_back(std::move(unit));
+    return kept;
+  }
+
+ private:
+  void add_unit(nn::Module& module, size_t parent) {
+    units_.push_back({.module = &module, .name = units_.empty() ? "root" : module.path()});
+    parents_.push_back(parent);
+  }
+
+  // `is_block`: the parent's children are blocks.
+  void visit(nn::Module& module, size_t unit, bool is_block) {
+    if (&module != units_[kRoot].module) {
+      if (const auto known = unit_of_.find(&module); known != unit_of_.end()) {
+        parents_[known->second] = common_ancestor(parents_[known->second], unit);
+        unit = known->second;  // registered a second time
+      } else if (wrap_ ? wrap_(module) : is_block) {
+        add_unit(module, unit);
+        unit = units_.size() - 1;
+        unit_of_[&module] = unit;
+      }
+    }
+    for (const Parameter& parameter : module.own_parameters()) claim(parameter, unit);
+    // Without a rule, what lies in a block belongs to it.
+    const bool blocks_below = !wrap_ && unit == kRoot && holds_blocks(module);
+    for (const auto& [name, child] : module.children()) visit(*child, unit, blocks_below);
+  }
+
+  void claim(const Parameter& parameter, size_t unit) {
+    const auto [at, is_new] = owners_.try_emplace(parameter.impl().get(), unit);
+    if (!is_new) at->second = common_ancestor(at->second, unit);
+  }
+
+  // Units are numbered from the root down, so that a parent's number is below its children's.
+  size_t common_ancestor(size_t a, size_t b) const {
+    while (a != b) (a > b ? a : b) = parents_[std::max(a, b)];
+    return a;
+  }
+
+  const std::function<bool(const nn::Module&)>& wrap_;
+  std::vector<UnitPlan> units_;
+  std::vector<size_t> parents_;
+  std::map<const nn::Module*, size_t> unit_of_;
+  std::map<const void*, size_t> owners_;
+};
+
+}  // namespace
+
+std::vector<UnitPlan> plan_units(nn::Module& root, const std::function<bool(const nn::Module&)>& wrap) { return Planner(wrap).run(root); }
+
+}  // namespace lockstep::fsdp

@@ -1,0 +1,213 @@
+// Ranks are threads here: what differs between backends is the conformance suite's business.
+#include <gmock/gmock.h>
+
+#include "core/nn/layers.h"
+#include "fsdp/fully_shard.h"
+#include "tests/fsdp/training.h"
+
+namespace lockstep::fsdp {
+namespace {
+
+using namespace test;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int64_t kWidth = 48;  // 48·96 elements cross slices of any number of ranks
+
+std::shared_ptr<Tree> make_block() {
+  auto block = std::make_shared<Tree>();
+  const auto norm = block->register_module("norm", std::make_shared<nn::LayerNorm>(kWidth));
+  const auto wide = block->register_module("wide", std::make_shared<nn::Linear>(kWidth, 2 * kWidth));
+  const auto back = block->register_module("back", std::make_shared<nn::Linear>(2 * kWidth, kWidth));
+  block->body = [=](const Variable& x) {
+    const Variable h = ops::layer_norm_linear(x, norm->weight, norm->bias, norm->eps, wide->weight, wide->bias);
+    return ops::add(x, ops::activation_linear(UnaryOp::gelu, h, back->weight, back->bias));
+  };
+  return block;
+}
+
+// Token table tied to the head, three blocks, the middle one used twice.
+Model make_model() {
+  auto root = std::make_shared<Tree>();
+  const auto table = root->register_module("table", std::make_shared<nn::Embedding>(20, kWidth));
+  auto blocks = std::make_shared<nn::Sequential>();
+  for (int i = 0; i < 3; ++i) blocks->append(make_block());
+  root->register_module("blocks", blocks);
+  root->body = [=](const Variable& ids) {
+    const auto& children = blocks->children();
+    Variable x = ops::embedding(ids.data(), table->weight);
+    for (size_t i : {0, 1, 2, 1}) x = (*children[i].second)(x);
+    return ops::linear(x, table->weight, {});
+  };
+  root->initialize(3);
+  const auto loss = [root](int64_t micro) {
+    std::vector<int32_t> ids, targets;
+    for (int i = 0; i < 10; ++i) {
+      ids.push_back(static_cast<int32_t>((micro * 7 + i * 3) % 20));
+      targets.push_back(static_cast<int32_t>((micro * 5 + i) % 20));
+    }
+    return ops::cross_entropy((*root)(Variable(Tensor::from(ids, {2, 5}))), Tensor::from(targets, {2, 5}));
+  };
+  return {root, loss};
+}
+
+bool is_linear_weight(const Parameter& p) {
+  return p.name().find("wide.weight") != std::string::npos || p.name().find("back.weight") != std::string::npos;
+}
+
+TEST(FullyShard, TrainsToTheSameBitsOnAnyNumberOfRanks) {
+  for (const int64_t micro_batches : {8, 11}) {
+    Recipe recipe{.make = make_model, .micro_batches = micro_batches};
+    const Bits reference = train_reference(recipe);
+    for (const int ranks : {1, 2, 3, 4, 8}) EXPECT_EQ(train_sharded(recipe, ranks), reference) << ranks << " ranks, " << micro_batches;
+  }
+}
+
+TEST(FullyShard, NoScheduleChangesTheBits) {
+  Recipe recipe{.make = make_model, .micro_batches = 12, .steps = 3, .clip = 0.5f};
+  const Bits reference = train_reference(recipe);
+  for (const Reshard reshard : {Reshard::after_forward, Reshard::after_step})
+    for (const Accumulate accumulate : {Accumulate::in_shards, Accumulate::in_full})
+      for (const int in_flight : {1, 2, 3})
+        for (const int shards : {0, 1, 2}) {
+          recipe.options = {.reshard = reshard, .accumulate = accumulate, .shards = shards, .units_in_flight = in_flight};
+          EXPECT_EQ(train_sharded(recipe, 4), reference)
+              << static_cast<int>(reshard) << static_cast<int>(accumulate) << in_flight << shards;
+        }
+}
+
+TEST(FullyShard, GatheringNearbyDoesNotChangeTheBits) {
+  Recipe recipe{.make = make_model, .micro_batches = 8, .steps = 3};
+  const Bits reference = train_reference(recipe);
+  for (const int nearby : {1, 2, 4}) {
+    recipe.options.nearby = nearby;
+    EXPECT_EQ(train_sharded(recipe, 4), reference) << nearby;
+  }
+}
+
+TEST(FullyShard, Bf16ComputeHasTheSameBits) {
+  Recipe recipe{.make = make_model, .micro_batches = 8, .compute = DType::bf16};
+  const Bits reference = train_reference(recipe);
+  for (const int ranks : {1, 2, 4}) {
+    recipe.options.low_precision = {};
+    EXPECT_EQ(train_sharded(recipe, ranks), reference) << ranks << " ranks, gathered in f32";
+    recipe.options.low_precision = is_linear_weight;
+    EXPECT_EQ(train_sharded(recipe, ranks), reference) << ranks << " ranks, gathered in bf16";
+  }
+}
+
+TEST(FullyShard, ParametersAreThereInTheirUnitsForwardOnly) {
+  expect_success(run(2, [](const Group& group) {
+    const Model model = make_model();
+    const auto sharded = fully_shard(model.module, group);
+    const Parameter weight = model.module->parameters()[1];
+    EXPECT_EQ(weight.name(), "blocks.0.norm.weight");
+    EXPECT_EQ(weight.shape(), (Shape{kWidth}));
+    EXPECT_THAT([&] { weight.data().to_vector<float>(); }, ThrowsMessage<UsageError>(HasSubstr("unit 'blocks.0'")));
+    sharded->backward(model.loss(0));
+    sharded->finish();
+    EXPECT_THROW(weight.data().to_vector<float>(), UsageError);
+  }));
+}
+
+TEST(FullyShard, RanksThatRunDifferentUnitsFailAtOnce) {
+  const auto failures = run(2, [](const Group& group) {
+    auto root = std::make_shared<Tree>();
+    auto blocks = std::make_shared<nn::Sequential>();
+    for (int i = 0; i < 3; ++i) blocks->append(make_block());
+    root->register_module("blocks", blocks);
+    const bool odd = group->rank() == 1;
+    root->body = [=](const Variable& x) {
+      const auto& children = blocks->children();
+      Variable y = (*children[0].second)(x);
+      return (*children[odd ? 2 : 1].second)(y);  // units of equal size
+    };
+    root->initialize(1);
+    const auto sharded = fully_shard(root, group, {.find_unused_parameters = true});
+    sharded->backward(ops::mean((*root)(Variable(random({2, kWidth}, 5)))));
+    sharded->finish();
+  });
+  for (const std::string& failure : failures) EXPECT_THAT(failure, AllOf(HasSubstr("called different things"), HasSubstr("label")));
+}
+
+TEST(FullyShard, AParameterWithoutGradientIsNamedOrZero) {
+  const auto make = [] {
+    auto root = std::make_shared<Tree>();
+    const auto used = root->register_module("used", std::make_shared<nn::Linear>(4, 4));
+    root->register_module("spare", std::make_shared<nn::Linear>(4, 4));
+    root->body = [=](const Variable& x) { return (*used)(x); };
+    root->initialize(1);
+    return Model{root, [root](int64_t micro) {
+                   return ops::mean(ops::square((*root)(Variable(random({3, 4}, static_cast<uint32_t>(micro))))));
+                 }};
+  };
+  for (const std::string& failure : run(2, [&](const Group& group) {
+         const Model model = make();
+         const auto sharded = fully_shard(model.module, group);
+         sharded->backward(model.loss(group->rank()));
+         sharded->finish();
+       }))
+    EXPECT_THAT(failure, AllOf(HasSubstr("'spare.weight'"), HasSubstr("find_unused_parameters")));
+  const Recipe recipe{.make = make, .micro_batches = 4, .options = {.find_unused_parameters = true}};
+  EXPECT_EQ(train_sharded(recipe, 2), train_reference(recipe));
+}
+
+TEST(FullyShard, UnevenInputsAverageOverThoseThatHadSome) {
+  const auto gradient_of = [](int ranks, const std::vector<int>& batches) {
+    Bits result;
+    expect_success(run(ranks, [&](const Group& group) {
+      const Model model = make_model();
+      const auto sharded = fully_shard(model.module, group);
+      for (int step = 0;; ++step) {
+        const bool have = step < batches[static_cast<size_t>(group->rank())];
+        if (sharded->active_ranks(have) == 0) break;
+        if (have)
+          sharded->backward(model.loss(10 * step));  // every rank the same
+        else
+          sharded->skip();
+        sharded->finish();
+        for (const Parameter& p : sharded->parameters()) p.data().copy_(p.grad());
+      }
+      sharded->for_each_whole([&](const std::string& name, const Tensor& whole) {
+        if (group->rank() == 0) result[name] = bits(whole);
+      });
+    }));
+    return result;
+  };
+  // Equal inputs: the mean over any number of ranks that is a power of two is the one's.
+  EXPECT_EQ(gradient_of(3, {3, 2, 1}).size(), gradient_of(1, {3}).size());
+  EXPECT_EQ(gradient_of(2, {2, 1}), gradient_of(1, {2}));
+}
+
+TEST(FullyShard, RefusesWhatItCannotTrain) {
+  expect_success(run(2, [](const Group& group) {
+    auto root = std::make_shared<Tree>();
+    root->register_parameter("half", Tensor::zeros({2}, DType::bf16));
+    EXPECT_THAT([&] { fully_shard(root, group); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("'half'"), HasSubstr("summed in f32"))));
+    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.micro_batches = 1}); }, ThrowsMessage<UsageError>(HasSubstr("too few")));
+    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.micro_batches = 4, .shards = 3}); },
+                ThrowsMessage<UsageError>(HasSubstr("3 shards do not divide 2 ranks")));
+  }));
+  for (const std::string& failure :
+       run(2, [](const Group& group) { fully_shard(std::make_shared<nn::Linear>(2, 2 + group->rank()), group); }))
+    EXPECT_THAT(failure, AllOf(HasSubstr("f32[2, 2]"), HasSubstr("f32[3, 2]")));
+}
+
+TEST(FullyShard, SlicesAreTheWholeModel) {
+  std::mutex mutex;
+  std::map<std::string, int64_t> elements;
+  expect_success(run(4, [&](const Group& group) {
+    const Model model = make_model();
+    const auto sharded = fully_shard(model.module, group);
+    for (const auto& slice : sharded->slices()) {
+      std::lock_guard lock(mutex);
+      elements[slice.name] += slice.spec.length;
+      EXPECT_EQ(slice.values.numel(), slice.spec.length);
+    }
+  }));
+  for (const Parameter& p : make_model().module->parameters()) EXPECT_EQ(elements[p.name()], p.data().numel()) << p.name();
+}
+
+}  // namespace
+}  // namespace lockstep::fsdp

@@ -1,0 +1,167 @@
+// One small training run, on ranks that are threads: with FSDP, or with DDP on one rank, which is the reference.
+#pragma once
+
+#include <bit>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "comm/local/hash_store.h"
+#include "comm/process_group.h"
+#include "core/base/parallel.h"
+#include "core/nn/module.h"
+#include "core/ops/functions.h"
+#include "core/ops/precision.h"
+#include "core/optim/clip.h"
+#include "core/optim/optimizer.h"
+#include "ddp/ddp.h"
+#include "fsdp/fully_shard.h"
+
+namespace lockstep::fsdp::test {
+
+using Group = std::shared_ptr<comm::ProcessGroup>;
+
+// Runs `body` as `ranks` threads of one group; returns what each rank threw, empty where all went well.
+inline std::vector<std::string> run(int ranks, const std::function<void(const Group&)>& body) {
+  auto store = std::make_shared<comm::HashStore>();
+  std::vector<std::string> failures(static_cast<size_t>(ranks));
+  std::vector<std::thread> threads;
+  for (int r = 0; r < ranks; ++r) {
+    threads.emplace_back([&, r] {
+      set_num_threads(1);
+      try {
+        body(comm::create("local", store, r, ranks));
+      } catch (const std::exception& e) {
+        failures[static_cast<size_t>(r)] = e.what();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  return failures;
+}
+
+inline void expect_success(const std::vector<std::string>& failures) {
+  for (size_t r = 0; r < failures.size(); ++r) EXPECT_EQ(failures[r], "") << "on rank " << r;
+}
+
+inline Tensor random(const Shape& shape, uint32_t site) {
+  Tensor t = Tensor::empty(shape);
+  kernels(kCpu).normal(t.numel(), 0, 1, {.seed = 7, .site = site}, 0, t.data<float>());
+  return t;
+}
+
+// A module tree built from the outside: forward is a function.
+struct Tree : nn::Module {
+  using nn::Module::register_buffer;
+  using nn::Module::register_module;
+  using nn::Module::register_parameter;
+  using nn::Module::register_shared_parameter;
+  std::function<Variable(const Variable&)> body;
+  Variable forward(const Variable& x) override { return body(x); }
+};
+
+struct Model {
+  std::shared_ptr<nn::Module> module;
+  std::function<Variable(int64_t micro)> loss;  // of a micro-batch, through the module
+};
+
+struct Recipe {
+  std::function<Model()> make;
+  int64_t micro_batches = 8;
+  int steps = 2;
+  DType compute = DType::f32;
+  float clip = 0;
+  Options options = {};  // of FSDP
+};
+
+using Bits = std::map<std::string, std::vector<uint32_t>>;
+
+inline std::vector<uint32_t> bits(const Tensor& t) {
+  std::vector<uint32_t> out;
+  for (float f : t.to_vector<float>()) out.push_back(std::bit_cast<uint32_t>(f));
+  return out;
+}
+
+inline std::unique_ptr<optim::Optimizer> optimizer_for(const nn::Module& module, const std::vector<Parameter>& updated) {
+  std::map<std::string, bool> decays;
+  for (const Parameter& p : module.parameters()) decays[p.name()] = p.data().dim() >= 2;
+  return optim::make_adamw(updated, {.weight_decay = 0.1f, .decays = [decays](const Parameter& p) { return decays.at(p.name()); }});
+}
+
+inline double norm(const nn::Module& module, const std::vector<Parameter>& updated, const std::map<std::string, int64_t>& offsets,
+                   comm::ProcessGroup& group) {
+  std::vector<int64_t> numels;
+  std::map<std::string, size_t> index;
+  for (const Parameter& p : module.parameters()) {
+    index[p.name()] = numels.size();
+    numels.push_back(p.data().numel());
+  }
+  optim::NormBlocks blocks(numels);
+  for (const Parameter& p : updated)
+    if (p.has_grad()) blocks.set(index.at(p.name()), p.grad(), offsets.count(p.name()) ? offsets.at(p.name()) : 0);
+  group.all_reduce(blocks.bits(), {.op = comm::ReduceOp::bor}).wait();
+  return blocks.norm();
+}
+
+// All weights after the run, with DDP on one rank.
+inline Bits train_reference(const Recipe& recipe) {
+  Bits result;
+  expect_success(run(1, [&](const Group& group) {
+    const Model model = recipe.make();
+    std::vector<Parameter> trained;  // the frozen ones of other dtypes are not for DDP
+    for (const Parameter& p : model.module->parameters())
+      if (p.requires_grad()) trained.push_back(p);
+    ddp::DistributedDataParallel ddp(trained, model.module->buffers(), group,
+                                     {.micro_batches = recipe.micro_batches, .find_unused_parameters = true});
+    const auto optimizer = optimizer_for(*model.module, trained);
+    for (int step = 0; step < recipe.steps; ++step) {
+      {
+        ops::PrecisionScope precision(recipe.compute);
+        for (int64_t m = 0; m < recipe.micro_batches; ++m) ddp.backward(model.loss(m + step * recipe.micro_batches));
+        ddp.finish();
+      }
+      const double n = norm(*model.module, optimizer->parameters(), {}, *group);
+      optimizer->step(0.01f, optim::clip_scale(n, recipe.clip));
+      optimizer->zero_grad();
+    }
+    for (const Parameter& p : model.module->parameters()) result[p.name()] = bits(p.data());
+  }));
+  return result;
+}
+
+// The same with FSDP, as rank 0 sees it.
+inline Bits train_sharded(const Recipe& recipe, int ranks) {
+  Bits result;
+  expect_success(run(ranks, [&](const Group& group) {
+    const Model model = recipe.make();
+    Options options = recipe.options;
+    options.micro_batches = recipe.micro_batches;
+    options.compute = recipe.compute;
+    const auto sharded = fully_shard(model.module, group, options);
+    const auto optimizer = optimizer_for(*model.module, sharded->parameters());
+    std::map<std::string, int64_t> offsets;
+    for (const auto& slice : sharded->slices()) offsets[slice.name] = slice.spec.offset;
+    for (int step = 0; step < recipe.steps; ++step) {
+      {
+        ops::PrecisionScope precision(recipe.compute);
+        for (const int64_t leaf : sharded->leaves()) sharded->backward(model.loss(leaf + step * recipe.micro_batches));
+        sharded->finish();
+      }
+      const double n = norm(*model.module, sharded->parameters(), offsets, *group);
+      optimizer->step(0.01f, optim::clip_scale(n, recipe.clip));
+      optimizer->zero_grad();
+    }
+    sharded->for_each_whole([&](const std::string& name, const Tensor& whole) {
+      if (group->rank() == 0) result[name] = bits(whole);
+    });
+  }));
+  return result;
+}
+
+}  // namespace lockstep::fsdp::test

@@ -1,0 +1,51 @@
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "ddp/ddp.h"
+#include "train/strategy.h"
+
+namespace lockstep::train {
+namespace {
+
+ddp::Options options_of(const Config& config) {
+  const auto bytes = static_cast<int64_t>(config.parallel.bucket_mb * (1 << 20));
+  return {.micro_batches = config.train.micro_batches(), .first_bucket_bytes = std::min<int64_t>(bytes, 1 << 20), .bucket_bytes = bytes};
+}
+
+class DdpStrategy final : public Strategy {
+ public:
+  DdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
+      : parameters_(model.module->parameters()), ddp_(parameters_, model.module->buffers(), group, options_of(config)) {
+    const int64_t first = ddp_.tree().begin(group->rank());
+    leaves_.resize(static_cast<size_t>(ddp_.tree().begin(group->rank() + 1) - first));
+    std::iota(leaves_.begin(), leaves_.end(), first);
+    for (const Parameter& p : parameters_) by_name_[p.name()] = p;
+  }
+
+  const std::vector<int64_t>& leaves() const override { return leaves_; }
+  void backward(const Variable& loss) override { ddp_.backward(loss); }
+  void finish() override { ddp_.finish(); }
+  const std::vector<Parameter>& parameters() const override { return parameters_; }
+  ShardSpec shard(const std::string& name) const override { return ShardSpec::whole(by_name_.at(name).shape()); }
+  void values_changed() override {}
+  void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override {
+    for (const auto& [name, parameter] : by_name_) use(name, parameter.data());
+  }
+  bool forwards_together() const override { return false; }
+  Duration exposed_communication() const override { return ddp_.exposed_communication(); }
+
+ private:
+  std::vector<Parameter> parameters_;
+  std::map<std::string, Parameter> by_name_;
+  ddp::DistributedDataParallel ddp_;
+  std::vector<int64_t> leaves_;
+};
+
+}  // namespace
+
+std::unique_ptr<Strategy> make_ddp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group) {
+  return std::make_unique<DdpStrategy>(config, model, group);
+}
+
+}  // namespace lockstep::train
