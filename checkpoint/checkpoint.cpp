@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "checkpoint/digest.h"
+#include "checkpoint/long_agreement.h"
 #include "checkpoint/verify.h"
 #include "comm/text.h"
 #include "core/base/error.h"
@@ -66,7 +67,7 @@ std::vector<std::pair<int64_t, std::string>> committed(const std::string& dir, F
 // Why not all ranks can use this checkpoint; empty: all have read it, and `result` holds it.
 std::string try_restore(const std::string& folder, std::span<const Entry> entries, comm::ProcessGroup* group,
                         const std::function<void(const Checkpoint&)>& accept, FileSystem& files, Restored& result) {
-  const auto reasons = comm::agree(group, [&]() -> std::string {
+  const auto reasons = agree_on_long_work(group, [&](const std::atomic<bool>&) -> std::string {
     try {
       result.checkpoint = Checkpoint::open(folder, &files);
       if (accept) accept(*result.checkpoint);

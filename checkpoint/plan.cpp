@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 #include <sstream>
 
 #include "checkpoint/chunks.h"
@@ -60,6 +61,23 @@ void check_coverage(const std::string& name, Global& global) {
   check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ", at, " to ", global.shape.numel());
 }
 
+struct Planned {
+  Part part;
+  const std::vector<size_t>* holders;
+  int64_t bytes() const { return part.shard.length * size_of(part.dtype); }
+};
+
+// A piece that many ranks hold and that is more than a fair share is cut among them, at whole chunks.
+void cut(const std::string& name, const Global& global, const Held& piece, int64_t fair, std::vector<Planned>& work) {
+  const int64_t per_chunk = kChunkBytes / size_of(global.dtype), bytes = piece.length * size_of(global.dtype);
+  const int64_t cuts = bytes <= kChunkBytes ? 1 : std::min<int64_t>(static_cast<int64_t>(piece.ranks.size()), (bytes + fair - 1) / fair);
+  for (int64_t i = 0, begin = 0; i < cuts; ++i) {
+    const int64_t end = i + 1 == cuts ? piece.length : piece.length * (i + 1) / cuts / per_chunk * per_chunk;
+    if (begin < end) work.push_back({Part{name, global.dtype, {global.shape, piece.offset + begin, end - begin}}, &piece.ranks});
+    begin = end;
+  }
+}
+
 }  // namespace
 
 std::string parts_text(const std::vector<Part>& parts) {
@@ -93,22 +111,29 @@ std::vector<Part> parse_parts(std::string_view text) {
 
 Plan make_plan(const std::vector<std::vector<Part>>& held) {
   auto globals = collect(held);
-  std::vector<std::pair<Part, const Held*>> work;
+  std::vector<Planned> work;
+  int64_t total = 0;
   for (auto& [name, global] : globals) {
     check_coverage(name, global);
-    for (const Held& piece : global.pieces) work.push_back({Part{name, global.dtype, {global.shape, piece.offset, piece.length}}, &piece});
+    total += global.shape.numel() * size_of(global.dtype);
   }
+  const int64_t fair = total / static_cast<int64_t>(held.size()) + 1;
+  for (const auto& [name, global] : globals)
+    for (const Held& piece : global.pieces) cut(name, global, piece, fair, work);
   // The large ones first: what comes last then evens out.
-  std::stable_sort(work.begin(), work.end(), [](const auto& a, const auto& b) {
-    return a.first.shard.length * size_of(a.first.dtype) > b.first.shard.length * size_of(b.first.dtype);
-  });
+  std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) { return a.bytes() > b.bytes(); });
   Plan plan{std::vector<std::vector<Part>>(held.size())};
   std::vector<int64_t> load(held.size(), 0);
-  for (auto& [part, piece] : work) {
-    const auto lighter = [&](size_t a, size_t b) { return load[a] < load[b]; };
-    const size_t rank = *std::min_element(piece->ranks.begin(), piece->ranks.end(), lighter);
-    load[rank] += part.shard.length * size_of(part.dtype);
-    plan.by_rank[rank].push_back(std::move(part));
+  std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of a tensor
+  for (Planned& planned : work) {
+    const auto lighter = [&](size_t a, size_t b) {
+      const bool taken_a = taken.count({planned.part.name, a}) != 0, taken_b = taken.count({planned.part.name, b}) != 0;
+      return taken_a != taken_b ? taken_b : load[a] < load[b];
+    };
+    const size_t rank = *std::min_element(planned.holders->begin(), planned.holders->end(), lighter);
+    load[rank] += planned.bytes();
+    taken.emplace(planned.part.name, rank);
+    plan.by_rank[rank].push_back(std::move(planned.part));
   }
   return plan;
 }

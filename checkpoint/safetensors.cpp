@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <future>
 
 #include "checkpoint/chunks.h"
@@ -150,30 +151,53 @@ std::string make_safetensors_header(SafetensorsHeader& header) {
   return bytes + text;
 }
 
-WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes,
-                              const std::vector<Tensor>& tensors) {
-  // The whole file's hash takes several times as long as the chunks' and about as long as a fast disk: so both at once.
+namespace {
+
+// Calls body(data, bytes) for chunk after chunk of the tensors, until `stop`.
+template <typename Body>
+void each_chunk(const std::vector<Tensor>& tensors, const std::function<bool()>& stop, const Body& body) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto* data = static_cast<const char*>(tensors[i].raw());
+    for (int64_t at = 0; at < tensors[i].bytes() && !stop(); at += kChunkBytes)
+      body(i, data + at, std::min(kChunkBytes, tensors[i].bytes() - at));
+  }
+}
+
+}  // namespace
+
+WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes, const std::vector<Tensor>& tensors,
+                              const std::atomic<bool>* stop) {
+  const auto file = files.create(path);
+  std::atomic<bool> failed = false;
+  const auto stopped = [&] { return failed || (stop && *stop); };
+  // The whole file's hash takes several times as long as the chunks', and about as long as a fast disk: so both at once.
   auto sha256 = std::async(std::launch::async, [&] {
     Sha256 hash;
     hash.update(header_bytes);
-    for (const Tensor& tensor : tensors) hash.update(tensor.raw(), static_cast<size_t>(tensor.bytes()));
+    each_chunk(tensors, stopped, [&](size_t, const char* data, int64_t bytes) { hash.update(data, static_cast<size_t>(bytes)); });
     return hash.hex();
   });
-  const auto file = files.create(path);
-  WrittenFile written{.bytes = static_cast<int64_t>(header_bytes.size()), .sha256 = {}, .header_xxh3 = xxh3(header_bytes), .xxh3 = {}};
-  file->write(header_bytes.data(), header_bytes.size());
-  for (const Tensor& tensor : tensors) {
-    auto& sums = written.xxh3.emplace_back();
-    const auto* data = static_cast<const char*>(tensor.raw());
-    for (int64_t at = 0; at < tensor.bytes(); at += kChunkBytes) {
-      const int64_t count = std::min(kChunkBytes, tensor.bytes() - at);
-      sums.push_back(xxh3(data + at, count));
-      file->write(data + at, static_cast<size_t>(count));
-    }
-    written.bytes += tensor.bytes();
+  WrittenFile written;
+  written.bytes = static_cast<int64_t>(header_bytes.size());
+  written.header_xxh3 = xxh3(header_bytes);
+  written.xxh3.resize(tensors.size());
+  try {
+    file->write(header_bytes.data(), header_bytes.size());
+    each_chunk(tensors, stopped, [&](size_t tensor, const char* data, int64_t bytes) {
+      const auto begin = Clock::now();
+      written.xxh3[tensor].push_back(xxh3(data, bytes));
+      written.held_by_checksums += Clock::now() - begin;
+      file->write(data, static_cast<size_t>(bytes));
+      written.bytes += bytes;
+    });
+    if (!stopped()) file->sync();
+  } catch (...) {
+    failed = true;
+    throw;
   }
-  file->sync();
+  const auto begin = Clock::now();
   written.sha256 = sha256.get();
+  written.held_by_checksums += Clock::now() - begin;
   return written;
 }
 

@@ -2,6 +2,7 @@
 // JSON; the tensors' bytes, row-major and little-endian, back to back.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "checkpoint/file_system.h"
+#include "core/base/clock.h"
 #include "core/tensor/dtype.h"
 #include "core/tensor/tensor.h"
 
@@ -48,10 +50,11 @@ struct WrittenFile {
   std::string sha256;
   uint64_t header_xxh3 = 0;
   std::vector<std::vector<uint64_t>> xxh3;  // of each tensor's chunks (checkpoint/chunks.h)
+  Duration held_by_checksums{};             // how much longer writing took for them
 };
-// Writes and syncs a file, hashing on a second thread meanwhile. `tensors`: contiguous, on the host, in the order that
-// make_safetensors_header() gave.
-WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes,
-                              const std::vector<Tensor>& tensors);
+// Writes and syncs a file, hashing on a second thread meanwhile. Returns early, with nothing of use, once `stop` is true. `tensors`:
+// contiguous, on the host, in the order that make_safetensors_header() gave.
+WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes, const std::vector<Tensor>& tensors,
+                              const std::atomic<bool>* stop = nullptr);
 
 }  // namespace lockstep::checkpoint

@@ -3,9 +3,10 @@
 #include <random>
 #include <unordered_map>
 
-#include "checkpoint/checkpoint.h"
 #include "checkpoint/digest.h"
-#include "checkpoint/plan.h"
+#include "checkpoint/long_agreement.h"
+#include "checkpoint/save_job.h"
+#include "comm/peer_failure.h"
 #include "comm/text.h"
 #include "core/base/log.h"
 
@@ -26,75 +27,56 @@ std::string unique_suffix() {
   return text;
 }
 
-std::vector<Part> parts_of(const std::vector<Entry>& entries) {
-  std::vector<Part> parts;
-  for (const Entry& entry : entries) {
-    const ShardSpec& shard = entry.shard;
-    check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
-    check(entry.tensor.numel() == shard.length && shard.offset >= 0 && shard.offset + shard.length <= shard.global_shape.numel(),
-          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(), " elements cannot be elements ", shard.offset, " to ",
-          shard.offset + shard.length, " of ", shard.global_shape);
-    parts.push_back({entry.name, entry.tensor.dtype(), shard});
-  }
-  return parts;
-}
-
-// The tensors that a shard file holds, on the host, in the file's order. A copy only where a tensor is elsewhere or not contiguous.
-std::vector<Tensor> host_tensors(const std::vector<Entry>& entries, const SafetensorsHeader& header) {
-  std::unordered_map<std::string, const Tensor*> by_name;
-  for (const Entry& entry : entries)
-    if (entry.shard.length > 0) by_name[entry.name] = &entry.tensor;
-  std::vector<Tensor> tensors;
-  for (const auto& info : header.tensors) tensors.push_back(by_name.at(info.name)->contiguous().to(kCpu));
-  return tensors;
-}
-
 void write_text(FileSystem& files, const std::string& path, const std::string& text) {
   const auto file = files.create(path);
   file->write(text.data(), text.size());
   file->sync();
 }
 
+// What all files of a checkpoint will take, the manifest roughly.
+int64_t planned_bytes(const SavePlan& plan, int64_t step) {
+  constexpr int64_t kManifestPerPart = 512, kManifestPerMiB = 32;
+  int64_t bytes = 1 << 16;
+  for (size_t rank = 0; rank < plan.plan.by_rank.size(); ++rank) {
+    const int64_t file = lay_out_shard(plan.plan, static_cast<int64_t>(rank), step).file_bytes;
+    bytes += file + kManifestPerPart * static_cast<int64_t>(plan.plan.by_rank[rank].size()) + kManifestPerMiB * (file >> 20);
+  }
+  return bytes;
+}
+
 class Save {
  public:
-  explicit Save(const SaveRequest& request)
-      : request_(request),
-        files_(request.files ? *request.files : posix_file_system()),
-        rank_(request.group ? request.group->rank() : 0),
-        final_(request.dir + "/" + step_folder(request.step)) {}
+  explicit Save(const SaveJob& job)
+      : job_(job),
+        files_(job.files ? *job.files : posix_file_system()),
+        rank_(job.group ? job.group->rank() : 0),
+        final_(job.dir + "/" + step_folder(job.step)) {}
 
   std::string run() {
     try {
-      prepare();
+      aside_ = comm::agree(job_.group, [&] { return prepare(); })[0];
       const auto written = write();
-      comm::agree(request_.group, [&] { return rank_ == 0 ? commit(written) : std::string(); });
-    } catch (const std::exception& e) {
+      agree_on_long_work(job_.group, [&](const std::atomic<bool>&) { return rank_ == 0 ? commit(written) : std::string(); });
+    } catch (const std::exception&) {
       give_up();
-      const std::string text = str("[checkpoint] step ", request_.step, " was not saved: ", e.what());
-      if (dynamic_cast<const UsageError*>(&e)) throw UsageError(text);
-      throw EnvironmentError(text);
+      throw;
     }
     if (rank_ == 0) tidy_up();
     return final_;
   }
 
  private:
-  // All ranks learn what every rank holds and where to write.
-  void prepare() {
-    const auto texts = comm::agree(request_.group, [&] {
-      check(request_.step >= 0, "[checkpoint] step must not be negative, got ", request_.step);
-      const std::string parts = parts_text(parts_of(request_.entries));
-      return (rank_ == 0 ? make_aside() : std::string()) + "\n" + parts;
-    });
-    aside_ = texts[0].substr(0, texts[0].find('\n'));
-    for (const auto& text : texts) held_.push_back(parse_parts(std::string_view(text).substr(text.find('\n') + 1)));
-    plan_ = make_plan(held_);
-  }
-
-  std::string make_aside() {
-    files_.make_directories(request_.dir);
-    for (const auto& name : files_.list(request_.dir))
-      if (is_half_written(name)) files_.remove_all(request_.dir + "/" + name);
+  // Rank 0 finds room and makes the folder.
+  std::string prepare() {
+    check(job_.step >= 0, "[checkpoint] step must not be negative, got ", job_.step);
+    check(job_.problem.empty(), job_.problem);
+    if (rank_ != 0) return {};
+    files_.make_directories(job_.dir);
+    remove_half_written(files_, job_.dir);
+    const int64_t needed = planned_bytes(*job_.plan, job_.step), free = files_.free_bytes(job_.dir);
+    if (free < needed)
+      throw EnvironmentError(str("'", job_.dir, "' has ", free >> 20, " MiB free, and the checkpoint needs ", needed >> 20,
+                                 " MiB: free some space, or lower checkpoint.keep"));
     aside_ = final_ + kAside + unique_suffix();
     files_.make_directory(aside_);
     return aside_;
@@ -102,11 +84,10 @@ class Save {
 
   // This rank's shard; returns what all ranks wrote.
   std::vector<WrittenFile> write() {
-    const auto texts = comm::agree(request_.group, [&] {
-      const ShardLayout layout = lay_out_shard(plan_, rank_, request_.step);
-      const std::string path = aside_ + "/" + shard_name(rank_, static_cast<int64_t>(plan_.by_rank.size()));
-      const WrittenFile file = write_safetensors(files_, path, layout.bytes, host_tensors(request_.entries, layout.header));
-      return written_text(file);
+    const auto texts = agree_on_long_work(job_.group, [&](const std::atomic<bool>& stop) {
+      const ShardLayout layout = lay_out_shard(job_.plan->plan, rank_, job_.step);
+      const std::string path = aside_ + "/" + shard_name(rank_, static_cast<int64_t>(job_.plan->plan.by_rank.size()));
+      return written_text(write_safetensors(files_, path, layout.bytes, job_.tensors, &stop));
     });
     std::vector<WrittenFile> written;
     for (const auto& text : texts) written.push_back(parse_written(text));
@@ -115,15 +96,15 @@ class Save {
 
   // Rank 0: the manifest, then the rename that makes it all real.
   std::string commit(const std::vector<WrittenFile>& written) {
-    Manifest manifest = make_manifest(plan_, held_, written, request_.step);
-    manifest.metadata = request_.metadata;
+    Manifest manifest = make_manifest(job_.plan->plan, job_.plan->held, written, job_.step);
+    manifest.metadata = job_.metadata;
     const std::string text = to_json(manifest);
     write_text(files_, aside_ + "/" + Manifest::kFileName, text);
     write_text(files_, aside_ + "/" + Manifest::kSumsName, sums_text(manifest, sha256_hex(text)));
     files_.sync_directory(aside_);
     files_.rename_directory(aside_, final_);
     try {
-      files_.sync_directory(request_.dir);
+      files_.sync_directory(job_.dir);
     } catch (const std::exception&) {
       // It could vanish with a power cut, so it must not count; whatever had its name before comes back.
       files_.rename_directory(final_, aside_);
@@ -132,7 +113,7 @@ class Save {
     return {};
   }
 
-  // Rank 0 removes what was begun. The others are past their writes: agree() has heard from all.
+  // Rank 0 removes what was begun. The others are past their writes: all have been heard.
   void give_up() noexcept {
     if (rank_ != 0 || aside_.empty()) return;
     try {
@@ -146,16 +127,15 @@ class Save {
   void tidy_up() noexcept {
     try {
       files_.remove_all(aside_);  // a replaced checkpoint of the same step
-      if (request_.keep <= 0) return;
+      if (job_.keep <= 0) return;
       std::vector<int64_t> older;
-      for (const auto& name : files_.list(request_.dir)) {
+      for (const auto& name : files_.list(job_.dir)) {
         const int64_t step = step_of_folder(name);
         // Later steps are left alone: the run was taken up again from before them, and this one must not be their victim.
-        if (step >= 0 && step < request_.step) older.push_back(step);
+        if (step >= 0 && step < job_.step) older.push_back(step);
       }
       std::sort(older.rbegin(), older.rend());
-      for (size_t i = static_cast<size_t>(request_.keep) - 1; i < older.size(); ++i)
-        remove_checkpoint(request_.dir + "/" + step_folder(older[i]));
+      for (size_t i = static_cast<size_t>(job_.keep) - 1; i < older.size(); ++i) remove_checkpoint(job_.dir + "/" + step_folder(older[i]));
     } catch (const std::exception& e) {
       log::warn("[checkpoint] old checkpoints could not be removed: ", e.what());
     }
@@ -168,17 +148,84 @@ class Save {
     files_.remove_all(doomed);
   }
 
-  const SaveRequest& request_;
+  const SaveJob& job_;
   FileSystem& files_;
   int64_t rank_;
   std::string final_;
   std::string aside_;  // where it is written until it is complete
-  std::vector<std::vector<Part>> held_;
-  Plan plan_;
 };
+
+// Runs `body`; what it throws gets the step in front, and stays what it is.
+template <typename Body>
+auto naming_step(int64_t step, const Body& body) {
+  try {
+    return body();
+  } catch (const std::exception& e) {
+    std::rethrow_exception(comm::reworded(e, str("[checkpoint] step ", step, " was not saved: ", e.what())));
+  }
+}
 
 }  // namespace
 
-std::string save(const SaveRequest& request) { return Save(request).run(); }
+std::vector<Part> parts_of(const std::vector<Entry>& entries) {
+  std::vector<Part> parts;
+  for (const Entry& entry : entries) {
+    const ShardSpec& shard = entry.shard;
+    check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
+    check(entry.tensor.numel() == shard.length && shard.offset >= 0 && shard.offset + shard.length <= shard.global_shape.numel(),
+          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(), " elements cannot be elements ", shard.offset, " to ",
+          shard.offset + shard.length, " of ", shard.global_shape);
+    parts.push_back({entry.name, entry.tensor.dtype(), shard});
+  }
+  return parts;
+}
+
+SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries) {
+  SavePlan plan;
+  for (const auto& text : comm::agree(group, [&] { return parts_text(parts_of(entries)); })) plan.held.push_back(parse_parts(text));
+  plan.plan = make_plan(plan.held);
+  return plan;
+}
+
+std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const std::vector<Entry>& entries) {
+  std::unordered_map<std::string, const Entry*> by_name;
+  for (const Entry& entry : entries) by_name[entry.name] = &entry;
+  std::unordered_map<std::string, const Part*> parts;
+  for (const Part& part : plan.plan.by_rank[static_cast<size_t>(rank)]) parts[part.name] = &part;
+  std::vector<Tensor> tensors;
+  for (const auto& info : lay_out_shard(plan.plan, rank, 0).header.tensors) {
+    const Entry& entry = *by_name.at(info.name);
+    const ShardSpec& shard = parts.at(info.name)->shard;
+    tensors.push_back(entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));
+  }
+  return tensors;
+}
+
+std::string write_checkpoint(const SaveJob& job) {
+  return naming_step(job.step, [&] { return Save(job).run(); });
+}
+
+void remove_half_written(FileSystem& files, const std::string& dir) {
+  for (const auto& name : files.list(dir))
+    if (is_half_written(name)) files.remove_all(dir + "/" + name);
+}
+
+std::string save(const SaveRequest& request) {
+  const SavePlan plan = naming_step(request.step, [&] { return plan_save(request.group, request.entries); });
+  SaveJob job{.dir = request.dir,
+              .step = request.step,
+              .keep = request.keep,
+              .metadata = request.metadata,
+              .group = request.group,
+              .files = request.files,
+              .plan = &plan};
+  try {
+    for (const Tensor& tensor : planned_tensors(plan, request.group ? request.group->rank() : 0, request.entries))
+      job.tensors.push_back(tensor.to(kCpu));
+  } catch (const std::exception& e) {
+    job.problem = e.what();
+  }
+  return write_checkpoint(job);
+}
 
 }  // namespace lockstep::checkpoint

@@ -98,7 +98,7 @@ int bench_comm(const Options& options) {
 }  // namespace
 
 void add_bench_command(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("bench", "measure training steps and collectives");
+  CLI::App* command = app.add_subcommand("bench", "measure training steps, collectives and checkpoints");
   command->require_subcommand(1);
   auto options = std::make_shared<Options>();
 
@@ -114,6 +114,8 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   comm->add_option("--backend", options->backend, "auto, shm or mpi")->capture_default_str();
   comm->add_flag("--json", options->json, "one JSON object");
   comm->callback([options, &exit_code] { exit_code = bench_comm(*options); });
+
+  add_bench_checkpoint(*command, exit_code);
 }
 
 }  // namespace lockstep::cli

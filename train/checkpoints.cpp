@@ -1,6 +1,8 @@
 #include "train/checkpoints.h"
 
+#include <cstdlib>
 #include <filesystem>
+#include <utility>
 
 #include "checkpoint/checkpoint.h"
 #include "comm/text.h"
@@ -38,21 +40,72 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
               ": the run will not end with the bits of one that never stopped");
 }
 
+// A later run of `--resume auto` must not return to what this one leaves behind.
+void check_newest(const std::string& dir, int64_t step) {
+  const auto all = checkpoint::list(dir);
+  check(all.empty() || all.back().step <= step, "'", dir, "' has a later checkpoint (step ", all.empty() ? 0 : all.back().step,
+        ") than the one to resume from (step ", step, "): choose another run.name to branch off, or remove it");
+}
+
 }  // namespace
 
-std::string save_checkpoint(Trainer& trainer, const std::string& dir) {
-  const Config& config = trainer.config();
-  return checkpoint::save({.dir = dir,
-                           .step = trainer.steps_done(),
-                           .entries = entries_of(trainer),
-                           .metadata = {{"config", to_yaml(config)},
-                                        {"settings", canonical_text(config, KeyScope::result)},
-                                        {"config_digest", config_digest(config)},
-                                        {"data", trainer.data().identity()},
-                                        {"seed", std::to_string(config.run.seed)},
-                                        {"world_size", std::to_string(trainer.group().size())}},
-                           .keep = config.checkpoint.keep,
-                           .group = &trainer.group()});
+Checkpoints::Checkpoints(Trainer& trainer, std::string dir) : trainer_(trainer), dir_(std::move(dir)) {
+  const CheckpointConfig& config = trainer.config().checkpoint;
+  if (!config.async) return;
+  saver_ = std::make_unique<checkpoint::Saver>(checkpoint::SaverOptions{.dir = dir_, .keep = config.keep, .group = &trainer.group()});
+  saver_->prepare(entries_of(trainer));
+}
+
+Checkpoints::~Checkpoints() = default;
+
+std::map<std::string, std::string> Checkpoints::metadata() const {
+  const Config& config = trainer_.config();
+  const int64_t step = trainer_.steps_done();
+  const char* epoch = std::getenv("LOCKSTEP_EPOCH");
+  return {{"config", to_yaml(config)},
+          {"settings", canonical_text(config, KeyScope::result)},
+          {"config_digest", config_digest(config)},
+          {"data", trainer_.data().identity()},
+          {"data_position", str(step * config.train.global_batch, " samples")},
+          {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
+          {"seed", std::to_string(config.run.seed)},
+          {"world_size", std::to_string(trainer_.group().size())},
+          {"epoch", epoch ? epoch : "0"}};
+}
+
+std::string Checkpoints::save_last() {
+  wait();
+  return checkpoint::save({.dir = dir_,
+                           .step = trainer_.steps_done(),
+                           .entries = entries_of(trainer_),
+                           .metadata = metadata(),
+                           .keep = trainer_.config().checkpoint.keep,
+                           .group = &trainer_.group()});
+}
+
+void Checkpoints::save() {
+  if (saver_) {
+    saver_->start(trainer_.steps_done(), entries_of(trainer_), metadata());
+    return;
+  }
+  checkpoint::SaveOutcome outcome{.step = trainer_.steps_done(), .folder = {}, .error = {}};
+  try {
+    outcome.folder = save_last();
+  } catch (const EnvironmentError& e) {
+    outcome.error = e.what();
+  }
+  ended_.push_back(std::move(outcome));
+}
+
+void Checkpoints::wait() {
+  if (!saver_) return;
+  for (auto outcome = saver_->wait(); outcome; outcome = saver_->poll()) ended_.push_back(std::move(*outcome));
+}
+
+std::vector<checkpoint::SaveOutcome> Checkpoints::ended() {
+  if (saver_)
+    for (auto outcome = saver_->poll(); outcome; outcome = saver_->poll()) ended_.push_back(std::move(*outcome));
+  return std::exchange(ended_, {});
 }
 
 std::string find_checkpoint(const std::string& path) {
@@ -88,6 +141,7 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
     if (restored.checkpoint) resumed = {.folder = restored.checkpoint->folder(), .step = restored.checkpoint->step()};
   }
+  if (from != "auto") check_newest(dir, resumed.step);
   if (!resumed.folder.empty()) trainer.set_steps_done(resumed.step);
   return resumed;
 }

@@ -1,14 +1,41 @@
 // A trainer's state in checkpoints: what is saved, and how a run continues from it.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include "checkpoint/saver.h"
 #include "train/trainer.h"
 
 namespace lockstep::train {
 
-// Collective. Saves into `dir` and returns the new checkpoint's folder. Throws as checkpoint::save() does.
-std::string save_checkpoint(Trainer& trainer, const std::string& dir);
+// The saves of a run. Used by one thread on each rank.
+class Checkpoints {
+ public:
+  // Collective. Into `dir`; checkpoint.keep and checkpoint.async are the config's.
+  Checkpoints(Trainer& trainer, std::string dir);
+  ~Checkpoints();
+
+  // Collective. Saves the state as it is now: in the background where the config says so, else before it returns. A failure is no
+  // exception but an outcome: training goes on, and the older checkpoints stand.
+  void save();
+  // Saves that have ended since the last call, oldest first; to be asked each step.
+  std::vector<checkpoint::SaveOutcome> ended();
+  // Collective. Waits for what the background writes.
+  void wait();
+  // Collective. A save that must not fail: waits for the one before it, then saves and throws as checkpoint::save() does.
+  std::string save_last();
+
+ private:
+  std::map<std::string, std::string> metadata() const;
+
+  Trainer& trainer_;
+  std::string dir_;
+  std::unique_ptr<checkpoint::Saver> saver_;  // null: not in the background
+  std::vector<checkpoint::SaveOutcome> ended_;
+};
 
 struct Resumed {
   std::string folder;  // empty: nothing to resume from

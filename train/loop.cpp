@@ -86,10 +86,17 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
 
   RunResult result{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder};
   int64_t saved_step = resumed.folder.empty() ? -1 : resumed.step;
-  const auto save = [&] {
-    if (saved_step == trainer.steps_done()) return;
-    result.checkpoint = save_checkpoint(trainer, run_dir.checkpoints());
-    saved_step = trainer.steps_done();
+  Checkpoints checkpoints(trainer, run_dir.checkpoints());
+  const auto look_at_saves = [&] {
+    for (const checkpoint::SaveOutcome& save : checkpoints.ended()) {
+      if (save.folder.empty()) {
+        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
+        reporter.message(str("warning: ", save.error));
+      } else {
+        result.checkpoint = save.folder;
+        saved_step = save.step;
+      }
+    }
   };
 
   bool stopped = false;
@@ -102,16 +109,12 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
     reporter.step(report, validation);
     result.last_loss = report.loss;
     if (validation) result.validation_loss = *validation;
-    if (!last && !stopped && due(config.checkpoint.every, report.step)) {
-      try {
-        save();
-      } catch (const EnvironmentError& e) {
-        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
-        reporter.message(str("warning: step ", report.step, " was not saved: ", e.what()));
-      }
-    }
+    if (!last && !stopped && due(config.checkpoint.every, report.step)) checkpoints.save();
+    look_at_saves();
   }
-  save();
+  checkpoints.wait();
+  look_at_saves();
+  if (saved_step != trainer.steps_done()) result.checkpoint = checkpoints.save_last();
   reporter.finish();
   result.finished = !stopped;
   result.steps_done = trainer.steps_done();

@@ -66,6 +66,25 @@ TEST_P(SaveOnRanks, CopiesAreWrittenOnceAndSpreadOverTheRanks) {
   }
 }
 
+TEST_P(SaveOnRanks, ACopyThatIsTooLargeForOneIsCutAmongTheRanks) {
+  const test::TempDir dir;
+  const int64_t elements = 3 << 20;  // 12 MiB
+  const std::vector<Entry> entries = {Entry("large", counting({3, elements / 3})), Entry("small", counting({100}))};
+  with_ranks(GetParam(), [&](comm::ProcessGroup& group) { save({.dir = dir.path(), .step = 1, .entries = entries, .group = &group}); });
+  const Checkpoint checkpoint = Checkpoint::open(dir.path() + "/step-00000001");
+  EXPECT_EQ(checkpoint.manifest().entries.at("large").pieces.size(), static_cast<size_t>(GetParam()));
+  EXPECT_EQ(checkpoint.manifest().entries.at("small").pieces.size(), 1u);
+  for (const auto& file : checkpoint.manifest().files) EXPECT_LT(file.bytes, elements * 4 / GetParam() + 2048);
+  for (const Entry& entry : entries) EXPECT_EQ(bytes_of(checkpoint.read_whole(entry.name)), bytes_of(entry.tensor));
+  EXPECT_NO_THROW(checkpoint.verify());
+}
+
+TEST(Save, TwoPartsOfATensorOnOneRankAreRefused) {
+  const test::TempDir dir;
+  const std::vector<Entry> entries = {Entry("w", counting({4}), {{8}, 0, 4}), Entry("w", counting({4}), {{8}, 4, 4})};
+  EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 1, .entries = entries}); }), HasSubstr("'w' is there twice on rank 0"));
+}
+
 // Rank r of W holds an uneven share; with more ranks than elements some hold nothing.
 ShardSpec share(const Shape& shape, int rank, int size) {
   const int64_t n = shape.numel(), begin = n * rank * rank / (size * size), end = n * (rank + 1) * (rank + 1) / (size * size);

@@ -115,8 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"data: {kind: random}\nparallel: {shard: half}\n", "parallel.shard 'half': expected full, grad, optim, hybrid"},
         BadConfig{"data: {kind: random}\nparallel: {shard: hybrid}\n", "needs parallel.mesh: [replicate, shard]"},
         BadConfig{"data: {kind: random}\nparallel: {mesh: [2, 2]}\n", "parallel.mesh is for parallel.shard 'hybrid'"},
-        BadConfig{"data: {kind: random}\nparallel: {backend: nccl}\n", "parallel.backend 'nccl' is not available"},
-        BadConfig{"data: {kind: random}\ncheckpoint: {async: true}\n", "checkpoint.async is not available"}));
+        BadConfig{"data: {kind: random}\nparallel: {backend: nccl}\n", "parallel.backend 'nccl' is not available"}));
 
 TEST(Config, OverrideErrorsNameTheOverride) {
   EXPECT_THAT(error_of(kBase, {"train.steps"}), HasSubstr("--set train.steps: expected key=value"));

@@ -72,7 +72,6 @@ void check_config(const Config& config) {
         train.steps, ")");
   check(optim.schedule.min_lr <= optim.lr, "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");
   check_parallel(parallel);
-  check(!checkpoint.async, "checkpoint.async is not available in this version: set it to false");
 }
 
 void check_world_size(const Config& config, int world_size) {

@@ -1,0 +1,147 @@
+#include "checkpoint/saver.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "checkpoint/save_job.h"
+#include "comm/text.h"
+#include "core/base/parallel.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+bool same(const std::vector<Part>& a, const std::vector<Part>& b) { return parts_text(a) == parts_text(b); }
+
+// To host memory of the same sizes, all of it in pieces that threads share out evenly.
+void copy(const std::vector<Tensor>& from, const std::vector<Tensor>& to) {
+  constexpr int64_t kPiece = 4 << 20;
+  struct Piece {
+    const char* from;
+    char* to;
+    int64_t bytes;
+  };
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (from[i].device() != kCpu) {
+      to[i].copy_(from[i]);
+      continue;
+    }
+    for (int64_t at = 0; at < from[i].bytes(); at += kPiece)
+      pieces.push_back(
+          {static_cast<const char*>(from[i].raw()) + at, static_cast<char*>(to[i].raw()) + at, std::min(kPiece, from[i].bytes() - at)});
+  }
+  parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+    const Piece& piece = pieces[static_cast<size_t>(i)];
+    std::memcpy(piece.to, piece.from, static_cast<size_t>(piece.bytes));
+  });
+}
+
+}  // namespace
+
+class Saver::Impl {
+ public:
+  explicit Impl(const SaverOptions& options) : options_(options) {
+    if (options.group && options.group->size() > 1) group_ = options.group->split(0, options.group->rank());
+    rank_ = group_ ? group_->rank() : 0;
+    comm::agree(group_.get(), [&] {
+      if (rank_ == 0) remove_half_written(options_.files ? *options_.files : posix_file_system(), options_.dir);
+      return std::string();
+    });
+  }
+  ~Impl() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void prepare(const std::vector<Entry>& entries) {
+    if (thread_.joinable()) thread_.join();
+    plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries));
+    buffers_.clear();
+    // Zeros: so that the memory is there before the first copy.
+    for (const Tensor& tensor : planned_tensors(*plan_, rank_, entries)) buffers_.push_back(Tensor::zeros(tensor.shape(), tensor.dtype()));
+  }
+
+  void start(int64_t step, const std::vector<Entry>& entries, std::map<std::string, std::string> metadata) {
+    const auto begin = Clock::now();
+    if (thread_.joinable()) thread_.join();
+    if (!plan_) prepare(entries);
+    SaveJob job{.dir = options_.dir,
+                .step = step,
+                .keep = options_.keep,
+                .metadata = std::move(metadata),
+                .group = group_.get(),
+                .files = options_.files,
+                .plan = plan_.get(),
+                .tensors = buffers_};
+    try {
+      check(same(parts_of(entries), plan_->held[static_cast<size_t>(rank_)]),
+            "[checkpoint] names, shapes or shards are not those of the first save; make a new Saver for another state");
+      copy(planned_tensors(*plan_, rank_, entries), buffers_);
+    } catch (const std::exception& e) {
+      job.problem = e.what();  // the others must hear of it, in the background
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      busy_ = true;
+    }
+    const Duration stall = Clock::now() - begin;
+    thread_ = std::thread([this, job = std::move(job), begin, stall] { write(job, begin, stall); });
+  }
+
+  bool busy() const {
+    const std::lock_guard lock(mutex_);
+    return busy_;
+  }
+
+  std::optional<SaveOutcome> poll() {
+    const std::lock_guard lock(mutex_);
+    if (ended_.empty()) return std::nullopt;
+    SaveOutcome outcome = std::move(ended_.front());
+    ended_.pop_front();
+    return outcome;
+  }
+
+  std::optional<SaveOutcome> wait() {
+    if (thread_.joinable()) thread_.join();
+    return poll();
+  }
+
+ private:
+  // In the background.
+  void write(const SaveJob& job, Clock::time_point begin, Duration stall) noexcept {
+    SaveOutcome outcome{.step = job.step, .folder = {}, .error = {}, .stall = stall};
+    try {
+      outcome.folder = write_checkpoint(job);
+    } catch (const std::exception& e) {
+      outcome.error = e.what();
+    }
+    outcome.duration = Clock::now() - begin;
+    const std::lock_guard lock(mutex_);
+    ended_.push_back(std::move(outcome));
+    busy_ = false;
+  }
+
+  const SaverOptions options_;
+  std::unique_ptr<comm::ProcessGroup> group_;  // null: a single rank
+  int64_t rank_ = 0;
+  std::unique_ptr<SavePlan> plan_;
+  std::vector<Tensor> buffers_;  // the copy; the thread's while it runs
+  std::thread thread_;
+  mutable std::mutex mutex_;  // guards what follows
+  bool busy_ = false;
+  std::deque<SaveOutcome> ended_;
+};
+
+Saver::Saver(const SaverOptions& options) : impl_(std::make_unique<Impl>(options)) {}
+Saver::~Saver() = default;
+void Saver::prepare(const std::vector<Entry>& entries) { impl_->prepare(entries); }
+void Saver::start(int64_t step, const std::vector<Entry>& entries, std::map<std::string, std::string> metadata) {
+  impl_->start(step, entries, std::move(metadata));
+}
+bool Saver::busy() const { return impl_->busy(); }
+std::optional<SaveOutcome> Saver::poll() { return impl_->poll(); }
+std::optional<SaveOutcome> Saver::wait() { return impl_->wait(); }
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,84 @@
+// lockstep bench checkpoint [-n RANKS] [--mb N] [--dir DIR] [--json]
+#include <cstdio>
+
+#include <CLI/App.hpp>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/rank_options.h"
+#include "train/checkpoint_benchmark.h"
+#include "train/groups.h"
+
+namespace lockstep::cli {
+namespace {
+
+struct Options : RankOptions {
+  bool json = false;
+  int64_t megabytes = 128;
+  int repetitions = 5;
+  std::string backend = "auto", dir = ".";
+};
+
+void print(const train::CheckpointBenchmark& b, bool json) {
+  const double mb = static_cast<double>(b.bytes) / 1e6;
+  const double share = b.save_s > 0 ? b.checksum_held_s / b.save_s : 0;
+  if (json) {
+    const nlohmann::ordered_json out = {{"ranks", b.ranks},
+                                        {"threads", b.threads},
+                                        {"mb", mb},
+                                        {"save_s", b.save_s},
+                                        {"save_unsynced_s", b.save_unsynced_s},
+                                        {"load_s", b.load_s},
+                                        {"load_cold_s", b.load_cold_s},
+                                        {"plain_write_s", b.plain_write_s},
+                                        {"stall_s", b.stall_s},
+                                        {"memcpy_s", b.memcpy_s},
+                                        {"checksum_s", b.checksum_s},
+                                        {"checksum_held_s", b.checksum_held_s},
+                                        {"checksum_share", share}};
+    std::printf("%s\n", out.dump().c_str());
+    return;
+  }
+  const auto line = [&](const char* what, double seconds, const char* note) {
+    if (seconds > 0) std::printf("  %-22s %9.3f s %9.0f MB/s   %s\n", what, seconds, mb / seconds, note);
+  };
+  std::printf("%.0f MB on %d rank%s x %d thread%s\n", mb, b.ranks, b.ranks == 1 ? "" : "s", b.threads, b.threads == 1 ? "" : "s");
+  line("save", b.save_s, "until everything is on disk");
+  line("  plain write", b.plain_write_s, "the same bytes without checksums: the disk's own speed");
+  line("  not synced", b.save_unsynced_s, "a save that does not wait for the disk");
+  line("load", b.load_s, "from the page cache, every byte verified");
+  line("  cold", b.load_cold_s, "from disk");
+  line("stall of async save", b.stall_s, "");
+  line("  memcpy", b.memcpy_s, "of the same state, by all ranks at once");
+  line("checksums alone", b.checksum_s, "SHA-256 and XXH3");
+  std::printf("  %-22s %8.1f %%\n", "their share of a save", share * 100);
+}
+
+int bench(const Options& options) {
+  const Placement placement = place(options);
+  if (placement.launch_here) return launch_ranks(options.ranks, "");
+  const auto group = train::make_group({.backend = options.backend}, placement.rank);
+  const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes << 20, options.repetitions);
+  if (placement.rank.rank == 0) print(result, options.json);
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_checkpoint(CLI::App& bench_command, int& exit_code) {
+  CLI::App* command = bench_command.add_subcommand("checkpoint", "checkpoints: save, load and stall, beside the disk and memcpy");
+  auto options = std::make_shared<Options>();
+  command->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(CLI::Range(1, 1024));
+  command->add_option("--mb", options->megabytes, "size of the state in MiB, over all ranks")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--dir", options->dir, "a folder on the disk to measure; what is written is removed")->capture_default_str();
+  command->add_option("--repetitions", options->repetitions, "of each measurement; medians are shown")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--backend", options->backend, "auto, shm or mpi")->capture_default_str();
+  command->add_flag("--json", options->json, "one JSON object");
+  command->callback([options, &exit_code] { exit_code = bench(*options); });
+}
+
+}  // namespace lockstep::cli

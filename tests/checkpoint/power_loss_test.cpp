@@ -1,0 +1,196 @@
+// The power goes at any operation of a save: on a file system in memory that loses whatever was not synced, and on a real ext4.
+#include <cstdlib>
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "core/base/log.h"
+#include "tests/checkpoint/forwarding_files.h"
+#include "tests/checkpoint/helpers.h"
+#include "tests/checkpoint/memory_files.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+std::vector<Entry> model(int64_t start) {
+  return {Entry("a", counting({40}, DType::f32, start)), Entry("b", counting({30}, DType::u8, start))};
+}
+
+// After a crash in a save of `step` over checkpoints of steps 1 and 2: the newest is complete, and old only if the save had not
+// come back. Returns its step.
+void expect_old_or_new(FileSystem& files, const std::string& dir, int64_t step, bool saved, const std::string& when) {
+  const auto into = model(0);
+  Restored restored;
+  const std::string error = error_of([&] { restored = restore_latest(dir, into, nullptr, {}, &files); });
+  ASSERT_EQ(error, "(no error)") << when;
+  ASSERT_TRUE(restored.checkpoint) << when;
+  ASSERT_TRUE(restored.skipped.empty()) << when << ": " << restored.skipped[0];
+  const auto got = bytes_of(into[0].tensor);
+  const bool is_new = got == bytes_of(model(3)[0].tensor), is_old = got == bytes_of(model(2)[0].tensor);
+  ASSERT_TRUE(is_new || (is_old && !saved)) << when << ": step " << restored.checkpoint->step();
+  ASSERT_EQ(restored.checkpoint->step(), is_new ? step : 2) << when;
+}
+
+bool try_save(const std::string& dir, int64_t step, int64_t start, FileSystem& files) {
+  try {
+    save({.dir = dir, .step = step, .entries = model(start), .keep = 2, .files = &files});
+    return true;
+  } catch (const EnvironmentError&) {
+    return false;
+  }
+}
+
+// Runs a save of `step` that ends at operation `at`, then cuts the power. False: the save has fewer operations.
+bool cut_power_in_memory(int64_t step, int64_t at, unsigned seed) {
+  MemoryFiles files;
+  EXPECT_TRUE(try_save("/runs/a", 1, 1, files));
+  EXPECT_TRUE(try_save("/runs/a", 2, 2, files));
+  files.crash_at = at;
+  const bool saved = try_save("/runs/a", step, 3, files);
+  const bool crashed = files.operations > at;
+  std::mt19937 random(seed);
+  files.power_cut(random);
+  expect_old_or_new(files, "/runs/a", step, saved, str("operation ", at, ", seed ", seed));
+  // And a run that goes on from there saves as ever.
+  EXPECT_TRUE(try_save("/runs/a", 4, 4, files));
+  const auto names = files.list("/runs/a");
+  EXPECT_EQ(names.back(), "step-00000004");
+  EXPECT_EQ(names.size(), 2u);
+  return crashed;
+}
+
+class PowerLossInMemory : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Steps, PowerLossInMemory, ::testing::Values(3, 2));  // a new step, and one that replaces a checkpoint
+
+TEST_P(PowerLossInMemory, LeavesTheOldOrTheNewCheckpoint) {
+  log::set_level(log::Level::error);  // hundreds of expected warnings
+  constexpr unsigned kSeeds = 60;
+  int64_t cases = 0, at = 0;
+  for (bool more = true; more && !HasFailure(); ++at)
+    for (unsigned seed = 0; seed < kSeeds; ++seed, ++cases) more = cut_power_in_memory(GetParam(), at, seed);
+  EXPECT_GE(at, 15);
+  EXPECT_GE(cases, 1000);
+}
+
+// An ext4 of its own, whose power can be cut: nothing that its journal has not committed is left.
+class Ext4 {
+ public:
+  // Empty: it is there; else why it cannot be.
+  std::string set_up() {
+    if (::geteuid() != 0) return "needs root to mount a file system";
+    if (std::system("command -v mkfs.ext4 > /dev/null && command -v losetup > /dev/null") != 0) return "needs mkfs.ext4 and losetup";
+    const std::string make = str("truncate -s 24M ", image_, " && mkfs.ext4 -q ", image_, " && mkdir ", path(), " 2> /dev/null");
+    if (std::system(make.c_str()) != 0) return "mkfs.ext4 failed";
+    if (!mount()) return "cannot mount a loop device here";
+    return {};
+  }
+  ~Ext4() {
+    if (mounted_) ::umount2(path().c_str(), MNT_DETACH);
+  }
+  std::string path() const { return dir_.path() + "/mnt"; }
+
+  // EXT4_IOC_SHUTDOWN without flushing the journal: as if the plug was pulled.
+  void cut_power() {
+    constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);
+    uint32_t no_log_flush = 2;
+    const int fd = ::open(path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    EXPECT_EQ(::ioctl(fd, kShutdown, &no_log_flush), 0);
+    ::close(fd);
+  }
+  bool mount() {
+    mounted_ = std::system(str("mount -o loop ", image_, " ", path(), " 2> /dev/null").c_str()) == 0;
+    return mounted_;
+  }
+  bool unmount() {
+    mounted_ = std::system(str("umount ", path()).c_str()) != 0;
+    return !mounted_;
+  }
+
+ private:
+  test::TempDir dir_;
+  std::string image_ = dir_.path() + "/image";
+  bool mounted_ = false;
+};
+
+// The plug is pulled before operation `at`.
+class UnpluggedFiles final : public ForwardingFiles {
+ public:
+  UnpluggedFiles(Ext4& disk, int64_t at) : disk_(disk), left_(at) {}
+  bool unplugged() const { return left_ < 0; }
+
+  std::unique_ptr<WritableFile> create(const std::string& path) override {
+    operation();
+    return std::make_unique<File>(*this, real_.create(path));
+  }
+  void make_directories(const std::string& path) override { operation(), real_.make_directories(path); }
+  void make_directory(const std::string& path) override { operation(), real_.make_directory(path); }
+  void sync_directory(const std::string& path) override { operation(), real_.sync_directory(path); }
+  void rename_directory(const std::string& from, const std::string& to) override { operation(), real_.rename_directory(from, to); }
+  void remove_all(const std::string& path) override { operation(), real_.remove_all(path); }
+
+ private:
+  class File final : public ForwardingFile {
+   public:
+    File(UnpluggedFiles& files, std::unique_ptr<WritableFile> real) : ForwardingFile(std::move(real)), files_(files) {}
+    void write(const void* data, size_t bytes) override { files_.operation(), real_->write(data, bytes); }
+    void sync() override { files_.operation(), real_->sync(); }
+
+   private:
+    UnpluggedFiles& files_;
+  };
+  void operation() {
+    if (left_-- == 0) disk_.cut_power();
+  }
+
+  Ext4& disk_;
+  int64_t left_;
+};
+
+TEST(PowerLossOnExt4, LeavesTheOldOrTheNewCheckpoint) {
+  log::set_level(log::Level::error);
+  Ext4 disk;
+  if (const std::string reason = disk.set_up(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
+  int64_t cases = 0;
+  for (const int64_t step : {3, 2})
+    for (int64_t at = 0; !HasFailure(); ++at, ++cases) {
+      const std::string dir = disk.path() + str("/run-", step, "-", at);
+      ASSERT_TRUE(try_save(dir, 1, 1, posix_file_system()));
+      ASSERT_TRUE(try_save(dir, 2, 2, posix_file_system()));
+      UnpluggedFiles files(disk, at);
+      const bool saved = try_save(dir, step, 3, files);
+      if (!files.unplugged()) {
+        ASSERT_TRUE(saved);
+        disk.cut_power();  // after the save came back
+      }
+      ASSERT_TRUE(disk.unmount() && disk.mount());
+      expect_old_or_new(posix_file_system(), dir, step, saved, str("operation ", at));
+      posix_file_system().remove_all(dir);
+      if (!files.unplugged()) break;
+    }
+  EXPECT_GE(cases, 30);
+}
+
+TEST(PowerLossOnExt4, AFullDiskIsNamedAndLeavesNothingBehind) {
+  Ext4 disk;
+  if (const std::string reason = disk.set_up(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
+  // Says that there is room, so that the disk itself has to say no.
+  class HopefulFiles final : public ForwardingFiles {
+   public:
+    int64_t free_bytes(const std::string&) override { return int64_t{1} << 40; }
+  };
+  const std::string dir = disk.path() + "/run";
+  ASSERT_TRUE(try_save(dir, 1, 1, posix_file_system()));
+  const std::vector<Entry> large = {Entry("w", counting({12 << 20}))};  // 48 MiB
+  HopefulFiles files;
+  EXPECT_THAT(error_of([&] { save({.dir = dir, .step = 2, .entries = large, .files = &files}); }),
+              ::testing::AllOf(::testing::HasSubstr("write '" + dir), ::testing::HasSubstr("No space left on device (errno 28)")));
+  EXPECT_THAT(error_of([&] { save({.dir = dir, .step = 2, .entries = large}); }),
+              ::testing::AllOf(::testing::HasSubstr(dir + "' has "), ::testing::HasSubstr("needs 48 MiB")));
+  EXPECT_THAT(names_in(dir), ::testing::ElementsAre("step-00000001"));
+  EXPECT_TRUE(try_save(dir, 3, 3, posix_file_system()));
+}
+
+}  // namespace
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,226 @@
+#include "train/checkpoint_benchmark.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "checkpoint/chunks.h"
+#include "checkpoint/digest.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/saver.h"
+#include "comm/text.h"
+#include "core/base/clock.h"
+#include "core/base/parallel.h"
+#include "train/measure.h"
+
+namespace lockstep::train {
+namespace {
+
+using checkpoint::Entry;
+
+// The posix file system, whose syncs do not wait.
+class UnsyncedFiles final : public checkpoint::FileSystem {
+ public:
+  std::unique_ptr<checkpoint::WritableFile> create(const std::string& path) override { return std::make_unique<File>(real_.create(path)); }
+  void make_directories(const std::string& path) override { real_.make_directories(path); }
+  void make_directory(const std::string& path) override { real_.make_directory(path); }
+  void sync_directory(const std::string&) override {}
+  void rename_directory(const std::string& from, const std::string& to) override { real_.rename_directory(from, to); }
+  void remove_all(const std::string& path) override { real_.remove_all(path); }
+  std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
+  std::unique_ptr<checkpoint::ReadableFile> open(const std::string& path) override { return real_.open(path); }
+  int64_t free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+
+ private:
+  class File final : public checkpoint::WritableFile {
+   public:
+    explicit File(std::unique_ptr<checkpoint::WritableFile> real) : real_(std::move(real)) {}
+    void write(const void* data, size_t bytes) override { real_->write(data, bytes); }
+    void sync() override {}
+
+   private:
+    std::unique_ptr<checkpoint::WritableFile> real_;
+  };
+  checkpoint::FileSystem& real_ = checkpoint::posix_file_system();
+};
+
+class Bench {
+ public:
+  Bench(comm::ProcessGroup& group, const std::string& dir, int64_t bytes, int repetitions)
+      : group_(group), dir_(dir), repetitions_(repetitions), entries_(sharded_state(bytes)) {}
+
+  CheckpointBenchmark run() {
+    CheckpointBenchmark result{.ranks = group_.size(), .threads = num_threads()};
+    int64_t mine = 0;
+    for (const Entry& entry : entries_) mine += entry.tensor.bytes();
+    result.bytes = mine * group_.size();
+    measure_copies(result);
+    measure_saves(result);
+    measure_loads(result);
+    measure_checksums(result);
+    return result;
+  }
+
+ private:
+  // Weights and two moments, as FSDP holds them: tensors of 16 MiB, of which each rank has its share.
+  std::vector<Entry> sharded_state(int64_t bytes) const {
+    constexpr int64_t kElements = 4 << 20;
+    const int64_t tensors = std::max<int64_t>(1, bytes / 4 / kElements), share = kElements / group_.size();
+    std::vector<Entry> entries;
+    for (int64_t i = 0; i < tensors; ++i) {
+      const ShardSpec shard{
+          {kElements}, share * group_.rank(), group_.rank() + 1 == group_.size() ? kElements - share * group_.rank() : share};
+      const Tensor tensor = Tensor::empty({shard.length});
+      float* data = tensor.data<float>();
+      for (int64_t j = 0; j < shard.length; ++j) data[j] = static_cast<float>(i * kElements + shard.offset + j);
+      entries.emplace_back(str("state.", i), tensor, shard);
+    }
+    return entries;
+  }
+
+  // Median over the repetitions of the slowest rank's time; `prepare` is not measured.
+  double time(
+      const std::function<void(int)>& body, const std::function<void(int)>& prepare = [](int) {}) {
+    std::vector<double> times;
+    for (int i = 0; i < repetitions_; ++i) {
+      prepare(i);
+      group_.barrier().wait();
+      const auto begin = Clock::now();
+      body(i);
+      times.push_back(slowest(seconds(Clock::now() - begin), group_));
+    }
+    return median(times);
+  }
+  void measure_copies(CheckpointBenchmark& result) {
+    std::vector<Tensor> to;
+    for (const Entry& entry : entries_) to.push_back(Tensor::zeros(entry.tensor.shape()));
+    result.memcpy_s = time([&](int) {
+      for (size_t i = 0; i < to.size(); ++i) std::memcpy(to[i].raw(), entries_[i].tensor.raw(), static_cast<size_t>(to[i].bytes()));
+    });
+    to.clear();
+    checkpoint::Saver saver({.dir = dir_, .keep = 1, .group = &group_});
+    saver.prepare(entries_);
+    result.stall_s = time([&](int i) { saver.start(i, entries_, {}); }, [&](int) { expect_saved(saver); });
+    expect_saved(saver);
+  }
+  static void expect_saved(checkpoint::Saver& saver) {
+    const auto outcome = saver.wait();
+    if (outcome && outcome->folder.empty()) throw EnvironmentError(outcome->error);
+  }
+
+  void measure_saves(CheckpointBenchmark& result) {
+    UnsyncedFiles unsynced;
+    const auto save = [&](int64_t step, checkpoint::FileSystem* files) {
+      checkpoint::save({.dir = dir_, .step = step, .entries = entries_, .keep = 1, .group = &group_, .files = files});
+    };
+    result.save_unsynced_s = time([&](int i) { save(100 + i, &unsynced); });
+    flush();
+    result.plain_write_s = time(
+        [&](int) {
+          const auto file = checkpoint::posix_file_system().create(plain_file());
+          for (const Entry& entry : entries_) file->write(entry.tensor.raw(), static_cast<size_t>(entry.tensor.bytes()));
+          file->sync();
+          group_.barrier().wait();
+        },
+        [&](int) { flush(); });
+    flush();
+    result.save_s = time([&](int i) { save(200 + i, nullptr); }, [&](int) { flush(); });
+  }
+
+  void measure_loads(CheckpointBenchmark& result) {
+    std::vector<Entry> into;
+    for (const Entry& entry : entries_) into.emplace_back(entry.name, Tensor::zeros(entry.tensor.shape()), entry.shard);
+    const auto load = [&](int) { checkpoint::restore_latest(dir_, into, &group_); };
+    result.load_s = time(load);
+    for (size_t i = 0; i < into.size(); ++i)
+      check(std::memcmp(into[i].tensor.raw(), entries_[i].tensor.raw(), static_cast<size_t>(into[i].tensor.bytes())) == 0,
+            "[bench] what was read is not what was saved");
+    bool dropped = true;
+    const double cold = time(load, [&](int) { dropped = drop_page_cache() && dropped; });
+    if (slowest(dropped ? 0 : 1, group_) == 0) result.load_cold_s = cold;
+  }
+
+  void measure_checksums(CheckpointBenchmark& result) {
+    const auto each_chunk = [&](const auto& body) {
+      for (const Entry& entry : entries_)
+        for (int64_t at = 0; at < entry.tensor.bytes(); at += checkpoint::kChunkBytes)
+          body(static_cast<const char*>(entry.tensor.raw()) + at, std::min(checkpoint::kChunkBytes, entry.tensor.bytes() - at));
+    };
+    uint64_t sum = 0;
+    result.checksum_s = time([&](int) {
+      checkpoint::Sha256 hash;
+      each_chunk(
+          [&](const char* data, int64_t bytes) { hash.update(data, static_cast<size_t>(bytes)), sum += checkpoint::xxh3(data, bytes); });
+      sum += hash.hex().size();
+    });
+    check(sum != 0, "[bench] a sum of nothing");
+    std::vector<Tensor> tensors;
+    for (const Entry& entry : entries_) tensors.push_back(entry.tensor);
+    double held = 0;
+    const auto write = [&](int) {
+      const auto written = checkpoint::write_safetensors(checkpoint::posix_file_system(), plain_file(), std::string(8, ' '), tensors);
+      held += seconds(written.held_by_checksums);
+    };
+    time(write, [&](int) { flush(); });
+    flush();
+    result.checksum_held_s = slowest(held / repetitions_, group_);
+  }
+
+  std::string plain_file() const { return str(dir_, "/plain-", group_.rank()); }
+  // Nothing of what was measured before may be left for the next to wait for.
+  void flush() {
+    ::unlink(plain_file().c_str());
+    ::sync();
+    group_.barrier().wait();
+  }
+  bool drop_page_cache() {
+    bool done = true;
+    if (group_.rank() == 0) {
+      ::sync();
+      const int fd = ::open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+      done = fd >= 0 && ::write(fd, "1", 1) == 1;
+      if (fd >= 0) ::close(fd);
+    }
+    group_.barrier().wait();
+    return done;
+  }
+
+  comm::ProcessGroup& group_;
+  const std::string dir_;
+  const int repetitions_;
+  const std::vector<Entry> entries_;
+};
+
+}  // namespace
+
+CheckpointBenchmark bench_checkpoint(comm::ProcessGroup& group, const std::string& dir, int64_t bytes, int repetitions) {
+  check(repetitions >= 1 && bytes >= 1, "[bench] repetitions and bytes must be at least 1");
+  auto& files = checkpoint::posix_file_system();
+  const std::string own = comm::agree(&group, [&] {
+    if (group.rank() != 0) return std::string();
+    std::string path = dir + "/lockstep-bench-checkpoint-XXXXXX";
+    files.make_directories(dir);
+    if (!::mkdtemp(path.data())) throw EnvironmentError(str("make folder '", path, "': ", errno_text(errno)));
+    return path;
+  })[0];
+  const auto remove = [&] {
+    if (group.rank() == 0) files.remove_all(own);
+  };
+  try {
+    const CheckpointBenchmark result = Bench(group, own, bytes, repetitions).run();
+    group.barrier().wait();
+    remove();
+    return result;
+  } catch (...) {
+    remove();
+    throw;
+  }
+}
+
+}  // namespace lockstep::train
