@@ -21,21 +21,25 @@ std::string name_of_folder(const std::string& folder) {
   return folder.substr(slash == std::string::npos ? 0 : slash + 1, last - (slash == std::string::npos ? 0 : slash + 1) + 1);
 }
 
-// All files have their sizes, or an error that lists all that have not.
-void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem& files) {
+// Which files' sizes to look at: every `of`-th from `first` on, where ranks share this out.
+struct Share {
+  size_t first = 0, of = 1;
+};
+
+// The files have their sizes, or an error that lists all that have not.
+void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem& files, Share share) {
   std::string problems;
-  for (const auto& file : manifest.files) try {
-      const auto shard = files.open(folder + "/" + file.name);
-      if (shard->bytes() != file.bytes)
-        throw EnvironmentError(str("'", shard->path(), "' was changed: it has ", shard->bytes(), " bytes, expected ", file.bytes));
+  for (size_t i = share.first; i < manifest.files.size(); i += share.of) try {
+      const ManifestFile& file = manifest.files[i];
+      check_size(*files.open(folder + "/" + file.name), file);
     } catch (const EnvironmentError& e) {
       problems += str(problems.empty() ? "" : "; ", e.what());
     }
   if (!problems.empty()) throw EnvironmentError(problems);
 }
 
-// The manifest, proved by SHA256SUMS, and the sizes of all files.
-Manifest read_manifest(const std::string& folder, FileSystem& files) {
+// The manifest, proved by SHA256SUMS, and the sizes of files.
+Manifest read_manifest(const std::string& folder, FileSystem& files, Share share = {}) {
   const std::string path = folder + "/" + Manifest::kFileName;
   const std::string sums_path = folder + "/" + Manifest::kSumsName;
   const std::string text = read_text(*files.open(path), kMaxManifestBytes);
@@ -50,7 +54,7 @@ Manifest read_manifest(const std::string& folder, FileSystem& files) {
   const int64_t step = step_of_folder(name_of_folder(folder));
   if (step >= 0 && step != manifest.step)
     throw EnvironmentError(str("'", path, "' is of step ", manifest.step, ", but its folder is named for step ", step));
-  check_sizes(folder, manifest, files);
+  check_sizes(folder, manifest, files, share);
   return manifest;
 }
 
@@ -69,7 +73,7 @@ std::string try_restore(const std::string& folder, std::span<const Entry> entrie
                         const std::function<void(const Checkpoint&)>& accept, FileSystem& files, Restored& result) {
   const auto reasons = agree_on_long_work(group, [&](const std::atomic<bool>&) -> std::string {
     try {
-      result.checkpoint = Checkpoint::open(folder, &files);
+      result.checkpoint = group ? Checkpoint::open(folder, &files, group->rank(), group->size()) : Checkpoint::open(folder, &files);
       if (accept) accept(*result.checkpoint);
       result.read = result.checkpoint->read(entries);
       return {};
@@ -84,10 +88,10 @@ std::string try_restore(const std::string& folder, std::span<const Entry> entrie
 
 }  // namespace
 
-Checkpoint Checkpoint::open(const std::string& folder, FileSystem* files) {
+Checkpoint Checkpoint::open(const std::string& folder, FileSystem* files, int rank, int ranks) {
   FileSystem& used = files ? *files : posix_file_system();
   try {
-    Checkpoint checkpoint(folder, read_manifest(folder, used), used);
+    Checkpoint checkpoint(folder, read_manifest(folder, used, {static_cast<size_t>(rank), static_cast<size_t>(ranks)}), used);
     if (checkpoint.manifest_.version == 1) verify_contents(folder, checkpoint.manifest_, used);
     return checkpoint;
   } catch (const EnvironmentError& e) {

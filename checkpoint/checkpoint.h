@@ -61,8 +61,9 @@ class Checkpoint {
  public:
   // Reads the manifest, which its sums must prove, and looks at the files' sizes; the contents of version 1, which has no sums of
   // chunks, are verified at once. Throws EnvironmentError naming file, expected and got where anything is missing, changed or
-  // malformed. `files` (null: the real file system) must outlive the checkpoint.
-  static Checkpoint open(const std::string& folder, FileSystem* files = nullptr);
+  // malformed. `files` (null: the real file system) must outlive the checkpoint. Ranks that open it together may share out the looking
+  // at files: each then looks at every `ranks`-th of them.
+  static Checkpoint open(const std::string& folder, FileSystem* files = nullptr, int rank = 0, int ranks = 1);
 
   const std::string& folder() const { return folder_; }
   const Manifest& manifest() const { return manifest_; }

@@ -74,6 +74,7 @@ class Reader {
     if (!shards_[file]) {
       const ManifestFile& expected = manifest_.files[file];
       shards_[file] = files_.open(folder_ + "/" + expected.name);
+      check_size(*shards_[file], expected);
       header_bytes_ += check_header(*shards_[file], expected);
     }
     return *shards_[file];

@@ -153,6 +153,8 @@ std::string make_safetensors_header(SafetensorsHeader& header) {
 
 namespace {
 
+constexpr int64_t kWorthAThread = 4 << 20;
+
 // Calls body(data, bytes) for chunk after chunk of the tensors, until `stop`.
 template <typename Body>
 void each_chunk(const std::vector<Tensor>& tensors, const std::function<bool()>& stop, const Body& body) {
@@ -170,8 +172,10 @@ WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::s
   const auto file = files.create(path);
   std::atomic<bool> failed = false;
   const auto stopped = [&] { return failed || (stop && *stop); };
+  int64_t total = 0;
+  for (const Tensor& tensor : tensors) total += tensor.bytes();
   // The whole file's hash takes several times as long as the chunks', and about as long as a fast disk: so both at once.
-  auto sha256 = std::async(std::launch::async, [&] {
+  auto sha256 = std::async(total < kWorthAThread ? std::launch::deferred : std::launch::async, [&] {
     Sha256 hash;
     hash.update(header_bytes);
     each_chunk(tensors, stopped, [&](size_t, const char* data, int64_t bytes) { hash.update(data, static_cast<size_t>(bytes)); });

@@ -33,8 +33,7 @@ void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>
 
 // One pass over the file, in the order of its bytes.
 void verify_file(const ReadableFile& shard, const ManifestFile& file, const std::vector<PlacedPiece>& pieces, bool chunks) {
-  if (shard.bytes() != file.bytes)
-    throw EnvironmentError(str("'", shard.path(), "' was changed: it has ", shard.bytes(), " bytes, expected ", file.bytes));
+  check_size(shard, file);
   Sha256 hash;
   std::vector<char> buffer(static_cast<size_t>(std::min(kChunkBytes, file.bytes)));
   const auto each_chunk = [&](int64_t begin, int64_t bytes, const auto& look) {
@@ -62,6 +61,11 @@ void verify_file(const ReadableFile& shard, const ManifestFile& file, const std:
 }
 
 }  // namespace
+
+void check_size(const ReadableFile& shard, const ManifestFile& file) {
+  if (shard.bytes() != file.bytes)
+    throw EnvironmentError(str("'", shard.path(), "' was changed: it has ", shard.bytes(), " bytes, expected ", file.bytes));
+}
 
 void check_chunk(const std::string& path, const PlacedPiece& placed, int64_t chunk, const void* data, int64_t bytes) {
   const uint64_t got = xxh3(data, bytes), expected = placed.piece->xxh3[static_cast<size_t>(chunk)];

@@ -12,6 +12,9 @@ namespace lockstep::checkpoint {
 // at byte `begin` of the file and is number `chunk` of the piece, has its checksum.
 void check_chunk(const std::string& path, const PlacedPiece& placed, int64_t chunk, const void* data, int64_t bytes);
 
+// Throws EnvironmentError where the file has another size than the manifest says.
+void check_size(const ReadableFile& shard, const ManifestFile& file);
+
 // The header of one shard file: its checksum. Returns the bytes that were read. Nothing happens in version 1, which has none.
 int64_t check_header(const ReadableFile& shard, const ManifestFile& file);
 
