@@ -40,11 +40,16 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
               ": the run will not end with the bits of one that never stopped");
 }
 
-// A later run of `--resume auto` must not return to what this one leaves behind.
+// A later run of `--resume auto` must not return to what this one leaves behind in its folder.
 void check_newest(const std::string& dir, int64_t step) {
-  const auto all = checkpoint::list(dir);
-  check(all.empty() || all.back().step <= step, "'", dir, "' has a later checkpoint (step ", all.empty() ? 0 : all.back().step,
-        ") than the one to resume from (step ", step, "): choose another run.name to branch off, or remove it");
+  for (const checkpoint::Listed& later : checkpoint::list(dir))
+    check(later.step <= step || !later.problem.empty(), "'", later.folder, "' is later than step ", step,
+          ", from which to resume: choose another run.name to branch off, or remove it");
+}
+
+bool same_folder(const std::string& a, const std::string& b) {
+  std::error_code error;
+  return fs::equivalent(a, b, error);
 }
 
 }  // namespace
@@ -141,7 +146,7 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
     if (restored.checkpoint) resumed = {.folder = restored.checkpoint->folder(), .step = restored.checkpoint->step()};
   }
-  if (from != "auto") check_newest(dir, resumed.step);
+  if (!same_folder(below, dir)) check_newest(dir, resumed.step);
   if (!resumed.folder.empty()) trainer.set_steps_done(resumed.step);
   return resumed;
 }

@@ -46,3 +46,11 @@ printf 'x' | dd of="$(ls "$newest"/*.safetensors | head -n 1)" bs=1 seek=4000 co
 train b -n 2 "${long[@]}" --resume auto || fail "$(cat b.err)"
 contains b.err "skipped a damaged checkpoint"
 same_weights straight b
+
+# Going back behind a later checkpoint of the same run is refused: the next --resume auto would return to it. Another run may branch off.
+train c -n 2 "${long[@]}" --set checkpoint.every=100 || fail "$(cat c.err)"
+code=0; train c -n 2 "${long[@]}" --resume runs/c/checkpoints/step-00000300 || code=$?
+[ $code = 2 ] || fail "resuming behind a later checkpoint exits with 2, got $code"
+contains c.err "choose another run.name to branch off, or remove it"
+train d -n 2 "${long[@]}" --resume runs/c/checkpoints/step-00000300 || fail "$(cat d.err)"
+same_weights straight d
