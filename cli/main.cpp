@@ -1,8 +1,11 @@
 // The `lockstep` program: finds the subcommand, runs it, and turns errors into words and an exit code.
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/rank_options.h"
@@ -24,10 +27,25 @@ int report(const std::exception& error, int code) {
   return code;
 }
 
+// A file that is opened while standard output is closed would get its number, and everything that is printed after that. gRPC 1.51
+// opens an eventfd before main() begins, to see whether it can, and leaves it: that counts as closed.
+void open_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    char target[32] = {};
+    [[maybe_unused]] const ssize_t length = ::readlink(lockstep::str("/proc/self/fd/", fd).c_str(), target, sizeof target - 1);
+    if (::fcntl(fd, F_GETFD) >= 0 && std::string_view(target) != "anon_inode:[eventfd]") continue;
+    const int null = ::open("/dev/null", O_RDWR);
+    if (null == fd || null < 0) continue;
+    ::dup2(null, fd);
+    ::close(null);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   using namespace lockstep;
+  open_standard_streams();
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);

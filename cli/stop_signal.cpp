@@ -23,6 +23,9 @@ void install_stop_signals() {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGUSR1, &action, nullptr);  // Slurm: sbatch --signal=USR1@60
+  struct sigaction before {};
+  sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // ignored: nohup
 }
 
 bool stop_requested() { return g_stop.load(std::memory_order_relaxed); }

@@ -1,4 +1,5 @@
-// SIGINT, SIGTERM and SIGUSR1 as a wish: the first one asks the run to save and stop, the second one kills it.
+// SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored (nohup), SIGHUP as a wish: the first one asks the run to save and stop, the second one
+// kills it.
 #pragma once
 
 namespace lockstep::cli {

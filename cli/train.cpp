@@ -27,8 +27,7 @@ struct Options : RankOptions {
 void check_before_start(const train::Config& config, const Options& options, int ranks) {
   train::check_world_size(config, ranks);
   train::open_dataset(config);
-  const train::RunDir run_dir(config);
-  if (options.resume.empty() && run_dir.has_results()) run_dir.prepare(config, false);  // throws what it has to say
+  train::RunDir(config).check_free(!options.resume.empty());
 }
 
 // From what this run saved, whatever it was resumed from itself.

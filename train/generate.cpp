@@ -41,6 +41,8 @@ int32_t sample(std::span<const float> logits, double temperature, float uniform)
 
 void generate(const std::string& checkpoint, const GenerateOptions& options, const std::function<void(const std::string&)>& emit) {
   check(!options.prompt.empty(), "the prompt is empty; give at least one character with --prompt");
+  check(options.temperature >= 0 && std::isfinite(options.temperature), "the temperature must be 0 or a positive number, got ",
+        options.temperature);
   const std::string folder = find_checkpoint(checkpoint);
   const auto saved = checkpoint::Checkpoint::open(folder);
   const Config config = parse_config(saved.metadata("config"), folder + " (saved config)");

@@ -41,7 +41,7 @@ class Reporter {
                               .comm_exposed_ms = report.comm_exposed_ms,
                               .peak_mem_mb = peak_memory_mb(),
                               .val_loss = validation};
-    file_->append(metrics);
+    write(metrics);
     progress_->update(metrics);
   }
 
@@ -53,8 +53,20 @@ class Reporter {
   }
 
  private:
+  // A full disk must not end the run. What could not be written is said once, until it goes well again.
+  void write(const StepMetrics& metrics) {
+    try {
+      file_->append(metrics);
+      file_fails_ = false;
+    } catch (const EnvironmentError& e) {
+      if (!file_fails_) message(str("warning: metrics from step ", metrics.step, " on are missing: ", e.what()));
+      file_fails_ = true;
+    }
+  }
+
   Trainer& trainer_;
   double peak_;
+  bool file_fails_ = false;
   std::optional<MetricsFile> file_;
   std::optional<Progress> progress_;
 };
@@ -75,8 +87,11 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
   Trainer trainer(config, group);
   const RunDir run_dir(config);
   const Resumed resumed = options.resume.empty() ? Resumed{} : resume(trainer, options.resume, run_dir.checkpoints());
+  std::unique_ptr<RunLock> lock;
   comm::agree(group.get(), [&] {
-    if (group->rank() == 0) run_dir.prepare(config, !options.resume.empty());
+    if (group->rank() != 0) return std::string();
+    lock = run_dir.lock(!options.resume.empty());
+    run_dir.prepare(config);
     return std::string();
   });
 

@@ -1,11 +1,27 @@
 // The folder of a run: DIR/NAME/{config.yaml, metrics.jsonl, logs/, checkpoints/}.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "train/config/config.h"
 
 namespace lockstep::train {
+
+// Keeps every other process from writing to a run's folder while it lives. The system gives it back when the process ends, however
+// that comes about.
+class RunLock {
+ public:
+  // Waits a moment for a process that is just ending. Throws UsageError where another run goes on in the folder. A file system
+  // without locks is taken as it is.
+  explicit RunLock(const std::string& folder);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  int fd_;
+};
 
 struct RunDir {
   std::string path;  // DIR/NAME
@@ -19,9 +35,16 @@ struct RunDir {
 
   // Whether a run has left results here (metrics or checkpoints).
   bool has_results() const;
-  // Makes the folder and writes config.yaml. Unless `resuming`, throws UsageError where results of another run lie there: nothing
-  // is ever written over. For rank 0. Throws EnvironmentError with path and errno.
-  void prepare(const Config& config, bool resuming) const;
+  // Throws UsageError where another process trains into the folder, and, unless `resuming`, where results of an earlier run lie in
+  // it: nothing is ever written over. Makes nothing.
+  void check_free(bool resuming) const;
+  // The same; then makes the folder, and keeps other runs out of it as long as the result lives. For one process of a run.
+  [[nodiscard]] std::unique_ptr<RunLock> lock(bool resuming) const;
+  // Makes the folders below and writes config.yaml. For the holder of the lock. Throws EnvironmentError with path and errno.
+  void prepare(const Config& config) const;
+
+ private:
+  void check_no_results(bool resuming) const;
 };
 
 }  // namespace lockstep::train

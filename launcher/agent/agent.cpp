@@ -169,6 +169,8 @@ void Agent::handle_signals() {
       for (auto& rank : ranks_) rank->signal(SIGUSR1);
       continue;
     }
+    // A terminal that goes away, as systemd does right after a SIGTERM to a session, is nobody's impatience.
+    if (signal == SIGHUP && stop_count_ > 0) continue;
     if (++stop_count_ == 1) {
       stop_signal_ = signal;
       if (active_) log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop; a second signal kills them");

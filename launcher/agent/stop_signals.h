@@ -1,4 +1,5 @@
 // StopSignals: SIGINT, SIGTERM, SIGHUP and SIGUSR1 as bytes of a pipe, while the object lives. One at a time in a process.
+// A SIGHUP that was ignored stays ignored (nohup).
 #pragma once
 
 #include <csignal>

@@ -65,6 +65,11 @@ struct RendezvousClient::Impl {
   }
 
   void report(proto::ReportRequest request, uint64_t epoch) {
+    {
+      // Whoever did not answer the heartbeats would let every report wait for its limit as well.
+      std::lock_guard lock(mutex);
+      if (!lost.empty()) return;
+    }
     *request.mutable_sender() = sender(epoch);
     grpc::ClientContext context;
     context.set_deadline(grpc_deadline(kReportLimit));

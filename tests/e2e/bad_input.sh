@@ -31,11 +31,15 @@ refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done
 refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
 [ "$before" = "$(find runs/done -type f -exec sha256sum {} + | sort)" ] || fail "a refused run changed files"
 
+refuses 2 "temperature" generate runs/done --prompt x --temperature nan
+
 # Damaged checkpoints: the file is named.
 shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
 printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
 refuses 1 "$(basename "$shard")" checkpoint verify runs/done
 refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")"
+refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere
+refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere -n 2
 
 # Ranks with different configs: every key that matters is compared, and the difference is named.
 refuses 2 "train.steps" run -n 2 -- bash -c "exec '$lockstep' train '$small' --set run.name=differ --set train.steps=\$((60 + RANK))"

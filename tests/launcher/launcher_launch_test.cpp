@@ -242,6 +242,32 @@ TEST(Launch, a_second_signal_kills) {
   EXPECT_EQ(agent.finish(), 128 + SIGTERM);
 }
 
+TEST(Launch, a_terminal_that_goes_away_after_sigterm_kills_nobody) {
+  Scratch scratch;
+  const std::string go_on = scratch.path() + "/go-on";
+  AgentProcess agent(shell(1, "trap 'echo saving; until [ -e " + go_on + " ]; do sleep 0.01; done; echo saved; exit 3' TERM; " +
+                                  "trap 'echo woken' USR1; echo ready; while :; do sleep 1000 & wait $!; done"));
+  ASSERT_TRUE(agent.wait_for("ready"));
+  agent.signal(SIGTERM);
+  ASSERT_TRUE(agent.wait_for("saving"));
+  agent.signal(SIGHUP);
+  agent.signal(SIGUSR1);  // passed on after the SIGHUP was handled
+  ASSERT_TRUE(agent.wait_for("woken"));
+  std::ofstream(go_on) << "go on";
+  EXPECT_EQ(agent.finish(), 3);
+  EXPECT_THAT(agent.output(), HasSubstr("saved"));
+}
+
+TEST(Launch, nohup_is_honoured) {
+  AgentProcess agent(shell(1, "trap 'echo woken; exit 0' USR1; echo ready; while :; do sleep 1000 & wait $!; done"),
+                     [] { ::signal(SIGHUP, SIG_IGN); });
+  ASSERT_TRUE(agent.wait_for("ready"));
+  agent.signal(SIGHUP);
+  agent.signal(SIGUSR1);
+  EXPECT_EQ(agent.finish(), 0);
+  EXPECT_THAT(agent.output(), Not(HasSubstr("asking the ranks")));
+}
+
 TEST(Launch, kills_ranks_that_take_too_long_to_save) {
   LaunchSpec spec = shell(1, "trap '' TERM; echo ready; sleep 1000");
   spec.stop_grace = milliseconds(50);

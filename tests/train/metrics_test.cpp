@@ -1,12 +1,15 @@
 // metrics.jsonl, the screen and the run's folder.
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <tuple>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
 
 #include "core/base/error.h"
 #include "tests/support/temp_dir.h"
@@ -89,6 +92,23 @@ TEST_F(MetricsFileTest, ATornLastLineIsCutOff) {
   EXPECT_EQ(steps_in(path_), (std::vector<int64_t>{1, 2}));
 }
 
+TEST_F(MetricsFileTest, AFullDiskCostsAStepButNoLineIsTorn) {
+  MetricsFile file(path_, 0);
+  file.append(step(1));
+  const auto size = std::filesystem::file_size(path_);
+  struct rlimit before {};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit tight { .rlim_cur = size + 20, .rlim_max = before.rlim_max };  // room for a part of the next line
+  ::setrlimit(RLIMIT_FSIZE, &tight);
+  EXPECT_THROW(file.append(step(2)), EnvironmentError);
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(std::filesystem::file_size(path_), size);
+  file.append(step(3));
+  EXPECT_EQ(steps_in(path_), (std::vector<int64_t>{1, 3}));
+}
+
 TEST_F(MetricsFileTest, NumbersThatAreNotFiniteStayValidJson) {
   StepMetrics metrics = step(1);
   metrics.loss = std::numeric_limits<double>::quiet_NaN();
@@ -159,21 +179,39 @@ TEST(RunDirTest, NeverWritesOverAnEarlierRun) {
   config.run.dir = dir.path();
   config.run.name = "one";
   const RunDir run(config);
-  run.prepare(config, false);
+  EXPECT_TRUE(run.lock(false));
+  run.prepare(config);
   EXPECT_EQ(to_yaml(load_config(run.config_file())), to_yaml(config));
   // Nothing was done yet: starting again is fine.
-  EXPECT_NO_THROW(run.prepare(config, false));
+  EXPECT_NO_THROW(run.check_free(false));
   MetricsFile(run.metrics_file(), 0).append(step(1));
-  Config changed = config;
-  changed.run.seed = 5;
   try {
-    run.prepare(changed, false);
+    EXPECT_TRUE(run.lock(false));
     FAIL() << "expected an error";
   } catch (const UsageError& e) {
     EXPECT_THAT(e.what(), HasSubstr("choose another run.name, or pass --resume auto"));
   }
-  EXPECT_EQ(load_config(run.config_file()).run.seed, config.run.seed);
-  EXPECT_NO_THROW(run.prepare(config, true));
+  EXPECT_TRUE(run.lock(true));
+}
+
+TEST(RunDirTest, TwoRunsNeverShareAFolder) {
+  test::TempDir dir;
+  Config config;
+  config.run.dir = dir.path();
+  const RunDir run(config);
+  EXPECT_NO_THROW(run.check_free(false));
+  EXPECT_FALSE(std::filesystem::exists(run.path)) << "looking must not make the folder";
+  auto held = run.lock(false);
+  for (const bool resuming : {false, true}) {
+    try {
+      run.check_free(resuming);
+      FAIL() << "expected an error";
+    } catch (const UsageError& e) {
+      EXPECT_THAT(e.what(), HasSubstr("another process is training into '" + run.path));
+    }
+  }
+  held.reset();
+  EXPECT_NO_THROW(run.check_free(false));
 }
 
 TEST(RunDirTest, AFolderThatCannotBeMadeIsNamed) {
@@ -181,7 +219,7 @@ TEST(RunDirTest, AFolderThatCannotBeMadeIsNamed) {
   std::ofstream(dir.path() + "/file") << "x";
   Config config;
   config.run.dir = dir.path() + "/file";
-  EXPECT_THROW(RunDir(config).prepare(config, false), EnvironmentError);
+  EXPECT_THROW(std::ignore = RunDir(config).lock(false), EnvironmentError);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <fstream>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -33,16 +34,31 @@ int64_t kept_bytes(const std::string& path, int64_t last_step) {
 }  // namespace
 
 MetricsFile::MetricsFile(std::string path, int64_t resumed_step)
-    : path_(std::move(path)), file_(std::fopen(path_.c_str(), "ab"), &std::fclose) {
-  if (!file_) throw EnvironmentError(str("open '", path_, "': ", errno_text(errno)));
-  if (::ftruncate(::fileno(file_.get()), kept_bytes(path_, resumed_step)) != 0)
-    throw EnvironmentError(str("truncate '", path_, "': ", errno_text(errno)));
+    : path_(std::move(path)), fd_(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) throw EnvironmentError(str("open '", path_, "': ", errno_text(errno)));
+  bytes_ = kept_bytes(path_, resumed_step);
+  if (::ftruncate(fd_, bytes_) != 0) {
+    const int error = errno;
+    ::close(fd_);
+    throw EnvironmentError(str("truncate '", path_, "': ", errno_text(error)));
+  }
 }
+
+MetricsFile::~MetricsFile() { ::close(fd_); }
 
 void MetricsFile::append(const StepMetrics& metrics) {
   const std::string line = to_json(metrics) + "\n";
-  if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0)
-    throw EnvironmentError(str("write '", path_, "': ", errno_text(errno)));
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t written = ::pwrite(fd_, line.data() + done, line.size() - done, bytes_ + static_cast<int64_t>(done));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      const int error = written < 0 ? errno : ENOSPC;
+      [[maybe_unused]] const int cut = ::ftruncate(fd_, bytes_);  // the next line is written over the torn one in any case
+      throw EnvironmentError(str("write '", path_, "': ", errno_text(error)));
+    }
+    done += static_cast<size_t>(written);
+  }
+  bytes_ += static_cast<int64_t>(line.size());
 }
 
 }  // namespace lockstep::train

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
-#include <memory>
 #include <string>
 
 #include "train/metrics/step_metrics.h"
@@ -16,12 +14,18 @@ class MetricsFile {
   // later steps, and a torn last line, are cut off, since those steps will come again. Throws EnvironmentError with path and errno.
   MetricsFile(std::string path, int64_t resumed_step);
 
-  // Throws EnvironmentError.
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+
+  // Throws EnvironmentError with path and errno, such as on a full disk; this step is missing then, but every line stays whole, and
+  // the next call tries again.
   void append(const StepMetrics& metrics);
 
  private:
   std::string path_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  int fd_;
+  int64_t bytes_ = 0;  // of whole lines
 };
 
 }  // namespace lockstep::train

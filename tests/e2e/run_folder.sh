@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# What can happen to the folder of a run, and to the terminal that it was started from.
+source "$(dirname "$0")/lib.sh"
+make_text
+long=(--set train.steps=100000 --set train.eval_every=0)
+
+# start NAME [ARGS…]: an endless run in the background, once it has taken a step.
+start() {
+  local name=$1; shift
+  "$@" "$lockstep" train "$here/small.yaml" "${long[@]}" --set run.name="$name" "${ranks[@]}" > "$name.out" 2> "$name.err" &
+  pid=$!
+  wait_for 60 test -s "runs/$name/metrics.jsonl" || fail "no step was taken: $(cat "$name.err")"
+}
+stopped() {
+  local code=0
+  wait "$pid" || code=$?
+  [ $code = 3 ] || fail "$1: expected exit code 3, got $code: $(tail -n 20 "$1.out" "$1.err")"
+  contains "$1.out" "--resume auto"
+}
+
+# Two runs never write to one folder, however the second one is started.
+ranks=(-n 2); start first env
+for more in "-n 2" "-n 1" "-n 1 --resume auto"; do
+  code=0; train second --set run.name=first $more || code=$?
+  [ $code = 2 ] || fail "a second run with $more: expected exit code 2, got $code: $(cat second.err)"
+  contains second.err "another process is training into 'runs/first'"
+done
+kill -HUP $pid; stopped first
+# The folder is free again, and what is in it is whole.
+train first -n 1 --set train.steps="$(($(wc -l < runs/first/metrics.jsonl) + 5))" --set train.eval_every=0 --resume auto || fail "$(cat first.err)"
+
+# A run that goes on from another run's checkpoint goes on from its own when it was stopped: the printed command says so.
+ranks=(-n 1 --resume runs/first); start branch env
+kill -TERM $pid; stopped branch
+contains branch.out "run.name=branch -n 1 --resume auto"
+
+# A lost terminal saves and stops, also without an agent; under nohup it is no event.
+ranks=(-n 1); start alone env
+kill -HUP $pid; stopped alone
+start nohup nohup
+kill -HUP $pid
+lines=$(wc -l < runs/nohup/metrics.jsonl)
+goes_on() { [ "$(wc -l < runs/nohup/metrics.jsonl)" -gt "$lines" ]; }
+wait_for 60 goes_on || fail "nohup did not keep the run alive: $(tail -n 5 nohup.err)"
+kill -TERM $pid; stopped nohup
+
+# Where standard streams are closed, no file or pipe of the program may take their numbers, for what is printed would go there.
+"$lockstep" run -n 1 -- sh -c 'readlink /proc/$PPID/fd/0 /proc/$PPID/fd/1 /proc/$PPID/fd/2 > seen' <&- >&- 2>&- || fail "run without streams"
+[ "$(grep -cx /dev/null seen)" = 3 ] || fail "standard streams became $(tr '\n' ' ' < seen)"
+
+# A disk that is full for the metrics: the run ends with its weights, says what is missing, and tears no line.
+mkdir disk
+if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
+  trap 'umount -l "$work/disk"; jobs -p | xargs -r kill -9 2> /dev/null; rm -rf "$work"' EXIT
+  train straight -n 2
+  mkdir -p runs/full && ln -s "$work/disk/metrics.jsonl" runs/full/metrics.jsonl
+  train full -n 2 || fail "$(cat full.err)"
+  same_weights straight full
+  [ "$(grep -c 'are missing: write' full.out)" = 1 ] || fail "expected one warning about the metrics: $(cat full.out)"
+  ! grep -vq '^{.*}$' disk/metrics.jsonl || fail "a torn line: $(tail -n 1 disk/metrics.jsonl)"
+else
+  echo "not tried: a full disk (no right to mount a tmpfs)"
+fi
