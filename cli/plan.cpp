@@ -1,4 +1,5 @@
 // lockstep plan CONFIG [-n RANKS]: what a run would do, before it does it.
+#include <algorithm>
 #include <cstdio>
 
 #include <CLI/App.hpp>
@@ -6,12 +7,53 @@
 #include "cli/commands.h"
 #include "cli/rank_options.h"
 #include "comm/reduce_tree.h"
+#include "fsdp/mesh.h"
 #include "train/models/factory.h"
 
 namespace lockstep::cli {
 namespace {
 
 double mib(double bytes) { return bytes / (1 << 20); }
+
+// "0, 4, 8", or "0 to 7" where there are many.
+std::string leaves_text(const std::vector<int64_t>& leaves) {
+  std::string text;
+  const bool block = leaves.back() - leaves.front() + 1 == static_cast<int64_t>(leaves.size());
+  if (block && leaves.size() > 1) return str(leaves.front(), " to ", leaves.back());
+  constexpr size_t kShown = 8;
+  for (size_t i = 0; i < std::min(leaves.size(), kShown); ++i) text += str(i ? ", " : "", leaves[i]);
+  return leaves.size() > kShown ? text + ", …" : text;
+}
+
+struct Shares {
+  std::vector<std::vector<int64_t>> leaves;  // by rank
+  int columns = 1;                           // ranks that share one copy of the model
+  bool sums_in_slices = false;               // of a rank's micro-batches
+  int64_t rounds = 0;
+};
+
+Shares shares_of(const train::Config& config, int ranks) {
+  const int64_t micro_batches = config.train.micro_batches();
+  Shares shares;
+  if (config.parallel.strategy == "fsdp") {
+    shares.columns = config.parallel.shard == "hybrid" ? static_cast<int>(config.parallel.mesh[1]) : ranks;
+    for (int r = 0; r < ranks; ++r) {
+      const fsdp::Place place{ranks / shares.columns, shares.columns, r / shares.columns, r % shares.columns};
+      const fsdp::Assignment mine = fsdp::assign(micro_batches, place, config.parallel.shard != "optim");
+      shares.leaves.push_back(mine.leaves);
+      shares.sums_in_slices = mine.by_round;
+      shares.rounds = std::max(shares.rounds, mine.rounds);
+    }
+    return shares;
+  }
+  const comm::ReduceTree tree(micro_batches, ranks);
+  for (int r = 0; r < ranks; ++r) {
+    shares.leaves.emplace_back();
+    for (int64_t leaf = tree.begin(r); leaf < tree.begin(r + 1); ++leaf) shares.leaves.back().push_back(leaf);
+    shares.rounds = std::max(shares.rounds, tree.begin(r + 1) - tree.begin(r));
+  }
+  return shares;
+}
 
 int plan(const RankOptions& options) {
   const train::Config config = options.load();
@@ -22,12 +64,12 @@ int plan(const RankOptions& options) {
   for (const Parameter& p : model.module->parameters()) parameters += static_cast<double>(p.data().numel());
 
   const int64_t micro_batches = config.train.micro_batches();
-  const comm::ReduceTree tree(micro_batches, ranks);
-  int64_t largest = 0;
-  for (int r = 0; r < ranks; ++r) largest = std::max(largest, tree.begin(r + 1) - tree.begin(r));
+  const Shares shares = shares_of(config, ranks);
+  size_t largest = 0;
+  for (const auto& leaves : shares.leaves) largest = std::max(largest, leaves.size());
   // Partial sums of a rank's micro-batches: one more copy of the gradients for each level of its binary counter.
   int levels = 0;
-  while ((int64_t{1} << levels) < largest) ++levels;
+  while ((int64_t{1} << levels) < shares.rounds) ++levels;
   const int states = config.optim.kind == "sgd" ? (config.optim.momentum > 0 ? 1 : 0) : 2;
   const double bytes = parameters * 4;
 
@@ -35,13 +77,14 @@ int plan(const RankOptions& options) {
   std::printf("step          %lld micro-batches of %lld samples, %.3g floating-point operations\n", static_cast<long long>(micro_batches),
               static_cast<long long>(config.train.micro_batch), model.flops_per_sample * static_cast<double>(config.train.global_batch));
   for (int r = 0; r < ranks; ++r)
-    std::printf("  rank %-4d   micro-batches %lld to %lld\n", r, static_cast<long long>(tree.begin(r)),
-                static_cast<long long>(tree.begin(r + 1) - 1));
+    std::printf("  rank %-4d   micro-batches %s\n", r, leaves_text(shares.leaves[static_cast<size_t>(r)]).c_str());
   std::printf("balance       the busiest rank does %.0f %% of an even share\n",
-              100.0 * static_cast<double>(largest * ranks) / static_cast<double>(micro_batches));
-  std::printf("memory a rank parameters %.1f MiB, gradients %.1f MiB, optimizer %.1f MiB, and activations\n", mib(bytes),
-              mib(bytes * (1 + levels)), mib(bytes * states));
-  std::printf("traffic       %.1f MiB sent and received by each rank in a step\n", mib(2.0 * bytes * (ranks - 1) / ranks));
+              100.0 * static_cast<double>(largest) * ranks / static_cast<double>(micro_batches));
+  const bool sharded = config.parallel.strategy == "fsdp";
+  const double slice = bytes / shares.columns, sums = shares.sums_in_slices ? slice : bytes;
+  std::printf("memory a rank parameters %.1f MiB, gradients %.1f MiB, optimizer %.1f MiB, %sand activations\n", mib(slice),
+              mib(slice + sums * levels), mib(slice * states), sharded ? "the units in flight (docs/fsdp.md) " : "");
+  if (!sharded) std::printf("traffic       %.1f MiB sent and received by each rank in a step\n", mib(2.0 * bytes * (ranks - 1) / ranks));
   return 0;
 }
 

@@ -1,7 +1,8 @@
 #include "fsdp/fully_shard.h"
 
 #include <algorithm>
-#include <numeric>
+#include <map>
+#include <unordered_map>
 
 #include "fsdp/hooks.h"
 #include "fsdp/mesh.h"
@@ -20,7 +21,7 @@ std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& me
   return units;
 }
 
-std::shared_ptr<comm::ProcessGroup> checked(std::shared_ptr<comm::ProcessGroup> group, const nn::Module& module) {
+const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& module) {
   bool trains = false;
   for (const Parameter& p : module.parameters()) {
     trains = trains || p.requires_grad();
@@ -28,8 +29,8 @@ std::shared_ptr<comm::ProcessGroup> checked(std::shared_ptr<comm::ProcessGroup> 
           ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through ops::PrecisionScope");
   }
   check(trains, "[fsdp] there is nothing to train: no parameter requires a gradient");
-  check_same_model(module, *group);
-  return group;
+  check_same_model(module, *mesh.world());
+  return mesh;
 }
 
 constexpr std::string_view kNotOurs = "[fsdp] call backward(loss) of the sharded model rather than loss.backward()";
@@ -37,16 +38,16 @@ constexpr std::string_view kNotOurs = "[fsdp] call backward(loss) of the sharded
 }  // namespace
 
 struct FullyShardedDataParallel::Impl {
-  Impl(std::shared_ptr<nn::Module> module_, std::shared_ptr<comm::ProcessGroup> group, const Options& options)
+  Impl(std::shared_ptr<nn::Module> module_, const comm::DeviceMesh& grid, const Options& options)
       : module(std::move(module_)),
-        micro_batches(options.micro_batches > 0 ? options.micro_batches : group->size()),
+        micro_batches(options.micro_batches > 0 ? options.micro_batches : grid.world()->size()),
         find_unused(options.find_unused_parameters),
-        mesh(Mesh::make(checked(group, *module), options.shards > 0 ? options.shards : group->size(), options.nearby)),
-        assignment(assign(micro_batches, mesh, options.accumulate == Accumulate::in_shards)),
+        mesh(Mesh::make(checked(grid, *module), options.nearby)),
+        assignment(assign(micro_batches, mesh.place(), options.accumulate == Accumulate::in_shards)),
         units(make_units(*module, mesh, options)),
         reducer(units, mesh, assignment),
         schedule(units, options) {
-    for (const auto& [name, buffer] : module->buffers()) group->broadcast(buffer, 0).wait();
+    for (const auto& [name, buffer] : module->buffers()) mesh.world->broadcast(buffer, 0).wait();
     collect_slices();
     for (const auto& unit : units) watch(*unit);
   }
@@ -58,16 +59,13 @@ struct FullyShardedDataParallel::Impl {
   }
 
   void collect_slices() {
-    const auto all = module->parameters();
-    const auto index_of = [&](const Parameter& p) {
-      return static_cast<size_t>(std::find_if(all.begin(), all.end(), [&](const Parameter& x) { return x.impl() == p.impl(); }) -
-                                 all.begin());
-    };
+    std::unordered_map<const void*, size_t> index_of;
+    for (const Parameter& p : module->parameters()) index_of.emplace(p.impl().get(), index_of.size());
     std::vector<std::pair<size_t, Section::Shard>> found;
     for (const auto& unit : units)
       for (const auto& section : unit->sections())
         for (auto& shard : section->shards(section->trained() ? reducer.gradient(*section) : Tensor()))
-          found.emplace_back(index_of(section->parameters()[shard.parameter]), std::move(shard));
+          found.emplace_back(index_of.at(section->parameters()[shard.parameter].impl().get()), std::move(shard));
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     for (auto& [index, shard] : found) {
       const bool trained = shard.values.requires_grad();
@@ -213,7 +211,7 @@ struct FullyShardedDataParallel::Impl {
 
   // The other ranks wait in collectives that this one will never join.
   [[noreturn]] void fail(const std::string& message) {
-    for (const auto& group : {mesh.world, mesh.shard, mesh.replicate}) group->abort(message);
+    mesh.abort(message);
     throw UsageError(message);
   }
 
@@ -272,9 +270,8 @@ struct FullyShardedDataParallel::Impl {
   Duration exposed{};
 };
 
-FullyShardedDataParallel::FullyShardedDataParallel(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
-                                                   Options options)
-    : impl_(std::make_shared<Impl>(std::move(module), std::move(group), options)) {
+FullyShardedDataParallel::FullyShardedDataParallel(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, Options options)
+    : impl_(std::make_shared<Impl>(std::move(module), mesh, options)) {
   impl_->install_hooks(impl_);
 }
 FullyShardedDataParallel::~FullyShardedDataParallel() = default;
@@ -303,9 +300,15 @@ std::vector<std::pair<std::string, std::vector<std::string>>> FullyShardedDataPa
   return units;
 }
 
+std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, Options options) {
+  return std::make_unique<FullyShardedDataParallel>(std::move(module), mesh, std::move(options));
+}
+
 std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
                                                       Options options) {
-  return std::make_unique<FullyShardedDataParallel>(std::move(module), std::move(group), std::move(options));
+  const int ranks = group->size();
+  const comm::DeviceMesh mesh(std::move(group), {{"replicate", 1}, {"shard", ranks}});
+  return fully_shard(std::move(module), mesh, std::move(options));
 }
 
 }  // namespace lockstep::fsdp

@@ -28,6 +28,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/device_mesh.h"
 #include "comm/process_group.h"
 #include "core/base/clock.h"
 #include "core/nn/module.h"
@@ -39,7 +40,7 @@ namespace lockstep::fsdp {
 class FullyShardedDataParallel {
  public:
   // Collective: see fully_shard().
-  FullyShardedDataParallel(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group, Options options);
+  FullyShardedDataParallel(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, Options options);
   // The module stays sharded, and cannot be used any more.
   ~FullyShardedDataParallel();
   FullyShardedDataParallel(const FullyShardedDataParallel&) = delete;
@@ -91,7 +92,13 @@ class FullyShardedDataParallel {
 };
 
 // Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every parameter below `module`, which
-// must be the root of its tree. Trained parameters must be f32 (for bf16 compute use ops::PrecisionScope).
+// must be the root of its tree. Trained parameters must be f32 (for bf16 compute use ops::PrecisionScope). A model that was built
+// without memory (nn::DeferredInit) is drawn slice by slice.
+//
+// `mesh`: {{"shard", W}}, or {{"replicate", R}, {"shard", S}} for R copies of the model, each on S neighbours (HSDP).
+std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,
+                                                      Options options = {});
+// Over all ranks of a group.
 std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
                                                       Options options = {});
 

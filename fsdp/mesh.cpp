@@ -7,20 +7,30 @@
 
 namespace lockstep::fsdp {
 
-Mesh Mesh::make(std::shared_ptr<comm::ProcessGroup> world, int columns, int nearby) {
-  const int size = world->size(), rank = world->rank();
-  check(columns >= 1 && size % columns == 0, "[fsdp] ", columns, " shards do not divide ", size, " ranks");
+Mesh Mesh::make(const comm::DeviceMesh& mesh, int nearby) {
+  const bool two = mesh.has("replicate");
+  check(mesh.has("shard") && mesh.dimensions().size() == (two ? 2u : 1u) && mesh.dimensions().back().name == "shard",
+        "[fsdp] expected a mesh of the dimension shard, or of replicate and shard in this order, got ", mesh.describe());
+  const int columns = mesh.size("shard"), rank = mesh.world()->rank();
   check(nearby >= 0 && (nearby == 0 || columns % nearby == 0), "[fsdp] groups of ", nearby, " ranks do not divide ", columns, " shards");
-  Mesh mesh{.world = world, .shard = world, .replicate = nullptr, .nearby = nullptr};
-  if (columns != size) mesh.shard = world->split(rank / columns, rank);
-  mesh.replicate = columns == 1 ? world : std::shared_ptr(world->split(rank % columns, rank));
-  if (nearby > 0 && nearby < columns) mesh.nearby = world->split(rank / nearby, rank);
-  return mesh;
+  // Without the dimension, a grid of one row: a group of one.
+  const auto replicate =
+      two ? mesh.group("replicate") : comm::DeviceMesh(mesh.world(), {{"replicate", 1}, {"shard", columns}}).group("replicate");
+  Mesh made{.world = mesh.world(), .shard = mesh.group("shard"), .replicate = replicate, .nearby = nullptr};
+  if (nearby > 0 && nearby < columns) made.nearby = mesh.world()->split(rank / nearby, rank);
+  return made;
 }
 
-Assignment assign(int64_t micro_batches, const Mesh& mesh, bool interleave) {
-  const int rows = mesh.rows(), columns = mesh.columns(), row = mesh.replicate->rank(), column = mesh.shard->rank();
-  check(micro_batches >= mesh.world->size(), "[fsdp] ", micro_batches, " micro-batches a step are too few for ", mesh.world->size(),
+void Mesh::abort(const std::string& reason) const {
+  for (const auto& group : {world, shard, replicate, nearby})
+    if (group) group->abort(reason);
+}
+
+Place Mesh::place() const { return {rows(), columns(), replicate->rank(), shard->rank()}; }
+
+Assignment assign(int64_t micro_batches, const Place& place, bool interleave) {
+  const auto [rows, columns, row, column] = place;
+  check(micro_batches >= rows * columns, "[fsdp] ", micro_batches, " micro-batches a step are too few for ", rows * columns,
         " ranks; use fewer ranks or more micro-batches");
   const comm::ReduceTree replicas(micro_batches, rows);
   bool by_round = interleave && std::has_single_bit(static_cast<unsigned>(columns));

@@ -2,11 +2,18 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "comm/device_mesh.h"
 #include "comm/process_group.h"
 
 namespace lockstep::fsdp {
+
+// A rank's place among `rows` × `columns`.
+struct Place {
+  int rows, columns, row, column;
+};
 
 // Rank r of the world is at row r / S, column r % S. A row holds the whole model, a slice a rank; rows hold equal slices.
 struct Mesh {
@@ -18,9 +25,13 @@ struct Mesh {
 
   int rows() const { return replicate->size(); }
   int columns() const { return shard->size(); }
+  Place place() const;
 
-  // Collective. `columns` = S must divide the number of ranks, `nearby` (0: none) S.
-  static Mesh make(std::shared_ptr<comm::ProcessGroup> world, int columns, int nearby = 0);
+  // Collective. `mesh` has the dimension "shard" (S) and may have "replicate" (R) before it, and no others. `nearby` (0: none)
+  // must divide S.
+  static Mesh make(const comm::DeviceMesh& mesh, int nearby = 0);
+  // Ends all of the groups, here and on the ranks that wait in them.
+  void abort(const std::string& reason) const;
 };
 
 // Which rank computes which of a step's micro-batches, so that all sums between and inside ranks are nodes of one tree over the V
@@ -36,7 +47,7 @@ struct Assignment {
   comm::ReduceTree replica_tree;  // over the rows
 };
 
-// `interleave`: take rounds where they are possible.
-Assignment assign(int64_t micro_batches, const Mesh& mesh, bool interleave);
+// `interleave`: take rounds where they are possible. Throws UsageError where some rank would have nothing to compute.
+Assignment assign(int64_t micro_batches, const Place& place, bool interleave);
 
 }  // namespace lockstep::fsdp

@@ -25,8 +25,8 @@ struct Options {
   int64_t micro_batches = 0;  // V of one step, over all ranks; 0: one a rank
   Reshard reshard = Reshard::after_forward;
   Accumulate accumulate = Accumulate::in_shards;
-  int shards = 0;  // S: ranks that share one copy of the model; 0: all. Fewer: S must divide them, and copies are summed (HSDP)
-  int nearby = 0;  // ranks among which a unit is gathered again for backward, from a second, larger shard; 0: S
+  int nearby =
+      0;  // ranks among which a unit is gathered again for backward, from a second, larger shard; 0: all that share a copy of the model
 
   // Whether a module becomes a unit: gathered, computed and let go as one. The root always is one.
   std::function<bool(const nn::Module&)> wrap = {};  // empty: the children of modules with several children of one kind (blocks)

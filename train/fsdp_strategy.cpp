@@ -27,7 +27,6 @@ fsdp::Options options_of(const Config& config, const nn::Module& module) {
   fsdp::Options options{.micro_batches = config.train.micro_batches(), .units_in_flight = static_cast<int>(parallel.units_in_flight)};
   if (parallel.shard == "grad" || parallel.shard == "optim") options.reshard = fsdp::Reshard::after_step;
   if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
-  if (parallel.shard == "hybrid") options.shards = static_cast<int>(parallel.mesh[1]);
   if (std::isdigit(static_cast<unsigned char>(parallel.shard[0]))) options.nearby = std::stoi(parallel.shard);
   if (config.train.precision == "bf16") {
     options.compute = DType::bf16;
@@ -36,10 +35,15 @@ fsdp::Options options_of(const Config& config, const nn::Module& module) {
   return options;
 }
 
+comm::DeviceMesh mesh_of(const ParallelConfig& parallel, const std::shared_ptr<comm::ProcessGroup>& group) {
+  const int rows = parallel.shard == "hybrid" ? static_cast<int>(parallel.mesh[0]) : 1;
+  return {group, {{"replicate", rows}, {"shard", group->size() / rows}}};
+}
+
 class FsdpStrategy final : public Strategy {
  public:
   FsdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
-      : sharded_(fsdp::fully_shard(model.module, group, options_of(config, *model.module))) {
+      : sharded_(fsdp::fully_shard(model.module, mesh_of(config.parallel, group), options_of(config, *model.module))) {
     for (const auto& slice : sharded_->slices()) specs_[slice.name] = slice.spec;
   }
 

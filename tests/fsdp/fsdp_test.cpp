@@ -71,7 +71,8 @@ TEST(FullyShard, NoScheduleChangesTheBits) {
     for (const Accumulate accumulate : {Accumulate::in_shards, Accumulate::in_full})
       for (const int in_flight : {1, 2, 3})
         for (const int shards : {0, 1, 2}) {
-          recipe.options = {.reshard = reshard, .accumulate = accumulate, .shards = shards, .units_in_flight = in_flight};
+          recipe.options = {.reshard = reshard, .accumulate = accumulate, .units_in_flight = in_flight};
+          recipe.shards = shards;
           EXPECT_EQ(train_sharded(recipe, 4), reference)
               << static_cast<int>(reshard) << static_cast<int>(accumulate) << in_flight << shards;
         }
@@ -186,8 +187,12 @@ TEST(FullyShard, RefusesWhatItCannotTrain) {
     root->register_parameter("half", Tensor::zeros({2}, DType::bf16));
     EXPECT_THAT([&] { fully_shard(root, group); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("'half'"), HasSubstr("summed in f32"))));
     EXPECT_THAT([&] { fully_shard(make_model().module, group, {.micro_batches = 1}); }, ThrowsMessage<UsageError>(HasSubstr("too few")));
-    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.micro_batches = 4, .shards = 3}); },
-                ThrowsMessage<UsageError>(HasSubstr("3 shards do not divide 2 ranks")));
+    EXPECT_THAT(
+        [&] {
+          fully_shard(make_model().module, comm::DeviceMesh(group, {{"rows", 1}, {"shard", 2}}));
+        },
+        ThrowsMessage<UsageError>(AllOf(HasSubstr("replicate and shard"), HasSubstr("rows 1 x shard 2"))));
+    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.nearby = 3}); }, ThrowsMessage<UsageError>(HasSubstr("do not divide 2")));
   }));
   for (const std::string& failure :
        run(2, [](const Group& group) { fully_shard(std::make_shared<nn::Linear>(2, 2 + group->rank()), group); }))

@@ -127,9 +127,9 @@ Case draw(uint64_t seed) {
   std::vector<int> divisors;
   for (int d = 1; d <= c.ranks; ++d)
     if (c.ranks % d == 0) divisors.push_back(d);
-  o.shards = dice.among(divisors);
-  if (dice.one_in(3)) o.nearby = dice.one_in(2) ? 1 : o.shards;
-  c.recipe.micro_batches = o.shards == c.ranks ? c.ranks + dice.below(6) : c.ranks * (1 + dice.below(3));
+  c.recipe.shards = dice.among(divisors);
+  if (dice.one_in(3)) o.nearby = dice.one_in(2) ? 1 : c.recipe.shards;
+  c.recipe.micro_batches = c.recipe.shards == c.ranks ? c.ranks + dice.below(6) : c.ranks * (1 + dice.below(3));
   c.recipe.compute = dice.one_in(3) ? DType::bf16 : DType::f32;
   c.recipe.clip = dice.one_in(2) ? 0.1f : 0.0f;
   const int64_t wrapped = 2 + dice.below(3);
@@ -137,8 +137,8 @@ Case draw(uint64_t seed) {
     o.wrap = [wrapped](const nn::Module& m) { return static_cast<int64_t>(std::hash<std::string>{}(m.path()) % 4) < wrapped - 1; };
   if (dice.one_in(2)) o.low_precision = [](const Parameter& p) { return p.data().dim() == 2; };
   c.recipe.make = [seed] { return RandomModel(seed).make(); };
-  c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", o.shards, " shards, nearby ", o.nearby, ", V ", c.recipe.micro_batches, ", ",
-               c.recipe.compute, ", in flight ", o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
+  c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", c.recipe.shards, " shards, nearby ", o.nearby, ", V ", c.recipe.micro_batches,
+               ", ", c.recipe.compute, ", in flight ", o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
                static_cast<int>(o.accumulate));
   return c;
 }

@@ -78,6 +78,7 @@ struct Recipe {
   DType compute = DType::f32;
   float clip = 0;
   Options options = {};  // of FSDP
+  int shards = 0;        // 0: all ranks
 };
 
 using Bits = std::map<std::string, std::vector<uint32_t>>;
@@ -143,7 +144,8 @@ inline Bits train_sharded(const Recipe& recipe, int ranks) {
     Options options = recipe.options;
     options.micro_batches = recipe.micro_batches;
     options.compute = recipe.compute;
-    const auto sharded = fully_shard(model.module, group, options);
+    const int shards = recipe.shards > 0 ? recipe.shards : ranks;
+    const auto sharded = fully_shard(model.module, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}), options);
     const auto optimizer = optimizer_for(*model.module, sharded->parameters());
     std::map<std::string, int64_t> offsets;
     for (const auto& slice : sharded->slices()) offsets[slice.name] = slice.spec.offset;
