@@ -1,7 +1,7 @@
+// Writing, and the format's words.
 #include "checkpoint/safetensors.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 #include <functional>
@@ -9,7 +9,6 @@
 
 #include "checkpoint/chunks.h"
 #include "checkpoint/digest.h"
-#include "checkpoint/readable_file.h"
 #include "checkpoint/strict_json.h"
 #include "core/base/error.h"
 
@@ -18,61 +17,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "safetensors is little-endian, and so is everything that lockstep runs on");
 
-constexpr int64_t kMaxHeaderBytes = 100'000'000;
 constexpr const char* kMetadata = "__metadata__";
-
-struct Word {
-  std::string_view name;
-  int bits;
-};
-constexpr std::array kWords = {Word{"BOOL", 8},        Word{"F4", 4},      Word{"F6_E2M3", 6}, Word{"F6_E3M2", 6}, Word{"U8", 8},
-                               Word{"I8", 8},          Word{"F8_E5M2", 8}, Word{"F8_E4M3", 8}, Word{"F8_E8M0", 8}, Word{"F8_E4M3FNUZ", 8},
-                               Word{"F8_E5M2FNUZ", 8}, Word{"I16", 16},    Word{"U16", 16},    Word{"F16", 16},    Word{"BF16", 16},
-                               Word{"I32", 32},        Word{"U32", 32},    Word{"F32", 32},    Word{"C64", 64},    Word{"F64", 64},
-                               Word{"I64", 64},        Word{"U64", 64}};
-
-int bits_of(std::string_view word) {
-  for (const Word& known : kWords)
-    if (known.name == word) return known.bits;
-  return 0;
-}
-
-// One tensor of the header, with `begin` still relative to the data.
-SafetensorsInfo parse_info(const std::string& name, const nlohmann::json& value, int64_t data_bytes, const std::string& path) {
-  const std::string what = str("tensor '", name, "'");
-  const JsonFields fields(value, {"dtype", "shape", "data_offsets"}, path, what);
-  SafetensorsInfo info{.name = name, .dtype = fields.text("dtype"), .shape = {}, .begin = 0, .bytes = 0};
-  const int bits = bits_of(info.dtype);
-  if (bits == 0) throw EnvironmentError(str(path, ": ", what, ": unknown dtype '", info.dtype, "'"));
-  const auto dims = fields.integers("shape");
-  const int64_t needed = checked_bytes(dims, bits);
-  if (needed < 0)
-    throw EnvironmentError(
-        str(path, ": ", what, ": its shape is no whole number of bytes, too large, or has more than ", Shape::kMaxDims, " dimensions"));
-  info.shape = Shape(std::span<const int64_t>(dims));
-  const auto offsets = fields.integers("data_offsets");
-  if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_bytes)
-    throw EnvironmentError(
-        str(path, ": ", what, ": data_offsets must be two ascending numbers up to ", data_bytes, ", got ", value["data_offsets"].dump()));
-  info.begin = offsets[0];
-  info.bytes = offsets[1] - offsets[0];
-  if (info.bytes != needed)
-    throw EnvironmentError(
-        str(path, ": ", what, ": ", info.dtype, info.shape, " needs ", needed, " bytes, data_offsets span ", info.bytes));
-  return info;
-}
-
-// Tensors must follow each other without holes or overlaps, to the end.
-void check_coverage(const std::vector<SafetensorsInfo>& tensors, int64_t data_bytes, const std::string& path) {
-  int64_t at = 0;
-  for (const auto& info : tensors) {
-    if (info.begin != at)
-      throw EnvironmentError(str(path, ": tensor '", info.name, "' starts at offset ", info.begin, ", expected ", at,
-                                 info.begin > at ? " (a hole before it)" : " (it overlaps the one before)"));
-    at += info.bytes;
-  }
-  if (at != data_bytes) throw EnvironmentError(str(path, ": the tensors end at offset ", at, ", the file's data at ", data_bytes));
-}
 
 }  // namespace
 
@@ -95,40 +40,9 @@ std::optional<DType> dtype_of_safetensors(std::string_view word) {
   return std::nullopt;
 }
 
-SafetensorsHeader read_safetensors_header(const std::string& path) { return read_safetensors_header(*open_file(path)); }
-
-SafetensorsHeader read_safetensors_header(const ReadableFile& file) {
-  const std::string& path = file.path();
-  if (file.bytes() < 8) throw EnvironmentError(str(path, ": ", file.bytes(), " bytes are too few for a safetensors file"));
-  uint64_t length = 0;
-  file.read(0, &length, 8);
-  const auto limit = static_cast<uint64_t>(std::min(kMaxHeaderBytes, file.bytes() - 8));
-  if (length > limit) throw EnvironmentError(str(path, ": claims a header of ", length, " bytes, but at most ", limit, " can be"));
-  std::string text(length, '\0');
-  file.read(8, text.data(), static_cast<int64_t>(length));
-  if (text.empty() || text[0] != '{') throw EnvironmentError(str(path, ": byte 8: the header must start with '{'"));
-
-  const nlohmann::json json = parse_strict_json(text, path);
-  const int64_t data_begin = 8 + static_cast<int64_t>(length);
-  const int64_t data_bytes = file.bytes() - data_begin;
-  SafetensorsHeader header;
-  for (const auto& item : json.items()) {
-    if (item.key() != kMetadata) header.tensors.push_back(parse_info(item.key(), item.value(), data_bytes, path));
-  }
-  if (json.contains(kMetadata)) {
-    const nlohmann::json wrapped = {{kMetadata, json[kMetadata]}};
-    header.metadata = JsonFields(wrapped, {kMetadata}, path, "header").texts(kMetadata);
-  }
-  std::sort(header.tensors.begin(), header.tensors.end(),
-            [](const auto& a, const auto& b) { return std::pair(a.begin, a.bytes) < std::pair(b.begin, b.bytes); });
-  check_coverage(header.tensors, data_bytes, path);
-  for (auto& info : header.tensors) info.begin += data_begin;
-  return header;
-}
-
 std::string make_safetensors_header(SafetensorsHeader& header) {
   std::sort(header.tensors.begin(), header.tensors.end(), [](const auto& a, const auto& b) {
-    const int left = bits_of(a.dtype), right = bits_of(b.dtype);
+    const int left = safetensors_bits(a.dtype), right = safetensors_bits(b.dtype);
     return left != right ? left > right : a.name < b.name;
   });
   nlohmann::json json = nlohmann::json::object();
@@ -137,7 +51,7 @@ std::string make_safetensors_header(SafetensorsHeader& header) {
   for (auto& info : header.tensors) {
     const std::vector<int64_t> dims(info.shape.begin(), info.shape.end());
     info.begin = at;
-    info.bytes = checked_bytes(dims, bits_of(info.dtype));
+    info.bytes = checked_bytes(dims, safetensors_bits(info.dtype));
     check(info.bytes >= 0 && info.name != kMetadata, "[safetensors] tensor '", info.name, "' cannot be stored");
     at += info.bytes;
     json[info.name] = {{"dtype", info.dtype}, {"shape", dims}, {"data_offsets", {info.begin, at}}};

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -33,13 +34,20 @@ struct SafetensorsHeader {
 // "F32" for DType::f32; nothing for words that lockstep has no type for ("F64", "I8").
 std::string_view safetensors_dtype(DType dtype);
 std::optional<DType> dtype_of_safetensors(std::string_view word);
+// Bits of an element of any of the format's dtypes; 0 for a word that is none.
+int safetensors_bits(std::string_view dtype);
 
-// Reads and checks the header of a file against everything that the format demands, before anything of the size it claims is
-// allocated: header within the file and at most 100 MB, an object without doubled keys, known dtypes, shapes whose bytes fit their
-// offsets, tensors without holes or overlaps up to exactly the end of the file. Throws EnvironmentError naming file, tensor, and
-// what was expected and found.
+// Reads the header of a file and checks all that the format demands, before anything of the size that it claims is allocated: header
+// within the file and at most 100 MB, one object of UTF-8 that starts at byte 8, no doubled keys, known dtypes, shapes without
+// overflow whose bytes fit their offsets, metadata of strings, tensors without holes or overlaps up to exactly the end of the file.
+// Padding is not demanded: files whose data is not aligned are read. Memory: at most some dozen times the header's length.
+// Throws EnvironmentError naming file, tensor, and what was expected and found.
 SafetensorsHeader read_safetensors_header(const std::string& path);
 SafetensorsHeader read_safetensors_header(const ReadableFile& file);
+
+// The same of `file_bytes` bytes that `read` gives parts of; `path` is for messages.
+using ReadAt = std::function<void(int64_t offset, void* data, int64_t bytes)>;
+SafetensorsHeader read_safetensors_header(const std::string& path, int64_t file_bytes, const ReadAt& read);
 
 // What a file will start with: 8 + N bytes. Orders `tensors` (by alignment, then name) and sets begin and bytes; wants name, dtype
 // and shape.

@@ -93,11 +93,14 @@ const nlohmann::json& JsonFields::object(const char* key) const {
 
 int64_t checked_bytes(const std::vector<int64_t>& dims, int64_t bits_per_element) {
   if (dims.size() > static_cast<size_t>(Shape::kMaxDims)) return -1;
-  for (const int64_t dim : dims)
-    if (dim == 0) return 0;
+  bool empty = false;
   int64_t bits = bits_per_element;
-  for (const int64_t dim : dims)
-    if (__builtin_mul_overflow(bits, dim, &bits)) return -1;
+  for (const int64_t dim : dims) {
+    empty = empty || dim == 0;
+    // Even beside a 0: strides are products of the other dimensions.
+    if (dim != 0 && __builtin_mul_overflow(bits, dim, &bits)) return -1;
+  }
+  if (empty) return 0;
   return bits % 8 == 0 ? bits / 8 : -1;
 }
 

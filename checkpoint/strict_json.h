@@ -36,7 +36,8 @@ class JsonFields {
   std::string what_;
 };
 
-// The bytes of a shape; -1 where the product leaves 63 bits or the shape has more than Shape::kMaxDims dimensions.
+// The bytes of a shape; -1 where they are no whole number, the product of the dimensions other than 0 leaves 63 bits, or the shape has
+// more than Shape::kMaxDims dimensions.
 int64_t checked_bytes(const std::vector<int64_t>& dims, int64_t bits_per_element);
 
 }  // namespace lockstep::checkpoint
