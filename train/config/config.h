@@ -35,6 +35,8 @@ struct ModelConfig {
   int64_t block = 64;        // gpt: tokens of a sequence; mlp: input features
   int64_t vocab = 256;       // gpt: tokens; mlp: classes
   double dropout = 0.0;
+  std::string activation = "gelu";    // gpt: gelu | gelu_tanh | relu | silu
+  double norm_eps = 1e-5;             // gpt
   bool scaled_residual_init = false;  // gpt
 };
 

@@ -34,6 +34,13 @@ const std::vector<Key>& table() {
       {"model.block", LOCKSTEP_FIELD(model.block), "gpt: tokens of a sequence; mlp: input features", result, {1, 16777216}},
       {"model.vocab", LOCKSTEP_FIELD(model.vocab), "gpt: different tokens (256 for bytes); mlp: classes", result, {2, 16777216}},
       {"model.dropout", LOCKSTEP_FIELD(model.dropout), "the part of activations that a training step drops", result, kFraction},
+      {"model.activation",
+       LOCKSTEP_FIELD(model.activation),
+       "gpt: between the two layers of a feed-forward part; GPT-2 has `gelu_tanh`",
+       result,
+       {},
+       {"gelu", "gelu_tanh", "relu", "silu"}},
+      {"model.norm_eps", LOCKSTEP_FIELD(model.norm_eps), "gpt: added to the variance in norms", result, kAboveZero},
       {"model.scaled_residual_init", LOCKSTEP_FIELD(model.scaled_residual_init), "gpt: GPT-2's smaller start for residual projections",
        result},
 

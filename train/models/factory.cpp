@@ -10,6 +10,14 @@
 namespace lockstep::train {
 namespace {
 
+UnaryOp activation_of(const std::string& word) {
+  if (word == "gelu") return UnaryOp::gelu;
+  if (word == "gelu_tanh") return UnaryOp::gelu_tanh;
+  if (word == "relu") return UnaryOp::relu;
+  if (word == "silu") return UnaryOp::silu;
+  throw UsageError(str("model.activation '", word, "' is none of gelu, gelu_tanh, relu, silu"));
+}
+
 BuiltModel build_gpt(const ModelConfig& m) {
   const auto gpt = std::make_shared<Gpt>(GptOptions{.layers = m.layers,
                                                     .heads = m.heads,
@@ -17,6 +25,8 @@ BuiltModel build_gpt(const ModelConfig& m) {
                                                     .block = m.block,
                                                     .vocab = m.vocab,
                                                     .dropout = static_cast<float>(m.dropout),
+                                                    .activation = activation_of(m.activation),
+                                                    .norm_eps = static_cast<float>(m.norm_eps),
                                                     .scaled_residual_init = m.scaled_residual_init});
   return {.module = gpt,
           .flops_per_sample = gpt->flops_per_token(m.block) * static_cast<double>(m.block),

@@ -13,15 +13,15 @@ bool ends_with(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && std::string_view(text).substr(text.size() - end.size()) == end;
 }
 
-// x + proj(attention(qkv(ln1(x)))), then x + out(gelu(fc(ln2(x)))). Norms and GELU are computed inside the linear operations
+// x + proj(attention(qkv(ln1(x)))), then x + out(activation(fc(ln2(x)))). Norms and activation are computed inside the linear operations
 // that use them, which keep less for backward; hooks on the layers below a block therefore do not run, those of the block do.
 class Block final : public nn::Module {
  public:
-  explicit Block(const GptOptions& o) : heads_(o.heads) {
-    ln1_ = register_module("ln1", std::make_shared<nn::LayerNorm>(o.dim));
+  explicit Block(const GptOptions& o) : heads_(o.heads), activation_(o.activation) {
+    ln1_ = register_module("ln1", std::make_shared<nn::LayerNorm>(o.dim, o.norm_eps));
     qkv_ = register_module("qkv", std::make_shared<nn::Linear>(o.dim, 3 * o.dim));
     proj_ = register_module("proj", std::make_shared<nn::Linear>(o.dim, o.dim));
-    ln2_ = register_module("ln2", std::make_shared<nn::LayerNorm>(o.dim));
+    ln2_ = register_module("ln2", std::make_shared<nn::LayerNorm>(o.dim, o.norm_eps));
     fc_ = register_module("fc", std::make_shared<nn::Linear>(o.dim, 4 * o.dim));
     out_ = register_module("out", std::make_shared<nn::Linear>(4 * o.dim, o.dim));
     drop1_ = register_module("drop1", std::make_shared<nn::Dropout>(o.dropout));
@@ -41,10 +41,11 @@ class Block final : public nn::Module {
   }
   Variable think(const Variable& x) {
     const Variable wide = ops::layer_norm_linear(x, ln2_->weight, ln2_->bias, ln2_->eps, fc_->weight, fc_->bias);
-    return (*drop2_)(ops::activation_linear(UnaryOp::gelu, wide, out_->weight, out_->bias));
+    return (*drop2_)(ops::activation_linear(activation_, wide, out_->weight, out_->bias));
   }
 
   int64_t heads_;
+  UnaryOp activation_;
   std::shared_ptr<nn::LayerNorm> ln1_, ln2_;
   std::shared_ptr<nn::Linear> qkv_, proj_, fc_, out_;
   std::shared_ptr<nn::Dropout> drop1_, drop2_;
@@ -70,7 +71,7 @@ Gpt::Gpt(const GptOptions& options) : options_(options) {
   drop_ = register_module("drop", std::make_shared<nn::Dropout>(options.dropout));
   blocks_ = register_module("blocks", std::make_shared<nn::Sequential>());
   for (int64_t i = 0; i < options.layers; ++i) blocks_->append(std::make_shared<Block>(options));
-  lnf_ = register_module("lnf", std::make_shared<nn::LayerNorm>(options.dim));
+  lnf_ = register_module("lnf", std::make_shared<nn::LayerNorm>(options.dim, options.norm_eps));
 }
 
 Variable Gpt::forward(const Variable& tokens) {

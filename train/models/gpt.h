@@ -1,4 +1,5 @@
-// GPT-2's shape: learned positions, pre-norm blocks, GELU by erf, a final norm, and a head tied to the token embedding.
+// GPT-2's shape: learned positions, pre-norm blocks, a final norm, and a head tied to the token embedding. With the activation
+// gelu_tanh it is GPT-2.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,8 @@ struct GptOptions {
   int64_t block = 256;  // the longest sequence
   int64_t vocab = 256;
   float dropout = 0.0f;  // on the embedding and on what each half of a block adds
+  UnaryOp activation = UnaryOp::gelu;
+  float norm_eps = 1e-5f;
   // GPT-2's smaller start for the two projections that add to the residual stream: 0.02/sqrt(2·layers) instead of 0.02.
   bool scaled_residual_init = false;
 };
