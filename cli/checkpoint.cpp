@@ -1,13 +1,16 @@
-// lockstep checkpoint ls|verify DIR
+// lockstep checkpoint ls|verify DIR, diff A B, export CHECKPOINT FOLDER, import FOLDER RUN
 #include "checkpoint/checkpoint.h"
 
 #include <cstdio>
 #include <filesystem>
+#include <map>
 
 #include <CLI/App.hpp>
 
+#include "checkpoint/exchange/diff.h"
 #include "cli/commands.h"
 #include "core/base/error.h"
+#include "train/exchange/exchange.h"
 
 namespace lockstep::cli {
 namespace {
@@ -37,10 +40,105 @@ int show(const std::string& path, checkpoint::Check how) {
   return good ? 0 : 1;
 }
 
+struct DiffOptions {
+  std::string a, b;
+  std::vector<std::string> skip;
+  size_t show = 20;
+};
+
+int show_diff(const DiffOptions& options) {
+  const auto a = checkpoint::open_tensors(options.a), b = checkpoint::open_tensors(options.b);
+  const checkpoint::Diff result = checkpoint::diff(*a, *b, options.skip);
+  std::printf("first   %s\nsecond  %s\n", a->path().c_str(), b->path().c_str());
+  for (size_t i = 0; i < result.differences.size() && i < options.show; ++i)
+    std::printf("%s\n", checkpoint::to_text(result.differences[i]).c_str());
+  if (result.differences.size() > options.show)
+    std::printf("and %zu more (--show %zu)\n", result.differences.size() - options.show, result.differences.size());
+  const std::string compared = str(result.tensors, " tensors in both, ", result.bytes, " bytes compared");
+  if (result.differences.empty())
+    std::printf("equal: %s\n", compared.c_str());
+  else
+    std::printf("different: %zu tensors; %s\n", result.differences.size(), compared.c_str());
+  return result.differences.empty() ? 0 : 1;
+}
+
+void add_diff(CLI::App& command, int& exit_code) {
+  CLI::App* diff = command.add_subcommand("diff", "name the tensors, and the first element, in which two differ; 0 equal, 1 different");
+  auto options = std::make_shared<DiffOptions>();
+  const std::string what = "a checkpoint, a run (its newest good one), or a safetensors file or folder";
+  diff->add_option("first", options->a, what)->required();
+  diff->add_option("second", options->b, what)->required();
+  diff->add_option("--skip", options->skip, "leave out tensors whose names start so, such as optim.");
+  diff->add_option("--show", options->show, "how many differing tensors to print")->capture_default_str();
+  diff->callback([options, &exit_code] { exit_code = show_diff(*options); });
+}
+
+// "5GB", "500MB", "64MiB", "1000": bytes.
+int64_t bytes_of(const std::string& text) {
+  static const std::map<std::string, int64_t> units = {
+      {"", 1}, {"B", 1}, {"KB", 1000}, {"MB", 1000000}, {"GB", 1000000000}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
+  size_t digits = 0;
+  while (digits < text.size() && digits < 12 && text[digits] >= '0' && text[digits] <= '9') ++digits;
+  const auto unit = units.find(text.substr(digits));
+  const int64_t count = digits > 0 && unit != units.end() ? std::stoll(text.substr(0, digits)) : 0;
+  int64_t bytes = 0;
+  check(count > 0 && !__builtin_mul_overflow(count, unit->second, &bytes), "--max-shard-size '", text,
+        "': expected a size above 0, such as 5GB, 500MB or 64MiB");
+  return bytes;
+}
+
+void add_export(CLI::App& command, int& exit_code) {
+  CLI::App* sub = command.add_subcommand("export", "write a model to a folder that other programs read");
+  auto request = std::make_shared<train::ExportRequest>();
+  auto size = std::make_shared<std::string>();
+  sub->add_option("checkpoint", request->checkpoint, "a checkpoint, or a run's folder (its newest good one)")->required();
+  sub->add_option("folder", request->dir, "the new folder; must not exist yet")->required();
+  sub->add_option("--format", request->format, "hf-gpt2: as transformers reads it; safetensors: our own names")
+      ->check(CLI::IsMember({"hf-gpt2", "safetensors"}))
+      ->capture_default_str();
+  sub->add_option("--max-shard-size", *size, "of a file, such as 5GB or 64MiB; default: one file for all");
+  sub->callback([request, size, &exit_code] {
+    if (!size->empty()) request->max_shard_bytes = bytes_of(*size);
+    const train::Exported exported = train::export_checkpoint(*request);
+    std::printf("checkpoint %s\nfolder     %s\nwritten    %lld tensors, %.1f MB, %zu %s\n", exported.checkpoint.c_str(),
+                request->dir.c_str(), static_cast<long long>(exported.tensors), static_cast<double>(exported.bytes) / 1e6,
+                exported.files.size(), exported.files.size() == 1 ? "file" : "files");
+    exit_code = 0;
+  });
+}
+
+int import(const train::ImportRequest& request) {
+  const train::ImportReport report = train::import_folder(request);
+  for (const std::string& line : report.missing) std::printf("missing     %s\n", line.c_str());
+  for (const std::string& line : report.misshapen) std::printf("misshapen   %s\n", line.c_str());
+  for (const std::string& line : report.unexpected) std::printf("unexpected  %s\n", line.c_str());
+  for (const std::string& line : report.notes) std::printf("note        %s\n", line.c_str());
+  if (report.checkpoint.empty()) {
+    std::printf("nothing was imported: %zu missing, %zu misshapen, %zu unexpected\n", report.missing.size(), report.misshapen.size(),
+                report.unexpected.size());
+    return 1;
+  }
+  std::printf("imported    %lld tensors\ncheckpoint  %s\n", static_cast<long long>(report.imported), report.checkpoint.c_str());
+  return 0;
+}
+
+void add_import(CLI::App& command, int& exit_code) {
+  CLI::App* sub = command.add_subcommand("import", "make a run from a GPT-2 folder that transformers wrote; 1 if a tensor does not fit");
+  auto request = std::make_shared<train::ImportRequest>();
+  sub->add_option("folder", request->folder, "with config.json and model.safetensors, or several files and their index")->required();
+  sub->add_option("run", request->run, "the new run's folder")->required();
+  sub->add_option("--config", request->config, "a config whose data, training and other sections the run takes over");
+  sub->add_option("--set", request->overrides, "set a key of the run's config: data.path=FILE (repeatable)")
+      ->option_text("KEY=VALUE")
+      ->allow_extra_args(false);
+  sub->add_flag("--ignore-unexpected", request->ignore_unexpected, "leave out tensors that the model has no place for");
+  sub->callback([request, &exit_code] { exit_code = import(*request); });
+}
+
 }  // namespace
 
 void add_checkpoint_command(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("checkpoint", "look at saved checkpoints");
+  CLI::App* command = app.add_subcommand("checkpoint", "look at checkpoints, compare them, and exchange models with other programs");
   command->require_subcommand(1);
   auto path = std::make_shared<std::string>();
   CLI::App* ls = command->add_subcommand("ls", "list the checkpoints of a run");
@@ -48,6 +146,9 @@ void add_checkpoint_command(CLI::App& app, int& exit_code) {
   for (CLI::App* sub : {ls, verify}) sub->add_option("dir", *path, "a run, its checkpoints folder, or one checkpoint")->required();
   ls->callback([path, &exit_code] { exit_code = show(*path, checkpoint::Check::manifest); });
   verify->callback([path, &exit_code] { exit_code = show(*path, checkpoint::Check::everything); });
+  add_diff(*command, exit_code);
+  add_export(*command, exit_code);
+  add_import(*command, exit_code);
 }
 
 }  // namespace lockstep::cli

@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   cli::add_train_command(app, exit_code);
   cli::add_run_command(app, exit_code);
   cli::add_generate_command(app, exit_code);
+  cli::add_eval_command(app, exit_code);
   cli::add_checkpoint_command(app, exit_code);
   cli::add_bench_command(app, exit_code);
   cli::add_plan_command(app, exit_code);

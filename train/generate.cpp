@@ -3,23 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "checkpoint/checkpoint.h"
 #include "core/base/philox.h"
 #include "core/nn/random.h"
-#include "train/checkpoints.h"
-#include "train/models/factory.h"
+#include "train/saved_model.h"
 
 namespace lockstep::train {
 namespace {
-
-std::shared_ptr<nn::Module> load_model(const checkpoint::Checkpoint& saved, const Config& config) {
-  const BuiltModel model = build_model(config);
-  std::vector<checkpoint::Entry> entries;
-  for (const Parameter& p : model.module->parameters()) entries.emplace_back(p.name(), p.data());
-  saved.read(entries);
-  model.module->train(false);
-  return model.module;
-}
 
 // Draws from softmax(logits / temperature); `uniform` in [0, 1).
 int32_t sample(std::span<const float> logits, double temperature, float uniform) {
@@ -43,20 +32,18 @@ void generate(const std::string& checkpoint, const GenerateOptions& options, con
   check(!options.prompt.empty(), "the prompt is empty; give at least one character with --prompt");
   check(options.temperature >= 0 && std::isfinite(options.temperature), "the temperature must be 0 or a positive number, got ",
         options.temperature);
-  const std::string folder = find_checkpoint(checkpoint);
-  const auto saved = checkpoint::Checkpoint::open(folder);
-  const Config config = parse_config(saved.metadata("config"), folder + " (saved config)");
-  check(config.model.kind == "gpt", folder, " holds a model of kind ", config.model.kind, "; text comes from kind gpt");
-  const auto model = load_model(saved, config);
+  const SavedModel saved = load_model(checkpoint);
+  const ModelConfig& model = saved.config.model;
+  check(model.kind == "gpt", saved.folder, " holds a model of kind ", model.kind, "; text comes from kind gpt");
 
   NoGradGuard no_grad;
   std::vector<int32_t> tokens;
   for (char c : options.prompt) tokens.push_back(static_cast<uint8_t>(c));
   emit(options.prompt);
   for (int64_t i = 0; i < options.tokens; ++i) {
-    const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), config.model.block);
+    const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), model.block);
     const std::vector<int32_t> window(tokens.end() - length, tokens.end());
-    const Variable logits = (*model)(Variable(Tensor::from(window, {1, length})));
+    const Variable logits = (*saved.module)(Variable(Tensor::from(window, {1, length})));
     auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
     last.resize(std::min<size_t>(last.size(), 256));  // a larger model.vocab has tokens that are no bytes
     const RandomKey key{.seed = options.seed, .site = nn::site_of("generate")};

@@ -1,0 +1,176 @@
+#include "checkpoint/exchange/diff.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <sstream>
+
+#include "checkpoint/safetensors.h"
+#include "core/base/error.h"
+#include "core/base/half.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+constexpr int64_t kPieceBytes = 4 << 20;
+
+template <typename T>
+T load(const char* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+// A number as text that reads back as the same one, and as a double; other types as their bytes, and as NaN.
+struct Element {
+  std::string text;
+  double value = std::nan("");
+};
+
+template <typename T>
+Element number(const char* at) {
+  const T value = load<T>(at);
+  std::ostringstream text;
+  text.precision(std::is_same_v<T, double> ? 17 : 9);
+  if constexpr (std::is_integral_v<T>)
+    text << +value;
+  else
+    text << static_cast<std::conditional_t<std::is_same_v<T, double>, double, float>>(value);
+  return {text.str(), static_cast<double>(value)};
+}
+
+Element element_of(const std::string& dtype, const char* at, int64_t bytes) {
+  if (dtype == "F32") return number<float>(at);
+  if (dtype == "BF16") return number<BFloat16>(at);
+  if (dtype == "F16") return number<Float16>(at);
+  if (dtype == "F64") return number<double>(at);
+  if (dtype == "I64") return number<int64_t>(at);
+  if (dtype == "I32") return number<int32_t>(at);
+  if (dtype == "I16") return number<int16_t>(at);
+  if (dtype == "I8") return number<int8_t>(at);
+  if (dtype == "U64") return number<uint64_t>(at);
+  if (dtype == "U32") return number<uint32_t>(at);
+  if (dtype == "U16") return number<uint16_t>(at);
+  if (dtype == "U8" || dtype == "BOOL") return number<uint8_t>(at);
+  std::string hex = "0x";
+  for (int64_t i = bytes; i-- > 0;) {
+    std::array<char, 3> digits{};
+    std::snprintf(digits.data(), digits.size(), "%02x", static_cast<unsigned>(static_cast<unsigned char>(at[i])));
+    hex += digits.data();
+  }
+  return {hex, std::nan("")};
+}
+
+std::vector<int64_t> index_of(int64_t flat, const Shape& shape) {
+  std::vector<int64_t> index(static_cast<size_t>(shape.size()));
+  for (int i = shape.size() - 1; i >= 0; --i) {
+    index[static_cast<size_t>(i)] = flat % shape[i];
+    flat /= shape[i];
+  }
+  return index;
+}
+
+std::string type_text(const StoredTensor& tensor) { return str(tensor.dtype, tensor.shape); }
+
+class ValueComparison {
+ public:
+  ValueComparison(const std::string& name, const StoredTensor& type) : type_(type) {
+    const int bits = safetensors_bits(type.dtype);
+    whole_elements_ = bits % 8 == 0;
+    element_ = whole_elements_ ? bits / 8 : 1;  // types of less than a byte are compared by bytes
+    result_.name = name;
+    result_.elements = type.bytes / element_;
+  }
+
+  void piece(const std::vector<char>& a, const std::vector<char>& b, int64_t offset, int64_t bytes) {
+    if (std::memcmp(a.data(), b.data(), static_cast<size_t>(bytes)) == 0) return;
+    for (int64_t at = 0; at < bytes; at += element_) {
+      const char *left = a.data() + at, *right = b.data() + at;
+      if (std::memcmp(left, right, static_cast<size_t>(element_)) == 0) continue;
+      const Element x = element_of(type_.dtype, left, element_), y = element_of(type_.dtype, right, element_);
+      if (result_.count++ == 0) {
+        result_.a = x.text;
+        result_.b = y.text;
+        const int64_t flat = (offset + at) / element_;
+        result_.index = whole_elements_ ? index_of(flat, type_.shape) : std::vector{flat};
+      }
+      const double distance = std::abs(x.value - y.value);
+      if (distance > result_.largest) result_.largest = distance;
+    }
+  }
+
+  const TensorDifference& result() const { return result_; }
+
+ private:
+  const StoredTensor& type_;
+  bool whole_elements_;
+  int64_t element_;
+  TensorDifference result_;
+};
+
+TensorDifference compare_values(const TensorSource& a, const TensorSource& b, const std::string& name, const StoredTensor& type) {
+  ValueComparison comparison(name, type);
+  const int64_t most = std::min(kPieceBytes, type.bytes);
+  std::vector<char> left(static_cast<size_t>(most)), right(static_cast<size_t>(most));
+  for (int64_t at = 0; at < type.bytes; at += most) {
+    const int64_t bytes = std::min(most, type.bytes - at);
+    a.read(name, at, bytes, left.data());
+    b.read(name, at, bytes, right.data());
+    comparison.piece(left, right, at, bytes);
+  }
+  return comparison.result();
+}
+
+}  // namespace
+
+Diff diff(const TensorSource& a, const TensorSource& b, std::span<const std::string> skip) {
+  using Kind = TensorDifference::Kind;
+  const auto skipped = [&](const std::string& name) {
+    return std::any_of(skip.begin(), skip.end(), [&](const std::string& prefix) { return name.starts_with(prefix); });
+  };
+  Diff result;
+  const auto one_sided = [&](Kind kind, const std::string& name) {
+    TensorDifference difference;
+    difference.kind = kind;
+    difference.name = name;
+    result.differences.push_back(difference);
+  };
+  for (const auto& [name, type] : a.tensors()) {
+    if (skipped(name)) continue;
+    const auto found = b.tensors().find(name);
+    if (found == b.tensors().end()) {
+      one_sided(Kind::only_in_a, name);
+      continue;
+    }
+    ++result.tensors;
+    if (type.dtype != found->second.dtype || !(type.shape == found->second.shape)) {
+      TensorDifference difference{.kind = Kind::type, .name = name, .a = type_text(type), .b = type_text(found->second)};
+      result.differences.push_back(difference);
+      continue;
+    }
+    result.bytes += type.bytes;
+    TensorDifference values = compare_values(a, b, name, type);
+    if (values.count > 0) result.differences.push_back(std::move(values));
+  }
+  for (const auto& [name, type] : b.tensors())
+    if (!skipped(name) && !a.tensors().count(name)) one_sided(Kind::only_in_b, name);
+  std::stable_sort(result.differences.begin(), result.differences.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
+  return result;
+}
+
+std::string to_text(const TensorDifference& d) {
+  using Kind = TensorDifference::Kind;
+  switch (d.kind) {
+    case Kind::only_in_a: return str(d.name, ": only in the first");
+    case Kind::only_in_b: return str(d.name, ": only in the second");
+    case Kind::type: return str(d.name, ": ", d.a, " in the first, ", d.b, " in the second");
+    case Kind::values: break;
+  }
+  std::string index;
+  for (const int64_t i : d.index) index += (index.empty() ? "" : ", ") + std::to_string(i);
+  return str(d.name, ": ", d.count, " of ", d.elements, " elements differ, first at [", index, "]: ", d.a, " and ", d.b,
+             d.largest > 0 ? str("; largest difference ", d.largest) : std::string());
+}
+
+}  // namespace lockstep::checkpoint

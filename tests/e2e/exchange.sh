@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Checkpoints compared with each other, whatever ranks saved them.
+source "$(dirname "$0")/lib.sh"
+make_text
+
+# exits CODE TEXT ARGS…
+exits() {
+  local code=$1 text=$2; shift 2
+  local got=0
+  timeout 60 "$lockstep" "$@" > said 2>&1 || got=$?
+  [ "$got" = "$code" ] || fail "lockstep $* exited with $got, expected $code: $(tail -n 5 said)"
+  contains said "$text"
+}
+
+train one -n 1
+train three -n 3
+train longer -n 2 --set optim.lr=0.0031
+exits 0 "equal: " checkpoint diff runs/one runs/three
+exits 0 "equal: " checkpoint diff runs/one/checkpoints/step-00000060 runs/three/checkpoints
+exits 1 "elements differ, first at [" checkpoint diff runs/one runs/longer
+exits 1 "blocks.0.fc.bias: " checkpoint diff runs/one runs/longer --show 1
+exits 2 "no such file or folder" checkpoint diff runs/one runs/none
+exits 2 "required" checkpoint diff runs/one
+
+# A model for others, in one file and in several, and an independent reader's opinion of it.
+read_exported() { /usr/bin/python3 "$here/../exchange/read_exported.py" "$@" > read.out 2>&1 || fail "read_exported $*: $(tail -n 3 read.out)"; }
+exits 0 "1 file" checkpoint export runs/three out/gpt2
+exits 0 "files" checkpoint export runs/three out/gpt2-shards --max-shard-size 30KB
+exits 0 "tensors" checkpoint export runs/three out/own --format safetensors
+[ "$(find out/gpt2-shards -name 'model-0*-of-0*.safetensors' | wc -l)" -gt 3 ] || fail "expected several files: $(ls out/gpt2-shards)"
+exits 2 "nothing is written over" checkpoint export runs/three out/gpt2
+exits 2 "--max-shard-size" checkpoint export runs/three out/x --max-shard-size 5XB
+exits 0 "equal: " checkpoint diff out/gpt2 out/gpt2-shards
+exits 0 "equal: " checkpoint diff runs/three out/own --skip optim.
+[ -z "$(find out -name '*.tmp-*')" ] || fail "something half-written is left: $(find out -name '*.tmp-*')"
+if /usr/bin/python3 -c 'import numpy' 2> /dev/null; then
+  checkpoint=runs/three/checkpoints/step-00000060
+  read_exported $checkpoint out/gpt2 hf-gpt2
+  read_exported $checkpoint out/gpt2-shards hf-gpt2
+  read_exported $checkpoint out/own safetensors
+else
+  printf 'not checked: the independent reader needs python3-numpy\n'
+fi
+
+# And back: the same weights, a run that generates, evaluates and trains on.
+exits 0 "imported    28 tensors" checkpoint import out/gpt2-shards runs/back --config "$here/small.yaml" --set train.steps=70
+exits 0 "equal: " checkpoint diff runs/three runs/back --skip optim.
+exits 2 "earlier run" checkpoint import out/gpt2 runs/back
+"$lockstep" generate runs/three --prompt "12 bottles" --tokens 20 > a
+"$lockstep" generate runs/back --prompt "12 bottles" --tokens 20 > b
+cmp a b || fail "an imported model writes another text"
+"$lockstep" eval runs/three --ids "72,101,108" --logits a.json > a
+"$lockstep" eval runs/back --ids "72 101 108" --logits b.json > b
+cmp a.json b.json || fail "an imported model has other logits"
+exits 0 "loss" eval runs/back --ids a.json --logits c.safetensors
+exits 2 "nothing is written over" eval runs/back --ids 1,2 --logits a.json
+exits 2 "vocabulary" eval runs/back --ids 1,256
+[ "$("$lockstep" eval runs/three --json | sed 's/.*"loss"://; s/[,}].*//' | cut -c1-9)" = \
+  "$(tail -n 1 runs/three/metrics.jsonl | sed 's/.*"val_loss"://; s/[,}].*//' | cut -c1-9)" ] || fail "eval and training report another validation loss"
+"$lockstep" train runs/back/config.yaml -n 2 --resume auto > back.out 2> back.err || fail "resume of an imported run: $(tail -n 3 back.err)"
+[ -d runs/back/checkpoints/step-00000070 ] || fail "an imported run did not train on: $(ls runs/back/checkpoints)"

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""What Hugging Face's transformers writes, reads and computes; scripts/check_transformers runs it where transformers is installed.
+
+hf_gpt2.py write FOLDER [--shards N] [--activation NAME]   a small GPT-2 with random weights, and expected.json beside it
+hf_gpt2.py compute FOLDER IDS OUT [--vocab N]              logits and loss of the GPT-2 in FOLDER for the token ids of a JSON file
+Both write {"input_ids": [T], "loss": nats, "logits": [[vocab]…]}, as `lockstep eval --logits` does.
+"""
+
+import argparse
+import json
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+
+def evaluate(model, ids):
+    model.eval()
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        out = model(tokens, labels=tokens)
+    return {"input_ids": ids, "loss": float(out.loss), "logits": out.logits[0].tolist()}
+
+
+def save(values, path):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(values, file)
+
+
+def write(args):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=257, n_positions=64, n_embd=48, n_layer=3, n_head=4, activation_function=args.activation, bos_token_id=None, eos_token_id=None
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.2)  # large enough that a swapped or transposed tensor shows
+    size = sum(p.numel() for p in model.parameters()) * 4
+    model.save_pretrained(args.folder, max_shard_size=size // args.shards + 4096 if args.shards > 1 else "5GB")
+    save(evaluate(model, torch.randint(257, (64,)).tolist()), os.path.join(args.folder, "expected.json"))
+
+
+def compute(args):
+    model, info = transformers.GPT2LMHeadModel.from_pretrained(args.folder, output_loading_info=True)
+    for what, names in info.items():
+        assert not names, f"{what}: {names}"
+    with open(args.ids, encoding="utf-8") as file:
+        save(evaluate(model, json.load(file)["input_ids"]), args.out)
+
+
+parser = argparse.ArgumentParser()
+commands = parser.add_subparsers(required=True)
+command = commands.add_parser("write")
+command.add_argument("folder")
+command.add_argument("--shards", type=int, default=1)
+command.add_argument("--activation", default="gelu_new")
+command.set_defaults(run=write)
+command = commands.add_parser("compute")
+command.add_argument("folder")
+command.add_argument("ids")
+command.add_argument("out")
+command.set_defaults(run=compute)
+arguments = parser.parse_args()
+arguments.run(arguments)

@@ -1,0 +1,156 @@
+// From a folder that others wrote to a run.
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/exchange/tensor_source.h"
+#include "checkpoint/readable_file.h"
+#include "checkpoint/safetensors.h"
+#include "train/checkpoints.h"
+#include "train/exchange/exchange.h"
+#include "train/exchange/gpt2.h"
+#include "train/models/factory.h"
+#include "train/run_dir.h"
+
+namespace lockstep::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxConfigBytes = 16 << 20;
+constexpr const char* kPrefix = "transformer.";
+constexpr const char* kHead = "lm_head.weight";
+
+std::string without_prefix(const std::string& name) { return name.starts_with(kPrefix) ? name.substr(std::strlen(kPrefix)) : name; }
+
+// What stays of a model's config once a folder decided its architecture.
+std::vector<std::string> model_overrides(const ModelConfig& model) {
+  const Config defaults;
+  Config with = defaults;
+  with.model = model;
+  std::vector<std::string> overrides;
+  std::string text = canonical_text(with);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    const std::string line = text.substr(begin, end - begin);
+    if (line.starts_with("model.")) overrides.push_back(line);
+  }
+  return overrides;
+}
+
+Config make_config(const ImportRequest& request, const ModelConfig& model) {
+  std::vector<std::string> overrides = model_overrides(model);
+  if (request.config.empty()) overrides.insert(overrides.begin(), "data.kind=random");
+  overrides.insert(overrides.end(), request.overrides.begin(), request.overrides.end());
+  const fs::path run = fs::path(request.run).has_filename() ? fs::path(request.run) : fs::path(request.run).parent_path();
+  overrides.push_back("run.name=" + run.filename().string());
+  overrides.push_back("run.dir=" + (run.has_parent_path() ? run.parent_path().string() : "."));
+  return request.config.empty() ? parse_config("", "import", overrides) : load_config(request.config, overrides);
+}
+
+// Whole, in the stored type.
+Tensor read_whole(const checkpoint::TensorSource& source, const std::string& name) {
+  const checkpoint::StoredTensor& stored = source.tensors().at(name);
+  const Tensor tensor = Tensor::empty(stored.shape, *checkpoint::dtype_of_safetensors(stored.dtype));
+  if (stored.bytes > 0) source.read(name, 0, stored.bytes, tensor.raw());
+  return tensor;
+}
+
+std::string type_text(const checkpoint::StoredTensor& stored) { return str(stored.dtype, stored.shape); }
+
+bool is_weight_type(const std::string& dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
+
+class Import {
+ public:
+  Import(const checkpoint::TensorSource& source, const ModelConfig& model) : source_(source) {
+    for (const auto& [name, stored] : source.tensors()) left_[without_prefix(name)] = name;
+    for (const NamePair& pair : gpt2_tensors(model)) by_ours_.emplace(pair.ours, pair);
+  }
+
+  // Sorts out every name before a value is read.
+  void compare(const std::vector<Parameter>& parameters, ImportReport& report) {
+    for (const Parameter& p : parameters) {
+      const NamePair& pair = by_ours_.at(p.name());
+      const auto found = left_.find(pair.theirs);
+      if (found == left_.end()) {
+        report.missing.push_back(pair.theirs);
+        continue;
+      }
+      const checkpoint::StoredTensor& stored = source_.tensors().at(found->second);
+      Shape expected = p.data().shape();
+      if (pair.transposed) expected = {expected[1], expected[0]};
+      if (!(stored.shape == expected) || !is_weight_type(stored.dtype))
+        report.misshapen.push_back(str(found->second, ": expected F32, BF16 or F16 of ", expected, ", found ", type_text(stored)));
+      names_[p.name()] = found->second;
+      left_.erase(found);
+    }
+    take_head(report);
+    for (const auto& [theirs, name] : left_) {
+      if (is_gpt2_mask(theirs))
+        report.notes.push_back(name + " is a mask and was left out");
+      else
+        report.unexpected.push_back(str(name, ": ", type_text(source_.tensors().at(name))));
+    }
+  }
+
+  void read(const std::vector<Parameter>& parameters) {
+    for (const Parameter& p : parameters) {
+      const Tensor theirs = read_whole(source_, names_.at(p.name()));
+      p.data().copy_(by_ours_.at(p.name()).transposed ? theirs.transpose(0, 1) : theirs);
+    }
+  }
+
+ private:
+  // A head that is stored although it is tied must hold the embedding's values.
+  void take_head(ImportReport& report) {
+    const auto head = left_.find(kHead);
+    if (head == left_.end() || !names_.count("wte.weight")) return;
+    const std::string embedding = names_.at("wte.weight");
+    const auto &a = source_.tensors().at(embedding), &b = source_.tensors().at(head->second);
+    if (a.dtype != b.dtype || !(a.shape == b.shape) || !is_weight_type(a.dtype)) return;
+    const Tensor x = read_whole(source_, embedding), y = read_whole(source_, head->second);
+    if (std::memcmp(x.raw(), y.raw(), static_cast<size_t>(x.bytes())) != 0) return;
+    report.notes.push_back(head->second + " equals the embedding, as it must where they are tied");
+    left_.erase(head);
+  }
+
+  const checkpoint::TensorSource& source_;
+  std::map<std::string, std::string> left_;  // theirs, without prefix → in the source
+  std::map<std::string, NamePair> by_ours_;
+  std::map<std::string, std::string> names_;  // ours → in the source
+};
+
+std::string save_as_step_0(const Config& config, const RunDir& run_dir, const std::vector<Parameter>& parameters) {
+  run_dir.prepare(config, false);
+  checkpoint::SaveRequest request{.dir = run_dir.checkpoints(), .step = 0, .metadata = checkpoint_metadata(config, "", 1)};
+  for (const Parameter& p : parameters) request.entries.emplace_back(p.name(), p.data());
+  return checkpoint::save(request);
+}
+
+}  // namespace
+
+ImportReport import_folder(const ImportRequest& request) {
+  check(fs::is_directory(request.folder), "no such folder: ", request.folder);
+  const std::string config_path = request.folder + "/config.json";
+  check(fs::exists(config_path), "no config.json in ", request.folder,
+        ": expected a model folder as Hugging Face's transformers writes it");
+  const Gpt2Config theirs = parse_gpt2_config(checkpoint::read_text(config_path, kMaxConfigBytes), config_path);
+  const Config config = make_config(request, theirs.model);
+  const RunDir run_dir(config);
+  check(!run_dir.has_results(), "'", run_dir.path, "' holds the results of an earlier run: name another folder");
+
+  const auto source = checkpoint::open_tensors(request.folder);
+  const auto parameters = build_model(config).module->parameters();
+  ImportReport report;
+  report.notes = theirs.notes;
+  Import import(*source, config.model);
+  import.compare(parameters, report);
+  if (!report.missing.empty() || !report.misshapen.empty() || (!report.unexpected.empty() && !request.ignore_unexpected)) return report;
+  import.read(parameters);
+  report.imported = static_cast<int64_t>(parameters.size());
+  report.checkpoint = save_as_step_0(config, run_dir, parameters);
+  return report;
+}
+
+}  // namespace lockstep::train

@@ -1,0 +1,28 @@
+// A model as a checkpoint holds it, ready to compute with.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "core/nn/module.h"
+#include "train/config/config.h"
+
+namespace lockstep::train {
+
+struct SavedModel {
+  std::string folder;  // of the checkpoint
+  int64_t step = 0;
+  Config config;
+  std::shared_ptr<nn::Module> module;  // not training
+};
+
+// `path`: a checkpoint, or a run's folder (its newest good one). `overrides` are applied to the saved config ("data.path=…"). Throws
+// UsageError where there is none or the config does not fit.
+SavedModel load_model(const std::string& path, std::span<const std::string> overrides = {});
+
+// The config that a checkpoint was saved with.
+Config saved_config(const checkpoint::Checkpoint& saved, std::span<const std::string> overrides = {});
+
+}  // namespace lockstep::train
