@@ -197,6 +197,9 @@ SafetensorsHeader read_safetensors_header(const std::string& path, int64_t file_
   read(8, text.data(), static_cast<int64_t>(length));
   if (text.empty() || text[0] != '{') throw EnvironmentError(str(path, ": byte 8: the header must start with '{'"));
 
+  // The parser takes a zero byte for the end, and would not see what follows.
+  if (text.find('\0') != std::string::npos) throw EnvironmentError(str(path, ": not valid JSON: a zero byte in the header"));
+
   const int64_t data_begin = 8 + static_cast<int64_t>(length);
   HeaderHandler handler(path, file_bytes - data_begin);
   nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
@@ -208,7 +211,8 @@ SafetensorsHeader read_safetensors_header(const std::string& path, int64_t file_
 }
 
 SafetensorsHeader read_safetensors_header(const ReadableFile& file) {
-  return read_safetensors_header(file.path(), file.bytes(), [&](int64_t offset, void* data, int64_t bytes) { file.read(offset, data, bytes); });
+  return read_safetensors_header(file.path(), file.bytes(),
+                                 [&](int64_t offset, void* data, int64_t bytes) { file.read(offset, data, bytes); });
 }
 
 SafetensorsHeader read_safetensors_header(const std::string& path) { return read_safetensors_header(*open_file(path)); }

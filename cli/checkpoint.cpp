@@ -68,7 +68,9 @@ void add_diff(CLI::App& command, int& exit_code) {
   const std::string what = "a checkpoint, a run (its newest good one), or a safetensors file or folder";
   diff->add_option("first", options->a, what)->required();
   diff->add_option("second", options->b, what)->required();
-  diff->add_option("--skip", options->skip, "leave out tensors whose names start so, such as optim.");
+  diff->add_option("--skip", options->skip, "leave out tensors whose names start so, such as optim. (repeatable)")
+      ->option_text("PREFIX")
+      ->allow_extra_args(false);
   diff->add_option("--show", options->show, "how many differing tensors to print")->capture_default_str();
   diff->callback([options, &exit_code] { exit_code = show_diff(*options); });
 }

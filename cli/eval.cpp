@@ -23,7 +23,7 @@ struct Options {
 
 std::vector<int32_t> tokens_of(const std::string& ids) {
   if (!std::filesystem::is_regular_file(ids)) return train::parse_token_ids(ids, "--ids");
-  return train::parse_token_ids(checkpoint::read_text(ids, kMaxIdBytes), ids);
+  return train::parse_token_ids(checkpoint::read_text(*checkpoint::open_file(ids), kMaxIdBytes), ids);
 }
 
 void print(const Options& options, const train::SavedModel& model, const char* unit, int64_t count, double loss) {

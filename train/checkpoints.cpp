@@ -36,7 +36,8 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
   const std::string data = trainer.data().identity();
   check(saved.metadata("data") == data, "[resume] ", saved.folder(), " was trained on other data (", saved.metadata("data"), ", now ", data,
         "); give data.path the same file, or start a new run");
-  const ConfigDifference difference = first_difference(canonical_text(saved_config(saved), KeyScope::result), canonical_text(trainer.config(), KeyScope::result));
+  const ConfigDifference difference =
+      first_difference(canonical_text(saved_config(saved), KeyScope::result), canonical_text(trainer.config(), KeyScope::result));
   if (!difference.key.empty() && trainer.group().rank() == 0)
     log::warn("resuming with ", difference.key, " = ", difference.b, " instead of ", difference.a,
               ": the run will not end with the bits of one that never stopped");

@@ -51,8 +51,8 @@ class SafetensorsSource final : public TensorSource {
   // Every tensor of a file. Returns their names.
   std::set<std::string> add(const std::string& file) {
     std::set<std::string> names;
-    const auto shared = std::make_shared<const ReadableFile>(file);
-    for (const SafetensorsInfo& info : read_safetensors_header(file).tensors) {
+    const auto shared = std::shared_ptr<const ReadableFile>(open_file(file));
+    for (const SafetensorsInfo& info : read_safetensors_header(*shared).tensors) {
       const auto [place, added] = places_.try_emplace(info.name, Place{shared, info.begin});
       if (!added) throw EnvironmentError(str("tensor '", info.name, "' is in '", place->second.file->path(), "' and in '", file, "'"));
       tensors_.emplace(info.name, StoredTensor{info.dtype, info.shape, info.bytes});
@@ -80,7 +80,7 @@ class SafetensorsSource final : public TensorSource {
 
 // File → names, from the index. A file is a plain name: an index must not reach outside of its folder.
 std::map<std::string, std::set<std::string>> read_index(const std::string& path) {
-  const nlohmann::json json = parse_strict_json(read_text(path, kMaxIndexBytes), path);
+  const nlohmann::json json = parse_strict_json(read_text(*open_file(path), kMaxIndexBytes), path);
   if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
     throw EnvironmentError(str(path, ": expected an object with an object 'weight_map'"));
   std::map<std::string, std::set<std::string>> files;

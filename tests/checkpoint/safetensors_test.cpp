@@ -102,7 +102,8 @@ TEST_F(Safetensors, RefusesWhatBreaksARule) {
       {"{", 0, "not valid JSON"},
       {"{}{}", 0, "not valid JSON"},
       {"{} x", 0, "not valid JSON"},
-      {std::string("{}\0", 3), 0, "not valid JSON"},
+      {std::string("{}\0", 3), 0, "a zero byte"},
+      {std::string("{}\0{}", 5), 0, "a zero byte"},
       {"{" + w + ",}", 8, "not valid JSON"},
       {"{/**/}", 0, "not valid JSON"},
       {"{\"\xff\":1}", 0, "not valid JSON"},              // no UTF-8

@@ -22,20 +22,20 @@
 namespace {
 
 // Targets run on one thread.
-size_t now = 0, peak = 0;
+int64_t now = 0, peak = 0;
 
 }  // namespace
 
 void* operator new(size_t bytes) {
   void* memory = std::malloc(bytes);
   if (!memory) throw std::bad_alloc();
-  now += malloc_usable_size(memory);
+  now += static_cast<int64_t>(malloc_usable_size(memory));
   if (now > peak) peak = now;
   return memory;
 }
 void* operator new[](size_t bytes) { return operator new(bytes); }
 void operator delete(void* memory) noexcept {
-  if (memory) now -= malloc_usable_size(memory);
+  if (memory) now -= static_cast<int64_t>(malloc_usable_size(memory));
   std::free(memory);
 }
 void operator delete[](void* memory) noexcept { operator delete(memory); }
@@ -45,7 +45,7 @@ void operator delete[](void* memory, size_t) noexcept { operator delete(memory);
 namespace lockstep::fuzz {
 
 void reset_peak() { now = peak = 0; }
-size_t peak_bytes() { return peak; }
+size_t peak_bytes() { return static_cast<size_t>(peak); }
 
 }  // namespace lockstep::fuzz
 

@@ -4,15 +4,15 @@
 #include <map>
 #include <set>
 
-#include "checkpoint/checkpoint.h"
 #include "checkpoint/exchange/tensor_source.h"
 #include "checkpoint/readable_file.h"
 #include "checkpoint/safetensors.h"
 #include "train/checkpoints.h"
 #include "train/exchange/exchange.h"
 #include "train/exchange/gpt2.h"
-#include "train/models/factory.h"
+#include "train/groups.h"
 #include "train/run_dir.h"
+#include "train/trainer.h"
 
 namespace lockstep::train {
 namespace {
@@ -121,13 +121,6 @@ class Import {
   std::map<std::string, std::string> names_;  // ours → in the source
 };
 
-std::string save_as_step_0(const Config& config, const RunDir& run_dir, const std::vector<Parameter>& parameters) {
-  run_dir.prepare(config, false);
-  checkpoint::SaveRequest request{.dir = run_dir.checkpoints(), .step = 0, .metadata = checkpoint_metadata(config, "", 1)};
-  for (const Parameter& p : parameters) request.entries.emplace_back(p.name(), p.data());
-  return checkpoint::save(request);
-}
-
 }  // namespace
 
 ImportReport import_folder(const ImportRequest& request) {
@@ -135,13 +128,15 @@ ImportReport import_folder(const ImportRequest& request) {
   const std::string config_path = request.folder + "/config.json";
   check(fs::exists(config_path), "no config.json in ", request.folder,
         ": expected a model folder as Hugging Face's transformers writes it");
-  const Gpt2Config theirs = parse_gpt2_config(checkpoint::read_text(config_path, kMaxConfigBytes), config_path);
+  const Gpt2Config theirs = parse_gpt2_config(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
   const Config config = make_config(request, theirs.model);
   const RunDir run_dir(config);
   check(!run_dir.has_results(), "'", run_dir.path, "' holds the results of an earlier run: name another folder");
 
   const auto source = checkpoint::open_tensors(request.folder);
-  const auto parameters = build_model(config).module->parameters();
+  // What a run of this config has at its start: the weights are filled in, and the optimizer's state is saved with them.
+  Trainer trainer(config, make_group(config.parallel, launcher::RankEnv{}));
+  const auto parameters = trainer.model().module->parameters();
   ImportReport report;
   report.notes = theirs.notes;
   Import import(*source, config.model);
@@ -149,7 +144,8 @@ ImportReport import_folder(const ImportRequest& request) {
   if (!report.missing.empty() || !report.misshapen.empty() || (!report.unexpected.empty() && !request.ignore_unexpected)) return report;
   import.read(parameters);
   report.imported = static_cast<int64_t>(parameters.size());
-  report.checkpoint = save_as_step_0(config, run_dir, parameters);
+  run_dir.prepare(config, false);
+  report.checkpoint = save_checkpoint(trainer, run_dir.checkpoints());
   return report;
 }
 
