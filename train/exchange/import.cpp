@@ -61,6 +61,16 @@ std::string type_text(const checkpoint::StoredTensor& stored) { return str(store
 
 bool is_weight_type(const std::string& dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
 
+// A config.json may claim any size; what it would take is not allocated for a folder that holds far less.
+void check_size(const ModelConfig& model, const checkpoint::TensorSource& source) {
+  double stored = 0;
+  for (const auto& [name, tensor] : source.tensors()) stored += static_cast<double>(tensor.shape.numel());
+  const auto dim = static_cast<double>(model.dim);
+  const double least = dim * (static_cast<double>(model.vocab) + 4 * dim * static_cast<double>(model.layers));
+  check(least <= 2 * stored, source.path(), ": config.json describes a model of more than ", least, " parameters, but the files hold ",
+        stored);
+}
+
 class Import {
  public:
   Import(const checkpoint::TensorSource& source, const ModelConfig& model) : source_(source) {
@@ -134,6 +144,7 @@ ImportReport import_folder(const ImportRequest& request) {
   check(!run_dir.has_results(), "'", run_dir.path, "' holds the results of an earlier run: name another folder");
 
   const auto source = checkpoint::open_tensors(request.folder);
+  check_size(config.model, *source);
   // What a run of this config has at its start: the weights are filled in, and the optimizer's state is saved with them.
   Trainer trainer(config, make_group(config.parallel, launcher::RankEnv{}));
   const auto parameters = trainer.model().module->parameters();
