@@ -182,11 +182,9 @@ TEST_F(Exchange, RefusesConfigsOfOtherModels) {
   EXPECT_THAT(with(R"("tie_word_embeddings": false)"), HasSubstr("tie_word_embeddings"));
   EXPECT_THAT(with(R"("scale_attn_by_inverse_layer_idx": true)"), HasSubstr("scale_attn_by_inverse_layer_idx"));
   EXPECT_EQ(with(R"("n_inner": null, "activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-6)"), "(no error)");
-  // Neither is a model allocated that the files have no weights for.
-  EXPECT_THAT(error_of([&] {
-                import(write("huge", all_tensors(), R"({"model_type": "gpt2", "n_layer": 1000, "n_embd": 1048576, "n_head": 1})"), "run");
-              }),
-              HasSubstr("but the files hold"));
+  // Nor is a model allocated that the files have no weights for: this one has 10¹⁶ parameters.
+  const std::string huge = write("huge", all_tensors(), R"({"model_type": "gpt2", "n_layer": 1000, "n_embd": 1048576, "n_head": 1})");
+  EXPECT_GT(import(huge, "run").missing.size(), 10000u);
   // Sizes that no model can have are refused by the config's own ranges.
   EXPECT_THAT(error_of([&] { import(write("x", {}, R"({"model_type": "gpt2", "n_layer": -1})"), "run"); }), HasSubstr("model.layers"));
   EXPECT_THAT(error_of([&] { import(write("y", {}, R"({"model_type": "gpt2", "n_head": 5})"), "run"); }), HasSubstr("model.heads"));

@@ -28,7 +28,7 @@ WantedTensor wanted(const Checkpoint& saved, const NamePair& pair) {
 // The parameters, which is what the model has names for, under these names.
 std::vector<NamePair> own_names(const Config& config) {
   std::vector<NamePair> names;
-  for (const Parameter& p : build_model(config).module->parameters()) names.push_back({p.name(), p.name()});
+  for (const Parameter& p : build_model(config, InitialValues::deferred).module->parameters()) names.push_back({p.name(), p.name()});
   return names;
 }
 

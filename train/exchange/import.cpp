@@ -11,6 +11,7 @@
 #include "train/exchange/exchange.h"
 #include "train/exchange/gpt2.h"
 #include "train/groups.h"
+#include "train/models/factory.h"
 #include "train/run_dir.h"
 #include "train/trainer.h"
 
@@ -60,16 +61,6 @@ Tensor read_whole(const checkpoint::TensorSource& source, const std::string& nam
 std::string type_text(const checkpoint::StoredTensor& stored) { return str(stored.dtype, stored.shape); }
 
 bool is_weight_type(const std::string& dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
-
-// A config.json may claim any size; what it would take is not allocated for a folder that holds far less.
-void check_size(const ModelConfig& model, const checkpoint::TensorSource& source) {
-  double stored = 0;
-  for (const auto& [name, tensor] : source.tensors()) stored += static_cast<double>(tensor.shape.numel());
-  const auto dim = static_cast<double>(model.dim);
-  const double least = dim * (static_cast<double>(model.vocab) + 4 * dim * static_cast<double>(model.layers));
-  check(least <= 2 * stored, source.path(), ": config.json describes a model of more than ", least, " parameters, but the files hold ",
-        stored);
-}
 
 class Import {
  public:
@@ -144,17 +135,20 @@ ImportReport import_folder(const ImportRequest& request) {
   check(!run_dir.has_results(), "'", run_dir.path, "' holds the results of an earlier run: name another folder");
 
   const auto source = checkpoint::open_tensors(request.folder);
-  check_size(config.model, *source);
-  // What a run of this config has at its start: the weights are filled in, and the optimizer's state is saved with them.
-  Trainer trainer(config, make_group(config.parallel, launcher::RankEnv{}));
-  const auto parameters = trainer.model().module->parameters();
+  // Shapes without memory: what config.json claims costs nothing before the files have borne it out.
+  const auto wanted = build_model(config, InitialValues::deferred).module->parameters();
   ImportReport report;
   report.notes = theirs.notes;
   Import import(*source, config.model);
-  import.compare(parameters, report);
+  import.compare(wanted, report);
   if (!report.missing.empty() || !report.misshapen.empty() || (!report.unexpected.empty() && !request.ignore_unexpected)) return report;
-  import.read(parameters);
-  report.imported = static_cast<int64_t>(parameters.size());
+  // What a run of this config has at its start, whole on one rank: the weights are filled in, and the optimizer's state is saved too.
+  Config alone = config;
+  alone.parallel = {};
+  alone.parallel.strategy = "single";
+  Trainer trainer(alone, make_group(alone.parallel, launcher::RankEnv{}));
+  import.read(trainer.model().module->parameters());
+  report.imported = static_cast<int64_t>(wanted.size());
   run_dir.prepare(config, false);
   report.checkpoint = save_checkpoint(trainer, run_dir.checkpoints());
   return report;
