@@ -15,7 +15,9 @@ exits() {
 train one -n 1
 train three -n 3
 train longer -n 2 --set optim.lr=0.0031
+train sharded -n 2 --set parallel.strategy=fsdp
 exits 0 "equal: " checkpoint diff runs/one runs/three
+exits 0 "equal: " checkpoint diff runs/one runs/sharded
 exits 0 "equal: " checkpoint diff runs/one/checkpoints/step-00000060 runs/three/checkpoints
 exits 1 "elements differ, first at [" checkpoint diff runs/one runs/longer
 exits 1 "blocks.0.fc.bias: " checkpoint diff runs/one runs/longer --show 1
