@@ -132,7 +132,7 @@ ImportReport import_folder(const ImportRequest& request) {
   const Gpt2Config theirs = parse_gpt2_config(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
   const Config config = make_config(request, theirs.model);
   const RunDir run_dir(config);
-  check(!run_dir.has_results(), "'", run_dir.path, "' holds the results of an earlier run: name another folder");
+  run_dir.check_free(false);
 
   const auto source = checkpoint::open_tensors(request.folder);
   // Shapes without memory: what config.json claims costs nothing before the files have borne it out.
@@ -146,11 +146,13 @@ ImportReport import_folder(const ImportRequest& request) {
   Config alone = config;
   alone.parallel = {};
   alone.parallel.strategy = "single";
+  alone.checkpoint.async = false;
   Trainer trainer(alone, make_group(alone.parallel, launcher::RankEnv{}));
   import.read(trainer.model().module->parameters());
   report.imported = static_cast<int64_t>(wanted.size());
-  run_dir.prepare(config, false);
-  report.checkpoint = save_checkpoint(trainer, run_dir.checkpoints());
+  const auto lock = run_dir.lock(false);
+  run_dir.prepare(config);
+  report.checkpoint = Checkpoints(trainer, run_dir.checkpoints()).save_last();
   return report;
 }
 
