@@ -22,6 +22,9 @@ class Product {
     ldc_ = c.n + c.padding;
     a_ = random<In>((c.a_transposed ? c.k : c.m) * lda_, 1);
     b_ = random<In>((c.b_transposed ? c.n : c.k) * ldb_, 2);
+    // What lies between rows may be anything, and must not be read: even 0 times it would show.
+    spoil_padding(&a_, lda_, c.padding);
+    spoil_padding(&b_, ldb_, c.padding);
     before_ = random<float>(c.m * ldc_, 3);
     bias_ = random<float>(c.n, 4);
   }
@@ -60,6 +63,10 @@ class Product {
   }
 
  private:
+  static void spoil_padding(std::vector<In>* x, int64_t ld, int64_t padding) {
+    for (int64_t i = 0; i < std::ssize(*x); ++i)
+      if (i % ld >= ld - padding) (*x)[static_cast<size_t>(i)] = In(NAN);
+  }
   static double at(const std::vector<In>& x, int64_t i) { return static_cast<float>(x[static_cast<size_t>(i)]); }
   Case c_;
   int64_t lda_, ldb_, ldc_;
