@@ -214,6 +214,8 @@ void DistributedDataParallel::rebuild_in_ready_order() {
     parameters_[i].mark_grad_valid();
     gradients[i] = Tensor();
   }
+  // The old buckets must not stay in the cache: nobody will ask for their sizes again.
+  allocator(parameters_.front().device()).release_cached();
 }
 
 // The other ranks wait in collectives that this one will never join.
