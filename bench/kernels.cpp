@@ -1,78 +1,31 @@
 // The kernels that a training step spends its time in, at the shapes of a GPT with 4 sequences of 256 tokens, 384 wide.
-// GEMM reports GFLOP/s and its share of the probed peak, beside oneDNN's; the others report the bytes they touch per second, beside
-// memcpy. One thread, unless OMP_NUM_THREADS says otherwise.
-#include "core/device/kernels.h"
+// GEMM reports GFLOP/s and its share of the probed peak (onednn.cpp: oneDNN's); the others report the bytes they touch per second,
+// beside memcpy. One thread, unless OMP_NUM_THREADS says otherwise.
+#include <cstdlib>
 
-#include <vector>
+#include "bench/measure.h"
 
-#include <benchmark/benchmark.h>
-#include <dnnl.h>
-
-#include "core/base/parallel.h"
-#include "core/device/probe.h"
-
-namespace lockstep {
+namespace lockstep::bench {
 namespace {
 
-constexpr int64_t kTokens = 1024, kDim = 384;
-
-const Kernels& k() { return kernels(kCpu); }
-
-std::vector<float> data(int64_t n) {
-  std::vector<float> x(static_cast<size_t>(n));
-  k().uniform(n, -1.0f, 1.0f, {.seed = 1}, 0, x.data());
-  return x;
-}
-
-void report_rate(benchmark::State& state, double flops, DType dtype) {
-  state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  const double peak = probe_peak_gflops(dtype) * num_threads();
-  state.counters["of_peak"] = benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
-}
 void report_bytes(benchmark::State& state, int64_t bytes) { state.SetBytesProcessed(state.iterations() * bytes); }
 
-// Arguments: m, n, k, A transposed, B transposed.
 template <typename T>
 void gemm(benchmark::State& state) {
   const int64_t m = state.range(0), n = state.range(1), depth = state.range(2);
   const bool ta = state.range(3), tb = state.range(4);
   const auto a32 = data(m * depth), b32 = data(depth * n);
   const std::vector<T> a(a32.begin(), a32.end()), b(b32.begin(), b32.end());
-  std::vector<T> c(static_cast<size_t>(m * n));
-  const GemmArgs args{m,
-                      n,
-                      depth,
-                      {a.data(), dtype_of<T>(), ta ? m : depth, ta},
-                      {b.data(), dtype_of<T>(), tb ? depth : n, tb},
-                      c.data(),
-                      dtype_of<T>(),
-                      n,
-                      false,
-                      nullptr};
+  std::vector<float> c(static_cast<size_t>(m * n));
+  const DType c_dtype = ta ? DType::f32 : dtype_of<T>();  // weights' gradients are f32
+  const GemmArgs args{
+      m, n,     depth,  {a.data(), dtype_of<T>(), ta ? m : depth, ta}, {b.data(), dtype_of<T>(), tb ? depth : n, tb}, c.data(), c_dtype,
+      n, false, nullptr};
   for (auto _ : state) k().gemm(args);
   report_rate(state, 2.0 * static_cast<double>(m * n * depth), dtype_of<T>());
 }
 
-void gemm_onednn(benchmark::State& state) {
-  const int64_t m = state.range(0), n = state.range(1), depth = state.range(2);
-  const bool ta = state.range(3), tb = state.range(4);
-  const auto a = data(m * depth), b = data(depth * n);
-  std::vector<float> c(static_cast<size_t>(m * n));
-  for (auto _ : state)
-    dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, depth, 1.0f, a.data(), ta ? m : depth, b.data(), tb ? depth : n, 0.0f, c.data(), n);
-  report_rate(state, 2.0 * static_cast<double>(m * n * depth), DType::f32);
-}
-
-void step_shapes(benchmark::internal::Benchmark* b) {
-  for (int64_t out : {3 * kDim, kDim, 4 * kDim}) {
-    b->Args({kTokens, out, kDim, 0, 1});  // forward
-    b->Args({kTokens, kDim, out, 0, 0});  // gradient of the input
-    b->Args({out, kDim, kTokens, 1, 0});  // gradient of the weight
-  }
-  b->ArgNames({"m", "n", "k", "ta", "tb"});
-}
 BENCHMARK(gemm<float>)->Apply(step_shapes);
-BENCHMARK(gemm_onednn)->Apply(step_shapes);
 BENCHMARK(gemm<BFloat16>)->Apply(step_shapes);
 
 struct AttentionData {
@@ -180,7 +133,7 @@ void adamw(benchmark::State& state) {
 BENCHMARK(adamw);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::bench
 
 int main(int argc, char** argv) {
   if (!std::getenv("OMP_NUM_THREADS")) lockstep::set_num_threads(1);

@@ -18,11 +18,6 @@ function(lockstep_version_macros out file)
   set(${out} ${text} PARENT_SCOPE)
 endfunction()
 
-find_path(LOCKSTEP_DNNL_VERSION_DIR NAMES oneapi/dnnl/dnnl_version.h)
-mark_as_advanced(LOCKSTEP_DNNL_VERSION_DIR)
-lockstep_version_macros(LOCKSTEP_DNNL_VERSION "${LOCKSTEP_DNNL_VERSION_DIR}/oneapi/dnnl/dnnl_version.h"
-  DNNL_VERSION_MAJOR DNNL_VERSION_MINOR DNNL_VERSION_PATCH)
-
 set(LOCKSTEP_MPI_VERSION none)
 if(LOCKSTEP_HAS_MPI)
   lockstep_version_macros(LOCKSTEP_MPI_VERSION "${MPI_CXX_HEADER_DIR}/mpi.h" OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION)

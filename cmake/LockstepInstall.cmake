@@ -24,5 +24,4 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/lockstepConfig.cmake.i
   INSTALL_DESTINATION ${lockstep_config_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(EXPORT lockstepTargets NAMESPACE lockstep:: DESTINATION ${lockstep_config_dir})
-install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake
-  ${PROJECT_SOURCE_DIR}/cmake/Finddnnl.cmake DESTINATION ${lockstep_config_dir})
+install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake DESTINATION ${lockstep_config_dir})
