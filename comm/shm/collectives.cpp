@@ -23,7 +23,6 @@ class Collectives::Run {
         size_(group_.size()),
         element_(size_of(call.dtype)),
         first_(owner.step_),
-        ahead_(group_.crowded() ? 3 : 1),
         single_pass_(call.op == Op::all_reduce && call.bytes() <= kSinglePassBytes),
         chunk_(chunk_elements()),
         tensors_(static_cast<size_t>(size_), nullptr) {}
@@ -36,14 +35,14 @@ class Collectives::Run {
     do {
       if (staging) stage_step(staged);
       publish(&Member::staged, staged++);
-    } while (staging && staged < std::min(steps(), ahead_));
+    } while (staging && staged < std::min(steps(), kAhead));
     await_all(&Member::staged, 0);
     meet();
     if (!staging) publish(&Member::staged, (staged = steps()) - 1);
 
     uint32_t collected = 0;
     for (uint32_t k = 0; k < steps(); ++k) {
-      for (; staged < std::min(steps(), k + 1 + ahead_); ++staged) {
+      for (; staged < std::min(steps(), k + 1 + kAhead); ++staged) {
         stage_step(staged);
         publish(&Member::staged, staged);
       }
@@ -51,7 +50,7 @@ class Collectives::Run {
       consume(k);
       publish(&Member::read, k);
       // Some steps late, when the others' sums are likely to be there.
-      if (k >= ahead_) collect(collected++);
+      if (k >= kAhead) collect(collected++);
     }
     while (collected < steps()) collect(collected++);
     // Others read, or write, this rank's tensor itself.
@@ -71,7 +70,7 @@ class Collectives::Run {
   uint32_t steps() const { return static_cast<uint32_t>(std::max<int64_t>(1, (call_.count + chunk_ - 1) / chunk_)); }
   // Where every rank has something of its own for each other one, a step's slot is shared among them.
   int64_t chunk_elements() const {
-    const auto slot = static_cast<int64_t>(group_.crowded() ? kChunkBytes : kHotChunkBytes);
+    const auto slot = static_cast<int64_t>(kChunkBytes);
     const int64_t elements = slot / element_ / (slices_for_all() ? size_ : 1);
     return elements >= 64 ? elements / 64 * 64 : std::max<int64_t>(1, elements);
   }
@@ -155,17 +154,18 @@ class Collectives::Run {
     switch (call_.op) {
       case Op::all_reduce:
       case Op::reduce:
-        if (single_pass_) return copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
+        if (single_pass_) return owner_.writer_.copy(stage(rank_, k, 0), in(begin), bytes(n));
         return for_peers([&, begin = begin, n = n](int peer) {
           const Range theirs = part(n, peer);
-          copy_bytes(stage(rank_, k, theirs.begin), in(begin + theirs.begin), bytes(theirs.size()));
+          owner_.writer_.copy(stage(rank_, k, theirs.begin), in(begin + theirs.begin), bytes(theirs.size()));
         });
       case Op::reduce_scatter:
       case Op::scatter:
       case Op::all_to_all:
-        return for_peers(
-            [&, begin = begin, n = n](int peer) { copy_bytes(stage(rank_, k, peer * chunk_), in(peer * call_.count + begin), bytes(n)); });
-      default: return copy_bytes(stage(rank_, k, 0), in(begin), bytes(n));
+        return for_peers([&, begin = begin, n = n](int peer) {
+          owner_.writer_.copy(stage(rank_, k, peer * chunk_), in(peer * call_.count + begin), bytes(n));
+        });
+      default: return owner_.writer_.copy(stage(rank_, k, 0), in(begin), bytes(n));
     }
   }
 
@@ -193,9 +193,12 @@ class Collectives::Run {
       else
         to_slot = true;
     });
-    if (to_slot) outs.push_back(result(rank_, k, mine.begin));
+    std::byte* const slot = result(rank_, k, mine.begin);
+    const bool only_to_slot = outs.empty();
+    if (only_to_slot) outs.push_back(slot);
     sum(
         in(begin + mine.begin), [&](int peer) { return offered(peer, k, mine.begin); }, outs, mine.size());
+    if (to_slot && !only_to_slot) owner_.writer_.copy(slot, outs[0], bytes(mine.size()));
   }
 
   void consume(uint32_t k) {
@@ -241,7 +244,6 @@ class Collectives::Run {
   const int size_;
   const int64_t element_;
   const uint32_t first_;
-  const uint32_t ahead_;  // steps that this rank stages before it consumes one, and consumes before it collects one
   const bool single_pass_;
   int64_t chunk_;
   std::vector<std::byte*> tensors_;  // by rank; null where its data goes through the slots

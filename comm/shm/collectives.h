@@ -8,6 +8,7 @@
 #include "comm/reduce_kernels.h"
 #include "comm/shm/arena.h"
 #include "comm/shm/group.h"
+#include "comm/shm/slot_writer.h"
 
 namespace lockstep::comm::shm {
 
@@ -28,6 +29,7 @@ class Collectives {
   Group& group_;
   const std::shared_ptr<Arena> arena_;
   PeerMaps peer_maps_;
+  SlotWriter writer_;
   uint32_t step_ = 0;  // the next one
 };
 
@@ -40,6 +42,7 @@ class Messages {
  private:
   struct Progress {
     uint32_t messages = 0, pieces = 0;
+    SlotWriter writer;
   };
   void send(const Call& call);
   void recv(const Call& call);

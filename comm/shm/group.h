@@ -24,8 +24,6 @@ class Group {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  // Whether there are more ranks than cores. Equal on all ranks.
-  bool crowded() const { return !spin_pays_; }
   Member& member(int rank) { return *at<Member>(layout_.member(rank)); }
   Channel& channel(int from, int to) { return *at<Channel>(layout_.channel(from, to)); }
   std::byte* message(int from, int to, uint32_t piece) { return memory_.data() + layout_.message(from, to, piece % kMessageSlots); }

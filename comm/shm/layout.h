@@ -11,12 +11,13 @@
 
 namespace lockstep::comm::shm {
 
-// Buffers of a rank that are in use at once: while one is being read, the next ones are filled.
+// Buffers of a rank that are in use at once.
 constexpr uint32_t kSlots = 8;
-// Bytes of a rank's part in one step, at most: where ranks share cores, few large steps, because each wait is a change of process;
-// where they have one each, small ones, so that what one rank writes is still in the cache when another reads it.
+// Bytes of a rank's part in one step, at most.
 constexpr size_t kChunkBytes = 256 << 10;
-constexpr size_t kHotChunkBytes = 64 << 10;
+// Steps that a rank stages before it consumes one, and consumes before it collects one: where ranks share cores each wait is a change
+// of process, so there should be few. Twice that must be less than kSlots.
+constexpr uint32_t kAhead = 3;
 // Up to here every rank of an all_reduce sums all of it, which is more work, but saves the ranks a second meeting.
 constexpr int64_t kSinglePassBytes = 16 << 10;
 // From here on shared tensors are used where they are: smaller ones cost less by way of a slot, whose reader need not be waited for.

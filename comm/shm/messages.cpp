@@ -24,7 +24,7 @@ void Messages::send(const Call& call) {
   const auto bytes = static_cast<size_t>(call.bytes());
   for (size_t at = 0; at < bytes; at += kMessageBytes) {
     group_.await(channel.drained, progress.pieces + 1 - kMessageSlots, peer, call);
-    std::memcpy(group_.message(group_.rank(), peer, progress.pieces), data + at, std::min(kMessageBytes, bytes - at));
+    progress.writer.copy(group_.message(group_.rank(), peer, progress.pieces), data + at, std::min(kMessageBytes, bytes - at));
     channel.filled.publish(++progress.pieces);
   }
 }

@@ -134,6 +134,35 @@ TEST_P(ProcessGroupSuite, AbortFromAnotherThreadReleasesAWaiter) {
   });
 }
 
+// As sharded training has it: many gathers and reductions under way, one after the other, when one rank gives up.
+TEST_P(ProcessGroupSuite, AbortEndsAllThatIsOutstanding) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
+    const auto g = make({.name = "sharded", .timeout = std::chrono::seconds(90)});
+    const bool last = g->rank() == size() - 1;
+    constexpr int64_t n = 1009;
+    const Tensor shard = Tensor::full({n}, 1, DType::i32);
+    std::vector<Tensor> full;
+    std::vector<Work> works;
+    for (int i = 0; i < (last ? 40 : 100); ++i) {
+      full.push_back(Tensor::zeros({size() * n}, DType::i32));
+      works.push_back(g->all_gather(full.back(), shard));
+      works.push_back(g->reduce_scatter(Tensor::zeros({n}, DType::i32), full.back()));
+    }
+    constexpr size_t kCommon = 80;
+    for (size_t i = 0; i < kCommon; ++i) works[i].wait();
+    control.barrier().wait();
+    if (last) g->abort("out of memory");
+    for (size_t i = kCommon; i < works.size(); ++i) {
+      EXPECT_NE(thrown<EnvironmentError>([&] { works[i].wait(); }).find("out of memory"), std::string::npos);
+      EXPECT_TRUE(works[i].done());
+    }
+    for (size_t i = 0; last && i < full.size(); ++i)
+      EXPECT_TRUE(same_bits(full[i], std::vector<int32_t>(static_cast<size_t>(size() * n), 1)));
+    control.barrier().wait();
+  });
+}
+
 TEST_P(ProcessGroupSuite, ATimeLimitNamesWhoIsMissing) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
   run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
