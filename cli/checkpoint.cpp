@@ -95,9 +95,8 @@ void add_export(CLI::App& command, int& exit_code) {
   auto size = std::make_shared<std::string>();
   sub->add_option("checkpoint", request->checkpoint, "a checkpoint, or a run's folder (its newest good one)")->required();
   sub->add_option("folder", request->dir, "the new folder; must not exist yet")->required();
-  sub->add_option("--format", request->format, "hf-gpt2: as transformers reads it; safetensors: our own names")
-      ->check(CLI::IsMember({"hf-gpt2", "safetensors"}))
-      ->capture_default_str();
+  sub->add_option("--format", request->format, "as transformers reads it (default: what fits the model), or safetensors: our own names")
+      ->check(CLI::IsMember({"hf-gpt2", "hf-llama", "safetensors"}));
   sub->add_option("--max-shard-size", *size, "of a file, such as 5GB or 64MiB; default: one file for all");
   sub->callback([request, size, &exit_code] {
     if (!size->empty()) request->max_shard_bytes = bytes_of(*size);
@@ -125,7 +124,8 @@ int import(const train::ImportRequest& request) {
 }
 
 void add_import(CLI::App& command, int& exit_code) {
-  CLI::App* sub = command.add_subcommand("import", "make a run from a GPT-2 folder that transformers wrote; 1 if a tensor does not fit");
+  CLI::App* sub =
+      command.add_subcommand("import", "make a run from a GPT-2 or Llama folder that transformers wrote; 1 if a tensor does not fit");
   auto request = std::make_shared<train::ImportRequest>();
   sub->add_option("folder", request->folder, "with config.json and model.safetensors, or several files and their index")->required();
   sub->add_option("run", request->run, "the new run's folder")->required();

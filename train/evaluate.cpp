@@ -59,7 +59,7 @@ double evaluate_on_data(const SavedModel& model, int64_t batches) {
 
 TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32_t>& tokens) {
   const ModelConfig& m = model.config.model;
-  check(m.kind == "gpt", model.folder, " holds a model of kind ", m.kind, "; tokens are for kind gpt");
+  check(m.is_language_model(), model.folder, " holds a model of kind ", m.kind, "; tokens are for gpt and llama");
   const auto count = static_cast<int64_t>(tokens.size());
   check(count >= 1 && count <= m.block, "expected 1 to ", m.block, " tokens (model.block), got ", count);
   for (const int32_t token : tokens)

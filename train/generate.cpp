@@ -34,7 +34,7 @@ void generate(const std::string& checkpoint, const GenerateOptions& options, con
         options.temperature);
   const SavedModel saved = load_model(checkpoint);
   const ModelConfig& model = saved.config.model;
-  check(model.kind == "gpt", saved.folder, " holds a model of kind ", model.kind, "; text comes from kind gpt");
+  check(model.is_language_model(), saved.folder, " holds a model of kind ", model.kind, "; text comes from gpt and llama");
 
   NoGradGuard no_grad;
   std::vector<int32_t> tokens;

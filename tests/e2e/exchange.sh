@@ -61,3 +61,12 @@ exits 2 "vocabulary" eval runs/back --ids 1,256
   "$(tail -n 1 runs/three/metrics.jsonl | sed 's/.*"val_loss"://; s/[,}].*//')" ] || fail "eval and training report another validation loss"
 "$lockstep" train runs/back/config.yaml -n 2 --resume auto > back.out 2> back.err || fail "resume of an imported run: $(tail -n 3 back.err)"
 [ -d runs/back/checkpoints/step-00000070 ] || fail "an imported run did not train on: $(ls runs/back/checkpoints)"
+
+# A model of the other kind.
+train llama1 -n 1 --set model.kind=llama --set model.kv_heads=1
+train llama2 -n 2 --set model.kind=llama --set model.kv_heads=1
+same_weights llama1 llama2
+exits 0 "21 tensors" checkpoint export runs/llama2 out/llama --max-shard-size 30KB
+exits 0 "imported    21 tensors" checkpoint import out/llama runs/llama-back
+exits 0 "equal: " checkpoint diff runs/llama1 runs/llama-back --skip optim.
+exits 2 "hf-gpt2" checkpoint export runs/llama1 out/x --format hf-gpt2

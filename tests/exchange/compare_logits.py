@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """compare_logits.py A B [LIMIT]: the largest difference of logits and losses of two files that `lockstep eval --logits X.json` or
-hf_gpt2.py wrote; fails where it is above LIMIT (1e-4) or the tokens differ."""
+hf_model.py wrote; fails where it is above LIMIT (1e-4) or the tokens differ."""
 
 import json
 import sys

@@ -13,7 +13,7 @@
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "tests/support/temp_dir.h"
 #include "train/evaluate.h"
-#include "train/exchange/gpt2.h"
+#include "train/exchange/layout.h"
 #include "train/models/factory.h"
 
 namespace lockstep::train {
@@ -44,15 +44,15 @@ class Exchange : public ::testing::Test {
     std::map<std::string, Tensor> tensors;
     float next = 0;
     Config config;
-    config.model = parse_gpt2_config(kConfig, "c").model;
+    config.model = parse_config_json(kConfig, "c").model.model;
     std::map<std::string, Shape> ours;
     for (const Parameter& p : build_model(config).module->parameters()) ours.emplace(p.name(), p.data().shape());
-    for (const NamePair& pair : gpt2_tensors(config.model)) {
+    for (const NamePair& pair : kGpt2Layout.tensors(config.model)) {
       Shape shape = ours.at(pair.ours);
       if (pair.transposed) shape = {shape[1], shape[0]};
       const Tensor tensor = Tensor::empty(shape);
       for (float& value : tensor.span<float>()) value = (next += 1) / 1024;
-      tensors.emplace(prefix + pair.theirs, tensor);
+      tensors.emplace(prefix + pair.theirs.substr(std::strlen("transformer.")), tensor);
     }
     return tensors;
   }
@@ -113,7 +113,7 @@ TEST_F(Exchange, NamesWithoutPrefixMasksAndAStoredHead) {
   const ImportReport report = import(write("theirs", tensors), "run");
   EXPECT_EQ(report.imported, 28);
   EXPECT_THAT(report.notes, ::testing::Contains(HasSubstr("lm_head.weight equals the embedding")));
-  EXPECT_THAT(report.notes, ::testing::Contains(HasSubstr("h.0.attn.masked_bias is a mask")));
+  EXPECT_THAT(report.notes, ::testing::Contains(HasSubstr("h.0.attn.masked_bias holds constants")));
 
   tensors["lm_head.weight"] = Tensor::zeros({11, 8});
   EXPECT_THAT(import(write("untied", tensors), "untied-run").unexpected, ElementsAre("lm_head.weight: F32[11, 8]"));
@@ -137,7 +137,7 @@ TEST_F(Exchange, SaysWhatIsMissingUnexpectedAndMisshapen) {
   tensors["transformer.wpe.weight"] = Tensor::zeros({5, 8});
   tensors["transformer.h.0.ln_1.weight"] = Tensor::zeros({8}, DType::i64);
   const ImportReport report = import(write("theirs", tensors), "run");
-  EXPECT_THAT(report.missing, ElementsAre("h.1.ln_2.bias"));
+  EXPECT_THAT(report.missing, ElementsAre("transformer.h.1.ln_2.bias"));
   EXPECT_THAT(report.unexpected, ElementsAre("score.weight: F32[2, 8]"));
   EXPECT_THAT(report.misshapen, ElementsAre("transformer.wpe.weight: expected F32, BF16 or F16 of [6, 8], found F32[5, 8]",
                                             "transformer.h.0.ln_1.weight: expected F32, BF16 or F16 of [8], found I64[8]"));
@@ -170,12 +170,12 @@ TEST_F(Exchange, NothingIsWrittenOver) {
 
 TEST_F(Exchange, RefusesConfigsOfOtherModels) {
   const auto with = [](const std::string& fields) {
-    return error_of([&] { parse_gpt2_config(R"({"model_type": "gpt2", )" + fields + "}", "config.json"); });
+    return error_of([&] { parse_config_json(R"({"model_type": "gpt2", )" + fields + "}", "config.json"); });
   };
-  EXPECT_THAT(error_of([] { parse_gpt2_config(R"({"model_type": "bert"})", "config.json"); }),
+  EXPECT_THAT(error_of([] { parse_config_json(R"({"model_type": "bert"})", "config.json"); }),
               AllOf(HasSubstr("config.json"), HasSubstr("bert")));
-  EXPECT_THAT(error_of([] { parse_gpt2_config("[]", "config.json"); }), HasSubstr("expected an object"));
-  EXPECT_THAT(error_of([] { parse_gpt2_config("{", "config.json"); }), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of([] { parse_config_json("[]", "config.json"); }), HasSubstr("expected an object"));
+  EXPECT_THAT(error_of([] { parse_config_json("{", "config.json"); }), HasSubstr("not valid JSON"));
   EXPECT_THAT(with(R"("n_layer": "2")"), AllOf(HasSubstr("'n_layer'"), HasSubstr("an integer")));
   EXPECT_THAT(with(R"("activation_function": "mish")"), AllOf(HasSubstr("mish"), HasSubstr("gelu_new")));
   EXPECT_THAT(with(R"("n_inner": 100)"), HasSubstr("n_inner"));
@@ -190,6 +190,43 @@ TEST_F(Exchange, RefusesConfigsOfOtherModels) {
   EXPECT_THAT(error_of([&] { import(write("y", {}, R"({"model_type": "gpt2", "n_head": 5})"), "run"); }), HasSubstr("model.heads"));
 }
 
+TEST_F(Exchange, Llama) {
+  const std::string json =
+      R"({"model_type": "llama", "vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 16, "intermediate_size": 24,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0})";
+  for (const char* tied : {"true", "false"}) {
+    const std::string config_json = json + R"(, "tie_word_embeddings": )" + tied + "}";
+    Config config;
+    config.model = parse_config_json(config_json, "c").model.model;
+    EXPECT_EQ(config.model.rope_theta, 500.0);
+    std::map<std::string, Tensor> tensors;
+    std::map<std::string, Tensor> ours;
+    for (const Parameter& p : build_model(config).module->parameters()) ours.emplace(p.name(), p.data());
+    for (const NamePair& pair : kLlamaLayout.tensors(config.model)) tensors.emplace(pair.theirs, ours.at(pair.ours));
+    EXPECT_EQ(tensors.size(), ours.size());
+    EXPECT_EQ(tensors.count("lm_head.weight"), std::string(tied) == "true" ? 0u : 1u);
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = Tensor::zeros({2});  // old folders have it
+    const std::string run = std::string("run-") + tied, back = std::string("back-") + tied;
+    EXPECT_NE(import(write(std::string("theirs-") + tied, tensors, config_json), run).checkpoint, "");
+    export_checkpoint({.checkpoint = path(run), .dir = path(back)});
+    import(path(back), run + "-again");
+    EXPECT_TRUE(equal(path(run), path(run + "-again")));
+    EXPECT_EQ(canonical_text(load_model(path(run)).config, KeyScope::result),
+              canonical_text(load_model(path(run + "-again")).config, KeyScope::result));
+    EXPECT_THAT(error_of([&] { export_checkpoint({.checkpoint = path(run), .dir = path("x"), .format = "hf-gpt2"}); }), HasSubstr("llama"));
+  }
+  const auto with = [](const std::string& fields) {
+    return error_of([&] { parse_config_json(R"({"model_type": "llama", )" + fields + "}", "config.json"); });
+  };
+  EXPECT_EQ(with(R"("rope_theta": 1e6, "rope_scaling": null, "num_key_value_heads": null)"), "(no error)");
+  EXPECT_THAT(with(R"("rope_scaling": {"rope_type": "llama3"})"), HasSubstr("rope_scaling"));
+  EXPECT_THAT(with(R"("rope_parameters": {"rope_type": "yarn"})"), HasSubstr("rope_type"));
+  EXPECT_THAT(with(R"("attention_bias": true)"), HasSubstr("attention_bias"));
+  EXPECT_THAT(with(R"("head_dim": 64)"), HasSubstr("head_dim"));
+  EXPECT_THAT(with(R"("hidden_act": "gelu")"), HasSubstr("hidden_act"));
+}
+
 TEST_F(Exchange, TheModelIsTheFoldersOwn) {
   import(
       write("theirs", all_tensors(), R"({"model_type": "gpt2", "vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 2, "n_head": 2,
@@ -200,8 +237,8 @@ TEST_F(Exchange, TheModelIsTheFoldersOwn) {
   EXPECT_EQ(saved.config.model.norm_eps, 0.5);
   EXPECT_EQ(saved.config.model.dropout, 0.25);
   EXPECT_EQ(saved.step, 0);
-  const std::string again = gpt2_config_json(saved.config.model);
-  const ModelConfig read = parse_gpt2_config(again, "again").model;
+  const std::string again = kGpt2Layout.to_config_json(saved.config.model);
+  const ModelConfig read = parse_config_json(again, "again").model.model;
   EXPECT_EQ(read.activation, "relu");
   EXPECT_EQ(read.norm_eps, 0.5);
   EXPECT_EQ(read.vocab, 11);

@@ -13,7 +13,8 @@ bool is_folder_name(const std::string& name) {
 
 void check_data(const DataConfig& data, const ModelConfig& model) {
   if (data.kind != "text") return;
-  check(model.kind == "gpt", "data.kind 'text' needs model.kind 'gpt', got '", model.kind, "'; an mlp trains on data.kind 'random'");
+  check(model.is_language_model(), "data.kind 'text' needs model.kind 'gpt' or 'llama', got '", model.kind,
+        "'; an mlp trains on data.kind 'random'");
   check(model.vocab >= 256, "model.vocab is ", model.vocab, ", but data.tokenizer 'bytes' has 256 tokens: set model.vocab to 256 or more");
   check(!data.path.empty(), "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
 }
@@ -21,6 +22,16 @@ void check_data(const DataConfig& data, const ModelConfig& model) {
 void check_recompute(const TrainConfig& train, const ModelConfig& model) {
   check(train.recompute == "none" || model.kind != "mlp", "train.recompute '", train.recompute,
         "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to none");
+}
+
+void check_model(const ModelConfig& model) {
+  check(!model.is_language_model() || model.dim % model.heads == 0, "model.heads (", model.heads, ") does not divide model.dim (",
+        model.dim, "): every head needs the same width");
+  if (model.kind != "llama") return;
+  check(model.dim / model.heads % 2 == 0, "model.dim (", model.dim, ") over model.heads (", model.heads,
+        ") is odd: rotary positions need heads of an even width");
+  check(model.heads % model.key_value_heads() == 0, "model.kv_heads (", model.kv_heads, ") does not divide model.heads (", model.heads,
+        ")");
 }
 
 void check_batches(const TrainConfig& train) {
@@ -64,8 +75,7 @@ void check_config(const Config& config) {
   check(is_folder_name(run.name), "run.name '", run.name, "' cannot be the name of a folder: expected one without '/'");
   check(!run.dir.empty(), "run.dir is empty: expected a folder");
   check_data(data, model);
-  check(model.kind != "gpt" || model.dim % model.heads == 0, "model.heads (", model.heads, ") does not divide model.dim (", model.dim,
-        "): every head needs the same width");
+  check_model(model);
   check_batches(train);
   check_recompute(train, model);
   check(optim.schedule.warmup <= train.steps, "optim.schedule.warmup (", optim.schedule.warmup, ") is longer than train.steps (",

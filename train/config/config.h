@@ -28,16 +28,26 @@ struct DataConfig {
 };
 
 struct ModelConfig {
-  std::string kind = "gpt";  // gpt | mlp
-  int64_t layers = 4;        // gpt: blocks; mlp: hidden layers
-  int64_t heads = 4;         // gpt
-  int64_t dim = 128;         // gpt: width; mlp: width of the hidden layers
-  int64_t block = 64;        // gpt: tokens of a sequence; mlp: input features
-  int64_t vocab = 256;       // gpt: tokens; mlp: classes
+  std::string kind = "gpt";  // gpt | llama | mlp
+  int64_t layers = 4;        // gpt, llama: blocks; mlp: hidden layers
+  int64_t heads = 4;         // gpt, llama
+  int64_t dim = 128;         // gpt, llama: width; mlp: width of the hidden layers
+  int64_t block = 64;        // gpt, llama: tokens of a sequence; mlp: input features
+  int64_t vocab = 256;       // gpt, llama: tokens; mlp: classes
   double dropout = 0.0;
   std::string activation = "gelu";    // gpt: gelu | gelu_tanh | relu | silu
-  double norm_eps = 1e-5;             // gpt
+  double norm_eps = 1e-5;             // gpt, llama
   bool scaled_residual_init = false;  // gpt
+  int64_t kv_heads = 0;               // llama; 0: as many as heads
+  int64_t hidden = 0;                 // llama: width of the feed-forward parts; 0: 8/3 of dim, up to a multiple of 8
+  double rope_theta = 10000.0;        // llama
+  bool tied_head = false;             // llama
+
+  // With the zeros above resolved.
+  int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
+  int64_t feed_forward_width() const { return hidden > 0 ? hidden : (dim * 8 / 3 + 7) / 8 * 8; }
+  // Whether it reads tokens.
+  bool is_language_model() const { return kind != "mlp"; }
 };
 
 struct TrainConfig {

@@ -23,7 +23,7 @@ float centred(uint32_t bits) { return (uniform_from_bits(bits) - 0.5f) * 3.46410
 }  // namespace
 
 RandomDataset::RandomDataset(const Config& config)
-    : tokens_(config.model.kind == "gpt"),
+    : tokens_(config.model.is_language_model()),
       seed_(static_cast<uint64_t>(config.run.seed)),
       micro_batch_(config.train.micro_batch),
       block_(config.model.block),

@@ -9,10 +9,11 @@
 namespace lockstep::train {
 
 struct ExportRequest {
-  std::string checkpoint;          // a checkpoint, or a run (its newest good one)
-  std::string dir;                 // must not exist yet
-  std::string format = "hf-gpt2";  // hf-gpt2 | safetensors (our names; the optimizer's tensors are left out)
-  int64_t max_shard_bytes = 0;     // 0: one file
+  std::string checkpoint;  // a checkpoint, or a run (its newest good one)
+  std::string dir;         // must not exist yet
+  // hf-gpt2, hf-llama, or safetensors: our names, without the optimizer's tensors. Empty: the model's own of the first two.
+  std::string format = {};
+  int64_t max_shard_bytes = 0;  // 0: one file
 };
 struct Exported {
   std::string checkpoint;

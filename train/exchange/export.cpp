@@ -3,7 +3,7 @@
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "train/checkpoints.h"
 #include "train/exchange/exchange.h"
-#include "train/exchange/gpt2.h"
+#include "train/exchange/layout.h"
 #include "train/models/factory.h"
 #include "train/saved_model.h"
 
@@ -35,18 +35,18 @@ std::vector<NamePair> own_names(const Config& config) {
 }  // namespace
 
 Exported export_checkpoint(const ExportRequest& request) {
-  check(request.format == "hf-gpt2" || request.format == "safetensors", "unknown format '", request.format,
-        "': expected hf-gpt2 or safetensors");
   const auto saved = Checkpoint::open(find_checkpoint(request.checkpoint));
   const Config config = saved_config(saved);
   checkpoint::FolderRequest folder{.dir = request.dir, .tensors = {}, .max_shard_bytes = request.max_shard_bytes, .texts = {}};
   std::vector<NamePair> names;
-  if (request.format == "hf-gpt2") {
-    folder.texts["config.json"] = gpt2_config_json(config.model);
-    names = gpt2_tensors(config.model);
-    for (NamePair& pair : names) pair.theirs = "transformer." + pair.theirs;
-  } else {
+  if (request.format == "safetensors") {
     names = own_names(config);
+  } else {
+    const Layout& layout = request.format.empty() ? layout_of_kind(config.model.kind) : layout_of_format(request.format);
+    check(layout.kind == config.model.kind, "format ", layout.format, " is for model.kind ", layout.kind, ", and this model is of kind ",
+          config.model.kind);
+    folder.texts["config.json"] = layout.to_config_json(config.model);
+    names = layout.tensors(config.model);
   }
   folder.texts["lockstep.yaml"] = to_yaml(config);
   for (const NamePair& pair : names) folder.tensors.push_back(wanted(saved, pair));

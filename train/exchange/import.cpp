@@ -9,7 +9,7 @@
 #include "checkpoint/safetensors.h"
 #include "train/checkpoints.h"
 #include "train/exchange/exchange.h"
-#include "train/exchange/gpt2.h"
+#include "train/exchange/layout.h"
 #include "train/groups.h"
 #include "train/models/factory.h"
 #include "train/run_dir.h"
@@ -21,10 +21,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxConfigBytes = 16 << 20;
-constexpr const char* kPrefix = "transformer.";
 constexpr const char* kHead = "lm_head.weight";
 
-std::string without_prefix(const std::string& name) { return name.starts_with(kPrefix) ? name.substr(std::strlen(kPrefix)) : name; }
+std::string without(std::string_view prefix, const std::string& name) {
+  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+}
 
 // What stays of a model's config once a folder decided its architecture.
 std::vector<std::string> model_overrides(const ModelConfig& model) {
@@ -64,16 +65,16 @@ bool is_weight_type(const std::string& dtype) { return dtype == "F32" || dtype =
 
 class Import {
  public:
-  Import(const checkpoint::TensorSource& source, const ModelConfig& model) : source_(source) {
-    for (const auto& [name, stored] : source.tensors()) left_[without_prefix(name)] = name;
-    for (const NamePair& pair : gpt2_tensors(model)) by_ours_.emplace(pair.ours, pair);
+  Import(const checkpoint::TensorSource& source, const Layout& layout, const ModelConfig& model) : source_(source), layout_(layout) {
+    for (const auto& [name, stored] : source.tensors()) left_[without(layout.prefix, name)] = name;
+    for (const NamePair& pair : layout.tensors(model)) by_ours_.emplace(pair.ours, pair);
   }
 
   // Sorts out every name before a value is read.
   void compare(const std::vector<Parameter>& parameters, ImportReport& report) {
     for (const Parameter& p : parameters) {
       const NamePair& pair = by_ours_.at(p.name());
-      const auto found = left_.find(pair.theirs);
+      const auto found = left_.find(without(layout_.prefix, pair.theirs));
       if (found == left_.end()) {
         report.missing.push_back(pair.theirs);
         continue;
@@ -88,8 +89,8 @@ class Import {
     }
     take_head(report);
     for (const auto& [theirs, name] : left_) {
-      if (is_gpt2_mask(theirs))
-        report.notes.push_back(name + " is a mask and was left out");
+      if (layout_.is_constant(theirs))
+        report.notes.push_back(name + " holds constants and was left out");
       else
         report.unexpected.push_back(str(name, ": ", type_text(source_.tensors().at(name))));
     }
@@ -117,6 +118,7 @@ class Import {
   }
 
   const checkpoint::TensorSource& source_;
+  const Layout& layout_;
   std::map<std::string, std::string> left_;  // theirs, without prefix → in the source
   std::map<std::string, NamePair> by_ours_;
   std::map<std::string, std::string> names_;  // ours → in the source
@@ -129,8 +131,8 @@ ImportReport import_folder(const ImportRequest& request) {
   const std::string config_path = request.folder + "/config.json";
   check(fs::exists(config_path), "no config.json in ", request.folder,
         ": expected a model folder as Hugging Face's transformers writes it");
-  const Gpt2Config theirs = parse_gpt2_config(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
-  const Config config = make_config(request, theirs.model);
+  const Described theirs = parse_config_json(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
+  const Config config = make_config(request, theirs.model.model);
   const RunDir run_dir(config);
   run_dir.check_free(false);
 
@@ -138,8 +140,8 @@ ImportReport import_folder(const ImportRequest& request) {
   // Shapes without memory: what config.json claims costs nothing before the files have borne it out.
   const auto wanted = build_model(config, InitialValues::deferred).module->parameters();
   ImportReport report;
-  report.notes = theirs.notes;
-  Import import(*source, config.model);
+  report.notes = theirs.model.notes;
+  Import import(*source, theirs.layout, config.model);
   import.compare(wanted, report);
   if (!report.missing.empty() || !report.misshapen.empty() || (!report.unexpected.empty() && !request.ignore_unexpected)) return report;
   // What a run of this config has at its start, whole on one rank: the weights are filled in, and the optimizer's state is saved too.

@@ -5,6 +5,7 @@
 #include "core/device/allocator.h"
 #include "core/nn/init.h"
 #include "train/models/gpt.h"
+#include "train/models/llama.h"
 #include "train/models/mlp.h"
 
 namespace lockstep::train {
@@ -34,6 +35,24 @@ BuiltModel build_gpt(const ModelConfig& m) {
           .items_are_tokens = true};
 }
 
+BuiltModel build_llama(const ModelConfig& m) {
+  const auto llama = std::make_shared<Llama>(LlamaOptions{.layers = m.layers,
+                                                          .heads = m.heads,
+                                                          .kv_heads = m.key_value_heads(),
+                                                          .dim = m.dim,
+                                                          .hidden = m.feed_forward_width(),
+                                                          .block = m.block,
+                                                          .vocab = m.vocab,
+                                                          .dropout = static_cast<float>(m.dropout),
+                                                          .norm_eps = static_cast<float>(m.norm_eps),
+                                                          .rope_theta = m.rope_theta,
+                                                          .tied_head = m.tied_head});
+  return {.module = llama,
+          .flops_per_sample = llama->flops_per_token(m.block) * static_cast<double>(m.block),
+          .items_per_sample = m.block,
+          .items_are_tokens = true};
+}
+
 BuiltModel build_mlp(const ModelConfig& m) {
   std::vector<int64_t> widths{m.block};
   widths.insert(widths.end(), static_cast<size_t>(m.layers), m.dim);
@@ -58,7 +77,8 @@ BuiltModel build_model(const Config& config, InitialValues values) {
   std::optional<nn::DeferredInit> deferred;
   if (values == InitialValues::deferred) deferred.emplace();
   MemoryScope scope(MemoryCategory::parameters);
-  BuiltModel built = config.model.kind == "mlp" ? build_mlp(config.model) : build_gpt(config.model);
+  const ModelConfig& model = config.model;
+  BuiltModel built = model.kind == "mlp" ? build_mlp(model) : model.kind == "llama" ? build_llama(model) : build_gpt(model);
   built.module->initialize(static_cast<uint64_t>(config.run.seed));
   set_recompute(config.train, *built.module);
   return built;

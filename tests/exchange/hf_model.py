@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What Hugging Face's transformers writes, reads and computes; scripts/check_transformers runs it where transformers is installed.
 
-hf_gpt2.py write FOLDER [--shards N] [--activation NAME]   a small GPT-2 with random weights, and expected.json beside it
-hf_gpt2.py compute FOLDER IDS OUT [--vocab N]              logits and loss of the GPT-2 in FOLDER for the token ids of a JSON file
+hf_model.py write FOLDER [--kind gpt2|llama|llama-tied] [--shards N] [--activation NAME]
+                                       a small model with random weights, and expected.json beside it
+hf_model.py compute FOLDER IDS OUT     logits and loss of the model in FOLDER for the token ids of a JSON file
 Both write {"input_ids": [T], "loss": nats, "logits": [[vocab]…]}, as `lockstep eval --logits` does.
 """
 
@@ -30,10 +31,16 @@ def save(values, path):
 
 def write(args):
     torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=257, n_positions=64, n_embd=48, n_layer=3, n_head=4, activation_function=args.activation, bos_token_id=None, eos_token_id=None
-    )
-    model = transformers.GPT2LMHeadModel(config)
+    if args.kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=257, n_positions=64, n_embd=48, n_layer=3, n_head=4, activation_function=args.activation, bos_token_id=None, eos_token_id=None
+        )
+    else:
+        config = transformers.LlamaConfig(
+            vocab_size=257, max_position_embeddings=64, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, tie_word_embeddings=args.kind == "llama-tied", bos_token_id=None, eos_token_id=None
+        )
+    model = transformers.AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.2)  # large enough that a swapped or transposed tensor shows
     size = sum(p.numel() for p in model.parameters()) * 4
@@ -42,7 +49,7 @@ def write(args):
 
 
 def compute(args):
-    model, info = transformers.GPT2LMHeadModel.from_pretrained(args.folder, output_loading_info=True)
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(args.folder, output_loading_info=True)
     for what, names in info.items():
         assert not names, f"{what}: {names}"
     with open(args.ids, encoding="utf-8") as file:
@@ -54,6 +61,7 @@ commands = parser.add_subparsers(required=True)
 command = commands.add_parser("write")
 command.add_argument("folder")
 command.add_argument("--shards", type=int, default=1)
+command.add_argument("--kind", choices=["gpt2", "llama", "llama-tied"], default="gpt2")
 command.add_argument("--activation", default="gelu_new")
 command.set_defaults(run=write)
 command = commands.add_parser("compute")

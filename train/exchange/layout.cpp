@@ -1,0 +1,34 @@
+#include "train/exchange/layout.h"
+
+#include <array>
+
+#include "checkpoint/strict_json.h"
+#include "core/base/error.h"
+
+namespace lockstep::train {
+namespace {
+
+constexpr std::array kLayouts = {&kGpt2Layout, &kLlamaLayout};
+
+const Layout& find(std::string_view Layout::*key, std::string_view value, const std::string& what) {
+  std::string known;
+  for (const Layout* layout : kLayouts) {
+    if (layout->*key == value) return *layout;
+    known += (known.empty() ? "" : ", ") + std::string(layout->*key);
+  }
+  throw UsageError(str(what, " is '", value, "', expected one of ", known));
+}
+
+}  // namespace
+
+const Layout& layout_of_format(std::string_view format) { return find(&Layout::format, format, "the format"); }
+const Layout& layout_of_kind(std::string_view kind) { return find(&Layout::kind, kind, "model.kind"); }
+
+Described parse_config_json(const std::string& text, const std::string& path) {
+  const nlohmann::json json = checkpoint::parse_strict_json(text, path);
+  const JsonValues values(json, path);
+  const Layout& layout = find(&Layout::model_type, values.text("model_type", ""), path + ": 'model_type'");
+  return {layout, layout.from_config_json(values)};
+}
+
+}  // namespace lockstep::train
