@@ -68,7 +68,9 @@ void add_train_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<Options>();
   options->add_to(*command, true);
   command->add_option("--resume", options->resume, "continue: 'auto' from the newest good checkpoint of this run, or from a folder")
-      ->option_text("auto|DIR");
+      ->option_text("auto|DIR")
+      // An unset variable of a script must not mean "from nothing".
+      ->check([](const std::string& from) { return from.empty() ? "expected auto or a folder, got nothing" : std::string(); });
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
@@ -32,6 +33,11 @@ std::string none_in(const std::string& path) {
 }
 
 void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
+  std::set<std::string> parameters;
+  for (const Parameter& p : trainer.model().module->parameters()) parameters.insert(p.name());
+  for (const auto& [name, entry] : saved.manifest().entries)
+    check(name.starts_with("optim.") || parameters.contains(name), "[resume] ", saved.folder(), " holds '", name,
+          "', which this model lacks: resume with the model that was trained (`", saved.folder(), "/manifest.json` has its config)");
   if (saved.step() == 0) return;  // imported, and not trained yet: with whatever data and settings
   const std::string data = trainer.data().identity();
   check(saved.metadata("data") == data, "[resume] ", saved.folder(), " was trained on other data (", saved.metadata("data"), ", now ", data,
@@ -147,6 +153,10 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
     if (trainer.group().rank() == 0)
       for (const std::string& reason : restored.skipped) log::warn("skipped a damaged checkpoint: ", reason);
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
+    // To begin anew would write over what may still be of use.
+    if (!restored.checkpoint && !restored.skipped.empty())
+      throw EnvironmentError(str("[resume] no checkpoint in ", below, " can be used: ", restored.skipped.front(),
+                                 "; remove them or choose another run.name to begin anew"));
     if (restored.checkpoint) resumed = {.folder = restored.checkpoint->folder(), .step = restored.checkpoint->step()};
   }
   if (!same_folder(below, dir)) check_newest(dir, resumed.step);

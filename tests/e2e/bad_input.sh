@@ -32,6 +32,7 @@ refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
 [ "$before" = "$(find runs/done -type f -exec sha256sum {} + | sort)" ] || fail "a refused run changed files"
 
 refuses 2 "temperature" generate runs/done --prompt x --temperature nan
+refuses 2 "blocks.1|which this model lacks" train "$small" --set run.name=new --set model.layers=1 --resume runs/done
 
 # Damaged checkpoints: the file is named.
 shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
@@ -39,6 +40,7 @@ printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
 refuses 1 "$(basename "$shard")" checkpoint verify runs/done
 refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")"
 refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere
+refuses 2 "resume|got nothing" train "$small" --set run.name=new --resume ""
 refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere -n 2
 
 # Ranks with different configs: every key that matters is compared, and the difference is named.

@@ -54,3 +54,11 @@ code=0; train c -n 2 "${long[@]}" --resume runs/c/checkpoints/step-00000300 || c
 contains c.err "choose another run.name to branch off, or remove it"
 train d -n 2 "${long[@]}" --resume runs/c/checkpoints/step-00000300 || fail "$(cat d.err)"
 same_weights straight d
+
+# None is good: the run does not begin anew over what is left of the old one.
+for shard in runs/b/checkpoints/step-*/*.safetensors; do printf 'x' | dd of="$shard" bs=1 seek=4000 conv=notrunc status=none; done
+cp runs/b/metrics.jsonl metrics.before
+code=0; train b -n 2 "${long[@]}" --resume auto || code=$?
+[ $code = 1 ] || fail "a run without a good checkpoint must not go on, exit code $code"
+contains b.err "no checkpoint in runs/b/checkpoints can be used"
+cmp metrics.before runs/b/metrics.jsonl || fail "the metrics of the old run were changed"
