@@ -1,5 +1,6 @@
 // Keys that must fit each other, and the number of ranks.
 #include <charconv>
+#include <cmath>
 
 #include "core/base/error.h"
 #include "train/config/config.h"
@@ -50,11 +51,14 @@ void check_parallel(const ParallelConfig& parallel) {
   const bool word = parallel.shard == "full" || parallel.shard == "grad" || parallel.shard == "optim" || parallel.shard == "hybrid";
   check(word || nearby_ranks(parallel.shard) > 0, "parallel.shard '", parallel.shard,
         "': expected full, grad, optim, hybrid or a number of ranks");
+  for (const double ranks : parallel.mesh) check(ranks == std::floor(ranks), "parallel.mesh: ", ranks, " is no number of ranks");
   const bool meshed = parallel.mesh[0] > 0 && parallel.mesh[1] > 0;
   check(parallel.shard != "hybrid" || meshed,
         "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 ranks");
   check(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0),
         "parallel.mesh is for parallel.shard 'hybrid', got '", parallel.shard, "'");
+  check(parallel.strategy == "fsdp" || parallel.shard == "full", "parallel.shard '", parallel.shard,
+        "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
   check(parallel.backend != "tcp" && parallel.backend != "nccl", "parallel.backend '", parallel.backend,
         "' is not available in this version: use auto, shm or mpi");
 }
