@@ -153,10 +153,6 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
     if (trainer.group().rank() == 0)
       for (const std::string& reason : restored.skipped) log::warn("skipped a damaged checkpoint: ", reason);
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
-    // To begin anew would write over what may still be of use.
-    if (!restored.checkpoint && !restored.skipped.empty())
-      throw EnvironmentError(str("[resume] no checkpoint in ", below, " can be used: ", restored.skipped.front(),
-                                 "; remove them or choose another run.name to begin anew"));
     if (restored.checkpoint) resumed = {.folder = restored.checkpoint->folder(), .step = restored.checkpoint->step()};
   }
   if (!same_folder(below, dir)) check_newest(dir, resumed.step);

@@ -48,17 +48,17 @@ contains b.err "skipped a damaged checkpoint"
 same_weights straight b
 
 # Going back behind a later checkpoint of the same run is refused: the next --resume auto would return to it. Another run may branch off.
-train c -n 2 "${long[@]}" --set checkpoint.every=100 || fail "$(cat c.err)"
-code=0; train c -n 2 "${long[@]}" --resume runs/c/checkpoints/step-00000300 || code=$?
+train later -n 2 "${long[@]}" --set checkpoint.every=100 || fail "$(cat later.err)"
+code=0; train later -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 || code=$?
 [ $code = 2 ] || fail "resuming behind a later checkpoint exits with 2, got $code"
-contains c.err "choose another run.name to branch off, or remove it"
-train d -n 2 "${long[@]}" --resume runs/c/checkpoints/step-00000300 || fail "$(cat d.err)"
-same_weights straight d
+contains later.err "choose another run.name to branch off, or remove it"
+train branch -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 || fail "$(cat branch.err)"
+same_weights straight branch
 
 # None is good: the run does not begin anew over what is left of the old one.
 for shard in runs/b/checkpoints/step-*/*.safetensors; do printf 'x' | dd of="$shard" bs=1 seek=4000 conv=notrunc status=none; done
 cp runs/b/metrics.jsonl metrics.before
 code=0; train b -n 2 "${long[@]}" --resume auto || code=$?
 [ $code = 1 ] || fail "a run without a good checkpoint must not go on, exit code $code"
-contains b.err "no checkpoint in runs/b/checkpoints can be used"
+contains b.err "none of the 2 checkpoints in 'runs/b/checkpoints' can be used"
 cmp metrics.before runs/b/metrics.jsonl || fail "the metrics of the old run were changed"
