@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include <grpcpp/grpcpp.h>
 
@@ -15,7 +16,7 @@ namespace {
 
 constexpr auto kHeartbeatWait = std::chrono::milliseconds(1000);
 constexpr auto kReportLimit = std::chrono::seconds(5);
-// How long the server may stay away before the job is given up; as long as it waits for us.
+// How long the server may stay away, from the first failed heartbeat on, before the job is given up; as long as it waits for us.
 constexpr auto kLostAfter = std::chrono::seconds(2);
 constexpr auto kRetry = std::chrono::milliseconds(100);
 
@@ -85,6 +86,7 @@ struct RendezvousClient::Impl {
   }
 
   void keep_alive() {
+    bool failing = false;  // since the last heartbeat
     Deadline lost_at = Deadline::after(kLostAfter);
     while (true) {
       grpc::ClientContext context;
@@ -104,13 +106,15 @@ struct RendezvousClient::Impl {
       beating = nullptr;
       if (stopping) return;
       if (status.ok()) {
-        lost_at = Deadline::after(kLostAfter);
+        failing = false;
         lock.unlock();
         learn(reply);
-      } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || lost_at.passed()) {
+      } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || (failing && lost_at.passed())) {
         lock.unlock();
         return give_up(explain(status));
       } else {
+        // A time limit may have passed while this process was stopped, so one failure says little.
+        if (!std::exchange(failing, true)) lost_at = Deadline::after(kLostAfter);
         wake.wait_for(lock, kRetry, [&] { return stopping; });
       }
     }

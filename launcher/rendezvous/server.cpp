@@ -18,7 +18,9 @@ namespace {
 
 using Reactor = grpc::ServerUnaryReactor;
 
-Duration now() { return Clock::now().time_since_epoch(); }
+// How often the ticker looks at the clock, and from which gap on this process did not run meanwhile.
+constexpr auto kTick = std::chrono::milliseconds(500);
+constexpr auto kPause = std::chrono::milliseconds(2000);
 
 grpc::Status closing() { return {grpc::StatusCode::UNAVAILABLE, "its server is closing"}; }
 grpc::Status refused(const std::string& why) { return {grpc::StatusCode::FAILED_PRECONDITION, why}; }
@@ -45,6 +47,15 @@ class Job {
   bool wait_until_empty(Duration limit) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, limit, [&] { return membership_.empty(); });
+  }
+
+  // Time as far as this process ran: while it was stopped (Ctrl-Z, a debugger) it could not hear the nodes, so their leases stood still.
+  // With the lock held.
+  Duration now() {
+    const Duration at = Clock::now().time_since_epoch();
+    if (at - looked_at_ > kPause) stood_still_ += at - looked_at_;
+    looked_at_ = at;
+    return at - stood_still_;
   }
 
   // Applies an event to the membership and answers with the new state, or with the refusal.
@@ -186,7 +197,7 @@ class Job {
       for (const auto& deadline : {membership_.next_deadline(), keys_.next_deadline()})
         if (deadline) next = std::min(next, *deadline);
       for (const auto& watcher : watchers_) next = std::min(next, watcher.deadline);
-      changed_.wait_until(lock, Clock::time_point(next));
+      changed_.wait_for(lock, std::min<Duration>(next - at, kTick));
     }
   }
 
@@ -196,6 +207,8 @@ class Job {
   KeyValues keys_;
   std::vector<Watcher> watchers_;
   bool closed_ = false;
+  Duration looked_at_ = Clock::now().time_since_epoch();  // of now()
+  Duration stood_still_{};
   std::thread ticker_;  // last: it uses the others
 };
 
@@ -223,7 +236,7 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
     job_.apply(reactor, reply, [&](Membership& membership) {
       check(request->protocol() == kProtocol, "[rendezvous] this agent speaks protocol ", kProtocol, ", the one that asks to join ",
             request->protocol(), "; use the same version of lockstep on all nodes");
-      membership.join(request->run_id(), from_proto(request->node()), request->nodes(), request->max_restarts(), now());
+      membership.join(request->run_id(), from_proto(request->node()), request->nodes(), request->max_restarts(), job_.now());
     });
     return reactor;
   }
@@ -238,11 +251,12 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
       const auto& sender = request->sender();
       job_.check_run(sender.run_id());
       switch (request->what_case()) {
-        case proto::ReportRequest::kFailed: return membership.fail(sender.node_id(), sender.epoch(), from_proto(request->failed()), now());
-        case proto::ReportRequest::kFinished: return membership.finish(sender.node_id(), sender.epoch(), request->finished(), now());
-        case proto::ReportRequest::kDrained: return membership.drained(sender.node_id(), sender.epoch(), now());
-        case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), now());
-        case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), now());
+        case proto::ReportRequest::kFailed:
+          return membership.fail(sender.node_id(), sender.epoch(), from_proto(request->failed()), job_.now());
+        case proto::ReportRequest::kFinished: return membership.finish(sender.node_id(), sender.epoch(), request->finished(), job_.now());
+        case proto::ReportRequest::kDrained: return membership.drained(sender.node_id(), sender.epoch(), job_.now());
+        case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), job_.now());
+        case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), job_.now());
         case proto::ReportRequest::WHAT_NOT_SET: throw UsageError("[rendezvous] an empty report");
       }
     });

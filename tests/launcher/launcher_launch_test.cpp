@@ -4,6 +4,7 @@
 #include <memory>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <sys/ioctl.h>
@@ -61,6 +62,21 @@ TEST(Launch, can_map_failures_to_the_exit_codes_of_lockstep) {
   EXPECT_EQ(code_of("exit 7"), 1);
   EXPECT_EQ(code_of("kill -9 $$"), 1);
   EXPECT_EQ(code_of("exit 2"), 2);
+}
+
+TEST(Launch, goes_on_after_its_agent_was_stopped_for_a_while) {
+  Scratch scratch;  // Ctrl-Z and fg; longer than every limit between the agent and its rendezvous
+  AgentProcess agent(shell(2, "echo up; [ $RANK = 1 ] || exit 0; read line < " + scratch.gate() + "; echo woken"));
+  ASSERT_TRUE(agent.wait_for("[rank 1] up"));
+  agent.signal(SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::seconds(8));  // the time that is the point
+  agent.signal(SIGCONT);
+  const int gate = ::open(scratch.gate().c_str(), O_WRONLY | O_CLOEXEC);
+  std::this_thread::sleep_for(std::chrono::seconds(4));  // in which a node would be given up
+  ASSERT_EQ(::write(gate, "\n", 1), 1);
+  ::close(gate);
+  EXPECT_EQ(agent.finish(), 0) << agent.output();
+  EXPECT_TRUE(agent.says("[rank 1] woken")) << agent.output();
 }
 
 TEST(Launch, blames_the_killed_rank_and_not_the_one_that_saw_it_go) {
