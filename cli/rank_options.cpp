@@ -37,8 +37,8 @@ Placement place(const RankOptions& options) {
   Placement placement{.rank = launcher::detect_rank()};
   const launcher::RankEnv& rank = placement.rank;
   if (rank.source != "single") {
-    check(options.ranks == 0 || options.ranks == rank.size || !launcher::has_store(), "-n ", options.ranks, " contradicts the launcher (",
-          rank.source, "), which started ", rank.size, " ranks; leave out -n");
+    check(options.ranks == 0 || options.ranks == rank.size, "-n ", options.ranks, " contradicts the launcher (", rank.source,
+          "), which started ", rank.size, " ranks; leave out -n");
     return placement;
   }
   placement.launch_here = options.ranks > 1;

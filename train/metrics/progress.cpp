@@ -46,7 +46,9 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
   const char* launcher_tty = std::getenv("LOCKSTEP_TTY");  // the launcher's screen, where rank 0's output is a pipe to it
-  const bool terminal = ::isatty(::fileno(out)) || (launcher_tty && std::string_view(launcher_tty) == "1");
+  // mpirun gives every rank a terminal of its own, wherever its output goes.
+  const bool own_terminal = ::isatty(::fileno(out)) && !std::getenv("OMPI_COMM_WORLD_RANK");
+  const bool terminal = own_terminal || (launcher_tty && std::string_view(launcher_tty) == "1");
   style.live = terminal && term && std::string_view(term) != "dumb";
   style.colour = style.live && !(no_colour && *no_colour);
   style.columns = terminal_columns(out);
