@@ -45,7 +45,7 @@ struct FullyShardedDataParallel::Impl {
         mesh(Mesh::make(checked(grid, *module), options.nearby)),
         assignment(assign(micro_batches, mesh.place(), options.accumulate == Accumulate::in_shards)),
         units(make_units(*module, mesh, options)),
-        reducer(units, mesh, assignment),
+        reducer(units, mesh, assignment, options.reduce),
         schedule(units, options) {
     for (const auto& [name, buffer] : module->buffers()) mesh.world->broadcast(buffer, 0).wait();
     collect_slices();

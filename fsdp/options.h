@@ -34,6 +34,9 @@ struct Options {
   // gathered in it, with half the bytes. Others are gathered in their own dtype.
   std::function<bool(const Parameter&)> low_precision = {};  // empty: none
   DType compute = DType::f32;                                // that dtype: f32 or bf16
+  // In which gradients travel within a row. bf16: half the bytes, but each rank's part is rounded, and their sum once more, so that the
+  // bits depend on the number of ranks. They are added up over micro-batches and rows in f32 all the same.
+  DType reduce = DType::f32;
 
   int units_in_flight = 2;  // gathered at a time beside the root, the one in use included; at least 1. 2: the next one is fetched meanwhile
   // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error that names it.

@@ -19,8 +19,9 @@ Tensor shared_zeros(int64_t numel, comm::ProcessGroup& group) {
 
 }  // namespace
 
-Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment)
-    : mesh_(mesh), assignment_(std::move(assignment)), by_round_(assignment_.by_round && mesh.columns() > 1) {
+Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels)
+    : mesh_(mesh), assignment_(std::move(assignment)), by_round_(assignment_.by_round && mesh.columns() > 1), travels_(travels) {
+  check(travels == DType::f32 || travels == DType::bf16, "[fsdp] gradients travel as f32 or bf16, got ", travels);
   for (const auto& unit : units) {
     slots_[unit.get()];
     if (unit != units.front()) largest_ = std::max(largest_, buffer_elements(*unit));
@@ -111,30 +112,36 @@ void Reducer::complete(Unit& unit) {
   if (last_round()) reduce_total(unit);
 }
 
+// Starts one section's way to its owners: input f32 [total] → output f32 [slice], once it has settled.
+void Reducer::scatter(Pending& pending, const Tensor& output, const Tensor& input) {
+  pending.outputs.push_back(output);
+  pending.received.push_back(travels_ == DType::f32 ? output : Tensor::empty(output.shape(), travels_, output.device()));
+  pending.works.push_back(mesh_.shard->reduce_scatter(pending.received.back(), input.to(travels_),
+                                                      {.tree = &assignment_.row_tree, .label = pending.unit->label()}));
+}
+
 void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
   settle(unit);  // its levels must have taken in the round before
-  Pending pending{.unit = &unit, .buffer = &buffer, .round = round_, .works = {}, .outputs = {}};
+  Pending pending{.unit = &unit, .buffer = &buffer, .round = round_, .works = {}, .received = {}, .outputs = {}};
   int64_t offset = 0;
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
     const Tensor level = sum.shards.target(round_, last_round());
-    pending.outputs.push_back(level.defined() ? level : sum.gradient);
     const int64_t total = section->layout().total();
-    pending.works.push_back(mesh_.shard->reduce_scatter(pending.outputs.back(), buffer.memory.narrow(0, offset, total),
-                                                        {.tree = &assignment_.row_tree, .label = unit.label()}));
+    scatter(pending, level.defined() ? level : sum.gradient, buffer.memory.narrow(0, offset, total));
     offset += total;
   }
   pending_.push_back(std::move(pending));
 }
 
 void Reducer::reduce_total(Unit& unit) {
-  Pending pending{.unit = &unit, .buffer = nullptr, .round = round_, .works = {}, .outputs = {}};
+  Pending pending{.unit = &unit, .buffer = nullptr, .round = round_, .works = {}, .received = {}, .outputs = {}};
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
     if (mesh_.columns() > 1)
-      pending.works.push_back(mesh_.shard->reduce_scatter(sum.gradient, sum.total, {.tree = &assignment_.row_tree, .label = unit.label()}));
+      scatter(pending, sum.gradient, sum.total);
     else if (mesh_.rows() > 1)
       replicas_.emplace_back(&unit, mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = unit.label()}));
   }
@@ -157,7 +164,9 @@ void Reducer::settle_front() {
   for (const auto& section : done.unit->sections()) {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
-    if (by_round_) sum.shards.fold(done.outputs[i++], done.round, last);
+    const Tensor& output = done.outputs[i];
+    if (const Tensor& received = done.received[i++]; received.dtype() != output.dtype()) output.copy_(received);
+    if (by_round_) sum.shards.fold(output, done.round, last);
     if (last && mesh_.rows() > 1)
       replicas_.emplace_back(done.unit,
                              mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = done.unit->label()}));

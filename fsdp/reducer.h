@@ -22,7 +22,8 @@ class Reducer {
   // Buffers for units that are differentiated one after the other: one is filled while the other is reduced.
   static constexpr size_t kBuffers = 2;
 
-  Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment);
+  // `travels`: the dtype of gradients on their way, f32 or bf16.
+  Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels = DType::f32);
 
   // A round of the step: the gradients of this rank's `leaf`-th micro-batch of the step are next. `zeros`: this rank has no
   // micro-batch for the round, takes part in what the others do, and adds nothing.
@@ -58,14 +59,16 @@ class Reducer {
     Unit* unit;
     Buffer* buffer;
     int64_t round;
+    // By trained section. What was received is copied to the output where it is another tensor.
     std::vector<comm::Work> works;
-    std::vector<Tensor> outputs;
+    std::vector<Tensor> received, outputs;
   };
 
   Sum& sum_of(const Section& section) { return sums_.at(&section); }
   int64_t buffer_elements(const Unit& unit) const;
   Buffer& take_buffer(const Unit& unit);
   Tensor place_of(const Section& section, const Slot& slot, int64_t offset);
+  void scatter(Pending& pending, const Tensor& output, const Tensor& input);
   void reduce_round(Unit& unit, Buffer& buffer);
   void reduce_total(Unit& unit);
   void settle_front();
@@ -77,6 +80,7 @@ class Reducer {
   const Mesh& mesh_;
   const Assignment assignment_;
   const bool by_round_;
+  const DType travels_;
   int64_t largest_ = 0;  // elements of the largest unit's gradients, the root aside
   std::map<const Section*, Sum> sums_;
   std::map<const Unit*, Slot> slots_;

@@ -98,6 +98,25 @@ TEST(FullyShard, Bf16ComputeHasTheSameBits) {
   }
 }
 
+TEST(FullyShard, GradientsMayTravelInBf16) {
+  Recipe recipe{.make = make_model, .micro_batches = 8, .steps = 1};
+  const Bits exact = train_sharded(recipe, 2);
+  recipe.options.reduce = DType::bf16;
+  for (const Accumulate accumulate : {Accumulate::in_shards, Accumulate::in_full}) {
+    recipe.options.accumulate = accumulate;
+    const Bits rounded = train_sharded(recipe, 2);
+    EXPECT_NE(rounded, exact);
+    // Adam's first step is the learning rate times the gradient's sign, whatever its size: where it is not tiny, no rounding changes it.
+    int64_t elements = 0, near = 0;
+    for (const auto& [name, values] : exact)
+      for (size_t i = 0; i < values.size(); ++i) {
+        ++elements;
+        near += std::abs(std::bit_cast<float>(values[i]) - std::bit_cast<float>(rounded.at(name)[i])) < 1e-4f;
+      }
+    EXPECT_GT(near, elements * 95 / 100);
+  }
+}
+
 TEST(FullyShard, ParametersAreThereInTheirUnitsForwardOnly) {
   expect_success(run(2, [](const Group& group) {
     const Model model = make_model();

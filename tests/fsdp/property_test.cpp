@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include "fsdp/wrap.h"
 #include "tests/fsdp/training.h"
 
 namespace lockstep::fsdp {
@@ -144,10 +145,20 @@ Case draw(uint64_t seed) {
 }
 
 TEST(FullyShardProperty, RandomModelsTrainToTheBitsOfOneRank) {
+  int with_units = 0, with_frozen = 0;  // the dice must have drawn what this is about
   for (uint64_t seed = 0; seed < 150; ++seed) {
     const Case c = draw(seed);
+    const Model model = c.recipe.make();
+    with_units += c.ranks > 1 && plan_units(*model.module, c.recipe.options.wrap).size() > 3;
+    for (const Parameter& p : model.module->parameters()) {
+      if (p.requires_grad()) continue;
+      ++with_frozen;
+      break;
+    }
     ASSERT_EQ(train_sharded(c.recipe, c.ranks), train_reference(c.recipe)) << c.text;
   }
+  EXPECT_GT(with_units, 10);
+  EXPECT_GT(with_frozen, 30);
 }
 
 }  // namespace
