@@ -42,7 +42,10 @@ class Parser {
       const ManifestEntry entry = parse_entry(item.key(), item.value());
       manifest_.entries.emplace(item.key(), entry);
     }
-    if (version > 1) check_files_are_covered();
+    if (version == 1) return;
+    if (manifest_.world_size != static_cast<int64_t>(manifest_.files.size()))
+      fail("'world_size' is ", manifest_.world_size, ", but there are ", manifest_.files.size(), " files");
+    check_files_are_covered();
   }
   Manifest take() { return std::move(manifest_); }
 

@@ -3,6 +3,7 @@
 #include <random>
 #include <unordered_map>
 
+#include "checkpoint/chunks.h"
 #include "checkpoint/digest.h"
 #include "checkpoint/long_agreement.h"
 #include "checkpoint/save_job.h"
@@ -33,14 +34,15 @@ void write_text(FileSystem& files, const std::string& path, const std::string& t
   file->sync();
 }
 
-// What all files of a checkpoint will take, the manifest roughly.
-int64_t planned_bytes(const SavePlan& plan, int64_t step) {
-  constexpr int64_t kManifestPerPart = 512, kManifestPerMiB = 32;
+// What all files of a checkpoint will take, headers and manifest roughly.
+int64_t planned_bytes(const Plan& plan) {
+  constexpr int64_t kPerPart = 1024, kPerChunk = 16;
   int64_t bytes = 1 << 16;
-  for (size_t rank = 0; rank < plan.plan.by_rank.size(); ++rank) {
-    const int64_t file = lay_out_shard(plan.plan, static_cast<int64_t>(rank), step).file_bytes;
-    bytes += file + kManifestPerPart * static_cast<int64_t>(plan.plan.by_rank[rank].size()) + kManifestPerMiB * (file >> 20);
-  }
+  for (const auto& parts : plan.by_rank)
+    for (const Part& part : parts) {
+      const int64_t data = part.shard.length * size_of(part.dtype);
+      bytes += data + kPerPart + kPerChunk * chunk_count(data);
+    }
   return bytes;
 }
 
@@ -73,7 +75,7 @@ class Save {
     if (rank_ != 0) return {};
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
-    const int64_t needed = planned_bytes(*job_.plan, job_.step), free = files_.free_bytes(job_.dir);
+    const int64_t needed = planned_bytes(job_.plan->plan), free = files_.free_bytes(job_.dir);
     if (free < needed)
       throw EnvironmentError(str("'", job_.dir, "' has ", free >> 20, " MiB free, and the checkpoint needs ", needed >> 20,
                                  " MiB: free some space, or lower checkpoint.keep"));

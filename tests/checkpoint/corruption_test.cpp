@@ -1,6 +1,10 @@
 // Damaged bytes: every bit and every length of a checkpoint, files that are missing, doubled or swapped, names that lead elsewhere.
 #include <algorithm>
+#include <functional>
 
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/digest.h"
 #include "core/base/parallel.h"
 #include "tests/checkpoint/helpers.h"
 #include "tests/checkpoint/memory_files.h"
@@ -127,6 +131,89 @@ TEST_F(Corruption, BurstsAreFound) {
     const std::string error = error_of([&] { checkpoint.read(into_); });
     bytes.replace(begin, length, good);
     ASSERT_TRUE(same || contains(error, file.name)) << begin << " " << length << ": " << error;
+  }
+}
+
+// Calls change(path, parent, key) for every value of the JSON, at any depth.
+using Change = std::function<void(const std::string& path, nlohmann::json& parent, const std::string& key)>;
+void for_each_field(nlohmann::json& value, const std::string& path, const Change& change) {
+  if (!value.is_object() && !value.is_array()) return;
+  std::vector<std::string> keys;
+  for (const auto& item : value.items()) keys.push_back(item.key());
+  for (const std::string& key : keys) {
+    const std::string below = path + "/" + key;
+    if (path != "/metadata") change(below, value, key);
+    for_each_field(value.is_array() ? value[std::stoul(key)] : value[key], below, change);
+  }
+}
+
+// Somebody changes the manifest and makes SHA256SUMS agree: each field that is missing, null, 0 or empty must still be found, by whoever
+// reads or verifies.
+TEST_F(Corruption, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
+  std::string& text = files_->contents(str(kFolder, "/manifest.json"));
+  std::string& sums = files_->contents(str(kFolder, "/SHA256SUMS"));
+  const std::string good_text = text, good_sums = sums;
+  auto all = nlohmann::json::parse(text);
+  int cases = 0;
+  const auto try_one = [&](const std::string& what) {
+    text = all.dump(1) + "\n";
+    if (nlohmann::json::parse(good_text) == all) return;  // it was 0 already
+    sums = sha256_hex(text) + "  manifest.json\n";
+    for (const auto& file : all.value("files", nlohmann::json::array()))
+      if (file.is_object() && file.contains("sha256") && file["sha256"].is_string() && file.contains("name") && file["name"].is_string())
+        sums += file["sha256"].get<std::string>() + "  " + file["name"].get<std::string>() + "\n";
+    const std::string error = error_of([&] {
+      const Checkpoint checkpoint = Checkpoint::open(kFolder, files_.get());
+      checkpoint.read(into_);
+      checkpoint.verify();
+    });
+    EXPECT_NE(error, "(no error)") << what;
+    ++cases;
+  };
+  for_each_field(all, "", [&](const std::string& path, nlohmann::json& parent, const std::string& key) {
+    auto& field = parent.is_array() ? parent[std::stoul(key)] : parent[key];
+    const nlohmann::json kept = field;
+    for (const nlohmann::json& other :
+         {nlohmann::json(nullptr), nlohmann::json(0), nlohmann::json(""), nlohmann::json::array(), nlohmann::json::object()}) {
+      if (path == "/metadata" && other.is_object()) continue;  // free to be empty
+      field = other;
+      try_one(path + " = " + other.dump());
+    }
+    field = kept;
+    if (!parent.is_object()) return;
+    parent.erase(key);
+    try_one(path + " left out");
+    parent[key] = kept;
+  });
+  EXPECT_GT(cases, 200);
+  text = good_text;
+  sums = good_sums;
+  EXPECT_EQ(error_of_reading(*files_, into_), "(no error)");
+}
+
+TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
+  const test::TempDir dir;
+  constexpr int64_t kElements = 26'214'400;  // 100 MiB
+  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({kElements}))}});
+  MemoryFiles files;
+  for (const auto& name : names_in(folder)) files.add_file(str(kFolder, "/", name), read_file(folder + "/" + name));
+  const Checkpoint checkpoint = Checkpoint::open(kFolder, &files);
+  const int64_t begin = checkpoint.manifest().files[0].header_bytes;
+  std::string& bytes = files.contents(str(kFolder, "/", checkpoint.manifest().files[0].name));
+  std::mt19937_64 random(7);
+  const Entry one("w", Tensor::zeros({1}), {{kElements}, 0, 1});
+  for (int i = 0; i < 20000; ++i) {
+    const auto at = static_cast<int64_t>(random() % (kElements * 4));
+    Entry wanted = one;
+    wanted.shard.offset = at / 4;
+    char& byte = bytes[static_cast<size_t>(begin + at)];
+    const auto flipped = static_cast<char>(1 << random() % 8);
+    byte = static_cast<char>(byte ^ flipped);
+    const std::string error = error_of([&] { checkpoint.read({&wanted, 1}); });
+    byte = static_cast<char>(byte ^ flipped);
+    const int64_t chunk = at >> 20 << 20;
+    ASSERT_THAT(error, HasSubstr(str("bytes ", begin + chunk, " to ", begin + chunk + (1 << 20), " ('w', elements ", chunk / 4, " to ")))
+        << at;
   }
 }
 

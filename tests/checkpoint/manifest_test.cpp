@@ -67,6 +67,7 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", "a\\u0000b"), HasSubstr("m.json: 'a"));
   EXPECT_THAT(error_with("\"header_bytes\": 200", "\"header_bytes\": 100"),
               HasSubstr("'w' starts at byte 200 of 'shard-00000-of-00002.safetensors', expected 100"));
+  EXPECT_THAT(error_with("\"world_size\": 2", "\"world_size\": 1"), HasSubstr("'world_size' is 1, but there are 2 files"));
   EXPECT_THAT(error_with("\"bytes\": 308", "\"bytes\": 309"), HasSubstr("its tensors end at byte 308 of 309"));
   EXPECT_THAT(error_with("0123456789abcdef", "0123456789abcdeF"), HasSubstr("header_xxh3 must be 16 hex digits"));
   EXPECT_THAT(error_with("fedcba9876543210", "fedcba987654321"), HasSubstr("xxh3 must be 16 hex digits for each of 1 chunk"));

@@ -2,6 +2,7 @@
 # Saves in the background: the same bits as without, checkpoints that verify, and a run that goes on although the disk is full.
 source "$(dirname "$0")/lib.sh"
 make_text
+export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine
 train waiting -n 2 || fail "$(cat waiting.err)"
 train background -n 2 --set checkpoint.async=true --set checkpoint.every=5 --set checkpoint.keep=3 || fail "$(cat background.err)"
 same_weights waiting background

@@ -2,6 +2,7 @@
 # Saved with FSDP on 4 ranks, resumed with DDP on 2, then alone, and back to FSDP on 8: the bits of a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
+export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine
 train straight -n 1 || fail "$(cat straight.err)"
 
 # up_to STEP: forgets what the run saved later, as if it had been stopped there.
