@@ -1,9 +1,14 @@
 #include "cli/rank_options.h"
 
+#include <cstdlib>
 #include <utility>
+
+#include <sched.h>
+#include <unistd.h>
 
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/parallel.h"
 #include "launcher/launch.h"
 
 namespace lockstep::cli {
@@ -23,6 +28,15 @@ std::string quoted(const std::string& word) {
   return out + "'";
 }
 
+// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its own: twice as many threads as cores
+// make a step several times as long. Our own agent sets OMP_NUM_THREADS.
+void share_cores(const launcher::RankEnv& rank) {
+  if (rank.local_size <= 1 || std::getenv("OMP_NUM_THREADS")) return;
+  cpu_set_t cores;
+  const bool bound = ::sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) < ::sysconf(_SC_NPROCESSORS_ONLN);
+  if (!bound) set_num_threads(launcher::threads_per_rank(rank.local_size));
+}
+
 }  // namespace
 
 void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
@@ -35,6 +49,7 @@ void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
 
 Placement place(const RankOptions& options) {
   Placement placement{.rank = launcher::detect_rank()};
+  share_cores(placement.rank);
   const launcher::RankEnv& rank = placement.rank;
   if (rank.source != "single") {
     check(options.ranks == 0 || options.ranks == rank.size, "-n ", options.ranks, " contradicts the launcher (", rank.source,

@@ -19,3 +19,8 @@ contains err "-n 4 contradicts the launcher (Open MPI), which started 2 ranks"
 mpi_train mpishm --set parallel.backend=shm; same_weights one mpishm; contains mpishm.out "2 ranks (shm"
 mpi_train fast --set parallel.reduction=fast
 [ -n "$(weights fast)" ] || fail "reduction fast did not finish"
+
+# Ranks that nobody bound to cores do not take more threads together than there are cores.
+threads=$(env -u OMP_NUM_THREADS timeout 100 "${mpi[@]}" -np 2 "$lockstep" bench step --config "$here/small.yaml" --warmup 0 --steps 1 --json |
+  sed -n 's/.*"threads":\([0-9]*\).*/\1/p')
+[ "$threads" -ge 1 ] && { [ "$threads" = 1 ] || [ $((2 * threads)) -le "$(nproc)" ]; } || fail "2 ranks with $threads threads each on $(nproc) cores"
