@@ -77,8 +77,8 @@ class Save {
     remove_half_written(files_, job_.dir);
     const int64_t needed = planned_bytes(job_.plan->plan), free = files_.free_bytes(job_.dir);
     if (free < needed)
-      throw EnvironmentError(str("'", job_.dir, "' has ", free >> 20, " MiB free, and the checkpoint needs ", needed >> 20,
-                                 " MiB: free some space, or lower checkpoint.keep"));
+      throw EnvironmentError(str("'", job_.dir, "' has ", free >> 10, " KiB free, and the checkpoint needs ", (needed >> 10) + 1,
+                                 " KiB: free some space, or lower checkpoint.keep"));
     aside_ = final_ + kAside + unique_suffix();
     files_.make_directory(aside_);
     return aside_;
