@@ -24,6 +24,8 @@ refuses 2 "train.stesp" train "$small" --set train.stesp=1
 refuses 2 "sub" nonsense
 refuses 2 "no such folder" generate nowhere --prompt x
 refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
+LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
+LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
 
 # A finished run is not written over.
 train done -n 1; before=$(find runs/done -type f -exec sha256sum {} + | sort)
