@@ -21,6 +21,20 @@ struct Options : RankOptions {
   std::string backend = "auto";
 };
 
+constexpr double kMiB = 1 << 20;
+
+nlohmann::ordered_json memory_json(const train::MemoryReport& m) {
+  nlohmann::ordered_json categories = nlohmann::ordered_json::object();
+  for (size_t c = 0; c < kMemoryCategories; ++c)
+    categories[std::string(name_of(static_cast<MemoryCategory>(c)))] = {{"bound_mb", static_cast<double>(m.bound[c]) / kMiB},
+                                                                        {"peak_mb", static_cast<double>(m.peak[c]) / kMiB},
+                                                                        {"planned", m.planned[c]}};
+  return {{"bound_mb", static_cast<double>(m.bound_bytes) / kMiB},
+          {"peak_mb", static_cast<double>(m.peak_bytes) / kMiB},
+          {"of_bound", m.of_bound()},
+          {"categories", categories}};
+}
+
 void print(const train::StepBenchmark& b, bool json) {
   const std::string speed_key = b.items_are_tokens ? "tokens_per_s" : "samples_per_s";
   if (json) {
@@ -37,7 +51,8 @@ void print(const train::StepBenchmark& b, bool json) {
                                         {"precision", b.precision},
                                         {"parameters", b.parameters},
                                         {"steps", b.steps},
-                                        {"loss", b.loss}};
+                                        {"loss", b.loss},
+                                        {"memory", memory_json(b.memory)}};
     std::printf("%s\n", out.dump().c_str());
     return;
   }
@@ -49,6 +64,7 @@ void print(const train::StepBenchmark& b, bool json) {
   std::printf("  mfu           %10.1f %%\n", b.mfu * 100);
   std::printf("  peak memory   %10.1f MB a rank\n", b.peak_mem_mb);
   std::printf("  exposed comm  %10.2f ms a step\n", b.comm_exposed_ms);
+  std::printf("%s", train::memory_table(b.memory).c_str());
 }
 
 void print(const std::vector<train::CommBenchmark>& all, const comm::ProcessGroup& group, bool json) {

@@ -1,6 +1,7 @@
 #include "ddp/ddp.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <unordered_set>
 
@@ -173,6 +174,14 @@ void DistributedDataParallel::end_micro_batch() {
   ready_.clear();
   ++micro_index_;
   synchronised_ = last_micro_batch_;
+}
+
+int64_t DistributedDataParallel::gradient_bytes() const {
+  const int64_t share = tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank());
+  const int64_t levels = share > 1 ? std::bit_width(static_cast<uint64_t>(share - 1)) : 0;
+  int64_t bytes = 0;
+  for (const Bucket& bucket : buckets_) bytes += bucket.total().bytes() * (1 + levels);
+  return bytes;
 }
 
 void DistributedDataParallel::finish() {

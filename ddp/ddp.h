@@ -85,6 +85,8 @@ class DistributedDataParallel {
 
   // Communication of the last step that compute did not hide: how long finish() was held up.
   Duration exposed_communication() const { return exposed_; }
+  // What gradients take on this rank: buckets, and the partial sums of its micro-batches.
+  int64_t gradient_bytes() const;
   // The parameters of each bucket, in the order in which buckets are reduced.
   const BucketLayout& layout() const { return layout_; }
 

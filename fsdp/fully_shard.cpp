@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "fsdp/hooks.h"
+#include "fsdp/memory_plan.h"
 #include "fsdp/mesh.h"
 #include "fsdp/reducer.h"
 #include "fsdp/same_model.h"
@@ -46,7 +47,8 @@ struct FullyShardedDataParallel::Impl {
         assignment(assign(micro_batches, mesh.place(), options.accumulate == Accumulate::in_shards)),
         units(make_units(*module, mesh, options)),
         reducer(units, mesh, assignment, options.reduce),
-        schedule(units, options) {
+        schedule(units, options),
+        memory(plan_memory(units, mesh, assignment, options)) {
     for (const auto& [name, buffer] : module->buffers()) mesh.world->broadcast(buffer, 0).wait();
     collect_slices();
     for (const auto& unit : units) watch(*unit);
@@ -258,6 +260,7 @@ struct FullyShardedDataParallel::Impl {
   const std::vector<std::unique_ptr<Unit>> units;
   Reducer reducer;
   Schedule schedule;
+  const MemoryPlan memory;
   std::vector<Slice> slices;
   std::vector<Parameter> trained_slices;
 
@@ -288,6 +291,7 @@ void FullyShardedDataParallel::values_changed() { impl_->schedule.end_step(); }
 void FullyShardedDataParallel::for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
   impl_->for_each_whole(use);
 }
+MemoryPlan FullyShardedDataParallel::memory_plan() const { return impl_->memory; }
 Duration FullyShardedDataParallel::exposed_communication() const { return impl_->exposed; }
 
 std::vector<std::pair<std::string, std::vector<std::string>>> FullyShardedDataParallel::units() const {

@@ -37,6 +37,14 @@
 
 namespace lockstep::fsdp {
 
+// What sharded training needs on one rank, in bytes, known before it runs. Activations and optimizer states come on top: the former
+// are the model's own, the latter a multiple of the trained slices.
+struct MemoryPlan {
+  int64_t parameters = 0;  // this rank's slices, and their copies in the dtype in which they are gathered
+  int64_t gathered = 0;    // the most that is whole at a time: the root, and the largest units that may be there beside it
+  int64_t gradients = 0;   // this rank's slices with the partial sums of a step, and the buffers in which units are differentiated
+};
+
 class FullyShardedDataParallel {
  public:
   // Collective: see fully_shard().
@@ -83,6 +91,7 @@ class FullyShardedDataParallel {
 
   // Communication of the last step that compute did not hide.
   Duration exposed_communication() const;
+  MemoryPlan memory_plan() const;
   // Units by name, the root first, with the names of their parameters.
   std::vector<std::pair<std::string, std::vector<std::string>>> units() const;
 

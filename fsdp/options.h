@@ -6,6 +6,7 @@
 
 #include "core/autograd/variable.h"
 #include "core/nn/module.h"
+#include "core/tensor/storage.h"
 
 namespace lockstep::fsdp {
 
@@ -39,6 +40,8 @@ struct Options {
   DType reduce = DType::f32;
 
   int units_in_flight = 2;  // gathered at a time beside the root, the one in use included; at least 1. 2: the next one is fetched meanwhile
+  // Where this rank's slices of the parameters lie, instead of in memory that suits the group (a file: train/offload.h).
+  StorageScope::Make own_memory = {};
   // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error that names it.
   bool find_unused_parameters = false;
 };

@@ -1,6 +1,7 @@
 #include "fsdp/section.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/autograd/node.h"
@@ -23,7 +24,8 @@ std::vector<Shape> shapes_of(const std::vector<Parameter>& parameters) {
 
 }  // namespace
 
-Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const std::string& unit)
+Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const std::string& unit,
+                 const StorageScope::Make& own_memory)
     : parameters_(std::move(parameters)),
       shapes_(shapes_of(parameters_)),
       layout_(numels_of(parameters_), mesh.columns()),
@@ -34,8 +36,12 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
   {
     MemoryScope scope(MemoryCategory::parameters);
     // What the others read lies in memory that suits the group.
-    master_ = dtype == wire && mesh.columns() > 1 ? mesh.shard->allocate({layout_.slice()}, dtype)
-                                                  : Tensor::zeros({layout_.slice()}, dtype, device);
+    const bool read_by_others = dtype == wire && mesh.columns() > 1;
+    std::optional<StorageScope> own;
+    if (own_memory) own.emplace(own_memory);
+    master_ =
+        read_by_others && !own_memory ? mesh.shard->allocate({layout_.slice()}, dtype) : Tensor::zeros({layout_.slice()}, dtype, device);
+    own.reset();
     wire_ = dtype == wire ? master_ : mesh.shard->allocate({layout_.slice()}, wire);
     if (mesh.nearby) nearby_ = mesh.nearby->allocate({layout_.total() / mesh.nearby->size()}, wire);
   }

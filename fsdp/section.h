@@ -20,8 +20,10 @@ class Section {
  public:
   // Collective over the mesh: world rank 0's values count, or, where the model was built without memory (nn::DeferredInit), the
   // initial values that each rank draws for its slice. From here on the parameters are sharded. `wire`: the dtype in which they
-  // are gathered; another one than their own means that they are read in that dtype only.
-  Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const std::string& unit);
+  // are gathered; another one than their own means that they are read in that dtype only. `own_memory`: where the master lies;
+  // empty: in memory that suits the group.
+  Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const std::string& unit,
+          const StorageScope::Make& own_memory = {});
   Section(const Section&) = delete;
   Section& operator=(const Section&) = delete;
 

@@ -28,7 +28,7 @@ Unit::Unit(UnitPlan plan, uint64_t label, const Mesh& mesh, const Options& optio
     if (p.requires_grad()) ++trained_;
   }
   for (auto& [kind, parameters] : kinds)
-    sections_.push_back(std::make_unique<Section>(std::move(parameters), std::get<1>(kind), mesh, plan_.name));
+    sections_.push_back(std::make_unique<Section>(std::move(parameters), std::get<1>(kind), mesh, plan_.name, options.own_memory));
   if (mesh.columns() == 1) state_ = State::gathered;
 }
 

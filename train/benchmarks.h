@@ -8,6 +8,7 @@
 
 #include "comm/process_group.h"
 #include "train/config/config.h"
+#include "train/memory_report.h"
 
 namespace lockstep::train {
 
@@ -24,6 +25,7 @@ struct StepBenchmark {
   double peak_mem_mb = 0;      // resident, of the rank that needs most
   double comm_exposed_ms = 0;  // median over steps
   double loss = 0;             // of the last step
+  MemoryReport memory{};       // of the measured steps: the stated bound and the peak, by category
 };
 StepBenchmark bench_step(const Config& config, std::shared_ptr<comm::ProcessGroup> group, int64_t warmup, int64_t steps);
 

@@ -33,6 +33,13 @@ class DdpStrategy final : public Strategy {
     for (const auto& [name, parameter] : by_name_) use(name, parameter.data());
   }
   bool forwards_together() const override { return false; }
+  void plan_memory(MemoryBound& bound) const override {
+    int64_t bytes = 0;
+    for (const Parameter& p : parameters_) bytes += p.data().bytes();
+    bound[static_cast<size_t>(MemoryCategory::parameters)] = bytes;
+    bound[static_cast<size_t>(MemoryCategory::gathered)] = 0;
+    bound[static_cast<size_t>(MemoryCategory::gradients)] = ddp_.gradient_bytes();
+  }
   Duration exposed_communication() const override { return ddp_.exposed_communication(); }
 
  private:

@@ -4,6 +4,7 @@
 
 #include "core/nn/layers.h"
 #include "fsdp/fully_shard.h"
+#include "train/offload.h"
 #include "train/strategy.h"
 
 namespace lockstep::train {
@@ -28,6 +29,7 @@ fsdp::Options options_of(const Config& config, const nn::Module& module) {
   if (parallel.shard == "grad" || parallel.shard == "optim") options.reshard = fsdp::Reshard::after_step;
   if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
   if (std::isdigit(static_cast<unsigned char>(parallel.shard[0]))) options.nearby = std::stoi(parallel.shard);
+  if (parallel.offload) options.own_memory = offload_to(config.run.dir);
   if (config.train.precision == "bf16") {
     options.compute = DType::bf16;
     options.low_precision = [weights = product_weights(module)](const Parameter& p) { return weights.count(p.impl().get()) > 0; };
@@ -55,6 +57,12 @@ class FsdpStrategy final : public Strategy {
   void values_changed() override { sharded_->values_changed(); }
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override { sharded_->for_each_whole(use); }
   bool forwards_together() const override { return true; }
+  void plan_memory(MemoryBound& bound) const override {
+    const fsdp::MemoryPlan plan = sharded_->memory_plan();
+    bound[static_cast<size_t>(MemoryCategory::parameters)] = plan.parameters;
+    bound[static_cast<size_t>(MemoryCategory::gathered)] = plan.gathered;
+    bound[static_cast<size_t>(MemoryCategory::gradients)] = plan.gradients;
+  }
   Duration exposed_communication() const override { return sharded_->exposed_communication(); }
 
  private:

@@ -11,6 +11,7 @@
 #include "core/base/clock.h"
 #include "core/tensor/shard_spec.h"
 #include "train/config/config.h"
+#include "train/memory_report.h"
 #include "train/models/factory.h"
 
 namespace lockstep::train {
@@ -38,6 +39,8 @@ class Strategy {
 
   // Forward passes communicate, so that all ranks must make the same number of them.
   virtual bool forwards_together() const = 0;
+  // Sets what is known of a rank's memory before a step runs: parameters, gathered ones, gradients.
+  virtual void plan_memory(MemoryBound& bound) const = 0;
   // Communication of the last step that compute did not hide.
   virtual Duration exposed_communication() const = 0;
 };

@@ -54,6 +54,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   check_same_config(config_, *group_);
   allocator(kCpu).set_limit(config_.train.memory_limit_mb << 20);
   data_ = open_dataset(config_);
+  // What is sharded is drawn by its owners: no rank holds the whole.
   model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred : InitialValues::drawn);
   parameters_ = model_.module->parameters();
   strategy_ = make_strategy(config_, model_, group_);
@@ -137,6 +138,16 @@ double Trainer::evaluate() {
   if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks) loss_of(data_->evaluation(0));
   model_.module->train(true);
   return static_cast<double>(LeafSum(losses, batches, 0, *group_).sum()) / static_cast<double>(batches);
+}
+
+MemoryBound Trainer::memory_bound() const {
+  MemoryBound bound;
+  bound.fill(kUnplanned);
+  strategy_->plan_memory(bound);
+  int64_t states = 0;
+  for (const auto& [name, tensor] : optimizer_->state()) states += tensor.bytes();
+  bound[static_cast<size_t>(MemoryCategory::optimizer)] = config_.parallel.offload ? 0 : states;
+  return bound;
 }
 
 int64_t Trainer::parameter_count() const {

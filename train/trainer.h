@@ -53,6 +53,9 @@ class Trainer {
   double flops_per_step() const { return model_.flops_per_sample * static_cast<double>(config_.train.global_batch); }
   int64_t items_per_step() const { return model_.items_per_sample * config_.train.global_batch; }
 
+  // The bytes that a step may take on this rank, by category, as far as they are known before it runs.
+  MemoryBound memory_bound() const;
+
   // What a checkpoint holds: parameters under their names, optimizer states as "optim.<state>.<parameter>"; of each the part that this
   // rank has.
   struct Part {

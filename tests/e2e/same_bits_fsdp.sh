@@ -14,6 +14,8 @@ for mesh in 2,2 1,4 4,1; do
   train "mesh_$mesh" -n 4 "${fsdp[@]}" --set parallel.shard=hybrid --set parallel.mesh="[$mesh]" || fail "$(cat mesh_$mesh.err)"
   same_weights ddp mesh_$mesh
 done
+train again -n 4 "${fsdp[@]}" --set train.recompute=blocks --set train.recompute_every=2 --set parallel.offload=true || fail "$(cat again.err)"
+same_weights ddp again
 
 # The losses that were logged agree as well, to the last digit.
 losses() { sed -E 's/.*"step":([0-9]+),"loss":([^,]*),.*/\1 \2/' "runs/$1/metrics.jsonl"; }

@@ -1,6 +1,7 @@
 // Ranks are threads here: what differs between backends is the conformance suite's business.
 #include <gmock/gmock.h>
 
+#include "core/nn/init.h"
 #include "core/nn/layers.h"
 #include "fsdp/fully_shard.h"
 #include "tests/fsdp/training.h"
@@ -54,6 +55,35 @@ Model make_model() {
 
 bool is_linear_weight(const Parameter& p) {
   return p.name().find("wide.weight") != std::string::npos || p.name().find("back.weight") != std::string::npos;
+}
+
+// Every second use is of a block that keeps its input alone.
+Model recomputing() {
+  const Model model = make_model();
+  const auto& blocks = model.module->children()[1].second->children();
+  for (size_t i : {1, 2}) blocks[i].second->set_recompute();
+  return model;
+}
+
+TEST(FullyShard, RecomputedBlocksChangeNoBit) {
+  for (const DType compute : {DType::f32, DType::bf16}) {
+    const Bits want = train_reference({.make = make_model, .compute = compute, .clip = 0.5f});
+    EXPECT_EQ(train_reference({.make = recomputing, .compute = compute, .clip = 0.5f}), want);
+    for (const int ranks : {1, 2, 4}) {
+      Recipe recipe{.make = recomputing, .compute = compute, .clip = 0.5f};
+      recipe.options.units_in_flight = 1;  // a block that is recomputed must have been gathered again
+      EXPECT_EQ(train_sharded(recipe, ranks), want) << ranks << " ranks, " << compute;
+    }
+  }
+}
+
+TEST(FullyShard, AModelWithoutMemoryIsDrawnSliceBySlice) {
+  const auto deferred = [] {
+    const nn::DeferredInit without_memory;
+    return make_model();
+  };
+  const Bits want = train_reference({.make = make_model});
+  for (const int ranks : {1, 3, 4}) EXPECT_EQ(train_sharded({.make = deferred}, ranks), want) << ranks << " ranks";
 }
 
 TEST(FullyShard, TrainsToTheSameBitsOnAnyNumberOfRanks) {

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# A model that no rank could hold trains when it is sharded; without, every rank says that it ran out of memory. The memory that a step
+# takes is what was stated before.
+source "$(dirname "$0")/lib.sh"
+config="$here/../../configs/larger_than_a_rank.yaml"
+
+# 163 MiB of state, 56 MiB a rank.
+timeout 200 "$lockstep" train "$config" -n 4 > sharded.out 2> sharded.err || fail "fsdp: $(tail -n 5 sharded.err)"
+[ -n "$(weights sharded)" ] || fail "fsdp printed no weights: $(cat sharded.out)"
+
+if timeout 200 "$lockstep" train "$config" -n 4 --set parallel.strategy=ddp --set run.name=whole > whole.out 2> whole.err; then
+  fail "ddp kept to a limit that its state exceeds"
+fi
+contains whole.err "out of memory"
+contains whole.err "of a limit of 58720256"
+grep -qE "rank [0-3]" whole.err || fail "no rank is named: $(tail -n 5 whole.err)"
+
+# Without the limit ddp ends with the same bits.
+timeout 200 "$lockstep" train "$config" -n 2 --set parallel.strategy=ddp --set train.memory_limit_mb=0 --set run.name=free > free.out 2> free.err
+same_weights free sharded
+
+# Within 5 % of the bound, and never above it.
+for ranks in 1 2 4 8; do
+  timeout 200 "$lockstep" bench step --config "$config" -n $ranks --set train.memory_limit_mb=0 --set train.global_batch=8 --warmup 2 --steps 2 --json > bench.json 2> bench.err ||
+    fail "bench with $ranks ranks: $(tail -n 5 bench.err)"
+  share=$(grep -oE '"of_bound":[0-9.]+' bench.json | cut -d: -f2)
+  awk -v s="$share" 'BEGIN { exit !(s > 0.95 && s <= 1.0) }' || fail "$ranks ranks used $share of the stated bound: $(cat bench.json)"
+done
