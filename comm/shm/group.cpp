@@ -27,6 +27,9 @@ constexpr Duration kLook = std::chrono::milliseconds(50);
 // somebody's back, much less, since the core has better to do.
 constexpr Duration kSpinAwaited = std::chrono::microseconds(200);
 constexpr Duration kSpinBehind = std::chrono::microseconds(5);
+// How long a rank that has a core keeps it while it looks. Whoever else wants that core, and it may be a stranger, gets it for
+// milliseconds; longer than this, the awaited rank may be the one.
+constexpr Duration kKeepCore = std::chrono::microseconds(20);
 
 // The kernel and the process namespace: ranks that share both can open each other's memory.
 std::string host_identity() {
@@ -128,8 +131,11 @@ void Group::watch_peers() {
     const int pid = member(r).pid;
     if (pid == ::getpid()) continue;
     const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-    if (fd < 0 && errno == ESRCH) throw FromPeer<EnvironmentError>(str("[comm] ", who(r), " died while the group formed"));
-    if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(errno)));
+    const int error = fd < 0 ? errno : 0;
+    // Done with the group and gone already: nobody to watch.
+    if (error == ESRCH && member(r).presence.load(std::memory_order_acquire) == Presence::left) continue;
+    if (error == ESRCH) throw FromPeer<EnvironmentError>(str("[comm] ", who(r), " died while the group formed"));
+    if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(error)));
     pidfds_[static_cast<size_t>(r)] = fd;
   }
 }
@@ -145,16 +151,17 @@ int Group::usable_cores() {
 std::string Group::who(int rank) { return str("rank ", rank, " (pid ", member(rank).pid, " on ", member(rank).host, ")"); }
 
 bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
-  const auto end = Clock::now() + (call.awaited() ? kSpinAwaited : kSpinBehind);
-  do {
-    for (int i = 0; i < 100 && spin_pays_; ++i) {
+  const auto start = Clock::now();
+  const auto end = start + (call.awaited() ? kSpinAwaited : kSpinBehind);
+  const auto yielding = spin_pays_ ? start + kKeepCore : start;
+  for (auto now = start; now < end; now = Clock::now()) {
+    for (int i = 0; i < 50 && spin_pays_; ++i) {
       if (word.reached(target)) return true;
       pause_core();
     }
-    // The awaited rank may be waiting for this very core.
-    ::sched_yield();
+    if (now >= yielding) ::sched_yield();
     if (word.reached(target)) return true;
-  } while (Clock::now() < end);
+  }
   return false;
 }
 

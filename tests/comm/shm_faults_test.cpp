@@ -103,6 +103,15 @@ TEST_P(ShmFaults, ARankThatNeverJoinsIsNamed) {
   });
 }
 
+// A process may end while the others still look around in the new group; it once counted as dead then.
+TEST_P(ShmFaults, ARankThatIsDoneAtOnceHasLeft) {
+  for (int i = 0; i < 20; ++i) {
+    ForkStore store;
+    const std::shared_ptr<Store> shared(&store, [](Store*) {});
+    test::run_ranks(2 * GetParam(), [&](int rank) { create("shm", shared, rank, 2 * GetParam()); });
+  }
+}
+
 TEST(ShmCreate, ARankZeroThatNeverComesIsNamed) {
   ForkStore store;
   const std::shared_ptr<Store> shared(&store, [](Store*) {});
