@@ -78,13 +78,14 @@ Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large
   };
   auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, lane, give_up);
   const uint64_t entry = recorder_.submitted(fingerprint);
-  lane->submit({.work = work,
-                .run = [self, work, fingerprint, entry, body = std::move(body)] { self->run(*work, fingerprint, entry, body); },
-                .large = large});
+  lane->submit(
+      {.work = work,
+       .run = [self, work, fingerprint, entry, body = std::move(body)]() mutable { self->run(*work, fingerprint, entry, std::move(body)); },
+       .large = large});
   return Work(work);
 }
 
-void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, const std::function<void(const WorkState&)>& body) {
+void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, std::function<void(const WorkState&)> body) {
   std::exception_ptr error;
   if (const End end = ended(); !end.reason.empty()) {
     error = reworded(EnvironmentError(""), str("[comm] ", where(fingerprint), ": the group has ended: ", end.reason), end.by_peer);
@@ -96,6 +97,7 @@ void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry
       error = failure_of(fingerprint);
     }
   }
+  body = nullptr;
   recorder_.finished(entry, !error);
   work.finish(error);
 }

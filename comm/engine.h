@@ -52,7 +52,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   using LaneKey = std::pair<Op, int>;  // (send|recv, peer), or (barrier, -1) for all collectives
   std::shared_ptr<Lane> lane(Op op, int peer);
   Work enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large, std::function<void(const WorkState&)> body);
-  void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, const std::function<void(const WorkState&)>& body);
+  // Drops `body`, and the tensors that it holds, before the work is done: what a waiter lets go then is gone.
+  void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, std::function<void(const WorkState&)> body);
   // The current exception, with group, rank and call in front of its message; ends the group. It comes from a peer if the
   // group's end does.
   std::exception_ptr failure_of(const Fingerprint& fingerprint);
