@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -36,6 +37,7 @@ class AgentProcess {
       const LaunchSpec& spec, const std::function<void()>& before = [] {}) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) throw EnvironmentError("pipe: " + errno_text(errno));
+    std::fflush(nullptr);  // what is buffered must not be written by the child as well
     pid_ = ::fork();
     if (pid_ == 0) run(spec, ends[1], before);
     ::close(ends[1]);
