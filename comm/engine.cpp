@@ -61,8 +61,6 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
                    call.deadline = Deadline::after(options_.timeout);
                    call.waiters = &work.waiters();
                    backend_->execute(call);
-                   // Before anybody learns that it is done: what the caller then lets go must not live on in this job.
-                   tensors.clear();
                  });
 }
 
