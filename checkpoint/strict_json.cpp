@@ -26,6 +26,9 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& path)
       throw EnvironmentError(str(path, ": the key '", parsed.get<std::string>(), "' is there twice"));
     return true;
   };
+  // The parser takes a zero byte for the end, and what follows would go unread.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
+    throw EnvironmentError(str(path, ": not valid JSON: a zero byte at ", zero));
   try {
     return nlohmann::json::parse(text.begin(), text.end(), callback);
   } catch (const nlohmann::json::exception& e) {

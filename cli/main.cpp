@@ -43,6 +43,17 @@ void open_standard_streams() {
   }
 }
 
+// CLI11 says of a word that it does not know only that a subcommand is required.
+void check_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() == argv[1]) return;
+    known += lockstep::str(known.empty() ? "" : ", ", command->get_name());
+  }
+  lockstep::check(false, "unknown command '", argv[1], "': expected one of ", known);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -63,6 +74,7 @@ int main(int argc, char** argv) {
   cli::add_doctor_command(app, exit_code);
   cli::add_config_command(app, exit_code);
   try {
+    check_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : kWrongUse;

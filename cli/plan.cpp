@@ -94,6 +94,7 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("plan", "who would compute what, and how much memory and traffic that takes");
   auto options = std::make_shared<RankOptions>();
   options->add_to(*command, true);
+  command->get_option("-n")->description("for this many ranks");
   command->callback([options, &exit_code] { exit_code = plan(*options); });
 }
 

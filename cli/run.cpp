@@ -259,7 +259,7 @@ int parse_nproc(const std::string& text) {
 }
 
 void add_run_command(CLI::App& app, int& exit_code) {
-  CLI::App* run = app.add_subcommand("run", "Start any program on the ranks of one or many hosts (torchrun's options)");
+  CLI::App* run = app.add_subcommand("run", "start any program on the ranks of one or many hosts (torchrun's options)");
   auto flags = std::make_shared<RunFlags>();
   add_options(*run, *flags);
   run->footer("Everything after PROGRAM belongs to it; '--' before it is allowed.");

@@ -74,6 +74,8 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("\"fedcba9876543210\"", "null"), HasSubstr("'xxh3': expected a string, got null"));
   EXPECT_THAT(error_with("\"fedcba9876543210\"", "\"\""), HasSubstr("xxh3 must be 16 hex digits"));
   EXPECT_THAT(error_with(str("\"", std::string(64, 'b'), "\""), "null"), HasSubstr("'sha256': expected a string, got null"));
+  EXPECT_THAT(error_of([] { parse_manifest(to_json(example()) + '\0' + "{", "m.json"); }),
+              HasSubstr("m.json: not valid JSON: a zero byte"));
   EXPECT_THAT(error_of([] { parse_manifest("", "m.json"); }), HasSubstr("m.json: not valid JSON"));
 }
 

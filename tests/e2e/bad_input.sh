@@ -21,7 +21,7 @@ refuses 2 "9|8" train "$small" -n 9
 refuses 2 "nowhere.txt" train "$small" --set data.path=nowhere.txt
 refuses 2 "nowhere.yaml" train nowhere.yaml
 refuses 2 "train.stesp" train "$small" --set train.stesp=1
-refuses 2 "sub" nonsense
+refuses 2 "unknown command 'nonsense'|train, run, generate" nonsense
 refuses 2 "no such folder" generate nowhere --prompt x
 refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa

@@ -160,13 +160,15 @@ void apply_override(Config& config, const std::string& text) {
 
 std::string read_file(const std::string& file) {
   struct stat info {};
-  check(::stat(file.c_str(), &info) == 0, "cannot read config '", file, "': ", errno_text(errno));
+  const bool found = ::stat(file.c_str(), &info) == 0;  // before errno is read: arguments have no order
+  check(found, "cannot read config '", file, "': ", errno_text(errno));
   check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
   check(info.st_size <= kMaxFileBytes, "config '", file, "' has ", info.st_size, " bytes; at most ", kMaxFileBytes, " are read");
   std::string text(static_cast<size_t>(info.st_size), '\0');
   std::ifstream in(file, std::ios::binary);
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  check(in.good(), "cannot read config '", file, "': ", errno_text(errno));
+  const bool whole = in.good();
+  check(whole, "cannot read config '", file, "': ", errno_text(errno));
   return text;
 }
 
