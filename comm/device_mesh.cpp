@@ -1,7 +1,6 @@
 #include "comm/device_mesh.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "comm/text.h"
 #include "core/base/error.h"
@@ -82,25 +81,5 @@ int DeviceMesh::size(std::string_view name) const { return dimensions_[index(nam
 int DeviceMesh::coordinate(std::string_view name) const { return coordinates_[index(name)]; }
 const std::shared_ptr<ProcessGroup>& DeviceMesh::group(std::string_view name) const { return groups_[index(name)]; }
 std::string DeviceMesh::describe() const { return comm::describe(dimensions_); }
-
-std::vector<MeshDimension> parse_mesh(std::string_view text) {
-  std::vector<MeshDimension> dimensions;
-  for (std::string_view rest = text; !rest.empty();) {
-    const std::string_view part = rest.substr(0, rest.find(','));
-    rest = part.size() < rest.size() ? rest.substr(part.size() + 1) : std::string_view();
-    const size_t equals = part.find('=');
-    MeshDimension d{.name = std::string(part.substr(0, equals)), .size = -1};
-    if (equals != std::string_view::npos) {
-      const std::string_view digits = part.substr(equals + 1);
-      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), d.size);
-      check(error == std::errc() && end == digits.data() + digits.size() && d.size >= 1, "[mesh] expected a size of at least 1 in '", part,
-            "' of '", text, "'");
-    }
-    check(!d.name.empty(), "[mesh] expected dimensions like 'replicate=2,shard=4', got '", text, "'");
-    dimensions.push_back(std::move(d));
-  }
-  check(!dimensions.empty(), "[mesh] expected dimensions like 'replicate=2,shard=4', got an empty text");
-  return dimensions;
-}
 
 }  // namespace lockstep::comm

@@ -48,7 +48,4 @@ class DeviceMesh {
   std::vector<std::shared_ptr<ProcessGroup>> groups_;
 };
 
-// Reads "replicate=2,shard=4"; a size may be left out once ("replicate=2,shard"). Throws UsageError with the text and what was expected.
-std::vector<MeshDimension> parse_mesh(std::string_view text);
-
 }  // namespace lockstep::comm

@@ -90,16 +90,5 @@ TEST(DeviceMesh, RanksThatAskForDifferentMeshesAllLearnIt) {
   });
 }
 
-TEST(ParseMesh, ReadsNamesAndSizes) {
-  const auto mesh = parse_mesh("replicate=2,shard");
-  ASSERT_EQ(mesh.size(), 2u);
-  EXPECT_EQ(mesh[0].name, "replicate");
-  EXPECT_EQ(mesh[0].size, 2);
-  EXPECT_EQ(mesh[1].name, "shard");
-  EXPECT_EQ(mesh[1].size, -1);
-  for (const char* wrong : {"", ",", "a=", "a=0", "a=2x", "=2", "a=2,,b=2"})
-    EXPECT_THAT([&] { parse_mesh(wrong); }, ThrowsMessage<UsageError>(HasSubstr("[mesh] expected"))) << wrong;
-}
-
 }  // namespace
 }  // namespace lockstep::comm
