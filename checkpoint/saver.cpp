@@ -1,43 +1,17 @@
 #include "checkpoint/saver.h"
 
-#include <algorithm>
-#include <cstring>
 #include <deque>
 #include <mutex>
 #include <thread>
 
+#include "checkpoint/host_copy.h"
 #include "checkpoint/save_job.h"
 #include "comm/text.h"
-#include "core/base/parallel.h"
 
 namespace lockstep::checkpoint {
 namespace {
 
 bool same(const std::vector<Part>& a, const std::vector<Part>& b) { return parts_text(a) == parts_text(b); }
-
-// To host memory of the same sizes, all of it in pieces that threads share out evenly.
-void copy(const std::vector<Tensor>& from, const std::vector<Tensor>& to) {
-  constexpr int64_t kPiece = 4 << 20;
-  struct Piece {
-    const char* from;
-    char* to;
-    int64_t bytes;
-  };
-  std::vector<Piece> pieces;
-  for (size_t i = 0; i < from.size(); ++i) {
-    if (from[i].device() != kCpu) {
-      to[i].copy_(from[i]);
-      continue;
-    }
-    for (int64_t at = 0; at < from[i].bytes(); at += kPiece)
-      pieces.push_back(
-          {static_cast<const char*>(from[i].raw()) + at, static_cast<char*>(to[i].raw()) + at, std::min(kPiece, from[i].bytes() - at)});
-  }
-  parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
-    const Piece& piece = pieces[static_cast<size_t>(i)];
-    std::memcpy(piece.to, piece.from, static_cast<size_t>(piece.bytes));
-  });
-}
 
 }  // namespace
 
@@ -78,7 +52,7 @@ class Saver::Impl {
     try {
       check(same(parts_of(entries), plan_->held[static_cast<size_t>(rank_)]),
             "[checkpoint] names, shapes or shards are not those of the first save; make a new Saver for another state");
-      copy(planned_tensors(*plan_, rank_, entries), buffers_);
+      copy_to_host(planned_tensors(*plan_, rank_, entries), buffers_);
     } catch (const std::exception& e) {
       job.problem = e.what();  // the others must hear of it, in the background
     }
