@@ -1,0 +1,482 @@
+// Replicas in memory: whoever is lost gets its state back, and whenever a rank dies, a whole step is left.
+#include "checkpoint/replica.h"
+
+#include <algorithm>
+#include <atomic>
+#include <set>
+
+#include "checkpoint/chunks.h"
+#include "checkpoint/replica_copy.h"
+#include "tests/checkpoint/helpers.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
+
+enum class Held : uint8_t { whole, slices };  // as in DDP, and as in FSDP
+
+// The state of a step on a rank: several types, one tensor of more than one message, one that is not contiguous, an empty and a scalar one.
+std::vector<Entry> state(Held held, int rank, int ranks, int64_t step, int64_t large = 2500000) {
+  std::vector<Entry> whole{Entry("w", counting({301, 7}, DType::f32, step)), Entry("v", counting({41}, DType::bf16, step)),
+                           Entry("large", counting({large}, DType::f32, step)), Entry("none", counting({0, 3}, DType::f32, step)),
+                           Entry("count", counting({}, DType::i32, step))};
+  if (held == Held::whole) {
+    whole.emplace_back("t", counting({5, 3}, DType::f32, step).transpose(0, 1));
+    return whole;
+  }
+  std::vector<Entry> slices;
+  for (const Entry& entry : whole) {
+    const int64_t n = entry.tensor.numel(), begin = n * rank / ranks, end = n * (rank + 1) / ranks;
+    slices.emplace_back(entry.name, entry.tensor.flatten().narrow(0, begin, end - begin).clone(),
+                        ShardSpec{entry.tensor.shape(), begin, end - begin});
+  }
+  return slices;
+}
+
+void overwrite(const std::vector<Entry>& entries) {
+  for (const Entry& entry : entries) entry.tensor.fill_(-1);
+}
+
+void expect_equal(const std::vector<Entry>& entries, const std::vector<Entry>& expected) {
+  ASSERT_EQ(entries.size(), expected.size());
+  for (size_t i = 0; i < entries.size(); ++i)
+    EXPECT_EQ(bytes_of(entries[i].tensor.contiguous()), bytes_of(expected[i].tensor.contiguous())) << entries[i].name;
+}
+
+using Meeting = std::shared_ptr<comm::HashStore>;  // where the ranks of one group meet
+
+// A backend whose rank dies at its n-th call, counted over its group and those split off from it.
+struct Death {
+  std::atomic<int64_t> calls_left{std::numeric_limits<int64_t>::max()};
+};
+class MortalBackend final : public comm::Backend {
+ public:
+  MortalBackend(std::unique_ptr<comm::Backend> real, std::shared_ptr<Death> death) : real_(std::move(real)), death_(std::move(death)) {}
+  std::string name() const override { return real_->name(); }
+  int rank() const override { return real_->rank(); }
+  int size() const override { return real_->size(); }
+  Device device() const override { return real_->device(); }
+  void execute(const comm::Call& call) override {
+    if (--death_->calls_left < 0) throw EnvironmentError("killed by the test");
+    real_->execute(call);
+  }
+  std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
+    return std::make_unique<MortalBackend>(real_->split(plan), death_);
+  }
+  std::shared_ptr<Storage> allocate(size_t bytes) override { return real_->allocate(bytes); }
+  void abort(const std::string& reason) noexcept override { real_->abort(reason); }
+
+ private:
+  std::unique_ptr<comm::Backend> real_;
+  std::shared_ptr<Death> death_;
+};
+
+std::unique_ptr<comm::ProcessGroup> join(const Meeting& meeting, int rank, int ranks, std::shared_ptr<Death> death = {}) {
+  const comm::GroupOptions options;
+  auto backend = comm::make_local(meeting, rank, ranks, options);
+  if (death) backend = std::make_unique<MortalBackend>(std::move(backend), std::move(death));
+  return std::make_unique<comm::ProcessGroup>(std::move(backend), options);
+}
+
+// What one of the ranks does, in groups one after another: `meet` forms the next one.
+using Meet = std::function<std::unique_ptr<comm::ProcessGroup>()>;
+void with_groups(int ranks, const std::function<void(int rank, const Meet& meet)>& body) {
+  std::vector<Meeting> meetings(8);
+  for (Meeting& meeting : meetings) meeting = std::make_shared<comm::HashStore>();
+  test::run_threads(ranks, [&](int rank) {
+    size_t next = 0;
+    body(rank, [&] { return join(meetings.at(next++), rank, ranks); });
+  });
+}
+
+// Stores two steps, loses some ranks, and expects all to get the second one back.
+void expect_restored(Held held, int ranks, const std::vector<int>& lost, const ReplicaOptions& options = {}) {
+  with_groups(ranks, [&](int rank, const Meet& meet) {
+    auto store = std::make_unique<ReplicaStore>(options);
+    auto entries = state(held, rank, ranks, 1);
+    {
+      const auto group = meet();
+      store->prepare(entries, *group);
+      store->store(1, entries);
+      entries = state(held, rank, ranks, 2);
+      store->store(2, entries);
+    }
+    if (std::find(lost.begin(), lost.end(), rank) != lost.end()) store = std::make_unique<ReplicaStore>(options);
+    overwrite(entries);
+    const auto group = meet();
+    const ReplicaRestored restored = store->restore(entries, *group);
+    EXPECT_EQ(restored.step, 2);
+    EXPECT_THAT(restored.from_buddies, ElementsAreArray(lost));
+    EXPECT_TRUE(restored.notes.empty());
+    expect_equal(entries, state(held, rank, ranks, 2));
+  });
+}
+
+class Replicas : public ::testing::TestWithParam<std::tuple<int, Held>> {
+ protected:
+  const int ranks_ = std::get<0>(GetParam());
+  const Held held_ = std::get<1>(GetParam());
+
+  void expect_restored(const std::vector<int>& lost, const ReplicaOptions& options = {}) {
+    checkpoint::expect_restored(held_, ranks_, lost, options);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ranks, Replicas, ::testing::Combine(::testing::Values(2, 3, 4, 8), ::testing::Values(Held::whole, Held::slices)),
+                         [](const auto& param) {
+                           return str(std::get<0>(param.param), std::get<1>(param.param) == Held::whole ? "whole" : "slices");
+                         });
+
+TEST_P(Replicas, EveryLostRankComesBack) {
+  for (int lost = 0; lost < ranks_; ++lost) expect_restored({lost});
+}
+
+TEST_P(Replicas, NobodyLostIsRolledBack) { expect_restored({}); }
+
+TEST_P(Replicas, SeveralComeBackThatAreNotNeighbours) {
+  std::vector<int> lost;
+  for (int rank = 1; rank < ranks_; rank += 2) lost.push_back(rank);
+  expect_restored(lost);
+}
+
+TEST_P(Replicas, AfterOneRestoreTheNextLossFindsAllCopiesInPlace) {
+  with_groups(ranks_, [&](int rank, const Meet& meet) {
+    auto store = std::make_unique<ReplicaStore>();
+    auto entries = state(held_, rank, ranks_, 5, 1000);
+    {
+      const auto group = meet();
+      store->prepare(entries, *group);
+      store->store(5, entries);
+    }
+    for (const int lost : {1, 0}) {  // the buddy that was lost first must be able to give, and the one that gave to be given
+      if (rank == lost) store = std::make_unique<ReplicaStore>();
+      overwrite(entries);
+      const auto group = meet();
+      EXPECT_EQ(store->restore(entries, *group).step, 5);
+      expect_equal(entries, state(held_, rank, ranks_, 5, 1000));
+    }
+  });
+}
+
+TEST_P(Replicas, ARankAndItsBuddyLostIsAnErrorThatNamesBoth) {
+  with_groups(ranks_, [&](int rank, const Meet& meet) {
+    auto store = std::make_unique<ReplicaStore>();
+    auto entries = state(held_, rank, ranks_, 5, 1000);
+    {
+      const auto group = meet();
+      store->prepare(entries, *group);
+      store->store(5, entries);
+    }
+    if (rank < 2) store = std::make_unique<ReplicaStore>();
+    overwrite(entries);
+    const auto before = bytes_of(entries[0].tensor);
+    const auto group = meet();
+    const std::string error = error_of([&] { store->restore(entries, *group); });
+    EXPECT_THAT(error, AllOf(HasSubstr("no step can be restored from memory"), HasSubstr("restore from disk"), HasSubstr("--resume auto")));
+    EXPECT_THAT(error, HasSubstr(ranks_ == 2 ? "no rank holds a copy"
+                                             : "of step 5, rank 0's part is held neither by rank 0 nor by its buddy, rank 1; restore"));
+    EXPECT_EQ(bytes_of(entries[0].tensor), before);
+  });
+}
+
+TEST(Replica, ALostHostComesBackWhereTheDistanceIsItsRanks) {
+  for (const int ranks : {4, 8}) {
+    std::vector<int> host;
+    for (int rank = ranks / 2; rank < ranks; ++rank) host.push_back(rank);
+    expect_restored(Held::slices, ranks, host, {.distance = ranks / 2});
+  }
+}
+
+TEST_P(Replicas, TakeFourTimesTheirPartAndNoMore) {
+  const auto buffers = [] { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::buffers)]; };
+  int64_t whole = 0;
+  for (const Entry& entry : state(Held::whole, 0, 1, 0)) whole += entry.tensor.bytes();
+  const int64_t before = buffers();
+  with_groups(ranks_, [&](int rank, const Meet& meet) {
+    const auto group = meet();
+    {
+      ReplicaStore store;
+      const auto entries = state(held_, rank, ranks_, 1);
+      store.prepare(entries, *group);
+      for (int64_t step = 1; step <= 3; ++step) {
+        store.store(step, entries);
+        group->barrier().wait();
+        // All ranks are threads of this process.
+        EXPECT_GE(buffers() - before, 4 * whole);
+        EXPECT_LE(buffers() - before, 4 * whole + ranks_ * 20000);  // sums and alignment
+        group->barrier().wait();
+      }
+    }
+    group->barrier().wait();
+    EXPECT_EQ(buffers(), before);
+  });
+}
+
+// One rank dies at its n-th call; all others must end up with one whole step, for each n until the body survives.
+// `act`: what all do in the group in which that rank dies; its errors are the test's own doing.
+struct Mortality {
+  std::set<int64_t> steps;  // that were restored
+  int deaths = 0;
+};
+Mortality die_everywhere(int ranks, int dying,
+                         const std::function<void(ReplicaStore&, const std::vector<Entry>&, comm::ProcessGroup&)>& act) {
+  Mortality seen;
+  for (int64_t calls = 0;; ++calls) {
+    std::vector<Meeting> meetings(3);
+    for (Meeting& meeting : meetings) meeting = std::make_shared<comm::HashStore>();
+    std::atomic<bool> died = false;
+    std::vector<int64_t> steps(static_cast<size_t>(ranks));
+    test::run_threads(ranks, [&](int rank) {
+      auto store = std::make_unique<ReplicaStore>();
+      auto entries = state(Held::slices, rank, ranks, 1, 1000);
+      {
+        const auto group = join(meetings[0], rank, ranks);
+        store->prepare(entries, *group);
+        store->store(1, entries);
+      }
+      {
+        const auto death = std::make_shared<Death>();
+        const auto group = join(meetings[1], rank, ranks, rank == dying ? death : nullptr);
+        store->prepare(entries, *group);
+        if (rank == dying) death->calls_left = calls;
+        try {
+          act(*store, state(Held::slices, rank, ranks, 2, 1000), *group);
+        } catch (const EnvironmentError&) {
+        }
+        if (death->calls_left < 0) {
+          died = true;
+          store = std::make_unique<ReplicaStore>();
+        }
+      }
+      overwrite(entries);
+      const auto group = join(meetings[2], rank, ranks);
+      const ReplicaRestored restored = store->restore(entries, *group);
+      steps[static_cast<size_t>(rank)] = restored.step;
+      expect_equal(entries, state(Held::slices, rank, ranks, restored.step, 1000));
+    });
+    for (const int64_t step : steps) EXPECT_EQ(step, steps[0]);
+    seen.steps.insert(steps[0]);
+    if (!died || ::testing::Test::HasFailure()) return seen;
+    ++seen.deaths;
+  }
+}
+
+TEST(Replica, DeathAtAnyCallOfAnExchangeLeavesThisStepOrTheOneBefore) {
+  for (const int ranks : {2, 3, 4}) {
+    const Mortality seen =
+        die_everywhere(ranks, ranks - 1, [](ReplicaStore& store, const std::vector<Entry>& entries, auto&) { store.store(2, entries); });
+    EXPECT_GE(seen.deaths, 6) << "vote, sums, data both ways, vote";
+    EXPECT_THAT(seen.steps, ElementsAre(1, 2));
+  }
+}
+
+TEST(Replica, DeathInTheBackgroundIsToldAndLeavesAWholeStep) {
+  const Mortality seen = die_everywhere(3, 1, [](ReplicaStore& store, const std::vector<Entry>& entries, auto&) {
+    store.start(2, entries);
+    const auto outcome = store.wait();
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->step, 2);
+    if (!outcome->error.empty()) {
+      EXPECT_THAT(outcome->error, HasSubstr("step 2 has no replicas: "));
+    }
+  });
+  EXPECT_THAT(seen.steps, ElementsAre(1, 2));
+}
+
+TEST(Replica, DeathAtAnyCallOfARestoreLeavesTheStep) {
+  // Rank 3 dies while rank 1 is being restored: by then both may be empty, and their buddies have all.
+  for (int64_t calls = 0, died = 1; died != 0; ++calls) {
+    std::vector<Meeting> meetings(3);
+    for (Meeting& meeting : meetings) meeting = std::make_shared<comm::HashStore>();
+    std::atomic<bool> dead = false;
+    test::run_threads(4, [&](int rank) {
+      auto store = std::make_unique<ReplicaStore>();
+      auto entries = state(Held::slices, rank, 4, 7, 1000);
+      {
+        const auto group = join(meetings[0], rank, 4);
+        store->prepare(entries, *group);
+        store->store(7, entries);
+      }
+      if (rank == 1) store = std::make_unique<ReplicaStore>();
+      {
+        const auto death = std::make_shared<Death>();
+        const auto group = join(meetings[1], rank, 4, rank == 3 ? death : nullptr);
+        if (rank == 3) death->calls_left = calls;
+        overwrite(entries);
+        try {
+          store->restore(entries, *group);
+        } catch (const EnvironmentError&) {
+        }
+        if (death->calls_left < 0) {
+          dead = true;
+          store = std::make_unique<ReplicaStore>();
+        }
+      }
+      overwrite(entries);
+      const auto group = join(meetings[2], rank, 4);
+      EXPECT_EQ(store->restore(entries, *group).step, 7) << "died at call " << calls;
+      expect_equal(entries, state(Held::slices, rank, 4, 7, 1000));
+    });
+    died = dead && !HasFailure();
+  }
+}
+
+TEST(Replica, TheBackgroundSendsTheStateOfTheMomentWhileCollectivesGoOn) {
+  with_groups(3, [](int rank, const Meet& meet) {
+    const auto group = meet();
+    ReplicaStore store;
+    auto entries = state(Held::whole, rank, 3, 0);
+    store.prepare(entries, *group);
+    for (int64_t step = 1; step <= 4; ++step) {
+      const auto now = state(Held::whole, rank, 3, step);
+      store.start(step, now);
+      overwrite(now);
+      const Tensor ones = Tensor::full({64}, 1);
+      group->all_reduce(ones).wait();
+      EXPECT_EQ(ones.data<float>()[63], 3);
+    }
+    std::vector<int64_t> steps;
+    for (auto outcome = store.wait(); outcome; outcome = store.poll()) {
+      EXPECT_EQ(outcome->error, "");
+      steps.push_back(outcome->step);
+    }
+    EXPECT_THAT(steps, ElementsAre(1, 2, 3, 4));
+    const auto next = meet();
+    EXPECT_EQ(store.restore(entries, *next).step, 4);
+    expect_equal(entries, state(Held::whole, rank, 3, 4));
+  });
+}
+
+TEST(Replica, WhatDiffersBetweenRanksFailsOnAllAndTheNextStepWorks) {
+  with_groups(3, [](int rank, const Meet& meet) {
+    const auto group = meet();
+    ReplicaStore store;
+    auto entries = state(Held::slices, rank, 3, 1, 1000);
+    store.prepare(entries, *group);
+    store.store(1, entries);
+    EXPECT_THAT(error_of([&] { store.store(rank == 2 ? 3 : 2, entries); }), HasSubstr("rank 0 stores step 2 and rank 2 step 3"));
+    auto fewer = entries;
+    if (rank == 1) fewer.pop_back();
+    EXPECT_THAT(error_of([&] { store.store(2, fewer); }), AllOf(HasSubstr("step 2 has no replicas: rank 1: "), HasSubstr("not those")));
+    store.store(4, state(Held::slices, rank, 3, 4, 1000));
+    const auto next = meet();
+    EXPECT_EQ(store.restore(entries, *next).step, 4);
+    expect_equal(entries, state(Held::slices, rank, 3, 4, 1000));
+  });
+}
+
+TEST(Replica, CopiesOfAnotherStateAreNotedAndNotUsed) {
+  with_groups(2, [](int rank, const Meet& meet) {
+    ReplicaStore store;
+    {
+      const auto group = meet();
+      const auto entries = state(Held::slices, rank, 2, 1, 1000);
+      store.prepare(entries, *group);
+      store.store(1, entries);
+    }
+    const auto group = meet();
+    const auto other = state(Held::slices, rank, 2, 1, 1001);
+    EXPECT_THAT(error_of([&] { store.restore(other, *group); }),
+                AllOf(HasSubstr("rank 0: its own copy of step 1 is of another rank, number of ranks or state"),
+                      HasSubstr("rank 1: its guest copy")));
+  });
+}
+
+TEST(Replica, WrongUse) {
+  with_ranks(1, [](comm::ProcessGroup& group) {
+    EXPECT_THAT(error_of([&] { ReplicaStore().prepare(state(Held::whole, 0, 1, 0, 10), group); }), HasSubstr("a rank alone has no buddy"));
+  });
+  with_ranks(2, [](comm::ProcessGroup& group) {
+    const auto entries = state(Held::whole, group.rank(), 2, 0, 10);
+    EXPECT_THAT(error_of([&] { ReplicaStore({.distance = 2}).prepare(entries, group); }), HasSubstr("distance to the buddy is 2"));
+    EXPECT_THAT(error_of([&] { ReplicaStore({.distance = 1 + 2 * group.rank()}).prepare(entries, group); }),
+                HasSubstr("is 1 on rank 0 and 3 on rank 1"));
+    EXPECT_THAT(error_of([&] { ReplicaStore().start(1, entries); }), HasSubstr("prepare() must come before"));
+  });
+}
+
+// A changed bit in a copy: the copy's keeper sees it, and so does a receiver, before the values of its chunk reach a tensor.
+TEST(Replica, AChangedBitIsSeen) {
+  with_ranks(2, [](comm::ProcessGroup& group) {
+    const std::vector<Entry> entries{Entry("a", counting({3 << 18}, DType::f32))};  // three chunks
+    const CopyLayout layout = lay_out_copy({.by_rank = {{{"a", DType::f32, entries[0].shard}}, {}}}, 0);
+    StateCopy copy;
+    copy.fit(layout);
+    copy.data.copy_(Tensor::wrap(entries[0].tensor.storage(), {layout.bytes}, DType::u8));
+    copy.compute_sums();
+    EXPECT_EQ(copy.first_damaged_chunk(), -1);
+    for (const int64_t at : {int64_t{0}, kChunkBytes - 1, kChunkBytes, layout.bytes - 1}) {
+      copy.data.data<uint8_t>()[at] ^= 16;
+      EXPECT_EQ(copy.first_damaged_chunk(), at / kChunkBytes);
+      if (group.rank() == 0) {
+        send_copy(group, copy, 1);
+      } else {
+        overwrite(entries);
+        CopyReader reader(entries);
+        EXPECT_EQ(receive_copy(group, layout, 0, reader), at / kChunkBytes);
+        const float* values = entries[0].tensor.data<float>();
+        EXPECT_EQ(std::count(values, values + (3 << 18), -1.0F), (3 - at / kChunkBytes) << 18);
+      }
+      copy.data.data<uint8_t>()[at] ^= 16;
+    }
+  });
+}
+
+// Momentum on slices, whose gradients come from the sum of all: each step depends on every rank's bits.
+class Training {
+ public:
+  Training(int rank, int ranks) : weights_(counting({37}, DType::f32, 37 * rank)), momentum_(Tensor::zeros({37})) {
+    for (const auto& [name, tensor] : {std::pair{"w", weights_}, std::pair{"m", momentum_}})
+      entries.emplace_back(name, tensor, ShardSpec{{37 * ranks}, 37 * rank, 37});
+  }
+  void step(comm::ProcessGroup& group) {
+    const Tensor sum = weights_.clone();
+    group.all_reduce(sum).wait();
+    for (int64_t i = 0; i < 37; ++i) {
+      float& m = momentum_.data<float>()[i];
+      m = 0.9F * m + 0.01F * sum.data<float>()[36 - i] + 0.001F * weights_.data<float>()[i];
+      weights_.data<float>()[i] -= 0.1F * m;
+    }
+  }
+  std::vector<Entry> entries;
+
+ private:
+  Tensor weights_, momentum_;
+};
+
+class TrainingOn : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Ranks, TrainingOn, ::testing::Values(2, 3, 4, 8));
+
+TEST_P(TrainingOn, GoesOnWithTheSameBits) {
+  const int ranks = GetParam();
+  with_groups(ranks, [&](int rank, const Meet& meet) {
+    Training undisturbed(rank, ranks);
+    auto training = std::make_unique<Training>(rank, ranks);
+    auto store = std::make_unique<ReplicaStore>();
+    {
+      const auto group = meet();
+      for (int step = 1; step <= 20; ++step) undisturbed.step(*group);
+      store->prepare(training->entries, *group);
+      for (int step = 1; step <= 13; ++step) {
+        training->step(*group);
+        if (step % 4 == 0) store->start(step, training->entries);
+      }
+      EXPECT_EQ(store->wait()->error, "");
+    }
+    if (rank == ranks - 1) {  // a new process
+      training = std::make_unique<Training>(rank, ranks);
+      store = std::make_unique<ReplicaStore>();
+    }
+    const auto group = meet();
+    const int64_t restored = store->restore(training->entries, *group).step;
+    EXPECT_EQ(restored, 12);
+    for (int64_t step = restored + 1; step <= 20; ++step) training->step(*group);
+    expect_equal(training->entries, undisturbed.entries);
+  });
+}
+
+}  // namespace
+}  // namespace lockstep::checkpoint
