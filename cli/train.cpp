@@ -1,5 +1,6 @@
 // lockstep train CONFIG [-n RANKS] [--set key=value]… [--resume auto|DIR]
 #include <cstdio>
+#include <cstdlib>
 
 #include <CLI/App.hpp>
 #include <unistd.h>
@@ -34,7 +35,8 @@ void check_before_start(const train::Config& config, const Options& options, int
 std::string resume_command() { return command_line_without("--resume") + " --resume auto"; }
 
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank) {
-  if (rank.size > 1) log::set_identity(str("rank ", rank.rank));
+  const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
+  if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   install_stop_signals();
   const auto group = train::make_group(config.parallel, rank);
   const train::RunResult result = train::run_training(config, group, {.resume = options.resume, .stop_requested = stop_requested});

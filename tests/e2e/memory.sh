@@ -14,6 +14,7 @@ fi
 contains whole.err "out of memory"
 contains whole.err "of a limit of 58720256"
 grep -qE "rank [0-3]" whole.err || fail "no rank is named: $(tail -n 5 whole.err)"
+! grep -qE "\[rank [0-3]\] \[rank" whole.err || fail "a rank is named twice a line: $(tail -n 5 whole.err)"
 
 # Without the limit ddp ends with the same bits.
 timeout 200 "$lockstep" train "$config" -n 2 --set parallel.strategy=ddp --set train.memory_limit_mb=0 --set run.name=free > free.out 2> free.err
