@@ -85,7 +85,7 @@ struct FullyShardedDataParallel::Impl {
   }
 
   // With the hooks alive as long as this.
-  void install_hooks(const std::shared_ptr<Impl>& self) {
+  void install_hooks(const std::shared_ptr<Impl>& self, std::optional<DType> output) {
     for (const auto& owned : units) {
       Unit& unit = *owned;
       install(unit.module(), {.alive = self,
@@ -101,7 +101,8 @@ struct FullyShardedDataParallel::Impl {
                                   [this, &unit](size_t use) {
                                     check(in_backward, kNotOurs);
                                     note({Event::before_backward, &unit, use});
-                                  }});
+                                  },
+                              .output = unit.is_root() ? output : std::nullopt});
     }
   }
 
@@ -275,7 +276,7 @@ struct FullyShardedDataParallel::Impl {
 
 FullyShardedDataParallel::FullyShardedDataParallel(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, Options options)
     : impl_(std::make_shared<Impl>(std::move(module), mesh, options)) {
-  impl_->install_hooks(impl_);
+  impl_->install_hooks(impl_, options.output);
 }
 FullyShardedDataParallel::~FullyShardedDataParallel() = default;
 

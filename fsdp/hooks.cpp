@@ -1,6 +1,7 @@
 #include "fsdp/hooks.h"
 
 #include "core/autograd/node.h"
+#include "core/ops/functions.h"
 
 namespace lockstep::fsdp {
 namespace {
@@ -20,8 +21,9 @@ void install(nn::Module& module, UnitHooks unit_hooks) {
   module.add_forward_pre_hook([hooks](nn::Module&, const Variable&) {
     if (!hooks->alive.expired()) hooks->before_forward();
   });
-  module.add_forward_post_hook([hooks](nn::Module&, const Variable& output) {
-    if (hooks->alive.expired()) return output;
+  module.add_forward_post_hook([hooks](nn::Module&, const Variable& made) {
+    if (hooks->alive.expired()) return made;
+    const Variable output = hooks->output ? ops::cast(made, *hooks->output) : made;
     const bool recorded = grad_enabled() && output.requires_grad();
     const size_t use = hooks->after_forward(recorded);
     return recorded ? mark(output, use, hooks) : output;

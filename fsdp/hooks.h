@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "core/nn/module.h"
 
@@ -14,6 +15,7 @@ struct UnitHooks {
   std::function<void()> before_forward;
   std::function<size_t(bool recorded)> after_forward;  // gives the use a number
   std::function<void(size_t use)> before_backward;     // before the first node of that use runs
+  std::optional<DType> output = {};                    // the dtype in which the module's output goes on
 };
 
 void install(nn::Module& module, UnitHooks hooks);

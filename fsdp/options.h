@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "core/autograd/variable.h"
 #include "core/nn/module.h"
@@ -38,6 +39,8 @@ struct Options {
   // In which gradients travel within a row. bf16: half the bytes, but each rank's part is rounded, and their sum once more, so that the
   // bits depend on the number of ranks. They are added up over micro-batches and rows in f32 all the same.
   DType reduce = DType::f32;
+  // In which the model hands on its output (logits); its gradient is converted back. Empty: as the model made it.
+  std::optional<DType> output = {};
 
   int units_in_flight = 2;  // gathered at a time beside the root, the one in use included; at least 1. 2: the next one is fetched meanwhile
   // Where this rank's slices of the parameters lie, instead of in memory that suits the group (a file: train/offload.h).

@@ -76,7 +76,47 @@ class Planner {
   std::map<const void*, size_t> owners_;
 };
 
+std::vector<std::string> split(const std::string& text, char at) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == at)
+      parts.emplace_back();
+    else if (c != ' ')
+      parts.back() += c;
+  }
+  return parts;
+}
+
+bool matches(const std::vector<std::string>& pattern, const std::string& path) {
+  const auto names = split(path, '.');
+  return std::equal(pattern.begin(), pattern.end(), names.begin(), names.end(),
+                    [](const std::string& p, const std::string& name) { return p == "*" || p == name; });
+}
+
+bool any_module(const nn::Module& module, const std::function<bool(const nn::Module&)>& is) {
+  return std::any_of(module.children().begin(), module.children().end(),
+                     [&](const auto& child) { return is(*child.second) || any_module(*child.second, is); });
+}
+
 }  // namespace
+
+std::function<bool(const nn::Module&)> wrap_rule(const std::string& words, const nn::Module& root) {
+  if (words == "blocks") return {};
+  if (words == "none") return [](const nn::Module&) { return false; };
+  std::vector<std::vector<std::string>> patterns;
+  for (const std::string& text : split(words, ',')) {
+    patterns.push_back(split(text, '.'));
+    const auto is = [&](const nn::Module& module) { return matches(patterns.back(), module.path()); };
+    if (any_module(root, is)) continue;
+    std::string known;
+    for (const auto& [name, child] : root.children()) known += (known.empty() ? "" : ", ") + name;
+    throw UsageError(str("no module has the path '", text, "': expected blocks, none or paths such as 'blocks.*'; the model consists of ",
+                         known.empty() ? "one module" : known));
+  }
+  return [patterns](const nn::Module& module) {
+    return std::any_of(patterns.begin(), patterns.end(), [&](const auto& pattern) { return matches(pattern, module.path()); });
+  };
+}
 
 std::vector<UnitPlan> plan_units(nn::Module& root, const std::function<bool(const nn::Module&)>& wrap) { return Planner(wrap).run(root); }
 

@@ -18,6 +18,11 @@ struct UnitPlan {
   std::vector<Parameter> parameters = {};
 };
 
+// A rule for Options::wrap from words: "blocks" is the default one (an empty function), "none" makes the root the only unit, and anything
+// else is a list of module paths such as "blocks.*, head", where `*` is any one name. Throws UsageError where a path is none of the
+// modules below `root`.
+std::function<bool(const nn::Module&)> wrap_rule(const std::string& words, const nn::Module& root);
+
 // The root first, then units in the order of registration; units without parameters are left out (but for the root).
 std::vector<UnitPlan> plan_units(nn::Module& root, const std::function<bool(const nn::Module&)>& wrap);
 

@@ -4,6 +4,7 @@
 
 #include "core/nn/layers.h"
 #include "fsdp/fully_shard.h"
+#include "fsdp/wrap.h"
 #include "train/offload.h"
 #include "train/strategy.h"
 
@@ -23,6 +24,14 @@ std::set<const void*> product_weights(const nn::Module& root) {
   return weights;
 }
 
+std::function<bool(const nn::Module&)> wrap_of(const ParallelConfig& parallel, const nn::Module& module) {
+  try {
+    return fsdp::wrap_rule(parallel.wrap, module);
+  } catch (const UsageError& e) {
+    throw UsageError(str("parallel.wrap: ", e.what()));
+  }
+}
+
 fsdp::Options options_of(const Config& config, const nn::Module& module) {
   const ParallelConfig& parallel = config.parallel;
   fsdp::Options options{.micro_batches = config.train.micro_batches(), .units_in_flight = static_cast<int>(parallel.units_in_flight)};
@@ -30,6 +39,7 @@ fsdp::Options options_of(const Config& config, const nn::Module& module) {
   if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
   if (std::isdigit(static_cast<unsigned char>(parallel.shard[0]))) options.nearby = std::stoi(parallel.shard);
   if (parallel.offload) options.own_memory = offload_to(config.run.dir);
+  options.wrap = wrap_of(parallel, module);
   if (config.train.precision == "bf16") {
     options.compute = DType::bf16;
     options.low_precision = [weights = product_weights(module)](const Parameter& p) { return weights.count(p.impl().get()) > 0; };

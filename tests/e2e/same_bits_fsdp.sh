@@ -14,6 +14,10 @@ for mesh in 2,2 1,4 4,1; do
   train "mesh_$mesh" -n 4 "${fsdp[@]}" --set parallel.shard=hybrid --set parallel.mesh="[$mesh]" || fail "$(cat mesh_$mesh.err)"
   same_weights ddp mesh_$mesh
 done
+for wrap in none blocks.0; do
+  train "wrap_$wrap" -n 2 "${fsdp[@]}" --set "parallel.wrap=$wrap" || fail "$(cat "wrap_$wrap.err")"
+  same_weights ddp "wrap_$wrap"
+done
 train again -n 4 "${fsdp[@]}" --set train.recompute=blocks --set train.recompute_every=2 --set parallel.offload=true || fail "$(cat again.err)"
 same_weights ddp again
 

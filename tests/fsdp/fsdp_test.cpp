@@ -147,6 +147,31 @@ TEST(FullyShard, GradientsMayTravelInBf16) {
   }
 }
 
+// Options::output does what a cast after the model does, which the reference has and FSDP has not.
+TEST(FullyShard, TheOutputHasTheDtypeThatWasAskedFor) {
+  for (const auto& [compute, output] : {std::pair{DType::bf16, DType::f32}, std::pair{DType::f32, DType::bf16}}) {
+    const auto made = [output = output](bool casts, DType seen) {
+      return [=] {
+        Model model = make_model();
+        model.loss = [=, root = model.module](int64_t micro) {
+          const auto id = static_cast<int32_t>(micro);
+          Variable logits = (*root)(Variable(Tensor::from(std::vector<int32_t>{id % 20, id * 7 % 20}, {1, 2})));
+          EXPECT_EQ(logits.dtype(), seen);
+          if (casts) logits = ops::cast(logits, output);
+          return ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{id * 3 % 20, id * 5 % 20}, {1, 2}));
+        };
+        return model;
+      };
+    };
+    const Bits want = train_reference({.make = made(true, compute), .compute = compute});
+    for (const int ranks : {1, 2, 4}) {
+      Recipe recipe{.make = made(false, output), .compute = compute};
+      recipe.options.output = output;
+      EXPECT_EQ(train_sharded(recipe, ranks), want) << ranks << " ranks, " << compute << " to " << output;
+    }
+  }
+}
+
 TEST(FullyShard, ParametersAreThereInTheirUnitsForwardOnly) {
   expect_success(run(2, [](const Group& group) {
     const Model model = make_model();

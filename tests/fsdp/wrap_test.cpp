@@ -7,7 +7,9 @@
 namespace lockstep::fsdp {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 std::vector<std::string> names(const UnitPlan& unit) {
@@ -59,6 +61,27 @@ TEST(PlanUnits, ARuleMayNestUnits) {
   EXPECT_THAT(units(plans), ElementsAre("root", "blocks", "blocks.0.qkv"));
   EXPECT_THAT(names(plans[0]), IsEmpty());
   EXPECT_THAT(names(plans[1]), ElementsAre("blocks.0.proj.weight", "blocks.0.proj.bias"));
+}
+
+TEST(WrapRule, NamesModulesByPath) {
+  Tree root;
+  root.register_module("wte", std::make_shared<nn::Embedding>(4, 8));
+  root.register_module("blocks", stack(2));
+  const auto planned = [&](const std::string& words) { return units(plan_units(root, wrap_rule(words, root))); };
+  EXPECT_THAT(planned("blocks"), ElementsAre("root", "blocks.0", "blocks.1"));
+  EXPECT_THAT(planned("none"), ElementsAre("root"));
+  EXPECT_THAT(planned("wte, blocks.*.qkv"), ElementsAre("root", "wte", "blocks.0.qkv", "blocks.1.qkv"));
+  EXPECT_THAT(planned("*.1"), ElementsAre("root", "blocks.1"));
+  const auto refused = [&](const std::string& words) {
+    try {
+      wrap_rule(words, root);
+      return std::string();
+    } catch (const UsageError& e) {
+      return std::string(e.what());
+    }
+  };
+  EXPECT_THAT(refused("wte, blocs.*"), AllOf(HasSubstr("'blocs.*'"), HasSubstr("the model consists of wte, blocks")));
+  EXPECT_THAT(refused("wte,"), HasSubstr("no module has the path ''"));
 }
 
 TEST(PlanUnits, ATiedParameterBelongsToTheInnermostUnitAroundItsUses) {

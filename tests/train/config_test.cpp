@@ -117,6 +117,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"data: {kind: random}\nparallel: {shard: optim}\n", "parallel.shard 'optim' is for parallel.strategy 'fsdp', got 'ddp'"},
         BadConfig{"data: {kind: random}\nparallel: {strategy: fsdp, shard: hybrid, mesh: [1.5, 2]}\n", "1.5 is no number of ranks"},
         BadConfig{"data: {kind: random}\nparallel: {mesh: [2, 2]}\n", "parallel.mesh is for parallel.shard 'hybrid'"},
+        BadConfig{"data: {kind: random}\nparallel: {wrap: none}\n", "parallel.wrap 'none' is for parallel.strategy 'fsdp', got 'ddp'"},
         BadConfig{"data: {kind: random}\nparallel: {backend: nccl}\n", "parallel.backend 'nccl' is not available"}));
 
 TEST(Config, OverrideErrorsNameTheOverride) {

@@ -59,6 +59,8 @@ void check_parallel(const ParallelConfig& parallel) {
         "parallel.mesh is for parallel.shard 'hybrid', got '", parallel.shard, "'");
   check(parallel.strategy == "fsdp" || parallel.shard == "full", "parallel.shard '", parallel.shard,
         "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
+  check(parallel.strategy == "fsdp" || parallel.wrap == "blocks", "parallel.wrap '", parallel.wrap,
+        "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
   check(parallel.backend != "tcp" && parallel.backend != "nccl", "parallel.backend '", parallel.backend,
         "' is not available in this version: use auto, shm or mpi");
 }

@@ -88,6 +88,7 @@ struct ParallelConfig {
   std::string backend = "auto";       // auto | local | shm | tcp | mpi | nccl
   std::string shard = "full";         // fsdp: full | grad | optim | hybrid | ranks that a unit is gathered among for backward
   std::vector<double> mesh = {0, 0};  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
+  std::string wrap = "blocks";        // fsdp: blocks | none | paths of the modules that are gathered as one
   int64_t units_in_flight = 2;        // fsdp: gathered at a time, beside the root
   std::string reduction = "tree";     // tree | fast
   double bucket_mb = 25.0;

@@ -106,6 +106,10 @@ const std::vector<Key>& table() {
        kCount,
        {},
        2},
+      {"parallel.wrap", LOCKSTEP_FIELD(parallel.wrap),
+       "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise paths of modules, `blocks.*, head`, with "
+       "`*` for any one name",
+       group},
       {"parallel.units_in_flight", LOCKSTEP_FIELD(parallel.units_in_flight),
        "fsdp: blocks that are whole at a time; more than 1: the next ones are fetched ahead", group, kPositive},
       {"parallel.backend",
