@@ -1,7 +1,8 @@
 """The model of configs/bench_gpt.yaml in PyTorch, for comparisons on one machine (scripts/compare_pytorch runs both).
 
 Prints one JSON line: step_ms (median), tokens_per_s of all ranks, peak_mem_mb of rank 0. With several ranks, start one process
-each with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set; gradients are averaged by DistributedDataParallel over Gloo.
+each with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set; gradients are averaged by DistributedDataParallel over Gloo, or the
+model is sharded by FSDP2 (--fsdp; PyTorch 2.6 or newer).
 """
 import argparse
 import json
@@ -58,18 +59,29 @@ class Gpt(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
+def shard(model):
+    """FSDP2, one unit a block. bf16 is autocast here too: Gloo cannot gather bf16, which MixedPrecisionPolicy would ask for."""
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+    for module in [*model.blocks, model]:
+        fully_shard(module, mesh=mesh)
+    return model
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name, default in dict(layers=6, heads=6, dim=384, block=256, batch=4, steps=12, warmup=3, threads=1).items():
         parser.add_argument("--" + name, type=int, default=default)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--fsdp", action="store_true")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     model = net = Gpt(a.layers, a.heads, a.dim, a.block)
     if world > 1:
         dist.init_process_group("gloo")
-        net = nn.parallel.DistributedDataParallel(model)
+        net = shard(model) if a.fsdp else nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
     times = []
     for _ in range(a.warmup + a.steps):
@@ -85,7 +97,7 @@ def main():
     if int(os.environ.get("RANK", "0")) == 0:
         step = statistics.median(times[a.warmup :])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"torch": torch.__version__, "ranks": world, "bf16": a.bf16, "step_ms": round(step * 1e3, 1),
+        print(json.dumps({"torch": torch.__version__, "ranks": world, "bf16": a.bf16, "fsdp": a.fsdp, "step_ms": round(step * 1e3, 1),
                           "tokens_per_s": round(world * a.batch * a.block / step), "peak_mem_mb": round(peak)}))
     if world > 1:
         dist.destroy_process_group()
