@@ -8,6 +8,7 @@
 #include "checkpoint/chunks.h"
 #include "checkpoint/replica_copy.h"
 #include "tests/checkpoint/helpers.h"
+#include "tests/checkpoint/replica_helpers.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -17,63 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 
-enum class Held : uint8_t { whole, slices };  // as in DDP, and as in FSDP
-
-// The state of a step on a rank: several types, one tensor of more than one message, one that is not contiguous, an empty and a scalar one.
-std::vector<Entry> state(Held held, int rank, int ranks, int64_t step, int64_t large = 2500000) {
-  std::vector<Entry> whole{Entry("w", counting({301, 7}, DType::f32, step)), Entry("v", counting({41}, DType::bf16, step)),
-                           Entry("large", counting({large}, DType::f32, step)), Entry("none", counting({0, 3}, DType::f32, step)),
-                           Entry("count", counting({}, DType::i32, step))};
-  if (held == Held::whole) {
-    whole.emplace_back("t", counting({5, 3}, DType::f32, step).transpose(0, 1));
-    return whole;
-  }
-  std::vector<Entry> slices;
-  for (const Entry& entry : whole) {
-    const int64_t n = entry.tensor.numel(), begin = n * rank / ranks, end = n * (rank + 1) / ranks;
-    slices.emplace_back(entry.name, entry.tensor.flatten().narrow(0, begin, end - begin).clone(),
-                        ShardSpec{entry.tensor.shape(), begin, end - begin});
-  }
-  return slices;
-}
-
-void overwrite(const std::vector<Entry>& entries) {
-  for (const Entry& entry : entries) entry.tensor.fill_(-1);
-}
-
-void expect_equal(const std::vector<Entry>& entries, const std::vector<Entry>& expected) {
-  ASSERT_EQ(entries.size(), expected.size());
-  for (size_t i = 0; i < entries.size(); ++i)
-    EXPECT_EQ(bytes_of(entries[i].tensor.contiguous()), bytes_of(expected[i].tensor.contiguous())) << entries[i].name;
-}
-
 using Meeting = std::shared_ptr<comm::HashStore>;  // where the ranks of one group meet
-
-// A backend whose rank dies at its n-th call, counted over its group and those split off from it.
-struct Death {
-  std::atomic<int64_t> calls_left{std::numeric_limits<int64_t>::max()};
-};
-class MortalBackend final : public comm::Backend {
- public:
-  MortalBackend(std::unique_ptr<comm::Backend> real, std::shared_ptr<Death> death) : real_(std::move(real)), death_(std::move(death)) {}
-  std::string name() const override { return real_->name(); }
-  int rank() const override { return real_->rank(); }
-  int size() const override { return real_->size(); }
-  Device device() const override { return real_->device(); }
-  void execute(const comm::Call& call) override {
-    if (--death_->calls_left < 0) throw EnvironmentError("killed by the test");
-    real_->execute(call);
-  }
-  std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
-    return std::make_unique<MortalBackend>(real_->split(plan), death_);
-  }
-  std::shared_ptr<Storage> allocate(size_t bytes) override { return real_->allocate(bytes); }
-  void abort(const std::string& reason) noexcept override { real_->abort(reason); }
-
- private:
-  std::unique_ptr<comm::Backend> real_;
-  std::shared_ptr<Death> death_;
-};
 
 std::unique_ptr<comm::ProcessGroup> join(const Meeting& meeting, int rank, int ranks, std::shared_ptr<Death> death = {}) {
   const comm::GroupOptions options;
@@ -235,6 +180,7 @@ Mortality die_everywhere(int ranks, int dying,
       {
         const auto group = join(meetings[0], rank, ranks);
         store->prepare(entries, *group);
+        store->store(0, entries);
         store->store(1, entries);
       }
       {
@@ -255,6 +201,7 @@ Mortality die_everywhere(int ranks, int dying,
       const auto group = join(meetings[2], rank, ranks);
       const ReplicaRestored restored = store->restore(entries, *group);
       steps[static_cast<size_t>(rank)] = restored.step;
+      EXPECT_TRUE(restored.notes.empty()) << restored.notes[0];
       expect_equal(entries, state(Held::slices, rank, ranks, restored.step, 1000));
     });
     for (const int64_t step : steps) EXPECT_EQ(step, steps[0]);
