@@ -4,6 +4,7 @@
 #include <map>
 #include <unordered_map>
 
+#include "core/autograd/node.h"
 #include "fsdp/hooks.h"
 #include "fsdp/memory_plan.h"
 #include "fsdp/mesh.h"
@@ -25,6 +26,9 @@ std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& me
 const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& module) {
   bool trains = false;
   for (const Parameter& p : module.parameters()) {
+    check(p.data().storage()->present() || p.impl()->initializer, "[fsdp] parameter '", p.name(),
+          "' has no values, and nothing says how it starts: call initialize(seed) on the model first. A model that was sharded before "
+          "must be built anew");
     trains = trains || p.requires_grad();
     check(!p.requires_grad() || p.dtype() == DType::f32, "[fsdp] parameter '", p.name(), "' is ", p.data(),
           ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through ops::PrecisionScope");
@@ -145,8 +149,13 @@ struct FullyShardedDataParallel::Impl {
     for (auto& [unit, count] : missing) count = unit->trained();
     const double weight = 1.0 / static_cast<double>(active_ranks > 0 ? active_ranks : micro_batches);
     in_backward = true;
-    loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
-    complete_unused();
+    try {
+      loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
+      complete_unused();
+    } catch (...) {
+      abandon_micro_batch();
+      throw;
+    }
     in_backward = false;
     schedule.end_micro_batch();
     ++round;
@@ -154,6 +163,14 @@ struct FullyShardedDataParallel::Impl {
     if (++leaf == static_cast<int64_t>(assignment.leaves.size()))
       while (round < assignment.rounds) repeat_without_input();
     last_events.swap(events);
+    events.clear();
+  }
+
+  // Ranks on which the same went wrong may try it again.
+  void abandon_micro_batch() {
+    in_backward = false;
+    reducer.abandon_round();
+    schedule.end_micro_batch();
     events.clear();
   }
 

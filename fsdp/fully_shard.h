@@ -58,9 +58,11 @@ class FullyShardedDataParallel {
   const std::vector<int64_t>& leaves() const;
   int64_t micro_batches() const;
 
-  // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it.
+  // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it. Where it, or the forward pass before
+  // it, threw on all ranks alike, the micro-batch is still to be done and may be tried again.
   void backward(const Variable& loss);
-  // After the last backward() of a step: waits until the gradients are there. Then parameters() may be changed.
+  // After the last backward() of a step: waits until the gradients are there. Then parameters() may be changed,
+  // but before the next forward pass: what that gathers (to evaluate, say) is used until the next finish() or values_changed().
   void finish();
 
   // Uneven inputs. At the start of each step every rank says whether it still has input and learns how many ranks do; 0 ends
@@ -102,7 +104,7 @@ class FullyShardedDataParallel {
 
 // Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every parameter below `module`, which
 // must be the root of its tree. Trained parameters must be f32 (for bf16 compute use ops::PrecisionScope). A model that was built
-// without memory (nn::DeferredInit) is drawn slice by slice.
+// without memory (nn::DeferredInit) is drawn slice by slice. A module can be sharded once.
 //
 // `mesh`: {{"shard", W}}, or {{"replicate", R}, {"shard", S}} for R copies of the model, each on S neighbours (HSDP).
 std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,

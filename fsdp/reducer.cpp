@@ -41,10 +41,20 @@ Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& me
 }
 
 void Reducer::begin_round(int64_t round, int64_t leaf, bool zeros) {
+  if (std::exchange(abandoned_, false)) finish();  // nothing may write where this round does
   round_ = round;
   leaf_ = leaf;
   zeros_ = zeros;
   for (auto& [unit, slot] : slots_) slot = {};
+}
+
+void Reducer::abandon_round() {
+  abandoned_ = true;
+  for (auto& [unit, slot] : slots_) {
+    const bool reduced = std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.buffer == slot.buffer; });
+    if (slot.buffer && !reduced) slot.buffer->taken = false;
+    slot = {};
+  }
 }
 
 int64_t Reducer::buffer_elements(const Unit& unit) const {
@@ -82,14 +92,15 @@ void Reducer::begin(Unit& unit) {
   Slot& slot = slots_.at(&unit);
   if (std::exchange(slot.begun, true) || unit.trained() == 0) return;
   if (by_round_) slot.buffer = &take_buffer(unit);
+  if (!by_round_ && has_summed_all()) return;
   int64_t offset = 0;
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
     const Tensor place = place_of(*section, slot, offset);
-    if (!zeros_)
-      section->point_gradients(place);
-    else if (by_round_)
+    if (zeros_)
       place.zero_();
+    else
+      section->point_gradients(place);
     offset += section->layout().total();
   }
 }
@@ -106,7 +117,7 @@ void Reducer::complete(Unit& unit) {
   Slot& slot = slots_.at(&unit);
   check(slot.begun, "[fsdp] gradients of unit '", unit.name(), "' are complete before they began");
   if (by_round_) return reduce_round(unit, *slot.buffer);
-  if (!zeros_)
+  if (!has_summed_all())
     for (const auto& section : unit.sections())
       if (section->trained()) sum_of(*section).whole.fold(place_of(*section, slot, 0), leaf_, last_leaf());
   if (last_round()) reduce_total(unit);

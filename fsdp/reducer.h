@@ -26,8 +26,10 @@ class Reducer {
   Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels = DType::f32);
 
   // A round of the step: the gradients of this rank's `leaf`-th micro-batch of the step are next. `zeros`: this rank has no
-  // micro-batch for the round, takes part in what the others do, and adds nothing.
+  // input for the round, takes part in what the others do, and adds zeros – or nothing, where its micro-batches are through.
   void begin_round(int64_t round, int64_t leaf, bool zeros);
+  // The round ended in an exception, and will be begun again: what it has summed so far is written once more then.
+  void abandon_round();
   // Before the unit's gradients are computed: gives them a place.
   void begin(Unit& unit);
   bool begun(const Unit& unit) const { return slots_.at(&unit).begun; }
@@ -75,6 +77,8 @@ class Reducer {
   void settle(const Unit& unit);
   void wait_for(const comm::Work& work, const Unit& unit);
   bool last_round() const { return round_ + 1 == assignment_.rounds; }
+  // A rank of which the row needs more rounds than it has micro-batches: its sum is whole.
+  bool has_summed_all() const { return leaf_ == static_cast<int64_t>(assignment_.leaves.size()); }
   bool last_leaf() const { return leaf_ + 1 == static_cast<int64_t>(assignment_.leaves.size()); }
 
   const Mesh& mesh_;
@@ -90,7 +94,7 @@ class Reducer {
   std::vector<std::pair<const Unit*, comm::Work>> replicas_;
 
   int64_t round_ = 0, leaf_ = 0;
-  bool zeros_ = false;
+  bool zeros_ = false, abandoned_ = false;
   Duration exposed_{};
 };
 

@@ -26,6 +26,7 @@ Schedule::Schedule(const std::vector<std::unique_ptr<Unit>>& units, const Option
 
 void Schedule::before_forward(Unit& unit) {
   const size_t u = index_of(unit);
+  if (is_root(u)) forget_unfinished();
   if (depth_++ == 0) {
     last_order_.swap(order_);
     order_.clear();
@@ -43,6 +44,13 @@ void Schedule::before_forward(Unit& unit) {
     next = last_order_[i];
     return true;
   });
+}
+
+// A pass that ended in an exception never said so. The root's begins anew.
+void Schedule::forget_unfinished() {
+  for (Entry& entry : entries_) entry.forwards = 0;
+  begins_.clear();
+  depth_ = 0;
 }
 
 size_t Schedule::after_forward(Unit& unit, bool recorded) {

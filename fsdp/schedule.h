@@ -47,6 +47,7 @@ class Schedule {
   };
 
   size_t index_of(const Unit& unit) const { return static_cast<size_t>(unit.label() - 1); }
+  void forget_unfinished();
   void require(size_t unit);
   bool make_room(bool for_certain);
   void fetch_ahead(const std::function<bool(int step, size_t& unit)>& next);

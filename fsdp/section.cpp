@@ -57,6 +57,7 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (parameters_[i].requires_grad()) parameters_[i].set_grad_buffer({});
     parameters_[i].set_data(view(values, i));
+    parameters_[i].set_initializer({});  // it would undo the training where the model is sharded a second time
     if (dtype != wire) parameters_[i].impl()->compute_copy = view(gathered, i);
   }
   if (mesh.columns() == 1) attach(master_);  // nothing to gather
