@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "fsdp/layout.h"
 #include "fsdp/reducer.h"
+#include "fsdp/unit.h"
 
 namespace lockstep::fsdp {
 namespace {
@@ -11,44 +13,64 @@ namespace {
 // Levels of the binary counter that adds up n terms, the total not counted.
 int64_t levels(int64_t n) { return n <= 1 ? 0 : std::bit_width(static_cast<uint64_t>(n - 1)); }
 
-int64_t gathered_bytes(const Unit& unit) {
+struct PlannedSection {
+  FlatLayout layout;
+  DType dtype, wire;
+  bool trained;
+};
+using PlannedUnit = std::vector<PlannedSection>;
+
+PlannedUnit planned(const UnitPlan& unit, int columns, const Options& options) {
+  PlannedUnit sections;
+  for (const SectionPlan& section : plan_sections(unit, columns, options)) {
+    std::vector<int64_t> numels;
+    for (const Parameter& p : section.parameters) numels.push_back(p.data().numel());
+    const Parameter& first = section.parameters.front();
+    sections.push_back({FlatLayout(std::move(numels), columns), first.dtype(), section.wire, first.requires_grad()});
+  }
+  return sections;
+}
+
+int64_t gathered_bytes(const PlannedUnit& unit) {
   int64_t bytes = 0;
-  for (const auto& section : unit.sections()) bytes += section->layout().total() * size_of(section->wire_dtype());
+  for (const PlannedSection& section : unit) bytes += section.layout.total() * size_of(section.wire);
   return bytes;
 }
 
 // The root is whole for as long as any unit is; of the others as many as may be in flight.
-int64_t gathered_bound(const std::vector<std::unique_ptr<Unit>>& units, const Options& options) {
+int64_t gathered_bound(const std::vector<PlannedUnit>& units, const Options& options) {
   std::vector<int64_t> others;
-  for (size_t i = 1; i < units.size(); ++i) others.push_back(gathered_bytes(*units[i]));
+  for (size_t i = 1; i < units.size(); ++i) others.push_back(gathered_bytes(units[i]));
   std::sort(others.rbegin(), others.rend());
   if (options.reshard == Reshard::after_forward) others.resize(std::min(others.size(), static_cast<size_t>(options.units_in_flight)));
-  int64_t bytes = gathered_bytes(*units.front());
+  int64_t bytes = gathered_bytes(units.front());
   for (const int64_t other : others) bytes += other;
   return bytes;
 }
 
 }  // namespace
 
-MemoryPlan plan_memory(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, const Assignment& assignment,
-                       const Options& options) {
+MemoryPlan plan_memory(nn::Module& module, int columns, const Assignment& assignment, const Options& options) {
+  std::vector<PlannedUnit> units;
+  for (const UnitPlan& unit : plan_units(module, options.wrap)) units.push_back(planned(unit, columns, options));
   MemoryPlan plan;
-  const bool sharded = mesh.columns() > 1, by_round = assignment.by_round && sharded;
+  const bool sharded = columns > 1, by_round = assignment.by_round && sharded;
   int64_t slices = 0, wholes = 0, root = 0, largest = 0;  // elements of trained sections
-  for (const auto& unit : units) {
+  for (const PlannedUnit& unit : units) {
     int64_t elements = 0;
-    for (const auto& section : unit->sections()) {
-      const int64_t slice = section->layout().slice(), dtype = size_of(section->master().dtype());
+    for (const PlannedSection& section : unit) {
+      const int64_t slice = section.layout.slice(), dtype = size_of(section.dtype);
       if (!options.own_memory) plan.parameters += slice * dtype;
-      if (size_of(section->wire_dtype()) != dtype) plan.parameters += slice * size_of(section->wire_dtype());
-      if (mesh.nearby) plan.parameters += section->layout().total() / mesh.nearby->size() * size_of(section->wire_dtype());
-      if (!section->trained()) continue;
+      if (section.wire != section.dtype) plan.parameters += slice * size_of(section.wire);
+      if (options.nearby > 0 && options.nearby < columns)
+        plan.parameters += section.layout.total() / options.nearby * size_of(section.wire);
+      if (!section.trained) continue;
       slices += slice;
-      elements += section->layout().total();
+      elements += section.layout.total();
     }
     wholes += elements;
     // The root's gradients stay in a buffer of their own while those of the others come and go.
-    if (unit->is_root())
+    if (&unit == &units.front())
       root = elements;
     else
       largest = std::max(largest, elements);

@@ -1,17 +1,13 @@
 // Where a MemoryPlan comes from: the bound that docs/fsdp.md states, from layouts and schedule alone.
 #pragma once
 
-#include <cstdint>
-#include <memory>
-#include <vector>
-
 #include "fsdp/fully_shard.h"
-#include "fsdp/unit.h"
+#include "fsdp/mesh.h"
 
 namespace lockstep::fsdp {
 
-// `assignment`: of the rank whose share is asked for. `by_round`: gradients are summed in shards (Accumulate::in_shards).
-MemoryPlan plan_memory(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, const Assignment& assignment,
-                       const Options& options);
+// No communication, and the module is not changed: it may have been built without memory. `columns`: ranks that share one copy of the
+// model. `assignment`: of the rank whose share is asked for.
+MemoryPlan plan_memory(nn::Module& module, int columns, const Assignment& assignment, const Options& options);
 
 }  // namespace lockstep::fsdp

@@ -9,26 +9,30 @@
 namespace lockstep::fsdp {
 namespace {
 
-DType wire_dtype(const Parameter& parameter, const Mesh& mesh, const Options& options) {
-  const bool low = mesh.columns() > 1 && parameter.dtype() == DType::f32 && options.low_precision && options.low_precision(parameter);
+DType wire_dtype(const Parameter& parameter, int columns, const Options& options) {
+  const bool low = columns > 1 && parameter.dtype() == DType::f32 && options.low_precision && options.low_precision(parameter);
   return low ? options.compute : parameter.dtype();
 }
 
 }  // namespace
 
-Unit::Unit(UnitPlan plan, uint64_t label, const Mesh& mesh, const Options& options) : plan_(std::move(plan)), label_(label), mesh_(mesh) {
-  // What shares a flat buffer; in order of first appearance.
-  using Kind = std::tuple<DType, DType, bool, Device>;
-  std::vector<std::pair<Kind, std::vector<Parameter>>> kinds;
-  for (const Parameter& p : plan_.parameters) {
-    const Kind kind{p.dtype(), wire_dtype(p, mesh, options), p.requires_grad(), p.device()};
-    auto at = std::find_if(kinds.begin(), kinds.end(), [&](const auto& known) { return known.first == kind; });
-    if (at == kinds.end()) at = kinds.insert(kinds.end(), {kind, {}});
-    at->second.push_back(p);
-    if (p.requires_grad()) ++trained_;
+std::vector<SectionPlan> plan_sections(const UnitPlan& unit, int columns, const Options& options) {
+  const auto kind = [](const Parameter& p, DType wire) { return std::tuple(p.dtype(), wire, p.requires_grad(), p.device()); };
+  std::vector<SectionPlan> plans;
+  for (const Parameter& p : unit.parameters) {
+    const DType wire = wire_dtype(p, columns, options);
+    auto at = std::find_if(plans.begin(), plans.end(),
+                           [&](const SectionPlan& known) { return kind(known.parameters.front(), known.wire) == kind(p, wire); });
+    if (at == plans.end()) at = plans.insert(plans.end(), {wire, {}});
+    at->parameters.push_back(p);
   }
-  for (auto& [kind, parameters] : kinds)
-    sections_.push_back(std::make_unique<Section>(std::move(parameters), std::get<1>(kind), mesh, plan_.name, options.own_memory));
+  return plans;
+}
+
+Unit::Unit(UnitPlan plan, uint64_t label, const Mesh& mesh, const Options& options) : plan_(std::move(plan)), label_(label), mesh_(mesh) {
+  for (const Parameter& p : plan_.parameters) trained_ += p.requires_grad() ? 1 : 0;
+  for (SectionPlan& section : plan_sections(plan_, mesh.columns(), options))
+    sections_.push_back(std::make_unique<Section>(std::move(section.parameters), section.wire, mesh, plan_.name, options.own_memory));
   if (mesh.columns() == 1) state_ = State::gathered;
 }
 

@@ -12,6 +12,14 @@
 
 namespace lockstep::fsdp {
 
+// Parameters of a unit that share a flat buffer, and the dtype in which they travel.
+struct SectionPlan {
+  DType wire;
+  std::vector<Parameter> parameters;
+};
+// Of one dtype, one wire dtype, one device, and all trained or all frozen; in order of first appearance. `columns`: ranks of a row.
+std::vector<SectionPlan> plan_sections(const UnitPlan& unit, int columns, const Options& options);
+
 class Unit {
  public:
   enum class State : uint8_t {

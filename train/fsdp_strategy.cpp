@@ -32,21 +32,6 @@ std::function<bool(const nn::Module&)> wrap_of(const ParallelConfig& parallel, c
   }
 }
 
-fsdp::Options options_of(const Config& config, const nn::Module& module) {
-  const ParallelConfig& parallel = config.parallel;
-  fsdp::Options options{.micro_batches = config.train.micro_batches(), .units_in_flight = static_cast<int>(parallel.units_in_flight)};
-  if (parallel.shard == "grad" || parallel.shard == "optim") options.reshard = fsdp::Reshard::after_step;
-  if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
-  if (std::isdigit(static_cast<unsigned char>(parallel.shard[0]))) options.nearby = std::stoi(parallel.shard);
-  if (parallel.offload) options.own_memory = offload_to(config.run.dir);
-  options.wrap = wrap_of(parallel, module);
-  if (config.train.precision == "bf16") {
-    options.compute = DType::bf16;
-    options.low_precision = [weights = product_weights(module)](const Parameter& p) { return weights.count(p.impl().get()) > 0; };
-  }
-  return options;
-}
-
 comm::DeviceMesh mesh_of(const ParallelConfig& parallel, const std::shared_ptr<comm::ProcessGroup>& group) {
   const int rows = parallel.shard == "hybrid" ? static_cast<int>(parallel.mesh[0]) : 1;
   return {group, {{"replicate", rows}, {"shard", group->size() / rows}}};
@@ -55,7 +40,7 @@ comm::DeviceMesh mesh_of(const ParallelConfig& parallel, const std::shared_ptr<c
 class FsdpStrategy final : public Strategy {
  public:
   FsdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
-      : sharded_(fsdp::fully_shard(model.module, mesh_of(config.parallel, group), options_of(config, *model.module))) {
+      : sharded_(fsdp::fully_shard(model.module, mesh_of(config.parallel, group), fsdp_options(config, *model.module))) {
     for (const auto& slice : sharded_->slices()) specs_[slice.name] = slice.spec;
   }
 
@@ -81,6 +66,21 @@ class FsdpStrategy final : public Strategy {
 };
 
 }  // namespace
+
+fsdp::Options fsdp_options(const Config& config, const nn::Module& module) {
+  const ParallelConfig& parallel = config.parallel;
+  fsdp::Options options{.micro_batches = config.train.micro_batches(), .units_in_flight = static_cast<int>(parallel.units_in_flight)};
+  if (parallel.shard == "grad" || parallel.shard == "optim") options.reshard = fsdp::Reshard::after_step;
+  if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
+  if (std::isdigit(static_cast<unsigned char>(parallel.shard[0]))) options.nearby = std::stoi(parallel.shard);
+  if (parallel.offload) options.own_memory = offload_to(config.run.dir);
+  options.wrap = wrap_of(parallel, module);
+  if (config.train.precision == "bf16") {
+    options.compute = DType::bf16;
+    options.low_precision = [weights = product_weights(module)](const Parameter& p) { return weights.count(p.impl().get()) > 0; };
+  }
+  return options;
+}
 
 std::unique_ptr<Strategy> make_fsdp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group) {
   return std::make_unique<FsdpStrategy>(config, model, group);

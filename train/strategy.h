@@ -10,6 +10,7 @@
 #include "core/autograd/variable.h"
 #include "core/base/clock.h"
 #include "core/tensor/shard_spec.h"
+#include "fsdp/options.h"
 #include "train/config/config.h"
 #include "train/memory_report.h"
 #include "train/models/factory.h"
@@ -47,6 +48,9 @@ class Strategy {
 
 // Collective. Throws UsageError where the model or the ranks do not fit `parallel`.
 std::unique_ptr<Strategy> make_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group);
+
+// What `parallel` and `train` ask of FSDP for this model.
+fsdp::Options fsdp_options(const Config& config, const nn::Module& module);
 
 // Each in a file of its own; single is ddp with one rank.
 std::unique_ptr<Strategy> make_ddp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group);
