@@ -1,6 +1,7 @@
 // Restoring: any shards from any other shards, reading no more than they need; older formats.
 #include <atomic>
 
+#include "tests/checkpoint/forwarding_files.h"
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
@@ -64,18 +65,10 @@ TEST(Restore, AnyShardsFromAnyOthers) {
 }
 
 // The real files, with what is read of them counted.
-class CountingFiles final : public FileSystem {
+class CountingFiles final : public ForwardingFiles {
  public:
   std::atomic<int64_t> bytes = 0;
 
-  std::unique_ptr<WritableFile> create(const std::string& path) override { return real_.create(path); }
-  void make_directories(const std::string& path) override { real_.make_directories(path); }
-  void make_directory(const std::string& path) override { real_.make_directory(path); }
-  void sync_directory(const std::string& path) override { real_.sync_directory(path); }
-  void rename_directory(const std::string& from, const std::string& to) override { real_.rename_directory(from, to); }
-  void remove_all(const std::string& path) override { real_.remove_all(path); }
-  std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
-  int64_t free_bytes(const std::string& path) override { return real_.free_bytes(path); }
   std::unique_ptr<ReadableFile> open(const std::string& path) override { return std::make_unique<File>(*this, real_.open(path)); }
 
  private:
@@ -93,7 +86,6 @@ class CountingFiles final : public FileSystem {
     CountingFiles& files_;
     std::unique_ptr<ReadableFile> real_;
   };
-  FileSystem& real_ = posix_file_system();
 };
 
 TEST(Restore, ReadsOnlyWhatARankNeeds) {
