@@ -128,6 +128,18 @@ TEST(Config, OverrideErrorsNameTheOverride) {
   EXPECT_THAT(error_of(kBase, {"train=4"}), HasSubstr("'train' is a group of keys"));
 }
 
+TEST(Config, KeysThatDoNotFitAreNamedWithTheirOrigins) {
+  const std::string file = "data: {kind: random}\ntrain:\n  global_batch: 16\n  micro_batch: 4\n";
+  EXPECT_EQ(error_of(file, {"train.micro_batch=5"}).find("--set train.micro_batch=5, c.yaml:3:17: train.micro_batch (5) does not divide"),
+            0u);
+  // The last one counts, and what has its default comes from nowhere.
+  EXPECT_EQ(
+      error_of(file, {"train.micro_batch=4", "train.global_batch=18"}).find("--set train.micro_batch=4, --set train.global_batch=18: "),
+      0u);
+  EXPECT_EQ(error_of("data: {kind: random}\n", {"model.heads=3"}).find("--set model.heads=3: model.heads (3)"), 0u);
+  EXPECT_EQ(error_of("run: {name: x}\n").find("c.yaml: data.path is not set"), 0u);
+}
+
 TEST(Config, HostileYamlIsRefusedQuickly) {
   EXPECT_THAT(error_of("run: " + std::string(100000, '[')), HasSubstr("c.yaml:1:"));
   EXPECT_THAT(error_of(std::string(100000, '{')), HasSubstr("c.yaml:1:"));

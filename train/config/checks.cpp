@@ -4,9 +4,16 @@
 
 #include "core/base/error.h"
 #include "train/config/config.h"
+#include "train/config/keys.h"
 
 namespace lockstep::train {
 namespace {
+
+// `keys`: those that do not fit, first the one that is to blame.
+template <typename... Args>
+void fit(bool fits, std::initializer_list<std::string_view> keys, const Args&... message) {
+  if (!fits) throw MisfitError(str(message...), {keys.begin(), keys.end()});
+}
 
 bool is_folder_name(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
@@ -14,30 +21,31 @@ bool is_folder_name(const std::string& name) {
 
 void check_data(const DataConfig& data, const ModelConfig& model) {
   if (data.kind != "text") return;
-  check(model.is_language_model(), "data.kind 'text' needs model.kind 'gpt' or 'llama', got '", model.kind,
-        "'; an mlp trains on data.kind 'random'");
-  check(model.vocab >= 256, "model.vocab is ", model.vocab, ", but data.tokenizer 'bytes' has 256 tokens: set model.vocab to 256 or more");
-  check(!data.path.empty(), "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
+  fit(model.is_language_model(), {"data.kind", "model.kind"}, "data.kind 'text' needs model.kind 'gpt' or 'llama', got '", model.kind,
+      "'; an mlp trains on data.kind 'random'");
+  fit(model.vocab >= 256, {"model.vocab", "data.tokenizer"}, "model.vocab is ", model.vocab,
+      ", but data.tokenizer 'bytes' has 256 tokens: set model.vocab to 256 or more");
+  fit(!data.path.empty(), {"data.path"}, "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
 }
 
 void check_recompute(const TrainConfig& train, const ModelConfig& model) {
-  check(train.recompute == "none" || model.kind != "mlp", "train.recompute '", train.recompute,
-        "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to none");
+  fit(train.recompute == "none" || model.kind != "mlp", {"train.recompute", "model.kind"}, "train.recompute '", train.recompute,
+      "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to none");
 }
 
 void check_model(const ModelConfig& model) {
-  check(!model.is_language_model() || model.dim % model.heads == 0, "model.heads (", model.heads, ") does not divide model.dim (",
-        model.dim, "): every head needs the same width");
+  fit(!model.is_language_model() || model.dim % model.heads == 0, {"model.heads", "model.dim"}, "model.heads (", model.heads,
+      ") does not divide model.dim (", model.dim, "): every head needs the same width");
   if (model.kind != "llama") return;
-  check(model.dim / model.heads % 2 == 0, "model.dim (", model.dim, ") over model.heads (", model.heads,
-        ") is odd: rotary positions need heads of an even width");
-  check(model.heads % model.key_value_heads() == 0, "model.kv_heads (", model.kv_heads, ") does not divide model.heads (", model.heads,
-        ")");
+  fit(model.dim / model.heads % 2 == 0, {"model.dim", "model.heads"}, "model.dim (", model.dim, ") over model.heads (", model.heads,
+      ") is odd: rotary positions need heads of an even width");
+  fit(model.heads % model.key_value_heads() == 0, {"model.kv_heads", "model.heads"}, "model.kv_heads (", model.kv_heads,
+      ") does not divide model.heads (", model.heads, ")");
 }
 
 void check_batches(const TrainConfig& train) {
-  check(train.global_batch % train.micro_batch == 0, "train.micro_batch (", train.micro_batch, ") does not divide train.global_batch (",
-        train.global_batch, "): a step must be a whole number of micro-batches");
+  fit(train.global_batch % train.micro_batch == 0, {"train.micro_batch", "train.global_batch"}, "train.micro_batch (", train.micro_batch,
+      ") does not divide train.global_batch (", train.global_batch, "): a step must be a whole number of micro-batches");
 }
 
 // The number that parallel.shard may be; 0 where it is a word.
@@ -49,20 +57,21 @@ int64_t nearby_ranks(const std::string& shard) {
 
 void check_parallel(const ParallelConfig& parallel) {
   const bool word = parallel.shard == "full" || parallel.shard == "grad" || parallel.shard == "optim" || parallel.shard == "hybrid";
-  check(word || nearby_ranks(parallel.shard) > 0, "parallel.shard '", parallel.shard,
-        "': expected full, grad, optim, hybrid or a number of ranks");
-  for (const double ranks : parallel.mesh) check(ranks == std::floor(ranks), "parallel.mesh: ", ranks, " is no number of ranks");
+  fit(word || nearby_ranks(parallel.shard) > 0, {"parallel.shard"}, "parallel.shard '", parallel.shard,
+      "': expected full, grad, optim, hybrid or a number of ranks");
+  for (const double ranks : parallel.mesh)
+    fit(ranks == std::floor(ranks), {"parallel.mesh"}, "parallel.mesh: ", ranks, " is no number of ranks");
   const bool meshed = parallel.mesh[0] > 0 && parallel.mesh[1] > 0;
-  check(parallel.shard != "hybrid" || meshed,
-        "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 ranks");
-  check(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0),
-        "parallel.mesh is for parallel.shard 'hybrid', got '", parallel.shard, "'");
-  check(parallel.strategy == "fsdp" || parallel.shard == "full", "parallel.shard '", parallel.shard,
-        "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  check(parallel.strategy == "fsdp" || parallel.wrap == "blocks", "parallel.wrap '", parallel.wrap,
-        "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  check(parallel.backend != "tcp" && parallel.backend != "nccl", "parallel.backend '", parallel.backend,
-        "' is not available in this version: use auto, shm or mpi");
+  fit(parallel.shard != "hybrid" || meshed, {"parallel.shard", "parallel.mesh"},
+      "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 ranks");
+  fit(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0), {"parallel.mesh", "parallel.shard"},
+      "parallel.mesh is for parallel.shard 'hybrid', got '", parallel.shard, "'");
+  fit(parallel.strategy == "fsdp" || parallel.shard == "full", {"parallel.shard", "parallel.strategy"}, "parallel.shard '", parallel.shard,
+      "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
+  fit(parallel.strategy == "fsdp" || parallel.wrap == "blocks", {"parallel.wrap", "parallel.strategy"}, "parallel.wrap '", parallel.wrap,
+      "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
+  fit(parallel.backend != "tcp" && parallel.backend != "nccl", {"parallel.backend"}, "parallel.backend '", parallel.backend,
+      "' is not available in this version: use auto, shm or mpi");
 }
 
 void check_shards(const ParallelConfig& parallel, int ranks) {
@@ -78,15 +87,16 @@ void check_shards(const ParallelConfig& parallel, int ranks) {
 
 void check_config(const Config& config) {
   const auto& [run, data, model, train, optim, parallel, checkpoint] = config;
-  check(is_folder_name(run.name), "run.name '", run.name, "' cannot be the name of a folder: expected one without '/'");
-  check(!run.dir.empty(), "run.dir is empty: expected a folder");
+  fit(is_folder_name(run.name), {"run.name"}, "run.name '", run.name, "' cannot be the name of a folder: expected one without '/'");
+  fit(!run.dir.empty(), {"run.dir"}, "run.dir is empty: expected a folder");
   check_data(data, model);
   check_model(model);
   check_batches(train);
   check_recompute(train, model);
-  check(optim.schedule.warmup <= train.steps, "optim.schedule.warmup (", optim.schedule.warmup, ") is longer than train.steps (",
-        train.steps, ")");
-  check(optim.schedule.min_lr <= optim.lr, "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");
+  fit(optim.schedule.warmup <= train.steps, {"optim.schedule.warmup", "train.steps"}, "optim.schedule.warmup (", optim.schedule.warmup,
+      ") is longer than train.steps (", train.steps, ")");
+  fit(optim.schedule.min_lr <= optim.lr, {"optim.schedule.min_lr", "optim.lr"}, "optim.schedule.min_lr (", optim.schedule.min_lr,
+      ") is above optim.lr (", optim.lr, ")");
   check_parallel(parallel);
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -53,6 +54,16 @@ struct RawValue {
 };
 // Throws UsageError "WHERE: key 'K' …" for a wrong type, a value out of range or a word that is no choice.
 void set_field(Config& config, const Key& key, const RawValue& value, const std::string& where);
+
+// Keys that do not fit each other: what check_config() throws. Who knows where they were set says so.
+class MisfitError : public UsageError {
+ public:
+  MisfitError(const std::string& message, std::vector<std::string> keys) : UsageError(message), keys_(std::move(keys)) {}
+  const std::vector<std::string>& keys() const { return keys_; }
+
+ private:
+  std::vector<std::string> keys_;
+};
 
 // "WHERE: unknown key 'train.micro_btch'; did you mean 'micro_batch'?"
 [[noreturn]] void throw_unknown_key(const std::string& name, const std::string& where);

@@ -1,6 +1,7 @@
 // From YAML text to a Config: yaml-cpp's events, flattened to "group.key" with the place of each.
 #include <cerrno>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -30,10 +31,13 @@ bool is_group(const std::string& name) {
   return false;
 }
 
+// Where each key that was set was set last: "FILE:LINE:COLUMN" or "--set KEY=VALUE".
+using Origins = std::map<std::string, std::string>;
+
 // Sets each key as its value goes by. yaml-cpp calls these from a recursive parser, so the depth is limited here, on the way down.
 class ConfigHandler final : public YAML::EventHandler {
  public:
-  ConfigHandler(Config& config, const std::string& name) : config_(config), name_(name) {}
+  ConfigHandler(Config& config, const std::string& name, Origins& origins) : config_(config), name_(name), origins_(origins) {}
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
@@ -120,10 +124,12 @@ class ConfigHandler final : public YAML::EventHandler {
     const Key* key = find_key(key_);
     if (!key) fail(mark, str("key '", key_, "': expected keys below it, got a value"));
     set_field(config_, *key, value, place(name_, mark));
+    origins_[key_] = place(name_, mark);
   }
 
   Config& config_;
   const std::string& name_;
+  Origins& origins_;
   std::vector<std::string> path_;  // of the open maps
   std::set<std::string> seen_;
   std::string key_;  // the last one read, in full
@@ -147,7 +153,7 @@ RawValue raw_override(const std::string& text) {
   return value;
 }
 
-void apply_override(Config& config, const std::string& text) {
+void apply_override(Config& config, const std::string& text, Origins& origins) {
   const std::string where = str("--set ", text);
   const size_t equals = text.find('=');
   check(equals != std::string::npos && equals > 0, where, ": expected key=value, such as train.steps=500");
@@ -156,6 +162,15 @@ void apply_override(Config& config, const std::string& text) {
   check(key || !is_group(name), where, ": '", name, "' is a group of keys: set one of them, such as train.steps=500");
   if (!key) throw_unknown_key(name, where);
   set_field(config, *key, raw_override(text.substr(equals + 1)), where);
+  origins[name] = where;
+}
+
+// "FILE:7:16, --set train.micro_batch=5": where the keys of an error come from; `otherwise` where all of them have their defaults.
+std::string origins_text(const MisfitError& error, const Origins& origins, const std::string& otherwise) {
+  std::string text;
+  for (const std::string& key : error.keys())
+    if (const auto found = origins.find(key); found != origins.end()) text += (text.empty() ? "" : ", ") + found->second;
+  return text.empty() ? otherwise : text;
 }
 
 std::string read_file(const std::string& file) {
@@ -176,22 +191,23 @@ std::string read_file(const std::string& file) {
 
 Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides) {
   Config config;
+  Origins origins;
   check(static_cast<int64_t>(text.size()) <= kMaxFileBytes, name, ": at most ", kMaxFileBytes, " bytes, got ", text.size());
   try {
     std::istringstream in(text);
     YAML::Parser parser(in);
-    ConfigHandler handler(config, name);
+    ConfigHandler handler(config, name, origins);
     parser.HandleNextDocument(handler);
-    ConfigHandler second(config, name);
+    ConfigHandler second(config, name, origins);
     check(!parser.HandleNextDocument(second), name, ": expected one YAML document, got several");
   } catch (const YAML::Exception& e) {
     throw UsageError(str(place(name, e.mark), ": not valid YAML: ", e.msg));
   }
-  for (const auto& entry : overrides) apply_override(config, entry);
+  for (const auto& entry : overrides) apply_override(config, entry, origins);
   try {
     check_config(config);
-  } catch (const UsageError& e) {
-    throw UsageError(str(name, ": ", e.what()));
+  } catch (const MisfitError& e) {
+    throw UsageError(str(origins_text(e, origins, name), ": ", e.what()));
   }
   return config;
 }
