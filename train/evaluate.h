@@ -18,7 +18,7 @@ struct TokenEvaluation {
   Tensor logits;    // f32 [T, vocab]
   double loss = 0;  // of each token but the first, given those before it: mean, in nats; NaN for a single token
 };
-// Of a gpt. Throws UsageError for no tokens, more than model.block, or one outside of the vocabulary.
+// Of a language model (gpt, llama). Throws UsageError for no tokens, more than model.block, or one outside of the vocabulary.
 TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32_t>& tokens);
 
 // Token ids: "1, 2 3", or JSON: a list, or an object with a list "input_ids". Throws UsageError naming `what` it came from.

@@ -1,4 +1,4 @@
-// Text from a trained GPT.
+// Text from a trained language model (gpt, llama).
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct GenerateOptions {
 };
 
 // Reads the model from a checkpoint, or from the newest good one of a run folder, and hands over each piece of text as it
-// comes. Throws UsageError for a checkpoint that holds no gpt or an empty prompt.
+// comes. Throws UsageError for a checkpoint that holds none or an empty prompt.
 void generate(const std::string& checkpoint, const GenerateOptions& options, const std::function<void(const std::string&)>& emit);
 
 }  // namespace lockstep::train
