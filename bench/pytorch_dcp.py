@@ -1,7 +1,7 @@
 """PyTorch's distributed checkpoint (DCP) of a sharded state, as one rank: the counterpart of `lockstep bench checkpoint`.
 
 RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say who it is. Rank 0 prints one JSON line: medians over the repetitions, each until the
-last rank is done. The state is the same: tensors of 16 MiB in f32, of which each rank holds its share.
+last rank is done. The state is the same: tensors of 16 MB in f32, of which each rank holds its share.
 """
 import argparse, json, os, shutil, statistics, time
 import torch, torch.distributed as dist
@@ -23,7 +23,7 @@ mesh = init_device_mesh("cpu", (world,))
 def state(fill):
     made = {}
     for i in range(max(1, a.mb // 16)):
-        whole = torch.arange(4 << 20, dtype=torch.float32) + i if fill else torch.zeros(4 << 20)
+        whole = torch.arange(4_000_000, dtype=torch.float32) + i if fill else torch.zeros(4_000_000)
         made[f"state.{i}"] = distribute_tensor(whole, mesh, [Shard(0)])
     return made
 

@@ -96,7 +96,7 @@ def main():
         times.append(time.perf_counter() - start)
     if int(os.environ.get("RANK", "0")) == 0:
         step = statistics.median(times[a.warmup :])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         print(json.dumps({"torch": torch.__version__, "ranks": world, "bf16": a.bf16, "fsdp": a.fsdp, "step_ms": round(step * 1e3, 1),
                           "tokens_per_s": round(world * a.batch * a.block / step), "peak_mem_mb": round(peak)}))
     if world > 1:

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/rank_options.h"
 #include "core/base/error.h"
+#include "core/base/size_text.h"
 #include "train/benchmarks.h"
 #include "train/comm_benchmark.h"
 #include "train/groups.h"
@@ -21,16 +22,13 @@ struct Options : RankOptions {
   std::string backend = "auto";
 };
 
-constexpr double kMiB = 1 << 20;
-
 nlohmann::ordered_json memory_json(const train::MemoryReport& m) {
   nlohmann::ordered_json categories = nlohmann::ordered_json::object();
   for (size_t c = 0; c < kMemoryCategories; ++c)
-    categories[std::string(name_of(static_cast<MemoryCategory>(c)))] = {{"bound_mb", static_cast<double>(m.bound[c]) / kMiB},
-                                                                        {"peak_mb", static_cast<double>(m.peak[c]) / kMiB},
-                                                                        {"planned", m.planned[c]}};
-  return {{"bound_mb", static_cast<double>(m.bound_bytes) / kMiB},
-          {"peak_mb", static_cast<double>(m.peak_bytes) / kMiB},
+    categories[std::string(name_of(static_cast<MemoryCategory>(c)))] = {
+        {"bound_mb", static_cast<double>(m.bound[c]) / kMB}, {"peak_mb", static_cast<double>(m.peak[c]) / kMB}, {"planned", m.planned[c]}};
+  return {{"bound_mb", static_cast<double>(m.bound_bytes) / kMB},
+          {"peak_mb", static_cast<double>(m.peak_bytes) / kMB},
           {"of_bound", m.of_bound()},
           {"categories", categories}};
 }
@@ -47,6 +45,7 @@ void print(const train::StepBenchmark& b, bool json) {
                                         {"comm_exposed_ms", b.comm_exposed_ms},
                                         {"ranks", b.ranks},
                                         {"threads", b.threads},
+                                        {"strategy", b.strategy},
                                         {"backend", b.backend},
                                         {"precision", b.precision},
                                         {"parameters", b.parameters},
@@ -56,9 +55,9 @@ void print(const train::StepBenchmark& b, bool json) {
     std::printf("%s\n", out.dump().c_str());
     return;
   }
-  std::printf("%d rank%s x %d thread%s, %s, %s, %lld parameters, %lld steps\n", b.ranks, b.ranks == 1 ? "" : "s", b.threads,
-              b.threads == 1 ? "" : "s", b.backend.c_str(), b.precision.c_str(), static_cast<long long>(b.parameters),
-              static_cast<long long>(b.steps));
+  std::printf("%s x %s, %s, %s, %s, %lld parameters, %s\n", count_text(b.ranks, "rank").c_str(), count_text(b.threads, "thread").c_str(),
+              b.strategy.c_str(), b.backend.c_str(), b.precision.c_str(), static_cast<long long>(b.parameters),
+              count_text(b.steps, "step").c_str());
   std::printf("  step          %10.1f ms   (fastest %.1f, slowest %.1f)\n", b.step_ms, b.step_ms_min, b.step_ms_max);
   std::printf("  speed         %10.0f %s/s\n", b.items_per_s, b.items_are_tokens ? "tokens" : "samples");
   std::printf("  mfu           %10.1f %%\n", b.mfu * 100);

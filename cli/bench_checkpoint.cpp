@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/rank_options.h"
+#include "core/base/size_text.h"
 #include "train/checkpoint_benchmark.h"
 #include "train/groups.h"
 
@@ -20,7 +21,7 @@ struct Options : RankOptions {
 };
 
 void print(const train::CheckpointBenchmark& b, bool json) {
-  const double mb = static_cast<double>(b.bytes) / 1e6;
+  const double mb = static_cast<double>(b.bytes) / kMB;
   const double share = b.save_s > 0 ? b.checksum_held_s / b.save_s : 0;
   if (json) {
     const nlohmann::ordered_json out = {{"ranks", b.ranks},
@@ -40,9 +41,10 @@ void print(const train::CheckpointBenchmark& b, bool json) {
     return;
   }
   const auto line = [&](const char* what, double seconds, const char* note) {
-    if (seconds > 0) std::printf("  %-22s %9.3f s %9.0f MB/s   %s\n", what, seconds, mb / seconds, note);
+    if (seconds > 0) std::printf("  %-22s %9.3f s %9.0f MB/s%s%s\n", what, seconds, mb / seconds, *note ? "   " : "", note);
   };
-  std::printf("%.0f MB on %d rank%s x %d thread%s\n", mb, b.ranks, b.ranks == 1 ? "" : "s", b.threads, b.threads == 1 ? "" : "s");
+  std::printf("%s on %s x %s\n", size_text(static_cast<double>(b.bytes)).c_str(), count_text(b.ranks, "rank").c_str(),
+              count_text(b.threads, "thread").c_str());
   line("save", b.save_s, "until everything is on disk");
   line("  plain write", b.plain_write_s, "the same bytes without checksums: the disk's own speed");
   line("  not synced", b.save_unsynced_s, "a save that does not wait for the disk");
@@ -58,7 +60,7 @@ int bench(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here) return launch_ranks(options.ranks, "");
   const auto group = train::make_group({.backend = options.backend}, placement.rank);
-  const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes << 20, options.repetitions);
+  const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes * 1'000'000, options.repetitions);
   if (placement.rank.rank == 0) print(result, options.json);
   return 0;
 }
@@ -69,7 +71,7 @@ void add_bench_checkpoint(CLI::App& bench_command, int& exit_code) {
   CLI::App* command = bench_command.add_subcommand("checkpoint", "checkpoints: save, load and stall, beside the disk and memcpy");
   auto options = std::make_shared<Options>();
   command->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(CLI::Range(1, 1024));
-  command->add_option("--mb", options->megabytes, "size of the state in MiB, over all ranks")
+  command->add_option("--mb", options->megabytes, "size of the state in MB, over all ranks")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command->add_option("--dir", options->dir, "a folder on the disk to measure; what is written is removed")->capture_default_str();

@@ -10,6 +10,7 @@
 #include "checkpoint/exchange/diff.h"
 #include "cli/commands.h"
 #include "core/base/error.h"
+#include "core/base/size_text.h"
 #include "train/exchange/exchange.h"
 
 namespace lockstep::cli {
@@ -33,7 +34,8 @@ int show(const std::string& path, checkpoint::Check how) {
   if (all.empty()) std::printf("no checkpoints in %s\n", path.c_str());
   bool good = !all.empty();
   for (const checkpoint::Listed& c : all) {
-    std::printf("%-40s step %8lld  %9.1f MB  %s\n", c.folder.c_str(), static_cast<long long>(c.step), static_cast<double>(c.bytes) / 1e6,
+    std::printf("%-40s step %8lld  %9s  %s\n", c.folder.c_str(), static_cast<long long>(c.step),
+                size_text(static_cast<double>(c.bytes)).c_str(),
                 c.problem.empty() ? (how == checkpoint::Check::everything ? "every byte verified" : "ok") : c.problem.c_str());
     good = good && c.problem.empty();
   }
@@ -101,9 +103,9 @@ void add_export(CLI::App& command, int& exit_code) {
   sub->callback([request, size, &exit_code] {
     if (!size->empty()) request->max_shard_bytes = bytes_of(*size);
     const train::Exported exported = train::export_checkpoint(*request);
-    std::printf("checkpoint %s\nfolder     %s\nwritten    %lld tensors, %.1f MB, %zu %s\n", exported.checkpoint.c_str(),
-                request->dir.c_str(), static_cast<long long>(exported.tensors), static_cast<double>(exported.bytes) / 1e6,
-                exported.files.size(), exported.files.size() == 1 ? "file" : "files");
+    std::printf("checkpoint %s\nfolder     %s\nwritten    %s, %s, %s\n", exported.checkpoint.c_str(), request->dir.c_str(),
+                count_text(exported.tensors, "tensor").c_str(), size_text(static_cast<double>(exported.bytes)).c_str(),
+                count_text(static_cast<long long>(exported.files.size()), "file").c_str());
     exit_code = 0;
   });
 }

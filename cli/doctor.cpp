@@ -12,6 +12,7 @@
 #include "cli/version.h"
 #include "comm/mpi/factory.h"
 #include "core/base/parallel.h"
+#include "core/base/size_text.h"
 #include "core/device/device.h"
 #include "core/device/kernels.h"
 #include "core/device/probe.h"
@@ -32,8 +33,6 @@ class Report {
   bool healthy_ = true;
 };
 
-std::string megabytes(double bytes) { return std::to_string(static_cast<long long>(bytes / (1 << 20))) + " MiB"; }
-
 int doctor() {
   std::printf("%s\n", version_text().c_str());
   Report report;
@@ -45,7 +44,7 @@ int doctor() {
   struct statvfs shm {};
   if (statvfs("/dev/shm", &shm) == 0) {
     const double free_bytes = static_cast<double>(shm.f_bavail) * static_cast<double>(shm.f_frsize);
-    report.line(free_bytes >= 256.0 * (1 << 20), "/dev/shm: " + megabytes(free_bytes) + " free",
+    report.line(free_bytes >= 256.0 * (1 << 20), "/dev/shm: " + size_text(free_bytes) + " free",
                 "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
   } else {
     report.line(false, "/dev/shm is not there", "mount a tmpfs on it: the shm backend needs shared memory");

@@ -15,6 +15,7 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
   Trainer trainer(config, group);
   StepBenchmark result{.ranks = group->size(),
                        .threads = num_threads(),
+                       .strategy = strategy_text(config.parallel),
                        .backend = group->backend_name(),
                        .precision = config.train.precision,
                        .parameters = trainer.parameter_count(),

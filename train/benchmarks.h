@@ -14,7 +14,7 @@ namespace lockstep::train {
 
 struct StepBenchmark {
   int ranks = 0, threads = 0;
-  std::string backend, precision;
+  std::string strategy, backend, precision;  // strategy as strategy_text() has it
   int64_t parameters = 0;
   int64_t steps = 0;   // measured; the warm-up is not counted
   double step_ms = 0;  // median over steps of the slowest rank's time

@@ -68,9 +68,9 @@ class Bench {
   }
 
  private:
-  // Weights and two moments, as FSDP holds them: tensors of 16 MiB, of which each rank has its share.
+  // Weights and two moments, as FSDP holds them: tensors of 16 MB, of which each rank has its share.
   std::vector<Entry> sharded_state(int64_t bytes) const {
-    constexpr int64_t kElements = 4 << 20;
+    constexpr int64_t kElements = 4'000'000;
     const int64_t tensors = std::max<int64_t>(1, bytes / 4 / kElements), share = kElements / group_.size();
     std::vector<Entry> entries;
     for (int64_t i = 0; i < tensors; ++i) {

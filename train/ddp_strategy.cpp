@@ -2,6 +2,7 @@
 #include <map>
 #include <numeric>
 
+#include "core/base/size_text.h"
 #include "ddp/ddp.h"
 #include "train/strategy.h"
 
@@ -9,7 +10,7 @@ namespace lockstep::train {
 namespace {
 
 ddp::Options options_of(const Config& config) {
-  const auto bytes = static_cast<int64_t>(config.parallel.bucket_mb * (1 << 20));
+  const auto bytes = static_cast<int64_t>(config.parallel.bucket_mb * kMB);
   return {.micro_batches = config.train.micro_batches(), .first_bucket_bytes = std::min<int64_t>(bytes, 1 << 20), .bucket_bytes = bytes};
 }
 

@@ -5,6 +5,7 @@
 
 #include "comm/text.h"
 #include "core/base/log.h"
+#include "core/base/size_text.h"
 #include "train/checkpoints.h"
 #include "train/machine.h"
 #include "train/metrics/metrics_file.h"
@@ -75,10 +76,10 @@ bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
 std::string introduction(Trainer& trainer) {
   const Config& config = trainer.config();
-  return str(config.model.kind, ", ", trainer.parameter_count(), " parameters; ", trainer.group().size(),
-             trainer.group().size() == 1 ? " rank" : " ranks", " (", trainer.group().backend_name(), ", reduction ",
-             config.parallel.reduction, "); ", config.train.micro_batches(), " micro-batches of ", config.train.micro_batch, " a step, ",
-             config.train.precision);
+  return str(config.model.kind, ", ", trainer.parameter_count(), " parameters; ", count_text(trainer.group().size(), "rank"), " (",
+             strategy_text(config.parallel), ", ", trainer.group().backend_name(), ", reduction ", config.parallel.reduction, "); ",
+             count_text(config.train.micro_batches(), "micro-batch", "es"), " of ", count_text(config.train.micro_batch, "sample"),
+             " a step, ", config.train.precision);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "core/base/parallel.h"
+#include "core/base/size_text.h"
 #include "core/device/probe.h"
 
 namespace lockstep::train {
@@ -18,7 +19,7 @@ double peak_flops(DType compute, int ranks) {
 double peak_memory_mb() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024.0;  // Linux counts KiB
+  return static_cast<double>(usage.ru_maxrss) * 1024 / kMB;  // Linux counts KiB
 }
 
 }  // namespace lockstep::train

@@ -2,18 +2,18 @@
 
 #include <cstdio>
 
+#include "core/base/size_text.h"
+
 namespace lockstep::train {
 namespace {
-
-constexpr double kMiB = 1 << 20;
 
 // bound by category, peak by category, total peak.
 constexpr int64_t kFields = 2 * kMemoryCategories + 1;
 
 std::string line(std::string_view name, double bound, double peak, const char* note) {
   std::array<char, 128> text{};
-  std::snprintf(text.data(), text.size(), "    %-12.*s %10.1f %10.1f MiB%s\n", static_cast<int>(name.size()), name.data(), bound / kMiB,
-                peak / kMiB, note);
+  std::snprintf(text.data(), text.size(), "    %-12.*s %10s %10s%s\n", static_cast<int>(name.size()), name.data(), size_text(bound).c_str(),
+                size_text(peak).c_str(), note);
   return text.data();
 }
 

@@ -7,4 +7,10 @@ std::unique_ptr<Strategy> make_strategy(const Config& config, const BuiltModel& 
                                             : make_ddp_strategy(config, model, std::move(group));
 }
 
+std::string strategy_text(const ParallelConfig& parallel) {
+  if (parallel.strategy != "fsdp") return parallel.strategy;
+  const std::string mesh = parallel.shard == "hybrid" ? str(" [", parallel.mesh[0], ", ", parallel.mesh[1], "]") : "";
+  return str("fsdp, shard ", parallel.shard, mesh);
+}
+
 }  // namespace lockstep::train

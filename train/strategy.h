@@ -49,6 +49,9 @@ class Strategy {
 // Collective. Throws UsageError where the model or the ranks do not fit `parallel`.
 std::unique_ptr<Strategy> make_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group);
 
+// For people: "ddp"; "fsdp, shard hybrid [2, 2]".
+std::string strategy_text(const ParallelConfig& parallel);
+
 // What `parallel` and `train` ask of FSDP for this model.
 fsdp::Options fsdp_options(const Config& config, const nn::Module& module);
 

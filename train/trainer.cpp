@@ -52,7 +52,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
     : config_(config), group_(std::move(group)), compute_dtype_(config.train.precision == "bf16" ? DType::bf16 : DType::f32) {
   check_world_size(config_, group_->size());
   check_same_config(config_, *group_);
-  allocator(kCpu).set_limit(config_.train.memory_limit_mb << 20);
+  allocator(kCpu).set_limit(config_.train.memory_limit_mb * 1'000'000);
   data_ = open_dataset(config_);
   // What is sharded is drawn by its owners: no rank holds the whole.
   model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred : InitialValues::drawn);

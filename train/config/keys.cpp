@@ -77,7 +77,7 @@ const std::vector<Key>& table() {
       {"train.recompute_every", LOCKSTEP_FIELD(train.recompute_every), "`train.recompute: blocks`: every k-th block only", group,
        kPositive},
       {"train.memory_limit_mb", LOCKSTEP_FIELD(train.memory_limit_mb),
-       "the most that the tensors of one rank may take, in MiB; 0: no limit", local, kCount},
+       "the most that the tensors of one rank may take, in MB (10^6 bytes); 0: no limit", local, kCount},
 
       {"optim.kind", LOCKSTEP_FIELD(optim.kind), "the optimizer", result, {}, {"sgd", "adam", "adamw"}},
       {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
@@ -124,7 +124,7 @@ const std::vector<Key>& table() {
        result,
        {},
        {"tree", "fast"}},
-      {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb), "gradients that travel together, in MiB", group,
+      {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb), "gradients that travel together, in MB", group,
        Range{.min = 0, .max = 65536, .min_excluded = true}},
       {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s), "limit of every collective, in seconds", group,
        Range{.min = 0, .max = 86400, .min_excluded = true}},
