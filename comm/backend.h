@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "comm/fingerprint.h"
+#include "comm/limit.h"
 #include "comm/process_group.h"
-#include "core/base/clock.h"
 #include "core/device/device.h"
 
 namespace lockstep::comm {
@@ -45,7 +45,7 @@ struct Call {
   int64_t count = 0;                 // n, in elements; may be 0
   int root = -1;                     // the other rank for send and recv; -1 where there is none
   const ReduceTree* tree = nullptr;  // never null for all_reduce, reduce_scatter and reduce
-  Deadline deadline{Clock::time_point::max()};
+  Limit limit = Deadline(Clock::time_point::max());
 
   // Where the tensors' contents come from: work submitted to this stream so far. Always complete on a CPU.
   Stream stream{kCpu};
@@ -82,10 +82,10 @@ class Backend {
   // of each other: all collectives are one lane, the sends to each rank are one, the receives from each rank are one. So a
   // send may take until the receiver is there.
   //
-  // Throws, always in time (call.deadline; a peer's death or abort within a second):
+  // Throws, always in time (call.limit; a peer's death or abort within a second):
   //   UsageError        fingerprints differ (mismatch_error); on all ranks of the call
-  //   TimeoutError      the deadline passed; says which ranks have not arrived and, where known, at which call they are
-  //   EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
+  //   TimeoutError      the limit has passed; says so (call.limit.reached()), and which ranks have not arrived and, where known, at which
+  //   call they are EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
   // The message is the cause alone, without the call: ProcessGroup adds group, rank and call. After a failure it calls
   // abort() and executes nothing more.
   virtual void execute(const Call& call) = 0;

@@ -58,23 +58,23 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
   return enqueue(call.op, peer, call.fingerprint, volume(call, backend_->size()) >= kLargeBytes,
                  [this, call, own_tree, tensors = std::move(tensors)](const WorkState& work) mutable {
                    call.tree = own_tree.get();
-                   call.deadline = Deadline::after(options_.timeout);
+                   call.limit = work.limit();
                    call.waiters = &work.waiters();
                    backend_->execute(call);
                  });
 }
 
-Work Engine::submit_body(const Fingerprint& fingerprint, std::function<void()> body) {
-  return enqueue(Op::barrier, -1, fingerprint, false, [body = std::move(body)](const WorkState&) { body(); });
+Work Engine::submit_body(const Fingerprint& fingerprint, std::function<void(const Limit&)> body) {
+  return enqueue(Op::barrier, -1, fingerprint, false, [body = std::move(body)](const WorkState& work) { body(work.limit()); });
 }
 
 Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large, std::function<void(const WorkState&)> body) {
   const auto lane = this->lane(op, peer);
   const auto self = shared_from_this();
-  const auto give_up = [engine = weak_from_this()](const std::string& reason) {
+  const auto end_group = [engine = weak_from_this()](const std::string& reason) {
     if (const auto alive = engine.lock()) alive->abort(reason, true);
   };
-  auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, lane, give_up);
+  auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, options_.timeout, lane, end_group);
   const uint64_t entry = recorder_.submitted(fingerprint);
   lane->submit(
       {.work = work,
@@ -101,7 +101,7 @@ void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry
 }
 
 Work Engine::done_here(const Fingerprint& fingerprint, const std::function<void()>& body) {
-  const auto work = std::make_shared<WorkState>(where(fingerprint), options_.timeout, std::weak_ptr<Lane>(), nullptr);
+  const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, options_.timeout, std::weak_ptr<Lane>(), nullptr);
   run(*work, fingerprint, recorder_.submitted(fingerprint), [&](const WorkState&) { body(); });
   return Work(work);
 }

@@ -29,7 +29,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Completes the call's fingerprint and queues it. `tensors` stay alive until it is done.
   Work submit(Call call, const ReduceTree* tree, std::vector<Tensor> tensors);
   // Runs `body` in the lane of collectives, in order with them; it may use the backend.
-  Work submit_body(const Fingerprint& fingerprint, std::function<void()> body);
+  Work submit_body(const Fingerprint& fingerprint, std::function<void(const Limit&)> body);
   // A call that is done in place, at world size 1.
   Work done_here(const Fingerprint& fingerprint, const std::function<void()>& body);
 

@@ -39,7 +39,7 @@ class Execution {
   void send(int to, const void* data, size_t bytes) { sends_.push_back({to, data, bytes}); }
   void receive(int from, void* data, size_t bytes) { receives_.push_back({from, data, bytes}); }
   void exchange(Channel channel = Channel::collective) {
-    transport_.exchange(channel, sends_, receives_, call_.deadline);
+    transport_.exchange(channel, sends_, receives_, call_.limit);
     sends_.clear();
     receives_.clear();
   }

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 
+#include "comm/limit.h"
 #include "core/base/clock.h"
 
 namespace lockstep::comm {
@@ -35,6 +36,8 @@ class Lane {
   void submit(Job job);
   // Runs queued jobs on the calling thread until `work` is done or another thread is at it.
   void help(const WorkState& work);
+  // Which of its jobs nobody waits for any more.
+  GivenUp& given_up() { return given_up_; }
   // Waits until everything submitted has run, then ends the thread.
   void close();
 
@@ -45,6 +48,7 @@ class Lane {
   bool is_due() const;
   void sleep(std::unique_lock<std::mutex>& lock);
 
+  GivenUp given_up_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Job> queue_;

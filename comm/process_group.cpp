@@ -228,7 +228,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
                  .ranks = {},
                  .timeout = engine.options().timeout};
   std::unique_ptr<Backend> backend;
-  const auto form = [&] {
+  const auto form = [&](const Limit& limit) {
     if (size > 1) {
       Call call{.fingerprint = fingerprint,
                 .in = mine.data(),
@@ -236,7 +236,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
                 .op = Op::all_gather,
                 .dtype = DType::i64,
                 .count = 2,
-                .deadline = Deadline::after(engine.options().timeout)};
+                .limit = limit};
       call.fingerprint.group = hash_name(name());
       engine.backend().execute(call);
     }

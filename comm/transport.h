@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include "core/base/clock.h"
+#include "comm/limit.h"
 
 namespace lockstep::comm {
 
@@ -36,8 +36,8 @@ class Transport {
   // equal, and may be 0. Never to or from the own rank. One exchange must not wait for another one's progress: threads call
   // it at the same time, one for the collectives, one for each peer's sends and one for each peer's receives.
   //
-  // Throws as Backend::execute() does; a TimeoutError names the ranks from which something is missing.
-  virtual void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) = 0;
+  // Throws as Backend::execute() does; a TimeoutError begins with limit.reached() and names the ranks from which something is missing.
+  virtual void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) = 0;
 };
 
 // Runs any call over the transport (Backend::execute() has the contract): compares fingerprints, then moves the data. Reductions

@@ -6,9 +6,16 @@
 #include "core/base/error.h"
 
 namespace lockstep::comm {
+namespace {
 
-WorkState::WorkState(std::string what, Duration limit, std::weak_ptr<Lane> lane, std::function<void(const std::string&)> give_up)
-    : what_(std::move(what)), limit_(limit), lane_(std::move(lane)), give_up_(std::move(give_up)) {}
+// How long a call that is given up gets to say why it is not done: far more than the naps of those that wait in it.
+constexpr Duration kLastWords = std::chrono::seconds(1);
+
+}  // namespace
+
+WorkState::WorkState(std::string what, uint64_t number, Duration limit, std::weak_ptr<Lane> lane,
+                     std::function<void(const std::string&)> end_group)
+    : what_(std::move(what)), number_(number), limit_(limit), lane_(std::move(lane)), end_group_(std::move(end_group)) {}
 
 void WorkState::finish(std::exception_ptr error) {
   std::lock_guard lock(mutex_);
@@ -21,6 +28,11 @@ void WorkState::finish(std::exception_ptr error) {
 std::exception_ptr WorkState::error() const {
   std::lock_guard lock(mutex_);
   return error_;
+}
+
+Limit WorkState::limit() const {
+  const auto lane = lane_.lock();
+  return lane ? Limit(limit_, lane->given_up(), number_) : Limit(Deadline::after(limit_));
 }
 
 Duration WorkState::duration() const {
@@ -42,12 +54,25 @@ void WorkState::wait() {
 void WorkState::wait(Duration limit) {
   // Running the call ourselves would tie us to the call's limit.
   wait_until_done(limit, limit >= limit_);
+  if (!done()) return give_up(limit);
+  rethrow();
+}
+
+// The call knows what it is waiting for: it runs into its limit now and says so.
+void WorkState::give_up(Duration waited) {
+  if (const auto lane = lane_.lock()) lane->given_up().through(number_, waited);
+  wait_until_done(kLastWords, false);
   if (!done()) {
-    const std::string message = str("[comm] ", what_, " was not done after a wait of ", seconds(limit), " s");
-    give_up_(message);
+    const std::string message = str("[comm] ", what_, " was not done after a wait of ", seconds(waited), " s");
+    end_group_(message);
     throw FromPeer<TimeoutError>(message);
   }
-  rethrow();
+  try {
+    rethrow();
+  } catch (const EnvironmentError& e) {
+    // Also where a call in front of this one has said it.
+    std::rethrow_exception(reworded(TimeoutError(""), e.what(), caused_by_peer(e)));
+  }
 }
 
 void WorkState::wait_until_done(Duration limit, bool may_help) {

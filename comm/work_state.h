@@ -3,13 +3,14 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 
-#include "core/base/clock.h"
+#include "comm/limit.h"
 
 namespace lockstep::comm {
 
@@ -18,8 +19,9 @@ class Lane;
 // Thread-safe.
 class WorkState {
  public:
-  // `limit`: of wait() without one. `give_up` ends the group when a wait reaches its limit. The lane may be gone already.
-  WorkState(std::string what, Duration limit, std::weak_ptr<Lane> lane, std::function<void(const std::string&)> give_up);
+  // `what` and `number`: the call, and its place in the lane, which may be gone already. `limit`: of wait() without one.
+  // `end_group`: for a wait that reached its limit, where the call does not end either.
+  WorkState(std::string what, uint64_t number, Duration limit, std::weak_ptr<Lane> lane, std::function<void(const std::string&)> end_group);
 
   // Once. `error` is null when all went well.
   void finish(std::exception_ptr error);
@@ -31,17 +33,23 @@ class WorkState {
   Duration duration() const;
   Duration exposed() const { return Duration(exposed_ns_.load(std::memory_order_relaxed)); }
 
+  // Of the call, which begins now; holds as long as its lane.
+  Limit limit() const;
+
   // How many threads are blocked in wait(); backends spin only when somebody is.
   const std::atomic<int>& waiters() const { return waiters_; }
 
  private:
   void wait_until_done(Duration limit, bool may_help);
+  // Throws, unless the call comes to a good end at this last moment.
+  void give_up(Duration waited);
   void rethrow() const;
 
   const std::string what_;
+  const uint64_t number_;
   const Duration limit_;
   const std::weak_ptr<Lane> lane_;
-  const std::function<void(const std::string&)> give_up_;
+  const std::function<void(const std::string&)> end_group_;
   const Clock::time_point submitted_ = Clock::now();
 
   std::atomic<bool> done_ = false;

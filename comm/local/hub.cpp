@@ -54,8 +54,7 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
   return hub;
 }
 
-void Hub::await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, std::string_view doing,
-                const std::function<bool(int)>& present) {
+void Hub::await(std::unique_lock<std::mutex>& lock, const Limit& limit, std::string_view doing, const std::function<bool(int)>& present) {
   while (true) {
     std::vector<int> missing, left;
     for (int rank = 0; rank < size(); ++rank) {
@@ -66,10 +65,9 @@ void Hub::await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, st
     if (missing.empty()) return;
     if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
     if (!left.empty()) throw FromPeer<EnvironmentError>(str(ranks_text(left), left.size() == 1 ? " has" : " have", " left the group"));
-    if (deadline.passed())
-      throw FromPeer<TimeoutError>(
-          str("time limit reached: ", ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing));
-    changed_.wait_until(lock, deadline.at());
+    if (limit.passed())
+      throw FromPeer<TimeoutError>(str(limit.reached(), ": ", ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing));
+    changed_.wait_for(lock, limit.nap());
   }
 }
 
@@ -79,7 +77,7 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
   calls_[static_cast<size_t>(rank)] = call;
   const uint64_t turn = ++me.arrived;
   changed_.notify_all();
-  await(lock, call.deadline, "arrived", [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
+  await(lock, call.limit, "arrived", [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
   // First of all: a rank that sees the mismatch earlier has aborted the group, but every rank is to get the same error.
   std::vector<Fingerprint> fingerprints;
   for (const Call& c : calls_) fingerprints.push_back(c.fingerprint);
@@ -108,7 +106,7 @@ void Hub::message(int rank, const Call& call) {
   (sending ? slot.send : slot.recv) = call;
   const uint64_t turn = sending ? ++slot.sends : ++slot.recvs;
   changed_.notify_all();
-  await(lock, call.deadline, "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
+  await(lock, call.limit, "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
   if (slot.done >= turn) return;  // the receiver may even be at its next message
   if (slot.send.fingerprint != slot.recv.fingerprint) throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
   if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);

@@ -43,7 +43,7 @@ class Hub {
   };
 
   // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors.
-  void await(std::unique_lock<std::mutex>& lock, const Deadline& deadline, std::string_view doing, const std::function<bool(int)>& present);
+  void await(std::unique_lock<std::mutex>& lock, const Limit& limit, std::string_view doing, const std::function<bool(int)>& present);
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -35,7 +35,7 @@ class MpiBackend final : public Backend {
     execute_native(transport_.runtime(), communicator_, rank(), call, [&](MPI_Request request) {
       Pending pending(transport_.runtime());
       pending.adopt(request);
-      transport_.complete(pending, call.deadline);
+      transport_.complete(pending, call.limit);
     });
   }
 

@@ -35,17 +35,17 @@ MpiTransport::~MpiTransport() {
   }
 }
 
-void MpiTransport::exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) {
+void MpiTransport::exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) {
   throw_if_aborted();
   Pending pending(runtime_);
   runtime_.locked([&] {
     for (const auto& r : receives) pending.receive(world_rank(r.from), tag(channel), r.data, r.bytes);
     for (const auto& s : sends) pending.send(world_rank(s.to), tag(channel), s.data, s.bytes);
   });
-  complete(pending, deadline);
+  complete(pending, limit);
 }
 
-void MpiTransport::complete(Pending& pending, Deadline deadline) {
+void MpiTransport::complete(Pending& pending, const Limit& limit) {
   Backoff backoff(pending.has_large() ? Backoff::Expect::data : Backoff::Expect::message);
   std::optional<Deadline> grace;
   try {
@@ -62,7 +62,7 @@ void MpiTransport::complete(Pending& pending, Deadline deadline) {
         const std::string why = grace->passed() ? ended_by_peer(pending) : "";
         if (!why.empty()) throw FromPeer<EnvironmentError>(why);
       }
-      if (deadline.passed()) throw FromPeer<TimeoutError>(missing(pending));
+      if (limit.passed()) throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(pending)));
       backoff.pause();
     }
   } catch (const Error& error) {

@@ -26,10 +26,10 @@ class MpiTransport final : public Transport {
   int world_rank(int rank) const { return members_[static_cast<size_t>(rank)]; }
   Runtime& runtime() const { return runtime_; }
 
-  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) override;
+  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) override;
 
   // Waits until all are done. Throws as exchange() does; the other ranks are told why.
-  void complete(Pending& pending, Deadline deadline);
+  void complete(Pending& pending, const Limit& limit);
 
   // Ends the group, here at once and for the others as soon as they look.
   void abort(const std::string& reason) noexcept;

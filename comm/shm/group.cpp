@@ -169,8 +169,8 @@ void Group::await(Word& word, uint32_t target, int peer, const Call& call) {
   if (word.reached(target) || spin(word, target, call)) return;
   while (!word.reached(target)) {
     check_alive(word, target, peer);
-    if (call.deadline.passed()) throw late(peer, call);
-    word.sleep(target, std::min(kLook, call.deadline.remaining()));
+    if (call.limit.passed()) throw late(peer, call);
+    word.sleep(target, std::min(kLook, call.limit.nap()));
   }
 }
 
@@ -196,7 +196,7 @@ std::string Group::state_of(int rank) {
 }
 
 FromPeer<TimeoutError> Group::late(int peer, const Call& call) {
-  std::string text = str("time limit reached:", point_to_point(call.op) ? " waiting for" : "");
+  std::string text = str(call.limit.reached(), ":", point_to_point(call.op) ? " waiting for" : "");
   bool any = false;
   for (int r = 0; r < size_; ++r) {
     const Notice& notice = member(r).notices[call.fingerprint.sequence % 2];

@@ -195,6 +195,40 @@ TEST_P(ProcessGroupSuite, AWaitCanHaveALimitOfItsOwn) {
   });
 }
 
+// As at the group's own limit: the group, the call, and who has not come.
+TEST_P(ProcessGroupSuite, AWaitThatGivesUpNamesWhoIsMissing) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
+    const auto contains = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
+    const std::string last = "rank " + std::to_string(size() - 1);
+    {
+      const auto g = make({.name = "impatient", .timeout = std::chrono::seconds(90)});
+      g->barrier().wait();
+      control.barrier().wait();
+      if (g->rank() == 0) {
+        // The second call stands behind the first, which nobody waits for.
+        g->all_reduce(Tensor::zeros({10}));
+        const Work second = g->broadcast(Tensor::zeros({10}), 0);
+        const std::string message = thrown<TimeoutError>([&] { second.wait(std::chrono::milliseconds(20)); });
+        for (const auto& part : {"'impatient'", "broadcast #3", "all_reduce #2", "given up after a wait of 0.02 s", "not arrived"})
+          EXPECT_TRUE(contains(message, part)) << part << " is not in: " << message;
+        for (int r = 1; r < size(); ++r) EXPECT_TRUE(contains(message, std::to_string(r))) << message;
+        EXPECT_TRUE(contains(message, "rank")) << message;
+      }
+      control.barrier().wait();
+    }
+    // A message that does not come.
+    const auto g = make({.name = "lonely", .timeout = std::chrono::seconds(90)});
+    if (g->rank() == 0) {
+      const Work work = g->recv(Tensor::zeros({10}), size() - 1);
+      const std::string message = thrown<TimeoutError>([&] { work.wait(std::chrono::milliseconds(20)); });
+      for (const auto& part : {std::string("'lonely'"), std::string("send #1"), last, std::string("not arrived")})
+        EXPECT_TRUE(contains(message, part)) << part << " is not in: " << message;
+    }
+    control.barrier().wait();
+  });
+}
+
 TEST_P(ProcessGroupSuite, ARankThatLeavesIsMissedByName) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
   run_with({}, [this](ProcessGroup& control, const MakeGroup& make) {

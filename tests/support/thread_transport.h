@@ -14,6 +14,7 @@
 
 #include "comm/backend.h"
 #include "comm/peer_failure.h"
+#include "comm/ranks_text.h"
 #include "comm/transport.h"
 #include "core/base/error.h"
 #include "core/tensor/storage.h"
@@ -36,20 +37,21 @@ class ThreadTransport final : public comm::Transport {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, Deadline deadline) override {
+  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const comm::Limit& limit) override {
     std::unique_lock lock(boxes_->mutex);
     for (const Send& s : sends) {
       const auto* data = static_cast<const std::byte*>(s.data);
       boxes_->queues[{channel, rank_, s.to}].emplace_back(data, data + s.bytes);
     }
     boxes_->changed.notify_all();
-    for (const Receive& r : receives) {
+    for (size_t i = 0; i < receives.size(); ++i) {
+      const Receive& r = receives[i];
       auto& queue = boxes_->queues[{channel, r.from, rank_}];
       while (queue.empty()) {
         if (!boxes_->aborted.empty()) throw comm::FromPeer<EnvironmentError>(boxes_->aborted);
         if (boxes_->left[static_cast<size_t>(r.from)]) throw comm::FromPeer<EnvironmentError>(str("rank ", r.from, " has left the group"));
-        if (deadline.passed()) throw comm::FromPeer<TimeoutError>(str("time limit reached: rank ", r.from, " has not arrived"));
-        boxes_->changed.wait_until(lock, deadline.at());
+        if (limit.passed()) throw comm::FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(channel, receives.subspan(i))));
+        boxes_->changed.wait_for(lock, limit.nap());
       }
       check(queue.front().size() == r.bytes, "[transport] expected ", r.bytes, " bytes, got ", queue.front().size());
       if (r.bytes > 0) std::memcpy(r.data, queue.front().data(), r.bytes);
@@ -58,6 +60,14 @@ class ThreadTransport final : public comm::Transport {
   }
 
  private:
+  // Whose message is not there. With the lock held.
+  std::string missing(Channel channel, std::span<const Receive> receives) const {
+    std::vector<int> ranks;
+    for (const Receive& r : receives)
+      if (boxes_->queues[{channel, r.from, rank_}].empty()) ranks.push_back(r.from);
+    return comm::ranks_text(ranks) + (ranks.size() == 1 ? " has not arrived" : " have not arrived");
+  }
+
   const std::shared_ptr<Mailboxes> boxes_;
   const int rank_;
   const int size_;
