@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "checkpoint/chunks.h"
 #include "checkpoint/strict_json.h"
@@ -14,17 +15,21 @@ using nlohmann::json;
 
 constexpr const char* kFormat = "lockstep-checkpoint";
 constexpr std::string_view kFolderPrefix = "step-";
+// No file has more; below them sums of sizes do not overflow.
+constexpr int64_t kMostFileBytes = int64_t{1} << 60, kMostHeaderBytes = 100'000'008;
 
 bool is_sha256(const std::string& text) { return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos; }
 
 DType parse_dtype(const std::string& word, const std::string& path, const std::string& what) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8, DType::boolean})
     if (name_of(dtype) == word) return dtype;
-  throw EnvironmentError(str(path, ": ", what, ": unknown dtype '", word, "'"));
+  throw EnvironmentError(str(path, ": ", what, ": unknown dtype ", shown(word)));
 }
 
 bool is_plain_name(const std::string& name) {
-  return !name.empty() && name[0] != '.' && name.find_first_of(std::string_view("/\n\0", 3)) == std::string::npos &&
+  constexpr size_t kLongest = 255;  // of a file's name
+  const auto forbidden = [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '/'; };
+  return !name.empty() && name.size() <= kLongest && name[0] != '.' && std::none_of(name.begin(), name.end(), forbidden) &&
          name != Manifest::kFileName && name != Manifest::kSumsName;
 }
 
@@ -55,17 +60,18 @@ class Parser {
     throw EnvironmentError(str(path_, ": ", message...));
   }
 
-  ManifestFile parse_file(const json& value) const {
+  ManifestFile parse_file(const json& value) {
     const bool first = manifest_.version == 1;
     const JsonFields fields(value, first ? kFileKeys1 : kFileKeys2, path_, "a file");
     ManifestFile file{.name = fields.text("name"), .bytes = fields.integer("bytes"), .sha256 = fields.text("sha256")};
     // Names are joined to the folder's path: nothing may lead out of it, and no file may stand for two.
-    if (!is_plain_name(file.name)) fail("'", file.name, "' cannot be the name of a shard file");
-    for (const ManifestFile& other : manifest_.files)
-      if (other.name == file.name) fail("file '", file.name, "' is there twice");
+    if (!is_plain_name(file.name)) fail(shown(file.name), " cannot be the name of a shard file");
+    if (!names_.insert(file.name).second) fail("file '", file.name, "' is there twice");
+    if (file.bytes > kMostFileBytes) fail("file '", file.name, "': ", file.bytes, " bytes are too many");
     if (!is_sha256(file.sha256)) fail("file '", file.name, "': sha256 must be 64 hex digits");
     if (first) return file;
     file.header_bytes = fields.integer("header_bytes");
+    if (file.header_bytes > kMostHeaderBytes) fail("file '", file.name, "': a header of ", file.header_bytes, " bytes is too long");
     std::vector<uint64_t> sums;
     if (!parse_sums(fields.text("header_xxh3"), 1, sums)) fail("file '", file.name, "': header_xxh3 must be 16 hex digits");
     file.header_xxh3 = sums[0];
@@ -91,7 +97,7 @@ class Parser {
   }
 
   ManifestEntry parse_entry(const std::string& name, const json& value) const {
-    const std::string what = str("entry '", name, "'");
+    const std::string what = "entry " + shown(name);
     const JsonFields fields(value, {"dtype", "shape", "pieces"}, path_, what);
     ManifestEntry entry;
     entry.dtype = parse_dtype(fields.text("dtype"), path_, what);
@@ -99,14 +105,16 @@ class Parser {
     const int64_t bytes = checked_bytes(dims, 8 * size_of(entry.dtype));
     if (bytes < 0) fail(what, ": impossible shape");
     entry.shape = Shape(std::span<const int64_t>(dims));
+    const int64_t elements = bytes / size_of(entry.dtype);
     int64_t at = 0;
     for (const json& item : fields.list("pieces")) {
       entry.pieces.push_back(parse_piece(item, entry.dtype, what));
       const Piece& piece = entry.pieces.back();
       if (piece.offset != at) fail(what, ": a piece starts at element ", piece.offset, ", expected ", at);
       at += piece.length;
+      if (at > elements) break;  // before it could overflow
     }
-    if (at != bytes / size_of(entry.dtype)) fail(what, ": its pieces end at element ", at, " of ", bytes / size_of(entry.dtype));
+    if (at != elements) fail(what, ": its pieces end at element ", at, " of ", elements);
     return entry;
   }
 
@@ -118,7 +126,7 @@ class Parser {
       int64_t at = file.header_bytes;
       for (const PlacedPiece& placed : pieces[i]) {
         if (placed.piece->begin != at)
-          fail("entry '", *placed.name, "' starts at byte ", placed.piece->begin, " of '", file.name, "', expected ", at);
+          fail("entry ", shown(*placed.name), " starts at byte ", placed.piece->begin, " of '", file.name, "', expected ", at);
         at += placed.bytes;
       }
       if (at != file.bytes) fail("file '", file.name, "': its tensors end at byte ", at, " of ", file.bytes);
@@ -132,6 +140,7 @@ class Parser {
 
   const std::string& path_;
   Manifest manifest_;
+  std::set<std::string> names_;  // of the files so far
 };
 
 }  // namespace
@@ -172,9 +181,9 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   if (!all.is_object() || !all.contains("format") || all["format"] != kFormat)
     throw EnvironmentError(str(path, ": not the manifest of a checkpoint: \"format\" must be \"", kFormat, "\""));
   const json version = all.value("version", json());
-  if (version != 1 && version != Manifest::kVersion)
+  if (!version.is_number_unsigned() || (version != 1 && version != Manifest::kVersion))
     throw EnvironmentError(str(path, ": this program reads checkpoints of version 1 to ", Manifest::kVersion, ", this one has version ",
-                               version.is_null() ? "none" : version.dump()));
+                               version.is_null() ? "none" : shown_value(version)));
   return Parser(all, version.get<int64_t>(), path).take();
 }
 

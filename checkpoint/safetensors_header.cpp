@@ -24,14 +24,6 @@ constexpr std::array kWords = {Word{"BOOL", 8},        Word{"F4", 4},      Word{
                                Word{"I32", 32},        Word{"U32", 32},    Word{"F32", 32},    Word{"C64", 64},    Word{"F64", 64},
                                Word{"I64", 64},        Word{"U64", 64}};
 
-// For messages: a name from a file may be long, and may hold what a terminal would obey.
-std::string shown(std::string_view name) {
-  constexpr size_t kLongest = 100;
-  std::string text = "'";
-  for (const char c : name.substr(0, kLongest)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  return text + (name.size() > kLongest ? "…'" : "'");
-}
-
 // Receives the header's JSON piece by piece, from a parser that neither recurses nor keeps anything.
 class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
  public:
@@ -109,10 +101,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) override {
-    const std::string what = e.what();  // quotes what it read last, however long that is
-    throw EnvironmentError(str(path_, ": not valid JSON: ", what.substr(0, 200), what.size() > 200 ? "…" : ""));
-  }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) override { throw invalid_json(path_, e); }
 
  private:
   enum class Place : uint8_t { outside, top, metadata, tensor, shape, offsets };

@@ -1,8 +1,7 @@
 #include "checkpoint/strict_json.h"
 
+#include <algorithm>
 #include <set>
-
-#include "core/base/error.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -13,7 +12,28 @@ bool is_count(const nlohmann::json& value) {
   return value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 }
 
+// Cut after so many bytes, but not inside a character of UTF-8.
+std::string printable(std::string_view text, size_t longest) {
+  size_t length = std::min(text.size(), longest);
+  while (length > 0 && length < text.size() && (text[length] & 0xc0) == 0x80) --length;
+  std::string result(text.substr(0, length));
+  for (char& c : result)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return result + (length < text.size() ? "…" : "");
+}
+
 }  // namespace
+
+std::string shown(std::string_view name) { return str("'", printable(name, 100), "'"); }
+
+std::string shown_value(const nlohmann::json& value) {
+  if (value.is_string()) return shown(value.get_ref<const std::string&>());
+  return value.is_array() ? "a list" : value.is_object() ? "an object" : value.dump();
+}
+
+EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exception& e) {
+  return EnvironmentError(str(path, ": not valid JSON: ", printable(e.what(), 200)));
+}
 
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path) {
   std::vector<std::set<std::string>> open;  // the keys of every open object
@@ -23,7 +43,7 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& path)
     if (event == Event::object_start) open.emplace_back();
     if (event == Event::object_end) open.pop_back();
     if (event == Event::key && !open.back().insert(parsed.get<std::string>()).second)
-      throw EnvironmentError(str(path, ": the key '", parsed.get<std::string>(), "' is there twice"));
+      throw EnvironmentError(str(path, ": the key ", shown_value(parsed), " is there twice"));
     return true;
   };
   // The parser takes a zero byte for the end, and what follows would go unread.
@@ -32,7 +52,7 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& path)
   try {
     return nlohmann::json::parse(text.begin(), text.end(), callback);
   } catch (const nlohmann::json::exception& e) {
-    throw EnvironmentError(str(path, ": not valid JSON: ", e.what()));
+    throw invalid_json(path, e);
   }
 }
 
@@ -46,30 +66,28 @@ JsonFields::JsonFields(const nlohmann::json& value, std::initializer_list<const 
   for (const auto& item : value.items()) {
     bool known = false;
     for (const char* key : keys) known = known || item.key() == key;
-    if (!known) throw EnvironmentError(str(path, ": ", what, ": unknown key '", item.key(), "'"));
+    if (!known) throw EnvironmentError(str(path, ": ", what, ": unknown key ", shown(item.key())));
   }
 }
 
-void JsonFields::fail(const char* key, const char* expected) const {
-  std::string got = value_[key].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  if (got.size() > 60) got = got.substr(0, 60) + "…";
-  throw EnvironmentError(str(path_, ": ", what_, ": '", key, "': expected ", expected, ", got ", got));
+void JsonFields::fail(const char* key, const char* expected, const nlohmann::json& got) const {
+  throw EnvironmentError(str(path_, ": ", what_, ": '", key, "': expected ", expected, ", got ", shown_value(got)));
 }
 
 int64_t JsonFields::integer(const char* key) const {
-  if (!is_count(value_[key])) fail(key, "an integer of 0 or more");
+  if (!is_count(value_[key])) fail(key, "an integer of 0 or more", value_[key]);
   return value_[key].get<int64_t>();
 }
 
 std::string JsonFields::text(const char* key) const {
-  if (!value_[key].is_string()) fail(key, "a string");
+  if (!value_[key].is_string()) fail(key, "a string", value_[key]);
   return value_[key].get<std::string>();
 }
 
 std::map<std::string, std::string> JsonFields::texts(const char* key) const {
   std::map<std::string, std::string> result;
   for (const auto& item : object(key).items()) {
-    if (!item.value().is_string()) fail(key, "strings only");
+    if (!item.value().is_string()) fail(key, "strings only", item.value());
     result.emplace(item.key(), item.value().get<std::string>());
   }
   return result;
@@ -78,19 +96,19 @@ std::map<std::string, std::string> JsonFields::texts(const char* key) const {
 std::vector<int64_t> JsonFields::integers(const char* key) const {
   std::vector<int64_t> result;
   for (const auto& item : list(key)) {
-    if (!is_count(item)) fail(key, "integers of 0 or more");
+    if (!is_count(item)) fail(key, "integers of 0 or more", item);
     result.push_back(item.get<int64_t>());
   }
   return result;
 }
 
 const nlohmann::json& JsonFields::list(const char* key) const {
-  if (!value_[key].is_array()) fail(key, "a list");
+  if (!value_[key].is_array()) fail(key, "a list", value_[key]);
   return value_[key];
 }
 
 const nlohmann::json& JsonFields::object(const char* key) const {
-  if (!value_[key].is_object()) fail(key, "an object");
+  if (!value_[key].is_object()) fail(key, "an object", value_[key]);
   return value_[key];
 }
 

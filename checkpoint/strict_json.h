@@ -9,9 +9,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/error.h"
 #include "core/tensor/shape.h"
 
 namespace lockstep::checkpoint {
+
+// Out of somebody's file, for messages: a name in quotes; a value, of which lists and objects are only called so. Cut after 100 bytes,
+// without what a terminal would obey.
+std::string shown(std::string_view name);
+std::string shown_value(const nlohmann::json& value);
+// What a parser found, as short: "PATH: not valid JSON: …".
+EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exception& e);
 
 // Throws EnvironmentError "PATH: …" for text that is no single JSON value, has a key twice in an object or is deeper than 16 levels.
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path);
@@ -30,7 +38,7 @@ class JsonFields {
   const nlohmann::json& object(const char* key) const;
 
  private:
-  [[noreturn]] void fail(const char* key, const char* expected) const;
+  [[noreturn]] void fail(const char* key, const char* expected, const nlohmann::json& got) const;
   const nlohmann::json& value_;
   const std::string& path_;
   std::string what_;

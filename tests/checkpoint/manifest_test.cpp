@@ -45,14 +45,15 @@ TEST(Manifest, Version1IsRead) {
 TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("lockstep-checkpoint", "other"), HasSubstr("m.json: not the manifest of a checkpoint"));
   EXPECT_THAT(error_with("\"version\": 2", "\"version\": 3"), HasSubstr("reads checkpoints of version 1 to 2, this one has version 3"));
-  EXPECT_THAT(error_with("\"version\": 2", "\"version\": \"2\""), HasSubstr("this one has version \"2\""));
+  EXPECT_THAT(error_with("\"version\": 2", "\"version\": \"2\""), HasSubstr("this one has version '2'"));
+  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 2.0"), HasSubstr("this one has version 2.0"));
   EXPECT_THAT(error_with("\"version\": 2,", ""), HasSubstr("this one has version none"));
   EXPECT_THAT(error_with("\"version\": 2", "\"version\": 1"), HasSubstr("unknown key 'header_"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": -1"), HasSubstr("'step': expected an integer of 0 or more, got -1"));
   EXPECT_THAT(error_with("\"step\": 10", "\"stop\": 10"), HasSubstr("'step' is missing"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"extra\": 1"), HasSubstr("unknown key 'extra'"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"step\": 11"), HasSubstr("the key 'step' is there twice"));
-  EXPECT_THAT(error_with("\"seed\": \"7\"", "\"seed\": 7"), HasSubstr("strings only"));
+  EXPECT_THAT(error_with("\"seed\": \"7\"", "\"seed\": 7"), HasSubstr("manifest: 'metadata': expected strings only, got 7"));
   EXPECT_THAT(error_with("shard-00000-of-00002", "../x"), HasSubstr("cannot be the name of a shard file"));
   EXPECT_THAT(error_with(std::string(64, 'a'), std::string(63, 'a')), HasSubstr("64 hex digits"));
   EXPECT_THAT(error_with("\"f32\"", "\"f64\""), HasSubstr("entry 'w': unknown dtype 'f64'"));
@@ -62,7 +63,7 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"), HasSubstr("its pieces end at element 5 of 6"));
   EXPECT_THAT(error_with("\"file\": 1", "\"file\": 2"), HasSubstr("file 2 of 2"));
   EXPECT_THAT(error_with("shard-00001-of-00002", "shard-00000-of-00002"), HasSubstr("is there twice"));
-  for (const char* name : {"/etc/passwd", "a/b", ".hidden", "..", "manifest.json", "a\\nb"})
+  for (const char* name : {"/etc/passwd", "a/b", ".hidden", "..", "manifest.json", "a\\nb", "\\u001b[2J"})
     EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", name), HasSubstr("cannot be the name of a shard file")) << name;
   EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", "a\\u0000b"), HasSubstr("m.json: 'a"));
   EXPECT_THAT(error_with("\"header_bytes\": 200", "\"header_bytes\": 100"),
@@ -77,6 +78,32 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_of([] { parse_manifest(to_json(example()) + '\0' + "{", "m.json"); }),
               HasSubstr("m.json: not valid JSON: a zero byte"));
   EXPECT_THAT(error_of([] { parse_manifest("", "m.json"); }), HasSubstr("m.json: not valid JSON"));
+}
+
+// Sums of these would overflow.
+TEST(Manifest, SizesThatNoFileHasAreRefused) {
+  constexpr const char* kMost = "9223372036854775807";
+  EXPECT_THAT(error_with("\"bytes\": 308", str("\"bytes\": ", kMost)), HasSubstr("9223372036854775807 bytes are too many"));
+  EXPECT_THAT(error_with("\"header_bytes\": 300", str("\"header_bytes\": ", kMost)), HasSubstr("a header of 9223372036854775807 bytes"));
+  Manifest first = example();
+  first.version = 1;
+  constexpr int64_t kLong = int64_t{1} << 59;
+  for (auto& file : first.files) file.bytes = 2 * kLong;
+  first.entries["w"] = {DType::u8, {6}, {}};
+  for (int64_t i = 0; i < 16; ++i) first.entries["w"].pieces.push_back({0, 0, i * kLong, kLong});
+  EXPECT_THAT(error_of([&] { parse_manifest(to_json(first), "m.json"); }),
+              HasSubstr(str("entry 'w': its pieces end at element ", kLong, " of 6")));
+}
+
+// A message stays short and cannot steer a terminal, whatever the manifest holds.
+TEST(Manifest, MessagesAreShort) {
+  const std::string name = "\\u001b[2J" + std::string(100000, 'x');
+  for (const char* from : {"format", "step", "shard-00000-of-00002.safetensors", "\"w", "f32", "pieces", "seed", "\"7\"", "2,\n \"world"}) {
+    const std::string said = error_with(from, from[0] == '"' ? "\"" + name : name);
+    EXPECT_LT(said.size(), 500u) << from;
+    EXPECT_EQ(said.find('\x1b'), std::string::npos) << from;
+  }
+  EXPECT_THAT(error_with("\"f32\"", "\"" + name + "\""), HasSubstr("unknown dtype '?[2Jxxx"));
 }
 
 TEST(Manifest, FolderNames) {

@@ -1,6 +1,5 @@
 // The safetensors reader, fed with anything: it either refuses with an EnvironmentError, or what it read obeys the format and can be
 // written again. Neither may take more memory than the input justifies.
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -12,12 +11,7 @@ namespace {
 
 using namespace lockstep;
 using namespace lockstep::checkpoint;
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
-}
+using fuzz::require;
 
 SafetensorsHeader read(const uint8_t* data, int64_t size) {
   return read_safetensors_header("input", size, [&](int64_t offset, void* to, int64_t bytes) {
@@ -57,10 +51,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     header = read(data, bytes);
   } catch (const EnvironmentError&) {
-    require(fuzz::peak_bytes() <= 32 * size + 16384, "memory that the input does not justify");
+    fuzz::require_justified(size, 32);
     return 0;
   }
-  require(fuzz::peak_bytes() <= 32 * size + 16384, "memory that the input does not justify");
+  fuzz::require_justified(size, 32);
   check_accepted(std::move(header), bytes);
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -54,7 +55,12 @@ class Mutator {
 
   Bytes next() {
     Bytes bytes = corpus_[below(corpus_.size())];
-    for (size_t changes = 1 + below(8); changes > 0; --changes) change(bytes);
+    const bool has_length = starts_with_length(bytes);
+    for (size_t changes = 1 + below(8); changes > 0; --changes) {
+      change(bytes);
+      // A length that fits again lets a change further in be looked at.
+      if (has_length && below(2) == 0) mend_length(bytes);
+    }
     return bytes;
   }
 
@@ -89,9 +95,19 @@ class Mutator {
       }
       default: bytes.resize(at); break;
     }
-    // A length field that fits again lets a change further in be looked at.
-    if (below(2) == 0 && bytes.size() >= 8)
-      for (size_t i = 0; i < 8; ++i) bytes[i] = static_cast<uint8_t>((bytes.size() - 8 - below(2) * below(bytes.size() - 7)) >> (8 * i));
+  }
+
+  // Of a part of what follows, in eight bytes.
+  static bool starts_with_length(const Bytes& bytes) {
+    uint64_t length = 0;
+    if (bytes.size() < sizeof length) return false;
+    std::memcpy(&length, bytes.data(), sizeof length);
+    return length <= bytes.size() - sizeof length;
+  }
+  void mend_length(Bytes& bytes) {
+    if (bytes.size() < 8) return;
+    const size_t length = bytes.size() - 8 - below(2) * below(bytes.size() - 7);
+    for (size_t i = 0; i < 8; ++i) bytes[i] = static_cast<uint8_t>(length >> (8 * i));
   }
 
   const std::vector<Bytes>& corpus_;

@@ -1,0 +1,40 @@
+// JSON as checkpoints read it, manifests as well as other programs' config.json and index files, fed with anything: it either refuses
+// with an EnvironmentError that is fit for a terminal, or what it read obeys the rules and survives being written and read again. Neither
+// may take more memory than the input justifies.
+#include <algorithm>
+#include <string_view>
+
+#include "checkpoint/strict_json.h"
+#include "tests/fuzz/fuzz.h"
+
+namespace {
+
+using namespace lockstep;
+using namespace lockstep::checkpoint;
+using fuzz::require;
+
+int depth_of(const nlohmann::json& value) {
+  int depth = 0;
+  for (const auto& item : value) depth = std::max(depth, item.is_structured() ? depth_of(item) : 0);
+  return depth + (value.is_structured() ? 1 : 0);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  fuzz::reset_peak();
+  nlohmann::json value;
+  try {
+    value = parse_strict_json(text, "input");
+  } catch (const EnvironmentError& e) {
+    fuzz::require_justified(size);
+    require(std::string_view(e.what()).size() < 1000 && fuzz::is_printable(e.what()), "a message that is not fit for a terminal");
+    return 0;
+  }
+  fuzz::require_justified(size);
+  require(depth_of(value) <= 17, "deeper than 16 levels below the outermost");
+  require(parse_strict_json(value.dump(), "written") == value, "writing changed the value");
+  require(shown_value(value).size() < 400 && fuzz::is_printable(shown_value(value)), "a value that is not fit for a terminal");
+  return 0;
+}
