@@ -1,20 +1,22 @@
-// lockstep plan CONFIG [-n RANKS]: what a run would do, before it does it.
+// lockstep plan CONFIG [-n RANKS] [--set key=value]… [--json]: what a run would do, before it does it.
 #include <algorithm>
 #include <cstdio>
 
 #include <CLI/App.hpp>
+#include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/rank_options.h"
-#include "comm/reduce_tree.h"
-#include "fsdp/memory_plan.h"
-#include "train/models/factory.h"
+#include "core/base/size_text.h"
+#include "train/run_plan.h"
 #include "train/strategy.h"
 
 namespace lockstep::cli {
 namespace {
 
-double mib(double bytes) { return bytes / (1 << 20); }
+struct Options : RankOptions {
+  bool json = false;
+};
 
 // "0, 4, 8", or "0 to 7" where there are many.
 std::string leaves_text(const std::vector<int64_t>& leaves) {
@@ -26,74 +28,62 @@ std::string leaves_text(const std::vector<int64_t>& leaves) {
   return leaves.size() > kShown ? text + ", …" : text;
 }
 
-struct Shares {
-  std::vector<std::vector<int64_t>> leaves;  // by rank
-  int columns = 1;                           // ranks that share one copy of the model
-  fsdp::MemoryPlan memory;                   // of the rank that needs most
-};
-
-// Partial sums of a rank's micro-batches: one more copy of the gradients for each level of its binary counter.
-int levels(int64_t leaves) {
-  int levels = 0;
-  while ((int64_t{1} << levels) < leaves) ++levels;
-  return levels;
+// "parameters 3.3 MB, …": what is known of it, and is not nothing.
+std::string memory_text(const train::MemoryBound& memory) {
+  std::string text;
+  for (size_t c = 0; c < kMemoryCategories; ++c)
+    if (memory[c] > 0) text += str(name_of(static_cast<MemoryCategory>(c)), " ", size_text(static_cast<double>(memory[c])), ", ");
+  return text + "and activations";
 }
 
-Shares shares_of(const train::Config& config, nn::Module& module, int64_t bytes, int ranks) {
-  const int64_t micro_batches = config.train.micro_batches();
-  Shares shares;
-  if (config.parallel.strategy == "fsdp") {
-    shares.columns = config.parallel.shard == "hybrid" ? static_cast<int>(config.parallel.mesh[1]) : ranks;
-    const fsdp::Options options = train::fsdp_options(config, module);
-    for (int r = 0; r < ranks; ++r) {
-      const fsdp::Place place{ranks / shares.columns, shares.columns, r / shares.columns, r % shares.columns};
-      const fsdp::Assignment mine = fsdp::assign(micro_batches, place, options.accumulate == fsdp::Accumulate::in_shards);
-      const fsdp::MemoryPlan memory = fsdp::plan_memory(module, shares.columns, mine, options);
-      if (memory.gradients > shares.memory.gradients) shares.memory = memory;
-      shares.leaves.push_back(mine.leaves);
-    }
-    return shares;
-  }
-  const comm::ReduceTree tree(micro_batches, ranks);
-  for (int r = 0; r < ranks; ++r) {
-    shares.leaves.emplace_back();
-    for (int64_t leaf = tree.begin(r); leaf < tree.begin(r + 1); ++leaf) shares.leaves.back().push_back(leaf);
-    const int64_t leaves = tree.begin(r + 1) - tree.begin(r);
-    shares.memory = {.parameters = bytes, .gradients = std::max(shares.memory.gradients, bytes * (1 + levels(leaves)))};
-  }
-  return shares;
+std::string traffic_text(const fsdp::TrafficPlan& traffic) {
+  std::string text;
+  const auto add = [&](const char* what, int64_t bytes) {
+    if (bytes > 0) text += str(text.empty() ? "" : ", ", what, " ", size_text(static_cast<double>(bytes)));
+  };
+  add("all_gather", traffic.gathered);
+  add("reduce_scatter", traffic.reduced);
+  add("all_reduce", traffic.replicas);
+  return text.empty() ? "none" : text + "; sent in a step, and as much received";
 }
 
-int plan(const RankOptions& options) {
-  const train::Config config = options.load();
-  const int ranks = std::max(1, options.ranks);
-  train::check_world_size(config, ranks);
-  const train::BuiltModel model = train::build_model(config, train::InitialValues::deferred);
-  int64_t parameters = 0;
-  for (const Parameter& p : model.module->parameters()) parameters += p.data().numel();
-
-  const int64_t micro_batches = config.train.micro_batches();
-  const Shares shares = shares_of(config, *model.module, parameters * size_of(DType::f32), ranks);
-  size_t largest = 0;
-  for (const auto& leaves : shares.leaves) largest = std::max(largest, leaves.size());
-  const int states = config.optim.kind == "sgd" ? (config.optim.momentum > 0 ? 1 : 0) : 2;
-  const double bytes = static_cast<double>(parameters) * size_of(DType::f32);
-
-  std::printf("model         %s, %lld parameters\n", config.model.kind.c_str(), static_cast<long long>(parameters));
-  std::printf("step          %lld micro-batches of %lld samples, %.3g floating-point operations\n", static_cast<long long>(micro_batches),
-              static_cast<long long>(config.train.micro_batch), model.flops_per_sample * static_cast<double>(config.train.global_batch));
-  for (int r = 0; r < ranks; ++r)
-    std::printf("  rank %-4d   micro-batches %s\n", r, leaves_text(shares.leaves[static_cast<size_t>(r)]).c_str());
-  std::printf("balance       the busiest rank does %.0f %% of an even share\n",
-              100.0 * static_cast<double>(largest) * ranks / static_cast<double>(micro_batches));
-  const bool sharded = config.parallel.strategy == "fsdp";
-  const auto mib_of = [](int64_t size) { return mib(static_cast<double>(size)); };
-  std::printf("memory a rank parameters %.1f MiB, ", mib_of(shares.memory.parameters));
-  if (sharded) std::printf("gathered %.1f MiB, ", mib_of(shares.memory.gathered));
-  std::printf("gradients %.1f MiB, optimizer %.1f MiB, and activations%s\n", mib_of(shares.memory.gradients),
-              config.parallel.offload ? 0.0 : mib(bytes / shares.columns * states),
+void print(const train::RunPlan& plan, const train::Config& config) {
+  const size_t ranks = plan.leaves.size();
+  std::printf("model          %s, %lld parameters\n", config.model.kind.c_str(), static_cast<long long>(plan.parameters));
+  std::printf("strategy       %s, %s\n", train::strategy_text(config.parallel).c_str(),
+              count_text(static_cast<long long>(ranks), "rank").c_str());
+  std::printf("step           %s of %s, %.3g floating-point operations\n", count_text(plan.micro_batches, "micro-batch", "es").c_str(),
+              count_text(config.train.micro_batch, "sample").c_str(), plan.flops_per_step);
+  for (size_t r = 0; r < ranks; ++r)
+    std::printf("  rank %-4zu    micro-batch%s %s\n", r, plan.leaves[r].size() == 1 ? "" : "es", leaves_text(plan.leaves[r]).c_str());
+  std::printf("balance        the busiest rank does %.0f %% of an even share\n", 100.0 * plan.imbalance());
+  std::printf("memory a rank  %s%s\n", memory_text(plan.memory).c_str(),
               config.parallel.offload ? "; what is offloaded lies in files" : "");
-  if (!sharded) std::printf("traffic       %.1f MiB sent and received by each rank in a step\n", mib(2.0 * bytes * (ranks - 1) / ranks));
+  std::printf("traffic a rank %s\n", traffic_text(plan.traffic).c_str());
+}
+
+void print_json(const train::RunPlan& plan, const train::Config& config) {
+  nlohmann::ordered_json memory = nlohmann::ordered_json::object();
+  for (size_t c = 0; c < kMemoryCategories; ++c)
+    if (plan.memory[c] != train::kUnplanned)
+      memory[std::string(name_of(static_cast<MemoryCategory>(c)))] = static_cast<double>(plan.memory[c]) / kMB;
+  const nlohmann::ordered_json out = {{"ranks", plan.leaves.size()},
+                                      {"strategy", train::strategy_text(config.parallel)},
+                                      {"parameters", plan.parameters},
+                                      {"micro_batches", plan.leaves},
+                                      {"flops_per_step", plan.flops_per_step},
+                                      {"memory_mb", memory},
+                                      {"traffic_mb",
+                                       {{"all_gather", static_cast<double>(plan.traffic.gathered) / kMB},
+                                        {"reduce_scatter", static_cast<double>(plan.traffic.reduced) / kMB},
+                                        {"all_reduce", static_cast<double>(plan.traffic.replicas) / kMB}}}};
+  std::printf("%s\n", out.dump().c_str());
+}
+
+int plan(const Options& options) {
+  const train::Config config = options.load();
+  const train::RunPlan plan = train::plan_run(config, std::max(1, options.ranks));
+  options.json ? print_json(plan, config) : print(plan, config);
   return 0;
 }
 
@@ -101,9 +91,10 @@ int plan(const RankOptions& options) {
 
 void add_plan_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("plan", "who would compute what, and how much memory and traffic that takes");
-  auto options = std::make_shared<RankOptions>();
+  auto options = std::make_shared<Options>();
   options->add_to(*command, true);
   command->get_option("-n")->description("for this many ranks");
+  command->add_flag("--json", options->json, "one JSON object");
   command->callback([options, &exit_code] { exit_code = plan(*options); });
 }
 

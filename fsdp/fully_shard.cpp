@@ -52,7 +52,7 @@ struct FullyShardedDataParallel::Impl {
         units(make_units(*module, mesh, options)),
         reducer(units, mesh, assignment, options.reduce),
         schedule(units, options),
-        memory(plan_memory(*module, mesh.columns(), assignment, options)) {
+        memory(plan_memory(*module, mesh.place(), assignment, options)) {
     for (const auto& [name, buffer] : module->buffers()) mesh.world->broadcast(buffer, 0).wait();
     collect_slices();
     for (const auto& unit : units) watch(*unit);

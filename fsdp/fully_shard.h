@@ -37,12 +37,13 @@
 
 namespace lockstep::fsdp {
 
-// What sharded training needs on one rank, in bytes, known before it runs. Activations and optimizer states come on top: the former
-// are the model's own, the latter a multiple of the trained slices.
+// What sharded training needs on one rank, in bytes where nothing else is said, known before it runs. Activations and optimizer states come
+// on top: the former are the model's own, the latter a multiple of the trained slices.
 struct MemoryPlan {
   int64_t parameters = 0;  // this rank's slices, and their copies in the dtype in which they are gathered
   int64_t gathered = 0;    // the most that is whole at a time: the root, and the largest units that may be there beside it
   int64_t gradients = 0;   // this rank's slices with the partial sums of a step, and the buffers in which units are differentiated
+  int64_t trained = 0;     // elements that this rank updates: padding is none of them
 };
 
 class FullyShardedDataParallel {

@@ -3,33 +3,14 @@
 #include <algorithm>
 #include <bit>
 
-#include "fsdp/layout.h"
+#include "fsdp/planned_unit.h"
 #include "fsdp/reducer.h"
-#include "fsdp/unit.h"
 
 namespace lockstep::fsdp {
 namespace {
 
 // Levels of the binary counter that adds up n terms, the total not counted.
 int64_t levels(int64_t n) { return n <= 1 ? 0 : std::bit_width(static_cast<uint64_t>(n - 1)); }
-
-struct PlannedSection {
-  FlatLayout layout;
-  DType dtype, wire;
-  bool trained;
-};
-using PlannedUnit = std::vector<PlannedSection>;
-
-PlannedUnit planned(const UnitPlan& unit, int columns, const Options& options) {
-  PlannedUnit sections;
-  for (const SectionPlan& section : plan_sections(unit, columns, options)) {
-    std::vector<int64_t> numels;
-    for (const Parameter& p : section.parameters) numels.push_back(p.data().numel());
-    const Parameter& first = section.parameters.front();
-    sections.push_back({FlatLayout(std::move(numels), columns), first.dtype(), section.wire, first.requires_grad()});
-  }
-  return sections;
-}
 
 int64_t gathered_bytes(const PlannedUnit& unit) {
   int64_t bytes = 0;
@@ -50,9 +31,9 @@ int64_t gathered_bound(const std::vector<PlannedUnit>& units, const Options& opt
 
 }  // namespace
 
-MemoryPlan plan_memory(nn::Module& module, int columns, const Assignment& assignment, const Options& options) {
-  std::vector<PlannedUnit> units;
-  for (const UnitPlan& unit : plan_units(module, options.wrap)) units.push_back(planned(unit, columns, options));
+MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment& assignment, const Options& options) {
+  const int columns = place.columns;
+  const std::vector<PlannedUnit> units = planned_units(module, columns, options);
   MemoryPlan plan;
   const bool sharded = columns > 1, by_round = assignment.by_round && sharded;
   int64_t slices = 0, wholes = 0, root = 0, largest = 0;  // elements of trained sections
@@ -66,6 +47,7 @@ MemoryPlan plan_memory(nn::Module& module, int columns, const Assignment& assign
         plan.parameters += section.layout.total() / options.nearby * size_of(section.wire);
       if (!section.trained) continue;
       slices += slice;
+      for (const Piece& piece : section.layout.pieces(place.column)) plan.trained += piece.length;
       elements += section.layout.total();
     }
     wholes += elements;

@@ -6,8 +6,8 @@
 
 namespace lockstep::fsdp {
 
-// No communication, and the module is not changed: it may have been built without memory. `columns`: ranks that share one copy of the
-// model. `assignment`: of the rank whose share is asked for.
-MemoryPlan plan_memory(nn::Module& module, int columns, const Assignment& assignment, const Options& options);
+// No communication, and the module is not changed: it may have been built without memory. `place`, `assignment`: of the rank whose share
+// is asked for.
+MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment& assignment, const Options& options);
 
 }  // namespace lockstep::fsdp

@@ -48,10 +48,12 @@ std::shared_ptr<Storage> file_memory(const std::string& folder, size_t bytes) {
 }
 
 StorageScope::Make offload_to(const std::string& folder) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw EnvironmentError(str("[offload] cannot make the folder ", folder, ": ", error.message()));
-  return [folder](size_t bytes) { return file_memory(folder, bytes); };
+  return [folder](size_t bytes) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) throw EnvironmentError(str("[offload] cannot make the folder ", folder, ": ", error.message()));
+    return file_memory(folder, bytes);
+  };
 }
 
 }  // namespace lockstep::train

@@ -14,7 +14,7 @@ namespace lockstep::train {
 // with the last tensor or however the process ends. Throws EnvironmentError with folder and cause (no space, no such folder).
 std::shared_ptr<Storage> file_memory(const std::string& folder, size_t bytes);
 
-// file_memory() below a folder that is made where it is missing; for a StorageScope.
+// file_memory() below a folder that is made when it is first needed; for a StorageScope.
 StorageScope::Make offload_to(const std::string& folder);
 
 }  // namespace lockstep::train

@@ -6,24 +6,7 @@
 namespace lockstep::test {
 namespace {
 
-// The mailboxes of all groups of one test. The n-th group of a name on one rank meets the n-th on the others.
-class Registry {
- public:
-  std::shared_ptr<Mailboxes> join(const std::string& name, int size) {
-    std::lock_guard lock(mutex_);
-    auto& boxes = groups_[name];
-    if (!boxes) {
-      boxes = std::make_shared<Mailboxes>();
-      boxes->left.resize(static_cast<size_t>(size));
-    }
-    return boxes;
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<Mailboxes>> groups_;
-};
-
+// The n-th group of a name on one rank meets the n-th on the others.
 void run_over_transport(const std::string&, int size, const std::function<void(const MakeGroup&)>& body) {
   Registry registry;
   run_threads(size, [&](int rank) {

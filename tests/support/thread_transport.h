@@ -1,6 +1,7 @@
 // ThreadTransport: bytes between threads through queues in memory, to test what is built on comm/transport.h.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -33,7 +34,8 @@ struct Mailboxes {
 
 class ThreadTransport final : public comm::Transport {
  public:
-  ThreadTransport(std::shared_ptr<Mailboxes> boxes, int rank, int size) : boxes_(std::move(boxes)), rank_(rank), size_(size) {}
+  ThreadTransport(std::shared_ptr<Mailboxes> boxes, int rank, int size, std::atomic<int64_t>* sent = nullptr)
+      : boxes_(std::move(boxes)), rank_(rank), size_(size), sent_(sent) {}
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
@@ -42,6 +44,7 @@ class ThreadTransport final : public comm::Transport {
     for (const Send& s : sends) {
       const auto* data = static_cast<const std::byte*>(s.data);
       boxes_->queues[{channel, rank_, s.to}].emplace_back(data, data + s.bytes);
+      if (sent_ && s.bytes != sizeof(comm::Fingerprint)) *sent_ += static_cast<int64_t>(s.bytes);
     }
     boxes_->changed.notify_all();
     for (size_t i = 0; i < receives.size(); ++i) {
@@ -71,15 +74,17 @@ class ThreadTransport final : public comm::Transport {
   const std::shared_ptr<Mailboxes> boxes_;
   const int rank_;
   const int size_;
+  std::atomic<int64_t>* const sent_;
 };
 
 // The least that a backend over a transport needs.
 class TransportBackend final : public comm::Backend {
  public:
-  // `join(name, size)` gives the mailboxes that all ranks of a group share.
+  // `join(name, size)` gives the mailboxes that all ranks of a group share. `sent`, where it is not null, counts the bytes of data that
+  // this group and those that are split from it send; fingerprints are not counted, nor is what has their size.
   using Join = std::function<std::shared_ptr<Mailboxes>(const std::string& name, int size)>;
-  TransportBackend(Join join, const std::string& name, int rank, int size)
-      : join_(std::move(join)), boxes_(join_(name, size)), transport_(boxes_, rank, size) {}
+  TransportBackend(Join join, const std::string& name, int rank, int size, std::atomic<int64_t>* sent = nullptr)
+      : join_(std::move(join)), boxes_(join_(name, size)), transport_(boxes_, rank, size, sent), sent_(sent) {}
   ~TransportBackend() override {
     std::lock_guard lock(boxes_->mutex);
     boxes_->left[static_cast<size_t>(rank())] = true;
@@ -93,7 +98,7 @@ class TransportBackend final : public comm::Backend {
   void execute(const comm::Call& call) override { comm::execute_over(transport_, call); }
   std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
-    return std::make_unique<TransportBackend>(join_, plan.name, plan.rank, static_cast<int>(plan.ranks.size()));
+    return std::make_unique<TransportBackend>(join_, plan.name, plan.rank, static_cast<int>(plan.ranks.size()), sent_);
   }
   std::shared_ptr<Storage> allocate(size_t bytes) override {
     auto storage = std::make_shared<Storage>(bytes, kCpu);
@@ -110,6 +115,25 @@ class TransportBackend final : public comm::Backend {
   const Join join_;
   const std::shared_ptr<Mailboxes> boxes_;
   ThreadTransport transport_;
+  std::atomic<int64_t>* const sent_;
+};
+
+// The mailboxes of all groups of one test, by name.
+class Registry {
+ public:
+  std::shared_ptr<Mailboxes> join(const std::string& name, int size) {
+    std::lock_guard lock(mutex_);
+    auto& boxes = groups_[name];
+    if (!boxes) {
+      boxes = std::make_shared<Mailboxes>();
+      boxes->left.resize(static_cast<size_t>(size));
+    }
+    return boxes;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Mailboxes>> groups_;
 };
 
 }  // namespace lockstep::test
