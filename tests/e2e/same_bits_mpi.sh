@@ -10,13 +10,13 @@ mpi_train() {
   local name=$1; shift
   timeout $((100 * patience)) "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err" || fail "$(tail -n 20 "$name.err")"
 }
-mpi_train mpi2; same_weights one mpi2; contains mpi2.out "2 ranks (mpi"
+mpi_train mpi2; same_weights one mpi2; contains mpi2.out "2 ranks (ddp, mpi"
 ! grep -q $'\033' mpi2.out || fail "control characters in a file: $(head -n 5 mpi2.out)"
 code=0
 "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name=contradiction -n 4 > out 2> err || code=$?
 [ $code = 2 ] || fail "-n 4 under mpirun -np 2 must be refused, got exit code $code"
 contains err "-n 4 contradicts the launcher (Open MPI), which started 2 ranks"
-mpi_train mpishm --set parallel.backend=shm; same_weights one mpishm; contains mpishm.out "2 ranks (shm"
+mpi_train mpishm --set parallel.backend=shm; same_weights one mpishm; contains mpishm.out "2 ranks (ddp, shm"
 mpi_train fast --set parallel.reduction=fast
 [ -n "$(weights fast)" ] || fail "reduction fast did not finish"
 
