@@ -17,17 +17,25 @@ ddp::Options options_of(const Config& config) {
 class DdpStrategy final : public Strategy {
  public:
   DdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
-      : parameters_(model.module->parameters()), ddp_(parameters_, model.module->buffers(), group, options_of(config)) {
+      : all_(model.module->parameters()), ddp_(all_, model.module->buffers(), group, options_of(config)) {
     const int64_t first = ddp_.tree().begin(group->rank());
     leaves_.resize(static_cast<size_t>(ddp_.tree().begin(group->rank() + 1) - first));
     std::iota(leaves_.begin(), leaves_.end(), first);
-    for (const Parameter& p : parameters_) by_name_[p.name()] = p;
+    for (const Parameter& p : all_) {
+      by_name_[p.name()] = p;
+      if (p.requires_grad()) trained_.push_back(p);
+    }
   }
 
   const std::vector<int64_t>& leaves() const override { return leaves_; }
   void backward(const Variable& loss) override { ddp_.backward(loss); }
   void finish() override { ddp_.finish(); }
-  const std::vector<Parameter>& parameters() const override { return parameters_; }
+  const std::vector<Parameter>& parameters() const override { return trained_; }
+  std::vector<StatePart> held() const override {
+    std::vector<StatePart> parts;
+    for (const Parameter& p : all_) parts.push_back({p.name(), p.data(), ShardSpec::whole(p.shape())});
+    return parts;
+  }
   ShardSpec shard(const std::string& name) const override { return ShardSpec::whole(by_name_.at(name).shape()); }
   void values_changed() override {}
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override {
@@ -36,7 +44,7 @@ class DdpStrategy final : public Strategy {
   bool forwards_together() const override { return false; }
   void plan_memory(MemoryBound& bound) const override {
     int64_t bytes = 0;
-    for (const Parameter& p : parameters_) bytes += p.data().bytes();
+    for (const Parameter& p : all_) bytes += p.data().bytes();
     bound[static_cast<size_t>(MemoryCategory::parameters)] = bytes;
     bound[static_cast<size_t>(MemoryCategory::gathered)] = 0;
     bound[static_cast<size_t>(MemoryCategory::gradients)] = ddp_.gradient_bytes();
@@ -44,7 +52,7 @@ class DdpStrategy final : public Strategy {
   Duration exposed_communication() const override { return ddp_.exposed_communication(); }
 
  private:
-  std::vector<Parameter> parameters_;
+  std::vector<Parameter> all_, trained_;
   std::map<std::string, Parameter> by_name_;
   ddp::DistributedDataParallel ddp_;
   std::vector<int64_t> leaves_;

@@ -48,6 +48,11 @@ class FsdpStrategy final : public Strategy {
   void backward(const Variable& loss) override { sharded_->backward(loss); }
   void finish() override { sharded_->finish(); }
   const std::vector<Parameter>& parameters() const override { return sharded_->parameters(); }
+  std::vector<StatePart> held() const override {
+    std::vector<StatePart> parts;
+    for (const auto& slice : sharded_->slices()) parts.push_back({slice.name, slice.values, slice.spec});
+    return parts;
+  }
   ShardSpec shard(const std::string& name) const override { return specs_.at(name); }
   void values_changed() override { sharded_->values_changed(); }
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override { sharded_->for_each_whole(use); }

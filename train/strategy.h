@@ -17,6 +17,13 @@
 
 namespace lockstep::train {
 
+// A tensor of a trainer's state under its global name, and which part of the whole it is.
+struct StatePart {
+  std::string name;
+  Tensor values;
+  ShardSpec shard;
+};
+
 class Strategy {
  public:
   virtual ~Strategy() = default;
@@ -27,11 +34,13 @@ class Strategy {
   virtual void backward(const Variable& loss) = 0;
   virtual void finish() = 0;
 
-  // What this rank updates: whole parameters or flat slices of them, under their full names.
+  // What this rank updates: whole parameters or flat slices of them, under their full names; frozen ones are not among them.
   virtual const std::vector<Parameter>& parameters() const = 0;
+  // All that this rank has of the model's parameters, frozen ones included: what a checkpoint holds of them.
+  virtual std::vector<StatePart> held() const = 0;
   // What this rank holds of the parameter of that name (of its optimizer states, too).
   virtual ShardSpec shard(const std::string& name) const = 0;
-  // Call it when parameters() were changed by anything but the optimizer.
+  // Call it when held() was changed by anything but the optimizer.
   virtual void values_changed() = 0;
 
   // Collective. use(name, whole) on every rank for all parameters of the model, in the order of their names. `whole` lives until

@@ -48,7 +48,7 @@ optim::Schedule make_schedule(const Config& config) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group)
+Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt)
     : config_(config), group_(std::move(group)), compute_dtype_(config.train.precision == "bf16" ? DType::bf16 : DType::f32) {
   check_world_size(config_, group_->size());
   check_same_config(config_, *group_);
@@ -56,6 +56,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   data_ = open_dataset(config_);
   // What is sharded is drawn by its owners: no rank holds the whole.
   model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred : InitialValues::drawn);
+  if (adapt) adapt(*model_.module);
   parameters_ = model_.module->parameters();
   strategy_ = make_strategy(config_, model_, group_);
   {
@@ -156,9 +157,8 @@ int64_t Trainer::parameter_count() const {
   return count;
 }
 
-std::vector<Trainer::Part> Trainer::state() const {
-  std::vector<Part> state;
-  for (const Parameter& p : strategy_->parameters()) state.push_back({p.name(), p.data(), strategy_->shard(p.name())});
+std::vector<StatePart> Trainer::state() const {
+  std::vector<StatePart> state = strategy_->held();
   for (const auto& [name, tensor] : optimizer_->state())  // "<state>.<parameter>"
     state.push_back({"optim." + name, tensor, strategy_->shard(name.substr(name.find('.') + 1))});
   return state;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,8 +33,10 @@ struct StepReport {
 class Trainer {
  public:
   // Collective: every rank of `group` builds one from the same config. Throws UsageError for a config that differs between
-  // ranks or does not fit their number.
-  Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group);
+  // ranks or does not fit their number. `adapt` changes the model before it is spread over ranks, the same on all of them: freezes
+  // parameters (set_requires_grad), or gives some other initial values (set_initializer; with fsdp they have no memory yet).
+  using Adapt = std::function<void(nn::Module&)>;
+  Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt = {});
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
@@ -56,14 +59,9 @@ class Trainer {
   // The bytes that a step may take on this rank, by category, as far as they are known before it runs.
   MemoryBound memory_bound() const;
 
-  // What a checkpoint holds: parameters under their names, optimizer states as "optim.<state>.<parameter>"; of each the part that this
-  // rank has.
-  struct Part {
-    std::string name;
-    Tensor values;
-    ShardSpec shard;
-  };
-  std::vector<Part> state() const;
+  // What a checkpoint holds: parameters under their names, frozen ones included, and optimizer states as "optim.<state>.<parameter>"; of
+  // each the part that this rank has.
+  std::vector<StatePart> state() const;
   // Once state()'s tensors hold the values of that step.
   void set_steps_done(int64_t steps);
   // Collective. SHA-256 over the full parameters in name order.

@@ -17,7 +17,7 @@ Config small_mlp(const std::vector<std::string>& overrides = {}) {
 }
 
 // The parameters after the first step.
-std::vector<Trainer::Part> after_one_step(const Config& config) {
+std::vector<StatePart> after_one_step(const Config& config) {
   Trainer trainer(config, comm::create("local", std::make_shared<comm::HashStore>(), 0, 1));
   trainer.step();
   return trainer.state();
