@@ -38,13 +38,17 @@ void validate(const LaunchSpec& spec) {
     check(rank >= 0 && rank < spec.nproc, "[launch] local rank ", rank, " does not exist among ", spec.nproc, " rank(s)");
 }
 
+// The rendezvous in the agent's own process cannot be gone, only slow: on a machine that lets nobody run for seconds it is not given up,
+// nor does it give up its own node where that is the only one.
+constexpr auto kOwnServer = std::chrono::seconds(60);
+
 JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   JobShape shape;
   shape.run_id = run_id;
   shape.nodes = spec.nodes;
   shape.max_restarts = spec.max_restarts;
   shape.join_timeout = spec.join_timeout;
-  shape.lease = spec.lease;
+  shape.lease = spec.nodes == 1 ? std::max<Duration>(kOwnServer, spec.lease) : Duration(spec.lease);
   return shape;
 }
 
@@ -124,7 +128,10 @@ LaunchResult launch(const LaunchSpec& spec) {
   Guardian guardian;  // before anything is opened that it could hold on to
   Wakeup wakeup;
   Meeting meeting = meet(spec, run_id);
-  RendezvousClient client(meeting.endpoint, run_id, [&] { wakeup.ring(); });
+  ClientLimits limits;
+  if (meeting.server) limits.lost_after = kOwnServer;
+  RendezvousClient client(
+      meeting.endpoint, run_id, [&] { wakeup.ring(); }, limits);
   int signal = 0;
   if (!join(spec, describe_node(spec, node_id, meeting), meeting, client, signals, signal))
     return {.exit_code = Agent::code_of_stop(spec, signal), .failure = std::nullopt};

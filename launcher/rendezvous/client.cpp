@@ -15,10 +15,25 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr auto kHeartbeatWait = std::chrono::milliseconds(1000);
-constexpr auto kReportLimit = std::chrono::seconds(5);
-// How long the server may stay away, from the first failed heartbeat on, before the job is given up; as long as it waits for us.
-constexpr auto kLostAfter = std::chrono::seconds(2);
 constexpr auto kRetry = std::chrono::milliseconds(100);
+
+// Counts how long a server has failed to answer.
+class Patience {
+ public:
+  explicit Patience(Duration lost_after) : lost_after_(lost_after) {}
+  void answered() { failing_ = false; }
+  // After a call that failed: whether that was one too many.
+  bool ends() {
+    if (std::exchange(failing_, true)) return lost_at_.passed();
+    lost_at_ = Deadline::after(lost_after_);
+    return false;
+  }
+
+ private:
+  const Duration lost_after_;
+  bool failing_ = false;
+  Deadline lost_at_{Clock::time_point::max()};  // while failing
+};
 
 }  // namespace
 
@@ -26,6 +41,7 @@ struct RendezvousClient::Impl {
   Endpoint server;
   std::string run_id;
   std::function<void()> on_news;
+  ClientLimits limits;
   std::string node_id;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<proto::Rendezvous::Stub> stub;
@@ -65,19 +81,25 @@ struct RendezvousClient::Impl {
     return out;
   }
 
+  // A report whose answer was lost comes twice, which the membership allows for.
   void report(proto::ReportRequest request, uint64_t epoch) {
-    {
-      // Whoever did not answer the heartbeats would let every report wait for its limit as well.
-      std::lock_guard lock(mutex);
-      if (!lost.empty()) return;
-    }
     *request.mutable_sender() = sender(epoch);
-    grpc::ClientContext context;
-    context.set_deadline(grpc_deadline(kReportLimit));
-    proto::JobState reply;
-    const grpc::Status status = stub->Report(&context, request, &reply);
-    if (status.ok()) return learn(reply);
-    give_up(explain(status));
+    Patience patience(limits.lost_after);
+    while (true) {
+      {
+        // Whoever did not answer the heartbeats would let every report wait for its limit as well.
+        std::lock_guard lock(mutex);
+        if (!lost.empty()) return;
+      }
+      grpc::ClientContext context;
+      context.set_deadline(grpc_deadline(limits.report));
+      proto::JobState reply;
+      const grpc::Status status = stub->Report(&context, request, &reply);
+      if (status.ok()) return learn(reply);
+      if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends()) return give_up(explain(status));
+      std::unique_lock lock(mutex);
+      if (wake.wait_for(lock, kRetry, [&] { return stopping; })) return;
+    }
   }
 
   std::string explain(const grpc::Status& status) const {
@@ -86,11 +108,10 @@ struct RendezvousClient::Impl {
   }
 
   void keep_alive() {
-    bool failing = false;  // since the last heartbeat
-    Deadline lost_at = Deadline::after(kLostAfter);
+    Patience patience(limits.lost_after);
     while (true) {
       grpc::ClientContext context;
-      context.set_deadline(grpc_deadline(kHeartbeatWait + kReportLimit));
+      context.set_deadline(grpc_deadline(kHeartbeatWait + limits.report));
       proto::HeartbeatRequest request;
       {
         std::lock_guard lock(mutex);
@@ -106,26 +127,25 @@ struct RendezvousClient::Impl {
       beating = nullptr;
       if (stopping) return;
       if (status.ok()) {
-        failing = false;
+        patience.answered();
         lock.unlock();
         learn(reply);
-      } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || (failing && lost_at.passed())) {
+      } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends()) {
         lock.unlock();
         return give_up(explain(status));
       } else {
-        // A time limit may have passed while this process was stopped, so one failure says little.
-        if (!std::exchange(failing, true)) lost_at = Deadline::after(kLostAfter);
         wake.wait_for(lock, kRetry, [&] { return stopping; });
       }
     }
   }
 };
 
-RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news)
+RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news, const ClientLimits& limits)
     : impl_(std::make_unique<Impl>()) {
   impl_->server = server;
   impl_->run_id = std::move(run_id);
   impl_->on_news = std::move(on_news);
+  impl_->limits = limits;
   impl_->channel = open_channel(server);
   impl_->stub = proto::Rendezvous::NewStub(impl_->channel);
   impl_->state.version = 0;  // nothing seen yet
@@ -158,7 +178,7 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
                                    " s): is the agent of node 0 running there, and is the port open to this host?"));
     }
     grpc::ClientContext context;
-    context.set_deadline(grpc_deadline(kReportLimit));
+    context.set_deadline(grpc_deadline(impl_->limits.report));
     proto::JobState reply;
     const grpc::Status status = impl_->stub->Join(&context, request, &reply);
     if (status.ok()) {

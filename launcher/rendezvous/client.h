@@ -10,11 +10,19 @@
 
 namespace lockstep::launcher {
 
+// How long the client waits for its server.
+struct ClientLimits {
+  Duration report = std::chrono::seconds(5);  // for one answer; a heartbeat's may also take the time for which the server holds it
+  // How long the server may fail to answer, from the first failed call on, before it is given up. One failure alone says little: a
+  // time limit passes as well while this process is stopped, or gets no turn for seconds.
+  Duration lost_after = std::chrono::seconds(2);
+};
+
 // Thread-safe. From join() on, a thread of its own keeps the node alive at the server.
 class RendezvousClient {
  public:
   // `on_news` is called on that thread after every change of state() or of lost().
-  RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news);
+  RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news, const ClientLimits& limits = {});
   ~RendezvousClient();
   RendezvousClient(const RendezvousClient&) = delete;
   RendezvousClient& operator=(const RendezvousClient&) = delete;
@@ -27,7 +35,8 @@ class RendezvousClient {
   // Empty while the server answers; afterwards what became of it.
   std::string lost() const;
 
-  // Reports. They wait for an answer, a few seconds at most; a server that does not answer shows in lost().
+  // Reports. They wait for an answer, and ask again while the server may still be there; one that is given up shows in lost(). leave()
+  // asks once: nothing depends on it any more.
   void fail(uint64_t epoch, const Failure& failure);
   void finish(uint64_t epoch, bool saved);
   void drained(uint64_t epoch);

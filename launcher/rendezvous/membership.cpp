@@ -166,6 +166,8 @@ void Membership::finish(const std::string& node_id, uint64_t epoch, bool saved, 
 }
 
 void Membership::drained(const std::string& node_id, uint64_t epoch, Duration now) {
+  // Said once more, because the answer that told of the new epoch was lost.
+  if (epoch + 1 == state_.epoch) return heartbeat(node_id, epoch, now);
   Member& sender = member_in_epoch(node_id, epoch, now);
   if (state_.phase != Phase::draining || sender.drained) return;
   sender.drained = true;

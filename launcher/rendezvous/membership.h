@@ -58,7 +58,8 @@ struct JobState {
 };
 
 // Not thread-safe. `now` counts from any fixed moment and never goes back. Events that do not fit are refused with a UsageError
-// whose text is meant for people; a refused event changes nothing.
+// whose text is meant for people; a refused event changes nothing. What a node reports it may report again, for the answer may have been
+// lost; the second time changes nothing either.
 class Membership {
  public:
   explicit Membership(JobShape shape);

@@ -169,7 +169,7 @@ TEST_P(MembershipScript, answers_as_written) {
 
 INSTANTIATE_TEST_SUITE_P(Scripts, MembershipScript,
                          testing::Values("single_node", "two_nodes", "node_ranks", "refused", "failure", "restart", "lost_node",
-                                         "late_node", "stop_and_leave"),
+                                         "late_node", "stop_and_leave", "repeated"),
                          [](const auto& each) { return each.param; });
 
 TEST(Membership, refuses_a_shape_without_nodes) { EXPECT_THROW(Membership({.run_id = "r", .nodes = 0}), UsageError); }
