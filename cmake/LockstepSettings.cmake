@@ -27,7 +27,6 @@ if(LOCKSTEP_SANITIZE)
 endif()
 
 find_package(Threads REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(spdlog REQUIRED)
 
 add_library(lockstep_warnings INTERFACE)

@@ -1,38 +1,250 @@
 #include "core/base/parallel.h"
 
+#include <algorithm>
 #include <atomic>
+#include <charconv>
+#include <csignal>
+#include <cstdlib>
 #include <exception>
+#include <mutex>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
 
-#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace lockstep {
+namespace {
+
+// How long a thread looks out for work, or for the last piece of another, before it sleeps. Kernels follow one another within
+// microseconds, and waking a thread costs some; but on a busy machine what one waits for may be a time slice away.
+constexpr Duration kLookOut = std::chrono::microseconds(20);
+
+using Body = std::function<void(int64_t)>;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+template <typename Ready>
+bool look_out(const Ready& ready) {
+  if (ready()) return true;
+  const Deadline deadline = Deadline::after(kLookOut);
+  do {
+    for (int i = 0; i < 16; ++i) {
+      relax();
+      if (ready()) return true;
+    }
+  } while (!deadline.passed());
+  return false;
+}
+
+int cores() {
+  cpu_set_t mask;
+  return ::sched_getaffinity(0, sizeof mask, &mask) == 0 ? std::max(1, CPU_COUNT(&mask))
+                                                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int default_threads() {
+  const char* variable = std::getenv("OMP_NUM_THREADS");
+  if (!variable || !*variable) return cores();
+  const std::string_view text(variable);
+  const std::string_view first = text.substr(0, text.find(','));
+  int threads = 0;
+  const auto [end, error] = std::from_chars(first.data(), first.data() + first.size(), threads);
+  check(error == std::errc{} && end == first.data() + first.size() && threads >= 1,
+        "OMP_NUM_THREADS: expected a number of threads, at least 1, got '", text, "'; set it right, or unset it for one thread a core");
+  return threads;
+}
+
+// Whether this thread computes a piece.
+thread_local bool in_body = false;
+
+class Team {
+ public:
+  // The one of this process. Never destroyed: workers sleep in it until the process ends.
+  static Team& instance() {
+    static Team& team = *new Team;
+    return team;
+  }
+
+  int size() {
+    if (const int known = size_.load(std::memory_order_relaxed)) return known;
+    int unknown = 0;
+    const int threads = default_threads();
+    return size_.compare_exchange_strong(unknown, threads) ? threads : unknown;
+  }
+
+  void resize(int threads) {
+    size_ = threads;
+    posted_.fetch_add(1);
+    posted_.notify_all();  // workers that are too many leave
+  }
+
+  // From then on the team belongs to the calling thread, until run() returns.
+  bool try_take() { return !taken_.load(std::memory_order_relaxed) && !taken_.exchange(true, std::memory_order_acquire); }
+
+  // Computes the pieces [first, pieces) and gives the team back.
+  void run(int64_t first, int64_t pieces, const Body& body) {
+    body_ = &body;
+    pieces_ = pieces;
+    failure_ = nullptr;
+    failed_.store(false, std::memory_order_relaxed);
+    finished_.store(0, std::memory_order_relaxed);
+    left_.store(pieces - first);
+    call(static_cast<int>(std::min<int64_t>(size() - 1, pieces - first - 1)));
+    int64_t piece, own = 0;
+    for (; claim(piece); ++own) compute(piece);
+    // Workers' pieces. No more of them than there are workers are unfinished at a time, so 32 bits tell.
+    const auto others = static_cast<uint32_t>(pieces - first - own);
+    if (!look_out([&] { return finished_.load(std::memory_order_acquire) == others; }))
+      for (uint32_t seen = finished_.load(); seen != others; seen = finished_.load()) finished_.wait(seen);
+    const std::exception_ptr failure = std::exchange(failure_, nullptr);
+    taken_.store(false, std::memory_order_release);
+    if (failure) std::rethrow_exception(failure);
+  }
+
+ private:
+  Team() { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
+
+  // A piece that nobody has begun. `left_` alone says whose it is: a call stays in run() as long as one of its claimed pieces is
+  // unfinished, so after the step from n to n - 1 the rest of the call can be read, and before it nothing of it may be.
+  bool claim(int64_t& piece) {
+    int64_t left = left_.load(std::memory_order_relaxed);
+    while (left > 0)
+      if (left_.compare_exchange_weak(left, left - 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        piece = pieces_ - left;
+        return true;
+      }
+    return false;
+  }
+
+  void compute(int64_t piece) {
+    if (failed_.load(std::memory_order_relaxed)) return;
+    try {
+      (*body_)(piece);
+    } catch (...) {
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
+  }
+
+  // Wakes `helpers` workers, and starts those that are missing.
+  void call(int helpers) {
+    // Sequentially consistent, as is the sleeper's side: either the sleeper sees the new value or we see the sleeper.
+    posted_.fetch_add(1);
+    for (int sleepers = std::min(helpers, sleepers_.load()); sleepers > 0; --sleepers) posted_.notify_one();
+    if (workers_.load(std::memory_order_relaxed) < helpers) start(helpers);
+  }
+
+  void start(int helpers) {
+    std::lock_guard lock(mutex_);
+    // Signals are the business of the program's own threads, but for a profiler's and those that a thread causes by itself.
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF}) sigdelset(&blocked, signal);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    try {
+      for (; workers_ < helpers; ++workers_) std::thread(&Team::live, this).detach();
+    } catch (const std::system_error& error) {
+      log::warn("[parallel] the system grants no more threads (", error.what(), "): computing with ", workers_ + 1, " instead of ", size());
+      size_ = workers_ + 1;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  // A worker's life. It ends with the process, or when there are more than the team needs.
+  void live() {
+    in_body = true;
+    for (;;) {
+      const uint32_t seen = posted_.load();
+      const bool found = look_out([this] { return left_.load(std::memory_order_relaxed) > 0; });
+      if (is_surplus()) return;
+      if (!found) {
+        sleepers_.fetch_add(1);
+        posted_.wait(seen);
+        sleepers_.fetch_sub(1);
+        continue;
+      }
+      for (int64_t piece; claim(piece);) {
+        compute(piece);
+        finished_.fetch_add(1);
+        finished_.notify_one();
+      }
+    }
+  }
+
+  // Counts this worker out if so.
+  bool is_surplus() {
+    if (workers_.load() < size_.load()) return false;
+    std::lock_guard lock(mutex_);
+    if (workers_ < size_) return false;
+    --workers_;
+    return true;
+  }
+
+  static void before_fork() { instance().mutex_.lock(); }
+  static void after_fork_in_parent() { instance().mutex_.unlock(); }
+  static void after_fork_in_child() {
+    Team& team = instance();
+    team.left_ = 0;
+    team.workers_ = team.sleepers_ = 0;
+    team.taken_ = false;
+    team.mutex_.unlock();
+  }
+
+  // The call that the team works for. Written by its thread while there are no claims, read by those that have one.
+  const Body* body_ = nullptr;
+  int64_t pieces_ = 0;
+  std::exception_ptr failure_;  // of the thread that set failed_
+  std::atomic<bool> failed_{false};
+
+  alignas(64) std::atomic<int64_t> left_{0};       // pieces that nobody has claimed: the last ones of the call
+  alignas(64) std::atomic<uint32_t> finished_{0};  // pieces that workers have computed
+  alignas(64) std::atomic<uint32_t> posted_{0};    // grows with every call; what workers sleep on
+  std::atomic<int> sleepers_{0};
+
+  alignas(64) std::atomic<bool> taken_{false};
+  std::atomic<int> size_{0};     // 0: the default, not asked for yet
+  std::atomic<int> workers_{0};  // that live; changed under the lock
+  std::mutex mutex_;
+};
+
+// Marks the calling thread while it computes pieces.
+struct BodyScope {
+  BodyScope() { in_body = true; }
+  ~BodyScope() { in_body = false; }
+};
+
+}  // namespace
 
 void set_num_threads(int threads) {
   check(threads >= 1, "[set_num_threads] expected at least 1 thread, got ", threads);
-  omp_set_num_threads(threads);
+  Team::instance().resize(threads);
 }
 
-int num_threads() { return omp_get_max_threads(); }
+int num_threads() { return Team::instance().size(); }
 
-void parallel_for(int64_t pieces, const std::function<void(int64_t)>& body) {
-  if (pieces <= 1 || num_threads() == 1 || omp_in_parallel()) {
+void parallel_for(int64_t pieces, const Body& body) {
+  if (pieces <= 1 || in_body || num_threads() == 1) {
     for (int64_t i = 0; i < pieces; ++i) body(i);
     return;
   }
-  std::exception_ptr failure;
-  std::atomic<bool> failed{false};
-#pragma omp parallel for schedule(dynamic, 1)
+  const BodyScope scope;
+  Team& team = Team::instance();
   for (int64_t i = 0; i < pieces; ++i) {
-    if (failed.load(std::memory_order_relaxed)) continue;
-    try {
-      body(i);
-    } catch (...) {
-      if (!failed.exchange(true)) failure = std::current_exception();
-    }
+    if (team.try_take()) return team.run(i, pieces, body);
+    body(i);
   }
-  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace lockstep
