@@ -14,6 +14,7 @@
 #include "comm/backend.h"
 #include "comm/local/factory.h"
 #include "comm/local/hash_store.h"
+#include "tests/support/error_of.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temp_dir.h"
 
@@ -57,14 +58,6 @@ inline void with_ranks(int ranks, const std::function<void(comm::ProcessGroup&)>
   });
 }
 
-template <typename F>
-std::string error_of(const F& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "(no error)";
-}
+using test::error_of;
 
 }  // namespace lockstep::checkpoint

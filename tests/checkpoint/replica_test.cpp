@@ -38,6 +38,13 @@ void with_groups(int ranks, const std::function<void(int rank, const Meet& meet)
   });
 }
 
+// Forms a group and keeps the state of a step in it.
+void keep(ReplicaStore& store, const std::vector<Entry>& entries, int64_t step, const Meet& meet) {
+  const auto group = meet();
+  store.prepare(entries, *group);
+  store.store(step, entries);
+}
+
 // Stores two steps, loses some ranks, and expects all to get the second one back.
 void expect_restored(Held held, int ranks, const std::vector<int>& lost, const ReplicaOptions& options = {}) {
   with_groups(ranks, [&](int rank, const Meet& meet) {
@@ -91,11 +98,7 @@ TEST_P(Replicas, AfterOneRestoreTheNextLossFindsAllCopiesInPlace) {
   with_groups(ranks_, [&](int rank, const Meet& meet) {
     auto store = std::make_unique<ReplicaStore>();
     auto entries = state(held_, rank, ranks_, 5, 1000);
-    {
-      const auto group = meet();
-      store->prepare(entries, *group);
-      store->store(5, entries);
-    }
+    keep(*store, entries, 5, meet);
     for (const int lost : {1, 0}) {  // the buddy that was lost first must be able to give, and the one that gave to be given
       if (rank == lost) store = std::make_unique<ReplicaStore>();
       overwrite(entries);
@@ -110,11 +113,7 @@ TEST_P(Replicas, ARankAndItsBuddyLostIsAnErrorThatNamesBoth) {
   with_groups(ranks_, [&](int rank, const Meet& meet) {
     auto store = std::make_unique<ReplicaStore>();
     auto entries = state(held_, rank, ranks_, 5, 1000);
-    {
-      const auto group = meet();
-      store->prepare(entries, *group);
-      store->store(5, entries);
-    }
+    keep(*store, entries, 5, meet);
     if (rank < 2) store = std::make_unique<ReplicaStore>();
     overwrite(entries);
     const auto before = bytes_of(entries[0].tensor);

@@ -93,6 +93,9 @@ struct Hostile {
 TEST_F(Safetensors, RefusesWhatBreaksARule) {
   const std::string w = R"("w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]})";
   const auto one = [](const std::string& body) { return R"({"w":)" + body + "}"; };
+  const auto tensor = [&](const std::string& dtype, const std::string& shape, const std::string& offsets) {
+    return one(R"({"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}");
+  };
   const std::vector<Hostile> table = {
       // The JSON.
       {"", 0, "must start with '{'"},
@@ -130,38 +133,38 @@ TEST_F(Safetensors, RefusesWhatBreaksARule) {
       // dtype and shape.
       {one(R"({"dtype":1,"shape":[2],"data_offsets":[0,8]})"), 8, "'dtype': expected a string"},
       {one(R"({"dtype":["F32"],"shape":[2],"data_offsets":[0,8]})"), 8, "'dtype': expected a string"},
-      {one(R"({"dtype":"F99","shape":[2],"data_offsets":[0,8]})"), 8, "unknown dtype 'F99'"},
-      {one(R"({"dtype":"f32","shape":[2],"data_offsets":[0,8]})"), 8, "unknown dtype 'f32'"},
+      {tensor("F99", "[2]", "[0,8]"), 8, "unknown dtype 'F99'"},
+      {tensor("f32", "[2]", "[0,8]"), 8, "unknown dtype 'f32'"},
       {one("{\"dtype\":\"\\u001b[2J\",\"shape\":[2],\"data_offsets\":[0,8]}"), 8, "unknown dtype '?[2J'"},
       {one(R"({"dtype":"F32","shape":2,"data_offsets":[0,8]})"), 8, "'shape': expected a list, got 2"},
       {one(R"({"dtype":"F32","shape":"2","data_offsets":[0,8]})"), 8, "'shape': expected a list, got a string"},
       {one(R"({"dtype":"F32","shape":{"0":2},"data_offsets":[0,8]})"), 8, "'shape': expected a list, got an object"},
       {one(R"({"dtype":"F32","shape":[[2]],"data_offsets":[0,8]})"), 8, "integers of 0 or more, got a list"},
-      {one(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})"), 8, "integers of 0 or more, got -2"},
-      {one(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})"), 8, "integers of 0 or more, got 2.0"},
-      {one(R"({"dtype":"F32","shape":[2e0],"data_offsets":[0,8]})"), 8, "integers of 0 or more, got 2e0"},
-      {one(R"({"dtype":"F32","shape":[true],"data_offsets":[0,8]})"), 8, "integers of 0 or more"},
-      {one(R"({"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8]})"), 8, "integers of 0 or more, got 9223372036854775808"},
-      {one(R"({"dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,8]})"), 8, "integers of 0 or more"},
-      {one(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]})"), 8, "too large"},
-      {one(R"({"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]})"), 0, "too large"},  // 2⁶⁴ bytes: 0 if it wrapped
-      {one(R"({"dtype":"F32","shape":[4294967296,0,4294967296],"data_offsets":[0,0]})"), 0, "too large"},
-      {one(R"({"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]})"), 1, "'shape' has more than 8 numbers"},
-      {one(R"({"dtype":"F4","shape":[3],"data_offsets":[0,2]})"), 2, "no whole number of bytes"},
-      {one(R"({"dtype":"F6_E2M3","shape":[2],"data_offsets":[0,2]})"), 2, "no whole number of bytes"},
+      {tensor("F32", "[-2]", "[0,8]"), 8, "integers of 0 or more, got -2"},
+      {tensor("F32", "[2.0]", "[0,8]"), 8, "integers of 0 or more, got 2.0"},
+      {tensor("F32", "[2e0]", "[0,8]"), 8, "integers of 0 or more, got 2e0"},
+      {tensor("F32", "[true]", "[0,8]"), 8, "integers of 0 or more"},
+      {tensor("F32", "[9223372036854775808]", "[0,8]"), 8, "integers of 0 or more, got 9223372036854775808"},
+      {tensor("F32", "[18446744073709551616]", "[0,8]"), 8, "integers of 0 or more"},
+      {tensor("F32", "[4294967296,4294967296]", "[0,8]"), 8, "too large"},
+      {tensor("F32", "[4611686018427387904]", "[0,0]"), 0, "too large"},  // 2⁶⁴ bytes: 0 if it wrapped
+      {tensor("F32", "[4294967296,0,4294967296]", "[0,0]"), 0, "too large"},
+      {tensor("U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1, "'shape' has more than 8 numbers"},
+      {tensor("F4", "[3]", "[0,2]"), 2, "no whole number of bytes"},
+      {tensor("F6_E2M3", "[2]", "[0,2]"), 2, "no whole number of bytes"},
       // Offsets.
-      {one(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"), 8, "F32[3] needs 12 bytes, data_offsets span 8"},
-      {one(R"({"dtype":"F32","shape":[],"data_offsets":[0,8]})"), 8, "F32[] needs 4 bytes, data_offsets span 8"},
-      {one(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})"), 8, "two ascending numbers up to 8, got [8, 0]"},
-      {one(R"({"dtype":"F32","shape":[2],"data_offsets":[8]})"), 8, "two ascending numbers"},
-      {one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,4,8]})"), 8, "'data_offsets' has more than 2 numbers"},
+      {tensor("F32", "[3]", "[0,8]"), 8, "F32[3] needs 12 bytes, data_offsets span 8"},
+      {tensor("F32", "[]", "[0,8]"), 8, "F32[] needs 4 bytes, data_offsets span 8"},
+      {tensor("F32", "[2]", "[8,0]"), 8, "two ascending numbers up to 8, got [8, 0]"},
+      {tensor("F32", "[2]", "[8]"), 8, "two ascending numbers"},
+      {tensor("F32", "[2]", "[0,4,8]"), 8, "'data_offsets' has more than 2 numbers"},
       {one(R"({"dtype":"F32","shape":[2],"data_offsets":{"a":0,"b":8}})"), 8, "expected a list"},
-      {one(R"({"dtype":"F32","shape":[2],"data_offsets":[-8,0]})"), 8, "integers of 0 or more"},
-      {one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})"), 7, "up to 7"},
-      {one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})"), 9, "end at offset 8, the file's data at 9"},
+      {tensor("F32", "[2]", "[-8,0]"), 8, "integers of 0 or more"},
+      {tensor("F32", "[2]", "[0,8]"), 7, "up to 7"},
+      {tensor("F32", "[2]", "[0,8]"), 9, "end at offset 8, the file's data at 9"},
       {"{}", 1, "end at offset 0, the file's data at 1"},
-      {one(R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})"), 8, "starts at offset 4, expected 0 (a hole before it)"},
-      {one(R"({"dtype":"F32","shape":[0],"data_offsets":[4,4]})"), 4, "a hole"},
+      {tensor("F32", "[1]", "[4,8]"), 8, "starts at offset 4, expected 0 (a hole before it)"},
+      {tensor("F32", "[0]", "[4,4]"), 4, "a hole"},
       {"{" + w + R"(,"v":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12,
        "tensor 'v' starts at offset 4, expected 8 (it overlaps"},
       {"{" + w + R"(,"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8, "overlaps"},

@@ -9,10 +9,8 @@
 
 #include <gmock/gmock.h>
 
-#include "comm/local/hash_store.h"
-#include "comm/process_group.h"
-#include "core/base/parallel.h"
 #include "core/ops/functions.h"
+#include "tests/support/run_group.h"
 
 namespace lockstep::ddp {
 namespace {
@@ -20,30 +18,9 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-using Group = std::shared_ptr<comm::ProcessGroup>;
-
-// Runs `body` as `ranks` threads of one group; returns what each rank threw, empty where all went well.
-std::vector<std::string> run(int ranks, const std::function<void(const Group&)>& body) {
-  auto store = std::make_shared<comm::HashStore>();
-  std::vector<std::string> failures(static_cast<size_t>(ranks));
-  std::vector<std::thread> threads;
-  for (int r = 0; r < ranks; ++r) {
-    threads.emplace_back([&, r] {
-      set_num_threads(1);  // of this rank: eight ranks with a team each would only get in each other's way
-      try {
-        body(comm::create("local", store, r, ranks));
-      } catch (const std::exception& e) {
-        failures[static_cast<size_t>(r)] = e.what();
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  return failures;
-}
-
-void expect_success(const std::vector<std::string>& failures) {
-  for (size_t r = 0; r < failures.size(); ++r) EXPECT_EQ(failures[r], "") << "on rank " << r;
-}
+using test::expect_success;
+using test::Group;
+using test::run_group;
 
 Tensor random(const Shape& shape, uint32_t site) {
   Tensor t = Tensor::empty(shape);
@@ -80,7 +57,7 @@ std::vector<uint32_t> bits(const std::vector<Parameter>& parameters) {
 std::vector<std::vector<uint32_t>> gradients(int ranks, int64_t micro_batches, Options options = {}, int steps = 1) {
   std::vector<std::vector<uint32_t>> out(static_cast<size_t>(ranks));
   options.micro_batches = micro_batches;
-  expect_success(run(ranks, [&](const Group& group) {
+  expect_success(run_group(ranks, [&](const Group& group) {
     Net net;
     DistributedDataParallel ddp(net.parameters, {}, group, options);
     for (int step = 0; step < steps; ++step) {
@@ -122,7 +99,7 @@ TEST(Ddp, GradientsAreTheMeanOverMicroBatches) {
 
 TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
   const auto reference = gradients(2, 8)[0];
-  expect_success(run(2, [&](const Group& group) {
+  expect_success(run_group(2, [&](const Group& group) {
     Net net;
     DistributedDataParallel ddp(net.parameters, {}, group);  // believes in one micro-batch a rank
     for (int64_t m = 0; m < 4; ++m) {
@@ -138,7 +115,7 @@ TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
 }
 
 TEST(Ddp, TheFirstBackwardAfterAGuardCommunicatesWhateverTheShare) {
-  expect_success(run(2, [&](const Group& group) {
+  expect_success(run_group(2, [&](const Group& group) {
     Net net;
     DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 8});  // four a rank, of which only two are run
     for (int step = 0; step < 2; ++step) {
@@ -159,7 +136,7 @@ TEST(Ddp, TheFirstBackwardAfterAGuardCommunicatesWhateverTheShare) {
 }
 
 TEST(Ddp, BucketsAreReducedWhileBackwardStillRuns) {
-  expect_success(run(2, [&](const Group& group) {
+  expect_success(run_group(2, [&](const Group& group) {
     Net net;
     bool first_layer_done = true;
     Options options{.first_bucket_bytes = 1, .bucket_bytes = 1};
@@ -176,7 +153,7 @@ TEST(Ddp, BucketsAreReducedWhileBackwardStillRuns) {
 }
 
 TEST(Ddp, LayoutFollowsTheOrderInWhichGradientsBecomeFinalFromTheSecondStep) {
-  expect_success(run(2, [&](const Group& group) {
+  expect_success(run_group(2, [&](const Group& group) {
     Net net;
     DistributedDataParallel ddp(net.parameters, {}, group, {.first_bucket_bytes = 1, .bucket_bytes = 1});
     EXPECT_EQ(ddp.layout().front(), std::vector<size_t>{3});
@@ -191,7 +168,7 @@ TEST(Ddp, LayoutFollowsTheOrderInWhichGradientsBecomeFinalFromTheSecondStep) {
 }
 
 TEST(Ddp, StartsFromTheValuesOfRankZero) {
-  expect_success(run(3, [&](const Group& group) {
+  expect_success(run_group(3, [&](const Group& group) {
     const std::vector<Parameter> parameters{{"w", Tensor::full({4}, group->rank() + 1)}};
     const Tensor buffer = Tensor::full({2}, 10.0 * (group->rank() + 1));
     DistributedDataParallel ddp(parameters, {{"mean", buffer}}, group);
@@ -201,7 +178,7 @@ TEST(Ddp, StartsFromTheValuesOfRankZero) {
 }
 
 TEST(Ddp, DifferentModelsFailOnEveryRankAndNameTheDifference) {
-  const auto failures = run(3, [&](const Group& group) {
+  const auto failures = run_group(3, [&](const Group& group) {
     std::vector<Parameter> parameters{{"same", Tensor::zeros({2})}};
     parameters.push_back({"layer.weight", Tensor::zeros({group->rank() == 2 ? 5 : 4})});
     DistributedDataParallel ddp(parameters, {}, group);
@@ -211,7 +188,7 @@ TEST(Ddp, DifferentModelsFailOnEveryRankAndNameTheDifference) {
 }
 
 TEST(Ddp, DifferentNamesAndNumbersOfParametersFail) {
-  const auto failures = run(2, [&](const Group& group) {
+  const auto failures = run_group(2, [&](const Group& group) {
     std::vector<Parameter> parameters{{"a", Tensor::zeros({2})}};
     if (group->rank() == 1) parameters.push_back({"b", Tensor::zeros({2})});
     DistributedDataParallel ddp(parameters, {}, group);
@@ -220,7 +197,7 @@ TEST(Ddp, DifferentNamesAndNumbersOfParametersFail) {
 }
 
 TEST(Ddp, UnusedParametersAreNamedAndReleaseTheOtherRanks) {
-  const auto failures = run(2, [&](const Group& group) {
+  const auto failures = run_group(2, [&](const Group& group) {
     Net net;
     net.use_spare = group->rank() != 1;
     DistributedDataParallel ddp(net.parameters, {}, group);
@@ -232,7 +209,7 @@ TEST(Ddp, UnusedParametersAreNamedAndReleaseTheOtherRanks) {
 }
 
 TEST(Ddp, FindUnusedParametersCountsThemAsZero) {
-  expect_success(run(2, [&](const Group& group) {
+  expect_success(run_group(2, [&](const Group& group) {
     Net net;
     net.use_spare = group->rank() == 0;
     DistributedDataParallel ddp(net.parameters, {}, group, {.find_unused_parameters = true});
@@ -245,7 +222,7 @@ TEST(Ddp, FindUnusedParametersCountsThemAsZero) {
 }
 
 TEST(Ddp, UnevenInputsAverageOverTheRanksThatHadInput) {
-  expect_success(run(3, [&](const Group& group) {
+  expect_success(run_group(3, [&](const Group& group) {
     const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
     DistributedDataParallel ddp(parameters, {}, group);
     std::vector<float> seen;
@@ -287,7 +264,7 @@ TEST(Ddp, Bf16CompressionStaysWithinTwoRoundings) {
 }
 
 TEST(Ddp, FrozenParametersTakeNoPart) {
-  expect_success(run(2, [&](const Group& group) {
+  expect_success(run_group(2, [&](const Group& group) {
     Net net;
     net.parameters[3].set_requires_grad(false);
     net.use_spare = false;
@@ -300,7 +277,7 @@ TEST(Ddp, FrozenParametersTakeNoPart) {
 }
 
 TEST(Ddp, WrongUseIsSaid) {
-  expect_success(run(1, [&](const Group& group) {
+  expect_success(run_group(1, [&](const Group& group) {
     Net net;
     DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 2});
     EXPECT_THROW(ddp.finish(), UsageError);
@@ -309,7 +286,7 @@ TEST(Ddp, WrongUseIsSaid) {
     EXPECT_THROW(net.loss(1).backward(), UsageError);
     EXPECT_THROW(ddp.skip(), UsageError);
   }));
-  expect_success(run(1, [&](const Group& group) {
+  expect_success(run_group(1, [&](const Group& group) {
     const std::vector<Parameter> half{{"w", Tensor::zeros({2}, DType::bf16)}};
     EXPECT_THROW(DistributedDataParallel(half, {}, group), UsageError);
   }));

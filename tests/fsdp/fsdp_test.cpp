@@ -173,7 +173,7 @@ TEST(FullyShard, TheOutputHasTheDtypeThatWasAskedFor) {
 }
 
 TEST(FullyShard, ParametersAreThereInTheirUnitsForwardOnly) {
-  expect_success(run(2, [](const Group& group) {
+  expect_success(run_group(2, [](const Group& group) {
     const Model model = make_model();
     const auto sharded = fully_shard(model.module, group);
     const Parameter weight = model.module->parameters()[1];
@@ -187,7 +187,7 @@ TEST(FullyShard, ParametersAreThereInTheirUnitsForwardOnly) {
 }
 
 TEST(FullyShard, RanksThatRunDifferentUnitsFailAtOnce) {
-  const auto failures = run(2, [](const Group& group) {
+  const auto failures = run_group(2, [](const Group& group) {
     auto root = std::make_shared<Tree>();
     auto blocks = std::make_shared<nn::Sequential>();
     for (int i = 0; i < 3; ++i) blocks->append(make_block());
@@ -217,7 +217,7 @@ TEST(FullyShard, AParameterWithoutGradientIsNamedOrZero) {
                    return ops::mean(ops::square((*root)(Variable(random({3, 4}, static_cast<uint32_t>(micro))))));
                  }};
   };
-  for (const std::string& failure : run(2, [&](const Group& group) {
+  for (const std::string& failure : run_group(2, [&](const Group& group) {
          const Model model = make();
          const auto sharded = fully_shard(model.module, group);
          sharded->backward(model.loss(group->rank()));
@@ -231,7 +231,7 @@ TEST(FullyShard, AParameterWithoutGradientIsNamedOrZero) {
 TEST(FullyShard, UnevenInputsAverageOverThoseThatHadSome) {
   const auto gradient_of = [](int ranks, const std::vector<int>& batches) {
     Bits result;
-    expect_success(run(ranks, [&](const Group& group) {
+    expect_success(run_group(ranks, [&](const Group& group) {
       const Model model = make_model();
       const auto sharded = fully_shard(model.module, group);
       for (int step = 0;; ++step) {
@@ -256,7 +256,7 @@ TEST(FullyShard, UnevenInputsAverageOverThoseThatHadSome) {
 }
 
 TEST(FullyShard, RefusesWhatItCannotTrain) {
-  expect_success(run(2, [](const Group& group) {
+  expect_success(run_group(2, [](const Group& group) {
     auto root = std::make_shared<Tree>();
     root->register_parameter("half", Tensor::zeros({2}, DType::bf16));
     EXPECT_THAT([&] { fully_shard(root, group); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("'half'"), HasSubstr("summed in f32"))));
@@ -269,14 +269,14 @@ TEST(FullyShard, RefusesWhatItCannotTrain) {
     EXPECT_THAT([&] { fully_shard(make_model().module, group, {.nearby = 3}); }, ThrowsMessage<UsageError>(HasSubstr("do not divide 2")));
   }));
   for (const std::string& failure :
-       run(2, [](const Group& group) { fully_shard(std::make_shared<nn::Linear>(2, 2 + group->rank()), group); }))
+       run_group(2, [](const Group& group) { fully_shard(std::make_shared<nn::Linear>(2, 2 + group->rank()), group); }))
     EXPECT_THAT(failure, AllOf(HasSubstr("f32[2, 2]"), HasSubstr("f32[3, 2]")));
 }
 
 TEST(FullyShard, SlicesAreTheWholeModel) {
   std::mutex mutex;
   std::map<std::string, int64_t> elements;
-  expect_success(run(4, [&](const Group& group) {
+  expect_success(run_group(4, [&](const Group& group) {
     const Model model = make_model();
     const auto sharded = fully_shard(model.module, group);
     for (const auto& slice : sharded->slices()) {

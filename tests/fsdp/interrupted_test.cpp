@@ -103,7 +103,7 @@ bool has_input(int rank, int step) { return rank == 0 || step == 0; }
 TEST(Interrupted, RanksWithoutInputAddNothing) {
   for (const Mode& mode : modes()) {
     Bits want, got;
-    expect_success(run(mode.ranks, [&](const Group& group) {
+    expect_success(run_group(mode.ranks, [&](const Group& group) {
       const Chain chain = make_chain();
       struct Ddp : ddp::DistributedDataParallel {
         using DistributedDataParallel::DistributedDataParallel;
@@ -116,7 +116,7 @@ TEST(Interrupted, RanksWithoutInputAddNothing) {
       if (group->rank() == 0)
         for (const Parameter& p : ddp.own) want[p.name()] = bits(p.data());
     }));
-    expect_success(run(mode.ranks, [&](const Group& group) {
+    expect_success(run_group(mode.ranks, [&](const Group& group) {
       const Chain chain = make_chain();
       const auto sharded = shard(chain, mode, group, mode.options);
       for (int step = 0; step < kUnevenSteps; ++step) plain_step(*sharded, has_input(group->rank(), step), chain, step, group->rank());
@@ -131,7 +131,7 @@ TEST(Interrupted, RanksWithoutInputAddNothing) {
 // Micro-batches that end in an exception on all ranks alike, and are tried again.
 Bits train_with(const Mode& mode, Fault fault) {
   Bits result;
-  expect_success(run(mode.ranks, [&](const Group& group) {
+  expect_success(run_group(mode.ranks, [&](const Group& group) {
     const Chain chain = make_chain();
     Options options = mode.options;
     options.micro_batches = mode.ranks == 3 ? 3 : 4 * mode.ranks;  // equal shares, so that all ranks fail in the same micro-batches
@@ -175,7 +175,7 @@ TEST(Interrupted, APassThatThrewCanBeRepeated) {
 }
 
 TEST(Interrupted, AModelIsShardedOnce) {
-  expect_success(run(2, [](const Group& group) {
+  expect_success(run_group(2, [](const Group& group) {
     const Chain chain = make_chain();
     fully_shard(chain.root, group);
     EXPECT_THAT([&] { fully_shard(chain.root, group); },
@@ -189,7 +189,7 @@ TEST(Interrupted, GradientsTakeWhatThePlanSays) {
   const auto now = [] { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::gradients)]; };
   const int64_t before = now();
   int64_t taken = 0;
-  expect_success(run(3, [&](const Group& group) {
+  expect_success(run_group(3, [&](const Group& group) {
     const Chain chain = make_chain();
     const auto sharded = fully_shard(chain.root, group, {.micro_batches = 4});
     planned += sharded->memory_plan().gradients;

@@ -12,9 +12,6 @@
 
 #include <gtest/gtest.h>
 
-#include "comm/local/hash_store.h"
-#include "comm/process_group.h"
-#include "core/base/parallel.h"
 #include "core/nn/module.h"
 #include "core/ops/functions.h"
 #include "core/ops/precision.h"
@@ -22,33 +19,13 @@
 #include "core/optim/optimizer.h"
 #include "ddp/ddp.h"
 #include "fsdp/fully_shard.h"
+#include "tests/support/run_group.h"
 
 namespace lockstep::fsdp::test {
 
-using Group = std::shared_ptr<comm::ProcessGroup>;
-
-// Runs `body` as `ranks` threads of one group; returns what each rank threw, empty where all went well.
-inline std::vector<std::string> run(int ranks, const std::function<void(const Group&)>& body) {
-  auto store = std::make_shared<comm::HashStore>();
-  std::vector<std::string> failures(static_cast<size_t>(ranks));
-  std::vector<std::thread> threads;
-  for (int r = 0; r < ranks; ++r) {
-    threads.emplace_back([&, r] {
-      set_num_threads(1);
-      try {
-        body(comm::create("local", store, r, ranks));
-      } catch (const std::exception& e) {
-        failures[static_cast<size_t>(r)] = e.what();
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  return failures;
-}
-
-inline void expect_success(const std::vector<std::string>& failures) {
-  for (size_t r = 0; r < failures.size(); ++r) EXPECT_EQ(failures[r], "") << "on rank " << r;
-}
+using lockstep::test::expect_success;
+using lockstep::test::Group;
+using lockstep::test::run_group;
 
 inline Tensor random(const Shape& shape, uint32_t site) {
   Tensor t = Tensor::empty(shape);
@@ -113,7 +90,7 @@ inline double norm(const nn::Module& module, const std::vector<Parameter>& updat
 // All weights after the run, with DDP on one rank.
 inline Bits train_reference(const Recipe& recipe) {
   Bits result;
-  expect_success(run(1, [&](const Group& group) {
+  expect_success(run_group(1, [&](const Group& group) {
     const Model model = recipe.make();
     std::vector<Parameter> trained;  // the frozen ones of other dtypes are not for DDP
     for (const Parameter& p : model.module->parameters())
@@ -139,7 +116,7 @@ inline Bits train_reference(const Recipe& recipe) {
 // The same with FSDP, as rank 0 sees it.
 inline Bits train_sharded(const Recipe& recipe, int ranks) {
   Bits result;
-  expect_success(run(ranks, [&](const Group& group) {
+  expect_success(run_group(ranks, [&](const Group& group) {
     const Model model = recipe.make();
     Options options = recipe.options;
     options.micro_batches = recipe.micro_batches;

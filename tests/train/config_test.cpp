@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
 
 namespace lockstep::train {
@@ -19,12 +20,7 @@ using ::testing::HasSubstr;
 const std::string kBase = "data: {kind: random}\n";
 
 std::string error_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
-  try {
-    parse_config(text, "c.yaml", overrides);
-  } catch (const UsageError& e) {
-    return e.what();
-  }
-  return "(no error)";
+  return test::error_of([&] { parse_config(text, "c.yaml", overrides); });
 }
 
 Config parse(const std::string& text, const std::vector<std::string>& overrides = {}) { return parse_config(text, "c.yaml", overrides); }

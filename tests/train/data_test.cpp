@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
 #include "train/data/dataset.h"
 #include "train/data/text_dataset.h"
@@ -35,12 +36,7 @@ Config text_config(const std::string& path) {
 }
 
 std::string error_of(const Config& config) {
-  try {
-    open_dataset(config);
-  } catch (const UsageError& e) {
-    return e.what();
-  }
-  return "(no error)";
+  return test::error_of([&] { open_dataset(config); });
 }
 
 class TextData : public ::testing::Test {

@@ -11,6 +11,7 @@
 
 #include "checkpoint/exchange/diff.h"
 #include "checkpoint/exchange/safetensors_folder.h"
+#include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
 #include "train/evaluate.h"
 #include "train/exchange/layout.h"
@@ -20,22 +21,13 @@ namespace lockstep::train {
 namespace {
 
 using checkpoint::WantedTensor;
+using test::error_of;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 constexpr const char* kConfig = R"({"model_type": "gpt2", "vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 2, "n_head": 2})";
-
-template <typename F>
-std::string error_of(const F& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "(no error)";
-}
 
 class Exchange : public ::testing::Test {
  protected:

@@ -8,6 +8,7 @@
 #include "core/base/parallel.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temp_dir.h"
+#include "tests/train/overrides.h"
 #include "train/checkpoints.h"
 #include "train/trainer.h"
 
@@ -21,8 +22,6 @@ constexpr const char* kModel =
     "optim: {kind: adamw, lr: 0.01, weight_decay: 0.1}\n";
 
 constexpr float kFrozen = 0.25f;
-
-using Overrides = std::vector<std::string>;
 
 // Of the root's parameters and of those of both blocks; `name`: full, behind "optim.<state>." or not.
 bool is_frozen(const std::string& name) {

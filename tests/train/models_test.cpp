@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/error_of.h"
 #include "train/models/gpt.h"
 #include "train/models/llama.h"
 
@@ -97,16 +98,12 @@ TEST(Llama, RefusesWhatDoesNotFit) {
   const auto error = [](auto change) -> std::string {
     LlamaOptions options = small_llama();
     change(options);
-    try {
-      Llama model(options);
-    } catch (const UsageError& e) {
-      return e.what();
-    }
-    return "(no error)";
+    return test::error_of([&] { Llama model(options); });
   };
   EXPECT_THAT(error([](auto& o) { o.kv_heads = 3; }), ::testing::HasSubstr("kv_heads"));
   EXPECT_THAT(error([](auto& o) { o.dim = 20; }), ::testing::HasSubstr("even width"));
   EXPECT_THAT(error([](auto& o) { o.hidden = 0; }), ::testing::HasSubstr("hidden"));
+  EXPECT_THAT(error([](auto& o) { o.dropout = 1; }), ::testing::HasSubstr("dropout"));
 }
 
 }  // namespace

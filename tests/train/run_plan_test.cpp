@@ -11,6 +11,7 @@
 #include "core/base/parallel.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/thread_transport.h"
+#include "tests/train/overrides.h"
 #include "train/trainer.h"
 
 namespace lockstep::train {
@@ -22,14 +23,6 @@ constexpr const char* kModel =
     "model: {kind: gpt, layers: 4, heads: 2, dim: 48, block: 8, vocab: 100}\n"
     "train: {steps: 4, global_batch: 8, micro_batch: 1, eval_batches: 0}\n"
     "optim: {kind: adamw, lr: 0.01}\n";
-
-using Overrides = std::vector<std::string>;
-
-std::string text(const Overrides& overrides) {
-  std::string all;
-  for (const auto& o : overrides) all += " " + o;
-  return all;
-}
 
 // What the losses and the gradient norm send, by all ranks together: all_reduces of V + 1 floats, and with fsdp of a double for each block.
 int64_t sent_beside(const Config& config, const BuiltModel& model, int ranks) {

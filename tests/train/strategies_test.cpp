@@ -8,6 +8,7 @@
 
 #include "comm/local/hash_store.h"
 #include "core/base/parallel.h"
+#include "tests/train/overrides.h"
 #include "train/trainer.h"
 
 namespace lockstep::train {
@@ -23,14 +24,6 @@ constexpr const char* kModel =
     "model: {kind: gpt, layers: 2, heads: 2, dim: 24, block: 4, vocab: 48, dropout: 0.1}\n"
     "train: {steps: 3, micro_batch: 1, eval_batches: 3}\n"
     "optim: {kind: adamw, lr: 0.01, weight_decay: 0.1, schedule: {kind: cosine, warmup: 1}}\n";
-
-using Overrides = std::vector<std::string>;
-
-std::string text(const Overrides& overrides) {
-  std::string all;
-  for (const auto& o : overrides) all += (all.empty() ? "" : " ") + o;
-  return all;
-}
 
 // What a user sees of one rank's run, to the last bit: losses, norms, an evaluation between steps, the hash of the weights.
 std::string outcome(const Config& config, const std::shared_ptr<comm::Store>& store, int rank, int ranks) try {

@@ -3,11 +3,10 @@
 #include <cmath>
 
 #include "core/nn/init.h"
+#include "train/models/language_model.h"
 
 namespace lockstep::train {
 namespace {
-
-constexpr float kInitStddev = 0.02f;
 
 bool ends_with(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && std::string_view(text).substr(text.size() - end.size()) == end;
@@ -52,14 +51,9 @@ class Block final : public nn::Module {
 };
 
 void check_options(const GptOptions& o) {
-  const auto positive = [](const char* name, int64_t value) { check(value > 0, "[gpt] expected ", name, " above 0, got ", value); };
-  positive("layers", o.layers);
-  positive("heads", o.heads);
-  positive("dim", o.dim);
-  positive("block", o.block);
-  positive("vocab", o.vocab);
+  check_counts("gpt", {{"layers", o.layers}, {"heads", o.heads}, {"dim", o.dim}, {"block", o.block}, {"vocab", o.vocab}});
   check(o.dim % o.heads == 0, "[gpt] expected a dim that heads divide, got dim ", o.dim, " and heads ", o.heads);
-  check(o.dropout >= 0.0f && o.dropout < 1.0f, "[gpt] expected dropout within [0, 1), got ", o.dropout);
+  check_dropout("gpt", o.dropout);
 }
 
 }  // namespace
@@ -75,8 +69,7 @@ Gpt::Gpt(const GptOptions& options) : options_(options) {
 }
 
 Variable Gpt::forward(const Variable& tokens) {
-  check(tokens.defined() && tokens.data().dim() == 2 && tokens.shape()[1] >= 1 && tokens.shape()[1] <= options_.block,
-        "[gpt] expected tokens [B, T] with T from 1 to ", options_.block, ", got ", tokens.defined() ? tokens.data() : Tensor());
+  check_tokens("gpt", tokens, options_.block);
   const Variable token = ops::embedding(tokens.data(), wte_->weight);         // [B, T, C]
   const Variable place = ops::narrow(wpe_->weight, 0, 0, tokens.shape()[1]);  // [T, C]
   const Variable x = (*drop_)(ops::add(token, ops::cast(place, token.dtype())));

@@ -3,11 +3,10 @@
 #include <cmath>
 
 #include "core/nn/init.h"
+#include "train/models/language_model.h"
 
 namespace lockstep::train {
 namespace {
-
-constexpr float kInitStddev = 0.02f;
 
 // Heads of width D are rotated in pairs (i, i + D/2) by position · theta^(−2i/D), as Su et al. (RoFormer) describe it and transformers
 // lays it out.
@@ -109,16 +108,16 @@ class Block final : public nn::Module {
 };
 
 void check_options(const LlamaOptions& o) {
-  const auto positive = [](const char* name, int64_t value) { check(value > 0, "[llama] expected ", name, " above 0, got ", value); };
-  positive("layers", o.layers);
-  positive("heads", o.heads);
-  positive("kv_heads", o.kv_heads);
-  positive("dim", o.dim);
-  positive("hidden", o.hidden);
-  positive("block", o.block);
-  positive("vocab", o.vocab);
+  check_counts("llama", {{"layers", o.layers},
+                         {"heads", o.heads},
+                         {"kv_heads", o.kv_heads},
+                         {"dim", o.dim},
+                         {"hidden", o.hidden},
+                         {"block", o.block},
+                         {"vocab", o.vocab}});
   check(o.dim % (2 * o.heads) == 0, "[llama] expected heads of an even width, got dim ", o.dim, " and heads ", o.heads);
   check(o.heads % o.kv_heads == 0, "[llama] expected heads that kv_heads divide, got heads ", o.heads, " and kv_heads ", o.kv_heads);
+  check_dropout("llama", o.dropout);
 }
 
 }  // namespace
@@ -135,8 +134,7 @@ Llama::Llama(const LlamaOptions& options) : options_(options) {
 }
 
 Variable Llama::forward(const Variable& tokens) {
-  check(tokens.defined() && tokens.data().dim() == 2 && tokens.shape()[1] >= 1 && tokens.shape()[1] <= options_.block,
-        "[llama] expected tokens [B, T] with T from 1 to ", options_.block, ", got ", tokens.defined() ? tokens.data() : Tensor());
+  check_tokens("llama", tokens, options_.block);
   const Variable x = (*drop_)(ops::embedding(tokens.data(), wte_->weight));  // [B, T, C]
   return ops::rms_norm_linear((*blocks_)(x), lnf_->weight, lnf_->eps, head_ ? head_->weight : wte_->weight, {});
 }
