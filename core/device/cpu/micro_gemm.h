@@ -30,11 +30,7 @@ struct Singles {
   using Packed = float;
   using Vector = Vf;
   LOCKSTEP_MEMBER Vector vector(const Packed* b) { return load(b); }
-  LOCKSTEP_MEMBER Vector broadcast(const char* a) {
-    float x;
-    memcpy(&x, a, sizeof x);
-    return splat(x);
-  }
+  LOCKSTEP_MEMBER Vector broadcast(const char* a) { return splat(read<float>(a)); }
   LOCKSTEP_MEMBER Vf multiply_add(Vf sum, Vector a, Vector b) { return sum + a * b; }
 };
 
@@ -46,16 +42,8 @@ struct Pairs {
   using Element = Bf16;
   using Packed = uint32_t;  // the lower half comes first
   using Vector = Vu;
-  LOCKSTEP_MEMBER Vector vector(const Packed* b) {
-    Vector v;
-    memcpy(&v, b, sizeof v);
-    return v;
-  }
-  LOCKSTEP_MEMBER Vector broadcast(const char* a) {
-    Packed x;
-    memcpy(&x, a, sizeof x);
-    return x - Vector{};
-  }
+  LOCKSTEP_MEMBER Vector vector(const Packed* b) { return read<Vector>(b); }
+  LOCKSTEP_MEMBER Vector broadcast(const char* a) { return read<Packed>(a) - Vector{}; }
   LOCKSTEP_MEMBER Vf multiply_add(Vf sum, Vector a, Vector b) {
     return reinterpret_cast<Vf>(
         _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));

@@ -43,16 +43,15 @@ struct Bf16 {
 LOCKSTEP_INLINE Vf splat(float x) { return x - Vf{}; }
 LOCKSTEP_INLINE Vi splat_int(int32_t x) { return x - Vi{}; }
 
-LOCKSTEP_INLINE Vf as_float(Vi x) {
-  Vf y;
-  memcpy(&y, &x, sizeof y);
-  return y;
+// The bytes at p as a T, whatever they are there and however they are aligned.
+template <typename T>
+LOCKSTEP_INLINE T read(const void* p) {
+  T x;
+  memcpy(&x, p, sizeof x);
+  return x;
 }
-LOCKSTEP_INLINE Vi as_int(Vf x) {
-  Vi y;
-  memcpy(&y, &x, sizeof y);
-  return y;
-}
+LOCKSTEP_INLINE Vf as_float(Vi x) { return read<Vf>(&x); }
+LOCKSTEP_INLINE Vi as_int(Vf x) { return read<Vi>(&x); }
 
 LOCKSTEP_INLINE Vf widen(Vh h) {
   const Vu u = __builtin_convertvector(h, Vu) << 16;
@@ -63,24 +62,15 @@ LOCKSTEP_INLINE Vh narrow(Vf x) {
 #if LOCKSTEP_BF16_DOT
   return reinterpret_cast<Vh>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
 #else
-  Vu u;
-  memcpy(&u, &x, sizeof u);
+  const Vu u = read<Vu>(&x);
   const Vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const Vu quiet = (u >> 16) | 0x40u;
   return __builtin_convertvector((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded, Vh);
 #endif
 }
 
-LOCKSTEP_INLINE Vf load(const float* p) {
-  Vf v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-LOCKSTEP_INLINE Vf load(const Bf16* p) {
-  Vh h;
-  memcpy(&h, p, sizeof h);
-  return widen(h);
-}
+LOCKSTEP_INLINE Vf load(const float* p) { return read<Vf>(p); }
+LOCKSTEP_INLINE Vf load(const Bf16* p) { return widen(read<Vh>(p)); }
 LOCKSTEP_INLINE void store(float* p, Vf v) { memcpy(p, &v, sizeof v); }
 LOCKSTEP_INLINE void store(Bf16* p, Vf v) {
   const Vh h = narrow(v);

@@ -3,9 +3,7 @@
 
 namespace lockstep::cuda {
 namespace {
-[[noreturn]] void absent() {
-  throw UsageError("[cuda] lockstep was built without CUDA: use device cpu, or build with LOCKSTEP_CUDA=ON where the toolkit is");
-}
+[[noreturn]] void absent() { throw UsageError("[cuda] this version of lockstep has no CUDA device: use device cpu"); }
 }  // namespace
 
 bool is_available(int) { return false; }
