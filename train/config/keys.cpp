@@ -107,7 +107,8 @@ const std::vector<Key>& table() {
        {},
        2},
       {"parallel.wrap", LOCKSTEP_FIELD(parallel.wrap),
-       "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise paths of modules, `blocks.*, head`, with "
+       "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise paths of modules, `blocks.0, blocks.2`, "
+       "with "
        "`*` for any one name",
        group},
       {"parallel.units_in_flight", LOCKSTEP_FIELD(parallel.units_in_flight),
