@@ -16,4 +16,19 @@ cmp a b || fail "equal seeds gave different text"
 for key in step_ms tokens_per_s mfu peak_mem_mb comm_exposed_ms; do grep -q "\"$key\":" bench.json || fail "bench step lacks $key"; done
 "$lockstep" bench comm -n 2 --json | grep -q '"all_reduce"' || fail "bench comm"
 "$lockstep" plan "$here/small.yaml" -n 3 | grep -q "rank 2" || fail "plan"
+
+# What people read: the strategy first, counts and sizes as one says them, no blanks at the ends of lines.
+contains text.out "2 ranks (ddp, shm, reduction tree); 8 micro-batches of 2 samples a step"
+small=("$here/small.yaml" -n 2 --set train.micro_batch=1 --set parallel.strategy=fsdp --set parallel.shard=grad)
+"$lockstep" plan "${small[@]}" > plan.out
+contains plan.out "fsdp, shard grad, 2 ranks"
+contains plan.out "16 micro-batches of 1 sample,"
+grep -qE "^traffic a rank all_gather [0-9.]+ KB, reduce_scatter [0-9.]+ [KM]B; sent" plan.out || fail "plan states no traffic: $(cat plan.out)"
+"$lockstep" checkpoint export runs/text exported > export.out
+grep -qE "^written    28 tensors, [0-9.]+ KB, 1 file$" export.out || fail "export: $(cat export.out)"
+"$lockstep" bench checkpoint -n 2 --mb 16 --repetitions 1 > checkpoint.out
+contains checkpoint.out "16.0 MB on 2 ranks"
+"$lockstep" bench step --config "${small[@]}" --steps 2 > step.out
+contains step.out "2 ranks x 1 thread, fsdp, shard grad, shm, fp32"
+for file in text.out plan.out export.out checkpoint.out step.out; do ! grep -n ' $' $file || fail "blanks at the end of a line of $file"; done
 "$lockstep" config show "$here/small.yaml" --set train.steps=9 | grep -q "steps: 9" || fail "config show"

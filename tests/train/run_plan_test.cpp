@@ -2,14 +2,16 @@
 // states once it is built. Ranks are threads.
 #include "train/run_plan.h"
 
+#include <algorithm>
 #include <atomic>
-#include <map>
+#include <filesystem>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "core/base/parallel.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/thread_transport.h"
 #include "tests/train/overrides.h"
 #include "train/trainer.h"
@@ -66,6 +68,15 @@ TEST_P(Planned, TrafficAndMemoryAreWhatAStepTakes) {
   for (const auto& bytes : sent) moved += bytes;
   EXPECT_EQ(moved, ranks * (plan.traffic.gathered + plan.traffic.reduced + plan.traffic.replicas));
   EXPECT_NE(std::find(bounds.begin(), bounds.end(), plan.memory), bounds.end()) << "no rank states what was planned";
+}
+
+TEST(Plan, WritesNothing) {
+  const test::TempDir dir;
+  const std::string runs = dir.path() + "/runs";
+  const Config config = parse_config(kModel, "test", Overrides{"parallel.strategy=fsdp", "parallel.offload=true", "run.dir=" + runs});
+  const RunPlan plan = plan_run(config, 2);
+  EXPECT_EQ(plan.memory[static_cast<size_t>(MemoryCategory::optimizer)], 0);
+  EXPECT_FALSE(std::filesystem::exists(runs));
 }
 
 std::vector<std::tuple<int, Overrides>> cases() {
