@@ -9,9 +9,9 @@ namespace {
 
 class ShmBackend final : public Backend {
  public:
-  ShmBackend(std::shared_ptr<Store> store, int rank, int size, Duration timeout)
+  ShmBackend(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options)
       : store_(std::move(store)),
-        group_(*store_, rank, size, timeout),
+        group_(*store_, rank, size, options),
         arena_(std::make_shared<Arena>()),
         collectives_(group_, arena_),
         messages_(group_) {}
@@ -26,6 +26,7 @@ class ShmBackend final : public Backend {
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
     GroupOptions options;
+    options.name = plan.name;
     options.timeout = plan.timeout;
     return make_shm(with_prefix(store_, plan.name), plan.rank, static_cast<int>(plan.ranks.size()), options);
   }
@@ -48,7 +49,7 @@ std::unique_ptr<Backend> make_shm(std::shared_ptr<Store> store, int rank, int si
   // A single rank has nobody to share memory with.
   if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, options);
   check(size <= 128, "[comm] backend 'shm' takes at most 128 ranks, got ", size);
-  return std::make_unique<shm::ShmBackend>(std::move(store), rank, size, options.timeout);
+  return std::make_unique<shm::ShmBackend>(std::move(store), rank, size, options);
 }
 
 }  // namespace lockstep::comm

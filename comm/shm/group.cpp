@@ -16,12 +16,15 @@
 
 #include "comm/ranks_text.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace lockstep::comm::shm {
 namespace {
 
 // How often a sleeper looks whether the awaited rank still lives.
 constexpr Duration kLook = std::chrono::milliseconds(50);
+// And, after as long a wait, whether it is stopped.
+constexpr Duration kLookForStopped = std::chrono::seconds(1);
 
 // How long to look for a change before sleeping: about what a sleep and a wake-up cost, or, where the thread computes behind
 // somebody's back, much less, since the core has better to do.
@@ -54,9 +57,9 @@ void pause_core() {
 
 }  // namespace
 
-Group::Group(Store& store, int rank, int size, Duration timeout)
-    : rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1) {
-  const Deadline deadline = Deadline::after(timeout);
+Group::Group(Store& store, int rank, int size, const GroupOptions& options)
+    : name_(options.name), rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1) {
+  const Deadline deadline = Deadline::after(options.timeout);
   if (rank == 0)
     create(store);
   else
@@ -167,9 +170,14 @@ bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
 
 void Group::await(Word& word, uint32_t target, int peer, const Call& call) {
   if (word.reached(target) || spin(word, target, call)) return;
+  Deadline stopped = Deadline::after(kLookForStopped);
   while (!word.reached(target)) {
     check_alive(word, target, peer);
     if (call.limit.passed()) throw late(peer, call);
+    if (stopped.passed()) {
+      warn_if_stopped(peer, call);
+      stopped = Deadline::after(kLookForStopped);
+    }
     word.sleep(target, std::min(kLook, call.limit.nap()));
   }
 }
@@ -195,16 +203,33 @@ std::string Group::state_of(int rank) {
   return state == 'T' || state == 't' ? " is stopped and" : "";
 }
 
+// The last collective of a rank that has not arrived at `call`.
+std::string Group::last_call(int rank, const Call& call) {
+  const auto& notices = member(rank).notices;
+  const bool even_is_last =
+      point_to_point(call.op) ? notices[0].call.sequence > notices[1].call.sequence : call.fingerprint.sequence % 2 == 1;
+  const Notice& before = notices[even_is_last ? 0 : 1];
+  return before.call.sequence == 0 ? "it has made no call yet" : "its last call was " + describe(before.call);
+}
+
+void Group::warn_if_stopped(int peer, const Call& call) {
+  if (state_of(peer).empty()) return;
+  const uint64_t sequence = call.fingerprint.sequence;
+  if (member(peer).said_stopped.exchange(sequence) == sequence) return;
+  const bool arrived = !point_to_point(call.op) && member(peer).notices[sequence % 2].call.sequence >= sequence;
+  log::warn("[comm] ", who(peer), " is stopped and holds up ", describe(call.fingerprint), " in group '", name_, "'",
+            arrived ? ", in which it takes part" : "; " + last_call(peer, call), "; 'kill -CONT ", member(peer).pid,
+            "' lets it go on, or it counts as missing at the group's time limit");
+}
+
 FromPeer<TimeoutError> Group::late(int peer, const Call& call) {
   std::string text = str(call.limit.reached(), ":", point_to_point(call.op) ? " waiting for" : "");
   bool any = false;
   for (int r = 0; r < size_; ++r) {
     const Notice& notice = member(r).notices[call.fingerprint.sequence % 2];
-    const Notice& before = member(r).notices[(call.fingerprint.sequence + 1) % 2];
     const bool arrived = point_to_point(call.op) ? r != peer : notice.call.sequence >= call.fingerprint.sequence;
     if (arrived || r == rank_) continue;
-    const std::string last = before.call.sequence == 0 ? "it has made no call yet" : "its last call was " + describe(before.call);
-    text += str(any ? "; " : " ", who(r), state_of(r), " has not arrived, ", last);
+    text += str(any ? "; " : " ", who(r), state_of(r), " has not arrived, ", last_call(r, call));
     any = true;
   }
   if (!any) text += str(" ", who(peer), state_of(peer), " has arrived, but does not go on");

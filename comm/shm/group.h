@@ -17,7 +17,7 @@ namespace lockstep::comm::shm {
 // Thread-safe, but for the data behind the pointers, which the protocol of the callers protects.
 class Group {
  public:
-  Group(Store& store, int rank, int size, Duration timeout);
+  Group(Store& store, int rank, int size, const GroupOptions& options);
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -50,10 +50,14 @@ class Group {
   int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;
   void check_alive(const Word& word, uint32_t target, int peer);
+  // Says, once for all ranks and a call, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a debugger).
+  void warn_if_stopped(int peer, const Call& call);
   FromPeer<TimeoutError> late(int peer, const Call& call);
+  std::string last_call(int rank, const Call& call);
   std::string who(int rank);
   std::string state_of(int rank);
 
+  const std::string name_;
   const int rank_;
   const int size_;
   const Layout layout_;

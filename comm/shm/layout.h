@@ -52,6 +52,8 @@ struct Member {
   int32_t pid = 0;
   char host[64] = {};
   cpu_set_t cores = {};  // that it may run on
+  // The call for which somebody has said that this rank is stopped; the only field that the others write.
+  std::atomic<uint64_t> said_stopped{0};
 };
 
 // From one rank to another.

@@ -27,7 +27,8 @@ constexpr auto kSettle = milliseconds(10);
 // The same while all that failed blame another rank, which then is likely to be on its way out.
 constexpr auto kCauseLimit = milliseconds(2000);
 constexpr auto kFrozenCheck = milliseconds(2000);
-constexpr auto kFrozenWarning = std::chrono::seconds(10);
+// A traced process (state t) is stopped for a moment at every event that its tracer wants to see.
+constexpr auto kTracedWarning = std::chrono::seconds(10);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
 
 Duration now() { return Clock::now().time_since_epoch(); }
@@ -284,21 +285,26 @@ void Agent::check_limits() {
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
 }
 
-// A stopped process (SIGSTOP) looks like a slow one from everywhere else.
+// A stopped process (SIGSTOP, Ctrl-Z, a debugger) looks like a slow one from other hosts. It is named, not ended: that is for the time
+// limit of the call that waits for it.
 void Agent::check_frozen(Duration at) {
   if (at < next_frozen_check_) return;
   next_frozen_check_ = at + kFrozenCheck;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     Frozen& frozen = frozen_[i];
-    const bool stopped = ranks_[i]->running() && process_state(ranks_[i]->pid()) == 'T';
+    const char state = ranks_[i]->running() ? process_state(ranks_[i]->pid()) : '?';
+    const bool stopped = state == 'T' || state == 't';
     if (stopped && !frozen.stopped) frozen.since = at;
     frozen.stopped = stopped;
     if (!stopped) {
       frozen.warned = false;
-    } else if (!frozen.warned && at - frozen.since >= kFrozenWarning) {
+    } else if (!frozen.warned && (state == 'T' || at - frozen.since >= kTracedWarning)) {
       frozen.warned = true;
-      log::warn("[launch] rank ", ranks_[i]->rank(), " (pid ", ranks_[i]->pid(), ") is stopped (state T) since ",
-                seconds(at - frozen.since), " s and holds up the others; 'kill -CONT ", ranks_[i]->pid(), "' lets it go on");
+      const std::string who = str("[launch] rank ", ranks_[i]->rank(), " (pid ", ranks_[i]->pid(), " on host ", host_name(), ")");
+      if (state == 'T')
+        log::warn(who, " is stopped (state T) and holds up the others; 'kill -CONT ", ranks_[i]->pid(), "' lets it go on");
+      else
+        log::warn(who, " is held by a debugger (state t) for ", seconds(at - frozen.since), " s and holds up the others");
     }
   }
 }

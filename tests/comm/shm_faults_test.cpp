@@ -1,6 +1,8 @@
 // What happens to the others when a process of a shm group dies, stops, or never comes.
 #include <algorithm>
+#include <cstdio>
 #include <string>
+#include <thread>
 
 #include <dirent.h>
 #include <gtest/gtest.h>
@@ -91,6 +93,40 @@ TEST_P(ShmFaults, AStoppedRankRunsIntoTheTimeLimitAndIsNamed) {
     if (rank == 0) ::kill(std::stoi(shared->get("victim", std::chrono::seconds(60))), SIGKILL);
   });
   expect_only_victim(ends, static_cast<size_t>(victim));
+}
+
+// Named at once, but only missed at the time limit: it may go on.
+TEST_P(ShmFaults, AStoppedRankIsNamedByOneOfTheOthersAndMayGoOn) {
+  const int size = GetParam(), victim = size - 1;
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  std::FILE* const said = std::tmpfile();
+  const auto ends = test::fork_ranks(size, [&](int rank) {
+    ::dup2(::fileno(said), STDERR_FILENO);
+    const auto g = create("shm", shared, rank, size, {.name = "patient", .timeout = std::chrono::seconds(90)});
+    g->barrier().wait();
+    if (rank == victim) {
+      shared->set("victim", std::to_string(::getpid()));
+      ::raise(SIGSTOP);
+    }
+    const Work work = g->broadcast(Tensor::zeros({10}), 0);
+    if (rank == 0) {
+      const int pid = std::stoi(shared->get("victim", std::chrono::seconds(60)));
+      for (const Deadline limit = Deadline::after(std::chrono::seconds(60)); !limit.passed() && ::lseek(::fileno(said), 0, SEEK_END) == 0;)
+        std::this_thread::yield();
+      ::kill(pid, SIGCONT);
+    }
+    work.wait();
+  });
+  for (int r = 0; r < size; ++r) test::expect_well(ends[static_cast<size_t>(r)], static_cast<size_t>(r));
+  std::string text(8192, '\0');
+  std::rewind(said);
+  text.resize(std::fread(text.data(), 1, text.size(), said));
+  std::fclose(said);
+  EXPECT_TRUE(contains(text, str("rank ", victim, " (pid "))) << text;
+  EXPECT_TRUE(contains(text, "is stopped and holds up broadcast #2")) << text;
+  EXPECT_TRUE(contains(text, "in group 'patient'; its last call was barrier #1")) << text;
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
 }
 
 TEST_P(ShmFaults, ARankThatNeverJoinsIsNamed) {

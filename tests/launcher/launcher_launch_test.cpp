@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
+#include "launcher/rendezvous/endpoint.h"
 #include "tests/launcher/agent_process.h"
 
 namespace lockstep::launcher {
@@ -75,6 +76,16 @@ TEST(Launch, goes_on_after_its_agent_was_stopped_for_a_while) {
   std::this_thread::sleep_for(std::chrono::seconds(4));  // in which a node would be given up
   ASSERT_EQ(::write(gate, "\n", 1), 1);
   ::close(gate);
+  EXPECT_EQ(agent.finish(), 0) << agent.output();
+  EXPECT_TRUE(agent.says("[rank 1] woken")) << agent.output();
+}
+
+TEST(Launch, names_a_stopped_rank_and_lets_it_go_on) {
+  AgentProcess agent(shell(2, "[ $RANK = 1 ] || exit 0; echo pid $$; kill -STOP $$; echo woken"));
+  const pid_t rank = agent.number_after("[rank 1] pid ");
+  ASSERT_GT(rank, 0);
+  EXPECT_TRUE(agent.wait_for(str("rank 1 (pid ", rank, " on host ", host_name(), ") is stopped (state T)"))) << agent.output();
+  ::kill(rank, SIGCONT);
   EXPECT_EQ(agent.finish(), 0) << agent.output();
   EXPECT_TRUE(agent.says("[rank 1] woken")) << agent.output();
 }
