@@ -14,10 +14,11 @@ namespace {
 int64_t left_size(int64_t leaves) { return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(leaves - 1))); }
 
 // The best way to cut a node into whole nodes, one a rank. A tree has few different sizes of nodes (powers of two and what is
-// left of `leaves` after them), so remembering them makes this quick.
+// left of `leaves` after them), so remembering them makes this quick; and more ranks never make the largest block larger, so the
+// best cut is where the two children's blocks cross, which a bisection finds.
 class Cuts {
  public:
-  // How many of `ranks` (>= 2) go to the left child, so that the largest block is smallest.
+  // How many of `ranks` (>= 2) go to the left child, so that the largest block is smallest; the fewest where several do.
   int left_ranks(int64_t leaves, int ranks) { return best(leaves, ranks).left_ranks; }
 
  private:
@@ -31,13 +32,31 @@ class Cuts {
     const auto key = std::pair(leaves, ranks);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     const int64_t left = left_size(leaves), right = leaves - left;
-    Cut cut{leaves + 1, 0};
     const auto fewest = static_cast<int>(std::max<int64_t>(1, ranks - right)), most = static_cast<int>(std::min<int64_t>(left, ranks - 1));
-    for (int on_left = fewest; on_left <= most; ++on_left) {
-      const int64_t largest = std::max(best(left, on_left).largest_block, best(right, ranks - on_left).largest_block);
-      if (largest < cut.largest_block) cut = {largest, on_left};
+    const auto left_block = [&](int on_left) { return best(left, on_left).largest_block; };
+    const auto right_block = [&](int on_left) { return best(right, ranks - on_left).largest_block; };
+    // From here on the right child has the larger block, before it the left one has. (Or there is no such place.)
+    const int crossing = first_of(fewest, most + 1, [&](int on_left) { return left_block(on_left) <= right_block(on_left); });
+    Cut cut{leaves + 1, 0};
+    if (crossing <= most) cut = {right_block(crossing), crossing};
+    if (crossing > fewest && left_block(crossing - 1) <= cut.largest_block) {
+      const int64_t block = left_block(crossing - 1);
+      cut = {block, first_of(fewest, crossing, [&](int on_left) { return left_block(on_left) <= block; })};
     }
     return known_[key] = cut;
+  }
+
+  // The first i in [begin, end) for which `holds`, which is false, then true; `end` if none.
+  template <typename F>
+  static int first_of(int begin, int end, F holds) {
+    while (begin < end) {
+      const int middle = begin + (end - begin) / 2;
+      if (holds(middle))
+        end = middle;
+      else
+        begin = middle + 1;
+    }
+    return begin;
   }
 
   std::map<std::pair<int64_t, int>, Cut> known_;
