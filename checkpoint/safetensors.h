@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "checkpoint/file_system.h"
-#include "core/base/clock.h"
 #include "core/tensor/dtype.h"
 #include "core/tensor/tensor.h"
 
@@ -58,7 +57,6 @@ struct WrittenFile {
   std::string sha256;
   uint64_t header_xxh3 = 0;
   std::vector<std::vector<uint64_t>> xxh3;  // of each tensor's chunks (checkpoint/chunks.h)
-  Duration held_by_checksums{};             // how much longer writing took for them
 };
 // Writes and syncs a file, hashing on a second thread meanwhile. Returns early, with nothing of use, once `stop` is true. `tensors`:
 // contiguous, on the host, in the order that make_safetensors_header() gave.

@@ -84,16 +84,20 @@ class Bench {
     return entries;
   }
 
-  // Median over the repetitions of the slowest rank's time; `prepare` is not measured.
+  // From the first rank's begin to the last one's end.
+  double once(const std::function<void()>& body) {
+    group_.barrier().wait();
+    const auto begin = Clock::now();
+    body();
+    return slowest(seconds(Clock::now() - begin), group_);
+  }
+  // Median over the repetitions; `prepare` is not measured.
   double time(
       const std::function<void(int)>& body, const std::function<void(int)>& prepare = [](int) {}) {
     std::vector<double> times;
     for (int i = 0; i < repetitions_; ++i) {
       prepare(i);
-      group_.barrier().wait();
-      const auto begin = Clock::now();
-      body(i);
-      times.push_back(slowest(seconds(Clock::now() - begin), group_));
+      times.push_back(once([&] { body(i); }));
     }
     return median(times);
   }
@@ -120,17 +124,32 @@ class Bench {
       checkpoint::save({.dir = dir_, .step = step, .entries = entries_, .keep = 1, .group = &group_, .files = files});
     };
     result.save_unsynced_s = time([&](int i) { save(100 + i, &unsynced); });
+    // In turn, because what else the disk has to do changes.
+    std::vector<double> plain, summed, saved;
+    for (int i = 0; i < repetitions_; ++i) {
+      const auto measure = [&](std::vector<double>& times, const std::function<void()>& body) {
+        flush();
+        times.push_back(once(body));
+      };
+      measure(plain, [&] { write_plain(); });
+      measure(summed, [&] { checkpoint::write_safetensors(checkpoint::posix_file_system(), plain_file(), kNoHeader, tensors()); });
+      measure(saved, [&] { save(200 + i, nullptr); });
+    }
     flush();
-    result.plain_write_s = time(
-        [&](int) {
-          const auto file = checkpoint::posix_file_system().create(plain_file());
-          for (const Entry& entry : entries_) file->write(entry.tensor.raw(), static_cast<size_t>(entry.tensor.bytes()));
-          file->sync();
-          group_.barrier().wait();
-        },
-        [&](int) { flush(); });
-    flush();
-    result.save_s = time([&](int i) { save(200 + i, nullptr); }, [&](int) { flush(); });
+    result.plain_write_s = median(plain);
+    result.summed_write_s = median(summed);
+    result.save_s = median(saved);
+  }
+  std::vector<Tensor> tensors() const {
+    std::vector<Tensor> tensors;
+    for (const Entry& entry : entries_) tensors.push_back(entry.tensor);
+    return tensors;
+  }
+  void write_plain() {
+    const auto file = checkpoint::posix_file_system().create(plain_file());
+    file->write(kNoHeader.data(), kNoHeader.size());
+    each_chunk([&](const char* data, int64_t bytes) { file->write(data, static_cast<size_t>(bytes)); });
+    file->sync();
   }
 
   void measure_loads(CheckpointBenchmark& result) {
@@ -147,11 +166,6 @@ class Bench {
   }
 
   void measure_checksums(CheckpointBenchmark& result) {
-    const auto each_chunk = [&](const auto& body) {
-      for (const Entry& entry : entries_)
-        for (int64_t at = 0; at < entry.tensor.bytes(); at += checkpoint::kChunkBytes)
-          body(static_cast<const char*>(entry.tensor.raw()) + at, std::min(checkpoint::kChunkBytes, entry.tensor.bytes() - at));
-    };
     uint64_t sum = 0;
     result.checksum_s = time([&](int) {
       checkpoint::Sha256 hash;
@@ -160,18 +174,14 @@ class Bench {
       sum += hash.hex().size();
     });
     check(sum != 0, "[bench] a sum of nothing");
-    std::vector<Tensor> tensors;
-    for (const Entry& entry : entries_) tensors.push_back(entry.tensor);
-    double held = 0;
-    const auto write = [&](int) {
-      const auto written = checkpoint::write_safetensors(checkpoint::posix_file_system(), plain_file(), std::string(8, ' '), tensors);
-      held += seconds(written.held_by_checksums);
-    };
-    time(write, [&](int) { flush(); });
-    flush();
-    result.checksum_held_s = slowest(held / repetitions_, group_);
   }
 
+  template <typename Body>
+  void each_chunk(const Body& body) const {
+    for (const Entry& entry : entries_)
+      for (int64_t at = 0; at < entry.tensor.bytes(); at += checkpoint::kChunkBytes)
+        body(static_cast<const char*>(entry.tensor.raw()) + at, std::min(checkpoint::kChunkBytes, entry.tensor.bytes() - at));
+  }
   std::string plain_file() const { return str(dir_, "/plain-", group_.rank()); }
   // Nothing of what was measured before may be left for the next to wait for.
   void flush() {
@@ -190,6 +200,8 @@ class Bench {
     group_.barrier().wait();
     return done;
   }
+
+  static constexpr std::string_view kNoHeader = "        ";
 
   comm::ProcessGroup& group_;
   const std::string dir_;

@@ -19,8 +19,11 @@ struct CheckpointBenchmark {
   double load_s = 0;           // restore_latest() from the page cache: every value verified
   double load_cold_s = 0;      // the same from disk; 0 where the page cache could not be dropped
   double plain_write_s = 0;    // the same bytes, written and synced without checksums or manifest: the disk's own speed
-  double checksum_s = 0;       // SHA-256 and XXH3 of a rank's part, alone on its core
-  double checksum_held_s = 0;  // how much longer writing a shard takes for them
+  double summed_write_s = 0;   // the same with checksums, in turn with it
+  double checksum_s = 0;       // SHA-256 and XXH3 of a rank's part, with nothing else to do
+
+  // How much of a save is there for its checksums only; below 0 where the disk varied more than that.
+  double checksum_share() const { return save_s > 0 ? (summed_write_s - plain_write_s) / save_s : 0; }
 };
 
 // `dir`: a folder of its own is made in it and removed.
