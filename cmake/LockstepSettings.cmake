@@ -30,7 +30,7 @@ find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED)
 
 add_library(lockstep_warnings INTERFACE)
-target_compile_options(lockstep_warnings INTERFACE -Wall -Wextra -Wshadow=local -Wnon-virtual-dtor -Woverloaded-virtual)
+target_compile_options(lockstep_warnings INTERFACE -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local> -Wnon-virtual-dtor -Woverloaded-virtual)
 if(LOCKSTEP_WERROR)
   target_compile_options(lockstep_warnings INTERFACE -Werror)
 endif()

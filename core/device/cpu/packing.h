@@ -41,10 +41,8 @@ LOCKSTEP_INLINE void put(uint32_t* to, Vu v) { memcpy(to, &v, sizeof v); }
 // Lanes of the first and second half of both vectors, alternating.
 LOCKSTEP_INLINE void interleave(Vf a, Vf b, Vf* low, Vf* high) {
 #if LOCKSTEP_LANES == 16
-  const Vi lo = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  const Vi hi = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  *low = __builtin_shuffle(a, b, lo);
-  *high = __builtin_shuffle(a, b, hi);
+  *low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  *high = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 #elif LOCKSTEP_LANES == 8
   const Vf even = reinterpret_cast<Vf>(_mm256_unpacklo_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
   const Vf odd = reinterpret_cast<Vf>(_mm256_unpackhi_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
