@@ -1,4 +1,4 @@
-// The power goes at any operation of a save: on a file system in memory that loses whatever was not synced, and on a real ext4.
+// The power goes at any operation of a save: on a file system in memory that loses whatever was not synced, and on real ones.
 #include <cstdlib>
 
 #include <fcntl.h>
@@ -74,32 +74,49 @@ TEST_P(PowerLossInMemory, LeavesTheOldOrTheNewCheckpoint) {
   EXPECT_GE(cases, 1000);
 }
 
-// An ext4 of its own, whose power can be cut: nothing that its journal has not committed is left.
-class Ext4 {
+// A file system of its own, whose power can be cut: nothing that its journal has not committed is left.
+class Disk {
  public:
+  struct Kind {
+    const char* name;
+    const char* make;
+    const char* size;    // the least that its mkfs takes, and some
+    bool can_shut_down;  // by an ioctl, as if the plug was pulled; else what is on disk at that moment is put aside
+  };
+  explicit Disk(const Kind& kind) : kind_(kind) {}
+
   // Empty: it is there; else why it cannot be.
   std::string set_up() {
     if (::geteuid() != 0) return "needs root to mount a file system";
-    if (std::system("command -v mkfs.ext4 > /dev/null && command -v losetup > /dev/null") != 0) return "needs mkfs.ext4 and losetup";
-    const std::string make = str("truncate -s 24M ", image_, " && mkfs.ext4 -q ", image_, " && mkdir ", path(), " 2> /dev/null");
-    if (std::system(make.c_str()) != 0) return "mkfs.ext4 failed";
-    if (!mount()) return "cannot mount a loop device here";
+    const std::string program = str("mkfs.", kind_.name);
+    if (std::system(str("command -v ", program, " > /dev/null && command -v losetup > /dev/null").c_str()) != 0)
+      return str("needs ", program, " and losetup");
+    const std::string make =
+        str("truncate -s ", kind_.size, " ", image_, " && ", kind_.make, " ", image_, " > /dev/null && mkdir ", path());
+    if (std::system(make.c_str()) != 0) return program + " failed";
+    if (!mount()) return str("cannot mount ", kind_.name, " on a loop device here");
     return {};
   }
-  ~Ext4() {
+  ~Disk() {
     if (mounted_) ::umount2(path().c_str(), MNT_DETACH);
   }
   std::string path() const { return dir_.path() + "/mnt"; }
 
-  // EXT4_IOC_SHUTDOWN without flushing the journal: as if the plug was pulled.
+  // Else operations after the cut would work, though nothing of them is left.
+  bool fails_without_power() const { return kind_.can_shut_down; }
   void cut_power() {
-    constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);
+    if (!kind_.can_shut_down) {
+      EXPECT_EQ(std::system(str("cp --sparse=always ", image_, " ", image_, ".cut").c_str()), 0);
+      return;
+    }
+    constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);  // EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
     uint32_t no_log_flush = 2;
     const int fd = ::open(path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     EXPECT_EQ(::ioctl(fd, kShutdown, &no_log_flush), 0);
     ::close(fd);
   }
   bool mount() {
+    if (!kind_.can_shut_down) std::system(str("test ! -e ", image_, ".cut || mv ", image_, ".cut ", image_).c_str());
     mounted_ = std::system(str("mount -o loop ", image_, " ", path(), " 2> /dev/null").c_str()) == 0;
     return mounted_;
   }
@@ -109,15 +126,19 @@ class Ext4 {
   }
 
  private:
+  const Kind kind_;
   test::TempDir dir_;
   std::string image_ = dir_.path() + "/image";
   bool mounted_ = false;
 };
 
+constexpr Disk::Kind kExt4 = {"ext4", "mkfs.ext4 -q", "24M", true}, kXfs = {"xfs", "mkfs.xfs -q", "320M", true},
+                     kBtrfs = {"btrfs", "mkfs.btrfs -q --mixed", "64M", false};
+
 // The plug is pulled before operation `at`.
 class UnpluggedFiles final : public ForwardingFiles {
  public:
-  UnpluggedFiles(Ext4& disk, int64_t at) : disk_(disk), left_(at) {}
+  UnpluggedFiles(Disk& disk, int64_t at) : disk_(disk), left_(at) {}
   bool unplugged() const { return left_ < 0; }
 
   std::unique_ptr<WritableFile> create(const std::string& path) override {
@@ -142,15 +163,20 @@ class UnpluggedFiles final : public ForwardingFiles {
   };
   void operation() {
     if (left_-- == 0) disk_.cut_power();
+    if (left_ < 0 && !disk_.fails_without_power()) throw EnvironmentError("the power is off");
   }
 
-  Ext4& disk_;
+  Disk& disk_;
   int64_t left_;
 };
 
-TEST(PowerLossOnExt4, LeavesTheOldOrTheNewCheckpoint) {
+class PowerLossOnDisk : public ::testing::TestWithParam<Disk::Kind> {};
+INSTANTIATE_TEST_SUITE_P(FileSystems, PowerLossOnDisk, ::testing::Values(kExt4, kXfs, kBtrfs),
+                         [](const auto& each) { return std::string(each.param.name); });
+
+TEST_P(PowerLossOnDisk, LeavesTheOldOrTheNewCheckpoint) {
   log::set_level(log::Level::error);
-  Ext4 disk;
+  Disk disk(GetParam());
   if (const std::string reason = disk.set_up(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
   int64_t cases = 0;
   for (const int64_t step : {3, 2})
@@ -172,8 +198,8 @@ TEST(PowerLossOnExt4, LeavesTheOldOrTheNewCheckpoint) {
   EXPECT_GE(cases, 30);
 }
 
-TEST(PowerLossOnExt4, AFullDiskIsNamedAndLeavesNothingBehind) {
-  Ext4 disk;
+TEST(FullDisk, IsNamedAndLeavesNothingBehind) {
+  Disk disk(kExt4);
   if (const std::string reason = disk.set_up(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
   // Says that there is room, so that the disk itself has to say no.
   class HopefulFiles final : public ForwardingFiles {
