@@ -194,11 +194,14 @@ class Collectives::Run {
         to_slot = true;
     });
     std::byte* const slot = result(rank_, k, mine.begin);
-    const bool only_to_slot = outs.empty();
-    if (only_to_slot) outs.push_back(slot);
+    // Into the slot with the same pass over the data, or with a copy of its own, which may go past the caches. (Ranks that share cores
+    // are interrupted while they copy, so they cannot tell well which is faster.)
+    const bool same_pass = group_.own_cores() && owner_.writer_.plain_stores_pay();
+    const bool copy_to_slot = to_slot && !outs.empty() && !same_pass;
+    if (outs.empty() || (to_slot && !copy_to_slot)) outs.push_back(slot);
     sum(
         in(begin + mine.begin), [&](int peer) { return offered(peer, k, mine.begin); }, outs, mine.size());
-    if (to_slot && !only_to_slot) owner_.writer_.copy(slot, outs[0], bytes(mine.size()));
+    if (copy_to_slot) owner_.writer_.copy(slot, outs[0], bytes(mine.size()));
   }
 
   void consume(uint32_t k) {

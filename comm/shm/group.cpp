@@ -75,7 +75,7 @@ Group::Group(Store& store, int rank, int size, const GroupOptions& options)
   await_all_attached(deadline);
   memory_.close_fd();
   watch_peers();
-  spin_pays_ = size_ <= usable_cores();
+  own_cores_ = size_ <= usable_cores();
 }
 
 Group::~Group() {
@@ -156,9 +156,9 @@ std::string Group::who(int rank) { return str("rank ", rank, " (pid ", member(ra
 bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
   const auto start = Clock::now();
   const auto end = start + (call.awaited() ? kSpinAwaited : kSpinBehind);
-  const auto yielding = spin_pays_ ? start + kKeepCore : start;
+  const auto yielding = own_cores_ ? start + kKeepCore : start;
   for (auto now = start; now < end; now = Clock::now()) {
-    for (int i = 0; i < 50 && spin_pays_; ++i) {
+    for (int i = 0; i < 50 && own_cores_; ++i) {
       if (word.reached(target)) return true;
       pause_core();
     }

@@ -30,6 +30,9 @@ class Group {
   std::byte* stage(int rank, uint32_t step) { return memory_.data() + layout_.stage(rank, step % kSlots); }
   std::byte* result(int rank, uint32_t step) { return memory_.data() + layout_.result(rank, step % kSlots); }
 
+  // Whether there are as many cores as ranks; the same on all of them.
+  bool own_cores() const { return own_cores_; }
+
   // Waits until `word`, which `peer` publishes, has reached `target`: spins while that pays, then sleeps. Throws as
   // Backend::execute() does.
   void await(Word& word, uint32_t target, int peer, const Call& call);
@@ -63,7 +66,7 @@ class Group {
   const Layout layout_;
   Memory memory_;
   std::vector<int> pidfds_;  // by rank; -1 for this process
-  bool spin_pays_ = false;   // there are as many cores as ranks
+  bool own_cores_ = false;
 };
 
 }  // namespace lockstep::comm::shm

@@ -48,12 +48,15 @@ void stream(std::byte* to, const std::byte* from, size_t bytes) { std::memcpy(to
 
 }  // namespace
 
+SlotWriter::Way SlotWriter::faster() const {
+  return recent_best_[through_caches] > kClearly * recent_best_[past_caches] ? past_caches : through_caches;
+}
+
 SlotWriter::Way SlotWriter::next_way() {
   const uint32_t copy = copies_++;
   if (copy < kFirstTrials) return copy % 2 == 0 ? through_caches : past_caches;
-  const Way faster = recent_best_[through_caches] > kClearly * recent_best_[past_caches] ? past_caches : through_caches;
-  const Way slower = faster == past_caches ? through_caches : past_caches;
-  return copy % kTrialEvery == 0 ? slower : faster;
+  const Way slower = faster() == past_caches ? through_caches : past_caches;
+  return copy % kTrialEvery == 0 ? slower : faster();
 }
 
 void SlotWriter::note(Way way, double seconds_per_byte) {

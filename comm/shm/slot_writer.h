@@ -15,9 +15,13 @@ class SlotWriter {
  public:
   // What was copied is visible to whoever sees what this thread publishes next. No overlap.
   void copy(void* to, const void* from, size_t bytes);
+  // Whether plain stores are the faster way, as far as the copies so far have shown: then what is just being made may as well be stored
+  // into a slot right away.
+  bool plain_stores_pay() const { return faster() == through_caches; }
 
  private:
   enum Way : size_t { through_caches, past_caches };
+  Way faster() const;
   Way next_way();
   void note(Way way, double seconds_per_byte);
 
