@@ -81,7 +81,8 @@ void print(const std::vector<train::CommBenchmark>& all, const comm::ProcessGrou
     std::printf("%s\n", out.dump().c_str());
     return;
   }
-  std::printf("%d ranks, %s, f32; memcpy: a copy of as many bytes by every rank at once\n", group.size(), group.backend_name().c_str());
+  std::printf("%s, %s, f32; memcpy: a copy of as many bytes by every rank at once\n", count_text(group.size(), "rank").c_str(),
+              group.backend_name().c_str());
   std::printf("%-16s %-10s %12s %12s %12s %12s %11s\n", "op", "memory", "bytes", "us", "bus GB/s", "memcpy us", "of memcpy");
   for (const auto& b : all)
     std::printf("%-16s %-10s %12lld %12.1f %12.2f %12.1f %10.0f%%\n", b.op.c_str(), memory(b), static_cast<long long>(b.bytes), b.us,

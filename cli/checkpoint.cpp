@@ -56,11 +56,12 @@ int show_diff(const DiffOptions& options) {
     std::printf("%s\n", checkpoint::to_text(result.differences[i]).c_str());
   if (result.differences.size() > options.show)
     std::printf("and %zu more (--show %zu)\n", result.differences.size() - options.show, result.differences.size());
-  const std::string compared = str(result.tensors, " tensors in both, ", result.bytes, " bytes compared");
+  const std::string compared =
+      str(count_text(static_cast<long long>(result.tensors), "tensor"), " in both, ", result.bytes, " bytes compared");
   if (result.differences.empty())
     std::printf("equal: %s\n", compared.c_str());
   else
-    std::printf("different: %zu tensors; %s\n", result.differences.size(), compared.c_str());
+    std::printf("different: %s; %s\n", count_text(static_cast<long long>(result.differences.size()), "tensor").c_str(), compared.c_str());
   return result.differences.empty() ? 0 : 1;
 }
 
@@ -121,7 +122,7 @@ int import(const train::ImportRequest& request) {
                 report.unexpected.size());
     return 1;
   }
-  std::printf("imported    %lld tensors\ncheckpoint  %s\n", static_cast<long long>(report.imported), report.checkpoint.c_str());
+  std::printf("imported    %s\ncheckpoint  %s\n", count_text(report.imported, "tensor").c_str(), report.checkpoint.c_str());
   return 0;
 }
 
