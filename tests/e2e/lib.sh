@@ -33,8 +33,10 @@ same_weights() {
   [ "$want" = "$got" ] || fail "weights of $2 differ from $1: $got instead of $want; $(tail -n 3 "$2.out" "$2.err")"
 }
 
-# contains FILE TEXT
-contains() { grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15 "$1")"; }
+# contains FILE TEXT; where NAME.out lacks it, NAME.err often says why.
+contains() {
+  grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15 "$1"); $([[ $1 != *.out || ! -e ${1%.out}.err ]] || tail -n 15 "${1%.out}.err")"
+}
 
 # wait_for SECONDS COMMAND…: until the command succeeds.
 wait_for() {
@@ -49,5 +51,7 @@ mpirun_or_skip() {
   command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
   # Open MPI keeps memory until the very end, which is no leak of ours.
   export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}detect_leaks=0"
+  # A folder of its own for what mpirun keeps while it runs: in /tmp all of them share one, which each tries to remove at its end.
+  export TMPDIR=$work
   mpi=(mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
 }
