@@ -24,7 +24,8 @@ void Optimizer::step(float lr, float grad_scale) {
           "; an optimizer belongs to parameters of the shapes that it was made with");
   }
   ++steps_;
-  for (size_t i = 0; i < parameters_.size(); ++i)
+  // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
+  for (size_t i = parameters_.size(); i-- > 0;)
     if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) update(i, lr, grad_scale);
 }
 
