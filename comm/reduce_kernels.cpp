@@ -5,6 +5,10 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "core/base/error.h"
 
 namespace lockstep::comm {
@@ -137,8 +141,14 @@ template <typename T>
   run_blocks<T, ReduceOp::sum>(job);
 }
 
+// What __builtin_cpu_supports() knows of F16C depends on the compiler.
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 bool has_avx2() {
-  static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  static const bool has = __builtin_cpu_supports("avx2") && has_f16c();
   return has;
 }
 #endif
