@@ -28,8 +28,8 @@ std::string quoted(const std::string& word) {
   return out + "'";
 }
 
-// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its own: twice as many threads as cores
-// make a step several times as long. Our own agent sets OMP_NUM_THREADS.
+// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its own: more threads than cores would
+// only wait for one another. Our own agent sets OMP_NUM_THREADS.
 void share_cores(const launcher::RankEnv& rank) {
   if (rank.local_size <= 1 || std::getenv("OMP_NUM_THREADS")) return;
   cpu_set_t cores;
