@@ -147,7 +147,7 @@ TEST_F(Safetensors, RefusesWhatBreaksARule) {
       {tensor("F32", "[9223372036854775808]", "[0,8]"), 8, "integers of 0 or more, got 9223372036854775808"},
       {tensor("F32", "[18446744073709551616]", "[0,8]"), 8, "integers of 0 or more"},
       {tensor("F32", "[4294967296,4294967296]", "[0,8]"), 8, "too large"},
-      {tensor("F32", "[4611686018427387904]", "[0,0]"), 0, "too large"},  // 2⁶⁴ bytes: 0 if it wrapped
+      {tensor("F32", "[4611686018427387904]", "[0,0]"), 0, "too large"},                // 2⁶⁴ bytes: 0 if it wrapped
       {tensor("F32", "[4194305,4194305,211106198978564]", "[0,16]"), 16, "too large"},  // 16 bytes if it wrapped
       {tensor("F32", "[4294967296,0,4294967296]", "[0,0]"), 0, "too large"},
       {tensor("U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1, "'shape' has more than 8 numbers"},
