@@ -10,6 +10,7 @@
 #include "comm/peer_failure.h"
 #include "comm/text.h"
 #include "core/base/log.h"
+#include "core/base/size_text.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -76,9 +77,10 @@ class Save {
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
     const int64_t needed = planned_bytes(job_.plan->plan), free = files_.free_bytes(job_.dir);
+    const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
     if (free < needed)
-      throw EnvironmentError(str("'", job_.dir, "' has ", free >> 10, " KiB free, and the checkpoint needs ", (needed >> 10) + 1,
-                                 " KiB: free some space, or lower checkpoint.keep"));
+      throw EnvironmentError(str("'", job_.dir, "' has ", text(free), " free, and the checkpoint needs ", text(needed), ", ",
+                                 text(needed - free), " more: free some space, or lower checkpoint.keep"));
     aside_ = final_ + kAside + unique_suffix();
     files_.make_directory(aside_);
     return aside_;

@@ -33,10 +33,19 @@ class Report {
   bool healthy_ = true;
 };
 
+void report_threads(Report& report) {
+  const std::string cores = str("cores: ", std::thread::hardware_concurrency(), ", compute threads of a single process: ");
+  try {
+    report.line(true, str(cores, num_threads()));
+  } catch (const UsageError& error) {
+    report.line(false, cores + "none", error.what());
+  }
+}
+
 int doctor() {
   std::printf("%s\n", version_text().c_str());
   Report report;
-  report.line(true, str("cores: ", std::thread::hardware_concurrency(), ", compute threads of a single process: ", num_threads()));
+  report_threads(report);
   report.line(std::string(cpu_instruction_set()) != "generic", str("instruction set of the kernels: ", cpu_instruction_set()),
               "this processor lacks AVX2: training works, slowly");
   report.line(true, str("peak of one core: ", static_cast<int>(probe_peak_gflops(DType::f32)), " GFLOP/s in f32, ",

@@ -84,8 +84,8 @@ class Backend {
   //
   // Throws, always in time (call.limit; a peer's death or abort within a second):
   //   UsageError        fingerprints differ (mismatch_error); on all ranks of the call
-  //   TimeoutError      the limit has passed; says so (call.limit.reached()), and which ranks have not arrived and, where known, at which
-  //   call they are EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
+  //   TimeoutError      the limit has passed; says so (call.limit.reached()), who has not arrived and, where known, at which call they are
+  //   EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
   // The message is the cause alone, without the call: ProcessGroup adds group, rank and call. After a failure it calls
   // abort() and executes nothing more.
   virtual void execute(const Call& call) = 0;

@@ -6,9 +6,9 @@
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <limits>
 #include <mutex>
 #include <string_view>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -63,7 +63,8 @@ int default_threads() {
   int threads = 0;
   const auto [end, error] = std::from_chars(first.data(), first.data() + first.size(), threads);
   check(error == std::errc{} && end == first.data() + first.size() && threads >= 1,
-        "OMP_NUM_THREADS: expected a number of threads, at least 1, got '", text, "'; set it right, or unset it for one thread a core");
+        "OMP_NUM_THREADS: expected a number of threads from 1 to ", std::numeric_limits<int>::max(), ", got '", text,
+        "'; set it right, or unset it for one thread a core");
   return threads;
 }
 
@@ -155,7 +156,7 @@ class Team {
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     try {
       for (; workers_ < helpers; ++workers_) std::thread(&Team::live, this).detach();
-    } catch (const std::system_error& error) {
+    } catch (const std::exception& error) {  // std::system_error, or std::bad_alloc where memory is short
       log::warn("[parallel] the system grants no more threads (", error.what(), "): computing with ", workers_ + 1, " instead of ", size());
       size_ = workers_ + 1;
     }

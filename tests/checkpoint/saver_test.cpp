@@ -203,9 +203,9 @@ TEST(Saver, TooLittleSpaceIsFoundBeforeAnythingIsWritten) {
   const test::TempDir dir;
   with_ranks(2, [&](comm::ProcessGroup& group) {
     SmallFiles files;
-    EXPECT_THAT(
-        error_of([&] { save({.dir = dir.path(), .step = 1, .entries = model(1), .group = &group, .files = &files}); }),
-        AllOf(HasSubstr("step 1 was not saved: rank 0: '" + dir.path() + "' has 1024 KiB free"), HasSubstr(" KiB: free some space")));
+    EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 1, .entries = model(1), .group = &group, .files = &files}); }),
+                AllOf(HasSubstr("step 1 was not saved: rank 0: '" + dir.path() + "' has 1.0 MB free, and the checkpoint needs "),
+                      HasSubstr(" MB more: free some space")));
   });
   EXPECT_TRUE(names_in(dir.path()).empty());
 }

@@ -27,6 +27,10 @@ refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
 
+# A wrong number of threads; the program that looks at the machine says so, and looks at the rest, too.
+OMP_NUM_THREADS=0 refuses 2 "OMP_NUM_THREADS|from 1|got '0'" train "$small" -n 1 --set run.name=threads
+OMP_NUM_THREADS=two refuses 1 "OMP_NUM_THREADS|got 'two'|/dev/shm|host name" doctor
+
 # A finished run is not written over.
 train done -n 1; before=$(find runs/done -type f -exec sha256sum {} + | sort)
 refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done

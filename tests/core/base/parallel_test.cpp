@@ -310,7 +310,7 @@ TEST_F(NumThreads, IsElseThatOfTheCoresThatTheProcessMayUse) {
 TEST_F(NumThreads, MustBeANumber) {
   for (const char* wrong : {"0", "-1", "two", "2x", "99999999999"})
     EXPECT_EXIT(leave_with_number(wrong), ExitedWithCode(100),
-                str("OMP_NUM_THREADS: expected a number of threads, at least 1, got '", wrong, "'"));
+                str("OMP_NUM_THREADS: expected a number of threads from 1 to 2147483647, got '", wrong, "'"));
   EXPECT_THAT([] { set_num_threads(0); }, ThrowsMessage<UsageError>(HasSubstr("expected at least 1 thread, got 0")));
 }
 
