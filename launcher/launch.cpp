@@ -1,8 +1,11 @@
 #include "launcher/launch.h"
 
 #include <filesystem>
+#include <latch>
 #include <memory>
 #include <random>
+#include <thread>
+#include <vector>
 
 #include <unistd.h>
 
@@ -18,6 +21,23 @@ constexpr int kDefaultPort = 29400;  // torchrun's
 constexpr auto kFarewell = std::chrono::seconds(10);
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
+
+// gRPC waits for ever, whatever signals come, for a thread of its own that the system refuses. So that is found out before.
+void require_threads() {
+  constexpr size_t kThreads = 16;  // of an agent that waits for its ranks: 4 and gRPC's
+  std::latch end(1);
+  std::vector<std::jthread> threads;
+  std::string refused;
+  try {
+    while (threads.size() < kThreads) threads.emplace_back([&end] { end.wait(); });
+  } catch (const std::exception& error) {
+    refused = error.what();
+  }
+  end.count_down();
+  if (!refused.empty())
+    throw EnvironmentError(str("[launch] the system grants ", threads.size(), " of the ", kThreads, " threads that an agent needs (",
+                               refused, "): raise the limit of processes (ulimit -u, or the container's) or of memory (ulimit -v)"));
+}
 
 std::string random_id() {
   std::random_device random;
@@ -126,6 +146,7 @@ LaunchResult launch(const LaunchSpec& spec) {
 
   StopSignals signals;
   Guardian guardian;  // before anything is opened that it could hold on to
+  require_threads();
   Wakeup wakeup;
   Meeting meeting = meet(spec, run_id);
   ClientLimits limits;

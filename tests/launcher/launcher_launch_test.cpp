@@ -394,5 +394,21 @@ TEST(Launch, ranks_start_with_default_signals_and_the_old_file_limit) {
   EXPECT_THAT(agent.output(), HasSubstr("SigIgn:\t0000000000000000"));
 }
 
+TEST(Launch, an_agent_that_gets_no_threads_says_so) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer needs the address space that is limited here";
+#endif
+  AgentProcess agent(shell(1, "true"), [] {
+    size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlim_t bytes = pages * static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + (20 << 20);  // two stacks, or ten
+    const rlimit limit{.rlim_cur = bytes, .rlim_max = bytes};
+    ::setrlimit(RLIMIT_AS, &limit);
+  });
+  EXPECT_EQ(agent.finish(), 1);
+  EXPECT_THAT(agent.output(), HasSubstr("of the 16 threads that an agent needs"));
+  EXPECT_THAT(agent.output(), HasSubstr("ulimit -u"));
+}
+
 }  // namespace
 }  // namespace lockstep::launcher
