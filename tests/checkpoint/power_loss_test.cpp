@@ -82,6 +82,8 @@ class Disk {
     const char* make;
     const char* size;    // the least that its mkfs takes, and some
     bool can_shut_down;  // by an ioctl, as if the plug was pulled; else what is on disk at that moment is put aside
+
+    friend void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }  // in the names of tests
   };
   explicit Disk(const Kind& kind) : kind_(kind) {}
 

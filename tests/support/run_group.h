@@ -24,7 +24,7 @@ inline std::vector<std::string> run_group(int ranks, const std::function<void(co
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r) {
     threads.emplace_back([&, r] {
-      set_num_threads(1);  // of this rank: eight ranks with a team each would only get in each other's way
+      set_num_threads(1);  // of the process: its ranks are threads already
       try {
         body(comm::create("local", store, r, ranks));
       } catch (const std::exception& e) {
