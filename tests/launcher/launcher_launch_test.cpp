@@ -205,6 +205,9 @@ TEST(Launch, shows_rank_0_as_it_is_for_training) {
 }
 
 TEST(Launch, tells_rank_0_about_the_terminal_that_shows_it) {
+  const int probe = ::posix_openpt(O_RDWR | O_NOCTTY);
+  if (probe < 0) GTEST_SKIP() << "this machine has no pseudo-terminals (/dev/pts)";
+  ::close(probe);
   LaunchSpec spec = shell(2, "echo rank $RANK terminal ${LOCKSTEP_TTY:-no} >&2; [ $RANK = 1 ] || echo columns $COLUMNS >&2");
   spec.screen = Screen::rank0;
   AgentProcess agent(spec, [] {

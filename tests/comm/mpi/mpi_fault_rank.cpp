@@ -29,7 +29,10 @@ void have(const std::string& accident) {
 }
 
 void reduce_for_ever(const MpiJob& job, const std::string& accident, Reduction reduction) {
-  const auto world = create("mpi", nullptr, job.rank, job.size, {.timeout = std::chrono::seconds(2), .reduction = reduction});
+  // Starting MPI may take long on a busy machine; only what comes then has a short limit.
+  const Duration start_limit = std::chrono::seconds(accident == "never starts" ? 2 : 30);
+  const auto start = create("mpi", nullptr, job.rank, job.size, {.name = "start", .timeout = start_limit});
+  const auto world = create("mpi", nullptr, job.rank, job.size, {.timeout = std::chrono::seconds(4), .reduction = reduction});
   const Tensor tensor = Tensor::zeros({1 << 18});
   for (int step = 0;; ++step) {
     if (job.rank == job.size - 1 && step == kAccidentAt) have(accident);
