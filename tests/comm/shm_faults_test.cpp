@@ -89,8 +89,11 @@ TEST_P(ShmFaults, AStoppedRankRunsIntoTheTimeLimitAndIsNamed) {
     EXPECT_TRUE(contains(message, str("rank ", victim, " (pid "))) << message;
     EXPECT_TRUE(contains(message, "is stopped and has not arrived")) << message;
     EXPECT_TRUE(contains(message, "barrier #1")) << message;
-    // Only then may the harness be rid of it.
-    if (rank == 0) ::kill(std::stoi(shared->get("victim", std::chrono::seconds(60))), SIGKILL);
+    // Only when all have looked at it may the harness be rid of it.
+    shared->set(str("looked-", rank), "yes");
+    if (rank != 0) return;
+    for (int other = 1; other < victim; ++other) shared->get(str("looked-", other), std::chrono::seconds(60));
+    ::kill(std::stoi(shared->get("victim", std::chrono::seconds(60))), SIGKILL);
   });
   expect_only_victim(ends, static_cast<size_t>(victim));
 }
