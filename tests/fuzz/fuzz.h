@@ -33,4 +33,9 @@ inline bool is_printable(std::string_view text) {
   return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
 }
 
+// What is said of an input, however long that is.
+inline void require_fit_for_terminal(std::string_view text, size_t fewer_bytes_than = 1000) {
+  require(text.size() < fewer_bytes_than && is_printable(text), "a text that is not fit for a terminal");
+}
+
 }  // namespace lockstep::fuzz

@@ -63,7 +63,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     manifest = parse_manifest(text, "input");
   } catch (const EnvironmentError& e) {
     fuzz::require_justified(size);
-    require(std::string_view(e.what()).size() < 1000 && fuzz::is_printable(e.what()), "a message that is not fit for a terminal");
+    fuzz::require_fit_for_terminal(e.what());
     return 0;
   }
   fuzz::require_justified(size);

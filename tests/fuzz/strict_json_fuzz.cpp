@@ -29,12 +29,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     value = parse_strict_json(text, "input");
   } catch (const EnvironmentError& e) {
     fuzz::require_justified(size);
-    require(std::string_view(e.what()).size() < 1000 && fuzz::is_printable(e.what()), "a message that is not fit for a terminal");
+    fuzz::require_fit_for_terminal(e.what());
     return 0;
   }
   fuzz::require_justified(size);
   require(depth_of(value) <= 17, "deeper than 16 levels below the outermost");
   require(parse_strict_json(value.dump(), "written") == value, "writing changed the value");
-  require(shown_value(value).size() < 400 && fuzz::is_printable(shown_value(value)), "a value that is not fit for a terminal");
+  fuzz::require_fit_for_terminal(shown_value(value), 400);
   return 0;
 }
