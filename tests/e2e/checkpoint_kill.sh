@@ -8,7 +8,6 @@ long=(--set train.steps=400 --set train.eval_every=0)
 train straight -n 1 "${long[@]}" || fail "$(cat straight.err)"
 
 steps_done() { [ "$(cat runs/k/metrics.jsonl 2> /dev/null | wc -l)" -ge "$1" ]; }
-nobody_left() { ! pgrep -f "run.name=k --set" > /dev/null; }
 round=0
 for ranks in 2 4 1 2; do
   round=$((round + 1))
@@ -18,7 +17,7 @@ for ranks in 2 4 1 2; do
   wait_for 60 steps_done $((round * 80)) || fail "no progress: $(tail -n 5 k.err)"
   kill -9 $pid 2> /dev/null || true
   wait $pid 2> /dev/null || true
-  wait_for 30 nobody_left || fail "ranks are left: $(pgrep -af 'run.name=k --set')"
+  wait_for 30 none_left "run.name=k --set" || fail "ranks are left: $(processes_of "run.name=k --set")"
   "$lockstep" checkpoint verify runs/k > verify.out || fail "after kill $round: $(cat verify.out)"
 done
 train k --set checkpoint.async=true -n 4 "${long[@]}" --resume auto || fail "$(cat k.err)"

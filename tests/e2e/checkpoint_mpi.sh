@@ -27,7 +27,9 @@ mpi_train killed &
 run=$!
 steps_done() { [ "$(cat runs/killed/metrics.jsonl 2> /dev/null | wc -l)" -ge 50 ]; }
 wait_for 60 steps_done || fail "no progress: $(tail -n 5 killed.err)"
-pkill -9 -n -f "^$lockstep train .*run.name=killed " || fail "no rank to kill: $(tail -n 5 killed.err)"
+rank=$(processes_of "^$lockstep train .*run.name=killed " | tail -n 1)
+[ -n "$rank" ] || fail "no rank to kill: $(tail -n 5 killed.err)"
+kill -KILL "$rank"
 ! wait $run || fail "a killed rank went unnoticed"
 "$lockstep" checkpoint verify runs/killed > verify.out || fail "$(cat verify.out)"
 mpi_train killed --resume auto || fail "$(tail -n 20 killed.err)"

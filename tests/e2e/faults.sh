@@ -5,12 +5,12 @@ make_text
 endless=(--set train.steps=100000 --set train.eval_every=0 --set run.name=killed)
 train straight -n 1 --set train.steps=80 --set train.eval_every=0
 
-ls /dev/shm > shm.before
+named_memory > shm.before
 "$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" > killed.out 2> killed.err &
 agent=$!
 wait_for 60 test -d runs/killed/checkpoints/step-00000025 || fail "no checkpoint: $(cat killed.err)"
 victim=
-for pid in $(pgrep -f run.name=killed); do
+for pid in $(processes_of run.name=killed); do
   if tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx RANK=1; then victim=$pid; fi
 done
 [ -n "$victim" ] || fail "found no process of rank 1"
@@ -20,8 +20,8 @@ code=0; wait $agent || code=$?
 cat killed.out killed.err > killed.all
 grep -q '┌ rank 1 on host' killed.all || fail "the report does not blame rank 1: $(tail -n 30 killed.all)"
 grep -q 'SIGKILL' killed.all || fail "the report does not name the signal: $(tail -n 30 killed.all)"
-! pgrep -f "run.name=killed" > /dev/null || fail "processes were left over"
-ls /dev/shm | diff shm.before - || fail "shared memory was left over"
+none_left run.name=killed || fail "processes were left over: $(processes_of run.name=killed)"
+named_memory | diff shm.before - || fail "shared memory was left over"
 train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto || fail "$(cat killed.err)"
 
 # The agent itself dies: its ranks follow.
@@ -29,6 +29,5 @@ train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto ||
 agent=$!
 wait_for 60 test -s runs/orphans/metrics.jsonl || fail "no step: $(cat orphans.err)"
 kill -KILL $agent
-gone() { ! pgrep -f "run.name=$1"; }
-wait_for 20 gone orphans || fail "ranks outlived their agent: $(pgrep -af run.name=orphans)"
-ls /dev/shm | diff shm.before - || fail "shared memory was left over"
+wait_for 20 none_left run.name=orphans || fail "ranks outlived their agent: $(processes_of run.name=orphans)"
+named_memory | diff shm.before - || fail "shared memory was left over"

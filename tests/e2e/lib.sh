@@ -4,7 +4,7 @@ set -euo pipefail
 
 lockstep=$(realpath "$1")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-work=$(mktemp -d)
+work=$(realpath "$(mktemp -d)")
 trap 'jobs -p | xargs -r kill -9 2> /dev/null; rm -rf "$work"' EXIT
 cd "$work"
 
@@ -46,6 +46,17 @@ wait_for() {
     read -rt 0.05 < <(:) || true
   done
 }
+
+# processes_of TEXT: the processes of this test, and of no other test on this machine, whose command line has it.
+processes_of() {
+  local pid
+  for pid in $(pgrep -f -- "$1"); do
+    [ "$(readlink "/proc/$pid/cwd")" != "$work" ] || echo "$pid"
+  done
+}
+none_left() { [ -z "$(processes_of "$1")" ]; }
+# What lockstep has under a name in shared memory, from whatever run.
+named_memory() { find /dev/shm -name '*lockstep*' | sort; }
 
 mpirun_or_skip() {
   command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
