@@ -21,7 +21,10 @@ class ShmBackend final : public Backend {
   int size() const override { return group_.size(); }
   Device device() const override { return kCpu; }
 
-  void execute(const Call& call) override { point_to_point(call.op) ? messages_.execute(call) : collectives_.execute(call); }
+  void execute(const Call& call) override {
+    group_.arrive();
+    point_to_point(call.op) ? messages_.execute(call) : collectives_.execute(call);
+  }
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;

@@ -168,6 +168,11 @@ bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
   return false;
 }
 
+void Group::arrive() {
+  std::atomic<bool>& said = member(rank_).said_stopped;
+  if (said.load(std::memory_order_relaxed)) said.store(false, std::memory_order_relaxed);
+}
+
 void Group::await(Word& word, uint32_t target, int peer, const Call& call) {
   if (word.reached(target) || spin(word, target, call)) return;
   Deadline stopped = Deadline::after(kLookForStopped);
@@ -214,8 +219,8 @@ std::string Group::last_call(int rank, const Call& call) {
 
 void Group::warn_if_stopped(int peer, const Call& call) {
   if (state_of(peer).empty()) return;
+  if (member(peer).said_stopped.exchange(true, std::memory_order_relaxed)) return;
   const uint64_t sequence = call.fingerprint.sequence;
-  if (member(peer).said_stopped.exchange(sequence) == sequence) return;
   const bool arrived = !point_to_point(call.op) && member(peer).notices[sequence % 2].call.sequence >= sequence;
   log::warn("[comm] ", who(peer), " is stopped and holds up ", describe(call.fingerprint), " in group '", name_, "'",
             arrived ? ", in which it takes part" : "; " + last_call(peer, call), "; 'kill -CONT ", member(peer).pid,

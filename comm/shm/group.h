@@ -30,6 +30,9 @@ class Group {
   std::byte* stage(int rank, uint32_t step) { return memory_.data() + layout_.stage(rank, step % kSlots); }
   std::byte* result(int rank, uint32_t step) { return memory_.data() + layout_.result(rank, step % kSlots); }
 
+  // This rank begins a call: if it was stopped, it has gone on.
+  void arrive();
+
   // Whether there are as many cores as ranks; the same on all of them.
   bool own_cores() const { return own_cores_; }
 
@@ -53,7 +56,7 @@ class Group {
   int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;
   void check_alive(const Word& word, uint32_t target, int peer);
-  // Says, once for all ranks and a call, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a debugger).
+  // Says, once for all that wait for it, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a debugger).
   void warn_if_stopped(int peer, const Call& call);
   FromPeer<TimeoutError> late(int peer, const Call& call);
   std::string last_call(int rank, const Call& call);

@@ -52,8 +52,9 @@ struct Member {
   int32_t pid = 0;
   char host[64] = {};
   cpu_set_t cores = {};  // that it may run on
-  // The call for which somebody has said that this rank is stopped; the only field that the others write.
-  std::atomic<uint64_t> said_stopped{0};
+  // Whether somebody has said that this rank is stopped. The only field that the others write; this rank clears it at its next call,
+  // of whatever kind, so each stop is said once, however many wait for it and in whichever calls.
+  std::atomic<bool> said_stopped{false};
 };
 
 // From one rank to another.

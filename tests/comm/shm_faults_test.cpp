@@ -39,6 +39,20 @@ size_t open_files() {
   return count;
 }
 
+// Leaves the place alone at which ranks write.
+std::string all_of(std::FILE* file) {
+  std::string text(1 << 16, '\0');
+  const ssize_t bytes = ::pread(::fileno(file), text.data(), text.size(), 0);
+  text.resize(static_cast<size_t>(std::max<ssize_t>(bytes, 0)));
+  return text;
+}
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t times = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++times;
+  return times;
+}
+
 // Ranks below `victim` must have done well, and the victim must have ended by SIGKILL.
 void expect_only_victim(const std::vector<RankEnd>& ends, size_t victim) {
   for (size_t r = 0; r < ends.size(); ++r) {
@@ -122,14 +136,74 @@ TEST_P(ShmFaults, AStoppedRankIsNamedByOneOfTheOthersAndMayGoOn) {
     work.wait();
   });
   for (int r = 0; r < size; ++r) test::expect_well(ends[static_cast<size_t>(r)], static_cast<size_t>(r));
-  std::string text(8192, '\0');
-  std::rewind(said);
-  text.resize(std::fread(text.data(), 1, text.size(), said));
+  const std::string text = all_of(said);
   std::fclose(said);
   EXPECT_TRUE(contains(text, str("rank ", victim, " (pid "))) << text;
   EXPECT_TRUE(contains(text, "is stopped and holds up broadcast #2")) << text;
   EXPECT_TRUE(contains(text, "in group 'patient'; its last call was barrier #1")) << text;
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+}
+
+// A collective and a message wait for the same rank, and look at it several times.
+TEST(ShmStopped, IsSaidOnceWhateverWaitsForTheRank) {
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  std::FILE* const said = std::tmpfile();
+  const auto ends = test::fork_ranks(2, [&](int rank) {
+    ::dup2(::fileno(said), STDERR_FILENO);
+    const auto g = create("shm", shared, rank, 2, {.timeout = std::chrono::seconds(4)});
+    g->barrier().wait();
+    if (rank == 1) {
+      shared->set("victim", std::to_string(::getpid()));
+      ::raise(SIGSTOP);
+    }
+    const Tensor a = Tensor::zeros({10}), b = Tensor::zeros({10});
+    const Work message = g->recv(a, 1), collective = g->broadcast(b, 1);
+    EXPECT_NE(failure_of([&] { message.wait(); }), "");
+    EXPECT_NE(failure_of([&] { collective.wait(); }), "");
+    ::kill(std::stoi(shared->get("victim", std::chrono::seconds(60))), SIGKILL);
+  });
+  expect_only_victim(ends, 1);
+  const std::string text = all_of(said);
+  std::fclose(said);
+  EXPECT_EQ(count(text, "is stopped and holds up"), 1u) << text;
+}
+
+// Also where the calls that it holds up have the same number: a collective first, then a message.
+TEST(ShmStopped, ASecondStopIsSaidToo) {
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  std::FILE* const said = std::tmpfile();
+  test::run_ranks(2, [&](int rank) {
+    const auto g = create("shm", shared, rank, 2, {.timeout = std::chrono::seconds(90)});
+    const Tensor t = Tensor::zeros({10});
+    if (rank == 1) {
+      shared->set("victim", std::to_string(::getpid()));
+      g->barrier().wait();
+      g->send(t, 0).wait();
+      ::raise(SIGSTOP);
+      g->broadcast(t, 1).wait();
+      ::raise(SIGSTOP);
+      g->send(t, 0).wait();
+      return;
+    }
+    ::dup2(::fileno(said), STDERR_FILENO);
+    g->barrier().wait();
+    g->recv(t, 1).wait();
+    const int pid = std::stoi(shared->get("victim", std::chrono::seconds(60)));
+    const auto go_on_once_said = [&](const Work& held_up, size_t times) {
+      for (const Deadline limit = Deadline::after(std::chrono::seconds(30)); !limit.passed() && count(all_of(said), "holds up") < times;)
+        std::this_thread::yield();
+      ::kill(pid, SIGCONT);
+      held_up.wait();
+    };
+    go_on_once_said(g->broadcast(t, 1), 1);
+    go_on_once_said(g->recv(t, 1), 2);
+  });
+  const std::string text = all_of(said);
+  std::fclose(said);
+  EXPECT_TRUE(contains(text, "holds up broadcast #2")) << text;
+  EXPECT_TRUE(contains(text, "holds up send #2")) << text;
 }
 
 TEST_P(ShmFaults, ARankThatNeverJoinsIsNamed) {
