@@ -74,27 +74,30 @@ template <typename T, ReduceOp kOp>
 // Elements per block: a carried block of each of 8 ranks fits the L1 cache together.
 constexpr int64_t kBlock = 512;
 
+// What a rank's block is at present: its source, or what has become of it in the course of the sum.
+template <typename T>
+struct Value {
+  const T* source;
+  const Carried<T>* carried;  // where not null
+};
+
 // The loops, as a type so that they can be compiled again for wider vectors. Pointers may be equal (in place), which has no
 // dependence between iterations: hence ivdep.
 template <typename T, ReduceOp kOp>
 struct Loops {
   using A = Carried<T>;
 
-  [[gnu::always_inline]] static inline void pair(T* out, const T* a, const T* b, int64_t n) {
+  template <typename Out, typename L, typename R>
+  [[gnu::always_inline]] static inline void add(Out* out, const L* a, const R* b, int64_t n) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(combine<T, kOp>(static_cast<A>(a[i]), static_cast<A>(b[i])));
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<Out>(combine<T, kOp>(static_cast<A>(a[i]), static_cast<A>(b[i])));
   }
-  [[gnu::always_inline]] static inline void load(A* out, const T* a, int64_t n) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<A>(a[i]);
-  }
-  [[gnu::always_inline]] static inline void add(A* out, const A* a, const A* b, int64_t n) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = combine<T, kOp>(a[i], b[i]);
-  }
-  [[gnu::always_inline]] static inline void store(T* out, const A* a, int64_t n) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(a[i]);
+  template <typename Out>
+  [[gnu::always_inline]] static inline void add(Out* out, const Value<T>& a, const Value<T>& b, int64_t n) {
+    if (a.carried)
+      b.carried ? add(out, a.carried, b.carried, n) : add(out, a.carried, b.source, n);
+    else
+      b.carried ? add(out, a.source, b.carried, n) : add(out, a.source, b.source, n);
   }
 };
 
@@ -105,27 +108,31 @@ struct Job {
   int64_t count;
 };
 
+// A source is read when its first sum is made, and the last sum goes to where it is wanted: nothing is copied on the way.
 template <typename T, ReduceOp kOp>
 [[gnu::always_inline]] inline void run_blocks(const Job& job) {
   using L = Loops<T, kOp>;
   using A = Carried<T>;
-  const size_t ranks = job.sources.size();
-  const bool pair = ranks == 2;
-  std::vector<A> scratch(pair ? 0 : ranks * kBlock);
+  std::vector<A> scratch(job.steps.size() > 1 ? job.sources.size() * kBlock : 0);
+  std::vector<Value<T>> values(job.sources.size());
   T* const first = static_cast<T*>(job.outs[0]);
   for (int64_t at = 0; at < job.count; at += kBlock) {
     const int64_t n = std::min(kBlock, job.count - at);
-    const auto source = [&](size_t rank) { return static_cast<const T*>(job.sources[rank]) + at; };
-    const auto value = [&](int rank) { return scratch.data() + rank * kBlock; };
-    if (pair) {
-      L::pair(first + at, source(0), source(1), n);
-    } else {
-      for (size_t rank = 0; rank < ranks; ++rank) L::load(value(static_cast<int>(rank)), source(rank), n);
-      for (const auto [left, right] : job.steps) L::add(value(left), value(left), value(right), n);
-      L::store(first + at, value(0), n);
+    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
+    for (size_t rank = 0; rank < values.size(); ++rank) values[rank] = {static_cast<const T*>(job.sources[rank]) + at, nullptr};
+    const auto value = [&](int rank) -> Value<T>& { return values[static_cast<size_t>(rank)]; };
+    if (job.steps.empty()) std::memmove(first + at, values[0].source, bytes);
+    for (size_t i = 0; i < job.steps.size(); ++i) {
+      const auto [left, right] = job.steps[i];
+      if (i + 1 == job.steps.size()) {
+        L::add(first + at, value(left), value(right), n);
+      } else {
+        A* const sum = scratch.data() + left * kBlock;
+        L::add(sum, value(left), value(right), n);
+        value(left).carried = sum;
+      }
     }
-    for (size_t i = 1; i < job.outs.size(); ++i)
-      std::memcpy(static_cast<T*>(job.outs[i]) + at, first + at, static_cast<size_t>(n) * sizeof(T));
+    for (size_t i = 1; i < job.outs.size(); ++i) std::memcpy(static_cast<T*>(job.outs[i]) + at, first + at, bytes);
   }
 }
 

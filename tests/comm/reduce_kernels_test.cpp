@@ -31,8 +31,26 @@ TEST(ReduceKernels, KeepTheTreesOrderForAnyNumberOfSources) {
   for (const int ranks : {1, 2, 3, 5, 8, 13})
     for (const int64_t n : {0, 1, 15, 511, 512, 513, 2000}) {
       EXPECT_EQ(reduce_values<float>(ReduceOp::sum, ranks, n), test::reduced<float>(ReduceOp::sum, ranks, 0, n)) << ranks << " of " << n;
+      EXPECT_EQ(reduce_values<BFloat16>(ReduceOp::sum, ranks, n), test::reduced<BFloat16>(ReduceOp::sum, ranks, 0, n));
       EXPECT_EQ(reduce_values<int64_t>(ReduceOp::bxor, ranks, n), test::reduced<int64_t>(ReduceOp::bxor, ranks, 0, n));
     }
+}
+
+// Of 8 leaves the first rank holds 4, so the other two come together first.
+template <typename T>
+void expect_the_right_pair_first(float large) {
+  const ReduceTree tree(8, 3);
+  const std::vector<T> left(600, T(large)), right(600, T(1.0f));
+  std::vector<T> sum(600);
+  const std::vector<const void*> sources{left.data(), right.data(), right.data()};
+  void* out = sum.data();
+  reduce_in_order(dtype_of<T>(), ReduceOp::sum, tree.steps(), sources, {&out, 1}, 600);
+  for (const T value : sum) ASSERT_EQ(static_cast<float>(value), large + 2);
+}
+
+TEST(ReduceKernels, ARightHalfMayBeASumAlready) {
+  expect_the_right_pair_first<float>(1 << 24);  // to which no 1 can be added in f32
+  expect_the_right_pair_first<BFloat16>(256);
 }
 
 TEST(ReduceKernels, SumsOfHalvesAreRoundedOnce) {
