@@ -1,4 +1,5 @@
 // lockstep doctor: what this machine has, and what to do about what it lacks.
+#include <cmath>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -11,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/version.h"
 #include "comm/mpi/factory.h"
+#include "core/base/cores.h"
 #include "core/base/parallel.h"
 #include "core/base/size_text.h"
 #include "core/device/device.h"
@@ -34,7 +36,10 @@ class Report {
 };
 
 void report_threads(Report& report) {
-  const std::string cores = str("cores: ", std::thread::hardware_concurrency(), ", compute threads of a single process: ");
+  const double quota = cpu_quota();
+  const std::string cores =
+      str("cores: ", std::thread::hardware_concurrency(), std::isfinite(quota) ? str(" (a CPU quota grants the time of ", quota, ")") : "",
+          ", compute threads of a single process: ");
   try {
     report.line(true, str(cores, num_threads()));
   } catch (const UsageError& error) {

@@ -77,7 +77,7 @@ struct LaunchResult {
 // Throws UsageError for a wrong spec, a missing program or a refused rendezvous; EnvironmentError where the system refuses.
 LaunchResult launch(const LaunchSpec& spec);
 
-// A single node's ranks get this many threads each where OMP_NUM_THREADS is not set: cores / nproc, at least 1.
+// The ranks of a node get this many threads each where OMP_NUM_THREADS is not set: usable_cores() / nproc, at least 1.
 int threads_per_rank(int nproc);
 
 }  // namespace lockstep::launcher

@@ -13,9 +13,9 @@
 #include <utility>
 
 #include <pthread.h>
-#include <sched.h>
 
 #include "core/base/clock.h"
+#include "core/base/cores.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
@@ -49,23 +49,29 @@ bool look_out(const Ready& ready) {
   return false;
 }
 
-int cores() {
-  cpu_set_t mask;
-  return ::sched_getaffinity(0, sizeof mask, &mask) == 0 ? std::max(1, CPU_COUNT(&mask))
-                                                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 int default_threads() {
   const char* variable = std::getenv("OMP_NUM_THREADS");
-  if (!variable || !*variable) return cores();
+  if (!variable || !*variable) return usable_cores();
   const std::string_view text(variable);
-  const std::string_view first = text.substr(0, text.find(','));
+  std::string_view first = text.substr(0, text.find(','));
+  // White space around the numbers is allowed, as OpenMP has it.
+  constexpr const char* kSpace = " \t\n\v\f\r";
+  first.remove_prefix(std::min(first.find_first_not_of(kSpace), first.size()));
+  first = first.substr(0, first.find_last_not_of(kSpace) + 1);
   int threads = 0;
   const auto [end, error] = std::from_chars(first.data(), first.data() + first.size(), threads);
   check(error == std::errc{} && end == first.data() + first.size() && threads >= 1,
         "OMP_NUM_THREADS: expected a number of threads from 1 to ", std::numeric_limits<int>::max(), ", got '", text,
         "'; set it right, or unset it for one thread a core");
   return threads;
+}
+
+// Where memory is so short that not even this can be said, num_threads() still tells.
+void warn_of_missing_threads(const char* reason, int granted, int wanted) noexcept {
+  try {
+    log::warn("[parallel] the system grants no more threads (", reason, "): computing with ", granted, " instead of ", wanted);
+  } catch (const std::exception&) {
+  }
 }
 
 // Whether this thread computes a piece.
@@ -157,8 +163,8 @@ class Team {
     try {
       for (; workers_ < helpers; ++workers_) std::thread(&Team::live, this).detach();
     } catch (const std::exception& error) {  // std::system_error, or std::bad_alloc where memory is short
-      log::warn("[parallel] the system grants no more threads (", error.what(), "): computing with ", workers_ + 1, " instead of ", size());
-      size_ = workers_ + 1;
+      const int wanted = size_.exchange(workers_ + 1);
+      warn_of_missing_threads(error.what(), workers_ + 1, wanted);
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }

@@ -12,7 +12,7 @@
 namespace lockstep {
 
 // Threads that this process uses for compute, the calling one included. Default: OMP_NUM_THREADS (of a list, the first number),
-// else the cores this process may run on. Thread-safe; holds from the next parallel_for on, for all threads that call it. Where the
+// else usable_cores(). Thread-safe; holds from the next parallel_for on, for all threads that call it. Where the
 // system grants fewer threads, a warning is logged, num_threads() says how many there are, and work goes on with those.
 // Throws UsageError for fewer than one thread, and where OMP_NUM_THREADS is needed and is no such number.
 void set_num_threads(int threads);

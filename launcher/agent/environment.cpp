@@ -4,16 +4,13 @@
 #include <cstdlib>
 #include <map>
 
-#include <sched.h>
 #include <unistd.h>
+
+#include "core/base/cores.h"
 
 namespace lockstep::launcher {
 
-int threads_per_rank(int nproc) {
-  cpu_set_t cores;
-  const int available = ::sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
-  return std::max(1, available / std::max(1, nproc));
-}
+int threads_per_rank(int nproc) { return std::max(1, usable_cores() / std::max(1, nproc)); }
 
 std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::string& run_id, const JobState& job, const Node& node,
                                           const Endpoint& store, const RankPlace& place) {
@@ -54,7 +51,7 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
     put("LOCKSTEP_TTY", 1);
     put("COLUMNS", place.terminal_columns);
   }
-  variables.try_emplace("OMP_NUM_THREADS", str(threads_per_rank(node.slots)));
+  if (std::string& threads = variables["OMP_NUM_THREADS"]; threads.empty()) threads = str(threads_per_rank(node.slots));
 
   std::vector<std::string> environment;
   environment.reserve(variables.size());
