@@ -19,13 +19,23 @@ struct Options : RankOptions {
 };
 
 // "0, 4, 8", or "0 to 7" where there are many.
-std::string leaves_text(const std::vector<int64_t>& leaves) {
-  std::string text;
-  const bool block = leaves.back() - leaves.front() + 1 == static_cast<int64_t>(leaves.size());
-  if (block && leaves.size() > 1) return str(leaves.front(), " to ", leaves.back());
+std::string leaves_text(const Progression& leaves) {
+  if (leaves.step() == 1 && leaves.size() > 1) return str(leaves.front(), " to ", leaves.back());
   constexpr size_t kShown = 8;
-  for (size_t i = 0; i < std::min(leaves.size(), kShown); ++i) text += str(i ? ", " : "", leaves[i]);
-  return leaves.size() > kShown ? text + ", …" : text;
+  std::string text;
+  size_t shown = 0;
+  for (const int64_t leaf : leaves) {
+    if (shown++ == kShown) return text + ", …";
+    text += str(text.empty() ? "" : ", ", leaf);
+  }
+  return text;
+}
+
+// A list of a step's micro-batches could have thousands of millions of entries.
+nlohmann::ordered_json leaves_json(const std::vector<Progression>& all) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::array();
+  for (const Progression& leaves : all) out.push_back({{"first", leaves.front()}, {"count", leaves.size()}, {"step", leaves.step()}});
+  return out;
 }
 
 // "parameters 3.3 MB, …": what is known of it, and is not nothing.
@@ -70,7 +80,7 @@ void print_json(const train::RunPlan& plan, const train::Config& config) {
   const nlohmann::ordered_json out = {{"ranks", plan.leaves.size()},
                                       {"strategy", train::strategy_text(config.parallel)},
                                       {"parameters", plan.parameters},
-                                      {"micro_batches", plan.leaves},
+                                      {"micro_batches", leaves_json(plan.leaves)},
                                       {"flops_per_step", plan.flops_per_step},
                                       {"memory_mb", memory},
                                       {"traffic_mb",

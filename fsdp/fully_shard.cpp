@@ -297,7 +297,7 @@ FullyShardedDataParallel::FullyShardedDataParallel(std::shared_ptr<nn::Module> m
 }
 FullyShardedDataParallel::~FullyShardedDataParallel() = default;
 
-const std::vector<int64_t>& FullyShardedDataParallel::leaves() const { return impl_->assignment.leaves; }
+const Progression& FullyShardedDataParallel::leaves() const { return impl_->assignment.leaves; }
 int64_t FullyShardedDataParallel::micro_batches() const { return impl_->micro_batches; }
 void FullyShardedDataParallel::backward(const Variable& loss) { impl_->backward(loss); }
 void FullyShardedDataParallel::finish() { impl_->finish(); }

@@ -31,6 +31,7 @@
 #include "comm/device_mesh.h"
 #include "comm/process_group.h"
 #include "core/base/clock.h"
+#include "core/base/progression.h"
 #include "core/nn/module.h"
 #include "core/tensor/shard_spec.h"
 #include "fsdp/options.h"
@@ -56,7 +57,7 @@ class FullyShardedDataParallel {
   FullyShardedDataParallel& operator=(const FullyShardedDataParallel&) = delete;
 
   // Which of the step's micro-batches this rank computes, in this order.
-  const std::vector<int64_t>& leaves() const;
+  const Progression& leaves() const;
   int64_t micro_batches() const;
 
   // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it. Where it, or the forward pass before

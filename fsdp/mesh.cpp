@@ -44,10 +44,10 @@ Assignment assign(int64_t micro_batches, const Place& place, bool interleave) {
   const comm::ReduceTree blocks = by_round ? comm::ReduceTree(columns) : comm::ReduceTree(count, columns);
   Assignment result{.leaves = {}, .rounds = 0, .by_round = by_round, .row_tree = blocks, .replica_tree = replicas};
   if (by_round) {
-    for (int64_t leaf = first + column; leaf < first + count; leaf += columns) result.leaves.push_back(leaf);
     result.rounds = count / columns;
+    result.leaves = {first + column, result.rounds, columns};
   } else {
-    for (int64_t leaf = blocks.begin(column); leaf < blocks.begin(column + 1); ++leaf) result.leaves.push_back(first + leaf);
+    result.leaves = {first + blocks.begin(column), blocks.begin(column + 1) - blocks.begin(column)};
     for (int c = 0; c < columns; ++c) result.rounds = std::max(result.rounds, blocks.begin(c + 1) - blocks.begin(c));
   }
   return result;

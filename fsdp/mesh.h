@@ -7,6 +7,7 @@
 
 #include "comm/device_mesh.h"
 #include "comm/process_group.h"
+#include "core/base/progression.h"
 
 namespace lockstep::fsdp {
 
@@ -38,8 +39,8 @@ struct Mesh {
 // micro-batches: rows take whole nodes; inside of a row either each round of S neighbouring micro-batches is one a rank, or
 // each rank takes a whole node.
 struct Assignment {
-  std::vector<int64_t> leaves;  // of this rank, in the order of computation
-  int64_t rounds = 0;           // backward passes of a step: what the rank of the row with most leaves needs
+  Progression leaves;  // of this rank, in the order of computation
+  int64_t rounds = 0;  // backward passes of a step: what the rank of the row with most leaves needs
   // Each round's gradients can be summed over the row at once (S a power of two that divides the row's leaves); otherwise a
   // rank must sum all its leaves first.
   bool by_round = false;

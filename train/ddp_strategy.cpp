@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <map>
-#include <numeric>
 
 #include "core/base/size_text.h"
 #include "ddp/ddp.h"
@@ -19,15 +18,14 @@ class DdpStrategy final : public Strategy {
   DdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
       : all_(model.module->parameters()), ddp_(all_, model.module->buffers(), group, options_of(config)) {
     const int64_t first = ddp_.tree().begin(group->rank());
-    leaves_.resize(static_cast<size_t>(ddp_.tree().begin(group->rank() + 1) - first));
-    std::iota(leaves_.begin(), leaves_.end(), first);
+    leaves_ = {first, ddp_.tree().begin(group->rank() + 1) - first};
     for (const Parameter& p : all_) {
       by_name_[p.name()] = p;
       if (p.requires_grad()) trained_.push_back(p);
     }
   }
 
-  const std::vector<int64_t>& leaves() const override { return leaves_; }
+  Progression leaves() const override { return leaves_; }
   void backward(const Variable& loss) override { ddp_.backward(loss); }
   void finish() override { ddp_.finish(); }
   const std::vector<Parameter>& parameters() const override { return trained_; }
@@ -55,7 +53,7 @@ class DdpStrategy final : public Strategy {
   std::vector<Parameter> all_, trained_;
   std::map<std::string, Parameter> by_name_;
   ddp::DistributedDataParallel ddp_;
-  std::vector<int64_t> leaves_;
+  Progression leaves_;
 };
 
 }  // namespace

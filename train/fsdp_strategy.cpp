@@ -44,7 +44,7 @@ class FsdpStrategy final : public Strategy {
     for (const auto& slice : sharded_->slices()) specs_[slice.name] = slice.spec;
   }
 
-  const std::vector<int64_t>& leaves() const override { return sharded_->leaves(); }
+  Progression leaves() const override { return sharded_->leaves(); }
   void backward(const Variable& loss) override { sharded_->backward(loss); }
   void finish() override { sharded_->finish(); }
   const std::vector<Parameter>& parameters() const override { return sharded_->parameters(); }

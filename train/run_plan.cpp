@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <numeric>
 
 #include "comm/reduce_tree.h"
 #include "fsdp/memory_plan.h"
@@ -60,11 +59,10 @@ void plan_ddp(const Config& config, int ranks, RunPlan& plan) {
   const comm::ReduceTree tree(plan.micro_batches, ranks);
   const int64_t bytes = plan.parameters * kF32;
   for (int r = 0; r < ranks; ++r) {
-    std::vector<int64_t> leaves(static_cast<size_t>(tree.begin(r + 1) - tree.begin(r)));
-    std::iota(leaves.begin(), leaves.end(), tree.begin(r));
+    const Progression leaves(tree.begin(r), tree.begin(r + 1) - tree.begin(r));
     // Partial sums of a rank's micro-batches: one more copy of the gradients for each level of its binary counter.
     const int64_t levels = leaves.size() > 1 ? std::bit_width(leaves.size() - 1) : 0;
-    plan.leaves.push_back(std::move(leaves));
+    plan.leaves.push_back(leaves);
     keep_largest(plan, bound_of(config, bytes, 0, bytes * (1 + levels), plan.parameters));
   }
   plan.traffic.replicas = 2 * bytes * (ranks - 1) / ranks;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/base/progression.h"
 #include "fsdp/traffic_plan.h"
 #include "train/config/config.h"
 #include "train/memory_report.h"
@@ -12,11 +13,11 @@ namespace lockstep::train {
 
 struct RunPlan {
   int64_t parameters = 0;
-  int64_t micro_batches = 0;                      // of a step
-  double flops_per_step = 0;                      // of all ranks
-  std::vector<std::vector<int64_t>> leaves = {};  // the micro-batches of a step, by rank
-  MemoryBound memory{};                           // of the rank that needs most, as `bench step` states it
-  fsdp::TrafficPlan traffic = {};                 // of a rank; with ddp `replicas` alone
+  int64_t micro_batches = 0;             // of a step
+  double flops_per_step = 0;             // of all ranks
+  std::vector<Progression> leaves = {};  // the micro-batches of a step, by rank
+  MemoryBound memory{};                  // of the rank that needs most, as `bench step` states it
+  fsdp::TrafficPlan traffic = {};        // of a rank; with ddp `replicas` alone
   // What the busiest rank computes over an even share.
   double imbalance() const;
 };

@@ -9,6 +9,7 @@
 #include "comm/process_group.h"
 #include "core/autograd/variable.h"
 #include "core/base/clock.h"
+#include "core/base/progression.h"
 #include "core/tensor/shard_spec.h"
 #include "fsdp/options.h"
 #include "train/config/config.h"
@@ -29,7 +30,7 @@ class Strategy {
   virtual ~Strategy() = default;
 
   // The step's micro-batches that this rank computes, in this order.
-  virtual const std::vector<int64_t>& leaves() const = 0;
+  virtual Progression leaves() const = 0;
   // Differentiates one micro-batch's mean loss, weighted 1/V; after the last one, waits for the sum over all ranks.
   virtual void backward(const Variable& loss) = 0;
   virtual void finish() = 0;

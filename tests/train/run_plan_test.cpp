@@ -70,6 +70,19 @@ TEST_P(Planned, TrafficAndMemoryAreWhatAStepTakes) {
   EXPECT_NE(std::find(bounds.begin(), bounds.end(), plan.memory), bounds.end()) << "no rank states what was planned";
 }
 
+TEST(Plan, OfMoreMicroBatchesThanCouldBeListed) {
+  for (const char* strategy : {"ddp", "fsdp"}) {
+    const Config config = parse_config(
+        kModel, "test", Overrides{str("parallel.strategy=", strategy), "train.global_batch=2147483640", "train.micro_batch=1"});
+    const RunPlan plan = plan_run(config, 8);
+    const bool dealt_out = config.parallel.strategy == "fsdp";
+    for (size_t r = 0; r < 8; ++r) {
+      EXPECT_EQ(plan.leaves[r].size(), dealt_out || r < 7 ? 268435455u + (dealt_out ? 0 : 1) : 268435448u) << strategy << " rank " << r;
+      EXPECT_EQ(plan.leaves[r].step(), dealt_out ? 8 : 1);
+    }
+  }
+}
+
 TEST(Plan, WritesNothing) {
   const test::TempDir dir;
   const std::string runs = dir.path() + "/runs";
