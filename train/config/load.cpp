@@ -1,4 +1,5 @@
 // From YAML text to a Config: yaml-cpp's events, flattened to "group.key" with the place of each.
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <map>
@@ -187,17 +188,48 @@ std::string read_file(const std::string& file) {
   return text;
 }
 
+// yaml-cpp reads UTF-16 and UTF-32, too, which begin with a mark; anywhere else a zero is no text: a damaged file, or no config at all.
+void check_text(const std::string& text, const std::string& name) {
+  const size_t zero = text.find('\0');
+  if (zero == std::string::npos || text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff") || zero == 0) return;
+  const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(zero), '\n');
+  throw UsageError(str(name, ":", line, ": not a text: it holds a byte that is zero"));
+}
+
+// What YAML says of a tab where spaces are meant helps nobody.
+std::string tab_hint(const std::string& text) {
+  std::istringstream lines(text);
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    const size_t begin = line.find_first_not_of(" \t\r");
+    if (begin == std::string::npos || line[begin] == '#' || line.find('\t') >= begin) continue;
+    return str(" (line ", number, " is indented with a tab: YAML takes spaces alone)");
+  }
+  return "";
+}
+
+void read_document(YAML::Parser& parser, ConfigHandler& handler, const std::string& text, const std::string& name) {
+  try {
+    parser.HandleNextDocument(handler);
+  } catch (const YAML::Exception& e) {
+    throw UsageError(str(place(name, e.mark), ": not valid YAML: ", e.msg, tab_hint(text)));
+  } catch (const UsageError& e) {
+    throw UsageError(e.what() + tab_hint(text));
+  }
+}
+
 }  // namespace
 
 Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides) {
   Config config;
   Origins origins;
   check(static_cast<int64_t>(text.size()) <= kMaxFileBytes, name, ": at most ", kMaxFileBytes, " bytes, got ", text.size());
+  check_text(text, name);
   try {
     std::istringstream in(text);
     YAML::Parser parser(in);
     ConfigHandler handler(config, name, origins);
-    parser.HandleNextDocument(handler);
+    read_document(parser, handler, text, name);
     ConfigHandler second(config, name, origins);
     check(!parser.HandleNextDocument(second), name, ": expected one YAML document, got several");
   } catch (const YAML::Exception& e) {

@@ -70,14 +70,14 @@ struct Setter {
     const std::string kind = value.is_list ? "the list " : value.quoted ? "the quoted text " : "";
     throw UsageError(str(where, ": key '", key.name, "': expected ", type_text(key), ", got ", kind, "'", written(), "'"));
   }
-  void check_range(double number) const {
+  void check_range(double number, const std::string& text) const {
     if (!key.range.contains(number))
-      throw UsageError(str(where, ": key '", key.name, "': ", number_text(number), " is out of range: expected ", key.range.text()));
+      throw UsageError(str(where, ": key '", key.name, "': ", text, " is out of range: expected ", key.range.text()));
   }
   double number(const std::string& text) const {
     double result = 0;
     if (value.quoted || !parse_number(text, result) || !std::isfinite(result)) wrong_type();
-    check_range(result);
+    check_range(result, text);
     return result;
   }
   const std::string& scalar() const {
@@ -94,7 +94,7 @@ struct Setter {
   }
   void operator()(int64_t* field) const {
     if (value.quoted || !parse_number(scalar(), *field)) wrong_type();
-    check_range(static_cast<double>(*field));
+    check_range(static_cast<double>(*field), written());
   }
   void operator()(double* field) const { *field = number(scalar()); }
   void operator()(bool* field) const {
