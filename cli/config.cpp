@@ -13,7 +13,7 @@ void add_config_command(CLI::App& app, int& exit_code) {
   command->require_subcommand(1);
   auto options = std::make_shared<RankOptions>();
   CLI::App* show = command->add_subcommand("show", "the config with every default filled in");
-  options->add_to(*show, true);
+  options->add_config_to(*show, true);
   show->callback([options, &exit_code] {
     std::fputs(train::to_yaml(options->load()).c_str(), stdout);
     exit_code = 0;

@@ -1,11 +1,13 @@
 #include "cli/rank_options.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <utility>
 
-#include <sched.h>
 #include <unistd.h>
 
+#include "core/base/cores.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/parallel.h"
@@ -28,22 +30,28 @@ std::string quoted(const std::string& word) {
   return out + "'";
 }
 
-// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its own: more threads than cores would
-// only wait for one another. Our own agent sets OMP_NUM_THREADS.
+// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its own, and the CPU quota of their container
+// in any case: more threads than cores would only wait for one another. Our own agent sets OMP_NUM_THREADS.
 void share_cores(const launcher::RankEnv& rank) {
-  if (rank.local_size <= 1 || std::getenv("OMP_NUM_THREADS")) return;
-  cpu_set_t cores;
-  const bool bound = ::sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) < ::sysconf(_SC_NPROCESSORS_ONLN);
-  if (!bound) set_num_threads(launcher::threads_per_rank(rank.local_size));
+  const char* given = std::getenv("OMP_NUM_THREADS");
+  if (rank.local_size <= 1 || (given && *given)) return;
+  const double cores = bound_cores();
+  const bool own = cores < static_cast<double>(::sysconf(_SC_NPROCESSORS_ONLN));
+  const double share = std::min(own ? cores : cores / rank.local_size, std::ceil(cpu_quota()) / rank.local_size);
+  set_num_threads(std::max(1, static_cast<int>(share)));
 }
 
 }  // namespace
 
-void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
-  command.add_option(config_is_positional ? "config" : "--config", config_file, "YAML file (docs/configuration.md lists the keys)")
+void RankOptions::add_config_to(CLI::App& command, bool is_positional) {
+  command.add_option(is_positional ? "config" : "--config", config_file, "YAML file (docs/configuration.md lists the keys)")
       ->required()
       ->option_text("FILE");
   command.add_option("--set", overrides, "set a key: train.steps=100 (repeatable)")->option_text("KEY=VALUE")->allow_extra_args(false);
+}
+
+void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
+  add_config_to(command, config_is_positional);
   command.add_option("-n,--ranks", ranks, "start this many ranks on this host")->option_text("N")->check(CLI::Range(1, 1024));
 }
 

@@ -18,6 +18,8 @@ struct RankOptions {
   int ranks = 0;  // 0: not given
 
   void add_to(CLI::App& command, bool config_is_positional);
+  // Without the number of ranks.
+  void add_config_to(CLI::App& command, bool is_positional);
   train::Config load() const { return train::load_config(config_file, overrides); }
 };
 

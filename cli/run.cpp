@@ -183,7 +183,7 @@ void add_options(CLI::App& run, RunFlags& flags) {
   add("--rdzv-id", spec.run_id, "Name of the run, equal on all hosts");
   add("--rdzv-backend", flags.rdzv_backend, "Accepted for torchrun's sake: there is only one");
   add("--rdzv-conf", flags.rdzv_conf, "join_timeout=SECONDS,lease=SECONDS");
-  flag("--standalone", flags.standalone, "One host, a free port, whatever the other options say");
+  flag("--standalone", flags.standalone, "One host and a free port, whatever --rdzv-endpoint says");
   add("--master-addr", spec.master_addr, "MASTER_ADDR of the ranks (the host of rank 0)");
   add("--master-port", spec.master_port, "MASTER_PORT of the ranks (a free one)");
   add("--max-restarts", spec.max_restarts, "Start all ranks again so many times after a failure (0)");
