@@ -1,16 +1,16 @@
 #include "launcher/launch.h"
 
+#include <algorithm>
 #include <filesystem>
-#include <latch>
 #include <memory>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include <unistd.h>
 
 #include "core/base/log.h"
 #include "launcher/agent/agent.h"
+#include "launcher/rendezvous/needs.h"
 #include "launcher/rendezvous/server.h"
 
 namespace lockstep::launcher {
@@ -22,21 +22,12 @@ constexpr auto kFarewell = std::chrono::seconds(10);
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
-// gRPC waits for ever, whatever signals come, for a thread of its own that the system refuses. So that is found out before.
-void require_threads() {
-  constexpr size_t kThreads = 16;  // of an agent that waits for its ranks: 4 and gRPC's
-  std::latch end(1);
-  std::vector<std::jthread> threads;
-  std::string refused;
-  try {
-    while (threads.size() < kThreads) threads.emplace_back([&end] { end.wait(); });
-  } catch (const std::exception& error) {
-    refused = error.what();
-  }
-  end.count_down();
-  if (!refused.empty())
-    throw EnvironmentError(str("[launch] the system grants ", threads.size(), " of the ", kThreads, " threads that an agent needs (",
-                               refused, "): raise the limit of processes (ulimit -u, or the container's) or of memory (ulimit -v)"));
+// 15 descriptors of an agent's own were seen, and of each rank two pipes, a pidfd, the place of its report, its log and its connection to
+// the store.
+void require_files_for(int ranks) {
+  constexpr int64_t kOwn = 16, kOfRank = 6;
+  require_files(static_cast<int>(std::min<int64_t>(kOwn + kOfRank * ranks, 1 << 29)),
+                str("an agent of ", ranks, ranks == 1 ? " rank" : " ranks"));
 }
 
 std::string random_id() {
@@ -144,9 +135,10 @@ LaunchResult launch(const LaunchSpec& spec) {
   const std::string run_id = spec.run_id.empty() ? random_id() : spec.run_id;
   const std::string node_id = str(host_name(), "-", ::getpid(), "-", random_id());
 
+  require_files_for(spec.nproc);
   StopSignals signals;
-  Guardian guardian;  // before anything is opened that it could hold on to
-  require_threads();
+  Guardian guardian;                // before anything is opened that it could hold on to
+  require_threads(16, "an agent");  // 4 and gRPC's
   Wakeup wakeup;
   Meeting meeting = meet(spec, run_id);
   ClientLimits limits;

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
-#include "launcher/rendezvous/listener.h"
+#include "launcher/rendezvous/needs.h"
 
 namespace lockstep::launcher {
 namespace {

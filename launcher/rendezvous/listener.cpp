@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
-#include <mutex>
 
 #include <fcntl.h>
 #include <netdb.h>
@@ -13,32 +12,20 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "launcher/rendezvous/endpoint.h"
+#include "launcher/rendezvous/needs.h"
 
 namespace lockstep::launcher {
 namespace {
 
-// Descriptors that connections may not use: pipes, pidfds and log files of ranks, and what starting a program needs.
-constexpr int kReservedFds = 64;
 constexpr int kBacklog = 1024;
 // How long to leave connections in the queue when the system refuses even to refuse them.
 constexpr int kRetryMs = 50;
-
-rlimit g_file_limit{};
-std::once_flag g_file_limit_once;
-bool g_file_limit_raised = false;
-
-int soft_file_limit() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  return limit.rlim_cur > 1u << 30 ? 1 << 30 : static_cast<int>(limit.rlim_cur);
-}
 
 int open_spare() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
@@ -49,23 +36,10 @@ void warn_refused(const char* why) {
   int64_t before = last.load();
   if (before != INT64_MIN && now - before < 5) return;
   if (last.compare_exchange_strong(before, now))
-    log::warn("[rendezvous] refusing new connections: ", why, " (limit of open files: ", soft_file_limit(), "; see ulimit -n)");
+    log::warn("[rendezvous] refusing new connections: ", why, " (limit of open files: ", file_limit(), "; see ulimit -n)");
 }
 
 }  // namespace
-
-void raise_file_limit() {
-  std::call_once(g_file_limit_once, [] {
-    if (::getrlimit(RLIMIT_NOFILE, &g_file_limit) != 0) return;
-    rlimit raised = g_file_limit;
-    raised.rlim_cur = raised.rlim_max;
-    g_file_limit_raised = ::setrlimit(RLIMIT_NOFILE, &raised) == 0;
-  });
-}
-
-void restore_file_limit() {
-  if (g_file_limit_raised) ::setrlimit(RLIMIT_NOFILE, &g_file_limit);
-}
 
 Listener::Listener(const std::string& host, int port) : port_(port) {
   addrinfo hints{};
@@ -153,8 +127,8 @@ void Listener::accept_all(int listen_fd) {
       return;
     }
     // The system gives the lowest free number, so the number says how full the table is.
-    const int limit = soft_file_limit();
-    if (fd >= limit - std::min(kReservedFds, limit / 4)) {
+    const int limit = file_limit();
+    if (fd >= limit - reserved_files(limit)) {
       ::close(fd);
       warn_refused("too many are open");
       continue;

@@ -10,12 +10,6 @@
 
 namespace lockstep::launcher {
 
-// Sets this process's limit of open files to the hard limit, once. Programs started from here get the old one back: see
-// restore_file_limit().
-void raise_file_limit();
-// The limit as it was before. Async-signal-safe, so that it can be called between fork and exec.
-void restore_file_limit();
-
 class Listener {
  public:
   // Gets an accepted, non-blocking socket and owns it from then on. Called on the listener's thread.

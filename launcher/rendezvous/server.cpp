@@ -8,6 +8,7 @@
 
 #include "core/base/log.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/endpoint.h"
 #include "launcher/rendezvous/key_values.h"
 #include "launcher/rendezvous/listener.h"
@@ -313,8 +314,7 @@ struct RendezvousServer::Impl {
 };
 
 RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape) {
-  ::setenv("GRPC_ENABLE_FORK_SUPPORT", "0", 1);  // ranks are started by fork and exec; gRPC must not stop its threads for that
-  raise_file_limit();
+  prepare_grpc();
   impl_ = std::make_unique<Impl>(host, port, std::move(shape));
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);

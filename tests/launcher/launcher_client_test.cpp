@@ -3,6 +3,7 @@
 #include <memory>
 
 #include <gmock/gmock.h>
+#include <grpc/grpc.h>
 #include <grpcpp/grpcpp.h>
 
 #include "launcher/proto/rendezvous.grpc.pb.h"
@@ -86,6 +87,16 @@ TEST(RendezvousClient, ReportsAgainWhenAnAnswerDoesNotComeInTime) {
   EXPECT_EQ(client.lost(), "");
   EXPECT_EQ(client.state().phase, Phase::finished);
   EXPECT_GE(server.reports(), 2);
+}
+
+// gRPC's shutdown waits without a limit for threads of its own, also for one that the system had refused: an agent hung after its report.
+TEST(RendezvousClient, LeavesGrpcInitializedAtItsEnd) {
+  {
+    SlowServer server(0);
+    RendezvousClient client(server.endpoint(), "r", [] {}, {.report = milliseconds(300), .lost_after = std::chrono::seconds(60)});
+    join(client);
+  }
+  EXPECT_NE(::grpc_is_initialized(), 0);
 }
 
 TEST(RendezvousClient, GivesUpAServerThatNeverAnswers) {
