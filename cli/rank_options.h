@@ -31,8 +31,8 @@ struct Placement {
 // Throws UsageError where -n contradicts the launcher.
 Placement place(const RankOptions& options);
 
-// Starts `ranks` copies of this very program with the same arguments, and waits for them.
-int launch_ranks(int ranks, const std::string& log_dir);
+// Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they call install_stop_signals().
+int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false);
 // The arguments of this process, quoted for a shell, without an option of one value ("--resume").
 std::string command_line_without(std::string_view option);
 void remember_command_line(int argc, char** argv);

@@ -26,6 +26,10 @@ void install_stop_signals() {
   struct sigaction before {};
   sigaction(SIGHUP, nullptr, &before);
   if (before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // ignored: nohup
+  sigset_t held;
+  sigemptyset(&held);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) sigaddset(&held, signal);
+  sigprocmask(SIG_UNBLOCK, &held, nullptr);
 }
 
 bool stop_requested() { return g_stop.load(std::memory_order_relaxed); }

@@ -4,7 +4,7 @@
 
 namespace lockstep::cli {
 
-// Installs the handlers for this process.
+// Installs the handlers for this process, and lets these signals through if its launcher has held them back so far.
 void install_stop_signals();
 // Whether a signal has arrived. Cheap; from any thread.
 bool stop_requested();

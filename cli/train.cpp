@@ -57,7 +57,7 @@ int train(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here) {
     check_before_start(config, options, options.ranks);
-    return launch_ranks(options.ranks, train::RunDir(config).logs());
+    return launch_ranks(options.ranks, train::RunDir(config).logs(), /*stop_signals=*/true);
   }
   if (placement.rank.size == 1) check_before_start(config, options, 1);
   return run_rank(config, options, placement.rank);

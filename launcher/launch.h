@@ -30,6 +30,10 @@ struct LaunchSpec {
   int nproc = 1;                                                 // ranks on this host
   std::vector<std::pair<std::string, std::string>> environment;  // added to the ranks' environment
 
+  // The ranks begin with SIGINT, SIGTERM, SIGHUP and SIGUSR1 blocked, and let them through once they can save: a rank that is asked to stop
+  // before that would just die, and leave the others waiting for it.
+  bool hold_stop_signals = false;
+
   std::string log_dir;  // rank-N.log of every rank goes here; empty: no logs
   Screen screen = Screen::prefixed;
   std::vector<int> shown_local_ranks;  // empty: all

@@ -139,6 +139,7 @@ void Agent::start_ranks() {
     child.argv = context_.spec.argv;
     child.environment = rank_environment(context_.spec, context_.run_id, job_, *self, context_.store,
                                          {local_rank, process->error_path(), options.output == Show::raw ? terminal_columns() : 0});
+    child.hold_stop_signals = context_.spec.hold_stop_signals;
     child.inherit_input = job_.nodes.size() == 1 && self->slots == 1;
     process->start(child);
     ranks_.push_back(std::move(process));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
+#include "launcher/agent/stop_signals.h"
 #include "launcher/rendezvous/needs.h"
 
 namespace lockstep::launcher {
@@ -46,25 +47,27 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
 }
 
 // Between fork and exec only async-signal-safe calls are allowed: other threads may have held any lock.
-[[noreturn]] void become(const char* program, char** argv, char** environment, bool inherit_input, int announce, int output, int error,
-                         int report, pid_t parent) {
+[[noreturn]] void become(const ChildSpec& spec, char** argv, char** environment, int output, int error, int report, pid_t parent) {
+  const int announce = spec.announce_fd;
   pid_t session = ::setsid();
   [[maybe_unused]] ssize_t written = ::write(announce, &session, sizeof session);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // the agent died before the line above
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  sigset_t held;
+  ::sigemptyset(&held);
+  for (const int signal : StopSignals::kSignals)
+    if (spec.hold_stop_signals) ::sigaddset(&held, signal);
+  ::sigprocmask(SIG_SETMASK, &held, nullptr);
   restore_file_limit();
-  if (!inherit_input) {
+  if (!spec.inherit_input) {
     const int null = ::open("/dev/null", O_RDONLY);
     ::dup2(null, STDIN_FILENO);
     if (null > STDERR_FILENO) ::close(null);
   }
   ::dup2(output, STDOUT_FILENO);
   ::dup2(error, STDERR_FILENO);
-  ::execve(program, argv, environment);
+  ::execve(spec.program.c_str(), argv, environment);
   const int why = errno;
   session = -session;
   written = ::write(announce, &session, sizeof session);
@@ -85,8 +88,8 @@ Child start(const ChildSpec& spec) {
   child.pid = ::fork();
   if (child.pid < 0) throw EnvironmentError(str("[launch] cannot start '", spec.program, "': fork: ", errno_text(errno)));
   if (child.pid == 0)
-    become(spec.program.c_str(), const_cast<char**>(argv.data()), const_cast<char**>(environment.data()), spec.inherit_input,
-           spec.announce_fd, output.write_end, error.write_end, report.write_end, parent);
+    become(spec, const_cast<char**>(argv.data()), const_cast<char**>(environment.data()), output.write_end, error.write_end,
+           report.write_end, parent);
   report.close_write_end();
   int why = 0;
   ssize_t got = 0;

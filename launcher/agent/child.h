@@ -27,6 +27,7 @@ struct ChildSpec {
   std::vector<std::string> argv;
   std::vector<std::string> environment;  // NAME=value; all of it
   bool inherit_input = false;            // otherwise standard input is empty
+  bool hold_stop_signals = false;        // see LaunchSpec
   int announce_fd = -1;                  // see Guardian
 };
 

@@ -9,6 +9,8 @@ namespace lockstep::launcher {
 
 class StopSignals {
  public:
+  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+
   StopSignals();
   ~StopSignals();
   StopSignals(const StopSignals&) = delete;
@@ -19,7 +21,6 @@ class StopSignals {
   int next();
 
  private:
-  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
   int read_end_ = -1;
   struct sigaction before_[4]{};
   struct sigaction before_pipe_ {};

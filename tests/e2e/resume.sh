@@ -25,6 +25,18 @@ train b -n 3 "${long[@]}" --resume auto || fail "$(cat b.err)"
 same_weights straight b
 [ "$(wc -l < runs/b/metrics.jsonl)" = 400 ] || fail "metrics.jsonl should have one line a step"
 
+# Asked to stop while the ranks are still starting: they take a step, save and say how to go on, none of them just dies.
+for try in 1 2 3 4 5; do
+  code=0
+  "$lockstep" train "$here/small.yaml" --set run.name=early$try -n 3 "${long[@]}" > early.out 2> early.err &
+  pid=$!
+  wait_for 60 test -e runs/early$try/logs/rank-2.log || fail "no rank was started: $(cat early.err)"
+  kill -TERM $pid
+  wait $pid || code=$?
+  [ $code = 3 ] || fail "stopped at its start a run exits with 3, got $code: $(tail -n 20 early.out early.err)"
+  contains early.out "stopped after step"
+done
+
 # Resumed from a named folder and stopped again: the command that goes on takes what was saved last, not that folder again.
 code=0
 "$lockstep" train "$here/small.yaml" --set run.name=c -n 1 "${long[@]}" --resume "$(ls -d runs/b/checkpoints/step-* | head -n 1)" > c.out 2> c.err &

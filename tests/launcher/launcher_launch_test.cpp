@@ -397,6 +397,16 @@ TEST(Launch, ranks_start_with_default_signals_and_the_old_file_limit) {
   EXPECT_THAT(agent.output(), HasSubstr("SigIgn:\t0000000000000000"));
 }
 
+TEST(Launch, holds_signals_back_for_programs_that_are_not_ready_for_them) {
+  LaunchSpec spec = shell(1, "kill -TERM $$; echo still here");
+  spec.hold_stop_signals = true;
+  AgentProcess held(spec);
+  EXPECT_EQ(held.finish(), 0);
+  EXPECT_TRUE(held.says("still here")) << held.output();
+  spec.hold_stop_signals = false;
+  EXPECT_EQ(AgentProcess(spec).finish(), 128 + SIGTERM);
+}
+
 TEST(Launch, an_agent_that_gets_too_few_files_says_so_at_once) {
   // Too few for gRPC to begin with, for the connection between agent and rendezvous, and for the ranks' pipes.
   for (const rlim_t files : {10, 18, 26}) {
