@@ -34,6 +34,9 @@ struct Entry {
   Entry(std::string name_, Tensor tensor_, ShardSpec shard_) : name(std::move(name_)), tensor(std::move(tensor_)), shard(shard_) {}
 };
 
+// A rank that writes more bytes than this writes two files, whose SHA-256 one thread computes at once.
+constexpr int64_t kTwoFilesAbove = 32 << 20;
+
 struct SaveRequest {
   std::string dir = {};  // the folder of checkpoints; made where it is missing
   int64_t step = 0;
@@ -42,6 +45,7 @@ struct SaveRequest {
   int64_t keep = 0;                                  // how many of the newest stay, the new one included; 0: all
   comm::ProcessGroup* group = nullptr;               // null: a single rank
   FileSystem* files = nullptr;                       // null: the real one
+  int64_t two_files_above = kTwoFilesAbove;          // rank 0's counts
 };
 
 // Collective over the group. Returns the folder, dir/step-NNNNNNNN, once it is complete and on disk: until that moment it does not

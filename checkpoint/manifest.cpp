@@ -33,7 +33,7 @@ bool is_plain_name(const std::string& name) {
          name != Manifest::kFileName && name != Manifest::kSumsName;
 }
 
-// Reads a manifest of either version; `path` is for messages.
+// Reads a manifest of any version; `path` is for messages.
 class Parser {
  public:
   Parser(const json& all, int64_t version, const std::string& path) : path_(path) {
@@ -48,8 +48,9 @@ class Parser {
       manifest_.entries.emplace(item.key(), entry);
     }
     if (version == 1) return;
-    if (manifest_.world_size != static_cast<int64_t>(manifest_.files.size()))
-      fail("'world_size' is ", manifest_.world_size, ", but there are ", manifest_.files.size(), " files");
+    const auto files = static_cast<int64_t>(manifest_.files.size());
+    const bool fits = version == 2 ? manifest_.world_size == files : manifest_.world_size >= 1 && manifest_.world_size <= files;
+    if (!fits) fail("'world_size' is ", manifest_.world_size, ", but there are ", files, " files");
     check_files_are_covered();
   }
   Manifest take() { return std::move(manifest_); }
@@ -181,7 +182,7 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   if (!all.is_object() || !all.contains("format") || all["format"] != kFormat)
     throw EnvironmentError(str(path, ": not the manifest of a checkpoint: \"format\" must be \"", kFormat, "\""));
   const json version = all.value("version", json());
-  if (!version.is_number_unsigned() || (version != 1 && version != Manifest::kVersion))
+  if (!version.is_number_unsigned() || version < 1 || version > Manifest::kVersion)
     throw EnvironmentError(str(path, ": this program reads checkpoints of version 1 to ", Manifest::kVersion, ", this one has version ",
                                version.is_null() ? "none" : shown_value(version)));
   return Parser(all, version.get<int64_t>(), path).take();

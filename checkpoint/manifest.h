@@ -36,13 +36,13 @@ struct ManifestEntry {
 };
 
 struct Manifest {
-  static constexpr int64_t kVersion = 2;  // written; 1 is read as well
+  static constexpr int64_t kVersion = 3;  // written; 1 and 2 are read as well
   static constexpr const char* kFileName = "manifest.json";
   static constexpr const char* kSumsName = "SHA256SUMS";
 
   int64_t version = kVersion;
   int64_t step = 0;
-  int64_t world_size = 1;  // of the ranks that saved it
+  int64_t world_size = 1;  // how many ranks saved it; each wrote one file or more
   std::map<std::string, std::string> metadata;
   std::vector<ManifestFile> files;
   std::map<std::string, ManifestEntry> entries;

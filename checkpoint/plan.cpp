@@ -1,6 +1,7 @@
 #include "checkpoint/plan.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <set>
 #include <sstream>
@@ -61,10 +62,16 @@ void check_coverage(const std::string& name, Global& global) {
   check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ", at, " to ", global.shape.numel());
 }
 
+int64_t bytes_of(const Part& part) { return part.shard.length * size_of(part.dtype); }
+int64_t bytes_of(const std::vector<Part>& parts) {
+  int64_t bytes = 0;
+  for (const Part& part : parts) bytes += bytes_of(part);
+  return bytes;
+}
+
 struct Planned {
   Part part;
   const std::vector<size_t>* holders;
-  int64_t bytes() const { return part.shard.length * size_of(part.dtype); }
 };
 
 // A piece that many ranks hold and that is more than a fair share is cut among them, at whole chunks.
@@ -76,6 +83,50 @@ void cut(const std::string& name, const Global& global, const Held& piece, int64
     if (begin < end) work.push_back({Part{name, global.dtype, {global.shape, piece.offset + begin, end - begin}}, &piece.ranks});
     begin = end;
   }
+}
+
+// The parts that each rank writes, the largest first.
+std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks) {
+  // The large ones first: what comes last then evens out.
+  std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) { return bytes_of(a.part) > bytes_of(b.part); });
+  std::vector<std::vector<Part>> by_rank(ranks);
+  std::vector<int64_t> load(ranks, 0);
+  std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of a tensor
+  for (Planned& planned : work) {
+    const auto lighter = [&](size_t a, size_t b) {
+      const bool taken_a = taken.count({planned.part.name, a}) != 0, taken_b = taken.count({planned.part.name, b}) != 0;
+      return taken_a != taken_b ? taken_b : load[a] < load[b];
+    };
+    const size_t rank = *std::min_element(planned.holders->begin(), planned.holders->end(), lighter);
+    load[rank] += bytes_of(planned.part);
+    taken.emplace(planned.part.name, rank);
+    by_rank[rank].push_back(std::move(planned.part));
+  }
+  return by_rank;
+}
+
+// Shares a rank's parts, the largest first, out among two files: whole ones as far as they give about equal bytes; else one is cut, at a
+// whole chunk. The second file is empty where nothing can be cut.
+std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
+  std::array<std::vector<Part>, 2> halves;
+  std::array<int64_t, 2> load = {0, 0};
+  for (Part& part : parts) {
+    const size_t lighter = load[1] < load[0] ? 1 : 0;
+    load[lighter] += bytes_of(part);
+    halves[lighter].push_back(std::move(part));
+  }
+  const size_t heavier = load[1] > load[0] ? 1 : 0;
+  // What the heavier one got last made it so: it has at least as many bytes as the difference.
+  Part& last = halves[heavier].back();
+  const int64_t keep = chunk_count(bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2) * kChunkBytes;
+  if (keep >= bytes_of(last)) return halves;
+  const int64_t elements = keep / size_of(last.dtype);
+  Part rest = last;
+  rest.shard.offset += elements;
+  rest.shard.length -= elements;
+  last.shard.length = elements;
+  halves[1 - heavier].push_back(std::move(rest));
+  return halves;
 }
 
 }  // namespace
@@ -109,7 +160,20 @@ std::vector<Part> parse_parts(std::string_view text) {
   return parts;
 }
 
-Plan make_plan(const std::vector<std::vector<Part>>& held) {
+std::vector<size_t> Plan::files_of(int64_t rank) const {
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < files.size(); ++i)
+    if (files[i].rank == rank) indices.push_back(i);
+  return indices;
+}
+
+std::vector<Part> Plan::parts_of(int64_t rank) const {
+  std::vector<Part> parts;
+  for (const size_t file : files_of(rank)) parts.insert(parts.end(), files[file].parts.begin(), files[file].parts.end());
+  return parts;
+}
+
+Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above) {
   auto globals = collect(held);
   std::vector<Planned> work;
   int64_t total = 0;
@@ -120,39 +184,36 @@ Plan make_plan(const std::vector<std::vector<Part>>& held) {
   const int64_t fair = total / static_cast<int64_t>(held.size()) + 1;
   for (const auto& [name, global] : globals)
     for (const Held& piece : global.pieces) cut(name, global, piece, fair, work);
-  // The large ones first: what comes last then evens out.
-  std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) { return a.bytes() > b.bytes(); });
-  Plan plan{std::vector<std::vector<Part>>(held.size())};
-  std::vector<int64_t> load(held.size(), 0);
-  std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of a tensor
-  for (Planned& planned : work) {
-    const auto lighter = [&](size_t a, size_t b) {
-      const bool taken_a = taken.count({planned.part.name, a}) != 0, taken_b = taken.count({planned.part.name, b}) != 0;
-      return taken_a != taken_b ? taken_b : load[a] < load[b];
-    };
-    const size_t rank = *std::min_element(planned.holders->begin(), planned.holders->end(), lighter);
-    load[rank] += planned.bytes();
-    taken.emplace(planned.part.name, rank);
-    plan.by_rank[rank].push_back(std::move(planned.part));
+  Plan plan{.ranks = static_cast<int64_t>(held.size())};
+  auto by_rank = deal_out(std::move(work), held.size());
+  for (int64_t rank = 0; rank < plan.ranks; ++rank) {
+    auto& parts = by_rank[static_cast<size_t>(rank)];
+    if (parts.empty() || bytes_of(parts) <= two_files_above) {
+      plan.files.push_back({rank, std::move(parts)});
+      continue;
+    }
+    for (auto& half : halve(std::move(parts)))
+      if (!half.empty()) plan.files.push_back({rank, std::move(half)});
   }
   return plan;
 }
 
-std::string shard_name(int64_t rank, int64_t world_size) {
+std::string shard_name(size_t file, size_t files) {
   char name[64];
-  std::snprintf(name, sizeof name, "shard-%05lld-of-%05lld.safetensors", static_cast<long long>(rank), static_cast<long long>(world_size));
+  std::snprintf(name, sizeof name, "shard-%05zu-of-%05zu.safetensors", file, files);
   return name;
 }
 
-ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step) {
+ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step) {
+  const auto& [rank, parts] = plan.files[file];
   ShardLayout layout;
   auto& metadata = layout.header.metadata;
   metadata = {{"format", "lockstep-checkpoint"},
               {"version", std::to_string(Manifest::kVersion)},
               {"step", std::to_string(step)},
               {"rank", std::to_string(rank)},
-              {"world_size", std::to_string(plan.by_rank.size())}};
-  for (const Part& part : plan.by_rank[static_cast<size_t>(rank)]) {
+              {"world_size", std::to_string(plan.ranks)}};
+  for (const Part& part : parts) {
     const bool whole = part.shard.is_whole();
     if (!whole) metadata["shard." + part.name] = str("offset ", part.shard.offset, " of ", part.shard.global_shape);
     layout.header.tensors.push_back({.name = part.name,
@@ -167,56 +228,70 @@ ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step) {
   return layout;
 }
 
-std::string written_text(const WrittenFile& file) {
-  std::string text = str(file.bytes, ' ', file.sha256, ' ', hex_of(file.header_xxh3));
-  for (const auto& sums : file.xxh3) text += ' ' + hex_of(sums);
+std::string written_text(const std::vector<WrittenFile>& files) {
+  std::string text;
+  for (const WrittenFile& file : files) {
+    text += str(file.bytes, ' ', file.sha256, ' ', hex_of(file.header_xxh3));
+    for (const auto& sums : file.xxh3) text += ' ' + hex_of(sums);
+    text += '\n';
+  }
   return text;
 }
 
-WrittenFile parse_written(std::string_view text) {
-  std::istringstream in{std::string(text)};
-  WrittenFile file;
-  std::string header, word;
-  std::vector<uint64_t> sums;
-  bool good = static_cast<bool>(in >> file.bytes >> file.sha256 >> header) && parse_sums(header, 1, sums);
-  if (good) file.header_xxh3 = sums[0];
-  while (good && in >> word) good = parse_sums(word, static_cast<int64_t>(word.size() / 16), file.xxh3.emplace_back());
-  if (!good) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable report: '", text.substr(0, 100), "'"));
-  return file;
+std::vector<WrittenFile> parse_written(std::string_view text) {
+  std::vector<WrittenFile> files;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream in(line);
+    WrittenFile& file = files.emplace_back();
+    std::string header, word;
+    std::vector<uint64_t> sums;
+    bool good = static_cast<bool>(in >> file.bytes >> file.sha256 >> header) && parse_sums(header, 1, sums);
+    if (good) file.header_xxh3 = sums[0];
+    while (good && in >> word) good = parse_sums(word, static_cast<int64_t>(word.size() / 16), file.xxh3.emplace_back());
+    if (!good) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable report: '", line.substr(0, 100), "'"));
+  }
+  return files;
 }
 
 namespace {
 
-// Adds what one rank wrote.
-void add_file(Manifest& manifest, const Plan& plan, int64_t rank, const WrittenFile& written, int64_t step) {
-  const ShardLayout layout = lay_out_shard(plan, rank, step);
+// Adds one file, as its rank wrote it.
+void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFile& written, int64_t step) {
+  const ShardLayout layout = lay_out_shard(plan, file, step);
   const auto& tensors = layout.header.tensors;
+  const std::string name = shard_name(file, plan.files.size());
   if (layout.file_bytes != written.bytes || written.xxh3.size() != tensors.size())
-    throw EnvironmentError(str("[checkpoint] rank ", rank, " wrote ", written.bytes, " bytes in ", written.xxh3.size(),
-                               " tensors, expected ", layout.file_bytes, " in ", tensors.size()));
-  manifest.files.push_back({.name = shard_name(rank, manifest.world_size),
+    throw EnvironmentError(str("[checkpoint] rank ", plan.files[file].rank, " wrote ", written.bytes, " bytes in ", written.xxh3.size(),
+                               " tensors to '", name, "', expected ", layout.file_bytes, " in ", tensors.size()));
+  manifest.files.push_back({.name = name,
                             .bytes = written.bytes,
                             .sha256 = written.sha256,
                             .header_bytes = static_cast<int64_t>(layout.bytes.size()),
                             .header_xxh3 = written.header_xxh3});
   std::map<std::string, size_t> order;
   for (size_t i = 0; i < tensors.size(); ++i) order[tensors[i].name] = i;
-  for (const Part& part : plan.by_rank[static_cast<size_t>(rank)]) {
+  for (const Part& part : plan.files[file].parts) {
     const size_t i = order.at(part.name);
-    manifest.entries[part.name].pieces.push_back(
-        {.file = rank, .begin = tensors[i].begin, .offset = part.shard.offset, .length = part.shard.length, .xxh3 = written.xxh3[i]});
+    manifest.entries[part.name].pieces.push_back({.file = static_cast<int64_t>(file),
+                                                  .begin = tensors[i].begin,
+                                                  .offset = part.shard.offset,
+                                                  .length = part.shard.length,
+                                                  .xxh3 = written.xxh3[i]});
   }
 }
 
 }  // namespace
 
 Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step) {
+  if (files.size() != plan.files.size())
+    throw EnvironmentError(str("[checkpoint] the ranks wrote ", files.size(), " files, expected ", plan.files.size()));
   Manifest manifest;
   manifest.step = step;
-  manifest.world_size = static_cast<int64_t>(plan.by_rank.size());
+  manifest.world_size = plan.ranks;
   for (const auto& parts : held)
     for (const Part& part : parts) manifest.entries.try_emplace(part.name, ManifestEntry{part.dtype, part.shard.global_shape, {}});
-  for (int64_t rank = 0; rank < manifest.world_size; ++rank) add_file(manifest, plan, rank, files[static_cast<size_t>(rank)], step);
+  for (size_t file = 0; file < files.size(); ++file) add_file(manifest, plan, file, files[file], step);
   for (auto& [name, entry] : manifest.entries)
     std::sort(entry.pieces.begin(), entry.pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
   return manifest;

@@ -25,26 +25,37 @@ struct Part {
 std::string parts_text(const std::vector<Part>& parts);
 std::vector<Part> parse_parts(std::string_view text);
 
+// A file of the checkpoint, and the rank that writes it. Holds at most one part of a tensor.
+struct PlannedFile {
+  int64_t rank = 0;
+  std::vector<Part> parts = {};
+};
 // What each rank writes. A part that several ranks hold goes to the one with the fewest bytes so far; others to their holder.
 struct Plan {
-  std::vector<std::vector<Part>> by_rank;
+  int64_t ranks = 0;
+  // Rank after rank. Each has one, or two of about equal bytes if it writes much: one thread hashes both at once (sha256_pair.h).
+  std::vector<PlannedFile> files = {};
+
+  std::vector<size_t> files_of(int64_t rank) const;  // indices
+  std::vector<Part> parts_of(int64_t rank) const;    // of all its files
 };
+// A rank that writes more than `two_files_above` bytes has two files.
 // Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or leave a gap.
-Plan make_plan(const std::vector<std::vector<Part>>& held);
+Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above);
 
-std::string shard_name(int64_t rank, int64_t world_size);
+std::string shard_name(size_t file, size_t files);
 
-// A shard file's header for a rank's parts, and the bytes it starts with.
+// A shard file's header, and the bytes it starts with.
 struct ShardLayout {
   SafetensorsHeader header;
   std::string bytes;
   int64_t file_bytes = 0;
 };
-ShardLayout lay_out_shard(const Plan& plan, int64_t rank, int64_t step);
+ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step);
 
-// What a rank tells the others of the file that it wrote.
-std::string written_text(const WrittenFile& file);
-WrittenFile parse_written(std::string_view text);
+// What a rank tells the others of the files that it wrote: a line for each.
+std::string written_text(const std::vector<WrittenFile>& files);
+std::vector<WrittenFile> parse_written(std::string_view text);
 
 // The manifest of a plan whose files were written; metadata is left empty. `held` also knows the tensors without elements.
 Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step);

@@ -22,12 +22,12 @@ int64_t chunk_bytes(const StateCopy& copy, int64_t chunk) { return std::min(kChu
 
 CopyLayout lay_out_copy(const Plan& plan, int rank) {
   CopyLayout layout;
-  const auto& parts = plan.by_rank[static_cast<size_t>(rank)];
+  const std::vector<Part> parts = plan.parts_of(rank);
   for (const Part& part : parts) {
     layout.parts.push_back({part, layout.bytes});
     layout.bytes += (layout.parts.back().bytes() + kAlignment - 1) / kAlignment * kAlignment;
   }
-  layout.digest = xxh3(str("rank ", rank, " of ", plan.by_rank.size(), "\n", parts_text(parts)));
+  layout.digest = xxh3(str("rank ", rank, " of ", plan.ranks, "\n", parts_text(parts)));
   return layout;
 }
 

@@ -1,14 +1,10 @@
-// Writing, and the format's words.
+// The format's words, and what a file starts with.
 #include "checkpoint/safetensors.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <functional>
-#include <future>
 
-#include "checkpoint/chunks.h"
-#include "checkpoint/digest.h"
 #include "checkpoint/strict_json.h"
 #include "core/base/error.h"
 
@@ -63,58 +59,6 @@ std::string make_safetensors_header(SafetensorsHeader& header) {
   std::memcpy(bytes.data(), &length, 8);
   for (auto& info : header.tensors) info.begin += 8 + static_cast<int64_t>(length);
   return bytes + text;
-}
-
-namespace {
-
-constexpr int64_t kWorthAThread = 4 << 20;
-
-// Calls body(data, bytes) for chunk after chunk of the tensors, until `stop`.
-template <typename Body>
-void each_chunk(const std::vector<Tensor>& tensors, const std::function<bool()>& stop, const Body& body) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto* data = static_cast<const char*>(tensors[i].raw());
-    for (int64_t at = 0; at < tensors[i].bytes() && !stop(); at += kChunkBytes)
-      body(i, data + at, std::min(kChunkBytes, tensors[i].bytes() - at));
-  }
-}
-
-}  // namespace
-
-WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes, const std::vector<Tensor>& tensors,
-                              const std::atomic<bool>* stop) {
-  const auto file = files.create(path);
-  std::atomic<bool> failed = false;
-  const auto stopped = [&] { return failed || (stop && *stop); };
-  int64_t total = 0;
-  for (const Tensor& tensor : tensors) total += tensor.bytes();
-  WrittenFile written;
-  written.bytes = static_cast<int64_t>(header_bytes.size());
-  written.header_xxh3 = xxh3(header_bytes);
-  written.xxh3.resize(tensors.size());
-  // The hashes take about as long as a fast disk: so both at once, and this thread writes only.
-  auto sha256 = std::async(total < kWorthAThread ? std::launch::deferred : std::launch::async, [&] {
-    Sha256 hash;
-    hash.update(header_bytes);
-    each_chunk(tensors, stopped, [&](size_t tensor, const char* data, int64_t bytes) {
-      written.xxh3[tensor].push_back(xxh3(data, bytes));
-      hash.update(data, static_cast<size_t>(bytes));
-    });
-    return hash.hex();
-  });
-  try {
-    file->write(header_bytes.data(), header_bytes.size());
-    each_chunk(tensors, stopped, [&](size_t, const char* data, int64_t bytes) {
-      file->write(data, static_cast<size_t>(bytes));
-      written.bytes += bytes;
-    });
-    if (!stopped()) file->sync();
-  } catch (...) {
-    failed = true;
-    throw;
-  }
-  written.sha256 = sha256.get();
-  return written;
 }
 
 }  // namespace lockstep::checkpoint

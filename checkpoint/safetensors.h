@@ -58,9 +58,18 @@ struct WrittenFile {
   uint64_t header_xxh3 = 0;
   std::vector<std::vector<uint64_t>> xxh3;  // of each tensor's chunks (checkpoint/chunks.h)
 };
-// Writes and syncs a file, hashing on a second thread meanwhile. Returns early, with nothing of use, once `stop` is true. `tensors`:
-// contiguous, on the host, in the order that make_safetensors_header() gave.
-WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string_view header_bytes, const std::vector<Tensor>& tensors,
-                              const std::atomic<bool>* stop = nullptr);
+struct FileToWrite {
+  std::string path = {};
+  std::string header = {};           // what it starts with
+  std::vector<Tensor> tensors = {};  // contiguous, on the host, in the order that make_safetensors_header() gave
+};
+// Writes and syncs one file or two, in turn, chunk by chunk; a second thread hashes meanwhile, both files at once. Returns early, with
+// nothing of use, once `stop` is true.
+std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<FileToWrite>& wanted,
+                                           const std::atomic<bool>* stop = nullptr);
+WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header, std::vector<Tensor> tensors);
+// What it does at once: the writing, and the sums.
+void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped);
+std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped);
 
 }  // namespace lockstep::checkpoint

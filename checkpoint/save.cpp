@@ -39,8 +39,8 @@ void write_text(FileSystem& files, const std::string& path, const std::string& t
 int64_t planned_bytes(const Plan& plan) {
   constexpr int64_t kPerPart = 1024, kPerChunk = 16;
   int64_t bytes = 1 << 16;
-  for (const auto& parts : plan.by_rank)
-    for (const Part& part : parts) {
+  for (const PlannedFile& file : plan.files)
+    for (const Part& part : file.parts) {
       const int64_t data = part.shard.length * size_of(part.dtype);
       bytes += data + kPerPart + kPerChunk * chunk_count(data);
     }
@@ -86,15 +86,14 @@ class Save {
     return aside_;
   }
 
-  // This rank's shard; returns what all ranks wrote.
+  // This rank's files; returns what all ranks wrote, in the plan's order.
   std::vector<WrittenFile> write() {
     const auto texts = agree_on_long_work(job_.group, [&](const std::atomic<bool>& stop) {
-      const ShardLayout layout = lay_out_shard(job_.plan->plan, rank_, job_.step);
-      const std::string path = aside_ + "/" + shard_name(rank_, static_cast<int64_t>(job_.plan->plan.by_rank.size()));
-      return written_text(write_safetensors(files_, path, layout.bytes, job_.tensors, &stop));
+      return written_text(write_safetensors(files_, planned_files(*job_.plan, rank_, job_.step, aside_, job_.tensors), &stop));
     });
     std::vector<WrittenFile> written;
-    for (const auto& text : texts) written.push_back(parse_written(text));
+    for (const auto& text : texts)
+      for (WrittenFile& file : parse_written(text)) written.push_back(std::move(file));
     return written;
   }
 
@@ -184,25 +183,41 @@ std::vector<Part> parts_of(const std::vector<Entry>& entries) {
   return parts;
 }
 
-SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries) {
+SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries, int64_t two_files_above) {
   SavePlan plan;
-  for (const auto& text : comm::agree(group, [&] { return parts_text(parts_of(entries)); })) plan.held.push_back(parse_parts(text));
-  plan.plan = make_plan(plan.held);
+  const auto texts = comm::agree(group, [&] { return str(two_files_above, '\n', parts_text(parts_of(entries))); });
+  for (const std::string& text : texts) plan.held.push_back(parse_parts(std::string_view(text).substr(text.find('\n') + 1)));
+  plan.plan = make_plan(plan.held, std::stoll(texts[0]));
   return plan;
 }
 
 std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const std::vector<Entry>& entries) {
   std::unordered_map<std::string, const Entry*> by_name;
   for (const Entry& entry : entries) by_name[entry.name] = &entry;
-  std::unordered_map<std::string, const Part*> parts;
-  for (const Part& part : plan.plan.by_rank[static_cast<size_t>(rank)]) parts[part.name] = &part;
   std::vector<Tensor> tensors;
-  for (const auto& info : lay_out_shard(plan.plan, rank, 0).header.tensors) {
-    const Entry& entry = *by_name.at(info.name);
-    const ShardSpec& shard = parts.at(info.name)->shard;
-    tensors.push_back(entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));
+  for (const size_t file : plan.plan.files_of(rank)) {
+    std::unordered_map<std::string, const Part*> parts;
+    for (const Part& part : plan.plan.files[file].parts) parts[part.name] = &part;
+    for (const auto& info : lay_out_shard(plan.plan, file, 0).header.tensors) {
+      const Entry& entry = *by_name.at(info.name);
+      const ShardSpec& shard = parts.at(info.name)->shard;
+      tensors.push_back(entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));
+    }
   }
   return tensors;
+}
+
+std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64_t step, const std::string& folder,
+                                       const std::vector<Tensor>& tensors) {
+  std::vector<FileToWrite> files;
+  auto tensor = tensors.begin();
+  for (const size_t file : plan.plan.files_of(rank)) {
+    ShardLayout layout = lay_out_shard(plan.plan, file, step);
+    const auto end = tensor + static_cast<std::ptrdiff_t>(layout.header.tensors.size());
+    files.push_back({folder + "/" + shard_name(file, plan.plan.files.size()), std::move(layout.bytes), {tensor, end}});
+    tensor = end;
+  }
+  return files;
 }
 
 std::string write_checkpoint(const SaveJob& job) {
@@ -215,7 +230,7 @@ void remove_half_written(FileSystem& files, const std::string& dir) {
 }
 
 std::string save(const SaveRequest& request) {
-  const SavePlan plan = naming_step(request.step, [&] { return plan_save(request.group, request.entries); });
+  const SavePlan plan = naming_step(request.step, [&] { return plan_save(request.group, request.entries, request.two_files_above); });
   SaveJob job{.dir = request.dir,
               .step = request.step,
               .keep = request.keep,

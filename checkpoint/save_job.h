@@ -16,13 +16,16 @@ struct SavePlan {
   Plan plan;
 };
 // Collective. Throws on all ranks, as save() does, where parts are wrong on one.
-SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries);
+SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries, int64_t two_files_above = kTwoFilesAbove);
 
 // What this rank holds, as other ranks would hear it. Throws UsageError for tensors that do not fit their shards.
 std::vector<Part> parts_of(const std::vector<Entry>& entries);
 
-// What this rank writes, in the order of its file: flat views, where they lie, or copies of tensors that are not contiguous.
+// What this rank writes, in the order of its files: flat views, where they lie, or copies of tensors that are not contiguous.
 std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const std::vector<Entry>& entries);
+// This rank's files, made of planned_tensors() on the host.
+std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64_t step, const std::string& folder,
+                                       const std::vector<Tensor>& tensors);
 
 struct SaveJob {
   std::string dir = {};

@@ -31,7 +31,7 @@ class Saver::Impl {
 
   void prepare(const std::vector<Entry>& entries) {
     if (thread_.joinable()) thread_.join();
-    plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries));
+    plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries, options_.two_files_above));
     buffers_.clear();
     // Zeros: so that the memory is there before the first copy.
     for (const Tensor& tensor : planned_tensors(*plan_, rank_, entries)) buffers_.push_back(Tensor::zeros(tensor.shape(), tensor.dtype()));

@@ -24,6 +24,7 @@ struct SaverOptions {
   int64_t keep = 0;      // as in SaveRequest
   comm::ProcessGroup* group = nullptr;
   FileSystem* files = nullptr;
+  int64_t two_files_above = kTwoFilesAbove;  // as in SaveRequest
 };
 
 // How a save went, the same on all ranks.

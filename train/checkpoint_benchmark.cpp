@@ -10,9 +10,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "checkpoint/chunks.h"
-#include "checkpoint/digest.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/save_job.h"
 #include "checkpoint/saver.h"
 #include "comm/text.h"
 #include "core/base/clock.h"
@@ -131,25 +130,14 @@ class Bench {
         flush();
         times.push_back(once(body));
       };
-      measure(plain, [&] { write_plain(); });
-      measure(summed, [&] { checkpoint::write_safetensors(checkpoint::posix_file_system(), plain_file(), kNoHeader, tensors()); });
+      measure(plain, [&] { checkpoint::write_bytes(checkpoint::posix_file_system(), files_, never_stop); });
+      measure(summed, [&] { checkpoint::write_safetensors(checkpoint::posix_file_system(), files_); });
       measure(saved, [&] { save(200 + i, nullptr); });
     }
     flush();
     result.plain_write_s = median(plain);
     result.summed_write_s = median(summed);
     result.save_s = median(saved);
-  }
-  std::vector<Tensor> tensors() const {
-    std::vector<Tensor> tensors;
-    for (const Entry& entry : entries_) tensors.push_back(entry.tensor);
-    return tensors;
-  }
-  void write_plain() {
-    const auto file = checkpoint::posix_file_system().create(plain_file());
-    file->write(kNoHeader.data(), kNoHeader.size());
-    each_chunk([&](const char* data, int64_t bytes) { file->write(data, static_cast<size_t>(bytes)); });
-    file->sync();
   }
 
   void measure_loads(CheckpointBenchmark& result) {
@@ -166,26 +154,17 @@ class Bench {
   }
 
   void measure_checksums(CheckpointBenchmark& result) {
-    uint64_t sum = 0;
-    result.checksum_s = time([&](int) {
-      checkpoint::Sha256 hash;
-      each_chunk(
-          [&](const char* data, int64_t bytes) { hash.update(data, static_cast<size_t>(bytes)), sum += checkpoint::xxh3(data, bytes); });
-      sum += hash.hex().size();
-    });
-    check(sum != 0, "[bench] a sum of nothing");
+    result.checksum_s = time([&](int) { checkpoint::compute_sums(files_, never_stop); });
   }
 
-  template <typename Body>
-  void each_chunk(const Body& body) const {
-    for (const Entry& entry : entries_)
-      for (int64_t at = 0; at < entry.tensor.bytes(); at += checkpoint::kChunkBytes)
-        body(static_cast<const char*>(entry.tensor.raw()) + at, std::min(checkpoint::kChunkBytes, entry.tensor.bytes() - at));
+  // This rank's part of a checkpoint, as a save writes it.
+  std::vector<checkpoint::FileToWrite> shard_files() const {
+    const checkpoint::SavePlan plan = checkpoint::plan_save(&group_, entries_);
+    return checkpoint::planned_files(plan, group_.rank(), 0, dir_, checkpoint::planned_tensors(plan, group_.rank(), entries_));
   }
-  std::string plain_file() const { return str(dir_, "/plain-", group_.rank()); }
   // Nothing of what was measured before may be left for the next to wait for.
   void flush() {
-    ::unlink(plain_file().c_str());
+    for (const auto& file : files_) ::unlink(file.path.c_str());
     ::sync();
     group_.barrier().wait();
   }
@@ -201,12 +180,13 @@ class Bench {
     return done;
   }
 
-  static constexpr std::string_view kNoHeader = "        ";
+  static bool never_stop() { return false; }
 
   comm::ProcessGroup& group_;
   const std::string dir_;
   const int repetitions_;
   const std::vector<Entry> entries_;
+  const std::vector<checkpoint::FileToWrite> files_ = shard_files();
 };
 
 }  // namespace

@@ -18,10 +18,11 @@ using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// Two shard files, 64 KiB together.
+// 64 KiB.
 std::vector<Entry> model(int64_t start = 0) {
-  return {Entry("wte.weight", counting({100, 100}, DType::f32, start)), Entry("h.0.weight", counting({50, 120}, DType::f32, start)),
-          Entry("h.0.bias", counting({50}, DType::bf16, start)), Entry("step", counting({}, DType::i64, start))};
+  return {Entry("wte.weight", counting({60, 100}, DType::f32, start)), Entry("h.0.weight", counting({50, 120}, DType::f32, start)),
+          Entry("h.0.bias", counting({50}, DType::bf16, start)), Entry("step", counting({}, DType::i64, start)),
+          Entry("wpe.weight", counting({40, 100}, DType::f32, start))};
 }
 std::vector<Entry> targets() {
   auto entries = model();
@@ -31,10 +32,13 @@ std::vector<Entry> targets() {
 
 constexpr const char* kFolder = "/run/step-00000001";
 
-// Such a checkpoint in memory, to be damaged.
+// Such a checkpoint of two ranks with two files each in memory, to be damaged.
 std::shared_ptr<MemoryFiles> saved_in_memory() {
   const test::TempDir dir;
-  with_ranks(2, [&](comm::ProcessGroup& group) { save({.dir = dir.path(), .step = 1, .entries = model(), .group = &group}); });
+  with_ranks(2, [&](comm::ProcessGroup& group) {
+    save({.dir = dir.path(), .step = 1, .entries = model(), .group = &group, .two_files_above = 0});
+  });
+  EXPECT_EQ(Checkpoint::open(dir.path() + "/step-00000001").manifest().files.size(), 4u);
   auto files = std::make_shared<MemoryFiles>();
   for (const auto& name : names_in(dir.path() + "/step-00000001"))
     files->add_file(str(kFolder, "/", name), read_file(dir.path() + "/step-00000001/" + name));
@@ -123,7 +127,7 @@ TEST_F(Corruption, BurstsAreFound) {
   const Checkpoint checkpoint = Checkpoint::open(kFolder, files_.get());
   std::mt19937 random(1);
   for (int i = 0; i < 20000; ++i) {
-    const ManifestFile& file = checkpoint.manifest().files[random() % 2];
+    const ManifestFile& file = checkpoint.manifest().files[random() % 4];
     std::string& bytes = files_->contents(str(kFolder, "/", file.name));
     const size_t begin = random() % bytes.size(), length = std::min<size_t>(1 + random() % 4096, bytes.size() - begin);
     const std::string good = bytes.substr(begin, length);
@@ -205,9 +209,8 @@ TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
   MemoryFiles files;
   for (const auto& name : names_in(folder)) files.add_file(str(kFolder, "/", name), read_file(folder + "/" + name));
   const Checkpoint checkpoint = Checkpoint::open(kFolder, &files);
-  const int64_t begin = checkpoint.manifest().files[0].header_bytes;
-  std::string& bytes = files.contents(str(kFolder, "/", checkpoint.manifest().files[0].name));
-  const std::vector<uint64_t>& sums = checkpoint.manifest().entries.at("w").pieces[0].xxh3;
+  const std::vector<Piece>& pieces = checkpoint.manifest().entries.at("w").pieces;
+  ASSERT_EQ(pieces.size(), 2u);  // in two files
   // In ascending order: then what lies around one flip is still in the cache for the next.
   std::mt19937_64 random(7);
   std::vector<int64_t> bits(kRandomBits);
@@ -216,14 +219,19 @@ TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
   Entry wanted("w", Tensor::zeros({1}), {{kElements}, 0, 1});
   for (const int64_t bit : bits) {
     wanted.shard.offset = bit / 32;
-    char& byte = bytes[static_cast<size_t>(begin + bit / 8)];
+    const Piece& piece = pieces[bit / 32 < pieces[1].offset ? 0 : 1];
+    const std::string path = str(kFolder, "/", checkpoint.manifest().files[static_cast<size_t>(piece.file)].name);
+    const int64_t in_piece = bit / 8 - piece.offset * 4;
+    char& byte = files.contents(path)[static_cast<size_t>(piece.begin + in_piece)];
     const auto flipped = static_cast<char>(1 << bit % 8);
     byte = static_cast<char>(byte ^ flipped);
     const std::string error = error_of([&] { checkpoint.read({&wanted, 1}); });
     byte = static_cast<char>(byte ^ flipped);
-    const int64_t chunk = bit / 8 / kChunkBytes, at = chunk * kChunkBytes;
-    const std::string where = str("bytes ", begin + at, " to ", begin + at + kChunkBytes, " ('w', elements ", at / 4, " to ");
-    ASSERT_TRUE(contains(error, where) && contains(error, "expected " + hex_of(sums[static_cast<size_t>(chunk)]))) << bit << ": " << error;
+    const int64_t chunk = in_piece / kChunkBytes, at = chunk * kChunkBytes;
+    const std::string where = str("'", path, "' was changed: bytes ", piece.begin + at, " to ", piece.begin + at + kChunkBytes,
+                                  " ('w', elements ", piece.offset + at / 4, " to ");
+    ASSERT_TRUE(contains(error, where) && contains(error, "expected " + hex_of(piece.xxh3[static_cast<size_t>(chunk)])))
+        << bit << ": " << error;
   }
   EXPECT_EQ(wanted.tensor.item(), 0) << "a wrong value got into the tensor";
 }
@@ -339,7 +347,7 @@ TEST(CorruptionOnDisk, TheLatestGoodOneIsTakenAndOthersExplained) {
   // Restoring takes the same one on all ranks, also where only one of them reads what is damaged.
   with_ranks(2, [&](comm::ProcessGroup& group) {
     const auto all = targets();
-    const std::vector<Entry> mine = {all[group.rank() == 0 ? 0u : 1u], all[group.rank() == 0 ? 2u : 3u]};
+    const std::vector<Entry> mine = group.rank() == 0 ? std::vector<Entry>{all[0], all[2], all[4]} : std::vector<Entry>{all[1], all[3]};
     const Restored restored = restore_latest(dir.path(), mine, &group);
     ASSERT_TRUE(restored.checkpoint);
     EXPECT_EQ(restored.checkpoint->step(), 2);

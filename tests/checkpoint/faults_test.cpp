@@ -78,7 +78,7 @@ class FaultyFiles final : public FileSystem {
 };
 
 // Tries a failure at every operation of a save; returns how many there are.
-int64_t try_every_operation(bool crash, bool same_step) {
+int64_t try_every_operation(bool crash, bool same_step, int64_t two_files_above) {
   log::set_level(log::Level::error);  // dozens of expected warnings
   for (int64_t at = 0;; ++at) {
     SCOPED_TRACE(str("operation ", at));
@@ -89,7 +89,7 @@ int64_t try_every_operation(bool crash, bool same_step) {
     const int64_t step = same_step ? 2 : 3;
     bool saved = true;
     try {
-      save({.dir = dir.path(), .step = step, .entries = small_model(20), .keep = 2, .files = &files});
+      save({.dir = dir.path(), .step = step, .entries = small_model(20), .keep = 2, .files = &files, .two_files_above = two_files_above});
     } catch (const EnvironmentError& e) {
       saved = false;
       EXPECT_THAT(e.what(), AllOf(HasSubstr(str("step ", step, " was not saved")), HasSubstr("errno 5")));
@@ -116,14 +116,20 @@ int64_t try_every_operation(bool crash, bool same_step) {
   }
 }
 
-TEST(Faults, AnOperationThatFailsLeavesWhatWasThere) {
-  EXPECT_GT(try_every_operation(/*crash=*/false, /*same_step=*/false), 10);
-  EXPECT_GT(try_every_operation(/*crash=*/false, /*same_step=*/true), 10);
+class FaultsOfASave : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Files, FaultsOfASave, ::testing::Values(kTwoFilesAbove, 0),
+                         [](const auto& each) { return each.param == 0 ? "two_a_rank" : "one_a_rank"; });
+
+TEST_P(FaultsOfASave, AnOperationThatFailsLeavesWhatWasThere) {
+  const int64_t least = GetParam() == 0 ? 14 : 10;
+  EXPECT_GT(try_every_operation(/*crash=*/false, /*same_step=*/false, GetParam()), least);
+  EXPECT_GT(try_every_operation(/*crash=*/false, /*same_step=*/true, GetParam()), least);
 }
 
-TEST(Faults, ACrashAfterAnyOperationLosesNothing) {
-  EXPECT_GT(try_every_operation(/*crash=*/true, /*same_step=*/false), 10);
-  EXPECT_GT(try_every_operation(/*crash=*/true, /*same_step=*/true), 10);
+TEST_P(FaultsOfASave, ACrashAfterAnyOperationLosesNothing) {
+  const int64_t least = GetParam() == 0 ? 14 : 10;
+  EXPECT_GT(try_every_operation(/*crash=*/true, /*same_step=*/false, GetParam()), least);
+  EXPECT_GT(try_every_operation(/*crash=*/true, /*same_step=*/true, GetParam()), least);
 }
 
 TEST(Faults, OneRanksDiskIsEveryRanksFailure) {
@@ -139,6 +145,32 @@ TEST(Faults, OneRanksDiskIsEveryRanksFailure) {
                 AllOf(HasSubstr("step 2 was not saved: rank 1: write '"), HasSubstr("shard-00001-of-00002.safetensors': Input/output")));
   });
   EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
+}
+
+// Rank 1 has two files; each of its operations on either of them fails once.
+TEST(Faults, EitherFileOfARankIsNamed) {
+  const test::TempDir dir;
+  const auto model = [] {
+    auto entries = small_model();
+    for (const char* name : {"c", "d"}) entries.emplace_back(name, counting({4}));
+    return entries;
+  };
+  std::map<std::string, int> failures;  // by operation and file
+  for (int64_t at = 0; at < 8; ++at)
+    with_ranks(2, [&](comm::ProcessGroup& group) {
+      FaultyFiles files(at, /*crash=*/false);
+      SaveRequest request{.dir = dir.path(), .step = 2, .entries = model(), .group = &group, .two_files_above = 0};
+      if (group.rank() == 1) request.files = &files;
+      const std::string error = error_of([&] { save(request); });
+      ASSERT_THAT(error, HasSubstr("step 2 was not saved: rank 1: "));
+      if (group.rank() != 0) return;
+      const std::string operation = error.substr(error.find("rank 1: ") + 8);
+      ++failures[operation.substr(0, operation.find(' ')) + " " + operation.substr(operation.find("shard-"), 20)];
+    });
+  EXPECT_THAT(failures, ElementsAre(std::pair("create shard-00002-of-00004", 1), std::pair("create shard-00003-of-00004", 1),
+                                    std::pair("sync shard-00002-of-00004", 1), std::pair("sync shard-00003-of-00004", 1),
+                                    std::pair("write shard-00002-of-00004", 2), std::pair("write shard-00003-of-00004", 2)));
+  EXPECT_TRUE(names_in(dir.path()).empty());
 }
 
 // Files of this process may not grow beyond the limit while it lives: writes fail with EFBIG.

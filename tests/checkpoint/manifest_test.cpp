@@ -34,6 +34,22 @@ TEST(Manifest, ReadsBackAsWritten) {
   EXPECT_THAT(text, HasSubstr("\"xxh3\": \"fedcba9876543210\""));
 }
 
+// Versions 1 and 2 had one file a rank.
+TEST(Manifest, RanksMayHaveSeveralFilesFromVersion3On) {
+  const auto error = [](int64_t version, int64_t world_size) {
+    Manifest manifest = example();
+    manifest.version = version;
+    manifest.world_size = world_size;
+    return error_of([&] { parse_manifest(to_json(manifest), "m.json"); });
+  };
+  EXPECT_EQ(error(3, 1), "(no error)");
+  EXPECT_EQ(error(3, 2), "(no error)");
+  EXPECT_EQ(error(2, 2), "(no error)");
+  EXPECT_THAT(error(2, 1), HasSubstr("'world_size' is 1, but there are 2 files"));
+  EXPECT_THAT(error(3, 0), HasSubstr("'world_size' is 0, but there are 2 files"));
+  EXPECT_THAT(error(3, 3), HasSubstr("'world_size' is 3, but there are 2 files"));
+}
+
 TEST(Manifest, Version1IsRead) {
   Manifest manifest = example();
   manifest.version = 1;
@@ -44,11 +60,11 @@ TEST(Manifest, Version1IsRead) {
 
 TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("lockstep-checkpoint", "other"), HasSubstr("m.json: not the manifest of a checkpoint"));
-  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 3"), HasSubstr("reads checkpoints of version 1 to 2, this one has version 3"));
-  EXPECT_THAT(error_with("\"version\": 2", "\"version\": \"2\""), HasSubstr("this one has version '2'"));
-  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 2.0"), HasSubstr("this one has version 2.0"));
-  EXPECT_THAT(error_with("\"version\": 2,", ""), HasSubstr("this one has version none"));
-  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 1"), HasSubstr("unknown key 'header_"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 4"), HasSubstr("reads checkpoints of version 1 to 3, this one has version 4"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": \"3\""), HasSubstr("this one has version '3'"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 3.0"), HasSubstr("this one has version 3.0"));
+  EXPECT_THAT(error_with("\"version\": 3,", ""), HasSubstr("this one has version none"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 1"), HasSubstr("unknown key 'header_"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": -1"), HasSubstr("'step': expected an integer of 0 or more, got -1"));
   EXPECT_THAT(error_with("\"step\": 10", "\"stop\": 10"), HasSubstr("'step' is missing"));
   EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"extra\": 1"), HasSubstr("unknown key 'extra'"));
@@ -68,7 +84,6 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", "a\\u0000b"), HasSubstr("m.json: 'a"));
   EXPECT_THAT(error_with("\"header_bytes\": 200", "\"header_bytes\": 100"),
               HasSubstr("'w' starts at byte 200 of 'shard-00000-of-00002.safetensors', expected 100"));
-  EXPECT_THAT(error_with("\"world_size\": 2", "\"world_size\": 1"), HasSubstr("'world_size' is 1, but there are 2 files"));
   EXPECT_THAT(error_with("\"bytes\": 308", "\"bytes\": 309"), HasSubstr("its tensors end at byte 308 of 309"));
   EXPECT_THAT(error_with("0123456789abcdef", "0123456789abcdeF"), HasSubstr("header_xxh3 must be 16 hex digits"));
   EXPECT_THAT(error_with("fedcba9876543210", "fedcba987654321"), HasSubstr("xxh3 must be 16 hex digits for each of 1 chunk"));
@@ -98,7 +113,7 @@ TEST(Manifest, SizesThatNoFileHasAreRefused) {
 // A message stays short and cannot steer a terminal, whatever the manifest holds.
 TEST(Manifest, MessagesAreShort) {
   const std::string name = "\\u001b[2J" + std::string(100000, 'x');
-  for (const char* from : {"format", "step", "shard-00000-of-00002.safetensors", "\"w", "f32", "pieces", "seed", "\"7\"", "2,\n \"world"}) {
+  for (const char* from : {"format", "step", "shard-00000-of-00002.safetensors", "\"w", "f32", "pieces", "seed", "\"7\"", "3,\n \"world"}) {
     const std::string said = error_with(from, from[0] == '"' ? "\"" + name : name);
     EXPECT_LT(said.size(), 500u) << from;
     EXPECT_EQ(said.find('\x1b'), std::string::npos) << from;

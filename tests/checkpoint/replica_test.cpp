@@ -6,6 +6,7 @@
 #include <set>
 
 #include "checkpoint/chunks.h"
+#include "checkpoint/host_copy.h"
 #include "checkpoint/replica_copy.h"
 #include "tests/checkpoint/helpers.h"
 #include "tests/checkpoint/replica_helpers.h"
@@ -348,7 +349,7 @@ TEST(Replica, WrongUse) {
 TEST(Replica, AChangedBitIsSeen) {
   with_ranks(2, [](comm::ProcessGroup& group) {
     const std::vector<Entry> entries{Entry("a", counting({3 << 18}, DType::f32))};  // three chunks
-    const CopyLayout layout = lay_out_copy({.by_rank = {{{"a", DType::f32, entries[0].shard}}, {}}}, 0);
+    const CopyLayout layout = lay_out_copy({.ranks = 2, .files = {{0, {{"a", DType::f32, entries[0].shard}}}, {1, {}}}}, 0);
     StateCopy copy;
     copy.fit(layout);
     copy.data.copy_(Tensor::wrap(entries[0].tensor.storage(), {layout.bytes}, DType::u8));
@@ -369,6 +370,22 @@ TEST(Replica, AChangedBitIsSeen) {
       copy.data.data<uint8_t>()[at] ^= 16;
     }
   });
+}
+
+// What a rank would write to two files is one copy, though a tensor is cut between them.
+TEST(Replica, ACopyHoldsBothFilesOfARank) {
+  const std::vector<Entry> entries{Entry("a", counting({3 << 18})), Entry("b", counting({5}, DType::u8))};
+  const Plan plan = make_plan({parts_of(entries)}, 0);
+  ASSERT_EQ(plan.files.size(), 2u);
+  const CopyLayout layout = lay_out_copy(plan, 0);
+  ASSERT_EQ(layout.parts.size(), 3u);
+  StateCopy copy;
+  copy.fit(layout);
+  copy_to_host(slices_of(entries, layout), views_of(copy, layout));
+  const std::vector<Entry> into{Entry("a", Tensor::zeros({3 << 18})), Entry("b", Tensor::zeros({5}, DType::u8))};
+  CopyReader reader(into);
+  reader.take(layout, 0, copy.data.raw(), copy.data.bytes());
+  expect_equal(into, entries);
 }
 
 // Momentum on slices, whose gradients come from the sum of all: each step depends on every rank's bits.

@@ -44,11 +44,19 @@ const std::vector<World> kWorlds = {{1, Layout::replicated}, {2, Layout::replica
                                     {2, Layout::even},       {3, Layout::even},       {4, Layout::even},
                                     {5, Layout::uneven},     {8, Layout::even},       {3, Layout::uneven}};
 
-TEST(Restore, AnyShardsFromAnyOthers) {
+class RestoreFrom : public ::testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Files, RestoreFrom, ::testing::Values(kTwoFilesAbove, 0),
+                         [](const auto& each) { return each.param == 0 ? "two_a_rank" : "one_a_rank"; });
+
+TEST_P(RestoreFrom, AnyShardsToAnyOthers) {
   for (const World& saver : kWorlds) {
     const test::TempDir dir;
     with_ranks(saver.ranks, [&](comm::ProcessGroup& group) {
-      save({.dir = dir.path(), .step = 1, .entries = entries_of(saver.layout, group.rank(), group.size(), true), .group = &group});
+      save({.dir = dir.path(),
+            .step = 1,
+            .entries = entries_of(saver.layout, group.rank(), group.size(), true),
+            .group = &group,
+            .two_files_above = GetParam()});
     });
     for (const World& loader : kWorlds)
       with_ranks(loader.ranks, [&](comm::ProcessGroup& group) {
@@ -135,7 +143,7 @@ TEST(Restore, DamageInAChunkThatNobodyNeedsHurtsNobody) {
 
 // One checkpoint of each version of the format, as it was written then.
 class Golden : public ::testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Versions, Golden, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Versions, Golden, ::testing::Values(1, 2, 3));
 
 TEST_P(Golden, IsReadByThisProgram) {
   const std::string dir = str(LOCKSTEP_TESTDATA, "/v", GetParam());
@@ -156,11 +164,13 @@ TEST_P(Golden, IsReadByThisProgram) {
 TEST_P(Golden, IsNotReadWhereItIsDamaged) {
   const test::TempDir dir;
   std::filesystem::copy(str(LOCKSTEP_TESTDATA, "/v", GetParam(), "/step-00000007"), dir.path() + "/step-00000007");
-  const std::string path = dir.path() + "/step-00000007/shard-00001-of-00002.safetensors";
+  const std::string folder = dir.path() + "/step-00000007";
+  const Manifest manifest = Checkpoint::open(folder).manifest();
+  const std::string path = folder + "/" + manifest.files[static_cast<size_t>(manifest.entries.at("w").pieces.back().file)].name;
   std::string bytes = read_file(path);
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_file(path, bytes);
-  EXPECT_THAT(error_of([&] { Checkpoint::open(dir.path() + "/step-00000007").read_whole("w"); }), HasSubstr(path));
+  EXPECT_THAT(error_of([&] { Checkpoint::open(folder).read_whole("w"); }), HasSubstr(path));
 }
 
 }  // namespace

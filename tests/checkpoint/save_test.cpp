@@ -1,5 +1,9 @@
 // Saving and restoring on 1, 2 and 4 ranks, whole and sharded; keeping, replacing, listing.
+#include <cstdlib>
+
+#include "checkpoint/chunks.h"
 #include "checkpoint/digest.h"
+#include "checkpoint/safetensors.h"
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
@@ -77,6 +81,41 @@ TEST_P(SaveOnRanks, ACopyThatIsTooLargeForOneIsCutAmongTheRanks) {
   for (const auto& file : checkpoint.manifest().files) EXPECT_LT(file.bytes, elements * 4 / GetParam() + 2048);
   for (const Entry& entry : entries) EXPECT_EQ(bytes_of(checkpoint.read_whole(entry.name)), bytes_of(entry.tensor));
   EXPECT_NO_THROW(checkpoint.verify());
+}
+
+// What lies before and behind the tensors of a file, and in the manifest, takes less.
+constexpr int64_t kHeaderRoom = 2048;
+
+TEST_P(SaveOnRanks, ARankThatWritesMuchWritesTwoFilesOfAboutEqualBytes) {
+  const test::TempDir dir;
+  const int64_t elements = 8 << 20, total = (elements + 7 * 100'000) * 4;
+  std::vector<Entry> entries = {Entry("large", counting({elements}))};
+  for (int64_t i = 0; i < 7; ++i) entries.emplace_back(str("w", i), counting({100'000}, DType::f32, i));
+  with_ranks(GetParam(), [&](comm::ProcessGroup& group) {
+    save({.dir = dir.path(), .step = 1, .entries = entries, .group = &group, .two_files_above = group.rank() == 0 ? 1 << 20 : 1 << 30});
+  });
+  const Checkpoint checkpoint = Checkpoint::open(dir.path() + "/step-00000001");
+  const Manifest& manifest = checkpoint.manifest();
+  EXPECT_EQ(manifest.version, 3);
+  EXPECT_EQ(manifest.world_size, GetParam());
+  ASSERT_EQ(manifest.files.size(), 2 * static_cast<size_t>(GetParam()));
+  for (size_t i = 0; i < manifest.files.size(); ++i) {
+    EXPECT_EQ(manifest.files[i].name, str("shard-0000", i, "-of-0000", manifest.files.size(), ".safetensors"));
+    EXPECT_EQ(read_safetensors_header(checkpoint.folder() + "/" + manifest.files[i].name).metadata.at("rank"), std::to_string(i / 2));
+  }
+  for (size_t i = 0; i < manifest.files.size(); i += 2)
+    EXPECT_LE(std::abs(manifest.files[i].bytes - manifest.files[i + 1].bytes), 2 * kChunkBytes + kHeaderRoom);
+  for (const auto& file : manifest.files) EXPECT_NEAR(static_cast<double>(file.bytes), static_cast<double>(total) / (2 * GetParam()), 2e6);
+  for (const Entry& entry : entries) EXPECT_EQ(bytes_of(checkpoint.read_whole(entry.name)), bytes_of(entry.tensor));
+  EXPECT_NO_THROW(checkpoint.verify());
+}
+
+TEST(Save, WhatCannotBeCutIsOneFile) {
+  const test::TempDir dir;
+  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({100}))}, .two_files_above = 0});
+  EXPECT_EQ(Checkpoint::open(folder).manifest().files.size(), 1u);
+  const std::string empty = save({.dir = dir.path(), .step = 2, .entries = {}, .two_files_above = 0});
+  EXPECT_EQ(Checkpoint::open(empty).manifest().files.size(), 1u);
 }
 
 TEST(Save, TwoPartsOfATensorOnOneRankAreRefused) {
