@@ -35,6 +35,11 @@ class HeldFiles final : public ForwardingFiles {
     held_ = false;
     changed_.notify_all();
   }
+  // Until a sync waits.
+  void expect_sync() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return waits_; });
+  }
   std::unique_ptr<WritableFile> create(const std::string& path) override { return std::make_unique<File>(*this, real_.create(path)); }
 
  private:
@@ -43,6 +48,8 @@ class HeldFiles final : public ForwardingFiles {
     File(HeldFiles& files, std::unique_ptr<WritableFile> real) : ForwardingFile(std::move(real)), files_(files) {}
     void sync() override {
       std::unique_lock lock(files_.mutex_);
+      files_.waits_ = true;
+      files_.changed_.notify_all();
       files_.changed_.wait(lock, [&] { return !files_.held_; });
       real_->sync();
     }
@@ -52,7 +59,7 @@ class HeldFiles final : public ForwardingFiles {
   };
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool held_ = true;
+  bool held_ = true, waits_ = false;
 };
 
 class SaverOnRanks : public ::testing::TestWithParam<int> {};
@@ -89,12 +96,13 @@ TEST_P(SaverOnRanks, SavesTheStateOfTheMomentWhileCollectivesGoOn) {
 TEST_P(SaverOnRanks, WritesTheSameBytesAsASaveThatWaits) {
   const test::TempDir one, other;
   with_ranks(GetParam(), [&](comm::ProcessGroup& group) {
-    save({.dir = one.path(), .step = 3, .entries = model(5), .metadata = {{"a", "b"}}, .group = &group});
-    Saver saver({.dir = other.path(), .group = &group});
+    save({.dir = one.path(), .step = 3, .entries = model(5), .metadata = {{"a", "b"}}, .group = &group, .two_files_above = 1000});
+    Saver saver({.dir = other.path(), .group = &group, .two_files_above = 1000});
     saver.prepare(model(0));
     saver.start(3, model(5), {{"a", "b"}});
     saver.wait();
   });
+  EXPECT_GT(names_in(one.path() + "/step-00000003").size(), static_cast<size_t>(GetParam() + 2)) << "a rank with two files";
   for (const auto& name : names_in(one.path() + "/step-00000003"))
     EXPECT_EQ(read_file(one.path() + "/step-00000003/" + name), read_file(other.path() + "/step-00000003/" + name)) << name;
 }
@@ -181,7 +189,8 @@ TEST(Saver, NewOwnersOfAFolderKeepOldOnesFromCommitting) {
   const test::TempDir dir;
   HeldFiles files;
   Saver stale({.dir = dir.path(), .files = &files});
-  stale.start(5, model(1), {});  // frozen, with its files written
+  stale.start(5, model(1), {});
+  files.expect_sync();  // frozen, with its files written
   Saver fresh({.dir = dir.path()});
   fresh.start(5, model(2), {});
   EXPECT_EQ(fresh.wait()->error, "");
