@@ -90,7 +90,6 @@ void print(const std::vector<train::CommBenchmark>& all, const comm::ProcessGrou
 }
 
 int bench_step(const Options& options) {
-  check(options.steps >= 1 && options.warmup >= 0, "--steps must be at least 1 and --warmup at least 0");
   const train::Config config = options.load();
   const Placement placement = place(options);
   if (placement.launch_here) {
@@ -120,14 +119,14 @@ void add_bench_command(CLI::App& app, int& exit_code) {
 
   CLI::App* step = command->add_subcommand("step", "training steps: time, speed, MFU, memory, exposed communication");
   options->add_to(*step, false);
-  step->add_option("--steps", options->steps, "measured steps")->capture_default_str();
-  step->add_option("--warmup", options->warmup, "steps before them")->capture_default_str();
+  step->add_option("--steps", options->steps, "measured steps")->check(CLI::Range(1, 1 << 30))->capture_default_str();
+  step->add_option("--warmup", options->warmup, "steps before them")->check(CLI::Range(0, 1 << 30))->capture_default_str();
   step->add_flag("--json", options->json, "one JSON object");
   step->callback([options, &exit_code] { exit_code = bench_step(*options); });
 
   CLI::App* comm = command->add_subcommand("comm", "collectives: time and bus bandwidth, beside this machine's memcpy");
   comm->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(CLI::Range(1, 1024));
-  comm->add_option("--backend", options->backend, "auto, shm or mpi")->capture_default_str();
+  comm->add_option("--backend", options->backend, "how ranks talk")->check(CLI::IsMember({"auto", "shm", "mpi"}))->capture_default_str();
   comm->add_flag("--json", options->json, "one JSON object");
   comm->callback([options, &exit_code] { exit_code = bench_comm(*options); });
 

@@ -78,7 +78,7 @@ void add_bench_checkpoint(CLI::App& bench_command, int& exit_code) {
   command->add_option("--repetitions", options->repetitions, "of each measurement; medians are shown")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  command->add_option("--backend", options->backend, "auto, shm or mpi")->capture_default_str();
+  command->add_option("--backend", options->backend, "how ranks talk")->check(CLI::IsMember({"auto", "shm", "mpi"}))->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object");
   command->callback([options, &exit_code] { exit_code = bench(*options); });
 }

@@ -19,7 +19,7 @@ void add_generate_command(CLI::App& app, int& exit_code) {
   command->add_option("--temperature", options->temperature, "0: always the likeliest")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "equal seeds give equal text")->capture_default_str();
+  command->add_option("--seed", options->seed, "equal seeds give equal text")->check(CLI::NonNegativeNumber)->capture_default_str();
   command->callback([options, path, &exit_code] {
     train::generate(*path, *options, [](const std::string& piece) {
       std::fwrite(piece.data(), 1, piece.size(), stdout);

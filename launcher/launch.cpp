@@ -42,9 +42,12 @@ void validate(const LaunchSpec& spec) {
   check(spec.nproc >= 1, "[launch] the number of ranks must be at least 1, got ", spec.nproc);
   check(spec.nodes >= 1, "[launch] the number of nodes must be at least 1, got ", spec.nodes);
   check(spec.max_restarts >= 0, "[launch] the number of restarts cannot be negative, got ", spec.max_restarts);
-  check(spec.node_rank < spec.nodes, "[launch] node rank ", spec.node_rank, " does not exist among ", spec.nodes, " node(s)");
+  check(spec.node_rank >= -1 && spec.node_rank < spec.nodes, "[launch] node rank ", spec.node_rank, " does not exist among ", spec.nodes,
+        " node(s)");
   check(spec.nodes == 1 || !spec.endpoint.empty(), "[launch] ", spec.nodes, " nodes need a rendezvous: give host:port of node 0");
   check(spec.nodes == 1 || !spec.run_id.empty(), "[launch] ", spec.nodes, " nodes need a run id that is equal on all of them");
+  check(spec.master_port >= 0 && spec.master_port <= 65535, "[launch] expected a master port from 0 to 65535, got ", spec.master_port);
+  check(spec.lease.count() > 0, "[launch] the lease of a node must be above 0 s, got ", seconds(spec.lease), " s");
   for (const int rank : spec.shown_local_ranks)
     check(rank >= 0 && rank < spec.nproc, "[launch] local rank ", rank, " does not exist among ", spec.nproc, " rank(s)");
 }

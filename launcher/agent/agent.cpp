@@ -426,7 +426,9 @@ LaunchResult Agent::result() {
   }
   std::optional<Failure> failure = job_.phase == Phase::failed ? job_.failure : std::nullopt;
   if (!failure && job_.phase != Phase::finished) failure = failure_;
-  if (!failure && job_.phase != Phase::finished && !lost.empty()) {
+  // A rank here that fell because of others fell because of the node that is gone.
+  const bool over = job_.phase == Phase::finished || job_.phase == Phase::failed;
+  if (!over && !lost.empty() && (!failure || failure->caused_by_peer)) {
     failure = Failure{};
     failure->reason = lost;
   }

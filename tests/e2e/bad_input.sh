@@ -27,6 +27,14 @@ refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
 
+refuses 2 "--steps|1073741824" bench step --config "$small" --steps 99999999999999999999
+refuses 2 "--warmup" bench step --config "$small" --warmup -1
+refuses 2 "--backend|shm" bench comm --backend nonsense
+refuses 2 "--seed" generate nowhere --prompt x --seed -1
+refuses 2 "node rank -5" run --node-rank -5 -- true
+refuses 2 "master port|65536" run --master-port 65536 -- true
+refuses 2 "lease" run --rdzv-conf lease=0 -- true
+
 # A wrong number of threads; the program that looks at the machine says so, and looks at the rest, too.
 OMP_NUM_THREADS=0 refuses 2 "OMP_NUM_THREADS|from 1|got '0'" train "$small" -n 1 --set run.name=threads
 OMP_NUM_THREADS=two refuses 1 "OMP_NUM_THREADS|got 'two'|/dev/shm|host name" doctor

@@ -83,6 +83,21 @@ TEST(Nodes, a_lost_rendezvous_ends_the_others) {
   EXPECT_THAT(second.output(), HasSubstr(str("lost contact with 127.0.0.1:", port)));
 }
 
+TEST(Nodes, a_lost_rendezvous_is_the_cause_of_what_it_did_to_ranks) {
+  test::Scratch scratch;
+  const int port = free_port("127.0.0.1");
+  AgentProcess first(node(0, port, 1, "exec 3> " + scratch.gate() + "; echo ready; sleep 1000"));
+  // Its rank learns of the end of the other one before the agent does.
+  AgentProcess second(node(
+      1, port, 1,
+      "read line < " + scratch.gate() + "; echo '{\"message\":\"rank 0 died\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7"));
+  ASSERT_TRUE(first.wait_for("ready")) << first.output();
+  first.signal(SIGKILL);
+  EXPECT_EQ(second.finish(), 1);
+  EXPECT_THAT(second.output(), HasSubstr(str("┌ [rendezvous] lost contact with 127.0.0.1:", port)));
+  EXPECT_THAT(second.output(), HasSubstr("│ rank 1: exit code 7, later: rank 0 died\n"));
+}
+
 TEST(Nodes, a_restart_takes_all_nodes_along) {
   const int port = free_port("127.0.0.1");
   const char* script = "echo rank $RANK epoch $LOCKSTEP_EPOCH; [ $LOCKSTEP_EPOCH = 2 ] && exit 0; [ $RANK = 1 ] && exit 5; sleep 1000";
