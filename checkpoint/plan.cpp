@@ -215,16 +215,16 @@ ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step) {
               {"world_size", std::to_string(plan.ranks)}};
   for (const Part& part : parts) {
     const bool whole = part.shard.is_whole();
-    if (!whole) metadata["shard." + part.name] = str("offset ", part.shard.offset, " of ", part.shard.global_shape);
+    if (!whole) metadata.add("shard." + part.name, str("offset ", part.shard.offset, " of ", part.shard.global_shape));
     layout.header.tensors.push_back({.name = part.name,
-                                     .dtype = std::string(safetensors_dtype(part.dtype)),
+                                     .dtype = safetensors_dtype(part.dtype),
                                      .shape = whole ? part.shard.global_shape : Shape{part.shard.length},
                                      .begin = 0,
                                      .bytes = 0});
   }
   layout.bytes = make_safetensors_header(layout.header);
   layout.file_bytes = static_cast<int64_t>(layout.bytes.size());
-  for (const auto& info : layout.header.tensors) layout.file_bytes += info.bytes;
+  for (const SafetensorsInfo info : layout.header.tensors) layout.file_bytes += info.bytes;
   return layout;
 }
 
@@ -269,7 +269,7 @@ void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFi
                             .sha256 = written.sha256,
                             .header_bytes = static_cast<int64_t>(layout.bytes.size()),
                             .header_xxh3 = written.header_xxh3});
-  std::map<std::string, size_t> order;
+  std::map<std::string_view, size_t> order;
   for (size_t i = 0; i < tensors.size(); ++i) order[tensors[i].name] = i;
   for (const Part& part : plan.files[file].parts) {
     const size_t i = order.at(part.name);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,9 @@ class ReadableFile {
   // All of [offset, offset + bytes), or an error.
   virtual void read(int64_t offset, void* data, int64_t bytes) const = 0;
 };
+
+// The same of anything that has bytes.
+using ReadAt = std::function<void(int64_t offset, void* data, int64_t bytes)>;
 
 enum class Links : uint8_t { follow, refuse };
 // A regular file; `refuse`: and not through a symbolic link as the last part of its path.

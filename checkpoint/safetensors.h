@@ -4,52 +4,44 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "checkpoint/file_system.h"
+#include "checkpoint/safetensors_entries.h"
 #include "core/tensor/dtype.h"
 #include "core/tensor/tensor.h"
 
 namespace lockstep::checkpoint {
 
-struct SafetensorsInfo {
-  std::string name;
-  std::string dtype;  // the format's word: "F32"
-  Shape shape;
-  int64_t begin = 0;  // first byte, in the file
-  int64_t bytes = 0;
-};
-
 struct SafetensorsHeader {
-  std::map<std::string, std::string> metadata;
-  std::vector<SafetensorsInfo> tensors;  // in the order of their bytes
+  SafetensorsMetadata metadata;
+  SafetensorsTensors tensors;  // in the order of their bytes
 };
 
 // "F32" for DType::f32; nothing for words that lockstep has no type for ("F64", "I8").
 std::string_view safetensors_dtype(DType dtype);
 std::optional<DType> dtype_of_safetensors(std::string_view word);
-// Bits of an element of any of the format's dtypes; 0 for a word that is none.
-int safetensors_bits(std::string_view dtype);
+
+// The longest header that the format allows.
+constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 // Reads the header of a file and checks all that the format demands, before anything of the size that it claims is allocated: header
 // within the file and at most 100 MB, one object of UTF-8 that starts at byte 8, no doubled keys, known dtypes, shapes without
 // overflow whose bytes fit their offsets, metadata of strings, tensors without holes or overlaps up to exactly the end of the file.
-// Padding is not demanded: files whose data is not aligned are read. Memory: at most some dozen times the header's length.
+// Padding is not demanded: files whose data is not aligned are read. Tensors without bytes may share an offset, as those of other
+// programs' files do. Memory: at most twice the header's length and 256 KiB, the result included, whether the file is good or not.
 // Throws EnvironmentError naming file, tensor, and what was expected and found.
 SafetensorsHeader read_safetensors_header(const std::string& path);
 SafetensorsHeader read_safetensors_header(const ReadableFile& file);
 
 // The same of `file_bytes` bytes that `read` gives parts of; `path` is for messages.
-using ReadAt = std::function<void(int64_t offset, void* data, int64_t bytes)>;
 SafetensorsHeader read_safetensors_header(const std::string& path, int64_t file_bytes, const ReadAt& read);
 
-// What a file will start with: 8 + N bytes. Orders `tensors` (by alignment, then name) and sets begin and bytes; wants name, dtype
-// and shape.
+// What a file will start with: 8 + N bytes. Orders `tensors` (by alignment, then name) and sets where they begin; wants name, dtype
+// and shape. Throws UsageError for a name that is there twice or is no UTF-8, and for a header longer than readers accept.
 std::string make_safetensors_header(SafetensorsHeader& header);
 
 struct WrittenFile {

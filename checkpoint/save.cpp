@@ -192,13 +192,14 @@ SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries,
 }
 
 std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const std::vector<Entry>& entries) {
-  std::unordered_map<std::string, const Entry*> by_name;
+  std::unordered_map<std::string_view, const Entry*> by_name;
   for (const Entry& entry : entries) by_name[entry.name] = &entry;
   std::vector<Tensor> tensors;
   for (const size_t file : plan.plan.files_of(rank)) {
-    std::unordered_map<std::string, const Part*> parts;
+    std::unordered_map<std::string_view, const Part*> parts;
     for (const Part& part : plan.plan.files[file].parts) parts[part.name] = &part;
-    for (const auto& info : lay_out_shard(plan.plan, file, 0).header.tensors) {
+    const ShardLayout layout = lay_out_shard(plan.plan, file, 0);
+    for (const SafetensorsInfo info : layout.header.tensors) {
       const Entry& entry = *by_name.at(info.name);
       const ShardSpec& shard = parts.at(info.name)->shard;
       tensors.push_back(entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));

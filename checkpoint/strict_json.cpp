@@ -6,7 +6,7 @@
 namespace lockstep::checkpoint {
 namespace {
 
-constexpr int kMaxDepth = 16;
+constexpr size_t kMaxDepth = 16;
 
 bool is_count(const nlohmann::json& value) {
   return value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
@@ -22,6 +22,50 @@ std::string printable(std::string_view text, size_t longest) {
   return result + (length < text.size() ? "…" : "");
 }
 
+EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exception& e) {
+  return EnvironmentError(str(path, ": not valid JSON: ", printable(e.what(), 200)));
+}
+
+// Looks at a text before a tree is built of it. (A parser's callback could do so as the tree grows, but with a callback nlohmann's takes
+// time quadratic in the number of objects: at the end of each it goes through all that lie beside it.)
+class StrictCheck final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit StrictCheck(const std::string& path) : path_(path) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& key) override {
+    const auto [place, added] = keys_.back().insert(std::move(key));
+    if (!added) throw EnvironmentError(str(path_, ": the key ", shown(*place), " is there twice"));
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) override { throw invalid_json(path_, e); }
+
+ private:
+  bool open() {
+    keys_.emplace_back();
+    if (keys_.size() > kMaxDepth) throw EnvironmentError(str(path_, ": JSON nested deeper than ", kMaxDepth, " levels"));
+    return true;
+  }
+  bool close() {
+    keys_.pop_back();
+    return true;
+  }
+
+  const std::string& path_;
+  std::vector<std::set<std::string>> keys_;  // of every open object, and an empty one for a list
+};
+
 }  // namespace
 
 std::string shown(std::string_view name) { return str("'", printable(name, 100), "'"); }
@@ -31,26 +75,14 @@ std::string shown_value(const nlohmann::json& value) {
   return value.is_array() ? "a list" : value.is_object() ? "an object" : value.dump();
 }
 
-EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exception& e) {
-  return EnvironmentError(str(path, ": not valid JSON: ", printable(e.what(), 200)));
-}
-
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path) {
-  std::vector<std::set<std::string>> open;  // the keys of every open object
-  const auto callback = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (depth > kMaxDepth) throw EnvironmentError(str(path, ": JSON nested deeper than ", kMaxDepth, " levels"));
-    if (event == Event::object_start) open.emplace_back();
-    if (event == Event::object_end) open.pop_back();
-    if (event == Event::key && !open.back().insert(parsed.get<std::string>()).second)
-      throw EnvironmentError(str(path, ": the key ", shown_value(parsed), " is there twice"));
-    return true;
-  };
   // The parser takes a zero byte for the end, and what follows would go unread.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
     throw EnvironmentError(str(path, ": not valid JSON: a zero byte at ", zero));
   try {
-    return nlohmann::json::parse(text.begin(), text.end(), callback);
+    StrictCheck check(path);
+    nlohmann::json::sax_parse(text.begin(), text.end(), &check);
+    return nlohmann::json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::exception& e) {
     throw invalid_json(path, e);
   }
@@ -112,7 +144,7 @@ const nlohmann::json& JsonFields::object(const char* key) const {
   return value_[key];
 }
 
-int64_t checked_bytes(const std::vector<int64_t>& dims, int64_t bits_per_element) {
+int64_t checked_bytes(std::span<const int64_t> dims, int64_t bits_per_element) {
   if (dims.size() > static_cast<size_t>(Shape::kMaxDims)) return -1;
   bool empty = false;
   int64_t bits = bits_per_element;

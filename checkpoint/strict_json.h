@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -18,8 +19,6 @@ namespace lockstep::checkpoint {
 // without what a terminal would obey.
 std::string shown(std::string_view name);
 std::string shown_value(const nlohmann::json& value);
-// What a parser found, as short: "PATH: not valid JSON: …".
-EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exception& e);
 
 // Throws EnvironmentError "PATH: …" for text that is no single JSON value, has a key twice in an object or is deeper than 16 levels.
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path);
@@ -46,6 +45,6 @@ class JsonFields {
 
 // The bytes of a shape; -1 where they are no whole number, the product of the dimensions other than 0 leaves 63 bits, or the shape has
 // more than Shape::kMaxDims dimensions.
-int64_t checked_bytes(const std::vector<int64_t>& dims, int64_t bits_per_element);
+int64_t checked_bytes(std::span<const int64_t> dims, int64_t bits_per_element);
 
 }  // namespace lockstep::checkpoint

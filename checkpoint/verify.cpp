@@ -19,14 +19,14 @@ namespace {
 // The file's own header must say what the manifest says, or programs that know only the header would read something else.
 void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>& pieces) {
   const SafetensorsHeader header = read_safetensors_header(shard);
-  std::map<std::string, const SafetensorsInfo*> infos;
-  for (const auto& info : header.tensors) infos[info.name] = &info;
+  std::map<std::string_view, SafetensorsInfo> infos;
+  for (const SafetensorsInfo info : header.tensors) infos.emplace(info.name, info);
   if (infos.size() != pieces.size())
     throw EnvironmentError(str("'", shard.path(), "' holds ", infos.size(), " tensors, the manifest knows ", pieces.size()));
   for (const PlacedPiece& placed : pieces) {
     const auto found = infos.find(*placed.name);
-    if (found == infos.end() || found->second->begin != placed.piece->begin || found->second->bytes != placed.bytes ||
-        found->second->dtype != safetensors_dtype(placed.entry->dtype))
+    if (found == infos.end() || found->second.begin != placed.piece->begin || found->second.bytes != placed.bytes ||
+        found->second.dtype != safetensors_dtype(placed.entry->dtype))
       throw EnvironmentError(str("'", shard.path(), "': its header describes '", *placed.name, "' in another way than the manifest"));
   }
 }

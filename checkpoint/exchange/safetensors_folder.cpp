@@ -47,15 +47,15 @@ std::string file_name(size_t index, size_t count) {
 void write_file(const std::string& path, const File& tensors) {
   SafetensorsHeader header;
   header.metadata = {{"format", "pt"}};  // transformers wants it
-  std::unordered_map<std::string, const WantedTensor*> by_name;
+  std::unordered_map<std::string_view, const WantedTensor*> by_name;
   for (const WantedTensor* tensor : tensors) {
-    header.tensors.push_back({tensor->name, std::string(safetensors_dtype(tensor->dtype)), tensor->shape, 0, 0});
+    header.tensors.push_back({tensor->name, safetensors_dtype(tensor->dtype), tensor->shape, 0, 0});
     check(by_name.emplace(tensor->name, tensor).second, "[safetensors] two tensors have the name '", tensor->name, "'");
   }
   const std::string start = make_safetensors_header(header);
   const auto file = posix_file_system().create(path);
   file->write(start.data(), start.size());
-  for (const SafetensorsInfo& info : header.tensors) {
+  for (const SafetensorsInfo info : header.tensors) {
     const Tensor values = by_name.at(info.name)->values();
     check(values.bytes() == info.bytes && values.is_contiguous() && values.device() == kCpu, "[safetensors] '", info.name, "': expected ",
           info.dtype, info.shape, ", contiguous and on the host, got ", values);

@@ -52,11 +52,13 @@ class SafetensorsSource final : public TensorSource {
   std::set<std::string> add(const std::string& file) {
     std::set<std::string> names;
     const auto shared = std::shared_ptr<const ReadableFile>(open_file(file));
-    for (const SafetensorsInfo& info : read_safetensors_header(*shared).tensors) {
-      const auto [place, added] = places_.try_emplace(info.name, Place{shared, info.begin});
-      if (!added) throw EnvironmentError(str("tensor '", info.name, "' is in '", place->second.file->path(), "' and in '", file, "'"));
-      tensors_.emplace(info.name, StoredTensor{info.dtype, info.shape, info.bytes});
-      names.insert(info.name);
+    const SafetensorsHeader header = read_safetensors_header(*shared);
+    for (const SafetensorsInfo info : header.tensors) {
+      const std::string name(info.name);
+      const auto [place, added] = places_.try_emplace(name, Place{shared, info.begin});
+      if (!added) throw EnvironmentError(str("tensor ", shown(name), " is in '", place->second.file->path(), "' and in '", file, "'"));
+      tensors_.emplace(name, StoredTensor{std::string(info.dtype), info.shape, info.bytes});
+      names.insert(name);
     }
     return names;
   }

@@ -28,11 +28,10 @@ class DiffTest : public ::testing::Test {
   }
   std::string write(const std::string& name, const std::map<std::string, Tensor>& tensors) {
     SafetensorsHeader header;
-    for (const auto& [tensor, value] : tensors)
-      header.tensors.push_back({tensor, std::string(safetensors_dtype(value.dtype())), value.shape(), 0, 0});
+    for (const auto& [tensor, value] : tensors) header.tensors.push_back({tensor, safetensors_dtype(value.dtype()), value.shape(), 0, 0});
     const std::string start = make_safetensors_header(header);
     std::vector<Tensor> ordered;
-    for (const auto& info : header.tensors) ordered.push_back(tensors.at(info.name));
+    for (const SafetensorsInfo info : header.tensors) ordered.push_back(tensors.at(std::string(info.name)));
     std::filesystem::create_directories(std::filesystem::path(dir_.path() + "/" + name).parent_path());
     write_safetensors(posix_file_system(), dir_.path() + "/" + name, start, ordered);
     return dir_.path() + "/" + name;

@@ -101,7 +101,7 @@ TEST_P(SaveOnRanks, ARankThatWritesMuchWritesTwoFilesOfAboutEqualBytes) {
   ASSERT_EQ(manifest.files.size(), 2 * static_cast<size_t>(GetParam()));
   for (size_t i = 0; i < manifest.files.size(); ++i) {
     EXPECT_EQ(manifest.files[i].name, str("shard-0000", i, "-of-0000", manifest.files.size(), ".safetensors"));
-    EXPECT_EQ(read_safetensors_header(checkpoint.folder() + "/" + manifest.files[i].name).metadata.at("rank"), std::to_string(i / 2));
+    EXPECT_EQ(read_safetensors_header(checkpoint.folder() + "/" + manifest.files[i].name).metadata.find("rank"), std::to_string(i / 2));
   }
   for (size_t i = 0; i < manifest.files.size(); i += 2)
     EXPECT_LE(std::abs(manifest.files[i].bytes - manifest.files[i + 1].bytes), 2 * kChunkBytes + kHeaderRoom);

@@ -22,7 +22,7 @@ SafetensorsHeader read(const uint8_t* data, int64_t size) {
 
 void check_accepted(SafetensorsHeader header, int64_t size) {
   int64_t at = header.tensors.empty() ? size : header.tensors.front().begin;
-  for (const auto& info : header.tensors) {
+  for (const SafetensorsInfo info : header.tensors) {
     require(info.begin == at, "a hole or an overlap");
     require(info.shape.numel() * safetensors_bits(info.dtype) == info.bytes * 8, "a shape that does not fill its bytes");
     at += info.bytes;

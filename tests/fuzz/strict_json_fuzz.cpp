@@ -33,7 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   fuzz::require_justified(size);
-  require(depth_of(value) <= 17, "deeper than 16 levels below the outermost");
+  require(depth_of(value) <= 16, "deeper than 16 levels");
   require(parse_strict_json(value.dump(), "written") == value, "writing changed the value");
   fuzz::require_fit_for_terminal(shown_value(value), 400);
   return 0;

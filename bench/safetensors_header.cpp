@@ -1,0 +1,85 @@
+// Reads the worst safetensors headers of nearly 100 MB (tests/support/large_headers.h) from a file in the page cache, each in a process of
+// its own: bench_safetensors_header [DIR]. Prints, as a Markdown table, the time, the process's peak memory beyond what it had before, and
+// how long nlohmann's parser takes to say whether the text is JSON at all, with the text in memory.
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "checkpoint/readable_file.h"
+#include "checkpoint/safetensors.h"
+#include "core/base/clock.h"
+#include "core/base/error.h"
+#include "tests/support/large_headers.h"
+
+namespace lockstep {
+namespace {
+
+double peak_mb() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+double milliseconds_since(Clock::time_point start) { return std::chrono::duration<double, std::milli>(Clock::now() - start).count(); }
+
+void write_file(const std::string& path, const test::LargeHeader& header) {
+  const uint64_t length = header.text.size();
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(reinterpret_cast<const char*>(&length), sizeof length);
+  out << header.text << std::string(static_cast<size_t>(header.data_bytes), '\0');
+  if (!out.flush()) throw EnvironmentError("cannot write " + path);
+}
+
+double time_nlohmann(const std::string& path) {
+  const auto file = checkpoint::open_file(path);
+  std::string text(static_cast<size_t>(file->bytes() - 8), '\0');
+  file->read(8, text.data(), file->bytes() - 8);
+  const auto start = Clock::now();
+  [[maybe_unused]] volatile const bool good = nlohmann::json::accept(text);
+  return milliseconds_since(start);
+}
+
+void measure(const char* name, const std::string& path) {
+  const double before = peak_mb();
+  const auto start = Clock::now();
+  std::string said = "good";
+  try {
+    checkpoint::read_safetensors_header(path);
+  } catch (const EnvironmentError&) {
+    said = "refused";
+  }
+  const double ms = milliseconds_since(start), peak = peak_mb() - before;
+  std::printf("| %s | %s | %.0f | %.0f | %.0f |\n", name, said.c_str(), ms, peak, time_nlohmann(path));
+}
+
+}  // namespace
+}  // namespace lockstep
+
+int main(int argc, char** argv) {
+  using namespace lockstep;
+  const std::string path = (argc > 1 ? std::string(argv[1]) : std::filesystem::temp_directory_path().string()) + "/lockstep-header-" +
+                           std::to_string(::getpid()) + ".safetensors";
+  std::printf("| header | | ms | peak MB | nlohmann::json::accept, ms |\n|---|---|---|---|---|\n");
+  int failed = 0;
+  for (const auto& [name, make] : test::large_headers()) {
+    write_file(path, make());
+    std::fflush(stdout);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      measure(name, path);
+      std::fflush(stdout);
+      ::_exit(0);
+    }
+    int status = 0;
+    if (child < 0 || ::waitpid(child, &status, 0) < 0 || status != 0) failed = 1;
+  }
+  std::filesystem::remove(path);
+  return failed;
+}
