@@ -1,4 +1,5 @@
 // The `lockstep` program: finds the subcommand, runs it, and turns errors into words and an exit code.
+#include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -41,6 +42,15 @@ void open_standard_streams() {
     ::dup2(null, fd);
     ::close(null);
   }
+}
+
+// What a command prints is its result, and a program that reads it must not take half of it for all. Not so for training: its results are
+// in the run's folder, and the agent's screen does not matter to the ranks either.
+int checked_output(const CLI::App& app, int code) {
+  if (code != 0 || app.got_subcommand("train") || app.got_subcommand("run")) return code;
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  return report(lockstep::EnvironmentError("cannot write to standard output" + (errno ? ": " + lockstep::errno_text(errno) : "")), kFailed);
 }
 
 // CLI11 says of a word that it does not know only that a subcommand is required.
@@ -88,5 +98,5 @@ int main(int argc, char** argv) {
   } catch (const std::exception& e) {
     return report(e, kFailed);
   }
-  return exit_code;
+  return checked_output(app, exit_code);
 }

@@ -4,7 +4,8 @@
 
 namespace lockstep::cli {
 
-// Installs the handlers for this process, and lets these signals through if its launcher has held them back so far.
+// SIGPIPE is none: a screen that nobody reads any more ends no run. Installs the handlers for this process, and lets these signals through
+// if its launcher has held them back so far.
 void install_stop_signals();
 // Whether a signal has arrived. Cheap; from any thread.
 bool stop_requested();

@@ -44,6 +44,18 @@ goes_on() { [ "$(wc -l < runs/nohup/metrics.jsonl)" -gt "$lines" ]; }
 wait_for 60 goes_on || fail "nohup did not keep the run alive: $(tail -n 5 nohup.err)"
 kill -TERM $pid; stopped nohup
 
+# Whoever reads along may leave: the run goes on to its end, with one rank as with several.
+for ranks in 1 2; do
+  train left -n $ranks --set run.name=left$ranks --set train.log_every=1 || fail "$(cat left.err)"
+  { "$lockstep" train "$here/small.yaml" --set run.name=piped$ranks --set train.log_every=1 -n $ranks 2> piped.err; echo $? > piped.code; } | head -n 1 > piped.out
+  [ "$(cat piped.code)" = 0 ] || fail "a run of $ranks whose output nobody reads any more exits with $(cat piped.code): $(cat piped.err)"
+  cmp <(cut -d, -f1,2 runs/left$ranks/metrics.jsonl) <(cut -d, -f1,2 runs/piped$ranks/metrics.jsonl) || fail "it took other steps"
+done
+# A command whose answer cannot be written has failed.
+code=0; "$lockstep" config show "$here/small.yaml" > /dev/full 2> err || code=$?
+[ $code = 1 ] || fail "config show into a full disk exits with $code"
+contains err "cannot write to standard output: No space left on device"
+
 # Where standard streams are closed, no file or pipe of the program may take their numbers, for what is printed would go there.
 "$lockstep" run -n 1 -- sh -c 'readlink /proc/$PPID/fd/0 /proc/$PPID/fd/1 /proc/$PPID/fd/2 > seen' <&- >&- 2>&- || fail "run without streams"
 [ "$(grep -cx /dev/null seen)" = 3 ] || fail "standard streams became $(tr '\n' ' ' < seen)"

@@ -13,13 +13,14 @@ namespace {
 std::atomic<bool> refuses{false};
 }
 
-void* operator new(size_t bytes) {
+// Not inlined: the compiler would see a free() beside a new, and warn.
+[[gnu::noinline]] void* operator new(size_t bytes) {
   if (!refuses)
     if (void* memory = std::malloc(bytes)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace lockstep {
 namespace {
