@@ -351,6 +351,14 @@ TEST(Launch, leaves_no_orphan_however_early_the_agent_is_killed) {
   }
 }
 
+TEST(Launch, ends_also_when_somebody_stopped_its_guardian) {
+  AgentProcess agent(shell(1,
+                           "while :; do for p in $(cat /proc/$PPID/task/*/children); do "
+                           "[ \"$(cat /proc/$p/comm)\" = lockstep-guard ] && kill -STOP $p && echo stopped it && exit 0; done; done"));
+  EXPECT_EQ(agent.finish(), 0) << agent.output();
+  EXPECT_TRUE(agent.says("stopped it")) << agent.output();
+}
+
 TEST(Launch, ends_what_a_rank_leaves_behind) {
   AgentProcess agent(shell(1, "set -m; sleep 1000 & echo left $!; exec 1>&- 2>&-; read line <&- ; exit 0"));
   const pid_t left = agent.number_after("left ");
