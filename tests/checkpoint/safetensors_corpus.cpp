@@ -14,6 +14,7 @@ namespace {
 constexpr const char* kStrictKeys = "the crate takes the last of two equal keys, where the format allows none";
 constexpr const char* kStrictFields = "the crate passes over fields that the format does not have";
 constexpr const char* kTuple = "the crate also takes a tensor's three fields as a list";
+constexpr const char* kEnum = "the crate also takes a dtype as an object whose one key it is";
 constexpr const char* kNull = "the crate takes null for no metadata";
 constexpr const char* kFirstByte = "the crate lets white space come before the '{' that the format wants at byte 8";
 constexpr const char* kWideZero = "our shapes keep to 63 bits beside a 0 too, because strides are products of the other dimensions";
@@ -205,9 +206,11 @@ void add_types(Corpus& corpus) {
   }
   for (const char* word : {"", "f32", "F128", "F99", "float32", "U8 ", "C128", "F8", "I4", "BF16\\u0000"})
     corpus.bad("dtype-unknown", one(fields(word, "[0]", "[0,0]")), 0, "tensor 'w': unknown dtype '");
-  for (const char* value : {"1", "null", "[\"U8\"]", "{}", "true", "{\"U8\":null}"})
+  for (const char* value : {"1", "null", "[\"U8\"]", "{}", "true"})
     corpus.bad("dtype-no-string", one(str(R"({"dtype":)", value, R"(,"shape":[0],"data_offsets":[0,0]})")), 0,
                "tensor 'w': 'dtype': expected a string");
+  corpus.bad("dtype-as-an-object", one(R"({"dtype":{"U8":null},"shape":[0],"data_offsets":[0,0]})"), 0,
+             "tensor 'w': 'dtype': expected a string, got an object", kEnum);
   for (const auto& [word, shape, bytes] : std::vector<std::tuple<const char*, const char*, int>>{{"F4", "[3]", 1},
                                                                                                  {"F4", "[3]", 2},
                                                                                                  {"F4", "[1]", 1},
@@ -246,7 +249,7 @@ void add_shapes(Corpus& corpus) {
   corpus.bad("wraps-to-16-bytes", one(fields("F32", "[4194305,4194305,211106198978564]", "[0,16]")), 16, large);
   corpus.bad("2^63-bits", one(fields("U8", "[1152921504606846976]", "[0,0]")), 0, "tensor 'w': ");
   corpus.bad("2^60-bytes-less-one", one(fields("U8", "[1152921504606846975]", "[0,0]")), 0, "tensor 'w': ");
-  corpus.bad("2^32-twice-and-0", one(fields("F32", "[4294967296,0,4294967296]", "[0,0]")), 0, large);
+  corpus.bad("2^32-twice-and-0", one(fields("F32", "[4294967296,0,4294967296]", "[0,0]")), 0, large, kWideZero);
   corpus.bad("0-and-2^32-twice", one(fields("F32", "[0,4294967296,4294967296]", "[0,0]")), 0, large, kWideZero);
   corpus.bad("2^62-and-0", one(fields("F32", "[4611686018427387904,0]", "[0,0]")), 0, large, kWideZero);
   corpus.good("2^58-and-0", one(fields("U8", "[288230376151711744,0]", "[0,0]")));

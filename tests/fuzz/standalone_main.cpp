@@ -1,5 +1,6 @@
 // Drives a fuzz target without libFuzzer: TARGET [ROUNDS [SEED]] CORPUS… runs every file of the corpora as it is, then ROUNDS inputs
-// that are mutations of them. Equal arguments try equal inputs. The input that brought the target down is left in ./crash-input.
+// that are mutations of them, by libFuzzer's custom mutator too where the target has one. Equal arguments try equal inputs. The input that
+// brought the target down is left in ./crash-input.
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -16,6 +17,10 @@
 #include <unistd.h>
 
 #include "tests/fuzz/fuzz.h"
+
+extern "C" [[gnu::weak]] size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned seed);
+// What a custom mutator calls for changes that know nothing of structure: this driver makes those itself.
+extern "C" size_t LLVMFuzzerMutate(uint8_t*, size_t size, size_t) { return size; }
 
 namespace {
 
@@ -55,6 +60,10 @@ class Mutator {
 
   Bytes next() {
     Bytes bytes = corpus_[below(corpus_.size())];
+    if (LLVMFuzzerCustomMutator && below(2) == 0) {
+      for (size_t changes = 1 + below(3); changes > 0; --changes) change_structure(bytes);
+      if (below(2) == 0) return bytes;
+    }
     const bool has_length = starts_with_length(bytes);
     for (size_t changes = 1 + below(8); changes > 0; --changes) {
       change(bytes);
@@ -66,6 +75,12 @@ class Mutator {
 
  private:
   size_t below(size_t count) { return count == 0 ? 0 : random_() % count; }
+
+  void change_structure(Bytes& bytes) {
+    const size_t size = bytes.size();
+    bytes.resize(size + 8192);
+    bytes.resize(LLVMFuzzerCustomMutator(bytes.data(), size, bytes.size(), static_cast<unsigned>(random_()) | 1));
+  }
 
   void change(Bytes& bytes) {
     static constexpr uint8_t kTelling[] = {0, 0xff, 0x7f, 0x80, '"', '{', '}', '[', ']', ',', ':', '-', '.', '0', '9', '\\', ' '};
