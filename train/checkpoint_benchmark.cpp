@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <vector>
 
@@ -196,8 +197,8 @@ CheckpointBenchmark bench_checkpoint(comm::ProcessGroup& group, const std::strin
   auto& files = checkpoint::posix_file_system();
   const std::string own = comm::agree(&group, [&] {
     if (group.rank() != 0) return std::string();
+    check(std::filesystem::is_directory(dir), "[bench] '", dir, "' is no folder: give one on the disk to measure");
     std::string path = dir + "/lockstep-bench-checkpoint-XXXXXX";
-    files.make_directories(dir);
     if (!::mkdtemp(path.data())) throw EnvironmentError(str("make folder '", path, "': ", errno_text(errno)));
     return path;
   })[0];

@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -97,6 +98,9 @@ class Disk {
     const std::string make =
         str("truncate -s ", kind_.size, " ", image_, " && ", kind_.make, " ", image_, " > /dev/null && mkdir ", path());
     if (std::system(make.c_str()) != 0) return program + " failed";
+    // Out of sight: a process elsewhere that copies its mounts while ours is among them would keep a file system without power alive.
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+      return "cannot have mounts of its own here";
     if (!mount()) return str("cannot mount ", kind_.name, " on a loop device here");
     return {};
   }

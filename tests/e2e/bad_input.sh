@@ -30,6 +30,7 @@ LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
 refuses 2 "--steps|1073741824" bench step --config "$small" --steps 99999999999999999999
 refuses 2 "--warmup" bench step --config "$small" --warmup -1
 refuses 2 "--backend|shm" bench comm --backend nonsense
+refuses 2 "nowhere|is no folder" bench checkpoint --dir nowhere
 refuses 2 "--seed" generate nowhere --prompt x --seed -1
 refuses 2 "node rank -5" run --node-rank -5 -- true
 refuses 2 "master port|65536" run --master-port 65536 -- true
