@@ -55,7 +55,7 @@ struct FileToWrite {
   std::string header = {};           // what it starts with
   std::vector<Tensor> tensors = {};  // contiguous, on the host, in the order that make_safetensors_header() gave
 };
-// Writes and syncs one file or two, in turn, chunk by chunk; a second thread hashes meanwhile, both files at once. Returns early, with
+// Writes and syncs one file or two, some MiB of each in turn; a second thread hashes meanwhile, both files at once. Returns early, with
 // nothing of use, once `stop` is true.
 std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<FileToWrite>& wanted,
                                            const std::atomic<bool>* stop = nullptr);
