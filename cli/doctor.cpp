@@ -47,6 +47,16 @@ void report_threads(Report& report) {
   }
 }
 
+// Open MPI's ranks on one host meet there; our own shm backend has no file.
+void report_shared_memory(Report& report) {
+  struct statvfs shm {};
+  if (statvfs("/dev/shm", &shm) != 0)
+    return report.line(false, "/dev/shm is not there", "mount a tmpfs on it: Open MPI's ranks on one host need it");
+  const double free_bytes = static_cast<double>(shm.f_bavail) * static_cast<double>(shm.f_frsize);
+  report.line(free_bytes >= 256.0 * (1 << 20), "/dev/shm, for Open MPI: " + size_text(free_bytes) + " free",
+              "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
+}
+
 int doctor() {
   std::printf("%s\n", version_text().c_str());
   Report report;
@@ -55,14 +65,7 @@ int doctor() {
               "this processor lacks AVX2: training works, slowly");
   report.line(true, str("peak of one core: ", static_cast<int>(probe_peak_gflops(DType::f32)), " GFLOP/s in f32, ",
                         static_cast<int>(probe_peak_gflops(DType::bf16)), " in bf16 (probed)"));
-  struct statvfs shm {};
-  if (statvfs("/dev/shm", &shm) == 0) {
-    const double free_bytes = static_cast<double>(shm.f_bavail) * static_cast<double>(shm.f_frsize);
-    report.line(free_bytes >= 256.0 * (1 << 20), "/dev/shm: " + size_text(free_bytes) + " free",
-                "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
-  } else {
-    report.line(false, "/dev/shm is not there", "mount a tmpfs on it: the shm backend needs shared memory");
-  }
+  if (comm::has_mpi()) report_shared_memory(report);
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
   report.line(files.rlim_cur >= 1024, str("open files: ", files.rlim_cur, " of ", files.rlim_max), "raise it: ulimit -n 4096");

@@ -26,6 +26,8 @@ struct GrpcStore::Impl {
   [[noreturn]] void raise(const grpc::Status& status, const char* operation, const std::string& key) const {
     if (status.error_code() == grpc::StatusCode::INVALID_ARGUMENT || status.error_code() == grpc::StatusCode::FAILED_PRECONDITION)
       throw UsageError(status.error_message());
+    if (status.error_code() == grpc::StatusCode::ABORTED)
+      throw EnvironmentError(str("[store] ", operation, " '", key, "': ", status.error_message()));
     throw EnvironmentError(
         str("[store] ", operation, " '", key, "': the store at ", server.text(), " cannot be reached any more: ", status.error_message()));
   }

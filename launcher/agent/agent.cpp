@@ -260,8 +260,8 @@ void Agent::collect_ends(Duration alive_at) {
     failed_after_ = now() - started_at_;
     failure_ = failure = local_failure();
     end_ranks(SIGTERM, context_.spec.grace);
-    // The other nodes should not wait until all is known here.
-    if (context_.spec.nodes > 1) context_.client.fail(epoch_, *failure);
+    // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
+    context_.client.fail(epoch_, *failure);
   } else if (!signalled_at_ && !all_ended() && any_saved()) {
     log::info("[launch] a rank has stopped after saving (exit code 3): asking the others to stop");
     context_.client.stop();

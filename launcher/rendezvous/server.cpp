@@ -7,6 +7,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "core/base/log.h"
+#include "launcher/agent/report.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/endpoint.h"
@@ -118,15 +119,16 @@ class Job {
   void get(Reactor* reactor, const proto::GetRequest& request, proto::GetReply* reply) {
     std::lock_guard lock(mutex_);
     if (!serves(reactor, request.run_id())) return;
-    const Duration limit = std::min<Duration>(Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
+    const Duration asked = std::min<Duration>(Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
                                               std::chrono::hours(24 * 365));
+    const Duration limit = has_failed() ? Duration::zero() : asked;
     KeyValues::Waiter waiter;
     waiter.found = [reactor, reply](std::vector<std::string> values) {
       for (auto& value : values) reply->add_values(std::move(value));
       reactor->Finish(grpc::Status::OK);
     };
     waiter.late = [this, reactor](const std::string& missing) {
-      reactor->Finish(closed_ ? closing() : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
+      reactor->Finish(closed_ ? closing() : has_failed() ? failed() : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
     };
     if (closed_) return reactor->Finish(closing());
     keys_.get({request.keys().begin(), request.keys().end()}, now() + limit, std::move(waiter));
@@ -175,9 +177,17 @@ class Job {
     }
   }
 
+  bool has_failed() const { return membership_.state().phase == Phase::failed || membership_.state().phase == Phase::draining; }
+  // Whoever could set the missing key is being ended.
+  grpc::Status failed() const {
+    const auto& failure = membership_.state().failure;
+    return {grpc::StatusCode::ABORTED, "the job has failed" + (failure ? ": " + headline(*failure) : "")};
+  }
+
   // Tells the news to those who wait for it. With the lock held.
   void publish() {
     changed_.notify_all();
+    if (has_failed()) keys_.tick(Duration::max());
     const auto done = [&](const Watcher& w) { return membership_.state().version > w.seen; };
     for (const auto& watcher : watchers_)
       if (done(watcher)) watcher.answer();

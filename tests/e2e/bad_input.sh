@@ -38,7 +38,7 @@ refuses 2 "lease" run --rdzv-conf lease=0 -- true
 
 # A wrong number of threads; the program that looks at the machine says so, and looks at the rest, too.
 OMP_NUM_THREADS=0 refuses 2 "OMP_NUM_THREADS|from 1|got '0'" train "$small" -n 1 --set run.name=threads
-OMP_NUM_THREADS=two refuses 1 "OMP_NUM_THREADS|got 'two'|/dev/shm|host name" doctor
+OMP_NUM_THREADS=two refuses 1 "OMP_NUM_THREADS|got 'two'|open files|host name" doctor
 
 # A finished run is not written over.
 train done -n 1; before=$(find runs/done -type f -exec sha256sum {} + | sort)

@@ -127,6 +127,18 @@ TEST(Launch, waits_for_the_cause_while_only_consequences_are_known) {
   EXPECT_THAT(agent.output(), HasSubstr("│ rank 1: exit code 1, later: rank 0 left\n"));
 }
 
+TEST(Launch, ends_waits_in_the_store_when_a_rank_has_failed) {
+  // Rank 1 waits for a key of rank 0, as ranks do that meet; it notes SIGTERM and goes on waiting, and is not to be killed for that.
+  LaunchSpec spec;
+  spec.argv = {STORE_WAITER};
+  spec.nproc = 2;
+  spec.grace = milliseconds(test::kLimit) * 2;
+  AgentProcess agent(spec);
+  EXPECT_EQ(agent.finish(), 7) << agent.output();
+  EXPECT_THAT(agent.output(), HasSubstr("[rank 1] [store] get 'epoch-1/never': the job has failed: rank 0 on host "));
+  EXPECT_THAT(agent.output(), HasSubstr("┌ rank 0 on host "));
+}
+
 TEST(Launch, says_when_only_a_consequence_is_known) {
   AgentProcess agent(shell(2,
                            "[ $RANK = 0 ] && sleep 1000; "
