@@ -2,12 +2,24 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace lockstep::comm::shm {
 namespace {
 
 void copy_bytes(void* to, const void* from, size_t bytes) {
   if (to != from && bytes > 0) std::memcpy(to, from, bytes);
+}
+
+// From how many bytes on a tensor in shared memory is used where it is (docs/performance.md). By way of a slot its owner need not wait
+// for whoever reads it, and can write the next one meanwhile: worth a copy up to some size, and to a broadcast's root at any. In an
+// all_reduce all ranks wait for each other anyway.
+size_t in_place_from(Op op) {
+  switch (op) {
+    case Op::all_reduce: return static_cast<size_t>(kSinglePassBytes) + 1;
+    case Op::broadcast: return std::numeric_limits<size_t>::max();
+    default: return 1 << 20;
+  }
 }
 
 }  // namespace
@@ -124,7 +136,7 @@ class Collectives::Run {
     Notice& notice = notice_of(rank_);
     const int64_t elements = slices_for_all() ? size_ * call_.count : call_.count;
     notice.call = call_.fingerprint;
-    notice.in = offers(rank_) && bytes(elements) >= kInPlaceBytes ? owner_.arena_->find(call_.in, bytes(elements)) : Location{};
+    notice.in = offers(rank_) && bytes(elements) >= in_place_from(call_.op) ? owner_.arena_->find(call_.in, bytes(elements)) : Location{};
     notice.retired = owner_.arena_->retired();
     return notice.in.id != 0;
   }
@@ -148,8 +160,8 @@ class Collectives::Run {
   }
 
   void stage_step(uint32_t k) {
-    // The slot's last readers must have gone. (As for the sums in slot k - kSlots: this rank has collected them.)
-    for_peers([&](int peer) { group_.await(group_.member(peer).read, first_ + k + 1 - kSlots, peer, call_); });
+    // The slot's last readers must have gone. (As for the sums, see kAhead.)
+    for_peers([&](int peer) { group_.await(group_.member(peer).read, first_ + k + 1 - group_.slots(), peer, call_); });
     const auto [begin, n] = chunk(k);
     switch (call_.op) {
       case Op::all_reduce:

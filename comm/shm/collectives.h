@@ -13,11 +13,11 @@
 namespace lockstep::comm::shm {
 
 // Runs the calls of the collectives' lane, one at a time. A call goes through its data in steps; in step s every rank
-//   stages   copies what others need of it into its slot s % kSlots, and publishes `staged`;
+//   stages   copies what others need of it into its slot s % slots, and publishes `staged`;
 //   consumes waits until all have staged, takes (or sums) its part from their slots, and publishes `read`;
 //   collects waits until all have read, and copies their sums (only where a sum goes to other ranks).
 // A rank whose tensor lies in shared memory stages nothing and collects nothing: the others read and write the tensor itself.
-// Slot s is filled again in step s + kSlots, when all have read s. All ranks go through the same number of steps in every call,
+// Slot s is filled again in step s + slots, when all have read s. All ranks go through the same number of steps in every call,
 // whatever their role, so the steps can be counted over the whole life of the group.
 class Collectives {
  public:

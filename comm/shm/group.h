@@ -27,14 +27,16 @@ class Group {
   Member& member(int rank) { return *at<Member>(layout_.member(rank)); }
   Channel& channel(int from, int to) { return *at<Channel>(layout_.channel(from, to)); }
   std::byte* message(int from, int to, uint32_t piece) { return memory_.data() + layout_.message(from, to, piece % kMessageSlots); }
-  std::byte* stage(int rank, uint32_t step) { return memory_.data() + layout_.stage(rank, step % kSlots); }
-  std::byte* result(int rank, uint32_t step) { return memory_.data() + layout_.result(rank, step % kSlots); }
+  std::byte* stage(int rank, uint32_t step) { return memory_.data() + layout_.stage(rank, step % slots()); }
+  std::byte* result(int rank, uint32_t step) { return memory_.data() + layout_.result(rank, step % slots()); }
 
   // This rank begins a call: if it was stopped, it has gone on.
   void arrive();
 
   // Whether there are as many cores as ranks; the same on all of them.
   bool own_cores() const { return own_cores_; }
+  // How many of a rank's slots take turns.
+  uint32_t slots() const { return own_cores_ ? kSlots : kSlotsOnSharedCores; }
 
   // Waits until `word`, which `peer` publishes, has reached `target`: spins while that pays, then sleeps. Throws as
   // Backend::execute() does.

@@ -11,17 +11,19 @@
 
 namespace lockstep::comm::shm {
 
-// Buffers of a rank that are in use at once.
+// Buffers of a rank that are in use at once: with cores of their own so many that the reader's cache has lost most of a slot when it is
+// written again; where ranks share cores so few that the slots of all stay in the caches.
 constexpr uint32_t kSlots = 8;
+constexpr uint32_t kSlotsOnSharedCores = 6;
 // Bytes of a rank's part in one step, at most.
 constexpr size_t kChunkBytes = 256 << 10;
 // Steps that a rank stages before it consumes one, and consumes before it collects one: where ranks share cores each wait is a change
-// of process, so there should be few. Twice that must be less than kSlots.
-constexpr uint32_t kAhead = 3;
+// of process, so there should be few. A slot with sums is written again once all have staged that step, and so have collected the one
+// that is twice as many steps and one more behind it.
+constexpr uint32_t kAhead = 2;
+static_assert(2 * kAhead < kSlotsOnSharedCores && kSlotsOnSharedCores <= kSlots);
 // Up to here every rank of an all_reduce sums all of it, which is more work, but saves the ranks a second meeting.
 constexpr int64_t kSinglePassBytes = 16 << 10;
-// From here on shared tensors are used where they are: smaller ones cost less by way of a slot, whose reader need not be waited for.
-constexpr size_t kInPlaceBytes = (16 << 10) + 1;
 // Point to point: per ordered pair of ranks.
 constexpr uint32_t kMessageSlots = 2;
 constexpr size_t kMessageBytes = 64 << 10;

@@ -271,7 +271,7 @@ TEST_P(ProcessGroupSuite, SplitsIntoGroupsOrderedByKey) {
 
 TEST_P(ProcessGroupSuite, AllocatedTensorsWorkAloneAndMixedWithOthers) {
   run([this](ProcessGroup& g) {
-    for (const int64_t n : {int64_t{1}, int64_t{1009}, int64_t{200003}}) {
+    for (const int64_t n : {int64_t{1}, int64_t{1009}, int64_t{262147}}) {
       const auto expected = reduced<float>(ReduceOp::sum, size(), 0, n);
       const Tensor shared = g.allocate({n + 3}, DType::f32);
       EXPECT_TRUE(same_bits(shared, std::vector<float>(static_cast<size_t>(n + 3), 0)));
@@ -335,7 +335,7 @@ inline void every_operation(ProcessGroup& g, int64_t n, const std::function<Tens
 // Which ranks' tensors lie in shared memory must not matter, whoever needs them.
 TEST_P(ProcessGroupSuite, EveryOperationTakesAnyMixtureOfAllocatedTensors) {
   run([this](ProcessGroup& g) {
-    for (const int64_t n : {int64_t{3}, int64_t{5003}, int64_t{100003}}) {
+    for (const int64_t n : {int64_t{3}, int64_t{5003}, int64_t{262147}}) {  // from 1 MiB on, shm uses tensors where they are
       for (const int mask : {-1, 2, 0x55}) {
         const bool shared = ((mask >> (g.rank() % 31)) & 1) != 0;
         const auto memory = [&](int64_t count) { return shared ? g.allocate({count}, DType::f32) : Tensor::zeros({count}); };
