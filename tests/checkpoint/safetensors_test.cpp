@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "checkpoint/exchange/safetensors_folder.h"
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
@@ -81,6 +82,20 @@ TEST_F(Safetensors, HeadersThatNobodyCouldReadAreNotMade) {
   EXPECT_THAT(said({}, {{"a", "\xed\xa0\x80"}}), HasSubstr("is no UTF-8"));
   EXPECT_THAT(error_of([] { SafetensorsTensors().push_back({"w", "F99", {1}, 0, 0}); }), HasSubstr("tensor 'w': unknown dtype 'F99'"));
   EXPECT_THAT(error_of([] { SafetensorsTensors().push_back({"w", "F4", {3}, 0, 0}); }), HasSubstr("tensor 'w' of F4[3] cannot be stored"));
+}
+
+TEST_F(Safetensors, ASaveOrExportWithTooLongAHeaderLeavesNothing) {
+  std::vector<Entry> entries;
+  FolderRequest request{.dir = dir_.path() + "/exported", .tensors = {}};
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = std::string(1'000'000, 'n') + std::to_string(i);
+    entries.emplace_back(name, counting({1}));
+    request.tensors.push_back({name, DType::f32, {1}, [] { return counting({1}); }});
+  }
+  EXPECT_THAT(error_of([&] { save({.dir = dir_.path(), .step = 1, .entries = entries}); }),
+              HasSubstr("spread the tensors over more files"));
+  EXPECT_THAT(error_of([&] { write_safetensors_folder(request); }), HasSubstr("spread the tensors over more files"));
+  EXPECT_THAT(names_in(dir_.path()), ::testing::IsEmpty());
 }
 
 // The longest that fits is made and read again.
