@@ -20,6 +20,15 @@ mpi_train mpishm --set parallel.backend=shm; same_weights one mpishm; contains m
 mpi_train fast --set parallel.reduction=fast
 [ -n "$(weights fast)" ] || fail "reduction fast did not finish"
 
+# mpirun passes SIGUSR1 on at once: the ranks save, and their exit code is its own.
+"${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name=stopped --set train.steps=100000 --set train.eval_every=0 > stopped.out 2> stopped.err &
+run=$!
+wait_for 60 test -s runs/stopped/metrics.jsonl || fail "no step: $(cat stopped.err)"
+kill -USR1 $run
+code=0; wait $run || code=$?
+[ $code = 3 ] || fail "stopped by SIGUSR1, mpirun must end with 3, got $code: $(tail -n 5 stopped.err)"
+contains stopped.out "to go on:"
+
 # Ranks that nobody bound to cores do not take more threads together than there are cores.
 threads=$(env -u OMP_NUM_THREADS timeout 100 "${mpi[@]}" -np 2 "$lockstep" bench step --config "$here/small.yaml" --warmup 0 --steps 1 --json |
   sed -n 's/.*"threads":\([0-9]*\).*/\1/p')
