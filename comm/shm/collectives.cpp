@@ -125,9 +125,11 @@ class Collectives::Run {
     for (int i = 1; i < size_; ++i) f((rank_ + i) % size_);
   }
 
-  void publish(Word Member::*word, uint32_t k) { (group_.member(rank_).*word).publish(first_ + k + 1); }
+  // What a word holds once step k is done.
+  uint32_t done(uint32_t k) const { return static_cast<uint32_t>(first_ + k + 1); }
+  void publish(Word Member::*word, uint32_t k) { (group_.member(rank_).*word).publish(done(k)); }
   void await_all(Word Member::*word, uint32_t k) {
-    for_peers([&](int peer) { group_.await(group_.member(peer).*word, first_ + k + 1, peer, call_); });
+    for_peers([&](int peer) { group_.await(group_.member(peer).*word, done(k), peer, call_); });
   }
   Notice& notice_of(int rank) { return group_.member(rank).notices[call_.fingerprint.sequence % 2]; }
 
@@ -161,7 +163,7 @@ class Collectives::Run {
 
   void stage_step(uint32_t k) {
     // The slot's last readers must have gone. (As for the sums, see kAhead.)
-    for_peers([&](int peer) { group_.await(group_.member(peer).read, first_ + k + 1 - group_.slots(), peer, call_); });
+    for_peers([&](int peer) { group_.await(group_.member(peer).read, done(k) - group_.slots(), peer, call_); });
     const auto [begin, n] = chunk(k);
     switch (call_.op) {
       case Op::all_reduce:
@@ -247,7 +249,7 @@ class Collectives::Run {
     const auto [begin, n] = chunk(k);
     for_peers([&, begin = begin, n = n](int peer) {
       const Range theirs = part(n, peer);
-      group_.await(group_.member(peer).read, first_ + k + 1, peer, call_);
+      group_.await(group_.member(peer).read, done(k), peer, call_);
       copy_bytes(out(begin + theirs.begin), result(peer, k, theirs.begin), bytes(theirs.size()));
     });
   }
@@ -258,7 +260,7 @@ class Collectives::Run {
   const int rank_;
   const int size_;
   const int64_t element_;
-  const uint32_t first_;
+  const uint64_t first_;
   const bool single_pass_;
   int64_t chunk_;
   std::vector<std::byte*> tensors_;  // by rank; null where its data goes through the slots

@@ -18,7 +18,8 @@ namespace lockstep::comm::shm {
 //   collects waits until all have read, and copies their sums (only where a sum goes to other ranks).
 // A rank whose tensor lies in shared memory stages nothing and collects nothing: the others read and write the tensor itself.
 // Slot s is filled again in step s + slots, when all have read s. All ranks go through the same number of steps in every call,
-// whatever their role, so the steps can be counted over the whole life of the group.
+// whatever their role, so the steps can be counted over the whole life of the group. Words hold the count's lower 32 bits, slots follow
+// from all of it: their number need not divide 2^32.
 class Collectives {
  public:
   Collectives(Group& group, std::shared_ptr<Arena> arena);
@@ -30,7 +31,7 @@ class Collectives {
   const std::shared_ptr<Arena> arena_;
   PeerMaps peer_maps_;
   SlotWriter writer_;
-  uint32_t step_ = 0;  // the next one
+  uint64_t step_ = kFirstStep;  // the next one
 };
 
 // Sends and receives; thread-safe between different (peer, direction) pairs.

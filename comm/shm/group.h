@@ -27,8 +27,8 @@ class Group {
   Member& member(int rank) { return *at<Member>(layout_.member(rank)); }
   Channel& channel(int from, int to) { return *at<Channel>(layout_.channel(from, to)); }
   std::byte* message(int from, int to, uint32_t piece) { return memory_.data() + layout_.message(from, to, piece % kMessageSlots); }
-  std::byte* stage(int rank, uint32_t step) { return memory_.data() + layout_.stage(rank, step % slots()); }
-  std::byte* result(int rank, uint32_t step) { return memory_.data() + layout_.result(rank, step % slots()); }
+  std::byte* stage(int rank, uint64_t step) { return memory_.data() + layout_.stage(rank, static_cast<uint32_t>(step % slots())); }
+  std::byte* result(int rank, uint64_t step) { return memory_.data() + layout_.result(rank, static_cast<uint32_t>(step % slots())); }
 
   // This rank begins a call: if it was stopped, it has gone on.
   void arrive();

@@ -15,6 +15,8 @@ namespace lockstep::comm::shm {
 // written again; where ranks share cores so few that the slots of all stay in the caches.
 constexpr uint32_t kSlots = 8;
 constexpr uint32_t kSlotsOnSharedCores = 6;
+// The steps' counter begins shortly before its lower half wraps around, so that every test runs over it.
+constexpr uint64_t kFirstStep = (uint64_t{1} << 32) - 20;
 // Bytes of a rank's part in one step, at most.
 constexpr size_t kChunkBytes = 256 << 10;
 // Steps that a rank stages before it consumes one, and consumes before it collects one: where ranks share cores each wait is a change
@@ -47,9 +49,9 @@ enum class Presence : uint32_t { absent, here, left };
 
 // One rank's side. Only that rank writes it.
 struct Member {
-  Word staged;        // steps for which its data is there
-  Word read;          // steps in which it has read (and, in reductions, summed) what it needs
-  Notice notices[2];  // of the current and the previous call
+  Word staged{static_cast<uint32_t>(kFirstStep)};  // steps for which its data is there
+  Word read{static_cast<uint32_t>(kFirstStep)};    // steps in which it has read (and, in reductions, summed) what it needs
+  Notice notices[2];                               // of the current and the previous call
   std::atomic<Presence> presence{Presence::absent};
   int32_t pid = 0;
   char host[64] = {};
