@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <system_error>
 #include <thread>
 
 #include <fcntl.h>
@@ -133,7 +134,10 @@ class PosixFileSystem final : public FileSystem {
       for (size_t i; (i = next++) < paths.size();) ::unlink(paths[i].c_str());
     };
     std::thread other;
-    if (paths.size() > 1) other = std::thread(remove);
+    try {
+      if (paths.size() > 1) other = std::thread(remove);
+    } catch (const std::system_error&) {  // the system grants no thread: one does it all
+    }
     remove();
     if (other.joinable()) other.join();
   }
