@@ -12,7 +12,6 @@
 #include "core/base/log.h"
 #include "launcher/agent/environment.h"
 #include "launcher/agent/report.h"
-#include "launcher/agent/session.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -26,9 +25,6 @@ constexpr auto kDrainLimit = milliseconds(500);
 constexpr auto kSettle = milliseconds(10);
 // The same while all that failed blame another rank, which then is likely to be on its way out.
 constexpr auto kCauseLimit = milliseconds(2000);
-constexpr auto kFrozenCheck = milliseconds(2000);
-// A traced process (state t) is stopped for a moment at every event that its tracer wants to see.
-constexpr auto kTracedWarning = std::chrono::seconds(10);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
 
 Duration now() { return Clock::now().time_since_epoch(); }
@@ -74,7 +70,8 @@ void Agent::follow_job() {
   job_ = context_.client.state();
   const std::string lost = context_.client.lost();
   if (!active_) {
-    const bool over = job_.phase == Phase::finished || (job_.phase == Phase::failed && job_.settled);
+    if (cause_until_ && (now() >= *cause_until_ || !job_.failure || !job_.failure->caused_by_peer)) cause_until_.reset();
+    const bool over = job_.phase == Phase::finished || (job_.phase == Phase::failed && job_.settled && !cause_until_);
     if (over || !lost.empty()) {
       done_ = true;
     } else if (job_.phase == Phase::running && job_.epoch > epoch_) {
@@ -90,6 +87,14 @@ void Agent::follow_job() {
   }
   const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ || job_.phase == Phase::draining || job_.phase == Phase::failed;
   if (ended_elsewhere) {
+    if (!signalled_at_) {
+      frozen_at_failure_ = frozen_.longest(ranks_, now());  // before the signal wakes it
+      // At once, because the node that reported a consequence waits only so long for its cause.
+      if (frozen_at_failure_ && job_.failure && job_.epoch == epoch_) {
+        failure_ = blame_frozen(std::nullopt);
+        if (failure_) context_.client.fail(epoch_, *failure_);
+      }
+    }
     end_ranks(SIGTERM, context_.spec.grace);
   } else if (job_.stopping) {
     end_ranks(SIGTERM, context_.spec.stop_grace);
@@ -125,10 +130,11 @@ void Agent::start_ranks() {
   drain_until_.reset();
   failure_.reset();
   killed_ = terminated_ = false;
-  frozen_.assign(static_cast<size_t>(self->slots), {});
+  frozen_at_failure_.reset();
+  cause_until_.reset();
   oom_kills_before_ = oom_kill_count();
   started_at_ = now();
-  next_frozen_check_ = started_at_ + kFrozenCheck;
+  frozen_.begin(static_cast<size_t>(self->slots), started_at_);
   active_ = true;
   for (int local_rank = 0; local_rank < self->slots; ++local_rank) {
     const int rank = self->first_rank + local_rank;
@@ -204,7 +210,8 @@ void Agent::wait_for_events() {
   Duration until = before + kWaitingNote;
   if (kill_at_ && !killed_) until = std::min(until, *kill_at_);
   if (drain_until_) until = std::min(until, *drain_until_);
-  if (active_ && !all_ended()) until = std::min(until, next_frozen_check_);
+  if (active_ && !all_ended()) until = std::min(until, frozen_.next_check());
+  if (!active_ && cause_until_) until = std::min(until, *cause_until_);
   // Rounded up, so that the limit has passed when poll returns.
   const auto wait = std::chrono::ceil<milliseconds>(std::max(Duration::zero(), until - before));
   const int ready = ::poll(polls.data(), polls.size(), static_cast<int>(wait.count()));
@@ -246,6 +253,7 @@ void Agent::collect_ends(Duration alive_at) {
   auto failure = local_failure();
   if (failure && !failure_ && !signalled_at_) {
     alive_before_failure_ = alive_at;
+    frozen_at_failure_ = frozen_.longest(ranks_, now());
     // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets a moment.
     const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
     while (!all_ended()) {
@@ -258,7 +266,7 @@ void Agent::collect_ends(Duration alive_at) {
       collect_ended(alive_at);
     }
     failed_after_ = now() - started_at_;
-    failure_ = failure = local_failure();
+    failure_ = failure = blame_frozen(local_failure());
     end_ranks(SIGTERM, context_.spec.grace);
     // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
     context_.client.fail(epoch_, *failure);
@@ -281,33 +289,9 @@ void Agent::check_limits() {
       rank->signal(SIGKILL);
     }
   }
-  if (!all_ended()) return check_frozen(at);
+  if (!all_ended()) return frozen_.check(ranks_, at);
   const bool silent = std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->output_open(); });
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
-}
-
-// A stopped process (SIGSTOP, Ctrl-Z, a debugger) looks like a slow one from other hosts. It is named, not ended: that is for the time
-// limit of the call that waits for it.
-void Agent::check_frozen(Duration at) {
-  if (at < next_frozen_check_) return;
-  next_frozen_check_ = at + kFrozenCheck;
-  for (size_t i = 0; i < ranks_.size(); ++i) {
-    Frozen& frozen = frozen_[i];
-    const char state = ranks_[i]->running() ? process_state(ranks_[i]->pid()) : '?';
-    const bool stopped = state == 'T' || state == 't';
-    if (stopped && !frozen.stopped) frozen.since = at;
-    frozen.stopped = stopped;
-    if (!stopped) {
-      frozen.warned = false;
-    } else if (!frozen.warned && (state == 'T' || at - frozen.since >= kTracedWarning)) {
-      frozen.warned = true;
-      const std::string who = str("[launch] rank ", ranks_[i]->rank(), " (pid ", ranks_[i]->pid(), " on host ", host_name(), ")");
-      if (state == 'T')
-        log::warn(who, " is stopped (state T) and holds up the others; 'kill -CONT ", ranks_[i]->pid(), "' lets it go on");
-      else
-        log::warn(who, " is held by a debugger (state t) for ", seconds(at - frozen.since), " s and holds up the others");
-    }
-  }
 }
 
 bool Agent::any_saved() const {
@@ -346,6 +330,15 @@ std::optional<Failure> Agent::local_failure() const {
   return failure_of(ends[*first]);
 }
 
+std::optional<Failure> Agent::blame_frozen(std::optional<Failure> failure) const {
+  const std::optional<Failure>& gave_up = failure ? failure : job_.failure;
+  if (!frozen_at_failure_ || !gave_up || !gave_up->caused_by_peer) return failure;
+  Failure cause = failure_of_frozen(*frozen_at_failure_, *gave_up, started_at_);
+  for (const auto& rank : ranks_)
+    if (rank->rank() == cause.rank) cause.last_lines = rank->last_lines();
+  return cause;
+}
+
 // All ranks here have ended and their output is written: tells the rendezvous how.
 void Agent::conclude_epoch() {
   for (auto& rank : ranks_) rank->close_output();
@@ -356,7 +349,7 @@ void Agent::conclude_epoch() {
     terminated_ = terminated_ || status.signal != 0;
   }
   // By now it is known what every rank said; the first to end need not be the first that failed.
-  auto failure = local_failure();
+  auto failure = blame_frozen(local_failure());
   const bool stopped_in_time = job_.stopping || stop_signal_ != 0;
   if (failure_ && !failure) failure = failure_;
   if (!failure && stopped_in_time && killed_ && stop_count_ < 2) {
@@ -377,6 +370,7 @@ void Agent::conclude_epoch() {
     context_.client.fail(epoch_, stop);
   }
   job_ = context_.client.state();
+  if (job_.nodes.size() > 1 && job_.failure && job_.failure->caused_by_peer) cause_until_ = now() + kCauseLimit;
   if (job_.phase == Phase::draining && job_.epoch == epoch_) {
     if (job_.failure)
       log::warn("[launch] ", headline(*job_.failure),

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/agent/frozen.h"
 #include "launcher/agent/guardian.h"
 #include "launcher/agent/rank_process.h"
 #include "launcher/agent/stop_signals.h"
@@ -60,7 +61,6 @@ class Agent {
   void collect_ends(Duration alive_at);
   bool collect_ended(Duration alive_at);
   void check_limits();
-  void check_frozen(Duration now);
   void conclude_epoch();
 
   bool all_ended() const;
@@ -68,6 +68,8 @@ class Agent {
   RankOutput::Options output_options(int local_rank, int rank) const;
   Failure failure_of(const RankEnd& end) const;
   std::optional<Failure> local_failure() const;
+  // `failure` of this host, or the one of another host, with its cause in place of it where that is a rank here that stood still.
+  std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
   std::vector<std::string> other_states(int blamed) const;
   LaunchResult result();
   int code_of(const Failure& failure) const;
@@ -92,13 +94,9 @@ class Agent {
   bool terminated_ = false;         // some rank ended by our signal instead of saving
   std::optional<Failure> failure_;  // the one reported for this epoch
 
-  struct Frozen {
-    Duration since{};
-    bool stopped = false;
-    bool warned = false;
-  };
-  std::vector<Frozen> frozen_;
-  Duration next_frozen_check_{};
+  FrozenRanks frozen_;
+  std::optional<FrozenRank> frozen_at_failure_;  // the one for longest, when the first failure was seen
+  std::optional<Duration> cause_until_;          // until when the end waits for a node that knows the cause
 };
 
 }  // namespace lockstep::launcher

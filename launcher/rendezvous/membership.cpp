@@ -9,6 +9,9 @@ namespace {
 
 std::string name_of(const Node& node) { return str(node.host, " (agent pid ", node.pid, ")"); }
 
+// A rank that stood still explains why others gave up waiting, but not a failure of another kind.
+int weight_as_cause(const Failure& failure) { return failure.caused_by_peer ? 0 : failure.stopped ? 1 : 2; }
+
 }  // namespace
 
 const char* to_string(Phase phase) {
@@ -146,11 +149,9 @@ void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure&
     return end_epoch(failure, now);
   }
   if (!state_.failure) return;
-  const bool was_consequence = state_.failure->caused_by_peer;
   // A node may know better once all its ranks have ended; and a consequence gives way to its cause.
-  const bool better =
-      was_consequence ? !failure.caused_by_peer || failure_from_ == node_id : !failure.caused_by_peer && failure_from_ == node_id;
-  if (!better) return;
+  const int weight = weight_as_cause(failure), known = weight_as_cause(*state_.failure);
+  if (weight < known || (weight == known && failure_from_ != node_id)) return;
   state_.failure = failure;
   failure_from_ = node_id;
   changed();

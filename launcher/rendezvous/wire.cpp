@@ -34,6 +34,7 @@ proto::Failure to_proto(const Failure& failure) {
   out.set_exit_code(failure.exit_code);
   out.set_signal(failure.signal);
   out.set_caused_by_peer(failure.caused_by_peer);
+  out.set_stopped(failure.stopped);
   out.set_reason(failure.reason);
   for (const auto& line : failure.last_lines) out.add_last_lines(line);
   return out;
@@ -46,6 +47,7 @@ Failure from_proto(const proto::Failure& failure) {
           .exit_code = failure.exit_code(),
           .signal = failure.signal(),
           .caused_by_peer = failure.caused_by_peer(),
+          .stopped = failure.stopped(),
           .reason = failure.reason(),
           .last_lines = {failure.last_lines().begin(), failure.last_lines().end()}};
 }

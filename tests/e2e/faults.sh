@@ -5,14 +5,19 @@ make_text
 endless=(--set train.steps=100000 --set train.eval_every=0 --set run.name=killed)
 train straight -n 1 --set train.steps=80 --set train.eval_every=0
 
+# rank_of TEXT RANK: the process of that rank among those whose command line has the text.
+rank_of() {
+  local pid
+  for pid in $(processes_of "$1"); do
+    ! tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx "RANK=$2" || echo "$pid"
+  done
+}
+
 named_memory > shm.before
 "$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" > killed.out 2> killed.err &
 agent=$!
 wait_for 60 test -d runs/killed/checkpoints/step-00000025 || fail "no checkpoint: $(cat killed.err)"
-victim=
-for pid in $(processes_of run.name=killed); do
-  if tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx RANK=1; then victim=$pid; fi
-done
+victim=$(rank_of run.name=killed 1)
 [ -n "$victim" ] || fail "found no process of rank 1"
 kill -KILL "$victim"
 code=0; wait $agent || code=$?
@@ -23,6 +28,19 @@ grep -q 'SIGKILL' killed.all || fail "the report does not name the signal: $(tai
 none_left run.name=killed || fail "processes were left over: $(processes_of run.name=killed)"
 named_memory | diff shm.before - || fail "shared memory was left over"
 train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto || fail "$(cat killed.err)"
+
+# A rank that stands still until the others give up waiting is the cause, not those that did.
+"$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" --set run.name=still --set parallel.timeout_s=3 > still.out 2> still.err &
+agent=$!
+wait_for 60 test -s runs/still/metrics.jsonl || fail "no step: $(cat still.err)"
+victim=$(rank_of run.name=still 1)
+[ -n "$victim" ] || fail "found no process of rank 1"
+kill -STOP "$victim"
+code=0; wait $agent || code=$?
+[ $code = 1 ] || fail "a rank that stands still must fail the run with exit code 1, got $code"
+contains still.err "(pid $victim): stood still until the others gave up waiting for it"
+contains still.err "'kill -CONT $victim' before that lets it go on"
+grep -q '┌ rank 1 on host' still.err || fail "the report does not blame rank 1: $(tail -n 30 still.err)"
 
 # The agent itself dies: its ranks follow.
 "$lockstep" train "$here/small.yaml" -n 2 "${endless[@]}" --set run.name=orphans > orphans.out 2> orphans.err &

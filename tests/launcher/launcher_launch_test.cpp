@@ -90,6 +90,46 @@ TEST(Launch, names_a_stopped_rank_and_lets_it_go_on) {
   EXPECT_TRUE(agent.says("[rank 1] woken")) << agent.output();
 }
 
+// Rank 0 gives up waiting for rank 1 when `gate` is opened; rank 1 stops itself.
+LaunchSpec waits_for_a_stopped_rank(const std::string& gate) {
+  return shell(2, "if [ $RANK = 1 ]; then echo pid $$; kill -STOP $$; echo woken; while :; do sleep 1000; done; fi; read line < " + gate +
+                      "; echo '{\"message\":\"rank 1 did not come\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7");
+}
+
+void open_gate(const std::string& gate) {
+  const int fd = ::open(gate.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(::write(fd, "\n", 1), 1);
+  ::close(fd);
+}
+
+TEST(Launch, blames_a_stopped_rank_and_not_the_one_that_gave_up_waiting_for_it) {
+  Scratch scratch;
+  AgentProcess agent(waits_for_a_stopped_rank(scratch.gate()));
+  const pid_t rank = agent.number_after("[rank 1] pid ");
+  ASSERT_TRUE(agent.wait_for("is stopped (state T)")) << agent.output();
+  open_gate(scratch.gate());
+  EXPECT_EQ(agent.finish(), 7);
+  EXPECT_THAT(agent.output(), HasSubstr(str("first failure:\n┌ rank 1 on host ", host_name(), " (pid ", rank,
+                                            "): stood still until the others gave up waiting for it, ")));
+  EXPECT_THAT(agent.output(), HasSubstr("│ reason: stopped by SIGSTOP or Ctrl-Z (state T) since "));
+  EXPECT_THAT(agent.output(),
+              HasSubstr(str("until rank 0 on host ", host_name(), " gave up; 'kill -CONT ", rank, "' before that lets it go on\n")));
+  EXPECT_THAT(agent.output(), HasSubstr("│ rank 0: exit code 7, later: rank 1 did not come\n"));
+  EXPECT_THAT(agent.output(), Not(HasSubstr("no other rank reported")));
+}
+
+TEST(Launch, does_not_blame_a_rank_that_was_stopped_and_goes_on) {
+  Scratch scratch;
+  AgentProcess agent(waits_for_a_stopped_rank(scratch.gate()));
+  const pid_t rank = agent.number_after("[rank 1] pid ");
+  ASSERT_TRUE(agent.wait_for("is stopped (state T)")) << agent.output();
+  ::kill(rank, SIGCONT);
+  ASSERT_TRUE(agent.wait_for("[rank 1] woken")) << agent.output();
+  open_gate(scratch.gate());
+  EXPECT_EQ(agent.finish(), 7);
+  EXPECT_THAT(agent.output(), HasSubstr("┌ rank 0 on host "));
+}
+
 TEST(Launch, blames_the_killed_rank_and_not_the_one_that_saw_it_go) {
   Scratch scratch;
   // Rank 0 reads from rank 1, which dies; rank 0 fails at once because of that.

@@ -58,7 +58,11 @@ std::string describe(const JobState& state) {
   if (!state.settled) out += " | unsettled";
   if (state.failure) {
     out += "\n  failure: ";
-    if (state.failure->rank >= 0) out += str("rank ", state.failure->rank, state.failure->caused_by_peer ? " (because of a peer): " : ": ");
+    if (state.failure->rank >= 0)
+      out += str("rank ", state.failure->rank,
+                 state.failure->caused_by_peer ? " (because of a peer): "
+                 : state.failure->stopped      ? " (stood still): "
+                                               : ": ");
     out += state.failure->reason;
   }
   return out;
@@ -103,6 +107,7 @@ class Script {
       Failure failure;
       failure.rank = c.number("rank", 0);
       failure.caused_by_peer = c.has("peer");
+      failure.stopped = c.has("stopped");
       failure.reason = c.text("reason", "boom");
       m.fail(c.node, epoch, failure, now_);
     } else if (c.verb == "finish") {

@@ -98,6 +98,24 @@ TEST(Nodes, a_lost_rendezvous_is_the_cause_of_what_it_did_to_ranks) {
   EXPECT_THAT(second.output(), HasSubstr("│ rank 1: exit code 7, later: rank 0 died\n"));
 }
 
+TEST(Nodes, a_rank_that_is_stopped_on_one_is_the_cause_of_what_the_other_reports) {
+  test::Scratch scratch;
+  const int port = free_port("127.0.0.1");
+  AgentProcess first(node(
+      0, port, 1,
+      "read line < " + scratch.gate() + "; echo '{\"message\":\"no rank 1\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7"));
+  AgentProcess second(node(1, port, 1, "kill -STOP $$; sleep 1000"));
+  ASSERT_TRUE(second.wait_for("is stopped (state T)")) << second.output();
+  const int gate = ::open(scratch.gate().c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(::write(gate, "\n", 1), 1);
+  ::close(gate);
+  for (auto* agent : {&first, &second}) {
+    EXPECT_EQ(agent->finish(), 7);
+    EXPECT_THAT(agent->output(), HasSubstr("┌ rank 1 on host "));
+    EXPECT_THAT(agent->output(), HasSubstr("stood still until the others gave up waiting for it"));
+  }
+}
+
 TEST(Nodes, a_restart_takes_all_nodes_along) {
   const int port = free_port("127.0.0.1");
   const char* script = "echo rank $RANK epoch $LOCKSTEP_EPOCH; [ $LOCKSTEP_EPOCH = 2 ] && exit 0; [ $RANK = 1 ] && exit 5; sleep 1000";

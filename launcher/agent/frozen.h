@@ -1,0 +1,52 @@
+// Ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z) or held by a debugger. To other hosts they look like slow ones.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "launcher/agent/rank_process.h"
+#include "launcher/launch.h"
+
+namespace lockstep::launcher {
+
+struct FrozenRank {
+  int rank = 0;
+  pid_t pid = 0;
+  Duration since{};     // when it was first seen to stand still
+  bool traced = false;  // by a debugger
+};
+
+// Used by one thread. Times are monotonic.
+class FrozenRanks {
+ public:
+  using Ranks = std::vector<std::unique_ptr<RankProcess>>;
+
+  void begin(size_t ranks, Duration at);
+  Duration next_check() const { return next_check_; }
+  // Once every 2 s: warns of each that stands still, once each time. It is named, not ended: that is for the time limit of the call that
+  // waits for it.
+  void check(const Ranks& ranks, Duration at);
+  // Looks at once; the one that has stood still for longest.
+  std::optional<FrozenRank> longest(const Ranks& ranks, Duration at);
+
+ private:
+  struct State {
+    Duration since{};
+    bool stopped = false;
+    bool traced = false;
+    bool warned = false;
+    bool counts(Duration at) const;
+  };
+  void look(const Ranks& ranks, Duration at);
+
+  std::vector<State> states_;
+  Duration next_check_{};
+};
+
+// The failure of a rank of this host for which `gave_up` waited in vain. Times count from `start`.
+Failure failure_of_frozen(const FrozenRank& frozen, const Failure& gave_up, Duration start);
+
+}  // namespace lockstep::launcher
