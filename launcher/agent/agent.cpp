@@ -174,6 +174,7 @@ void Agent::end_ranks(int signal, Duration grace) {
 void Agent::handle_signals() {
   for (int signal = context_.signals.next(); signal != 0; signal = context_.signals.next()) {
     if (signal == SIGUSR1) {
+      passed_usr1_ = true;
       for (auto& rank : ranks_) rank->signal(SIGUSR1);
       continue;
     }
@@ -271,7 +272,8 @@ void Agent::collect_ends(Duration alive_at) {
     // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
     context_.client.fail(epoch_, *failure);
   } else if (!signalled_at_ && !all_ended() && any_saved()) {
-    log::info("[launch] a rank has stopped after saving (exit code 3): asking the others to stop");
+    log::info("[launch] ", passed_usr1_ ? "SIGUSR1: the ranks save and stop"
+                                        : "a rank has stopped after saving (exit code 3): asking the others to stop");
     context_.client.stop();
     end_ranks(SIGTERM, context_.spec.stop_grace);
   }

@@ -91,6 +91,7 @@ class Agent {
   bool killed_ = false;
   int stop_signal_ = 0;  // the first one that came
   int stop_count_ = 0;
+  bool passed_usr1_ = false;        // SIGUSR1 came, on which ranks may save and stop
   bool terminated_ = false;         // some rank ended by our signal instead of saving
   std::optional<Failure> failure_;  // the one reported for this epoch
 

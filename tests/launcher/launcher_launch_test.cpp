@@ -374,6 +374,17 @@ TEST(Launch, forwards_sigusr1_as_it_is) {
   EXPECT_TRUE(agent.says("warned"));
 }
 
+TEST(Launch, says_that_sigusr1_is_why_a_rank_saved_and_stopped) {
+  AgentProcess agent(shell(2,
+                           "trap 'exit 3' TERM; [ $RANK = 1 ] && trap '' USR1 || trap 'exit 3' USR1; echo ready$RANK; "
+                           "while :; do sleep 1000 & wait $!; done"));
+  ASSERT_TRUE(agent.wait_for("ready0") && agent.wait_for("ready1")) << agent.output();
+  agent.signal(SIGUSR1);
+  EXPECT_EQ(agent.finish(), 3) << agent.output();
+  EXPECT_THAT(agent.output(), HasSubstr("SIGUSR1: the ranks save and stop"));
+  EXPECT_THAT(agent.output(), Not(HasSubstr("asking the others to stop")));
+}
+
 TEST(Launch, leaves_no_orphan_when_the_agent_is_killed) {
   // A rank, its child, and a grandchild in a process group of its own (job control, as in interactive shells).
   AgentProcess agent(
