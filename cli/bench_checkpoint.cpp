@@ -53,7 +53,8 @@ void print(const train::CheckpointBenchmark& b, bool json) {
   line("stall of async save", b.stall_s, "");
   line("  memcpy", b.memcpy_s, "of the same state, by all ranks at once");
   line("checksums alone", b.checksum_s, "SHA-256 and XXH3");
-  std::printf("  %-22s %8.1f %%   of a save to disk (with them less without)\n", "what checksums cost", b.checksum_share() * 100);
+  std::printf("  %-22s %8.1f %%   of a save to disk (difference of the two lines \"with checksums\" and \"plain write\")\n",
+              "what checksums cost", b.checksum_share() * 100);
 }
 
 int bench(const Options& options) {

@@ -29,13 +29,26 @@ std::vector<checkpoint::Listed> find(const std::string& path, checkpoint::Check 
   return checkpoint::list(fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path, how);
 }
 
+// Of a checkpoint whose manifest cannot be believed.
+int64_t size_on_disk(const std::string& folder) {
+  namespace fs = std::filesystem;
+  int64_t bytes = 0;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    std::error_code gone;
+    const auto size = it->file_size(gone);
+    if (!gone) bytes += static_cast<int64_t>(size);
+  }
+  return bytes;
+}
+
 int show(const std::string& path, checkpoint::Check how) {
   const auto all = find(path, how);
   if (all.empty()) std::printf("no checkpoints in %s\n", path.c_str());
   bool good = !all.empty();
   for (const checkpoint::Listed& c : all) {
     std::printf("%-40s step %8lld  %9s  %s\n", c.folder.c_str(), static_cast<long long>(c.step),
-                size_text(static_cast<double>(c.bytes)).c_str(),
+                size_text(static_cast<double>(c.bytes > 0 ? c.bytes : size_on_disk(c.folder))).c_str(),
                 c.problem.empty() ? (how == checkpoint::Check::everything ? "every byte verified" : "ok") : c.problem.c_str());
     good = good && c.problem.empty();
   }

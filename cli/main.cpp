@@ -87,7 +87,8 @@ int main(int argc, char** argv) {
     check_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : kWrongUse;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    return report(UsageError(str(e.what(), " (see --help)")), kWrongUse);
   } catch (const UsageError& e) {
     return report(e, kWrongUse);
   } catch (const std::bad_alloc&) {

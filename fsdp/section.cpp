@@ -48,7 +48,9 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
   fill_master(mesh);
   const auto bytes = [&](DType d) { return static_cast<size_t>(layout_.total() * size_of(d)); };
   gathered_ = Storage::absent(bytes(wire), device,
-                              str("unit '", unit, "' of the sharded model is not gathered; read its parameters in its module's forward()"));
+                              str("unit '", unit,
+                                  "' of the sharded model is not gathered; read its parameters in its module's forward(), or choose other "
+                                  "units (parallel.wrap, Options::wrap)"));
   const Tensor gathered = Tensor::wrap(gathered_, {layout_.total()}, wire);
   // Of parameters that are gathered in another dtype, the values in their own are never there.
   const Tensor values = dtype == wire ? gathered

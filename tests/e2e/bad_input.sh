@@ -18,6 +18,8 @@ printf 'train: {steps: 5}\ntrain: {steps: 6}\n' > dup.yaml; refuses 2 "dup.yaml:
 printf 'train: {steps: many}\n' > type.yaml;         refuses 2 "type.yaml:1|steps|many" train type.yaml
 refuses 2 "micro_batch|global_batch" train "$small" --set train.micro_batch=3
 refuses 2 "9|8" train "$small" -n 9
+refuses 2 "error: --ranks: Value 0 not in range|--help" train "$small" -n 0
+refuses 2 "blocks.0.qkv|parallel.wrap" train "$small" -n 2 --set run.name=wrap --set parallel.strategy=fsdp --set parallel.wrap=blocks.0.qkv
 refuses 2 "nowhere.txt" train "$small" --set data.path=nowhere.txt
 refuses 2 "nowhere.yaml" train nowhere.yaml
 refuses 2 "train.stesp" train "$small" --set train.stesp=1
@@ -54,6 +56,9 @@ shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
 printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
 refuses 1 "$(basename "$shard")" checkpoint verify runs/done
 refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")"
+truncate -s 3000 "$shard"
+refuses 1 "$(basename "$shard")" checkpoint verify runs/done
+! grep -qE ' 0 B ' said || fail "a damaged checkpoint has a size: $(cat said)"
 refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere
 refuses 2 "resume|got nothing" train "$small" --set run.name=new --resume ""
 refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere -n 2

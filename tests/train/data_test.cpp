@@ -141,7 +141,8 @@ TEST_F(TextData, ChangedDataHasAnotherIdentity) {
 }
 
 TEST_F(TextData, ErrorsSayWhatToDo) {
-  EXPECT_THAT(error_of(text_config(path_)), HasSubstr("does not exist: run scripts/fetch_kjv, or set data.path"));
+  EXPECT_THAT(error_of(text_config(path_)), HasSubstr("does not exist: set data.path to a text file"));
+  EXPECT_THAT(error_of(text_config(dir_.path() + "/data/kjv.txt")), HasSubstr("does not exist: run scripts/fetch_kjv, or set data.path"));
   write_file(path_, "");
   EXPECT_THAT(error_of(text_config(path_)), HasSubstr("is empty"));
   write_file(path_, std::string(50, 'a'));

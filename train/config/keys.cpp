@@ -66,7 +66,8 @@ const std::vector<Key>& table() {
       {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping", result, kNotNegative},
       {"train.eval_every", LOCKSTEP_FIELD(train.eval_every), "steps between evaluations; 0: only after the last step", group, kCount},
       {"train.eval_batches", LOCKSTEP_FIELD(train.eval_batches), "micro-batches of an evaluation; 0: no evaluation", group, kCount},
-      {"train.log_every", LOCKSTEP_FIELD(train.log_every), "steps between lines on a screen that is no terminal", local, kPositive},
+      {"train.log_every", LOCKSTEP_FIELD(train.log_every),
+       "steps between lines on a screen that is no terminal; steps with an evaluation print one, too", local, kPositive},
 
       {"train.recompute",
        LOCKSTEP_FIELD(train.recompute),

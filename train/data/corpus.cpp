@@ -12,13 +12,18 @@
 #include "core/base/error.h"
 
 namespace lockstep::train {
+
+std::string advice_on_text(const std::string& path) {
+  return str(path.ends_with("data/kjv.txt") ? "run scripts/fetch_kjv, or " : "", "set data.path to a text file");
+}
+
 namespace {
 
 std::vector<std::string> files_at(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  check(fs::exists(status), "data.path '", path, "' does not exist: run scripts/fetch_kjv, or set data.path to a text file");
+  check(fs::exists(status), "data.path '", path, "' does not exist: ", advice_on_text(path));
   if (!fs::is_directory(status)) return {path};
   std::vector<std::string> files;
   fs::directory_iterator it(path, error);

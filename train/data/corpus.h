@@ -8,6 +8,9 @@
 
 namespace lockstep::train {
 
+// What to do about a text that is missing or empty: "run …" for the one that a script fetches, "set data.path …".
+std::string advice_on_text(const std::string& path);
+
 // Immutable: reads may come from several threads.
 class Corpus {
  public:

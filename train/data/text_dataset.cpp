@@ -30,7 +30,7 @@ TextDataset::TextDataset(const Config& config)
       micro_batch_(config.train.micro_batch),
       block_(config.model.block),
       validation_begin_(corpus_.bytes() - static_cast<int64_t>(std::floor(static_cast<double>(corpus_.bytes()) * config.data.validation))) {
-  check(corpus_.bytes() > 0, "data.path '", config.data.path, "' is empty: run scripts/fetch_kjv, or set data.path to a text file");
+  check(corpus_.bytes() > 0, "data.path '", config.data.path, "' is empty: ", advice_on_text(config.data.path));
   const int64_t shorter = std::min(validation_begin_, corpus_.bytes() - validation_begin_);
   check(shorter > block_, "data.path '", config.data.path, "' is too short: of its ", corpus_.bytes(), " bytes ", validation_begin_,
         " are for training and ", corpus_.bytes() - validation_begin_, " for validation, and each part needs at least ", block_ + 1,
