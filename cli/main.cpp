@@ -87,7 +87,7 @@ int main(int argc, char** argv) {
     check_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    if (e.get_exit_code() == 0) return checked_output(app, app.exit(e));  // --help, --version
     return report(UsageError(str(e.what(), " (see --help)")), kWrongUse);
   } catch (const UsageError& e) {
     return report(e, kWrongUse);

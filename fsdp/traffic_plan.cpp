@@ -9,23 +9,25 @@
 namespace lockstep::fsdp {
 namespace {
 
-// gather(unit) for each time that one is gathered in a step, as Schedule does it.
-void for_each_gather(size_t units, int64_t passes, const Options& options, const std::function<void(size_t unit)>& gather) {
-  gather(0);  // the root stays for the whole step
+// gather(unit, times) for what is gathered in a step, as Schedule does it. Each pass uses all units in the same order, so from the second
+// on passes begin with the same units at hand, and are equal.
+void for_each_gather(size_t units, int64_t passes, const Options& options, const std::function<void(size_t unit, int64_t times)>& gather) {
+  gather(0, 1);  // the root stays for the whole step
   const bool bounded = options.reshard == Reshard::after_forward;
   std::deque<size_t> whole;  // the least recently used one first
-  const auto use = [&](size_t unit) {
+  const auto use = [&](size_t unit, int64_t times) {
     const auto here = std::find(whole.begin(), whole.end(), unit);
     if (here != whole.end())
       whole.erase(here);
     else
-      gather(unit);
+      gather(unit, times);
     whole.push_back(unit);
     if (bounded && whole.size() > static_cast<size_t>(options.units_in_flight)) whole.pop_front();
   };
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    for (size_t unit = 1; unit < units; ++unit) use(unit);
-    for (size_t unit = units; unit-- > 1;) use(unit);
+  for (const int64_t times : {std::min<int64_t>(passes, 1), passes - 1}) {
+    if (times < 1) break;
+    for (size_t unit = 1; unit < units; ++unit) use(unit, times);
+    for (size_t unit = units; unit-- > 1;) use(unit, times);
   }
 }
 
@@ -45,9 +47,10 @@ TrafficPlan plan_traffic(nn::Module& module, const Place& place, const Assignmen
 
   const bool nearby = options.nearby > 0 && options.nearby < place.columns;
   std::vector<bool> here(units.size());  // second slices, from the step's first gather on
-  for_each_gather(units.size(), assignment.rounds, options, [&](size_t unit) {
+  for_each_gather(units.size(), assignment.rounds, options, [&](size_t unit, int64_t times) {
     const int64_t ranks = here[unit] ? options.nearby : place.columns;
-    for (const PlannedSection& section : units[unit]) plan.gathered += section.layout.total() / ranks * size_of(section.wire) * (ranks - 1);
+    for (const PlannedSection& section : units[unit])
+      plan.gathered += times * (section.layout.total() / ranks * size_of(section.wire) * (ranks - 1));
     here[unit] = nearby;
   });
   return plan;
