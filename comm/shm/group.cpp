@@ -70,9 +70,7 @@ Group::Group(Store& store, int rank, int size, const GroupOptions& options)
   CPU_ZERO(&me.cores);
   ::sched_getaffinity(0, sizeof me.cores, &me.cores);
   me.presence.store(Presence::here, std::memory_order_release);
-  control().attached.value.fetch_add(1, std::memory_order_seq_cst);
-  control().attached.wake();
-  await_all_attached(deadline);
+  await_all_attached(store, deadline);
   memory_.close_fd();
   watch_peers();
   own_cores_ = size_ <= usable_cores();
@@ -117,15 +115,18 @@ void Group::attach(Store& store, const Deadline& deadline) {
     throw FromPeer<EnvironmentError>(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
 }
 
-void Group::await_all_attached(const Deadline& deadline) {
-  while (true) {
-    const uint32_t seen = control().attached.value.load(std::memory_order_seq_cst);
+// In the store, which ends the wait where a rank has failed before it came.
+void Group::await_all_attached(Store& store, const Deadline& deadline) {
+  std::vector<std::string> keys;
+  for (int r = 0; r < size_; ++r) keys.push_back(str("attached-", r));
+  store.set(keys[static_cast<size_t>(rank_)], "");
+  try {
+    store.wait(keys, deadline.remaining());
+  } catch (const TimeoutError&) {
     std::vector<int> missing;
     for (int r = 0; r < size_; ++r)
       if (member(r).presence.load(std::memory_order_acquire) == Presence::absent) missing.push_back(r);
-    if (missing.empty()) return;
-    if (deadline.passed()) throw FromPeer<TimeoutError>(str("[comm] shm: ", ranks_text(missing), " of ", size_, " did not join in time"));
-    control().attached.sleep(seen + 1, std::min(kLook, deadline.remaining()));
+    throw FromPeer<TimeoutError>(str("[comm] shm: ", ranks_text(missing), " of ", size_, " did not join in time"));
   }
 }
 

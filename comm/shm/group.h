@@ -53,7 +53,7 @@ class Group {
   void create(Store& store);
   std::string wait_for_rank_0(Store& store, const Deadline& deadline) const;
   void attach(Store& store, const Deadline& deadline);
-  void await_all_attached(const Deadline& deadline);
+  void await_all_attached(Store& store, const Deadline& deadline);
   void watch_peers();
   int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;

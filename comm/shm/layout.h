@@ -57,7 +57,7 @@ struct Member {
   char host[64] = {};
   cpu_set_t cores = {};  // that it may run on
   // Whether somebody has said that this rank is stopped. The only field that the others write; this rank clears it at its next call,
-  // of whatever kind, so each stop is said once, however many wait for it and in whichever calls.
+  // of whatever kind, so a stop is said once, however many wait for it and in whichever calls; a second one within a call is not said.
   std::atomic<bool> said_stopped{false};
 };
 
@@ -72,7 +72,6 @@ struct Channel {
 
 struct Control {
   uint64_t cookie = 0;
-  Word attached;                      // nobody's counter: woken when a rank arrives or leaves
   std::atomic<uint32_t> aborting{0};  // taken by the rank that writes `reason`
   std::atomic<uint32_t> aborted{0};
   char reason[4096] = {};

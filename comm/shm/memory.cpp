@@ -4,9 +4,12 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "comm/peer_failure.h"
 
 namespace lockstep::comm::shm {
 namespace {
@@ -49,9 +52,14 @@ Memory Memory::create(size_t bytes) {
 Memory Memory::open(int pid, int fd, size_t bytes, bool whole) {
   const std::string path = str("/proc/", pid, "/fd/", fd);
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (file < 0)
-    throw EnvironmentError(str("cannot open the shared memory of process ", pid, " through ", path, ": ", errno_text(errno),
+  if (file < 0) {
+    const int error = errno;
+    // Where /proc hides the processes of other users they seem to be gone, too, but are not to be signalled.
+    if (error == ENOENT && (::kill(pid, 0) == 0 || errno == ESRCH))
+      throw FromPeer<EnvironmentError>(str("process ", pid, " has ended, or has given up its shared memory"));
+    throw EnvironmentError(str("cannot open the shared memory of process ", pid, " through ", path, ": ", errno_text(error),
                                "; the ranks of a host must run as one user and see each other's processes"));
+  }
   Memory memory;
   memory.fd_ = file;
   struct stat status {};

@@ -216,6 +216,34 @@ TEST_P(ShmFaults, ARankThatNeverJoinsIsNamed) {
   });
 }
 
+// Of the launcher's kind: it knows that the last rank has failed, and ends waits for the others' arrival.
+class StoreThatKnows final : public Store {
+ public:
+  explicit StoreThatKnows(ForkStore& store) : store_(store) {}
+  void set(const std::string& key, const std::string& value) override { store_.set(key, value); }
+  std::string get(const std::string& key, Duration timeout) override { return store_.get(key, timeout); }
+  void wait(const std::vector<std::string>& keys, Duration timeout) override {
+    if (keys.size() > 1) throw EnvironmentError("the last rank has failed");
+    store_.wait(keys, timeout);
+  }
+  int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
+  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+    return store_.compare_and_set(key, expected, desired);
+  }
+
+ private:
+  ForkStore& store_;
+};
+
+TEST_P(ShmFaults, AFailureOfWhichTheStoreKnowsEndsTheWaitForARank) {
+  ForkStore store;
+  const auto shared = std::make_shared<StoreThatKnows>(store);
+  test::run_ranks(GetParam() - 1, [&](int rank) {
+    const std::string message = failure_of([&] { create("shm", shared, rank, GetParam(), {.timeout = std::chrono::seconds(3)}); });
+    EXPECT_TRUE(contains(message, "the last rank has failed") || (rank > 0 && contains(message, "ended"))) << message;
+  });
+}
+
 // A process may end while the others still look around in the new group; it once counted as dead then.
 TEST_P(ShmFaults, ARankThatIsDoneAtOnceHasLeft) {
   for (int i = 0; i < 20; ++i) {
