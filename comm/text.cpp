@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comm/peer_failure.h"
+#include "comm/ranks_text.h"
 #include "core/base/error.h"
 
 namespace lockstep::comm {
@@ -74,19 +75,20 @@ std::string broadcast_text(ProcessGroup& group, const std::string& text, int roo
 std::vector<std::string> agree(ProcessGroup* group, const std::function<std::string()>& local) {
   const std::string mine = outcome(local);
   auto texts = group ? all_gather_text(*group, mine) : std::vector<std::string>{mine};
-  std::string failures;
+  std::vector<Saying> failures;
   bool only_usage = true;
   for (size_t rank = 0; rank < texts.size(); ++rank) {
     const char kind = texts[rank].empty() ? kEnvironment : texts[rank][0];
     if (kind != kFine) {
-      failures += str(failures.empty() ? "" : "; ", "rank ", rank, ": ", texts[rank].substr(std::min<size_t>(1, texts[rank].size())));
+      failures.push_back({{static_cast<int>(rank)}, texts[rank].substr(std::min<size_t>(1, texts[rank].size()))});
       only_usage = only_usage && kind == kUsage;
     }
     texts[rank].erase(0, 1);
   }
   if (failures.empty()) return texts;
   const bool by_peer = mine[0] == kFine;
-  std::rethrow_exception(only_usage ? reworded(UsageError(""), failures, by_peer) : reworded(EnvironmentError(""), failures, by_peer));
+  const std::string message = sayings_text(failures, static_cast<int>(texts.size()));
+  std::rethrow_exception(only_usage ? reworded(UsageError(""), message, by_peer) : reworded(EnvironmentError(""), message, by_peer));
 }
 
 void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem, std::string_view advice) {

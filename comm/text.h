@@ -17,8 +17,8 @@ std::string broadcast_text(ProcessGroup& group, const std::string& text, int roo
 
 // Runs `local` on every rank, then lets all ranks know how it went: returns what each gave, in rank order. Where it threw on any
 // rank, every rank throws, so that none is left waiting for one that gave up: UsageError if all failures were that, else
-// EnvironmentError, with the message of each failed rank; on ranks where `local` went well, of the kind that comes from a peer
-// (comm/peer_failure.h). Null: a single rank.
+// EnvironmentError, with the message of each failed rank, equal ones once (comm/ranks_text.h); on ranks where `local` went well, of the
+// kind that comes from a peer (comm/peer_failure.h). Null: a single rank.
 std::vector<std::string> agree(ProcessGroup* group, const std::function<std::string()>& local);
 
 // Compares a description, one thing a line, over all ranks. Where they differ every rank throws UsageError: "`problem`: rank 0 has '…'

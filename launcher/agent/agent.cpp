@@ -323,10 +323,15 @@ Failure Agent::failure_of(const RankEnd& end) const {
   return failure;
 }
 
-std::optional<Failure> Agent::local_failure() const {
+std::vector<RankEnd> Agent::ends() const {
   std::vector<RankEnd> ends;
   for (const auto& rank : ranks_)
     if (rank->end()) ends.push_back(*rank->end());
+  return ends;
+}
+
+std::optional<Failure> Agent::local_failure() const {
+  const std::vector<RankEnd> ends = this->ends();
   const auto first = first_failure(ends, signalled_at_);
   if (!first) return std::nullopt;
   return failure_of(ends[*first]);
@@ -384,27 +389,6 @@ void Agent::conclude_epoch() {
   }
 }
 
-std::vector<std::string> Agent::other_states(int blamed) const {
-  std::vector<std::string> lines;
-  for (const auto& rank : ranks_) {
-    if (rank->rank() == blamed || !rank->end()) continue;
-    const RankEnd& end = *rank->end();
-    std::string line = str("rank ", end.rank, ": ");
-    if (end.after_signal && end.status.signal == SIGTERM) {
-      line += "ended by the launcher";
-    } else if (end.after_signal && end.status.signal == SIGKILL) {
-      line += "ended by the launcher (SIGKILL, as SIGTERM did not help)";
-    } else if (end.status.signal == 0 && end.status.exit_code == 0) {
-      line += "done";
-    } else {
-      line += describe(end.status) + (end.after_signal ? ", after the launcher had told it to end" : ", later");
-    }
-    if (end.report) line += ": " + end.report->message.substr(0, end.report->message.find('\n'));
-    lines.push_back(std::move(line));
-  }
-  return lines;
-}
-
 int Agent::code_of(const Failure& failure) const {
   if (failure.rank < 0) return 1;
   if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == 2 ? 2 : 1;
@@ -433,7 +417,7 @@ LaunchResult Agent::result() {
     about.after_seconds = seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);
     for (const auto& rank : ranks_)
       if (rank->rank() == failure->rank) about.log_file = rank->log_file();
-    about.others = other_states(failure->rank);
+    about.others = other_ends(ends(), *failure);
     log::error(failure_box(*failure, about));
     out.exit_code = code_of(*failure);
     out.failure = std::move(failure);

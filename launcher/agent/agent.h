@@ -67,10 +67,10 @@ class Agent {
   bool any_saved() const;  // some rank has ended with exit code 3
   RankOutput::Options output_options(int local_rank, int rank) const;
   Failure failure_of(const RankEnd& end) const;
+  std::vector<RankEnd> ends() const;
   std::optional<Failure> local_failure() const;
   // `failure` of this host, or the one of another host, with its cause in place of it where that is a rank here that stood still.
   std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
-  std::vector<std::string> other_states(int blamed) const;
   LaunchResult result();
   int code_of(const Failure& failure) const;
 

@@ -5,10 +5,30 @@
 
 #include <signal.h>
 
+#include "comm/ranks_text.h"
 #include "core/base/error.h"
 #include "launcher/agent/child.h"
 
 namespace lockstep::launcher {
+namespace {
+
+std::string end_text(const RankEnd& end, const std::string& known_reason) {
+  std::string text;
+  if (end.after_signal && end.status.signal == SIGTERM) {
+    text = "ended by the launcher";
+  } else if (end.after_signal && end.status.signal == SIGKILL) {
+    text = "ended by the launcher (SIGKILL, as SIGTERM did not help)";
+  } else if (end.status.signal == 0 && end.status.exit_code == 0) {
+    text = "done";
+  } else {
+    text = describe(end.status) + (end.after_signal ? ", after the launcher had told it to end" : ", later");
+  }
+  if (!end.report) return text;
+  if (end.report->message == known_reason) return text + ", for the same reason";
+  return text + ": " + end.report->message.substr(0, end.report->message.find('\n'));
+}
+
+}  // namespace
 
 std::string headline(const Failure& failure) {
   if (failure.rank < 0) return failure.reason;
@@ -32,6 +52,15 @@ std::string failure_box(const Failure& failure, const FailureContext& context) {
   for (const auto& other : context.others) box += "│ " + other + "\n";
   box += "└";
   return box;
+}
+
+std::vector<std::string> other_ends(const std::vector<RankEnd>& ends, const Failure& failure) {
+  std::vector<comm::Saying> sayings;
+  for (const RankEnd& end : ends)
+    if (end.rank != failure.rank) sayings.push_back({{end.rank}, end_text(end, failure.reason)});
+  std::vector<std::string> lines;
+  for (const auto& [ranks, text] : comm::merge_equal(sayings)) lines.push_back(str(comm::ranks_text(ranks), ": ", text));
+  return lines;
 }
 
 std::string signal_hint(int signal, long oom_kills) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/agent/root_cause.h"
 #include "launcher/launch.h"
 
 namespace lockstep::launcher {
@@ -11,8 +12,12 @@ namespace lockstep::launcher {
 struct FailureContext {
   double after_seconds = 0;         // since the ranks were started
   std::string log_file;             // of the rank to blame; empty: none here
-  std::vector<std::string> others;  // one line per other rank of this host
+  std::vector<std::string> others;  // other_ends()
 };
+
+// What became of the other ranks of this host, in lines of their own; ranks of which the same is to be said share one: "ranks 0, 2 and 3:
+// ended by the launcher". Who gives the failure's reason again: "ranks 1 to 4: exit code 2, later, for the same reason".
+std::vector<std::string> other_ends(const std::vector<RankEnd>& ends, const Failure& failure);
 
 // "rank 1 on host a (pid 17): killed by SIGKILL (signal 9)"; for a lost node its reason.
 std::string headline(const Failure& failure);

@@ -50,6 +50,9 @@ refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
 
 refuses 2 "temperature" generate runs/done --prompt x --temperature nan
 refuses 2 "blocks.1|which this model lacks" train "$small" --set run.name=new --set model.layers=1 --resume runs/done
+# What is wrong on all ranks is one sentence, which each of them says, and the report as the reason and in the last lines.
+refuses 2 "all 3 ranks: [checkpoint] 'wte.weight' is f32[256, 32]" train "$small" --set run.name=new --set model.dim=48 --resume runs/done -n 3
+[ "$(grep -o "'wte.weight' is" said | wc -l)" -le 5 ] || fail "expected one sentence 5 times at most: $(cat said)"
 
 # Damaged checkpoints: the file is named.
 shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)

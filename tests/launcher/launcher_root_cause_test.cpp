@@ -115,5 +115,23 @@ TEST(FailureBox, says_who_where_why_and_what_became_of_the_others) {
             "└");
 }
 
+TEST(FailureBox, says_the_same_of_several_ranks_once) {
+  Failure failure;
+  failure.rank = 1;
+  failure.reason = "because";
+  RankEnd told = killed(6, SIGTERM, 30);
+  told.after_signal = true;
+  std::vector<RankEnd> ends;
+  for (int rank = 0; rank < 5; ++rank) ends.push_back(reporting(exited(rank, 2, 10 + rank), rank));
+  ends.push_back(reporting(exited(5, 2, 15), 5));
+  ends.back().report->message = "rank 1 left\nand more";
+  ends.push_back(told);
+  told.rank = 7;
+  ends.push_back(told);
+  EXPECT_EQ(other_ends(ends, failure),
+            (std::vector<std::string>{"ranks 0 and 2 to 4: exit code 2, later, for the same reason",
+                                      "rank 5: exit code 2, later: rank 1 left", "ranks 6 and 7: ended by the launcher"}));
+}
+
 }  // namespace
 }  // namespace lockstep::launcher

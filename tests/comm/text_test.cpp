@@ -1,0 +1,55 @@
+#include "comm/text.h"
+
+#include <gmock/gmock.h>
+
+#include "comm/local/factory.h"
+#include "comm/local/hash_store.h"
+#include "comm/ranks_text.h"
+#include "core/base/error.h"
+#include "tests/support/run_ranks.h"
+
+namespace lockstep::comm {
+namespace {
+
+std::string text_of(std::vector<int> ranks) { return ranks_text(ranks); }
+
+TEST(RanksText, JoinsNeighboursFromThreeOn) {
+  EXPECT_EQ(text_of({3}), "rank 3");
+  EXPECT_EQ(text_of({0, 1}), "ranks 0 and 1");
+  EXPECT_EQ(text_of({1, 2, 5}), "ranks 1, 2 and 5");
+  EXPECT_EQ(text_of({1, 2, 3}), "ranks 1 to 3");
+  EXPECT_EQ(text_of({0, 2, 3, 4, 5, 9}), "ranks 0, 2 to 5 and 9");
+  EXPECT_EQ(text_of({0, 1, 2, 4, 5, 6, 8, 9}), "ranks 0 to 2, 4 to 6, 8 and 9");
+}
+
+// Each rank fails with its message, or does well where that is empty; returns what all of them throw, which must be the same.
+std::string disagreement(const std::vector<std::string>& messages) {
+  const int size = static_cast<int>(messages.size());
+  const auto store = std::make_shared<HashStore>();
+  std::vector<std::string> thrown(messages.size(), "nothing");
+  test::run_threads(size, [&](int rank) {
+    const auto mine = static_cast<size_t>(rank);
+    ProcessGroup group(make_local(store, rank, size, {}), {});
+    try {
+      agree(&group, [&] {
+        check(messages[mine].empty(), messages[mine]);
+        return std::string();
+      });
+    } catch (const UsageError& e) {
+      thrown[mine] = e.what();
+    }
+  });
+  EXPECT_THAT(thrown, testing::Each(thrown[0]));
+  return thrown[0];
+}
+
+TEST(Agree, SaysOnceWhatSeveralRanksSay) {
+  EXPECT_EQ(disagreement({"bad", "bad", "bad", "bad", "bad"}), "all 5 ranks: bad");
+  EXPECT_EQ(disagreement({"bad", "bad", "worse", "bad"}), "ranks 0, 1 and 3: bad; rank 2: worse");
+  EXPECT_EQ(disagreement({"", "bad", "bad"}), "ranks 1 and 2: bad");
+  EXPECT_EQ(disagreement({"", "bad"}), "rank 1: bad");
+  EXPECT_EQ(disagreement({"bad"}), "rank 0: bad");
+}
+
+}  // namespace
+}  // namespace lockstep::comm
