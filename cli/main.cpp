@@ -84,6 +84,7 @@ int main(int argc, char** argv) {
   cli::add_doctor_command(app, exit_code);
   cli::add_config_command(app, exit_code);
   try {
+    log::set_level_from_environment();
     check_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -9,6 +9,9 @@ namespace {
 // From here on a call is worth a thread of its own at once, so that it overlaps with what the caller does meanwhile.
 constexpr int64_t kLargeBytes = 2 << 20;
 
+// Of the calls before the one that ran into its limit, so many lines go to the log: those that run or wait say more.
+constexpr size_t kEndedCallsShown = 3;
+
 // Bytes of the larger tensor.
 int64_t volume(const Call& call, int size) {
   switch (call.op) {
@@ -111,13 +114,23 @@ std::exception_ptr Engine::failure_of(const Fingerprint& fingerprint) {
     throw;
   } catch (const std::exception& e) {
     const std::string message = str("[comm] ", where(fingerprint), ": ", e.what());
+    // As things were before the abort, which ends other calls; told after it, since a screen may be slow.
+    FlightRecorder::Excerpt calls;
+    if (dynamic_cast<const TimeoutError*>(&e)) calls = recorder_.excerpt(kEndedCallsShown);
     abort(message, caused_by_peer(e));
-    if (dynamic_cast<const TimeoutError*>(&e)) {
-      for (const std::string& line : recorder_.lines()) log::error("[comm] group '", options_.name, "': ", line);
-    }
+    log_calls(calls);
     // A call that was under way when this rank itself ended the group only sees that somebody has.
     return reworded(e, message, ended().by_peer);
   }
+}
+
+void Engine::log_calls(const FlightRecorder::Excerpt& calls) const {
+  const std::string group = str("[comm] group '", options_.name, "': ");
+  for (const std::string& line : calls.left_out) log::debug(group, line);
+  if (!calls.left_out.empty())
+    log::error(group, calls.left_out.size(), " more of the last ", calls.left_out.size() + calls.shown.size(),
+               " calls have ended; LOCKSTEP_LOG_LEVEL=debug shows them, too");
+  for (const std::string& line : calls.shown) log::error(group, line);
 }
 
 void Engine::abort(const std::string& reason, bool by_peer) {

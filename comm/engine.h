@@ -58,6 +58,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // group's end does.
   std::exception_ptr failure_of(const Fingerprint& fingerprint);
   std::string where(const Fingerprint& fingerprint) const;
+  void log_calls(const FlightRecorder::Excerpt& calls) const;
 
   const std::unique_ptr<Backend> backend_;
   const GroupOptions options_;

@@ -51,13 +51,20 @@ std::string FlightRecorder::line(const Entry& entry, Clock::time_point now) {
   return what + "queued for " + ago(now - entry.submitted);
 }
 
-std::vector<std::string> FlightRecorder::lines() const {
+FlightRecorder::Excerpt FlightRecorder::excerpt(size_t ended) const {
   std::lock_guard lock(mutex_);
   const auto now = Clock::now();
-  std::vector<std::string> lines;
-  for (uint64_t i = last_ > ring_.size() ? last_ - ring_.size() + 1 : 1; i <= last_; ++i)
-    lines.push_back(line(ring_[i % ring_.size()], now));
-  return lines;
+  const auto has_ended = [](const Entry& entry) { return entry.number != 0 && entry.finished != Clock::time_point{}; };
+  const auto all_ended = static_cast<size_t>(std::count_if(ring_.begin(), ring_.end(), has_ended));
+  size_t too_many = all_ended - std::min(ended, all_ended);
+  Excerpt excerpt;
+  for (uint64_t i = last_ > kKept ? last_ - kKept + 1 : 1; i <= last_; ++i) {
+    const Entry& entry = ring_[i % kKept];
+    const bool leave_out = too_many > 0 && has_ended(entry);
+    too_many -= leave_out;
+    (leave_out ? excerpt.left_out : excerpt.shown).push_back(line(entry, now));
+  }
+  return excerpt;
 }
 
 }  // namespace lockstep::comm

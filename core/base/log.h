@@ -13,6 +13,8 @@ enum class Level { debug, info, warn, error };
 // Lines go to stderr as "[rank 1] warn: text"; `who` is the part in brackets, empty for none.
 void set_identity(std::string who);
 void set_level(Level level);
+// LOCKSTEP_LOG_LEVEL: debug, info (where it is not set), warn or error. Throws UsageError for another word.
+void set_level_from_environment();
 void write(Level level, std::string_view text);
 
 template <typename... Args>

@@ -28,6 +28,7 @@ refuses 2 "no such folder" generate nowhere --prompt x
 refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
+LOCKSTEP_LOG_LEVEL=loud refuses 2 "LOCKSTEP_LOG_LEVEL|debug, info, warn or error|'loud'" train "$small" --set run.name=loud
 
 refuses 2 "--steps|1073741824" bench step --config "$small" --steps 99999999999999999999
 refuses 2 "--warmup" bench step --config "$small" --warmup -1
