@@ -25,16 +25,18 @@
 namespace lockstep {
 namespace {
 
-// As much of a store as the shm backend needs to meet: one key that rank 0 sets and each of the others gets once.
+// As much of a store as the shm backend needs to meet: one key that rank 0 sets and each of the others gets once, and keys without a value,
+// one of each rank, for which all wait.
 class BroadcastStore final : public comm::Store {
  public:
   explicit BroadcastStore(int rank) : rank_(rank) {}
   void set(const std::string& key, const std::string& value) override {
-    check(rank_ == 0, "[bench] only rank 0 can set a key, got ", key);
+    if (value.empty()) return;
+    check(rank_ == 0, "[bench] only rank 0 can set a key to a value, got ", key);
     share(value);
   }
   std::string get(const std::string&, Duration) override { return share(""); }
-  void wait(const std::vector<std::string>&, Duration) override {}
+  void wait(const std::vector<std::string>&, Duration) override { MPI_Barrier(MPI_COMM_WORLD); }
   int64_t add(const std::string& key, int64_t delta) override { return own_.add(key, delta); }
   std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
     return own_.compare_and_set(key, expected, desired);
