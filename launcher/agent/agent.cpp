@@ -80,6 +80,10 @@ void Agent::follow_job() {
         return;
       }
       start_ranks();
+    } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
+      // It failed elsewhere before its start was heard of here: there is nothing to end, and the next epoch waits for this node to say so.
+      epoch_ = job_.epoch;
+      context_.client.drained(epoch_);
     } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
       done_ = true;
     }
@@ -209,7 +213,7 @@ void Agent::wait_for_events() {
   }
   const Duration before = now();
   Duration until = before + kWaitingNote;
-  if (kill_at_ && !killed_) until = std::min(until, *kill_at_);
+  if (active_ && kill_at_ && !killed_) until = std::min(until, *kill_at_);
   if (drain_until_) until = std::min(until, *drain_until_);
   if (active_ && !all_ended()) until = std::min(until, frozen_.next_check());
   if (!active_ && cause_until_) until = std::min(until, *cause_until_);
