@@ -40,6 +40,7 @@ class SafetensorsTensors {
   size_t size() const { return records_.size(); }
   bool empty() const { return records_.empty(); }
   SafetensorsInfo operator[](size_t i) const;
+  std::string_view name(size_t i) const { return records_[i].name(); }  // without making the rest
   SafetensorsInfo front() const { return (*this)[0]; }
   SafetensorsInfo back() const { return (*this)[size() - 1]; }
 

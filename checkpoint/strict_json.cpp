@@ -28,17 +28,10 @@ EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exc
 
 // Looks at a text before a tree is built of it. (A parser's callback could do so as the tree grows, but with a callback nlohmann's takes
 // time quadratic in the number of objects: at the end of each it goes through all that lie beside it.)
-class StrictCheck final : public nlohmann::json_sax<nlohmann::json> {
+class StrictCheck final : public JsonEvents {
  public:
-  explicit StrictCheck(const std::string& path) : path_(path) {}
+  using JsonEvents::JsonEvents;
 
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
   bool start_object(size_t) override { return open(); }
   bool end_object() override { return close(); }
   bool start_array(size_t) override { return open(); }
@@ -49,7 +42,6 @@ class StrictCheck final : public nlohmann::json_sax<nlohmann::json> {
     if (!added) throw EnvironmentError(str(path_, ": the key ", shown(*place), " is there twice"));
     return true;
   }
-  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) override { throw invalid_json(path_, e); }
 
  private:
   bool open() {
@@ -62,7 +54,6 @@ class StrictCheck final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  const std::string& path_;
   std::vector<std::set<std::string>> keys_;  // of every open object, and an empty one for a list
 };
 
@@ -75,13 +66,18 @@ std::string shown_value(const nlohmann::json& value) {
   return value.is_array() ? "a list" : value.is_object() ? "an object" : value.dump();
 }
 
-nlohmann::json parse_strict_json(std::string_view text, const std::string& path) {
+void JsonEvents::parse(std::string_view text) {
   // The parser takes a zero byte for the end, and what follows would go unread.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
-    throw EnvironmentError(str(path, ": not valid JSON: a zero byte at ", zero));
+    throw EnvironmentError(str(path_, ": not valid JSON: a zero byte at ", zero));
+  nlohmann::json::sax_parse(text.begin(), text.end(), this);
+}
+
+bool JsonEvents::parse_error(size_t, const std::string&, const nlohmann::json::exception& e) { throw invalid_json(path_, e); }
+
+nlohmann::json parse_strict_json(std::string_view text, const std::string& path) {
+  StrictCheck(path).parse(text);
   try {
-    StrictCheck check(path);
-    nlohmann::json::sax_parse(text.begin(), text.end(), &check);
     return nlohmann::json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::exception& e) {
     throw invalid_json(path, e);

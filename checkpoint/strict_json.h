@@ -20,6 +20,26 @@ namespace lockstep::checkpoint {
 std::string shown(std::string_view name);
 std::string shown_value(const nlohmann::json& value);
 
+// What a parser comes upon, one after another: for texts of which a tree would take too much memory. Each event may throw.
+class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit JsonEvents(const std::string& path) : path_(path) {}
+  // Throws EnvironmentError "PATH: not valid JSON: …" for text that is no single JSON value.
+  void parse(std::string_view text);
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) final { return true; }  // JSON has none
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) final;
+
+ protected:
+  const std::string& path_;
+};
+
 // Throws EnvironmentError "PATH: …" for text that is no single JSON value, has a key twice in an object or is deeper than 16 levels.
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path);
 

@@ -63,19 +63,23 @@ struct DiffOptions {
 
 int show_diff(const DiffOptions& options) {
   const auto a = checkpoint::open_tensors(options.a), b = checkpoint::open_tensors(options.b);
-  const checkpoint::Diff result = checkpoint::diff(*a, *b, options.skip);
   std::printf("first   %s\nsecond  %s\n", a->path().c_str(), b->path().c_str());
-  for (size_t i = 0; i < result.differences.size() && i < options.show; ++i)
-    std::printf("%s\n", checkpoint::to_text(result.differences[i]).c_str());
-  if (result.differences.size() > options.show)
-    std::printf("and %zu more (--show %zu)\n", result.differences.size() - options.show, result.differences.size());
+  size_t shown = 0;
+  const checkpoint::Compared result = checkpoint::diff(*a, *b, options.skip, [&](const checkpoint::TensorDifference& difference) {
+    if (shown == options.show) return;
+    ++shown;
+    std::printf("%s\n", checkpoint::to_text(difference).c_str());
+  });
+  const auto different = static_cast<long long>(result.different);
+  if (different > static_cast<long long>(shown))
+    std::printf("and %lld more (--show %lld)\n", different - static_cast<long long>(shown), different);
   const std::string compared =
       str(count_text(static_cast<long long>(result.tensors), "tensor"), " in both, ", result.bytes, " bytes compared");
-  if (result.differences.empty())
+  if (different == 0)
     std::printf("equal: %s\n", compared.c_str());
   else
-    std::printf("different: %s; %s\n", count_text(static_cast<long long>(result.differences.size()), "tensor").c_str(), compared.c_str());
-  return result.differences.empty() ? 0 : 1;
+    std::printf("different: %s; %s\n", count_text(different, "tensor").c_str(), compared.c_str());
+  return different == 0 ? 0 : 1;
 }
 
 void add_diff(CLI::App& command, int& exit_code) {

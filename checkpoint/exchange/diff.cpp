@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "checkpoint/safetensors.h"
 #include "core/base/error.h"
@@ -40,7 +42,7 @@ Element number(const char* at) {
   return {text.str(), static_cast<double>(value)};
 }
 
-Element element_of(const std::string& dtype, const char* at, int64_t bytes) {
+Element element_of(std::string_view dtype, const char* at, int64_t bytes) {
   if (dtype == "F32") return number<float>(at);
   if (dtype == "BF16") return number<BFloat16>(at);
   if (dtype == "F16") return number<Float16>(at);
@@ -75,11 +77,11 @@ std::string type_text(const StoredTensor& tensor) { return str(tensor.dtype, ten
 
 class ValueComparison {
  public:
-  ValueComparison(const std::string& name, const StoredTensor& type) : type_(type) {
+  explicit ValueComparison(const StoredTensor& type) : type_(type) {
     const int bits = safetensors_bits(type.dtype);
     whole_elements_ = bits % 8 == 0;
     element_ = whole_elements_ ? bits / 8 : 1;  // types of less than a byte are compared by bytes
-    result_.name = name;
+    result_.name = type.name;
     result_.elements = type.bytes / element_;
   }
 
@@ -109,53 +111,64 @@ class ValueComparison {
   TensorDifference result_;
 };
 
-TensorDifference compare_values(const TensorSource& a, const TensorSource& b, const std::string& name, const StoredTensor& type) {
-  ValueComparison comparison(name, type);
-  const int64_t most = std::min(kPieceBytes, type.bytes);
-  std::vector<char> left(static_cast<size_t>(most)), right(static_cast<size_t>(most));
-  for (int64_t at = 0; at < type.bytes; at += most) {
-    const int64_t bytes = std::min(most, type.bytes - at);
-    a.read(name, at, bytes, left.data());
-    b.read(name, at, bytes, right.data());
-    comparison.piece(left, right, at, bytes);
+// Of two sources, with memory for a piece of each.
+class Comparison {
+ public:
+  Comparison(const TensorSource& a, const TensorSource& b) : a_(a), b_(b) {}
+
+  // Of tensors of the same type: number `i` of the first and `j` of the second source.
+  TensorDifference values(const StoredTensor& type, size_t i, size_t j) {
+    ValueComparison comparison(type);
+    const int64_t most = std::min(kPieceBytes, type.bytes);
+    if (static_cast<size_t>(most) > left_.size()) {
+      left_.resize(static_cast<size_t>(most));
+      right_.resize(static_cast<size_t>(most));
+    }
+    for (int64_t at = 0; at < type.bytes; at += most) {
+      const int64_t bytes = std::min(most, type.bytes - at);
+      a_.read(i, at, bytes, left_.data());
+      b_.read(j, at, bytes, right_.data());
+      comparison.piece(left_, right_, at, bytes);
+    }
+    return comparison.result();
   }
-  return comparison.result();
-}
+
+ private:
+  const TensorSource &a_, &b_;
+  std::vector<char> left_, right_;
+};
 
 }  // namespace
 
-Diff diff(const TensorSource& a, const TensorSource& b, std::span<const std::string> skip) {
+Compared diff(const TensorSource& a, const TensorSource& b, std::span<const std::string> skip,
+              const std::function<void(const TensorDifference&)>& found) {
   using Kind = TensorDifference::Kind;
-  const auto skipped = [&](const std::string& name) {
-    return std::any_of(skip.begin(), skip.end(), [&](const std::string& prefix) { return name.starts_with(prefix); });
+  Compared result;
+  const auto report = [&](const TensorDifference& difference) {
+    ++result.different;
+    found(difference);
   };
-  Diff result;
-  const auto one_sided = [&](Kind kind, const std::string& name) {
-    TensorDifference difference;
-    difference.kind = kind;
-    difference.name = name;
-    result.differences.push_back(difference);
-  };
-  for (const auto& [name, type] : a.tensors()) {
-    if (skipped(name)) continue;
-    const auto found = b.tensors().find(name);
-    if (found == b.tensors().end()) {
-      one_sided(Kind::only_in_a, name);
+  Comparison comparison(a, b);
+  for (size_t i = 0, j = 0; i < a.size() || j < b.size();) {
+    const bool in_a = i < a.size() && (j == b.size() || a.name(i) <= b.name(j)), in_b = j < b.size() && (!in_a || a.name(i) == b.name(j));
+    const std::string_view name = in_a ? a.name(i) : b.name(j);
+    const size_t at_a = std::exchange(i, i + in_a), at_b = std::exchange(j, j + in_b);
+    if (std::any_of(skip.begin(), skip.end(), [&](const std::string& prefix) { return name.starts_with(prefix); })) continue;
+    if (!in_a || !in_b) {
+      report({.kind = in_a ? Kind::only_in_a : Kind::only_in_b, .name = std::string(name), .a = {}, .b = {}});
       continue;
     }
     ++result.tensors;
-    if (type.dtype != found->second.dtype || !(type.shape == found->second.shape)) {
-      TensorDifference difference{.kind = Kind::type, .name = name, .a = type_text(type), .b = type_text(found->second)};
-      result.differences.push_back(difference);
+    const StoredTensor x = a[at_a], y = b[at_b];
+    if (x.dtype != y.dtype || !(x.shape == y.shape)) {
+      report({.kind = Kind::type, .name = std::string(name), .a = type_text(x), .b = type_text(y)});
       continue;
     }
-    result.bytes += type.bytes;
-    TensorDifference values = compare_values(a, b, name, type);
-    if (values.count > 0) result.differences.push_back(std::move(values));
+    result.bytes += x.bytes;
+    if (x.bytes == 0) continue;
+    const TensorDifference values = comparison.values(x, at_a, at_b);
+    if (values.count > 0) report(values);
   }
-  for (const auto& [name, type] : b.tensors())
-    if (!skipped(name) && !a.tensors().count(name)) one_sided(Kind::only_in_b, name);
-  std::stable_sort(result.differences.begin(), result.differences.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
   return result;
 }
 

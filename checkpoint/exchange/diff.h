@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,14 +24,15 @@ struct TensorDifference {
   double largest = 0;               // |a − b|, over the elements that are numbers in both
 };
 
-struct Diff {
-  int64_t tensors = 0, bytes = 0;             // that were compared
-  std::vector<TensorDifference> differences;  // by name
+struct Compared {
+  int64_t tensors = 0, bytes = 0;  // that both have
+  int64_t different = 0;           // calls of `found`
 };
 
-// Compares all tensors whose names start with none of `skip`. Reads both in pieces of a few MiB. Throws EnvironmentError where one
-// cannot be read.
-Diff diff(const TensorSource& a, const TensorSource& b, std::span<const std::string> skip = {});
+// Compares all tensors whose names start with none of `skip`, in the order of their names, and calls `found` for each that differs. Reads
+// both in pieces of a few MiB. Throws EnvironmentError where one cannot be read.
+Compared diff(const TensorSource& a, const TensorSource& b, std::span<const std::string> skip,
+              const std::function<void(const TensorDifference&)>& found);
 
 // One line for a difference: "wte.weight: 3 of 1024 elements differ, first at [0, 7]: 0.5 and 0.25; largest difference 0.25".
 std::string to_text(const TensorDifference& difference);

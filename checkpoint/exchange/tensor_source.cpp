@@ -1,10 +1,11 @@
 #include "checkpoint/exchange/tensor_source.h"
 
+#include <algorithm>
 #include <filesystem>
-#include <set>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/exchange/safetensors_index.h"
 #include "checkpoint/readable_file.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/strict_json.h"
@@ -16,94 +17,102 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kModelName = "model.safetensors";
-constexpr int64_t kMaxIndexBytes = 256 << 20;
 
 class CheckpointSource final : public TensorSource {
  public:
   explicit CheckpointSource(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {
-    for (const auto& [name, entry] : checkpoint_.manifest().entries)
-      tensors_.emplace(name,
-                       StoredTensor{std::string(safetensors_dtype(entry.dtype)), entry.shape, entry.shape.numel() * size_of(entry.dtype)});
+    for (const auto& item : checkpoint_.manifest().entries) entries_.push_back(&item);
   }
-  const std::map<std::string, StoredTensor>& tensors() const override { return tensors_; }
+  size_t size() const override { return entries_.size(); }
+  std::string_view name(size_t tensor) const override { return entries_[tensor]->first; }
+  StoredTensor operator[](size_t tensor) const override {
+    const auto& [name, entry] = *entries_[tensor];
+    return {name, safetensors_dtype(entry.dtype), entry.shape, entry.shape.numel() * size_of(entry.dtype)};
+  }
   const std::string& path() const override { return checkpoint_.folder(); }
-  void read(const std::string& name, int64_t offset, int64_t bytes, void* to) const override {
+  void read(size_t tensor, int64_t offset, int64_t bytes, void* to) const override {
     if (bytes == 0) return;
-    const StoredTensor& stored = tensors_.at(name);
-    const DType dtype = *dtype_of_safetensors(stored.dtype);
-    const int64_t element = size_of(dtype), count = bytes / element;
+    const auto& [name, stored] = *entries_[tensor];
+    const int64_t element = size_of(stored.dtype), count = bytes / element;
     const auto storage = std::make_shared<Storage>(to, static_cast<size_t>(bytes), kCpu, [] {});
-    const Entry entry(name, Tensor::wrap(storage, {count}, dtype), {stored.shape, offset / element, count});
+    const Entry entry(name, Tensor::wrap(storage, {count}, stored.dtype), {stored.shape, offset / element, count});
     checkpoint_.read({&entry, 1});
   }
 
  private:
   Checkpoint checkpoint_;
-  std::map<std::string, StoredTensor> tensors_;
+  std::vector<const decltype(Manifest::entries)::value_type*> entries_;
 };
 
 class SafetensorsSource final : public TensorSource {
  public:
-  explicit SafetensorsSource(std::string path) : path_(std::move(path)) {}
-
-  // Every tensor of a file. Returns their names.
-  std::set<std::string> add(const std::string& file) {
-    std::set<std::string> names;
-    const auto shared = std::shared_ptr<const ReadableFile>(open_file(file));
-    const SafetensorsHeader header = read_safetensors_header(*shared);
-    for (const SafetensorsInfo info : header.tensors) {
-      const std::string name(info.name);
-      const auto [place, added] = places_.try_emplace(name, Place{shared, info.begin});
-      if (!added) throw EnvironmentError(str("tensor ", shown(name), " is in '", place->second.file->path(), "' and in '", file, "'"));
-      tensors_.emplace(name, StoredTensor{std::string(info.dtype), info.shape, info.bytes});
-      names.insert(name);
-    }
-    return names;
+  SafetensorsSource(std::string path, const std::vector<std::string>& files) : path_(std::move(path)) {
+    for (const std::string& file : files) add(file);
+    std::sort(places_.begin(), places_.end(), [&](const Place& a, const Place& b) {
+      const std::string_view x = name_of(a), y = name_of(b);
+      return x != y ? x < y : a.file < b.file;
+    });
+    const auto twice =
+        std::adjacent_find(places_.begin(), places_.end(), [&](const Place& a, const Place& b) { return name_of(a) == name_of(b); });
+    if (twice != places_.end())
+      throw EnvironmentError(
+          str("tensor ", shown(name_of(*twice)), " is in '", files[twice[0].file], "' and in '", files[twice[1].file], "'"));
   }
 
-  const std::map<std::string, StoredTensor>& tensors() const override { return tensors_; }
+  size_t size() const override { return places_.size(); }
+  std::string_view name(size_t tensor) const override { return name_of(places_[tensor]); }
+  StoredTensor operator[](size_t tensor) const override {
+    const SafetensorsInfo info = info_of(places_[tensor]);
+    return {info.name, info.dtype, info.shape, info.bytes};
+  }
   const std::string& path() const override { return path_; }
-  void read(const std::string& name, int64_t offset, int64_t bytes, void* to) const override {
-    const Place& place = places_.at(name);
-    place.file->read(place.begin + offset, to, bytes);
+  void read(size_t tensor, int64_t offset, int64_t bytes, void* to) const override {
+    const Place& place = places_[tensor];
+    files_[place.file].file->read(info_of(place).begin + offset, to, bytes);
   }
+  // In which of the files it is.
+  uint32_t file(size_t tensor) const { return places_[tensor].file; }
 
  private:
-  struct Place {
-    std::shared_ptr<const ReadableFile> file;
-    int64_t begin;
+  struct File {
+    std::unique_ptr<const ReadableFile> file;
+    SafetensorsTensors tensors;
   };
+  struct Place {
+    uint32_t file, tensor;
+  };
+
+  void add(const std::string& path) {
+    auto file = open_file(path);
+    SafetensorsTensors tensors = read_safetensors_header(*file).tensors;
+    places_.reserve(places_.size() + tensors.size());
+    for (size_t i = 0; i < tensors.size(); ++i) places_.push_back({static_cast<uint32_t>(files_.size()), static_cast<uint32_t>(i)});
+    files_.push_back({std::move(file), std::move(tensors)});
+  }
+  std::string_view name_of(const Place& place) const { return files_[place.file].tensors.name(place.tensor); }
+  SafetensorsInfo info_of(const Place& place) const { return files_[place.file].tensors[place.tensor]; }
+
   std::string path_;
-  std::map<std::string, StoredTensor> tensors_;
-  std::map<std::string, Place> places_;
+  std::vector<File> files_;
+  std::vector<Place> places_;  // by name
 };
 
-// File → names, from the index. A file is a plain name: an index must not reach outside of its folder.
-std::map<std::string, std::set<std::string>> read_index(const std::string& path) {
-  const nlohmann::json json = parse_strict_json(read_text(*open_file(path), kMaxIndexBytes), path);
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
-    throw EnvironmentError(str(path, ": expected an object with an object 'weight_map'"));
-  std::map<std::string, std::set<std::string>> files;
-  for (const auto& item : json["weight_map"].items()) {
-    const std::string file = item.value().is_string() ? item.value().get<std::string>() : std::string();
-    if (file.empty() || file[0] == '.' || file.find('/') != std::string::npos || file.find('\0') != std::string::npos)
-      throw EnvironmentError(str(path, ": '", item.key(), "': expected the name of a file in the same folder, got ", item.value().dump()));
-    files[file].insert(item.key());
-  }
-  return files;
-}
-
+// Every tensor that the index lists must be where it says, and no other be there.
 std::unique_ptr<TensorSource> open_indexed(const std::string& folder) {
-  auto source = std::make_unique<SafetensorsSource>(folder);
-  const std::string index = folder + "/" + kIndexName;
-  for (const auto& [file, listed] : read_index(index)) {
-    const std::set<std::string> found = source->add(folder + "/" + file);
-    for (const std::string& name : listed)
-      if (!found.count(name)) throw EnvironmentError(str(index, ": says that '", name, "' is in '", file, "', where it is not"));
-    for (const std::string& name : found)
-      if (!listed.count(name)) throw EnvironmentError(str(index, ": does not list '", name, "', which is in '", file, "'"));
+  const std::string path = folder + "/" + SafetensorsIndex::kFileName;
+  const SafetensorsIndex index(path);
+  std::vector<std::string> files;
+  for (const std::string& file : index.files()) files.push_back(folder + "/" + file);
+  auto source = std::make_unique<SafetensorsSource>(folder, files);
+  for (size_t i = 0; i < index.size() || i < source->size(); ++i) {
+    const int order = i == index.size() ? 1 : i == source->size() ? -1 : index.name(i).compare(source->name(i));
+    if (order < 0 || (order == 0 && index.file(i) != source->file(i)))
+      throw EnvironmentError(
+          str(path, ": says that ", shown(index.name(i)), " is in ", shown(index.files()[index.file(i)]), ", where it is not"));
+    if (order > 0)
+      throw EnvironmentError(
+          str(path, ": does not list ", shown(source->name(i)), ", which is in ", shown(index.files()[source->file(i)])));
   }
   return source;
 }
@@ -123,22 +132,26 @@ std::unique_ptr<TensorSource> open_newest(const std::string& dir) {
 
 }  // namespace
 
-std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
-  if (fs::is_regular_file(path)) {
-    auto source = std::make_unique<SafetensorsSource>(path);
-    source->add(path);
-    return source;
+std::optional<size_t> TensorSource::find(std::string_view wanted) const {
+  size_t begin = 0, end = size();
+  while (begin < end) {
+    const size_t middle = begin + (end - begin) / 2;
+    if (name(middle) < wanted)
+      begin = middle + 1;
+    else
+      end = middle;
   }
+  return begin < size() && name(begin) == wanted ? std::optional(begin) : std::nullopt;
+}
+
+std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
+  if (fs::is_regular_file(path)) return std::make_unique<SafetensorsSource>(path, std::vector{path});
   check(fs::is_directory(path), "no such file or folder: ", path);
   if (fs::exists(path + "/" + Manifest::kFileName)) return std::make_unique<CheckpointSource>(Checkpoint::open(path));
-  if (fs::exists(path + "/" + kIndexName)) return open_indexed(path);
+  if (fs::exists(path + "/" + SafetensorsIndex::kFileName)) return open_indexed(path);
   std::vector<std::string> files = safetensors_files(path);
   if (fs::exists(path + "/" + kModelName)) files = {path + "/" + kModelName};
-  if (!files.empty()) {
-    auto source = std::make_unique<SafetensorsSource>(path);
-    for (const std::string& file : files) source->add(file);
-    return source;
-  }
+  if (!files.empty()) return std::make_unique<SafetensorsSource>(path, files);
   for (const std::string& dir : {path + "/checkpoints", path})
     if (auto source = open_newest(dir)) return source;
   throw UsageError(str("no checkpoint and no safetensors file in ", path));

@@ -36,8 +36,15 @@ class DiffTest : public ::testing::Test {
     write_safetensors(posix_file_system(), dir_.path() + "/" + name, start, ordered);
     return dir_.path() + "/" + name;
   }
+  struct Diff : Compared {
+    std::vector<TensorDifference> differences = {};
+  };
   static Diff compare(const std::string& a, const std::string& b, const std::vector<std::string>& skip = {}) {
-    return diff(*open_tensors(a), *open_tensors(b), skip);
+    Diff result;
+    const auto found = [&](const TensorDifference& difference) { result.differences.push_back(difference); };
+    static_cast<Compared&>(result) = diff(*open_tensors(a), *open_tensors(b), skip, found);
+    EXPECT_EQ(result.different, static_cast<int64_t>(result.differences.size()));
+    return result;
   }
   test::TempDir dir_;
 };
@@ -111,10 +118,19 @@ TEST_F(DiffTest, FoldersWithAnIndex) {
   EXPECT_EQ(with(R"({"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"})"), "(no error)");
   EXPECT_TRUE(compare(folder, whole).differences.empty());
   EXPECT_THAT(with(R"({"b":"model-00001-of-00002.safetensors","a":"model-00002-of-00002.safetensors"})"), HasSubstr("where it is not"));
-  EXPECT_THAT(with(R"({"b":"model-00002-of-00002.safetensors","c":"model-00001-of-00002.safetensors"})"), HasSubstr("'c'"));
+  EXPECT_THAT(with(R"({"b":"model-00002-of-00002.safetensors","c":"model-00001-of-00002.safetensors"})"),
+              HasSubstr("does not list 'a', which is in 'model-00001"));
+  const std::string both = R"({"b":"model-00002-of-00002.safetensors","a":"model-00001-of-00002.safetensors")";
+  EXPECT_THAT(with(both + R"(,"c":"model-00001-of-00002.safetensors"})"), HasSubstr("says that 'c' is in 'model-00001"));
+  EXPECT_THAT(with(both + R"(,"b":"model-00002-of-00002.safetensors"})"), HasSubstr("the key 'b' is there twice"));
+  EXPECT_THAT(with(both + R"(},"weight_map":{})"), HasSubstr("the key 'weight_map' is there twice"));
+  EXPECT_THAT(with(both), HasSubstr("not valid JSON"));
+  EXPECT_THAT(with(both + std::string("}\0", 2)), HasSubstr("zero byte"));
+  EXPECT_EQ(with(both + R"(},"other":[1,{"weight_map":{"z":"../z"}},null,true,-1.5])"), "(no error)");
   EXPECT_THAT(with(R"({"a":"model-00003-of-00002.safetensors"})"), HasSubstr("model-00003"));
   EXPECT_THAT(with(R"({"a":"../m/model-00001-of-00002.safetensors"})"), AllOf(HasSubstr("same folder"), HasSubstr("..")));
-  EXPECT_THAT(with(R"({"a":1})"), HasSubstr("same folder"));
+  for (const char* bad : {"1", "null", "[]", "{}", "false", R"("")", R"(".hidden")", R"("a/b")", R"("a\u0000b")"})
+    EXPECT_THAT(with(str(R"({"a":)", bad, "}")), HasSubstr("'a': expected the name of a file in the same folder, got "));
   EXPECT_THAT(with("[]"), HasSubstr("weight_map"));
   std::filesystem::remove(index);
   EXPECT_TRUE(compare(folder, whole).differences.empty());

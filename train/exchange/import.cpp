@@ -2,7 +2,9 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <set>
+#include <optional>
+#include <string_view>
+#include <vector>
 
 #include "checkpoint/exchange/tensor_source.h"
 #include "checkpoint/readable_file.h"
@@ -23,7 +25,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxConfigBytes = 16 << 20;
 constexpr const char* kHead = "lm_head.weight";
 
-std::string without(std::string_view prefix, const std::string& name) {
+std::string_view without(std::string_view prefix, std::string_view name) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
 }
 
@@ -52,21 +54,21 @@ Config make_config(const ImportRequest& request, const ModelConfig& model) {
 }
 
 // Whole, in the stored type.
-Tensor read_whole(const checkpoint::TensorSource& source, const std::string& name) {
-  const checkpoint::StoredTensor& stored = source.tensors().at(name);
-  const Tensor tensor = Tensor::empty(stored.shape, *checkpoint::dtype_of_safetensors(stored.dtype));
-  if (stored.bytes > 0) source.read(name, 0, stored.bytes, tensor.raw());
-  return tensor;
+Tensor read_whole(const checkpoint::TensorSource& source, size_t tensor) {
+  const checkpoint::StoredTensor stored = source[tensor];
+  const Tensor whole = Tensor::empty(stored.shape, *checkpoint::dtype_of_safetensors(stored.dtype));
+  if (stored.bytes > 0) source.read(tensor, 0, stored.bytes, whole.raw());
+  return whole;
 }
 
 std::string type_text(const checkpoint::StoredTensor& stored) { return str(stored.dtype, stored.shape); }
 
-bool is_weight_type(const std::string& dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
+bool is_weight_type(std::string_view dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
 
 class Import {
  public:
-  Import(const checkpoint::TensorSource& source, const Layout& layout, const ModelConfig& model) : source_(source), layout_(layout) {
-    for (const auto& [name, stored] : source.tensors()) left_[without(layout.prefix, name)] = name;
+  Import(const checkpoint::TensorSource& source, const Layout& layout, const ModelConfig& model)
+      : source_(source), layout_(layout), taken_(source.size()) {
     for (const NamePair& pair : layout.tensors(model)) by_ours_.emplace(pair.ours, pair);
   }
 
@@ -74,54 +76,62 @@ class Import {
   void compare(const std::vector<Parameter>& parameters, ImportReport& report) {
     for (const Parameter& p : parameters) {
       const NamePair& pair = by_ours_.at(p.name());
-      const auto found = left_.find(without(layout_.prefix, pair.theirs));
-      if (found == left_.end()) {
+      const std::optional<size_t> found = find(pair.theirs);
+      if (!found) {
         report.missing.push_back(pair.theirs);
         continue;
       }
-      const checkpoint::StoredTensor& stored = source_.tensors().at(found->second);
+      const checkpoint::StoredTensor stored = source_[*found];
       Shape expected = p.data().shape();
       if (pair.transposed) expected = {expected[1], expected[0]};
       if (!(stored.shape == expected) || !is_weight_type(stored.dtype))
-        report.misshapen.push_back(str(found->second, ": expected F32, BF16 or F16 of ", expected, ", found ", type_text(stored)));
-      names_[p.name()] = found->second;
-      left_.erase(found);
+        report.misshapen.push_back(str(stored.name, ": expected F32, BF16 or F16 of ", expected, ", found ", type_text(stored)));
+      numbers_[p.name()] = *found;
+      taken_[*found] = true;
     }
     take_head(report);
-    for (const auto& [theirs, name] : left_) {
-      if (layout_.is_constant(theirs))
-        report.notes.push_back(name + " holds constants and was left out");
+    for (size_t i = 0; i < taken_.size(); ++i) {
+      if (taken_[i]) continue;
+      if (layout_.is_constant(std::string(without(layout_.prefix, source_.name(i)))))
+        report.notes.push_back(str(source_.name(i), " holds constants and was left out"));
       else
-        report.unexpected.push_back(str(name, ": ", type_text(source_.tensors().at(name))));
+        report.unexpected.push_back(str(source_.name(i), ": ", type_text(source_[i])));
     }
   }
 
   void read(const std::vector<Parameter>& parameters) {
     for (const Parameter& p : parameters) {
-      const Tensor theirs = read_whole(source_, names_.at(p.name()));
+      const Tensor theirs = read_whole(source_, numbers_.at(p.name()));
       p.data().copy_(by_ours_.at(p.name()).transposed ? theirs.transpose(0, 1) : theirs);
     }
   }
 
  private:
+  // With or without the prefix. Where both are there, one is left to be reported.
+  std::optional<size_t> find(std::string_view theirs) const {
+    const std::string_view bare = without(layout_.prefix, theirs);
+    const std::optional<size_t> found = source_.find(str(layout_.prefix, bare));
+    return found ? found : source_.find(bare);
+  }
+
   // A head that is stored although it is tied must hold the embedding's values.
   void take_head(ImportReport& report) {
-    const auto head = left_.find(kHead);
-    if (head == left_.end() || !names_.count("wte.weight")) return;
-    const std::string embedding = names_.at("wte.weight");
-    const auto &a = source_.tensors().at(embedding), &b = source_.tensors().at(head->second);
+    const std::optional<size_t> head = find(kHead);
+    if (!head || taken_[*head] || !numbers_.count("wte.weight")) return;
+    const size_t embedding = numbers_.at("wte.weight");
+    const checkpoint::StoredTensor a = source_[embedding], b = source_[*head];
     if (a.dtype != b.dtype || !(a.shape == b.shape) || !is_weight_type(a.dtype)) return;
-    const Tensor x = read_whole(source_, embedding), y = read_whole(source_, head->second);
+    const Tensor x = read_whole(source_, embedding), y = read_whole(source_, *head);
     if (std::memcmp(x.raw(), y.raw(), static_cast<size_t>(x.bytes())) != 0) return;
-    report.notes.push_back(head->second + " equals the embedding, as it must where they are tied");
-    left_.erase(head);
+    report.notes.push_back(str(b.name, " equals the embedding, as it must where they are tied"));
+    taken_[*head] = true;
   }
 
   const checkpoint::TensorSource& source_;
   const Layout& layout_;
-  std::map<std::string, std::string> left_;  // theirs, without prefix → in the source
+  std::vector<bool> taken_;  // of the source's tensors
   std::map<std::string, NamePair> by_ours_;
-  std::map<std::string, std::string> names_;  // ours → in the source
+  std::map<std::string, size_t> numbers_;  // ours → in the source
 };
 
 }  // namespace

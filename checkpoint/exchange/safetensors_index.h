@@ -1,0 +1,41 @@
+// model.safetensors.index.json, as Hugging Face writes it beside the files of a model: which of them holds which tensor.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lockstep::checkpoint {
+
+// Kept compactly, as a header's tensors are: an index may list millions.
+class SafetensorsIndex {
+ public:
+  static constexpr const char* kFileName = "model.safetensors.index.json";
+
+  // Throws EnvironmentError for what is no such index, for a tensor that is listed twice, and for a file that is no plain name: an index
+  // must not reach outside of its folder.
+  explicit SafetensorsIndex(const std::string& path);
+
+  const std::vector<std::string>& files() const { return files_; }  // each once
+
+  // The tensors, in the ascending order of their names.
+  size_t size() const { return tensors_.size(); }
+  std::string_view name(size_t tensor) const { return name_of(tensors_[tensor]); }
+  uint32_t file(size_t tensor) const { return tensors_[tensor].file; }  // index into files()
+
+ private:
+  class Reader;
+  struct Tensor {
+    uint32_t begin, bytes;  // of the name, in names_
+    uint32_t file;
+  };
+  std::string_view name_of(const Tensor& tensor) const { return std::string_view(names_).substr(tensor.begin, tensor.bytes); }
+
+  std::vector<std::string> files_;
+  std::vector<Tensor> tensors_;
+  std::string names_;
+};
+
+}  // namespace lockstep::checkpoint
