@@ -2,6 +2,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <set>
 
 #include "checkpoint/digest.h"
 #include "checkpoint/long_agreement.h"
@@ -66,6 +67,14 @@ std::vector<std::pair<int64_t, std::string>> committed(const std::string& dir, F
   }
   std::sort(found.begin(), found.end());
   return found;
+}
+
+std::vector<std::string> unknown_names(const std::string& folder, const Manifest& manifest, FileSystem& files) {
+  std::set<std::string> known = {Manifest::kFileName, Manifest::kSumsName};
+  for (const ManifestFile& file : manifest.files) known.insert(file.name);
+  std::vector<std::string> names = files.list(folder);
+  std::erase_if(names, [&](const std::string& name) { return known.count(name) != 0; });
+  return names;
 }
 
 // Why not all ranks can use this checkpoint; empty: all have read it, and `result` holds it.
@@ -158,11 +167,14 @@ std::vector<Listed> list(const std::string& dir, Check check) {
   std::vector<Listed> all;
   FileSystem& files = posix_file_system();
   for (const auto& [step, folder] : committed(dir, files)) {
-    Listed listed{.folder = folder, .step = step, .bytes = 0, .problem = {}};
+    Listed listed{.folder = folder, .step = step, .bytes = 0, .problem = {}, .unknown = {}};
     try {
       const Manifest manifest = read_manifest(folder, files);
       for (const auto& file : manifest.files) listed.bytes += file.bytes;
-      if (check == Check::everything) verify_contents(folder, manifest, files);
+      if (check == Check::everything) {
+        listed.unknown = unknown_names(folder, manifest, files);
+        verify_contents(folder, manifest, files);
+      }
     } catch (const EnvironmentError& e) {
       listed.problem = e.what();
     }

@@ -120,6 +120,9 @@ struct Listed {
   int64_t step = 0;
   int64_t bytes = 0;    // of all files
   std::string problem;  // empty: good
+  // With Check::everything: what else lies in the folder. Its manifest does not name it, so nothing can be said of its bytes, and nothing
+  // reads it: no problem, but not verified either.
+  std::vector<std::string> unknown;
 };
 // All committed checkpoints, oldest first. `manifest` reads the manifest and the files' sizes; `everything` their contents too.
 std::vector<Listed> list(const std::string& dir, Check check = Check::manifest);

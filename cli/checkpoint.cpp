@@ -8,6 +8,7 @@
 #include <CLI/App.hpp>
 
 #include "checkpoint/exchange/diff.h"
+#include "checkpoint/strict_json.h"
 #include "cli/commands.h"
 #include "core/base/error.h"
 #include "core/base/size_text.h"
@@ -42,6 +43,14 @@ int64_t size_on_disk(const std::string& folder) {
   return bytes;
 }
 
+void show_unknown(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 5;
+  std::string text;
+  for (size_t i = 0; i < names.size() && i < kShown; ++i) text += str(i > 0 ? ", " : "", checkpoint::shown(names[i]));
+  if (names.size() > kShown) text += str(" and ", names.size() - kShown, " more");
+  if (!names.empty()) std::printf("  note: not verified, as its manifest does not name it: %s\n", text.c_str());
+}
+
 int show(const std::string& path, checkpoint::Check how) {
   const auto all = find(path, how);
   if (all.empty()) std::printf("no checkpoints in %s\n", path.c_str());
@@ -50,6 +59,7 @@ int show(const std::string& path, checkpoint::Check how) {
     std::printf("%-40s step %8lld  %9s  %s\n", c.folder.c_str(), static_cast<long long>(c.step),
                 size_text(static_cast<double>(c.bytes > 0 ? c.bytes : size_on_disk(c.folder))).c_str(),
                 c.problem.empty() ? (how == checkpoint::Check::everything ? "every byte verified" : "ok") : c.problem.c_str());
+    show_unknown(c.unknown);
     good = good && c.problem.empty();
   }
   return good ? 0 : 1;

@@ -356,6 +356,22 @@ TEST(CorruptionOnDisk, TheLatestGoodOneIsTakenAndOthersExplained) {
   });
 }
 
+TEST(CorruptionOnDisk, WhatTheManifestDoesNotNameIsNoProblemButListed) {
+  const test::TempDir dir;
+  for (const int64_t step : {1, 2}) save({.dir = dir.path(), .step = step, .entries = model(step)});
+  const std::string one = dir.path() + "/step-00000001/", two = dir.path() + "/step-00000002/";
+  std::filesystem::create_directory(one + "notes");
+  write_file(one + "shard-00001-of-00002.safetensors", "left over");
+  write_file(two + "late.txt", "x");
+  std::filesystem::resize_file(two + "shard-00000-of-00001.safetensors", 10);
+  const auto full = list(dir.path(), Check::everything);
+  ASSERT_EQ(full.size(), 2u);
+  EXPECT_EQ(full[0].problem, "");
+  EXPECT_THAT(full[0].unknown, ElementsAre("notes", "shard-00001-of-00002.safetensors"));
+  EXPECT_THAT(full[1].problem, HasSubstr("has 10 bytes"));
+  EXPECT_THAT(list(dir.path())[0].unknown, ::testing::IsEmpty());
+}
+
 TEST(CorruptionOnDisk, WhereNoneIsGoodARunDoesNotStartAnew) {
   const test::TempDir dir;
   EXPECT_FALSE(restore_latest(dir.path(), targets(), nullptr).checkpoint);

@@ -55,8 +55,13 @@ refuses 2 "blocks.1|which this model lacks" train "$small" --set run.name=new --
 refuses 2 "all 3 ranks: [checkpoint] 'wte.weight' is f32[256, 32]" train "$small" --set run.name=new --set model.dim=48 --resume runs/done -n 3
 [ "$(grep -o "'wte.weight' is" said | wc -l)" -le 5 ] || fail "expected one sentence 5 times at most: $(cat said)"
 
-# Damaged checkpoints: the file is named.
+# What a manifest does not name is no damage, but said.
 shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
+touch "$(dirname "$shard")/stray.txt"
+refuses 0 "every byte verified|note: not verified, as its manifest does not name it: 'stray.txt'" checkpoint verify runs/done
+rm "$(dirname "$shard")/stray.txt"
+
+# Damaged checkpoints: the file is named.
 printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
 refuses 1 "$(basename "$shard")" checkpoint verify runs/done
 refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")"
