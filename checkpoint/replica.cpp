@@ -6,23 +6,24 @@
 #include <map>
 #include <mutex>
 #include <sstream>
+#include <system_error>
 #include <thread>
 
 #include "checkpoint/chunks.h"
-#include "checkpoint/host_copy.h"
 #include "checkpoint/replica_copy.h"
+#include "checkpoint/replica_memory.h"
 #include "comm/peer_failure.h"
 #include "comm/text.h"
 
 namespace lockstep::checkpoint {
 namespace {
 
-// What the ranks hold, as they tell each other: a line "own STEP", "guest STEP" or "! reason" for each copy.
+constexpr int kNone = -1;
+
+// What the ranks hold, as they tell each other: a line "copy OWNER STEP" or "! reason" for each copy.
 struct Holdings {
-  struct Of {
-    bool own = false, guest = false;  // guest: the copy of the rank whose buddy this one is
-  };
-  std::map<int64_t, std::vector<Of>> by_step;
+  using Holders = std::vector<std::vector<int>>;  // by owner: the ranks that hold its part
+  std::map<int64_t, Holders> by_step;
   std::vector<std::string> notes;
 };
 
@@ -35,44 +36,79 @@ Holdings parse_holdings(const std::vector<std::string>& texts) {
         holdings.notes.push_back(str("rank ", rank, ": ", rest));
         continue;
       }
-      auto& held = holdings.by_step[std::stoll(rest)];
-      held.resize(texts.size());
-      (kind == "own" ? held[rank].own : held[rank].guest) = true;
+      size_t owner_end = 0;
+      const size_t owner = std::stoul(rest, &owner_end);
+      auto& holders = holdings.by_step[std::stoll(rest.substr(owner_end))];
+      holders.resize(texts.size());
+      holders.at(owner).push_back(static_cast<int>(rank));
     }
   }
   return holdings;
 }
 
+// The owner's own copy, else any: who sends it.
+int source_of(const Holdings::Holders& holders, int owner) {
+  const auto& held = holders[static_cast<size_t>(owner)];
+  return std::find(held.begin(), held.end(), owner) != held.end() ? owner : held.front();
+}
+
+std::string missing_text(int64_t step, const Holdings::Holders& holders) {
+  std::string text;
+  for (size_t owner = 0; owner < holders.size(); ++owner)
+    if (holders[owner].empty()) text += str(text.empty() ? str("of step ", step, ", the part of rank ") : ", ", owner);
+  return text.empty() ? text : text + " is nowhere";
+}
+
+bool overlap(const Part& a, const Part& b) {
+  return a.name == b.name && a.shard.offset < b.shard.offset + b.shard.length && b.shard.offset < a.shard.offset + a.shard.length;
+}
+
 }  // namespace
+
+BuddyDistance buddy_distance(const std::vector<int>& node_of) {
+  const auto ranks = static_cast<int>(node_of.size());
+  std::map<int, int> sizes;
+  for (const int node : node_of) ++sizes[node];
+  if (sizes.size() < 2) return {};
+  for (int distance = 1; distance < ranks; ++distance) {
+    bool apart = true;
+    for (int r = 0; r < ranks; ++r)
+      apart = apart && node_of[static_cast<size_t>(r)] != node_of[static_cast<size_t>((r + distance) % ranks)];
+    if (apart) return {.distance = distance, .covers_nodes = true};
+  }
+  int largest = 0;
+  for (const auto& [node, size] : sizes) largest = std::max(largest, size);
+  return {.distance = largest, .covers_nodes = false};
+}
 
 class ReplicaStore::Impl {
  public:
-  explicit Impl(const ReplicaOptions& options) : options_(options) {}
-  ~Impl() {
-    if (thread_.joinable()) thread_.join();
-  }
+  explicit Impl(const ReplicaOptions& options) : options_(options), memory_(options.file) {}
+  ~Impl() { join(); }
 
   void prepare(const std::vector<Entry>& entries, comm::ProcessGroup& group) {
+    if (group_) group_->abort("replicas go on in a new group");
     join();
     const int size = group.size();
-    check(size > 1, "[replica] a rank alone has no buddy to keep a replica: save checkpoints, or run with two ranks or more");
-    check(options_.distance > 0 && options_.distance % size != 0, "[replica] the distance to the buddy is ", options_.distance,
-          ", which must be above 0 and no multiple of the ", size, " ranks");
+    check(options_.distance >= 0 && (options_.distance == 0 || options_.distance % size != 0), "[replica] the distance to the buddy is ",
+          options_.distance, ", which must be above 0 and no multiple of the ", size, " ranks, or 0 for no buddies");
     group_ = group.split(0, group.rank());
     plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries));
     layouts_.clear();
-    for (int rank = 0; rank < size; ++rank) layouts_.push_back(lay_out_copy(plan_->plan, rank));
-    misfits_.clear();
-    const auto distances = comm::agree(group_.get(), [&] {
-      for (Slot& slot : slots_) {
-        fit(slot.own, own_layout(), "own");
-        fit(slot.guest, guest_layout(), "guest");
-      }
-      return std::to_string(options_.distance);
+    int64_t largest = 0;
+    for (int rank = 0; rank < size; ++rank) {
+      layouts_.push_back(lay_out_copy(plan_->plan, rank, options_.identity));
+      largest = std::max(largest, layouts_.back().bytes);
+    }
+    kept_.fill(false);
+    note_foreign_copies();
+    const auto sames = comm::agree(group_.get(), [&] {
+      const int64_t own = layout_of(rank()).bytes, other = layout_of(guest()).bytes;  // without buddies a rank is its own guest
+      memory_.reserve(with_buddies() ? 4 : 2, largest, std::max(own, other));
+      return str("distance ", options_.distance, ", identity ", options_.identity);
     });
-    for (size_t r = 1; r < distances.size(); ++r)
-      check(distances[r] == distances[0], "[replica] the distance to the buddy is ", distances[0], " on rank 0 and ", distances[r],
-            " on rank ", r, "; give all ranks the same");
+    for (size_t r = 1; r < sames.size(); ++r)
+      check(sames[r] == sames[0], "[replica] rank 0 has ", sames[0], " and rank ", r, " has ", sames[r], "; give all ranks the same");
   }
 
   void start(int64_t step, const std::vector<Entry>& entries) {
@@ -80,7 +116,7 @@ class ReplicaStore::Impl {
     join();
     const std::string problem = put_aside(step, entries);
     const Duration stall = Clock::now() - begin;
-    thread_ = std::thread([this, step, problem, begin, stall] {
+    const auto exchanged = [this, step, problem, begin, stall] {
       ReplicaOutcome outcome{.step = step, .error = {}, .stall = stall};
       try {
         exchange(step, problem);
@@ -90,13 +126,17 @@ class ReplicaStore::Impl {
       outcome.duration = Clock::now() - begin;
       const std::lock_guard lock(mutex_);
       ended_.push_back(std::move(outcome));
-    });
+    };
+    try {
+      thread_ = std::thread(exchanged);
+    } catch (const std::system_error&) {  // the system grants no thread: then the caller waits
+      exchanged();
+    }
   }
 
   void store(int64_t step, const std::vector<Entry>& entries) {
     join();
-    const std::string problem = put_aside(step, entries);
-    exchange(step, problem);
+    exchange(step, put_aside(step, entries));
   }
 
   std::optional<ReplicaOutcome> poll() {
@@ -111,45 +151,122 @@ class ReplicaStore::Impl {
     if (thread_.joinable()) thread_.join();
   }
 
-  ReplicaRestored restore(const std::vector<Entry>& entries, comm::ProcessGroup& group) {
-    if (group_) group_->abort("the state is restored in a new group");
-    prepare(entries, group);
-    const Holdings holdings = parse_holdings(comm::agree(group_.get(), [&] { return describe_held(); }));
-    ReplicaRestored restored{.step = newest_whole(holdings), .from_buddies = {}, .notes = holdings.notes};
-    keep_only(restored.step);
-    fill(entries, holdings.by_step.at(restored.step), restored);
+  ReplicasFound find() {
+    join();
+    check(group_ != nullptr, "[replica] prepare() must come before find()");
+    found_ = parse_holdings(comm::agree(group_.get(), [&] { return describe_held(); }));
+    ReplicasFound found{.notes = found_.notes};
+    for (auto at = found_.by_step.rbegin(); at != found_.by_step.rend() && found.step < 0; ++at) {
+      const std::string missing = missing_text(at->first, at->second);
+      if (missing.empty()) {
+        found.step = at->first;
+      } else {
+        found.why_none += str(found.why_none.empty() ? "" : "; ", missing);
+      }
+    }
+    found_step_ = found.step;
+    if (found.step >= 0) found.why_none.clear();
+    if (found.step < 0 && found.why_none.empty()) found.why_none = "no rank holds a copy";
+    return found;
+  }
+
+  ReplicaRestored restore(const std::vector<Entry>& entries) {
+    check(found_step_ >= 0, "[replica] restore() needs a find() that found a step");
+    ReplicaRestored restored{.step = found_step_};
+    keep_found();
+    send_parts(entries, found_.by_step.at(found_step_), restored);
     store(restored.step, entries);
+    found_step_ = -1;
     return restored;
   }
 
- private:
-  struct Slot {
-    StateCopy own, guest;
-  };
+  void forget() {
+    join();
+    for (int copy = 0; copy < memory_.copies(); ++copy) memory_.break_seal(copy);
+    kept_.fill(false);
+    found_step_ = -1;
+  }
 
+ private:
   int rank() const { return group_->rank(); }
   int size() const { return group_->size(); }
-  int buddy_of(int rank) const { return (rank + options_.distance) % size(); }
-  int guest_of(int rank) const { return (rank + size() - options_.distance % size()) % size(); }
-  const CopyLayout& own_layout() const { return layouts_[static_cast<size_t>(rank())]; }
-  const CopyLayout& guest_layout() const { return layouts_[static_cast<size_t>(guest_of(rank()))]; }
+  bool with_buddies() const { return options_.distance > 0; }
+  int buddy() const { return (rank() + options_.distance) % size(); }
+  int guest() const { return (rank() + size() - options_.distance % size()) % size(); }  // the rank whose buddy this one is
+  const CopyLayout& layout_of(int owner) const { return layouts_[static_cast<size_t>(owner)]; }
 
-  void fit(StateCopy& copy, const CopyLayout& layout, std::string_view kind) {
-    if (copy.holds_something() && copy.layout != layout.digest)
-      misfits_ += str("! its ", kind, " copy of step ", copy.step, " is of another rank, number of ranks or state\n");
-    copy.fit(layout);
+  // Whether a copy is of this state, so that its bytes are those of a layout that is known.
+  bool fits(const CopyLabel& label) const {
+    return label.ranks == size() && label.owner >= 0 && label.owner < size() && label.step >= 0 &&
+           label.layout == layout_of(static_cast<int>(label.owner)).digest && label.bytes == layout_of(static_cast<int>(label.owner)).bytes;
+  }
+
+  void note_foreign_copies() {
+    misfits_.clear();
+    for (int copy = 0; copy < memory_.copies(); ++copy)
+      if (const auto label = memory_.label(copy); label && !fits(*label))
+        misfits_ += str("! its copy of step ", label->step, ", for rank ", label->owner, " of ", label->ranks,
+                        ", is of another run, state or number of ranks\n");
+  }
+
+  std::string describe_held() {
+    std::string text = misfits_;
+    for (int copy = 0; copy < memory_.copies(); ++copy) {
+      const auto label = memory_.label(copy);
+      if (!label || !fits(*label)) continue;
+      const int64_t damaged = memory_.view(copy, label->bytes).first_damaged_chunk();
+      text += damaged < 0
+                  ? str("copy ", label->owner, " ", label->step, "\n")
+                  : str("! its copy of step ", label->step, " for rank ", label->owner, " was changed in memory, in chunk ", damaged, "\n");
+      if (damaged >= 0) memory_.break_seal(copy);
+    }
+    return text;
+  }
+
+  // The copies of the step that was found stay until it is stored again. Where ranks were numbered anew before, and killed while they
+  // stored that step again, these may be more than half: then those that other ranks send go.
+  void keep_found() {
+    const Holdings::Holders& holders = found_.by_step.at(found_step_);
+    std::map<int64_t, int> copies;  // by owner
+    for (int copy = 0; copy < memory_.copies(); ++copy) {
+      const auto label = memory_.label(copy);
+      if (label && fits(*label) && label->step == found_step_) {
+        copies[label->owner] = copy;
+      } else {
+        memory_.break_seal(copy);  // later steps will come anew, and must not meet what is left of their first time
+      }
+    }
+    kept_.fill(false);
+    const bool too_many = static_cast<int>(copies.size()) > memory_.copies() / 2;
+    for (const auto& [owner, copy] : copies)
+      kept_[static_cast<size_t>(copy)] = !too_many || source_of(holders, static_cast<int>(owner)) == rank();
+  }
+
+  // A copy that may be written over.
+  int free_copy(int but = kNone) const {
+    for (int copy = 0; copy < memory_.copies(); ++copy)
+      if (!kept_[static_cast<size_t>(copy)] && copy != but) return copy;
+    throw EnvironmentError("[replica] no copy is free");
+  }
+
+  CopyLabel label_for(int owner, int64_t step) const {
+    return {.owner = owner, .ranks = size(), .step = step, .bytes = layout_of(owner).bytes, .layout = layout_of(owner).digest};
   }
 
   // The copy that training waits for. What is wrong, the other ranks must hear of: in the exchange.
   std::string put_aside(int64_t step, const std::vector<Entry>& entries) {
     check(group_ != nullptr, "[replica] prepare() must come before the first step is stored");
-    Slot& slot = slots_[next_];
-    slot.own.step = slot.guest.step = StateCopy::kNothing;
     try {
+      own_ = free_copy();
+      memory_.break_seal(own_);
+      guest_ = with_buddies() ? free_copy(own_) : kNone;
+      if (with_buddies()) memory_.break_seal(guest_);
       check(step >= 0, "the step must not be negative, got ", step);
       check(parts_text(checkpoint::parts_of(entries)) == parts_text(plan_->held[static_cast<size_t>(rank())]),
             "names, shapes or shards are not those that were prepared; make a new ReplicaStore for another state");
-      copy_to_host(slices_of(entries, own_layout()), views_of(slot.own, own_layout()));
+      const CopyLayout& layout = layout_of(rank());
+      memory_.view(own_, layout.bytes).fill(slices_of(entries, layout), layout);
+      memory_.seal(own_, label_for(rank(), step));
       return {};
     } catch (const std::exception& e) {
       return e.what();
@@ -159,7 +276,6 @@ class ReplicaStore::Impl {
   // Collective. A copy counts once it is complete and proved, whatever becomes of the exchange after that: which step is whole, the
   // ranks find out when they restore. That all have heard of all, is what lets the older copies go.
   void exchange(int64_t step, const std::string& problem) {
-    Slot& slot = slots_[next_];
     try {
       const auto steps = comm::agree(group_.get(), [&] {
         check(problem.empty(), problem);
@@ -167,99 +283,57 @@ class ReplicaStore::Impl {
       });
       for (size_t r = 1; r < steps.size(); ++r)
         check(steps[r] == steps[0], "rank 0 stores step ", steps[0], " and rank ", r, " step ", steps[r]);
-      slot.own.compute_sums();
-      slot.own.step = step;
-      const int to = buddy_of(rank()), from = guest_of(rank());
-      const comm::Work sent = group_->send(slot.own.sums, to);
-      group_->recv(slot.guest.sums, from).wait();
-      sent.wait();
-      exchange_bytes(*group_, slot.own.data, to, slot.guest.data, from);
-      comm::agree(group_.get(), [&] {
-        const int64_t damaged = slot.guest.first_damaged_chunk();
-        if (damaged >= 0) throw EnvironmentError(str("chunk ", damaged, " of rank ", from, "'s copy came damaged"));
-        slot.guest.step = step;
-        return std::string();
-      });
-      next_ = 1 - next_;
+      if (with_buddies()) swap_copies(step);
+      kept_.fill(false);
+      kept_[static_cast<size_t>(own_)] = true;
+      if (with_buddies()) kept_[static_cast<size_t>(guest_)] = true;
     } catch (const std::exception& e) {
       std::rethrow_exception(comm::reworded(e, str("[replica] step ", step, " has no replicas: ", e.what())));
     }
   }
 
-  std::string describe_held() {
-    std::string text = misfits_;
-    const auto describe = [&](StateCopy& copy, std::string_view kind) {
-      if (!copy.holds_something()) return;
-      const int64_t damaged = copy.first_damaged_chunk();
-      text += damaged < 0 ? str(kind, " ", copy.step, "\n")
-                          : str("! its ", kind, " copy of step ", copy.step, " was changed in memory, in chunk ", damaged, "\n");
-      if (damaged >= 0) copy.step = StateCopy::kNothing;
-    };
-    for (Slot& slot : slots_) {
-      describe(slot.own, "own");
-      describe(slot.guest, "guest");
-    }
-    return text;
-  }
-
-  bool with_buddy(const std::vector<Holdings::Of>& held, int rank) const { return held[static_cast<size_t>(buddy_of(rank))].guest; }
-
-  // Pure: every rank comes to the same, or throws the same.
-  int64_t newest_whole(const Holdings& holdings) const {
-    std::string why;
-    for (auto at = holdings.by_step.rbegin(); at != holdings.by_step.rend(); ++at) {
-      std::string nowhere;
-      for (int r = 0; r < size(); ++r)
-        if (!at->second[static_cast<size_t>(r)].own && !with_buddy(at->second, r))
-          nowhere +=
-              str(nowhere.empty() ? "" : ", ", "rank ", r, "'s part is held neither by rank ", r, " nor by its buddy, rank ", buddy_of(r));
-      if (nowhere.empty()) return at->first;
-      why += str(why.empty() ? "" : "; ", "of step ", at->first, ", ", nowhere);
-    }
-    for (const std::string& note : holdings.notes) why += str(why.empty() ? "" : "; ", note);
-    throw EnvironmentError(str("[replica] no step can be restored from memory: ", why.empty() ? "no rank holds a copy" : why,
-                               "; restore from disk: `--resume auto` takes the newest good checkpoint"));
-  }
-
-  // Moves the copies of that step into one slot and frees the other. Later steps will come anew, and must not meet what is left of
-  // their first time.
-  void keep_only(int64_t step) {
-    const auto keep = [&](StateCopy& kept, StateCopy& other) {
-      if (kept.step != step && other.step == step) std::swap(kept, other);
-      if (kept.step != step) kept.step = StateCopy::kNothing;
-      other.step = StateCopy::kNothing;
-    };
-    keep(slots_[0].own, slots_[1].own);
-    keep(slots_[0].guest, slots_[1].guest);
-    next_ = 1;
+  void swap_copies(int64_t step) {
+    const StateCopy own = memory_.view(own_, layout_of(rank()).bytes), kept = memory_.view(guest_, layout_of(guest()).bytes);
+    const comm::Work sent = group_->send(own.sums, buddy());
+    group_->recv(kept.sums, guest()).wait();
+    sent.wait();
+    exchange_bytes(*group_, own.data, buddy(), kept.data, guest());
+    comm::agree(group_.get(), [&] {
+      const int64_t damaged = kept.first_damaged_chunk();
+      if (damaged >= 0) throw EnvironmentError(str("chunk ", damaged, " of rank ", guest(), "'s copy came damaged"));
+      memory_.seal(guest_, label_for(guest(), step));
+      return std::string();
+    });
   }
 
   bool holds_part_of(int rank, const CopyLayout& layout) const {
     const auto& held = plan_->held[static_cast<size_t>(rank)];
-    const auto overlaps = [](const Part& a, const Part& b) {
-      return a.name == b.name && a.shard.offset < b.shard.offset + b.shard.length && b.shard.offset < a.shard.offset + a.shard.length;
-    };
     return std::any_of(layout.parts.begin(), layout.parts.end(), [&](const auto& placed) {
-      return std::any_of(held.begin(), held.end(), [&](const Part& part) { return overlaps(placed.part, part); });
+      return std::any_of(held.begin(), held.end(), [&](const Part& part) { return overlap(placed.part, part); });
     });
   }
 
+  StateCopy copy_of(int owner, int64_t step) const {
+    for (int copy = 0; copy < memory_.copies(); ++copy)
+      if (const auto label = memory_.label(copy); label && fits(*label) && label->owner == owner && label->step == step)
+        return memory_.view(copy, label->bytes);
+    throw EnvironmentError(str("[replica] the copy of step ", step, " for rank ", owner, " was changed in memory"));
+  }
+
   // Every rank's part goes from who has it to all that hold anything of it: in one order on all ranks, so that nobody waits in a circle.
-  void fill(const std::vector<Entry>& entries, const std::vector<Holdings::Of>& held, ReplicaRestored& restored) {
+  void send_parts(const std::vector<Entry>& entries, const Holdings::Holders& holders, ReplicaRestored& restored) {
     CopyReader reader(entries);
     std::string damage;
     for (int owner = 0; owner < size(); ++owner) {
-      const CopyLayout& layout = layouts_[static_cast<size_t>(owner)];
-      const bool own = held[static_cast<size_t>(owner)].own;
-      const int source = own ? owner : buddy_of(owner);
-      const StateCopy& copy = own ? slots_[0].own : slots_[0].guest;  // keep_only() put it there; the source's counts
-      if (!own) restored.from_buddies.push_back(owner);
+      const CopyLayout& layout = layout_of(owner);
+      const int source = source_of(holders, owner);
+      if (source != owner) restored.from_others.push_back(owner);
       for (int to = 0; to < size(); ++to) {
         if ((rank() != source && rank() != to) || !holds_part_of(to, layout)) continue;
         if (source == to) {
-          reader.take(layout, 0, copy.data.raw(), copy.data.bytes());  // proved when it was announced
+          reader.take(layout, 0, copy_of(owner, restored.step).data.raw(), layout.bytes);  // proved when it was announced
         } else if (rank() == source) {
-          send_copy(*group_, copy, to);
+          send_copy(*group_, copy_of(owner, restored.step), to);
         } else {
           const int64_t damaged = receive_copy(*group_, layout, source, reader);
           if (damaged >= 0) damage = str("chunk ", damaged, " of rank ", owner, "'s part came damaged from rank ", source);
@@ -277,10 +351,15 @@ class ReplicaStore::Impl {
   const ReplicaOptions options_;
   std::unique_ptr<comm::ProcessGroup> group_;  // of its own
   std::unique_ptr<SavePlan> plan_;
-  std::vector<CopyLayout> layouts_;  // by rank
-  std::string misfits_;              // lines about copies that prepare() could not keep
-  std::array<Slot, 2> slots_;        // the thread's while it runs
-  size_t next_ = 0;                  // the slot of the next exchange; the other one holds the last whole step
+  std::vector<CopyLayout> layouts_;  // by owner
+  std::string misfits_;              // lines about copies that prepare() found and nobody can use
+
+  ReplicaMemory memory_;                                 // the thread's while it runs, and so are the next three
+  std::array<bool, ReplicaMemory::kMostCopies> kept_{};  // of the last step that is whole on all ranks
+  int own_ = kNone, guest_ = kNone;                      // the copies of the exchange that goes on
+
+  Holdings found_;
+  int64_t found_step_ = -1;
   std::thread thread_;
   std::mutex mutex_;  // guards what follows
   std::deque<ReplicaOutcome> ended_;
@@ -296,8 +375,8 @@ std::optional<ReplicaOutcome> ReplicaStore::wait() {
   impl_->join();
   return impl_->poll();
 }
-ReplicaRestored ReplicaStore::restore(const std::vector<Entry>& entries, comm::ProcessGroup& group) {
-  return impl_->restore(entries, group);
-}
+ReplicasFound ReplicaStore::find() { return impl_->find(); }
+ReplicaRestored ReplicaStore::restore(const std::vector<Entry>& entries) { return impl_->restore(entries); }
+void ReplicaStore::forget() { impl_->forget(); }
 
 }  // namespace lockstep::checkpoint

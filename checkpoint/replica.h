@@ -1,11 +1,10 @@
-// Replicas in memory: every rank keeps a copy of its own part of the state and one of its neighbour's, so that a rank that was lost
-// gets its state back without the disk.
+// Replicas in memory: every rank keeps its own part of the state and, if asked, its buddy's, so that what was lost comes back without
+// the disk: the processes, where somebody keeps their memory (ReplicaOptions::file); that memory, where the buddies' is kept.
 //
-//   ReplicaStore replicas;                          // lives as long as the process, longer than any group
+//   ReplicaStore replicas({.file = kept});
 //   replicas.prepare(entries, group);
-//   replicas.start(step, entries);                  // returns once the copy is made; a thread in the background sends it
-//   … a rank is lost: its successor starts with an empty store, the others keep theirs, and all form a new group …
-//   ReplicaRestored restored = replicas.restore(entries, new_group);
+//   if (replicas.find().step >= 0) replicas.restore(entries);        // what this process, or the one before it, put there
+//   replicas.start(step, entries);                                   // returns once the copy is made; a thread does the rest
 //
 // A rank's part is what it would write to a checkpoint (checkpoint/plan.h): with shards its own, with data parallelism one W-th.
 #pragma once
@@ -22,36 +21,56 @@
 namespace lockstep::checkpoint {
 
 struct ReplicaOptions {
-  // Rank r's copy is with rank (r + distance) mod W, its buddy. The same on all ranks. With as much as there are ranks on a
-  // host, a lost host can be restored too.
+  // Rank r's copy is also with rank (r + distance) mod W, its buddy. With as much as there are ranks on a host, a lost host can be
+  // restored too. 0: no buddies, and half the memory. The same on all ranks.
   int distance = 1;
+  // Of what the state belongs to. Copies of another are not used. The same on all ranks.
+  std::string identity = {};
+  // Where the copies are (checkpoint/replica_memory.h): memory that somebody keeps for the process that comes after this one; empty:
+  // memory that goes with the store.
+  std::string file = {};
 };
+
+// Which ranks hold each other's copies, where `node_of[r]` is the node of rank r whose memory goes all at once: the smallest distance at
+// which each rank's buddy is on another node. Where there is none, the largest number of ranks of a node, and `covers_nodes` is false;
+// with one node 0, since its memory stays or goes as a whole.
+struct BuddyDistance {
+  int distance = 0;
+  bool covers_nodes = false;
+};
+BuddyDistance buddy_distance(const std::vector<int>& node_of);
 
 // How an exchange went.
 struct ReplicaOutcome {
   int64_t step = 0;
-  std::string error;    // empty: every rank's copy is with its buddy
+  std::string error;    // empty: every rank's copies are in place
   Duration stall{};     // how long start() held its caller up
   Duration duration{};  // from start() to the agreement of all ranks
 };
 
-struct ReplicaRestored {
-  int64_t step = 0;
-  std::vector<int> from_buddies;   // the ranks whose part came from their buddy
-  std::vector<std::string> notes;  // copies that were there but could not be used: rank and reason
-  int64_t received_bytes = 0;      // by this rank
+struct ReplicasFound {
+  int64_t step = -1;                    // the newest of which every part is there; -1: there is none
+  std::string why_none = {};            // one line; names what is missing, and on which ranks
+  std::vector<std::string> notes = {};  // copies that were there but cannot be used: rank and reason
 };
 
-// Used by one thread on each rank. Takes four times its rank's part: the copies of the last complete step stay untouched while those of
-// the next one are made. Counted as MemoryCategory::buffers.
+struct ReplicaRestored {
+  int64_t step = 0;
+  std::vector<int> from_others = {};  // the ranks whose part came from another rank
+  int64_t received_bytes = 0;         // by this rank
+};
+
+// Used by one thread on each rank. Takes twice its rank's part, with buddies four times the larger one of its own and its guest's: the
+// copies of the last complete step stay untouched while those of the next one are made. Counted as MemoryCategory::buffers.
 class ReplicaStore {
  public:
+  // Throws EnvironmentError where `file` cannot be used.
   explicit ReplicaStore(const ReplicaOptions& options = {});
   ~ReplicaStore();  // waits
 
-  // Collective, and needed once before start(); restore() does it too. Splits a group of its own off, so that what the background
-  // exchanges cannot mix with the caller's collectives, plans, and takes the memory. UsageError at world size 1, or where the distance
-  // leads back to the rank itself.
+  // Collective, and needed before all others, for each new group. Splits a group of its own off, so that what the background
+  // exchanges cannot mix with the caller's collectives, plans, and takes the memory; what still went on in an old group is ended.
+  // UsageError where the distance leads back to the rank itself, or ranks differ in distance or identity.
   void prepare(const std::vector<Entry>& entries, comm::ProcessGroup& group);
 
   // Collective, with the names and shards of prepare(); where they or the steps differ on any rank, the exchange fails on all.
@@ -66,13 +85,16 @@ class ReplicaStore {
   // Waits for the one that goes on, if any. Then as poll().
   std::optional<ReplicaOutcome> wait();
 
-  // Collective over a new group of the same size, in which every survivor has the rank that it had. Ends what still went on in the old
-  // group. The ranks agree on the newest step of which every rank's part is there, with itself or with its buddy, and fill `entries`
-  // with it: a value reaches a tensor only after its checksum was found right. Then store()s that step again, so that the next
-  // loss finds all copies in place. Copies of later steps are forgotten.
-  // Throws on all ranks: EnvironmentError where a rank's part is nowhere, naming rank and buddy; tensors are as they were. Where the
-  // new group fails on the way, tensors may hold parts of the step, and what survivors keep is good for another restore().
-  ReplicaRestored restore(const std::vector<Entry>& entries, comm::ProcessGroup& group);
+  // Collective. The ranks tell each other which copies they hold whole, their own or any other's, whatever ranks they had when they got
+  // them, and agree on the newest step of which every part is somewhere. Copies whose sums are wrong do not count.
+  ReplicasFound find();
+  // Collective, after a find() that found a step. Fills `entries` with it: a value reaches a tensor only after its checksum was found
+  // right. Then store()s that step again, so that the next loss finds all copies in place. Copies of other steps are forgotten.
+  // Throws EnvironmentError on all ranks where the group fails on the way; tensors may then hold parts of the step, and what is kept is
+  // good for another find() and restore().
+  ReplicaRestored restore(const std::vector<Entry>& entries);
+  // Forgets all copies of this rank: a run begins anew, or elsewhere.
+  void forget();
 
  private:
   class Impl;

@@ -20,30 +20,42 @@ int64_t chunk_bytes(const StateCopy& copy, int64_t chunk) { return std::min(kChu
 
 }  // namespace
 
-CopyLayout lay_out_copy(const Plan& plan, int rank) {
+CopyLayout lay_out_copy(const Plan& plan, int rank, std::string_view identity) {
   CopyLayout layout;
   const std::vector<Part> parts = plan.parts_of(rank);
   for (const Part& part : parts) {
     layout.parts.push_back({part, layout.bytes});
     layout.bytes += (layout.parts.back().bytes() + kAlignment - 1) / kAlignment * kAlignment;
   }
-  layout.digest = xxh3(str("rank ", rank, " of ", plan.ranks, "\n", parts_text(parts)));
+  layout.digest = xxh3(str("rank ", rank, " of ", plan.ranks, "\n", parts_text(parts), "\n", identity));
   return layout;
 }
 
-void StateCopy::fit(const CopyLayout& wanted) {
-  if (data.defined() && layout == wanted.digest) return;
-  const MemoryScope scope(MemoryCategory::buffers);
-  *this = {};  // before the new memory is taken
-  // Zeros: what lies between parts is hashed too, and the memory is there before the first copy.
-  data = Tensor::zeros({wanted.bytes}, DType::u8);
-  sums = Tensor::zeros({chunk_count(wanted.bytes)}, DType::i64);
-  layout = wanted.digest;
+std::span<const CopyLayout::Placed> CopyLayout::within(int64_t begin, int64_t bytes) const {
+  const auto first = std::partition_point(parts.begin(), parts.end(), [&](const Placed& p) { return p.begin + p.bytes() <= begin; });
+  const auto last = std::partition_point(first, parts.end(), [&](const Placed& p) { return p.begin < begin + bytes; });
+  return {first, last};
 }
 
-void StateCopy::compute_sums() {
+void StateCopy::fill(const std::vector<Tensor>& slices, const CopyLayout& layout) const {
+  std::vector<Tensor> hosts = slices;
+  for (Tensor& slice : hosts) {
+    if (slice.device() == kCpu) continue;
+    const Tensor host = Tensor::empty(slice.shape(), slice.dtype());
+    host.copy_(slice);
+    slice = host;
+  }
   auto* out = sums.data<int64_t>();
-  parallel_for(sums.numel(), [&](int64_t i) { out[i] = static_cast<int64_t>(xxh3(chunk_at(*this, i), chunk_bytes(*this, i))); });
+  parallel_for(sums.numel(), [&](int64_t i) {
+    char* chunk = static_cast<char*>(data.raw()) + i * kChunkBytes;
+    const int64_t begin = i * kChunkBytes, end = begin + chunk_bytes(*this, i);
+    for (const CopyLayout::Placed& placed : layout.within(begin, end - begin)) {
+      const auto& slice = hosts[static_cast<size_t>(&placed - layout.parts.data())];
+      const int64_t from = std::max(begin, placed.begin), until = std::min(end, placed.begin + placed.bytes());
+      std::memcpy(chunk + (from - begin), static_cast<const char*>(slice.raw()) + (from - placed.begin), static_cast<size_t>(until - from));
+    }
+    out[i] = static_cast<int64_t>(xxh3(chunk, end - begin));  // what lies between parts included
+  });
 }
 
 int64_t StateCopy::first_damaged_chunk() const {
@@ -55,13 +67,6 @@ int64_t StateCopy::first_damaged_chunk() const {
     }
   });
   return first < sums.numel() ? first.load() : -1;
-}
-
-std::vector<Tensor> views_of(const StateCopy& copy, const CopyLayout& layout) {
-  std::vector<Tensor> views;
-  for (const auto& placed : layout.parts)
-    views.push_back(Tensor::wrap(copy.data.storage(), {placed.part.shard.length}, placed.part.dtype, placed.begin));
-  return views;
 }
 
 std::vector<Tensor> slices_of(const std::vector<Entry>& entries, const CopyLayout& layout) {
@@ -117,18 +122,16 @@ CopyReader::CopyReader(const std::vector<Entry>& entries) {
 }
 
 void CopyReader::take(const CopyLayout& layout, int64_t begin, const void* data, int64_t bytes) {
-  // The first part that ends behind `begin`.
-  auto placed = std::partition_point(layout.parts.begin(), layout.parts.end(), [&](const auto& p) { return p.begin + p.bytes() <= begin; });
-  for (; placed != layout.parts.end() && placed->begin < begin + bytes; ++placed) {
-    const auto target = targets_.find(placed->part.name);
+  for (const CopyLayout::Placed& placed : layout.within(begin, bytes)) {
+    const auto target = targets_.find(placed.part.name);
     if (target == targets_.end()) continue;
-    const int64_t element = size_of(placed->part.dtype);
+    const int64_t element = size_of(placed.part.dtype);
     const ShardSpec& wanted = target->second.shard;
     // Bytes of the flattened global tensor: what came, and what is wanted.
-    const int64_t part_at = placed->part.shard.offset * element - placed->begin;
-    const int64_t from = std::max({placed->begin + part_at, begin + part_at, wanted.offset * element});
+    const int64_t part_at = placed.part.shard.offset * element - placed.begin;
+    const int64_t from = std::max({placed.begin + part_at, begin + part_at, wanted.offset * element});
     const int64_t until =
-        std::min({placed->begin + placed->bytes() + part_at, begin + bytes + part_at, (wanted.offset + wanted.length) * element});
+        std::min({placed.begin + placed.bytes() + part_at, begin + bytes + part_at, (wanted.offset + wanted.length) * element});
     if (from >= until) continue;
     std::memcpy(static_cast<char*>(target->second.host.raw()) + from - wanted.offset * element,
                 static_cast<const char*>(data) + (from - part_at - begin), static_cast<size_t>(until - from));

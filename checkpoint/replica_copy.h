@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -20,29 +22,25 @@ struct CopyLayout {
   };
   std::vector<Placed> parts;
   int64_t bytes = 0;
-  uint64_t digest = 0;  // of whose parts these are, and which
+  uint64_t digest = 0;  // of whose parts these are, and which, and of `identity`
+
+  // Those of which bytes [begin, begin + bytes) hold any: from the first to the end of the span.
+  std::span<const Placed> within(int64_t begin, int64_t bytes) const;
 };
-CopyLayout lay_out_copy(const Plan& plan, int rank);
+// `identity`: of what the state belongs to; copies of another are not taken for this one.
+CopyLayout lay_out_copy(const Plan& plan, int rank, std::string_view identity = {});
 
+// The memory of a copy.
 struct StateCopy {
-  static constexpr int64_t kNothing = -1;
+  Tensor data;  // u8 [bytes]
+  Tensor sums;  // i64: XXH3 of each chunk
 
-  int64_t step = kNothing;  // what `data` holds, complete and proved
-  uint64_t layout = 0;      // its CopyLayout's digest
-  Tensor data;              // u8
-  Tensor sums;              // i64: XXH3 of each chunk
-
-  bool holds_something() const { return step != kNothing; }
-  // Memory for a layout, if it is another one; what was held is gone then.
-  void fit(const CopyLayout& layout);
-  // Of the data as it is, into `sums`.
-  void compute_sums();
+  // Copies slices_of() some entries into `data` and sums them up, with all threads: a chunk is summed while it is in the cache.
+  void fill(const std::vector<Tensor>& slices, const CopyLayout& layout) const;
   // The first chunk whose sum is not the one in `sums`; -1: all are right.
   int64_t first_damaged_chunk() const;
 };
 
-// Views of `data`, one for each part.
-std::vector<Tensor> views_of(const StateCopy& copy, const CopyLayout& layout);
 // This rank's parts of the entries, contiguous, in the layout's order.
 std::vector<Tensor> slices_of(const std::vector<Entry>& entries, const CopyLayout& layout);
 

@@ -68,13 +68,14 @@ Placement place(const RankOptions& options) {
   return placement;
 }
 
-int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals) {
+int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int max_restarts) {
   launcher::LaunchSpec spec;
   spec.argv = arguments();
   spec.program = "/proc/self/exe";  // however this process was found
   spec.nproc = ranks;
   spec.log_dir = log_dir;
   spec.hold_stop_signals = stop_signals;
+  spec.max_restarts = max_restarts;
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
   return launcher::launch(spec).exit_code;

@@ -32,7 +32,8 @@ struct Placement {
 Placement place(const RankOptions& options);
 
 // Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they call install_stop_signals().
-int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false);
+// `max_restarts`: how often all are started again after a failure.
+int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false, int max_restarts = 0);
 // The arguments of this process, quoted for a shell, without an option of one value ("--resume").
 std::string command_line_without(std::string_view option);
 void remember_command_line(int argc, char** argv);

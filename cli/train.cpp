@@ -1,4 +1,5 @@
 // lockstep train CONFIG [-n RANKS] [--set key=value]… [--resume auto|DIR]
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -12,6 +13,7 @@
 #include "train/data/dataset.h"
 #include "train/groups.h"
 #include "train/loop.h"
+#include "train/replicas.h"
 #include "train/run_dir.h"
 
 namespace lockstep::cli {
@@ -22,13 +24,19 @@ constexpr int kStoppedAfterSaving = 3;
 
 struct Options : RankOptions {
   std::string resume;
+  int max_restarts = 0;
+  launcher::AgentEnv agent = launcher::agent_env();
+
+  // The ranks were started again after a failure, by whom it was asked of to go on then.
+  bool restarted() const { return agent.restarts > 0 && (max_restarts > 0 || !resume.empty()); }
 };
 
 // What can be wrong is found here, before any rank starts: within milliseconds, and said once.
 void check_before_start(const train::Config& config, const Options& options, int ranks) {
   train::check_world_size(config, ranks);
+  train::check_replicas(config, options.max_restarts > 0 || !options.agent.kept_memory.empty());
   train::open_dataset(config);
-  train::RunDir(config).check_free(!options.resume.empty());
+  train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
 }
 
 // From what this run saved, whatever it was resumed from itself.
@@ -39,7 +47,11 @@ int run_rank(const train::Config& config, const Options& options, const launcher
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   install_stop_signals();
   const auto group = train::make_group(config.parallel, rank);
-  const train::RunResult result = train::run_training(config, group, {.resume = options.resume, .stop_requested = stop_requested});
+  const train::RunResult result = train::run_training(config, group,
+                                                      {.resume = options.resume,
+                                                       .restarted = options.restarted(),
+                                                       .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
+                                                       .stop_requested = stop_requested});
   if (rank.rank == 0) {
     std::printf("run        %s\n", result.run_dir.c_str());
     if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
@@ -55,9 +67,11 @@ int run_rank(const train::Config& config, const Options& options, const launcher
 int train(const Options& options) {
   const train::Config config = options.load();
   const Placement placement = place(options);
-  if (placement.launch_here) {
-    check_before_start(config, options, options.ranks);
-    return launch_ranks(options.ranks, train::RunDir(config).logs(), /*stop_signals=*/true);
+  const bool restart_alone = options.max_restarts > 0 && placement.rank.source == "single";
+  if (placement.launch_here || restart_alone) {
+    const int ranks = std::max(1, options.ranks);
+    check_before_start(config, options, ranks);
+    return launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts);
   }
   if (placement.rank.size == 1) check_before_start(config, options, 1);
   return run_rank(config, options, placement.rank);
@@ -73,6 +87,11 @@ void add_train_command(CLI::App& app, int& exit_code) {
       ->option_text("auto|DIR")
       // An unset variable of a script must not mean "from nothing".
       ->check([](const std::string& from) { return from.empty() ? "expected auto or a folder, got nothing" : std::string(); });
+  command
+      ->add_option("--max-restarts", options->max_restarts,
+                   "after a failure start all ranks again, so many times at most, from the newest state of this run (0)")
+      ->option_text("N")
+      ->check(CLI::Range(0, 1000000));
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 

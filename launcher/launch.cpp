@@ -23,10 +23,10 @@ constexpr auto kFarewell = std::chrono::seconds(10);
 constexpr auto kProbe = std::chrono::seconds(5);
 
 // 15 descriptors of an agent's own were seen, and of each rank two pipes, a pidfd, the place of its report, its log and its connection to
-// the store.
-void require_files_for(int ranks) {
-  constexpr int64_t kOwn = 16, kOfRank = 6;
-  require_files(static_cast<int>(std::min<int64_t>(kOwn + kOfRank * ranks, 1 << 29)),
+// the store; where ranks may be started again, what is kept for them.
+void require_files_for(int ranks, bool restarts) {
+  const int64_t own = 16, of_rank = restarts ? 7 : 6;
+  require_files(static_cast<int>(std::min<int64_t>(own + of_rank * ranks, 1 << 29)),
                 str("an agent of ", ranks, ranks == 1 ? " rank" : " ranks"));
 }
 
@@ -138,7 +138,7 @@ LaunchResult launch(const LaunchSpec& spec) {
   const std::string run_id = spec.run_id.empty() ? random_id() : spec.run_id;
   const std::string node_id = str(host_name(), "-", ::getpid(), "-", random_id());
 
-  require_files_for(spec.nproc);
+  require_files_for(spec.nproc, spec.max_restarts > 0);
   StopSignals signals;
   Guardian guardian;                // before anything is opened that it could hold on to
   require_threads(16, "an agent");  // 4 and gRPC's

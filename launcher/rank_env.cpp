@@ -127,6 +127,11 @@ class ServedStore final : public comm::Store {
 
 RankEnv detect_rank(std::optional<int> rank_flag, std::optional<int> size_flag) { return checked(detect(rank_flag, size_flag)); }
 
+AgentEnv agent_env() {
+  if (env("LOCKSTEP_STORE").empty()) return {};
+  return {number("GROUP_RANK"), number("TORCHELASTIC_RESTART_COUNT"), env("LOCKSTEP_KEPT_MEMORY")};
+}
+
 bool has_store() { return !env("LOCKSTEP_STORE").empty() || !self_served().host.empty(); }
 
 std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit) {

@@ -25,6 +25,15 @@ struct RankEnv {
 // Throws UsageError that names the variable where a value is no number or does not fit.
 RankEnv detect_rank(std::optional<int> rank_flag = std::nullopt, std::optional<int> size_flag = std::nullopt);
 
+// What our agent tells a rank beside that.
+struct AgentEnv {
+  int node = 0;             // the agent's place among those of the job
+  int restarts = 0;         // how often all ranks were started again before this time
+  std::string kept_memory;  // a file in memory that the agent keeps for this local rank as long as it lives; empty: there is none
+};
+// Where there is no such agent, all of it is empty.
+AgentEnv agent_env();
+
 // Whether connect_store() has an address to go to.
 bool has_store();
 

@@ -15,12 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
-  std::vector<checkpoint::Entry> entries;
-  for (const auto& [name, values, shard] : trainer.state()) entries.emplace_back(name, values, shard);
-  return entries;
-}
-
 // The folder of checkpoints that a path means; empty: it is a checkpoint itself.
 std::string folder_of_checkpoints(const std::string& path) {
   check(fs::is_directory(path), "no such folder: ", path, "; expected a checkpoint, or the folder of a run");
@@ -62,6 +56,12 @@ bool same_folder(const std::string& a, const std::string& b) {
 }
 
 }  // namespace
+
+std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
+  std::vector<checkpoint::Entry> entries;
+  for (const auto& [name, values, shard] : trainer.state()) entries.emplace_back(name, values, shard);
+  return entries;
+}
 
 Checkpoints::Checkpoints(Trainer& trainer, std::string dir) : trainer_(trainer), dir_(std::move(dir)) {
   const CheckpointConfig& config = trainer.config().checkpoint;
@@ -145,7 +145,7 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
       const auto saved = checkpoint::Checkpoint::open(from);
       accept(saved);
       saved.read(entries);
-      resumed = {.folder = from, .step = saved.step()};
+      resumed = {.folder = from, .step = saved.step(), .folder_step = saved.step()};
       return std::string();
     });
   } else {
@@ -153,7 +153,10 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
     if (trainer.group().rank() == 0)
       for (const std::string& reason : restored.skipped) log::warn("skipped a damaged checkpoint: ", reason);
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
-    if (restored.checkpoint) resumed = {.folder = restored.checkpoint->folder(), .step = restored.checkpoint->step()};
+    if (restored.checkpoint) {
+      const int64_t step = restored.checkpoint->step();
+      resumed = {.folder = restored.checkpoint->folder(), .step = step, .folder_step = step};
+    }
   }
   if (!same_folder(below, dir)) check_newest(dir, resumed.step);
   if (!resumed.folder.empty()) trainer.set_steps_done(resumed.step);

@@ -37,9 +37,16 @@ class Checkpoints {
   std::vector<checkpoint::SaveOutcome> ended_;
 };
 
+// What a checkpoint holds of a trainer, by name.
+std::vector<checkpoint::Entry> entries_of(const Trainer& trainer);
+
 struct Resumed {
-  std::string folder;  // empty: nothing to resume from
-  int64_t step = 0;
+  std::string folder = {};   // of the checkpoint that was read, or, from memory, the newest one; empty: there is none
+  int64_t step = 0;          // after which the run goes on
+  bool from_memory = false;  // from replicas
+  int64_t folder_step = -1;  // of `folder`; -1: there is none
+
+  bool anew() const { return folder.empty() && !from_memory; }
 };
 // Collective. `from`: "auto" takes the newest good checkpoint below `dir` (none: starts anew), anything else is the folder of
 // a checkpoint, or of a run. Warns of settings that differ from the saved run's in ways that change the bits; throws

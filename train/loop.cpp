@@ -46,6 +46,9 @@ class Reporter {
     progress_->update(metrics);
   }
 
+  // How many steps after the first one were done before, and will be done again.
+  int64_t lost_steps() const { return file_ ? file_->lost_steps() : 0; }
+
   void message(const std::string& line) {
     if (progress_) progress_->message(line);
   }
@@ -82,28 +85,39 @@ std::string introduction(Trainer& trainer) {
              " a step, ", config.train.precision);
 }
 
+std::string resumed_text(const Resumed& resumed, int64_t lost_steps) {
+  const std::string lost = lost_steps > 0 ? str("; ", count_text(lost_steps, "step"), " to be done again") : "";
+  if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, lost);
+  const std::string disk = resumed.folder_step < 0 ? "none on disk" : str("newest checkpoint on disk: step ", resumed.folder_step);
+  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, ")", lost);
+}
+
 }  // namespace
 
 RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options) {
   Trainer trainer(config, group);
   const RunDir run_dir(config);
-  const Resumed resumed = options.resume.empty() ? Resumed{} : resume(trainer, options.resume, run_dir.checkpoints());
+  std::unique_ptr<Replicas> replicas;
+  if (config.checkpoint.replica_every > 0) replicas = std::make_unique<Replicas>(trainer, run_dir.path, options.kept_memory);
+  const Resumed resumed = resume_newest(trainer, replicas.get(), {options.resume, options.restarted, run_dir.checkpoints()});
   std::unique_ptr<RunLock> lock;
   comm::agree(group.get(), [&] {
     if (group->rank() != 0) return std::string();
-    lock = run_dir.lock(!options.resume.empty());
+    lock = run_dir.lock(options.restarted || !options.resume.empty());
     run_dir.prepare(config);
     return std::string();
   });
 
   Reporter reporter(trainer, run_dir, resumed.step);
   reporter.message(introduction(trainer));
-  if (!resumed.folder.empty()) reporter.message(str("resumed after step ", resumed.step, " from ", resumed.folder));
+  if (!resumed.anew()) reporter.message(resumed_text(resumed, reporter.lost_steps()));
 
   RunResult result{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder};
-  int64_t saved_step = resumed.folder.empty() ? -1 : resumed.step;
+  int64_t saved_step = resumed.folder_step;
   Checkpoints checkpoints(trainer, run_dir.checkpoints());
   const auto look_at_saves = [&] {
+    for (const std::string& problem : replicas ? replicas->ended() : std::vector<std::string>{})
+      reporter.message(str("warning: ", problem));
     for (const checkpoint::SaveOutcome& save : checkpoints.ended()) {
       if (save.folder.empty()) {
         // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
@@ -125,6 +139,8 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
     reporter.step(report, validation);
     result.last_loss = report.loss;
     if (validation) result.validation_loss = *validation;
+    // Behind what rank 0 wrote of the step: a run that goes on from here will not write it again.
+    if (replicas && due(config.checkpoint.replica_every, report.step)) replicas->store();
     if (!last && !stopped && due(config.checkpoint.every, report.step)) checkpoints.save();
     look_at_saves();
   }

@@ -7,12 +7,17 @@
 
 #include "comm/process_group.h"
 #include "train/config/config.h"
+#include "train/replicas.h"
 
 namespace lockstep::train {
 
 struct RunOptions {
   // Where to start: "" from nothing, "auto" from the newest good checkpoint of this run (or nothing), else a checkpoint folder.
   std::string resume;
+  // The ranks were started again after a failure: what this run itself has comes first, in memory or on disk.
+  bool restarted = false;
+  // For checkpoint.replica_every.
+  KeptMemory kept_memory = {};
   // Whether this process was asked to stop; read once a step.
   std::function<bool()> stop_requested = [] { return false; };
 };

@@ -140,6 +140,9 @@ void Agent::start_ranks() {
   started_at_ = now();
   frozen_.begin(static_cast<size_t>(self->slots), started_at_);
   active_ = true;
+  // Without restarts nobody would find what is left there.
+  while (context_.spec.max_restarts > 0 && static_cast<int>(kept_.size()) < self->slots)
+    kept_.push_back(std::make_unique<MemoryFile>("lockstep-kept"));
   for (int local_rank = 0; local_rank < self->slots; ++local_rank) {
     const int rank = self->first_rank + local_rank;
     const RankOutput::Options options = output_options(local_rank, rank);
@@ -148,7 +151,10 @@ void Agent::start_ranks() {
     child.program = context_.program;
     child.argv = context_.spec.argv;
     child.environment = rank_environment(context_.spec, context_.run_id, job_, *self, context_.store,
-                                         {local_rank, process->error_path(), options.output == Show::raw ? terminal_columns() : 0});
+                                         {.local_rank = local_rank,
+                                          .error_file = process->error_path(),
+                                          .kept_memory = kept_.empty() ? "" : kept_[static_cast<size_t>(local_rank)]->path(),
+                                          .terminal_columns = options.output == Show::raw ? terminal_columns() : 0});
     child.hold_stop_signals = context_.spec.hold_stop_signals;
     child.inherit_input = job_.nodes.size() == 1 && self->slots == 1;
     process->start(child);

@@ -9,6 +9,7 @@
 
 #include "launcher/agent/frozen.h"
 #include "launcher/agent/guardian.h"
+#include "launcher/agent/memory_file.h"
 #include "launcher/agent/rank_process.h"
 #include "launcher/agent/stop_signals.h"
 #include "launcher/launch.h"
@@ -77,7 +78,8 @@ class Agent {
   AgentContext context_;
   JobState job_;
   std::vector<std::unique_ptr<RankProcess>> ranks_;
-  bool active_ = false;  // ranks of job_.epoch were started and are not concluded yet
+  std::vector<std::unique_ptr<MemoryFile>> kept_;  // by local rank: what its processes leave for those of the next epoch
+  bool active_ = false;                            // ranks of job_.epoch were started and are not concluded yet
   bool done_ = false;
   uint64_t epoch_ = 0;  // of ranks_
   Duration started_at_{};

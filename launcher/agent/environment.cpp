@@ -47,6 +47,8 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
   put("LOCKSTEP_STORE", store.text());
   put("LOCKSTEP_RUN_ID", run_id);
   put("LOCKSTEP_EPOCH", job.epoch);
+  variables.erase("LOCKSTEP_KEPT_MEMORY");  // of an agent around this one
+  if (!place.kept_memory.empty()) put("LOCKSTEP_KEPT_MEMORY", place.kept_memory);
   if (place.terminal_columns > 0) {
     put("LOCKSTEP_TTY", 1);
     put("COLUMNS", place.terminal_columns);

@@ -13,6 +13,7 @@ namespace lockstep::launcher {
 struct RankPlace {
   int local_rank = 0;
   std::string error_file;    // where the rank may say why it fails
+  std::string kept_memory;   // a file in memory that is the same in every epoch; empty: there is none
   int terminal_columns = 0;  // of the terminal that shows its output as it is; 0: there is none
 };
 

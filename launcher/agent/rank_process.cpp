@@ -4,7 +4,6 @@
 #include <utility>
 
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/base/error.h"
@@ -17,21 +16,6 @@ constexpr size_t kLongestReport = 64 << 10;
 constexpr size_t kChunk = 64 << 10;
 
 }  // namespace
-
-ErrorFile::ErrorFile() : fd_(::memfd_create("lockstep-error", MFD_CLOEXEC)) {
-  if (fd_ < 0) throw EnvironmentError("[launch] memfd_create: " + errno_text(errno));
-}
-
-ErrorFile::~ErrorFile() { ::close(fd_); }
-
-std::string ErrorFile::path() const { return str("/proc/", ::getpid(), "/fd/", fd_); }
-
-std::string ErrorFile::contents() const {
-  std::string text(kLongestReport, '\0');
-  const ssize_t got = ::pread(fd_, text.data(), text.size(), 0);
-  text.resize(got > 0 ? static_cast<size_t>(got) : 0);
-  return text;
-}
 
 RankProcess::RankProcess(int rank, RankOutput::Options output, Guardian& guardian)
     : rank_(rank), output_(std::move(output)), guardian_(guardian) {}
@@ -83,7 +67,7 @@ RankEnd& RankProcess::collect() {
   RankEnd end;
   end.rank = rank_;
   end.status = peek_status(child_);
-  end.report = parse_failure_report(error_file_.contents());
+  end.report = parse_failure_report(error_file_.contents(kLongestReport));
   end_ = std::move(end);
   // The number is still taken by the dead leader, so this cannot hit anybody else.
   signal_session(child_.pid, SIGKILL);

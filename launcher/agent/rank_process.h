@@ -7,24 +7,11 @@
 
 #include "launcher/agent/child.h"
 #include "launcher/agent/guardian.h"
+#include "launcher/agent/memory_file.h"
 #include "launcher/agent/output.h"
 #include "launcher/agent/root_cause.h"
 
 namespace lockstep::launcher {
-
-// A file in memory that a rank writes by path. It has no name, so nothing is left behind.
-class ErrorFile {
- public:
-  ErrorFile();
-  ~ErrorFile();
-  ErrorFile(const ErrorFile&) = delete;
-  ErrorFile& operator=(const ErrorFile&) = delete;
-  std::string path() const;
-  std::string contents() const;
-
- private:
-  int fd_ = -1;
-};
 
 // Used by one thread.
 class RankProcess {
@@ -58,7 +45,7 @@ class RankProcess {
  private:
   int rank_;
   RankOutput output_;
-  ErrorFile error_file_;
+  MemoryFile error_file_{"lockstep-error"};
   Guardian& guardian_;
   Child child_;
   std::optional<RankEnd> end_;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/replica.h"
 #include "comm/backend.h"
 #include "tests/checkpoint/helpers.h"
 
@@ -41,6 +42,21 @@ inline void expect_equal(const std::vector<Entry>& entries, const std::vector<En
   ASSERT_EQ(entries.size(), expected.size());
   for (size_t i = 0; i < entries.size(); ++i)
     EXPECT_EQ(bytes_of(entries[i].tensor.contiguous()), bytes_of(expected[i].tensor.contiguous())) << entries[i].name;
+}
+
+// What a new group does with what its ranks find.
+struct Back {
+  int64_t step = -1;  // that was restored; -1: none was found
+  std::string why_none = {};
+  std::vector<std::string> notes = {};
+  std::vector<int> from_others = {};
+};
+inline Back restore(ReplicaStore& store, const std::vector<Entry>& entries, comm::ProcessGroup& group) {
+  store.prepare(entries, group);
+  const ReplicasFound found = store.find();
+  Back back{.step = found.step, .why_none = found.why_none, .notes = found.notes};
+  if (found.step >= 0) back.from_others = store.restore(entries).from_others;
+  return back;
 }
 
 // A backend whose rank dies at its n-th call, counted over its group and those split off from it.

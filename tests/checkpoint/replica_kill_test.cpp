@@ -45,7 +45,7 @@ TEST_P(KilledAtCall, TheProcessThatTakesItsPlaceGetsItsState) {
     }
     overwrite(entries);
     const auto group = join(meeting, "second", rank, kRanks, death);
-    const ReplicaRestored restored = store.restore(entries, *group);
+    const Back restored = restore(store, entries, *group);
     // Two calls for the vote, two for the sums, two for the data, two for the last vote; once its own data are through, whether those of
     // the others still are depends on who is faster, until all have come to the last vote.
     if (GetParam() < 5) {
@@ -53,7 +53,7 @@ TEST_P(KilledAtCall, TheProcessThatTakesItsPlaceGetsItsState) {
     } else if (GetParam() == 7) {
       EXPECT_EQ(restored.step, 2);
     }
-    EXPECT_THAT(restored.from_buddies, ::testing::ElementsAre(kVictim));
+    EXPECT_THAT(restored.from_others, ::testing::ElementsAre(kVictim));
     expect_equal(entries, state(Held::slices, rank, kRanks, restored.step));
   });
   for (size_t process = 0; process < ends.size(); ++process) {

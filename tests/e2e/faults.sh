@@ -5,14 +5,6 @@ make_text
 endless=(--set train.steps=100000 --set train.eval_every=0 --set run.name=killed)
 train straight -n 1 --set train.steps=80 --set train.eval_every=0
 
-# rank_of TEXT RANK: the process of that rank among those whose command line has the text.
-rank_of() {
-  local pid
-  for pid in $(processes_of "$1"); do
-    ! tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx "RANK=$2" || echo "$pid"
-  done
-}
-
 named_memory > shm.before
 "$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" > killed.out 2> killed.err &
 agent=$!

@@ -55,6 +55,13 @@ processes_of() {
   done
 }
 none_left() { [ -z "$(processes_of "$1")" ]; }
+# rank_of TEXT RANK: the process of that rank among those whose command line has the text.
+rank_of() {
+  local pid
+  for pid in $(processes_of "$1"); do
+    ! tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx "RANK=$2" || echo "$pid"
+  done
+}
 # What lockstep has under a name in shared memory, from whatever run.
 named_memory() { find /dev/shm -name '*lockstep*' | sort; }
 

@@ -137,6 +137,9 @@ const std::vector<Key>& table() {
        kCount},
       {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep), "how many of the newest stay; 0: all", group, kCount},
       {"checkpoint.async", LOCKSTEP_FIELD(checkpoint.async), "write while training goes on", group},
+      {"checkpoint.replica_every", LOCKSTEP_FIELD(checkpoint.replica_every),
+       "steps between copies of the state in memory, from which ranks that are started again go on (`--max-restarts`); 0: none", group,
+       kCount},
   };
   return keys;
 }

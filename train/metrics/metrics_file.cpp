@@ -19,14 +19,23 @@ int64_t step_of(const std::string& line) {
   return json["step"].get<int64_t>();
 }
 
-// How many bytes at the start of the file are complete lines of steps up to `last_step`.
-int64_t kept_bytes(const std::string& path, int64_t last_step) {
+struct Kept {
+  int64_t bytes = 0;   // at the start of the file: complete lines of steps up to the resumed one
+  int64_t others = 0;  // complete lines of later steps
+};
+Kept kept_of(const std::string& path, int64_t last_step) {
   std::ifstream in(path, std::ios::binary);
-  int64_t kept = 0;
+  Kept kept;
   for (std::string line; std::getline(in, line);) {
     const int64_t step = step_of(line);
-    if (in.eof() || step < 0 || step > last_step) break;  // eof: no line feed, so the line is torn
-    kept += static_cast<int64_t>(line.size()) + 1;
+    if (in.eof() || step < 0) break;  // eof: no line feed, so the line is torn
+    if (step > last_step) {
+      ++kept.others;
+    } else if (kept.others == 0) {
+      kept.bytes += static_cast<int64_t>(line.size()) + 1;
+    } else {
+      break;
+    }
   }
   return kept;
 }
@@ -36,7 +45,9 @@ int64_t kept_bytes(const std::string& path, int64_t last_step) {
 MetricsFile::MetricsFile(std::string path, int64_t resumed_step)
     : path_(std::move(path)), fd_(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)) {
   if (fd_ < 0) throw EnvironmentError(str("open '", path_, "': ", errno_text(errno)));
-  bytes_ = kept_bytes(path_, resumed_step);
+  const Kept kept = kept_of(path_, resumed_step);
+  bytes_ = kept.bytes;
+  lost_steps_ = kept.others;
   if (::ftruncate(fd_, bytes_) != 0) {
     const int error = errno;
     ::close(fd_);

@@ -18,6 +18,9 @@ class MetricsFile {
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
 
+  // How many lines of later steps were cut off.
+  int64_t lost_steps() const { return lost_steps_; }
+
   // Throws EnvironmentError with path and errno, such as on a full disk; this step is missing then, but every line stays whole, and
   // the next call tries again.
   void append(const StepMetrics& metrics);
@@ -26,6 +29,7 @@ class MetricsFile {
   std::string path_;
   int fd_;
   int64_t bytes_ = 0;  // of whole lines
+  int64_t lost_steps_ = 0;
 };
 
 }  // namespace lockstep::train
