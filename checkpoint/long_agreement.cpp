@@ -1,9 +1,12 @@
 #include "checkpoint/long_agreement.h"
 
 #include <chrono>
+#include <exception>
 #include <future>
 
 #include "comm/text.h"
+#include "core/base/error.h"
+#include "core/base/thread.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -17,14 +20,23 @@ std::vector<std::string> agree_on_long_work(comm::ProcessGroup* group,
                                             const std::function<std::string(const std::atomic<bool>& stop)>& local) {
   std::atomic<bool> stop = false, failed = false;
   if (!group || group->size() == 1) return comm::agree(group, [&] { return local(stop); });
-  auto work = std::async(std::launch::async, [&] {
+  const auto guarded = [&] {
     try {
       return local(stop);
     } catch (...) {
       failed = true;
       throw;
     }
-  });
+  };
+  std::future<std::string> work;
+  try {
+    work = start_async("for this rank's part in a checkpoint", guarded);
+  } catch (const EnvironmentError&) {  // the others must hear of it, as of any failure of the work itself
+    failed = true;
+    std::promise<std::string> refused;
+    refused.set_exception(std::current_exception());
+    work = refused.get_future();
+  }
   try {
     for (bool all_ended = false; !all_ended;) {
       const bool ended = work.wait_for(kSignOfLife) == std::future_status::ready;

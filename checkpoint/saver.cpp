@@ -1,12 +1,15 @@
 #include "checkpoint/saver.h"
 
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <thread>
 
 #include "checkpoint/host_copy.h"
 #include "checkpoint/save_job.h"
 #include "comm/text.h"
+#include "core/base/log.h"
+#include "core/base/thread.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -61,7 +64,15 @@ class Saver::Impl {
       busy_ = true;
     }
     const Duration stall = Clock::now() - begin;
-    thread_ = std::thread([this, job = std::move(job), begin, stall] { write(job, begin, stall); });
+    const std::function<void()> work = [this, job = std::move(job), begin, stall] { write(job, begin, stall); };
+    try {
+      thread_ = start_thread("to save in the background", work);
+    } catch (const EnvironmentError& e) {
+      log::warn("[checkpoint] step ", step, " is saved while training waits: ", e.what());
+      work();  // the others wait for this rank's part
+      const std::lock_guard lock(mutex_);
+      ended_.back().stall = Clock::now() - begin;
+    }
   }
 
   bool busy() const {

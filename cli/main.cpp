@@ -4,7 +4,6 @@
 #include <exception>
 #include <new>
 #include <string_view>
-#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
@@ -94,9 +93,6 @@ int main(int argc, char** argv) {
     return report(e, kWrongUse);
   } catch (const std::bad_alloc&) {
     return report(EnvironmentError("out of memory: use a smaller model or micro_batch, or fewer ranks on this host"), kFailed);
-  } catch (const std::system_error& e) {
-    const bool refused = e.code() == std::errc::resource_unavailable_try_again;  // what std::thread says, and no more
-    return report(EnvironmentError(str(e.what(), refused ? ": no thread to be had (see ulimit -u and -v)" : "")), kFailed);
   } catch (const std::exception& e) {
     return report(e, kFailed);
   }

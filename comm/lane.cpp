@@ -1,6 +1,7 @@
 #include "comm/lane.h"
 
 #include "comm/work_state.h"
+#include "core/base/thread.h"
 
 namespace lockstep::comm {
 namespace {
@@ -12,12 +13,11 @@ constexpr Duration kPatience = std::chrono::milliseconds(5);
 
 void Lane::submit(Job job) {
   std::lock_guard lock(mutex_);
+  const bool first = !thread_.joinable();
+  if (first) thread_ = start_thread("for the collectives of a group", [this] { loop(); });
   queue_.push_back(std::move(job));
   used_ = true;
-  if (!thread_.joinable())
-    thread_ = std::thread([this] { loop(); });
-  else if (asleep_ || (!busy_ && is_due()))
-    wake_.notify_one();
+  if (!first && (asleep_ || (!busy_ && is_due()))) wake_.notify_one();
 }
 
 bool Lane::is_due() const {

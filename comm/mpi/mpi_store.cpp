@@ -10,6 +10,7 @@
 #include "comm/peer_failure.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 
 namespace lockstep::comm::mpi {
 namespace {
@@ -124,7 +125,7 @@ std::optional<Letter> take_letter(Runtime& runtime, int source, int tag) {
 }  // namespace
 
 StoreServer::StoreServer(Runtime& runtime, std::shared_ptr<Store> map)
-    : runtime_(runtime), map_(std::move(map)), thread_([this] { serve(); }) {}
+    : runtime_(runtime), map_(std::move(map)), thread_(start_thread("to serve the ranks' store", [this] { serve(); })) {}
 
 void StoreServer::stop() {
   stop_ = true;

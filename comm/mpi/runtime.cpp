@@ -14,6 +14,7 @@
 #include "comm/mpi/job.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 
 namespace lockstep::comm::mpi {
 namespace {
@@ -99,7 +100,7 @@ void Runtime::blocking(std::string_view what, Deadline deadline, std::function<v
   // The thread owns all that it touches, should it be given up; only the runtime itself, which never dies, is shared.
   std::packaged_task<void()> task(std::move(f));
   std::future<void> done = task.get_future();
-  std::thread(std::move(task)).detach();
+  start_thread("for a call of MPI", std::move(task)).detach();
   if (done.wait_until(deadline.at()) == std::future_status::timeout) {
     retire(str(what));
     throw TimeoutError(str("[mpi] ", what));

@@ -7,6 +7,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "core/base/thread.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/wire.h"
@@ -183,7 +184,7 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
     const grpc::Status status = impl_->stub->Join(&context, request, &reply);
     if (status.ok()) {
       impl_->learn(reply);
-      impl_->thread = std::thread([this] { impl_->keep_alive(); });
+      impl_->thread = start_thread("to keep in touch with the rendezvous", [this] { impl_->keep_alive(); });
       return;
     }
     if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) throw UsageError(status.error_message());

@@ -17,6 +17,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 #include "launcher/rendezvous/endpoint.h"
 #include "launcher/rendezvous/needs.h"
 
@@ -94,7 +95,7 @@ Listener::~Listener() {
 
 void Listener::start(OnConnection on_connection) {
   on_connection_ = std::move(on_connection);
-  thread_ = std::thread([this] { run(); });
+  thread_ = start_thread("to accept connections", [this] { run(); });
 }
 
 void Listener::run() {

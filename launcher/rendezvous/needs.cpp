@@ -13,6 +13,7 @@
 
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -78,7 +79,7 @@ void require_threads(size_t count, const std::string& who) {
   end.count_down();
   if (!refused.empty())
     throw EnvironmentError(str("[launch] the system grants ", threads.size(), " of the ", count, " threads that ", who, " needs (", refused,
-                               "): raise the limit of processes (ulimit -u, or the container's) or of memory (ulimit -v)"));
+                               "): ", thread_advice()));
 }
 
 }  // namespace lockstep::launcher

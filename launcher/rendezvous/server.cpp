@@ -7,6 +7,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "core/base/log.h"
+#include "core/base/thread.h"
 #include "launcher/agent/report.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
@@ -30,7 +31,7 @@ grpc::Status refused(const std::string& why) { return {grpc::StatusCode::FAILED_
 // Both state machines, their lock, the calls that wait for news, and the thread that lets time pass for them.
 class Job {
  public:
-  explicit Job(JobShape shape) : membership_(std::move(shape)), ticker_([this] { run_ticker(); }) {}
+  explicit Job(JobShape shape) : membership_(std::move(shape)), ticker_(start_thread("to watch over the job", [this] { run_ticker(); })) {}
   ~Job() { close(); }
 
   // Ends every waiting call; from here on none waits any more.
