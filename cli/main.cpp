@@ -43,13 +43,15 @@ void open_standard_streams() {
   }
 }
 
-// What a command prints is its result, and a program that reads it must not take half of it for all. Not so for training: its results are
-// in the run's folder, and the agent's screen does not matter to the ranks either.
-int checked_output(const CLI::App& app, int code) {
-  if (code != 0 || app.got_subcommand("train") || app.got_subcommand("run")) return code;
+// What a command prints is its result, and a program that reads it must not take half of it for all.
+int checked_output(int code) {
   errno = 0;
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
-  return report(lockstep::EnvironmentError("cannot write to standard output" + (errno ? ": " + lockstep::errno_text(errno) : "")), kFailed);
+  int reason = errno;
+  // Where an earlier part could not be written its reason is gone: another byte behind the gap meets the same one.
+  if (reason == 0 && ::write(STDOUT_FILENO, "\n", 1) < 0) reason = errno;
+  return report(lockstep::EnvironmentError("cannot write to standard output" + (reason ? ": " + lockstep::errno_text(reason) : "")),
+                code != 0 ? code : kFailed);
 }
 
 // CLI11 says of a word that it does not know only that a subcommand is required.
@@ -87,7 +89,7 @@ int main(int argc, char** argv) {
     check_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return checked_output(app, app.exit(e));  // --help, --version
+    if (e.get_exit_code() == 0) return checked_output(app.exit(e));  // --help, --version
     return report(UsageError(str(e.what(), " (see --help)")), kWrongUse);
   } catch (const UsageError& e) {
     return report(e, kWrongUse);
@@ -96,5 +98,6 @@ int main(int argc, char** argv) {
   } catch (const std::exception& e) {
     return report(e, kFailed);
   }
-  return checked_output(app, exit_code);
+  // Not so for training: its results are in the run's folder, and the agent's screen does not matter to the ranks either.
+  return app.got_subcommand("train") || app.got_subcommand("run") ? exit_code : checked_output(exit_code);
 }

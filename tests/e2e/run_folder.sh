@@ -51,10 +51,25 @@ for ranks in 1 2; do
   [ "$(cat piped.code)" = 0 ] || fail "a run of $ranks whose output nobody reads any more exits with $(cat piped.code): $(cat piped.err)"
   cmp <(cut -d, -f1,2 runs/left$ranks/metrics.jsonl) <(cut -d, -f1,2 runs/piped$ranks/metrics.jsonl) || fail "it took other steps"
 done
-# A command whose answer cannot be written has failed.
-code=0; "$lockstep" config show "$here/small.yaml" > /dev/full 2> err || code=$?
-[ $code = 1 ] || fail "config show into a full disk exits with $code"
-contains err "cannot write to standard output: No space left on device"
+# A command whose answer cannot be written has failed, and says why: also where the first part of a long one met the full disk, where it would
+# have ended with 1 anyway, and where it is the help of a command whose own output does not matter.
+"$lockstep" checkpoint diff runs/left1/checkpoints/step-00000050 runs/left1 --show 1000 > long.out || [ $? = 1 ] || fail "diff"
+[ "$(wc -c < long.out)" -gt 4096 ] || fail "not long enough for a second part: $(cat long.out)"
+while read -r command; do
+  code=0; "$lockstep" $command > /dev/full 2> err || code=$?
+  [ $code = 1 ] || fail "$command into a full disk exits with $code"
+  contains err "cannot write to standard output: No space left on device"
+done << END
+config show $here/small.yaml
+config keys
+checkpoint diff runs/left1/checkpoints/step-00000050 runs/left1 --show 1000
+checkpoint ls runs/left1
+doctor
+--version
+--help
+train --help
+run --help
+END
 
 # Where standard streams are closed, no file or pipe of the program may take their numbers, for what is printed would go there.
 "$lockstep" run -n 1 -- sh -c 'readlink /proc/$PPID/fd/0 /proc/$PPID/fd/1 /proc/$PPID/fd/2 > seen' <&- >&- 2>&- || fail "run without streams"
