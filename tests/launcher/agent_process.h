@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <utility>
@@ -122,6 +123,12 @@ class AgentProcess {
   int output_fd_ = -1;
   std::string output_;
 };
+
+// Of a file; empty where there is none.
+inline std::string contents(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
 
 // Ranks that run a shell script.
 inline LaunchSpec shell(int nproc, const std::string& script) {
