@@ -10,6 +10,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/sha256_pair.h"
 #include "core/base/error.h"
+#include "core/base/thread.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -127,18 +128,21 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<
   std::atomic<bool> failed = false;
   const std::function<bool()> stopped = [&] { return failed || (stop && *stop); };
   // The hashes take about as long as a fast disk: so both at once, and this thread writes only.
-  const bool own_thread = bytes >= kWorthAThread;
-  auto sums = std::async(own_thread ? std::launch::async : std::launch::deferred, [&] {
-    if (own_thread) give_way();
-    return compute_sums(wanted, stopped);
-  });
+  std::future<std::vector<WrittenFile>> sums;
+  if (bytes >= kWorthAThread) try {
+      sums = start_async("to compute checksums", [&] {
+        give_way();
+        return compute_sums(wanted, stopped);
+      });
+    } catch (const EnvironmentError&) {  // one thread can do both, in twice the time
+    }
   try {
     write_bytes(files, wanted, stopped);
   } catch (...) {
     failed = true;
     throw;
   }
-  return sums.get();
+  return sums.valid() ? sums.get() : compute_sums(wanted, stopped);
 }
 
 WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header, std::vector<Tensor> tensors) {
