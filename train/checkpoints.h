@@ -46,6 +46,8 @@ struct Resumed {
   bool from_memory = false;  // from replicas
   int64_t folder_step = -1;  // of `folder`; -1: there is none
 
+  std::vector<int> from_others = {};  // from memory: ranks whose part came from another rank
+
   bool anew() const { return folder.empty() && !from_memory; }
 };
 // Collective. `from`: "auto" takes the newest good checkpoint below `dir` (none: starts anew), anything else is the folder of

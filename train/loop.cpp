@@ -89,7 +89,9 @@ std::string resumed_text(const Resumed& resumed, int64_t lost_steps) {
   const std::string lost = lost_steps > 0 ? str("; ", count_text(lost_steps, "step"), " to be done again") : "";
   if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, lost);
   const std::string disk = resumed.folder_step < 0 ? "none on disk" : str("newest checkpoint on disk: step ", resumed.folder_step);
-  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, ")", lost);
+  std::string buddies;
+  for (const int rank : resumed.from_others) buddies += str(buddies.empty() ? "; from other ranks the parts of rank " : ", ", rank);
+  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", lost);
 }
 
 }  // namespace

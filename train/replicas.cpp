@@ -46,7 +46,7 @@ OnDisk newest_on_disk(comm::ProcessGroup& group, const std::string& dir) {
 Resumed from_memory(Trainer& trainer, Replicas& replicas, const OnDisk& disk) {
   const checkpoint::ReplicaRestored restored = replicas.restore();
   trainer.set_steps_done(restored.step);
-  return {.folder = disk.folder, .step = restored.step, .from_memory = true, .folder_step = disk.step};
+  return {.folder = disk.folder, .step = restored.step, .from_memory = true, .folder_step = disk.step, .from_others = restored.from_others};
 }
 
 }  // namespace

@@ -86,6 +86,10 @@ void Agent::follow_job() {
       context_.client.drained(epoch_);
     } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
       done_ = true;
+    } else if (job_.phase == Phase::gathering && epoch_ > 0 && job_.restarts > told_to_wait_at_) {
+      told_to_wait_at_ = job_.restarts;
+      log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost", "; waiting for another one in its place, ",
+                seconds(context_.spec.join_timeout), " s at most");
     }
     return;
   }

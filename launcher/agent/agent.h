@@ -81,7 +81,8 @@ class Agent {
   std::vector<std::unique_ptr<MemoryFile>> kept_;  // by local rank: what its processes leave for those of the next epoch
   bool active_ = false;                            // ranks of job_.epoch were started and are not concluded yet
   bool done_ = false;
-  uint64_t epoch_ = 0;  // of ranks_
+  uint64_t epoch_ = 0;       // of ranks_
+  int told_to_wait_at_ = 0;  // the restart for which it was said that a node is missing
   Duration started_at_{};
   Duration failed_after_{};
   long oom_kills_before_ = 0;

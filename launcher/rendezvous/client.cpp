@@ -188,6 +188,10 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
       return;
     }
     if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) throw UsageError(status.error_message());
+    if (status.error_code() == grpc::StatusCode::ABORTED && !deadline.passed() && keep_trying()) {  // it was told to come again
+      std::this_thread::sleep_for(kRetry);
+      continue;
+    }
     throw EnvironmentError(str("[rendezvous] ", impl_->server.text(), " does not let us join: ", status.error_message(),
                                " (is something else listening there?)"));
   }

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "core/base/error.h"
-
 namespace lockstep::launcher {
 namespace {
 
@@ -66,10 +64,13 @@ void Membership::join(const std::string& run_id, const Node& node, int nodes, in
   check(max_restarts == shape_.max_restarts, "[rendezvous] run '", run_id, "' has --max-restarts ", shape_.max_restarts, ", but ",
         name_of(node), " was started with ", max_restarts);
   check(node.slots >= 1, "[rendezvous] a node runs at least one rank, got ", node.slots);
+  if (restarts_left() && (state_.phase == Phase::draining || (state_.phase == Phase::running && !state_.settled)))
+    throw TryAgain(
+        str("[rendezvous] run '", run_id, "' has just failed (epoch ", state_.epoch, "): whether it needs another node shows soon"));
   check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ", shape_.nodes, " node(s) already (",
         to_string(state_.phase), ", epoch ", state_.epoch, ")");
   check_node_rank(node);
-  if (!first_join_) first_join_ = now;
+  if (!gathering_since_) gathering_since_ = now;
   Member& added = members_[node.node_id];
   added.node = node;
   added.last_seen = now;
@@ -107,6 +108,17 @@ void Membership::begin_epoch() {
   for (auto& [id, each] : members_) each.drained = each.finished = false;
 }
 
+// A node that was lost leaves its place to another one, for which the rest wait.
+void Membership::begin_epoch_if_drained(Duration now) {
+  const bool all = std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
+  if (state_.phase != Phase::draining || members_.empty() || !all) return;
+  ++state_.restarts;
+  if (static_cast<int>(members_.size()) == shape_.nodes) return begin_epoch();
+  std::erase_if(state_.nodes, [&](const Node& node) { return !members_.contains(node.node_id); });
+  state_.phase = Phase::gathering;
+  gathering_since_ = now;
+}
+
 void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
   Member& sender = member(node_id);
   // An epoch may have begun while the message was on its way; one from the future, or far behind, is not of this run.
@@ -137,7 +149,7 @@ void Membership::settle() {
 void Membership::end_epoch(const Failure& failure, Duration now) {
   state_.failure = failure;
   failed_at_ = now;
-  const bool again = state_.phase == Phase::running && state_.restarts < shape_.max_restarts && !state_.stopping;
+  const bool again = state_.phase == Phase::running && restarts_left() && !members_.empty();
   state_.phase = again ? Phase::draining : Phase::failed;
   changed();
 }
@@ -172,10 +184,7 @@ void Membership::drained(const std::string& node_id, uint64_t epoch, Duration no
   Member& sender = member_in_epoch(node_id, epoch, now);
   if (state_.phase != Phase::draining || sender.drained) return;
   sender.drained = true;
-  if (std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; })) {
-    ++state_.restarts;
-    begin_epoch();
-  }
+  begin_epoch_if_drained(now);
   changed();
 }
 
@@ -184,7 +193,7 @@ void Membership::stop(const std::string& node_id, Duration now) {
   if (state_.stopping) return;
   state_.stopping = true;
   // Nobody wants the next epoch any more.
-  if (state_.phase == Phase::draining) state_.phase = Phase::failed;
+  if (state_.phase == Phase::draining || (state_.phase == Phase::gathering && state_.epoch > 0)) state_.phase = Phase::failed;
   changed();
 }
 
@@ -221,15 +230,15 @@ void Membership::lose(const Member& lost, Duration now) {
   if (state_.phase == Phase::gathering) {
     std::erase_if(state_.nodes, [&](const Node& n) { return n.node_id == id; });
   } else if (state_.phase == Phase::running && !finished) {
-    state_.phase = Phase::failed;  // a restart needs all nodes
     end_epoch(failure, now);
   } else if (state_.phase == Phase::draining || state_.phase == Phase::failed) {
-    state_.phase = Phase::failed;
     if (state_.failure && (state_.failure->caused_by_peer || (!finished && silent_since <= failed_at_))) {
       state_.failure = failure;
       failure_from_.clear();
     }
+    if (members_.empty()) state_.phase = Phase::failed;
   }
+  begin_epoch_if_drained(now);
 }
 
 std::string Membership::missing_text() const {
@@ -264,9 +273,10 @@ void Membership::tick(Duration now) {
       break;
     }
   }
-  if (state_.phase == Phase::gathering && first_join_ && now >= *first_join_ + shape_.join_timeout) {
+  if (state_.phase == Phase::gathering && gathering_since_ && now >= *gathering_since_ + shape_.join_timeout) {
     Failure failure;
     failure.reason = str("waited ", seconds(shape_.join_timeout), " s for ", shape_.nodes, " nodes; ", missing_text());
+    if (state_.failure) failure.reason += "; before that, " + state_.failure->reason;
     end_epoch(failure, now);
   }
 }
@@ -275,7 +285,7 @@ std::optional<Duration> Membership::next_deadline() const {
   std::optional<Duration> next;
   const auto consider = [&](Duration at) { next = next ? std::min(*next, at) : at; };
   for (const auto& [id, each] : members_) consider(lease_end(each));
-  if (state_.phase == Phase::gathering && first_join_) consider(*first_join_ + shape_.join_timeout);
+  if (state_.phase == Phase::gathering && gathering_since_) consider(*gathering_since_ + shape_.join_timeout);
   return next;
 }
 

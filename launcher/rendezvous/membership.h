@@ -2,10 +2,12 @@
 // clock; time is an argument. Its server is a thin shell around it; its behaviour is written down in tests/launcher/testdata.
 //
 //   gathering ──all nodes joined──▶ running ──all nodes finished──▶ finished
-//       │                            │  ▲
-//       │ too late                   │  │ all nodes drained: next epoch
-//       ▼               restart left │  │
-//     failed ◀──no restart left──────┴─▶ draining
+//     │   ▲                          │  ▲
+//     │   │                          │  │ all nodes drained: next epoch
+//     │   │             restart left │  │
+//     │   └─all drained, one lost────┼─ draining
+//     │ too late                     │
+//     └──────▶ failed ◀──────────────┘ no restart left
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "core/base/clock.h"
+#include "core/base/error.h"
 #include "launcher/launch.h"
 
 namespace lockstep::launcher {
@@ -34,11 +37,17 @@ struct Node {
   int first_rank = 0;
 };
 
+// The event may fit soon: it should be tried again.
+class TryAgain : public EnvironmentError {
+ public:
+  using EnvironmentError::EnvironmentError;
+};
+
 struct JobShape {
   std::string run_id;
   int nodes = 1;
   int max_restarts = 0;
-  Duration join_timeout = std::chrono::seconds(300);  // from the first join
+  Duration join_timeout = std::chrono::seconds(300);  // from the first join, and from when a lost node is to be replaced
   Duration lease = std::chrono::seconds(5);
   // A node whose connection broke may come back for this long.
   Duration reconnect = std::chrono::seconds(2);
@@ -67,6 +76,7 @@ class Membership {
   const JobState& state() const { return state_; }
   const JobShape& shape() const { return shape_; }
 
+  // Throws TryAgain while it is not settled whether a place gets free.
   void join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now);
   void heartbeat(const std::string& node_id, uint64_t epoch, Duration now);
   // The node's connection broke. Unless it reports again soon, it is lost.
@@ -101,16 +111,18 @@ class Membership {
   Duration lease_end(const Member& member) const;
   void close_roster();
   void begin_epoch();
+  void begin_epoch_if_drained(Duration now);
   void end_epoch(const Failure& failure, Duration now);
   void lose(const Member& lost, Duration now);
   void settle();
+  bool restarts_left() const { return state_.restarts < shape_.max_restarts && !state_.stopping; }
   void changed() { ++state_.version; }
   std::string missing_text() const;
 
   JobShape shape_;
   JobState state_;
   std::map<std::string, Member> members_;
-  std::optional<Duration> first_join_;
+  std::optional<Duration> gathering_since_;
   Duration failed_at_{};
   std::string failure_from_;  // the node that reported it
 };

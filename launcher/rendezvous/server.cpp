@@ -75,6 +75,9 @@ class Job {
       } catch (const UsageError& e) {
         publish();
         status = refused(e.what());
+      } catch (const TryAgain& e) {
+        publish();
+        status = {grpc::StatusCode::ABORTED, e.what()};
       }
     }
     reactor->Finish(status);

@@ -116,6 +116,27 @@ TEST(Launch, starts_all_ranks_again_in_a_new_epoch) {
   EXPECT_THAT(agent.output(), HasSubstr("[rank 0] rank 0 epoch 3 restart 2\n"));
 }
 
+TEST(Launch, what_a_rank_leaves_in_its_memory_is_there_when_it_is_started_again) {
+  LaunchSpec spec = shell(2,
+                          "cat $LOCKSTEP_KEPT_MEMORY; echo left by rank $RANK in epoch $LOCKSTEP_EPOCH > $LOCKSTEP_KEPT_MEMORY; "
+                          "[ $LOCKSTEP_EPOCH = 3 ] && exit 0; [ $RANK = 1 ] && kill -KILL $$; sleep 1000");
+  spec.max_restarts = 2;
+  AgentProcess agent(spec);
+  EXPECT_EQ(agent.finish(), 0);
+  for (const int rank : {0, 1}) {
+    EXPECT_THAT(agent.output(), HasSubstr(str("[rank ", rank, "] left by rank ", rank, " in epoch 1\n")));
+    EXPECT_THAT(agent.output(), HasSubstr(str("[rank ", rank, "] left by rank ", rank, " in epoch 2\n")));
+  }
+}
+
+TEST(Launch, without_restarts_there_is_no_memory_to_leave_anything_in) {
+  LaunchSpec spec = shell(1, "echo memory ${LOCKSTEP_KEPT_MEMORY:-none}");
+  spec.environment = {{"LOCKSTEP_KEPT_MEMORY", "/of/an/agent/around/this/one"}};
+  AgentProcess agent(spec);
+  EXPECT_EQ(agent.finish(), 0);
+  EXPECT_THAT(agent.output(), HasSubstr("memory none\n"));
+}
+
 TEST(Launch, gives_up_when_no_restart_is_left) {
   LaunchSpec spec = shell(2, "exit 5");
   spec.max_restarts = 1;

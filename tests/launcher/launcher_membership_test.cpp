@@ -85,6 +85,8 @@ class Script {
       apply(command);
     } catch (const UsageError& e) {
       return str("refused: ", e.what(), before == membership_->state().version ? "" : "\n" + describe(membership_->state()));
+    } catch (const TryAgain& e) {
+      return str("try again: ", e.what());
     }
     return before == membership_->state().version ? "no change" : describe(membership_->state());
   }
@@ -174,7 +176,7 @@ TEST_P(MembershipScript, answers_as_written) {
 
 INSTANTIATE_TEST_SUITE_P(Scripts, MembershipScript,
                          testing::Values("single_node", "two_nodes", "node_ranks", "refused", "failure", "restart", "lost_node",
-                                         "late_node", "stop_and_leave", "repeated"),
+                                         "another_node", "late_node", "stop_and_leave", "repeated"),
                          [](const auto& each) { return each.param; });
 
 TEST(Membership, refuses_a_shape_without_nodes) { EXPECT_THROW(Membership({.run_id = "r", .nodes = 0}), UsageError); }

@@ -129,6 +129,43 @@ TEST(Nodes, a_restart_takes_all_nodes_along) {
   EXPECT_THAT(second.output(), HasSubstr("[rank 1] rank 1 epoch 2\n"));
 }
 
+TEST(Nodes, another_agent_takes_the_place_of_one_that_was_lost) {
+  const int port = free_port("127.0.0.1");
+  const char* script =
+      "cat $LOCKSTEP_KEPT_MEMORY; echo rank $RANK epoch $LOCKSTEP_EPOCH; echo left by rank $RANK > $LOCKSTEP_KEPT_MEMORY; "
+      "[ $LOCKSTEP_EPOCH = 2 ] && exit 0; sleep 1000";
+  LaunchSpec specs[2] = {node(0, port, 1, script), node(1, port, 2, script)};
+  for (auto& spec : specs) spec.max_restarts = 1;
+  AgentProcess first(specs[0]);
+  AgentProcess second(specs[1]);
+  ASSERT_TRUE(first.wait_for("epoch 1") && second.wait_for("rank 1 epoch 1") && second.wait_for("rank 2 epoch 1")) << first.output();
+  second.signal(SIGKILL);
+  AgentProcess third(specs[1]);  // at once: it is told to come again until the place is free
+  EXPECT_EQ(first.finish(), 0) << first.output();
+  EXPECT_EQ(third.finish(), 0) << third.output();
+  EXPECT_THAT(first.output(), HasSubstr("waiting for another one in its place"));
+  EXPECT_THAT(first.output(), HasSubstr("[rank 0] left by rank 0\n[rank 0] rank 0 epoch 2\n"));
+  EXPECT_THAT(third.output(), HasSubstr("[rank 1] rank 1 epoch 2\n"));
+  EXPECT_THAT(third.output(), HasSubstr("[rank 2] rank 2 epoch 2\n"));
+  EXPECT_THAT(third.output(), Not(HasSubstr("left by")));  // its memory went with the one before
+}
+
+TEST(Nodes, nobody_takes_the_place_of_one_that_was_lost) {
+  const int port = free_port("127.0.0.1");
+  LaunchSpec specs[2] = {node(0, port, 1, "echo ready; sleep 1000"), node(1, port, 1, "echo ready; sleep 1000")};
+  for (auto& spec : specs) {
+    spec.max_restarts = 1;
+    spec.join_timeout = milliseconds(1500);
+  }
+  AgentProcess first(specs[0]);
+  AgentProcess second(specs[1]);
+  ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready")) << first.output();
+  second.signal(SIGKILL);
+  EXPECT_EQ(first.finish(), 1);
+  EXPECT_THAT(first.output(), HasSubstr("waited 1.5 s for 2 nodes; 1 of 2 joined: "));
+  EXPECT_THAT(first.output(), HasSubstr("; missing: node 1; before that, node 1 on "));
+}
+
 TEST(Nodes, stopping_one_stops_all_after_saving) {
   const int port = free_port("127.0.0.1");
   const char* script = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 1000 & wait $!; done";

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Two agents on this host, as two nodes. One is killed with its ranks and its memory, and another one takes its place: what was lost comes from the
+# buddies on the other node. No checkpoint on disk, the bits of a run that never stopped.
+source "$(dirname "$0")/lib.sh"
+make_text
+long=(--set train.steps=500 --set train.eval_every=0 --set checkpoint.every=0)
+train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
+lines_of() { [ "$(wc -l 2> /dev/null < "$1")" -ge "$2" ]; }
+
+# agent LOG RUN NODE PORT [ARGS…]
+agent() {
+  local log=$1 run=$2 node=$3 port=$4; shift 4
+  exec "$lockstep" run --nnodes 2 --node-rank "$node" --rdzv-endpoint 127.0.0.1:"$port" --rdzv-id "$run" -n 2 --max-restarts 2 -- \
+    "$lockstep" train "$here/small.yaml" --resume auto --set run.name="$run" "${long[@]}" --set checkpoint.replica_every=1 "$@" > "$log" 2>&1
+}
+
+port=$((20000 + $$ % 20000))
+for strategy in ddp fsdp; do
+  run=nodes_$strategy port=$((port + 1))
+  agent $run.out $run 0 $port --set parallel.strategy=$strategy & first=$!
+  agent second.out $run 1 $port --set parallel.strategy=$strategy & second=$!
+  wait_for 60 lines_of runs/$run/metrics.jsonl 50 || fail "no step 50: $(cat $run.out second.out)"
+  kill -KILL $second
+  agent third.out $run 1 $port --set parallel.strategy=$strategy & third=$!
+  code=0; wait $first || code=$?
+  [ $code = 0 ] || fail "expected exit code 0, got $code: $(tail -n 30 $run.out third.out)"
+  code=0; wait $third || code=$?
+  [ $code = 0 ] || fail "the agent that took the place: expected exit code 0, got $code: $(tail -n 30 third.out)"
+  contains $run.out "waiting for another one in its place"
+  contains $run.out "from replicas in memory (none on disk; from other ranks the parts of rank 2, 3)"
+  sed -n 's/^\[rank 0\] \(weights sha256:\)/\1/p' $run.out > plain.out
+  same_weights straight plain
+  none_left run.name=$run || fail "processes were left over: $(processes_of run.name=$run)"
+done
