@@ -6,7 +6,6 @@
 #include <map>
 #include <mutex>
 #include <sstream>
-#include <system_error>
 #include <thread>
 
 #include "checkpoint/chunks.h"
@@ -14,6 +13,7 @@
 #include "checkpoint/replica_memory.h"
 #include "comm/peer_failure.h"
 #include "comm/text.h"
+#include "core/base/thread.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -128,8 +128,8 @@ class ReplicaStore::Impl {
       ended_.push_back(std::move(outcome));
     };
     try {
-      thread_ = std::thread(exchanged);
-    } catch (const std::system_error&) {  // the system grants no thread: then the caller waits
+      thread_ = start_thread("to replicate in the background", exchanged);
+    } catch (const EnvironmentError&) {  // then the caller waits, and so do the others
       exchanged();
     }
   }
