@@ -89,8 +89,9 @@ class SafetensorsIndex::Reader final : public JsonEvents {
   bool in_map_ = false, has_map_ = false;
 };
 
-SafetensorsIndex::SafetensorsIndex(const std::string& path) {
-  const std::string text = read_text(*open_file(path), kMaxIndexBytes);
+SafetensorsIndex SafetensorsIndex::read(const std::string& path) { return {read_text(*open_file(path), kMaxIndexBytes), path}; }
+
+SafetensorsIndex::SafetensorsIndex(std::string_view text, const std::string& path) {
   Reader reader(*this, path);
   reader.parse(text);
   reader.check_end();

@@ -14,9 +14,10 @@ class SafetensorsIndex {
  public:
   static constexpr const char* kFileName = "model.safetensors.index.json";
 
-  // Throws EnvironmentError for what is no such index, for a tensor that is listed twice, and for a file that is no plain name: an index
-  // must not reach outside of its folder.
-  explicit SafetensorsIndex(const std::string& path);
+  // `path` is for messages. Throws EnvironmentError for what is no such index, for a tensor that is listed twice, and for a file that is no
+  // plain name: an index must not reach outside of its folder.
+  SafetensorsIndex(std::string_view text, const std::string& path);
+  static SafetensorsIndex read(const std::string& path);
 
   const std::vector<std::string>& files() const { return files_; }  // each once
 

@@ -101,7 +101,7 @@ class SafetensorsSource final : public TensorSource {
 // Every tensor that the index lists must be where it says, and no other be there.
 std::unique_ptr<TensorSource> open_indexed(const std::string& folder) {
   const std::string path = folder + "/" + SafetensorsIndex::kFileName;
-  const SafetensorsIndex index(path);
+  const SafetensorsIndex index = SafetensorsIndex::read(path);
   std::vector<std::string> files;
   for (const std::string& file : index.files()) files.push_back(folder + "/" + file);
   auto source = std::make_unique<SafetensorsSource>(folder, files);

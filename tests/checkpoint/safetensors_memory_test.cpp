@@ -67,7 +67,7 @@ TEST(SafetensorsIndex, TakesTwiceItsLengthAtMost) {
   const test::TempDir dir;
   write_file(dir.path() + "/index.json", text);
   fuzz::reset_peak();
-  const SafetensorsIndex index(dir.path() + "/index.json");
+  const SafetensorsIndex index = SafetensorsIndex::read(dir.path() + "/index.json");
   const size_t peak = fuzz::peak_bytes();
   EXPECT_EQ(index.size(), kTensors);
   EXPECT_EQ(index.files().size(), 8u);
