@@ -19,6 +19,7 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int kNone = -1;
+constexpr int64_t kNothing = -1;  // for a step
 
 // What the ranks hold, as they tell each other: a line "copy OWNER STEP" or "! reason" for each copy.
 struct Holdings {
@@ -101,6 +102,7 @@ class ReplicaStore::Impl {
       largest = std::max(largest, layouts_.back().bytes);
     }
     kept_.fill(false);
+    cut_short_ = false;
     note_foreign_copies();
     const auto sames = comm::agree(group_.get(), [&] {
       const int64_t own = layout_of(rank()).bytes, other = layout_of(guest()).bytes;  // without buddies a rank is its own guest
@@ -256,6 +258,7 @@ class ReplicaStore::Impl {
   // The copy that training waits for. What is wrong, the other ranks must hear of: in the exchange.
   std::string put_aside(int64_t step, const std::vector<Entry>& entries) {
     check(group_ != nullptr, "[replica] prepare() must come before the first step is stored");
+    if (cut_short_) return "an exchange was cut short before, and what it left must stay for those that come after these ranks";
     try {
       own_ = free_copy();
       memory_.break_seal(own_);
@@ -274,16 +277,18 @@ class ReplicaStore::Impl {
   }
 
   // Collective. A copy counts once it is complete and proved, whatever becomes of the exchange after that: which step is whole, the
-  // ranks find out when they restore. That all have heard of all, is what lets the older copies go.
+  // ranks find out when they restore. That all have heard of all, is what lets the older copies go. Where an exchange is cut short, some
+  // may have heard and let them go, and others not: then these must not touch the newer ones either, ever.
   void exchange(int64_t step, const std::string& problem) {
     try {
-      const auto steps = comm::agree(group_.get(), [&] {
-        check(problem.empty(), problem);
-        return std::to_string(step);
-      });
-      for (size_t r = 1; r < steps.size(); ++r)
-        check(steps[r] == steps[0], "rank 0 stores step ", steps[0], " and rank ", r, " step ", steps[r]);
-      if (with_buddies()) swap_copies(step);
+      if (cut_short_) throw EnvironmentError(problem);
+      cut_short_ = true;
+      const std::string swap_problem = with_buddies() ? swap_copies(problem.empty() ? step : kNothing) : "";
+      const auto verdicts = comm::all_gather_text(*group_, problem.empty() && swap_problem.empty() ? str("step ", step)
+                                                           : problem.empty()                       ? swap_problem
+                                                                                                   : problem);
+      cut_short_ = false;
+      check_verdicts(verdicts);
       kept_.fill(false);
       kept_[static_cast<size_t>(own_)] = true;
       if (with_buddies()) kept_[static_cast<size_t>(guest_)] = true;
@@ -292,18 +297,33 @@ class ReplicaStore::Impl {
     }
   }
 
-  void swap_copies(int64_t step) {
+  // By rank: "step N", or what is wrong.
+  static void check_verdicts(const std::vector<std::string>& verdicts) {
+    std::string wrong;
+    for (size_t r = 0; r < verdicts.size(); ++r)
+      if (!verdicts[r].starts_with("step ")) wrong += str(wrong.empty() ? "" : "; ", "rank ", r, ": ", verdicts[r]);
+    if (!wrong.empty()) throw EnvironmentError(wrong);
+    for (size_t r = 1; r < verdicts.size(); ++r)
+      check(verdicts[r] == verdicts[0], "rank 0 stores ", verdicts[0], " and rank ", r, " ", verdicts[r]);
+  }
+
+  // Sends the own copy, with the step that it is of, to the buddy, and takes the guest's. Returns what is wrong with that.
+  std::string swap_copies(int64_t step) {
     const StateCopy own = memory_.view(own_, layout_of(rank()).bytes), kept = memory_.view(guest_, layout_of(guest()).bytes);
-    const comm::Work sent = group_->send(own.sums, buddy());
-    group_->recv(kept.sums, guest()).wait();
+    const auto with_step = [](const StateCopy& copy) { return Tensor::empty({1 + copy.sums.numel()}, DType::i64); };
+    const Tensor out = with_step(own), in = with_step(kept);
+    out.data<int64_t>()[0] = step;
+    out.narrow(0, 1, own.sums.numel()).copy_(own.sums);
+    const comm::Work sent = group_->send(out, buddy());
+    group_->recv(in, guest()).wait();
     sent.wait();
+    kept.sums.copy_(in.narrow(0, 1, kept.sums.numel()));
     exchange_bytes(*group_, own.data, buddy(), kept.data, guest());
-    comm::agree(group_.get(), [&] {
-      const int64_t damaged = kept.first_damaged_chunk();
-      if (damaged >= 0) throw EnvironmentError(str("chunk ", damaged, " of rank ", guest(), "'s copy came damaged"));
-      memory_.seal(guest_, label_for(guest(), step));
-      return std::string();
-    });
+    const int64_t guest_step = in.data<int64_t>()[0], damaged = kept.first_damaged_chunk();
+    if (guest_step < 0) return str("rank ", guest(), " had nothing to give");
+    if (damaged >= 0) return str("chunk ", damaged, " of rank ", guest(), "'s copy came damaged");
+    memory_.seal(guest_, label_for(guest(), guest_step));
+    return {};
   }
 
   bool holds_part_of(int rank, const CopyLayout& layout) const {
@@ -354,8 +374,9 @@ class ReplicaStore::Impl {
   std::vector<CopyLayout> layouts_;  // by owner
   std::string misfits_;              // lines about copies that prepare() found and nobody can use
 
-  ReplicaMemory memory_;                                 // the thread's while it runs, and so are the next three
+  ReplicaMemory memory_;                                 // the thread's while it runs, and so are the next four
   std::array<bool, ReplicaMemory::kMostCopies> kept_{};  // of the last step that is whole on all ranks
+  bool cut_short_ = false;                               // an exchange of this group, and nobody knows whose copies are in place
   int own_ = kNone, guest_ = kNone;                      // the copies of the exchange that goes on
 
   Holdings found_;
