@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "checkpoint/chunks.h"
 #include "checkpoint/replica_copy.h"
@@ -90,6 +92,7 @@ class ReplicaStore::Impl {
   void prepare(const std::vector<Entry>& entries, comm::ProcessGroup& group) {
     if (group_) group_->abort("replicas go on in a new group");
     join();
+    pending_ = nullptr;
     const int size = group.size();
     check(options_.distance >= 0 && (options_.distance == 0 || options_.distance % size != 0), "[replica] the distance to the buddy is ",
           options_.distance, ", which must be above 0 and no multiple of the ", size, " ranks, or 0 for no buddies");
@@ -115,7 +118,7 @@ class ReplicaStore::Impl {
 
   void start(int64_t step, const std::vector<Entry>& entries) {
     const auto begin = Clock::now();
-    join();
+    finish();
     const std::string problem = put_aside(step, entries);
     const Duration stall = Clock::now() - begin;
     const auto exchanged = [this, step, problem, begin, stall] {
@@ -129,6 +132,10 @@ class ReplicaStore::Impl {
       const std::lock_guard lock(mutex_);
       ended_.push_back(std::move(outcome));
     };
+    if (!with_buddies()) {  // nothing to send: waking a thread for the vote alone takes longer than the vote
+      pending_ = exchanged;
+      return;
+    }
     try {
       thread_ = start_thread("to replicate in the background", exchanged);
     } catch (const EnvironmentError&) {  // then the caller waits, and so do the others
@@ -137,7 +144,7 @@ class ReplicaStore::Impl {
   }
 
   void store(int64_t step, const std::vector<Entry>& entries) {
-    join();
+    finish();
     exchange(step, put_aside(step, entries));
   }
 
@@ -149,12 +156,14 @@ class ReplicaStore::Impl {
     return outcome;
   }
 
-  void join() {
-    if (thread_.joinable()) thread_.join();
+  // Collective. Ends the exchange that start() began.
+  void finish() {
+    join();
+    if (pending_) std::exchange(pending_, nullptr)();
   }
 
   ReplicasFound find() {
-    join();
+    finish();
     check(group_ != nullptr, "[replica] prepare() must come before find()");
     found_ = parse_holdings(comm::agree(group_.get(), [&] { return describe_held(); }));
     ReplicasFound found{.notes = found_.notes};
@@ -184,12 +193,17 @@ class ReplicaStore::Impl {
 
   void forget() {
     join();
+    pending_ = nullptr;
     for (int copy = 0; copy < memory_.copies(); ++copy) memory_.break_seal(copy);
     kept_.fill(false);
     found_step_ = -1;
   }
 
  private:
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
+
   int rank() const { return group_->rank(); }
   int size() const { return group_->size(); }
   bool with_buddies() const { return options_.distance > 0; }
@@ -284,11 +298,7 @@ class ReplicaStore::Impl {
       if (cut_short_) throw EnvironmentError(problem);
       cut_short_ = true;
       const std::string swap_problem = with_buddies() ? swap_copies(problem.empty() ? step : kNothing) : "";
-      const auto verdicts = comm::all_gather_text(*group_, problem.empty() && swap_problem.empty() ? str("step ", step)
-                                                           : problem.empty()                       ? swap_problem
-                                                                                                   : problem);
-      cut_short_ = false;
-      check_verdicts(verdicts);
+      vote(step, problem.empty() ? swap_problem : problem);
       kept_.fill(false);
       kept_[static_cast<size_t>(own_)] = true;
       if (with_buddies()) kept_[static_cast<size_t>(guest_)] = true;
@@ -297,14 +307,21 @@ class ReplicaStore::Impl {
     }
   }
 
-  // By rank: "step N", or what is wrong.
-  static void check_verdicts(const std::vector<std::string>& verdicts) {
-    std::string wrong;
-    for (size_t r = 0; r < verdicts.size(); ++r)
-      if (!verdicts[r].starts_with("step ")) wrong += str(wrong.empty() ? "" : "; ", "rank ", r, ": ", verdicts[r]);
-    if (!wrong.empty()) throw EnvironmentError(wrong);
-    for (size_t r = 1; r < verdicts.size(); ++r)
-      check(verdicts[r] == verdicts[0], "rank 0 stores ", verdicts[0], " and rank ", r, " ", verdicts[r]);
+  // Throws on all ranks where the steps differ or something is wrong on any. cut_short_ stays true unless all have heard of all.
+  void vote(int64_t step, const std::string& wrong) {
+    const Tensor steps = Tensor::empty({size()}, DType::i64);
+    group_->all_gather(steps, Tensor::full({1}, static_cast<double>(wrong.empty() ? step : kNothing), DType::i64)).wait();
+    const int64_t* of = steps.data<int64_t>();
+    const bool equal = std::all_of(of, of + size(), [&](int64_t each) { return each == of[0] && each >= 0; });
+    std::vector<std::string> reasons;
+    if (!equal) reasons = comm::all_gather_text(*group_, wrong);
+    cut_short_ = false;
+    if (equal) return;
+    std::string all;
+    for (size_t r = 0; r < reasons.size(); ++r)
+      if (!reasons[r].empty()) all += str(all.empty() ? "" : "; ", "rank ", r, ": ", reasons[r]);
+    if (!all.empty()) throw EnvironmentError(all);
+    for (int r = 1; r < size(); ++r) check(of[r] == of[0], "rank 0 stores step ", of[0], " and rank ", r, " step ", of[r]);
   }
 
   // Sends the own copy, with the step that it is of, to the buddy, and takes the guest's. Returns what is wrong with that.
@@ -381,8 +398,9 @@ class ReplicaStore::Impl {
 
   Holdings found_;
   int64_t found_step_ = -1;
-  std::thread thread_;
-  std::mutex mutex_;  // guards what follows
+  std::thread thread_;             // of an exchange with buddies
+  std::function<void()> pending_;  // an exchange without: what is left of it
+  std::mutex mutex_;               // guards what follows
   std::deque<ReplicaOutcome> ended_;
 };
 
@@ -393,7 +411,7 @@ void ReplicaStore::start(int64_t step, const std::vector<Entry>& entries) { impl
 void ReplicaStore::store(int64_t step, const std::vector<Entry>& entries) { impl_->store(step, entries); }
 std::optional<ReplicaOutcome> ReplicaStore::poll() { return impl_->poll(); }
 std::optional<ReplicaOutcome> ReplicaStore::wait() {
-  impl_->join();
+  impl_->finish();
   return impl_->poll();
 }
 ReplicasFound ReplicaStore::find() { return impl_->find(); }

@@ -75,14 +75,15 @@ class ReplicaStore {
 
   // Collective, with the names and shards of prepare(); where they or the steps differ on any rank, the exchange fails on all.
   // Waits for the exchange before, if it still goes on; its outcome stays for poll(). Then copies this rank's part and returns;
-  // the entries may change at once. After a failure the copies of the step before are still whole.
+  // the entries may change at once. After a failure the copies of the step before are still whole. A thread sends the copy to the buddy;
+  // without buddies there is nothing to send, and the ranks agree that all have their copies in the next start() or wait().
   void start(int64_t step, const std::vector<Entry>& entries);
   // The same, and waits; throws what went wrong.
   void store(int64_t step, const std::vector<Entry>& entries);
 
   // The outcome of an exchange that has ended and was not told yet. Does not wait.
   std::optional<ReplicaOutcome> poll();
-  // Waits for the one that goes on, if any. Then as poll().
+  // Collective. Waits for the one that goes on, if any. Then as poll().
   std::optional<ReplicaOutcome> wait();
 
   // Collective. The ranks tell each other which copies they hold whole, their own or any other's, whatever ranks they had when they got

@@ -43,6 +43,7 @@ void print(const train::StepBenchmark& b, bool json) {
                                         {"mfu", b.mfu},
                                         {"peak_mem_mb", b.peak_mem_mb},
                                         {"comm_exposed_ms", b.comm_exposed_ms},
+                                        {"replica_ms", b.replica_ms},
                                         {"ranks", b.ranks},
                                         {"threads", b.threads},
                                         {"strategy", b.strategy},
@@ -63,6 +64,7 @@ void print(const train::StepBenchmark& b, bool json) {
   std::printf("  mfu           %10.1f %%\n", b.mfu * 100);
   std::printf("  peak memory   %10.1f MB a rank\n", b.peak_mem_mb);
   std::printf("  exposed comm  %10.2f ms a step\n", b.comm_exposed_ms);
+  if (b.replica_ms > 0) std::printf("  replicas      %10.2f ms a step that has them\n", b.replica_ms);
   std::printf("%s", train::memory_table(b.memory).c_str());
 }
 

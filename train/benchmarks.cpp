@@ -1,10 +1,13 @@
 #include "train/benchmarks.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/base/parallel.h"
 #include "train/machine.h"
 #include "train/measure.h"
+#include "train/replicas.h"
+#include "train/run_dir.h"
 #include "train/trainer.h"
 
 namespace lockstep::train {
@@ -21,14 +24,20 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
                        .parameters = trainer.parameter_count(),
                        .steps = steps,
                        .items_are_tokens = trainer.model().items_are_tokens};
-  std::vector<double> times, exposed;
+  // In memory of their own: nobody goes on from them.
+  const int64_t every = config.checkpoint.replica_every;
+  const auto replicas = every > 0 ? std::make_unique<Replicas>(trainer, RunDir(config).path, KeptMemory{}) : nullptr;
+  std::vector<double> times, exposed, replicated;
   for (int64_t i = 0; i < warmup + steps; ++i) {
     // The first steps lay out buckets and learn the order of units.
     if (i == warmup) allocator(kCpu).reset_peak();
     const StepReport report = trainer.step();
     result.loss = report.loss;
-    const double step_ms = slowest(report.step_ms, *group);
+    const bool stores = replicas && report.step % every == 0;
+    const double replica_ms = stores ? milliseconds(replicas->store()) : 0;
+    const double step_ms = slowest(report.step_ms + replica_ms, *group);
     if (i < warmup) continue;
+    if (stores) replicated.push_back(replica_ms);
     times.push_back(step_ms);
     exposed.push_back(report.comm_exposed_ms);
   }
@@ -37,6 +46,7 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
   result.step_ms_min = *fastest;
   result.step_ms_max = *longest;
   result.comm_exposed_ms = median(exposed);
+  result.replica_ms = median(replicated);
   result.peak_mem_mb = slowest(peak_memory_mb(), *group);
   result.memory = report_memory(trainer.memory_bound(), *group);
   const double step_s = result.step_ms / 1e3;

@@ -24,6 +24,7 @@ struct StepBenchmark {
   double mfu = 0;              // 0 to 1
   double peak_mem_mb = 0;      // resident, of the rank that needs most
   double comm_exposed_ms = 0;  // median over steps
+  double replica_ms = 0;       // checkpoint.replica_every: median of what steps with a copy in memory waited for it, which step_ms includes
   double loss = 0;             // of the last step
   MemoryReport memory{};       // of the measured steps: the stated bound and the peak, by category
 };

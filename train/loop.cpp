@@ -100,7 +100,13 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
   Trainer trainer(config, group);
   const RunDir run_dir(config);
   std::unique_ptr<Replicas> replicas;
-  if (config.checkpoint.replica_every > 0) replicas = std::make_unique<Replicas>(trainer, run_dir.path, options.kept_memory);
+  if (config.checkpoint.replica_every > 0) {
+    comm::agree(group.get(), [&] {
+      check_replicas(config, !options.kept_memory.file.empty());
+      return std::string();
+    });
+    replicas = std::make_unique<Replicas>(trainer, run_dir.path, options.kept_memory);
+  }
   const Resumed resumed = resume_newest(trainer, replicas.get(), {options.resume, options.restarted, run_dir.checkpoints()});
   std::unique_ptr<RunLock> lock;
   comm::agree(group.get(), [&] {

@@ -15,10 +15,7 @@ std::string identity_of(const Trainer& trainer, const std::string& run) {
 
 checkpoint::ReplicaOptions options_for(Trainer& trainer, const std::string& run, const KeptMemory& kept) {
   std::vector<int> node_of;
-  for (const std::string& node : comm::agree(&trainer.group(), [&] {
-         check_replicas(trainer.config(), !kept.file.empty());
-         return std::to_string(kept.node);
-       }))
+  for (const std::string& node : comm::agree(&trainer.group(), [&] { return std::to_string(kept.node); }))
     node_of.push_back(std::stoi(node));
   const checkpoint::BuddyDistance buddies = checkpoint::buddy_distance(node_of);
   if (buddies.distance > 0 && !buddies.covers_nodes && trainer.group().rank() == 0)
@@ -68,7 +65,11 @@ Replicas::Replicas(Trainer& trainer, const std::string& run, const KeptMemory& k
 
 Replicas::~Replicas() = default;
 
-void Replicas::store() { store_->start(trainer_.steps_done(), entries_of(trainer_)); }
+Duration Replicas::store() {
+  const auto begin = Clock::now();
+  store_->start(trainer_.steps_done(), entries_of(trainer_));
+  return Clock::now() - begin;
+}
 
 std::vector<std::string> Replicas::ended() {
   std::vector<std::string> problems;

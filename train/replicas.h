@@ -14,7 +14,7 @@ namespace lockstep::train {
 
 // Where the agent keeps what ranks leave for those that come after them.
 struct KeptMemory {
-  std::string file;  // empty: there is none
+  std::string file;  // empty: there is none, and the replicas go with the process
   int node = 0;      // whose memory it is
 };
 
@@ -24,13 +24,13 @@ void check_replicas(const Config& config, bool has_kept_memory);
 // The replicas of a run. Used by one thread on each rank.
 class Replicas {
  public:
-  // Collective. `run`: the run's folder; replicas of another run, config, data or number of ranks are not used. Throws UsageError where
-  // a rank has no memory that outlives it.
+  // Collective. `run`: the run's folder; replicas of another run, config, data or number of ranks are not used.
   Replicas(Trainer& trainer, const std::string& run, const KeptMemory& kept);
   ~Replicas();
 
-  // Collective. Stores the state as it is now: returns once it is copied. What went wrong is no exception, but said by ended().
-  void store();
+  // Collective. Stores the state as it is now: returns once it is copied, and gives how long that took. What went wrong is no exception,
+  // but said by ended().
+  Duration store();
   // Failures since the last call, one line each.
   std::vector<std::string> ended();
   // Collective. As ReplicaStore's.

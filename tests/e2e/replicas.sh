@@ -2,7 +2,7 @@
 # Ranks that are killed are started again and go on from replicas in memory: no checkpoint on disk, the bits of a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
-long=(--set train.steps=1000 --set train.eval_every=0 --set checkpoint.every=0)
+long=(--set train.steps=600 --set train.eval_every=0 --set checkpoint.every=0)
 train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
 
 lines_of() { [ "$(wc -l 2> /dev/null < "$1")" -ge "$2" ]; }
@@ -17,20 +17,21 @@ killed() {
 named_memory > shm.before
 for strategy in ddp fsdp; do
   for ranks in 1 2 4; do
+    [ $strategy$ranks != fsdp1 ] || continue
     name=$strategy$ranks
     "$lockstep" train "$here/small.yaml" --set run.name=$name -n $ranks --max-restarts 2 "${long[@]}" --set checkpoint.replica_every=1 \
       --set parallel.strategy=$strategy > $name.out 2> $name.err &
     agent=$!
     killed $name $((ranks - 1)) 50
     wait_for 60 grep -q "resumed after step" $name.out || fail "not resumed: $(cat $name.err)"
-    killed $name 0 300
+    killed $name 0 200
     code=0; wait $agent || code=$?
     [ $code = 0 ] || fail "$name: expected exit code 0, got $code: $(tail -n 20 $name.err)"
     [ "$(grep -c 'from replicas in memory (none on disk)' $name.out)" = 2 ] || fail "$name: not resumed twice from memory: $(cat $name.out $name.err)"
     # A step counts as taken once it is in metrics.jsonl; the ranks may be in the next one, and its replicas under way.
     ! grep 'to be done again' $name.out | grep -v '; 1 step to be done again' || fail "$name: more than one step was lost"
-    [ "$(ls runs/$name/checkpoints)" = step-00001000 ] || fail "$name wrote checkpoints: $(ls runs/$name/checkpoints)"
-    [ "$(wc -l < runs/$name/metrics.jsonl)" = 1000 ] || fail "$name: metrics.jsonl should have one line a step"
+    [ "$(ls runs/$name/checkpoints)" = step-00000600 ] || fail "$name wrote checkpoints: $(ls runs/$name/checkpoints)"
+    [ "$(wc -l < runs/$name/metrics.jsonl)" = 600 ] || fail "$name: metrics.jsonl should have one line a step"
     same_weights straight $name
   done
 done

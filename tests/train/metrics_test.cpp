@@ -76,6 +76,7 @@ TEST_F(MetricsFileTest, AResumedRunCutsOffLaterSteps) {
   {
     MetricsFile file(path_, 3);
     EXPECT_EQ(steps_in(path_), (std::vector<int64_t>{1, 2, 3}));
+    EXPECT_EQ(file.lost_steps(), 2);
     file.append(step(4));
   }
   EXPECT_EQ(steps_in(path_), (std::vector<int64_t>{1, 2, 3, 4}));
