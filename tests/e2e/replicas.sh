@@ -15,42 +15,50 @@ killed() {
 }
 
 named_memory > shm.before
-for strategy in ddp fsdp; do
-  for ranks in 1 2 4; do
-    [ $strategy$ranks != fsdp1 ] || continue
-    name=$strategy$ranks
-    "$lockstep" train "$here/small.yaml" --set run.name=$name -n $ranks --max-restarts 2 "${long[@]}" --set checkpoint.replica_every=1 \
-      --set parallel.strategy=$strategy > $name.out 2> $name.err &
-    agent=$!
-    killed $name $((ranks - 1)) 50
-    wait_for 60 grep -q "resumed after step" $name.out || fail "not resumed: $(cat $name.err)"
-    killed $name 0 200
-    code=0; wait $agent || code=$?
-    [ $code = 0 ] || fail "$name: expected exit code 0, got $code: $(tail -n 20 $name.err)"
-    [ "$(grep -c 'from replicas in memory (none on disk)' $name.out)" = 2 ] || fail "$name: not resumed twice from memory: $(cat $name.out $name.err)"
-    # A step counts as taken once it is in metrics.jsonl; the ranks may be in the next one, and its replicas under way.
-    ! grep 'to be done again' $name.out | grep -v '; 1 step to be done again' || fail "$name: more than one step was lost"
-    [ "$(ls runs/$name/checkpoints)" = step-00000600 ] || fail "$name wrote checkpoints: $(ls runs/$name/checkpoints)"
-    [ "$(wc -l < runs/$name/metrics.jsonl)" = 600 ] || fail "$name: metrics.jsonl should have one line a step"
-    same_weights straight $name
-  done
+for name in ddp1 ddp4 fsdp2 fsdp4; do
+  strategy=${name%?} ranks=${name: -1}
+  "$lockstep" train "$here/small.yaml" --set run.name=$name -n $ranks --max-restarts 2 "${long[@]}" --set checkpoint.replica_every=1 \
+    --set parallel.strategy=$strategy > $name.out 2> $name.err &
+  agent=$!
+  killed $name $((ranks - 1)) 50
+  wait_for 60 grep -q "resumed after step" $name.out || fail "not resumed: $(cat $name.err)"
+  killed $name 0 200
+  code=0; wait $agent || code=$?
+  [ $code = 0 ] || fail "$name: expected exit code 0, got $code: $(tail -n 20 $name.err)"
+  [ "$(grep -c 'from replicas in memory (none on disk)' $name.out)" = 2 ] || fail "$name: not resumed twice from memory: $(cat $name.out $name.err)"
+  # A step counts as taken once it is in metrics.jsonl; the ranks may be in the next one, and its replicas under way.
+  ! grep 'to be done again' $name.out | grep -v '; 1 step to be done again' || fail "$name: more than one step was lost"
+  [ "$(ls runs/$name/checkpoints)" = step-00000600 ] || fail "$name wrote checkpoints: $(ls runs/$name/checkpoints)"
+  [ "$(wc -l < runs/$name/metrics.jsonl)" = 600 ] || fail "$name: metrics.jsonl should have one line a step"
+  same_weights straight $name
 done
 none_left run.name= || fail "processes were left over: $(processes_of run.name=)"
 named_memory | diff shm.before - || fail "shared memory was left over"
 
-# A newer checkpoint on disk comes first; with none and no replicas the run begins anew.
-for every in 60 0; do
-  name=disk$every
-  "$lockstep" train "$here/small.yaml" --set run.name=$name -n 2 --max-restarts 1 "${long[@]}" --set checkpoint.replica_every=50 \
-    --set checkpoint.every=$every > $name.out 2> $name.err &
+# restarted NAME STEP ARGS…: rank 1 is killed behind that step, and the run ends well.
+restarted() {
+  local name=$1 step=$2 code=0; shift 2
+  "$lockstep" train "$here/small.yaml" --set run.name=$name -n 2 --max-restarts 1 "${long[@]}" "$@" > $name.out 2> $name.err &
   agent=$!
-  killed $name 1 $((every == 0 ? 20 : 70))
-  code=0; wait $agent || code=$?
+  killed $name 1 $step
+  wait $agent || code=$?
   [ $code = 0 ] || fail "$name: expected exit code 0, got $code: $(tail -n 20 $name.err)"
   same_weights straight $name
-done
-contains disk60.out "resumed after step 60 from runs/disk60/checkpoints/step-00000060"
-contains disk0.err "no replicas in memory to resume from: no rank holds a copy"
+}
+# The newer one comes first; which one that is, depends on when the rank is killed.
+restarted newest 70 --set checkpoint.replica_every=50 --set checkpoint.every=60
+resumed=$(grep 'resumed after step' newest.out)
+step=$(sed 's/.*after step \([0-9]*\).*/\1/' <<< "$resumed")
+case $resumed in
+  *"from runs/newest/checkpoints/"*) [ $((step % 60)) = 0 ] && [ $((step / 50 * 50)) -lt "$step" ] ;;
+  # Replicas come first within a step: its checkpoint may not be there yet.
+  *"from replicas in memory (newest checkpoint on disk: step $((step / 60 * 60)))"* | \
+    *"from replicas in memory (newest checkpoint on disk: step $(((step - 1) / 60 * 60)))"*) [ $((step % 50)) = 0 ] ;;
+  *) false ;;
+esac || fail "not resumed from the newest: $resumed"
+# With neither the run begins anew.
+restarted nothing 20 --set checkpoint.replica_every=100000
+contains nothing.err "no replicas in memory to resume from: no rank holds a copy"
 
 # Where nothing would keep them, replicas are refused.
 code=0; train refused -n 2 "${long[@]}" --set checkpoint.replica_every=1 || code=$?
