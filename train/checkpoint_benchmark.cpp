@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -124,20 +125,26 @@ class Bench {
       checkpoint::save({.dir = dir_, .step = step, .entries = entries_, .keep = 1, .group = &group_, .files = files});
     };
     result.save_unsynced_s = time([&](int i) { save(100 + i, &unsynced); });
-    // In turn, because what else the disk has to do changes.
-    std::vector<double> plain, summed, saved;
+    const auto plain = [&] { checkpoint::write_bytes(checkpoint::posix_file_system(), files_, never_stop); };
+    const auto summed = [&] { checkpoint::write_safetensors(checkpoint::posix_file_system(), files_); };
+    // In turn, and back again, because what else the disk has to do changes: what drifts adds as much to the one as to the other.
+    std::vector<double> plain_before, plain_after, with_sums, saved;
     for (int i = 0; i < repetitions_; ++i) {
       const auto measure = [&](std::vector<double>& times, const std::function<void()>& body) {
         flush();
         times.push_back(once(body));
       };
-      measure(plain, [&] { checkpoint::write_bytes(checkpoint::posix_file_system(), files_, never_stop); });
-      measure(summed, [&] { checkpoint::write_safetensors(checkpoint::posix_file_system(), files_); });
+      measure(plain_before, plain);
+      measure(with_sums, summed);
+      measure(with_sums, summed);
+      measure(plain_after, plain);
       measure(saved, [&] { save(200 + i, nullptr); });
     }
     flush();
-    result.plain_write_s = median(plain);
-    result.summed_write_s = median(summed);
+    result.noise_s = std::abs(median(plain_before) - median(plain_after));
+    plain_before.insert(plain_before.end(), plain_after.begin(), plain_after.end());
+    result.plain_write_s = median(plain_before);
+    result.summed_write_s = median(with_sums);
     result.save_s = median(saved);
   }
 

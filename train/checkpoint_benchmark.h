@@ -20,10 +20,15 @@ struct CheckpointBenchmark {
   double load_cold_s = 0;      // the same from disk; 0 where the page cache could not be dropped
   double plain_write_s = 0;    // the same bytes, written and synced without checksums or manifest: the disk's own speed
   double summed_write_s = 0;   // the same with checksums, in turn with it
+  double noise_s = 0;          // how far the medians of two halves of the plain writes are apart
   double checksum_s = 0;       // SHA-256 and XXH3 of a rank's part, with nothing else to do
 
-  // How much of a save is there for its checksums only; below 0 where the disk varied more than that.
-  double checksum_share() const { return save_s > 0 ? (summed_write_s - plain_write_s) / save_s : 0; }
+  // How much of a save is there for its checksums only; below 0 where the disk varied more than that. No better known than noise_share().
+  double checksum_share() const { return of_save(summed_write_s - plain_write_s); }
+  double noise_share() const { return of_save(noise_s); }
+
+ private:
+  double of_save(double seconds) const { return save_s > 0 ? seconds / save_s : 0; }
 };
 
 // `dir`: a folder of its own is made in it and removed.
