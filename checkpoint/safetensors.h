@@ -62,6 +62,6 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<
 WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header, std::vector<Tensor> tensors);
 // What it does at once: the writing, and the sums.
 void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped);
-std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped);
+std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted);
 
 }  // namespace lockstep::checkpoint

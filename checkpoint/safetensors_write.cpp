@@ -3,8 +3,7 @@
 #include <array>
 #include <future>
 
-#include <sys/resource.h>
-#include <unistd.h>
+#include <sched.h>
 
 #include "checkpoint/chunks.h"
 #include "checkpoint/safetensors.h"
@@ -61,12 +60,62 @@ class Cursor {
   std::string_view rest_;
 };
 
-// For the calling thread: others come first. Where cores are few, the disk must not stand still because its writer waits for hashes.
+// For the calling thread: it runs while nothing else wants the core. Where cores are few, the disk must not stand still because its
+// writer, or the kernel's, waits for hashes.
 void give_way() {
-  constexpr int kNicer = 10;
-  const auto thread = static_cast<id_t>(::gettid());  // Linux: niceness is a thread's own
-  ::setpriority(PRIO_PROCESS, thread, ::getpriority(PRIO_PROCESS, thread) + kNicer);
+  const sched_param none{};
+  ::sched_setscheduler(0, SCHED_IDLE, &none);
 }
+
+// The sums of one file or two, computed step by step, by one thread at a time.
+class Sums {
+ public:
+  explicit Sums(const std::vector<FileToWrite>& wanted)
+      : cursors_{Cursor(wanted[0], Cursor::Cut::chunks), Cursor(wanted.size() > 1 ? wanted[1] : kNone, Cursor::Cut::chunks)} {
+    for (const FileToWrite& file : wanted) {
+      written_.push_back({.bytes = static_cast<int64_t>(file.header.size()), .sha256 = {}, .header_xxh3 = xxh3(file.header), .xxh3 = {}});
+      written_.back().xxh3.resize(file.tensors.size());
+      for (size_t i = 0; i < file.tensors.size(); ++i) {
+        written_.back().bytes += file.tensors[i].bytes();
+        written_.back().xxh3[i].reserve(static_cast<size_t>(chunk_count(file.tensors[i].bytes())));
+      }
+    }
+    for (size_t file = 0; file < wanted.size(); ++file) sum_chunk(file);  // a file without a header begins with one
+  }
+
+  // False once all is done.
+  bool step() {
+    const std::string_view a = cursors_[0].rest(), b = cursors_[1].rest();
+    // As much as both have, for they are fast together; what one file has more than the other comes alone.
+    const size_t both = a.empty() || b.empty() ? std::max(a.size(), b.size()) : std::min(a.size(), b.size());
+    if (both == 0) return false;
+    const std::array<size_t, 2> bytes = {std::min({a.size(), both, kStepBytes}), std::min({b.size(), both, kStepBytes})};
+    sums_.update(a.data(), bytes[0], b.data(), bytes[1]);
+    for (size_t file = 0; file < 2; ++file)
+      if (bytes[file] > 0 && cursors_[file].advance(bytes[file])) sum_chunk(file);
+    return true;
+  }
+
+  std::vector<WrittenFile> take() {
+    const auto hex = sums_.hex();
+    for (size_t file = 0; file < written_.size(); ++file) written_[file].sha256 = hex[file];
+    return std::move(written_);
+  }
+
+ private:
+  // So little that also a thread that hardly gets a core is soon done with a step.
+  static constexpr size_t kStepBytes = 128 << 10;
+  static inline const FileToWrite kNone{};
+
+  void sum_chunk(size_t file) {
+    const Cursor& at = cursors_[file];
+    if (at.tensor() > 0 && !at.at_end()) written_[file].xxh3[at.tensor() - 1].push_back(xxh3(at.rest()));
+  }
+
+  std::vector<WrittenFile> written_;
+  std::array<Cursor, 2> cursors_;
+  Sha256Pair sums_;
+};
 
 }  // namespace
 
@@ -89,35 +138,11 @@ void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, cons
   for (size_t i = 0; i < wanted.size() && !stopped(); ++i) open[i]->sync();
 }
 
-std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped) {
-  static const FileToWrite kNone;
-  std::vector<WrittenFile> written;
-  for (const FileToWrite& file : wanted) {
-    written.push_back({.bytes = static_cast<int64_t>(file.header.size()), .sha256 = {}, .header_xxh3 = xxh3(file.header), .xxh3 = {}});
-    written.back().xxh3.resize(file.tensors.size());
-    for (const Tensor& tensor : file.tensors) written.back().bytes += tensor.bytes();
+std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted) {
+  Sums sums(wanted);
+  while (sums.step()) {
   }
-  std::array<Cursor, 2> cursors = {Cursor(wanted[0], Cursor::Cut::chunks),
-                                   Cursor(wanted.size() > 1 ? wanted[1] : kNone, Cursor::Cut::chunks)};
-  const auto sum_chunk = [&](size_t file) {
-    const Cursor& at = cursors[file];
-    if (at.tensor() > 0 && !at.at_end()) written[file].xxh3[at.tensor() - 1].push_back(xxh3(at.rest()));
-  };
-  for (size_t file = 0; file < wanted.size(); ++file) sum_chunk(file);  // a file without a header begins with one
-  Sha256Pair sums;
-  while (!stopped()) {
-    const std::string_view a = cursors[0].rest(), b = cursors[1].rest();
-    // As much as both have, for they are fast together; what one file has more than the other comes alone.
-    const size_t together = a.empty() || b.empty() ? std::max(a.size(), b.size()) : std::min(a.size(), b.size());
-    if (together == 0) break;
-    const std::array<size_t, 2> bytes = {std::min(a.size(), together), std::min(b.size(), together)};
-    sums.update(a.data(), bytes[0], b.data(), bytes[1]);
-    for (size_t file = 0; file < 2; ++file)
-      if (bytes[file] > 0 && cursors[file].advance(bytes[file])) sum_chunk(file);
-  }
-  const auto hex = sums.hex();
-  for (size_t file = 0; file < wanted.size(); ++file) written[file].sha256 = hex[file];
-  return written;
+  return sums.take();
 }
 
 std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::atomic<bool>* stop) {
@@ -125,24 +150,30 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<
   int64_t bytes = 0;
   for (const FileToWrite& file : wanted)
     for (const Tensor& tensor : file.tensors) bytes += tensor.bytes();
-  std::atomic<bool> failed = false;
-  const std::function<bool()> stopped = [&] { return failed || (stop && *stop); };
-  // The hashes take about as long as a fast disk: so both at once, and this thread writes only.
-  std::future<std::vector<WrittenFile>> sums;
+  const std::function<bool()> stopped = [&] { return stop && *stop; };
+  Sums sums(wanted);
+  std::atomic<bool> enough = false;
+  std::future<void> meanwhile;
   if (bytes >= kWorthAThread) try {
-      sums = start_async("to compute checksums", [&] {
+      meanwhile = start_async("to compute checksums", [&] {
         give_way();
-        return compute_sums(wanted, stopped);
+        while (!enough && !stopped() && sums.step()) {
+        }
       });
-    } catch (const EnvironmentError&) {  // one thread can do both, in twice the time
+    } catch (const EnvironmentError&) {  // this thread can do both
     }
   try {
     write_bytes(files, wanted, stopped);
   } catch (...) {
-    failed = true;
+    enough = true;
     throw;
   }
-  return sums.valid() ? sums.get() : compute_sums(wanted, stopped);
+  // Whatever the other had no core for is done here, where the disk waits for nothing any more.
+  enough = true;
+  if (meanwhile.valid()) meanwhile.get();
+  while (!stopped() && sums.step()) {
+  }
+  return sums.take();
 }
 
 WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header, std::vector<Tensor> tensors) {
