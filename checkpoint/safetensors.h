@@ -55,13 +55,14 @@ struct FileToWrite {
   std::string header = {};           // what it starts with
   std::vector<Tensor> tensors = {};  // contiguous, on the host, in the order that make_safetensors_header() gave
 };
-// Writes and syncs one file or two, some MiB of each in turn; a second thread hashes meanwhile, both files at once. Returns early, with
-// nothing of use, once `stop` is true.
+// Writes and syncs one file or two, some MiB of each in turn; a second thread, to which the core belongs while nothing else wants it,
+// hashes meanwhile, both files at once, and this one does the rest. Returns early, with nothing of use, once `stop` is true.
 std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<FileToWrite>& wanted,
                                            const std::atomic<bool>* stop = nullptr);
 WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header, std::vector<Tensor> tensors);
-// What it does at once: the writing, and the sums.
-void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped);
+// What it does at once: the writing, which calls `disk_has_work` once, before it waits for the disk; and the sums.
+void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped,
+                 const std::function<void()>& disk_has_work = {});
 std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted);
 
 }  // namespace lockstep::checkpoint

@@ -15,6 +15,9 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kWorthAThread = 4 << 20;
+// Hashing begins when the disk has this much to do, or all there is. Until then two threads on one core would only hold each other up,
+// and the disk too: the kernel may leave two writers on one core while hashes, however little they matter, keep the other one busy.
+constexpr size_t kHeadStart = 64 << 20;
 // Writes of many whole pages, from where large pages of the page cache begin, take less of a core: fewer pages are made and looked after.
 constexpr int64_t kWriteBytes = 8 << 20;
 
@@ -119,21 +122,28 @@ class Sums {
 
 }  // namespace
 
-void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped) {
+void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped,
+                 const std::function<void()>& disk_has_work) {
   std::vector<std::unique_ptr<WritableFile>> open;
   std::vector<Cursor> cursors;
   for (const FileToWrite& file : wanted) {
     open.push_back(files.create(file.path));
     cursors.emplace_back(file, Cursor::Cut::writes);
   }
+  size_t written = 0;
+  bool told = false;
   for (bool more = true; more && !stopped();) {
     more = false;
     for (size_t i = 0; i < wanted.size(); ++i) {
       const std::string_view bytes = cursors[i].rest();
       if (bytes.empty()) continue;
       open[i]->write(bytes.data(), bytes.size());
+      written += bytes.size();
       more = cursors[i].advance(bytes.size()) || more;
     }
+    if (told || (more && written < kHeadStart)) continue;
+    told = true;
+    if (disk_has_work) disk_has_work();
   }
   for (size_t i = 0; i < wanted.size() && !stopped(); ++i) open[i]->sync();
 }
@@ -154,7 +164,9 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<
   Sums sums(wanted);
   std::atomic<bool> enough = false;
   std::future<void> meanwhile;
-  if (bytes >= kWorthAThread) try {
+  const auto begin_sums = [&] {
+    if (bytes < kWorthAThread) return;
+    try {
       meanwhile = start_async("to compute checksums", [&] {
         give_way();
         while (!enough && !stopped() && sums.step()) {
@@ -162,8 +174,9 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<
       });
     } catch (const EnvironmentError&) {  // this thread can do both
     }
+  };
   try {
-    write_bytes(files, wanted, stopped);
+    write_bytes(files, wanted, stopped, begin_sums);
   } catch (...) {
     enough = true;
     throw;
