@@ -3,7 +3,10 @@
 
 #include <cstring>
 
+#include "checkpoint/chunks.h"
+#include "checkpoint/digest.h"
 #include "checkpoint/exchange/safetensors_folder.h"
+#include "tests/checkpoint/forwarding_files.h"
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
@@ -135,6 +138,52 @@ TEST_F(Safetensors, MessagesAreShort) {
   EXPECT_THAT(said, HasSubstr("tensor '?[2Jxxx"));
   EXPECT_LT(said.size(), 400u);
   EXPECT_LT(error_with(file_bytes("{\"" + std::string(100000, 'x'), 8)).size(), 400u);
+}
+
+// A disk that takes everything at once, so that the thread which hashes meanwhile has come nowhere yet; or one that lets it get through.
+class QuickFiles final : public ForwardingFiles {
+ public:
+  std::unique_ptr<WritableFile> create(const std::string&) override { return std::make_unique<File>(); }
+
+ private:
+  class File final : public WritableFile {
+   public:
+    void write(const void*, size_t) override {}
+    void sync() override {}
+  };
+};
+
+TEST(WrittenSums, AreThoseOfTheBytesWhicheverThreadComputedThem) {
+  const test::TempDir dir;
+  Tensor large = Tensor::empty({(45 << 20) / 4}), larger = Tensor::empty({(33 << 20) / 4 + 3}), small = Tensor::empty({5});
+  int seed = 0;
+  for (Tensor* tensor : {&large, &larger, &small})
+    for (int64_t i = 0; i < tensor->numel(); ++i) tensor->data<float>()[i] = static_cast<float>(i * 7 + ++seed);
+  const auto files = [&](const std::string& name) {
+    return std::vector<FileToWrite>{{dir.path() + "/a" + name, "one header", {large, small}},
+                                    {dir.path() + "/b" + name, "other", {larger}}};
+  };
+  QuickFiles quick;
+  const auto at_once = write_safetensors(quick, files("quick")), on_disk = write_safetensors(posix_file_system(), files("disk"));
+  const auto alone = compute_sums(files(""));
+  for (size_t file = 0; file < 2; ++file) {
+    const FileToWrite wanted = files("")[file];
+    std::string bytes = wanted.header;
+    std::vector<std::vector<uint64_t>> sums;
+    for (const Tensor& tensor : wanted.tensors) {
+      const auto* data = static_cast<const char*>(tensor.raw());
+      sums.emplace_back();
+      for (int64_t at = 0; at < tensor.bytes(); at += kChunkBytes)
+        sums.back().push_back(xxh3(data + at, std::min(kChunkBytes, tensor.bytes() - at)));
+      bytes.append(data, static_cast<size_t>(tensor.bytes()));
+    }
+    for (const auto* written : {&at_once, &on_disk, &alone}) {
+      EXPECT_EQ((*written)[file].sha256, sha256_hex(bytes));
+      EXPECT_EQ((*written)[file].bytes, static_cast<int64_t>(bytes.size()));
+      EXPECT_EQ((*written)[file].xxh3, sums);
+    }
+    EXPECT_TRUE(read_file(files("disk")[file].path) == bytes);
+  }
 }
 
 }  // namespace
