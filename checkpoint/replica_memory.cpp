@@ -152,7 +152,8 @@ StateCopy ReplicaMemory::view(int copy, int64_t bytes) const {
 
 void ReplicaMemory::break_seal(int copy) {
   std::atomic_ref(reinterpret_cast<Record*>(begin_of(copy))->seal).store(0);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // no write to the copy moves up here
+  // No write to the copy moves up here. A signal's fence is enough: whoever reads this comes when the process has ended.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 void ReplicaMemory::seal(int copy, const CopyLabel& label) {
