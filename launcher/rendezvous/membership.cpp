@@ -54,6 +54,19 @@ void Membership::check_node_rank(const Node& node) const {
           "; give every node its own --node-rank, or none");
 }
 
+// Whoever comes in place of a lost node may know of the loss before this does: a machine that is gone breaks no connection.
+void Membership::check_no_loss(const std::string& node_id, Duration now) {
+  const bool running = state_.phase == Phase::running && shape_.nodes > 1;
+  if (!restarts_left() || (state_.phase != Phase::draining && !running)) return;
+  const Duration asked = asked_at_.emplace(node_id, now).first->second;
+  if (state_.phase == Phase::draining || !state_.settled)
+    throw TryAgain(
+        str("[rendezvous] run '", shape_.run_id, "' has just failed (epoch ", state_.epoch, "): whether it needs another node shows soon"));
+  if (now < asked + shape_.lease)
+    throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has all its ", shape_.nodes, " nodes (epoch ", state_.epoch,
+                       "): whether one of them was lost shows within ", seconds(shape_.lease), " s"));
+}
+
 void Membership::join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now) {
   check(run_id == shape_.run_id, "[rendezvous] this endpoint serves run '", shape_.run_id, "', but ", name_of(node), " asked for run '",
         run_id, "'; use another endpoint or the same --rdzv-id");
@@ -64,13 +77,12 @@ void Membership::join(const std::string& run_id, const Node& node, int nodes, in
   check(max_restarts == shape_.max_restarts, "[rendezvous] run '", run_id, "' has --max-restarts ", shape_.max_restarts, ", but ",
         name_of(node), " was started with ", max_restarts);
   check(node.slots >= 1, "[rendezvous] a node runs at least one rank, got ", node.slots);
-  if (restarts_left() && (state_.phase == Phase::draining || (state_.phase == Phase::running && !state_.settled)))
-    throw TryAgain(
-        str("[rendezvous] run '", run_id, "' has just failed (epoch ", state_.epoch, "): whether it needs another node shows soon"));
+  check_no_loss(node.node_id, now);
   check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ", shape_.nodes, " node(s) already (",
         to_string(state_.phase), ", epoch ", state_.epoch, ")");
   check_node_rank(node);
   if (!gathering_since_) gathering_since_ = now;
+  asked_at_.erase(node.node_id);
   Member& added = members_[node.node_id];
   added.node = node;
   added.last_seen = now;

@@ -76,7 +76,7 @@ class Membership {
   const JobState& state() const { return state_; }
   const JobShape& shape() const { return shape_; }
 
-  // Throws TryAgain while it is not settled whether a place gets free.
+  // Throws TryAgain while it is not settled whether a place gets free: after a failure, and for a lease where all seems well.
   void join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now);
   void heartbeat(const std::string& node_id, uint64_t epoch, Duration now);
   // The node's connection broke. Unless it reports again soon, it is lost.
@@ -108,6 +108,7 @@ class Membership {
   Member& member(const std::string& node_id);
   Member& member_in_epoch(const std::string& node_id, uint64_t epoch, Duration now);
   void check_node_rank(const Node& node) const;
+  void check_no_loss(const std::string& node_id, Duration now);
   Duration lease_end(const Member& member) const;
   void close_roster();
   void begin_epoch();
@@ -122,6 +123,7 @@ class Membership {
   JobShape shape_;
   JobState state_;
   std::map<std::string, Member> members_;
+  std::map<std::string, Duration> asked_at_;  // by nodes that are no members, for a place that may get free
   std::optional<Duration> gathering_since_;
   Duration failed_at_{};
   std::string failure_from_;  // the node that reported it
