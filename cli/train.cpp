@@ -39,6 +39,18 @@ void check_before_start(const train::Config& config, const Options& options, int
   train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
 }
 
+// Ranks that another launcher started: what was asked for is up to it, and must not be ignored in silence, or found out with the first
+// failure.
+void check_launched(const train::Config& config, const Options& options, const std::string& launcher) {
+  check(options.max_restarts == 0 || !options.agent.kept_memory.empty(),
+        "--max-restarts is for ranks that this command starts itself (-n), but these were started by another launcher (", launcher,
+        ") that does not start them again: leave it out, or use `lockstep run --max-restarts N -- lockstep train … --resume auto`");
+  check(
+      config.checkpoint.replica_every == 0 || options.agent.kept_memory.empty() || options.max_restarts > 0 || !options.resume.empty(),
+      "checkpoint.replica_every under `lockstep run` needs --resume auto: without it ranks that are started again do not go on, but begin "
+      "anew");
+}
+
 // From what this run saved, whatever it was resumed from itself.
 std::string resume_command() { return command_line_without("--resume") + " --resume auto"; }
 
@@ -73,6 +85,7 @@ int train(const Options& options) {
     check_before_start(config, options, ranks);
     return launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts);
   }
+  if (placement.rank.source != "single") check_launched(config, options, placement.rank.source);
   if (placement.rank.size == 1) check_before_start(config, options, 1);
   return run_rank(config, options, placement.rank);
 }

@@ -51,7 +51,8 @@ Resumed from_memory(Trainer& trainer, Replicas& replicas, const OnDisk& disk) {
 void check_replicas(const Config& config, bool has_kept_memory) {
   check(config.checkpoint.replica_every == 0 || has_kept_memory,
         "checkpoint.replica_every needs memory that outlives the ranks, which our launcher keeps for ranks that it may start again: use "
-        "`lockstep train -n RANKS --max-restarts N` or `lockstep run --max-restarts N`, or set the key to 0");
+        "`lockstep train -n RANKS --max-restarts N` or `lockstep run --max-restarts N -- lockstep train … --resume auto`, or set the key "
+        "to 0");
 }
 
 Replicas::Replicas(Trainer& trainer, const std::string& run, const KeptMemory& kept) : trainer_(trainer) {

@@ -66,3 +66,15 @@ code=0; train refused -n 2 "${long[@]}" --set checkpoint.replica_every=1 || code
 contains refused.err "checkpoint.replica_every needs memory that outlives the ranks"
 contains refused.err "--max-restarts"
 [ ! -e runs/refused ] || fail "a refused run left a folder"
+
+# launched NAME COMMAND…: a launcher that starts ranks which refuse what they were asked for.
+launched() {
+  local name=$1 code=0; shift
+  timeout $((60 * patience)) "$@" --set run.name=$name "${long[@]}" > $name.out 2> $name.err || code=$?
+  [ $code = 2 ] || fail "$name: expected exit code 2, got $code: $(tail -n 5 $name.err)"
+  [ ! -e runs/$name ] || fail "a refused run left a folder"
+}
+launched ignored "$lockstep" run -n 2 -- "$lockstep" train "$here/small.yaml" --max-restarts 2
+contains ignored.err "--max-restarts is for ranks that this command starts itself (-n), but these were started by another launcher"
+launched anew "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" --set checkpoint.replica_every=1
+contains anew.err 'checkpoint.replica_every under `lockstep run` needs --resume auto'
