@@ -16,6 +16,8 @@
 namespace lockstep::cli {
 namespace {
 
+constexpr const char* kOwnRanks = "LOCKSTEP_OWN_RANKS";
+
 std::vector<std::string>& arguments() {
   static std::vector<std::string> all;
   return all;
@@ -72,6 +74,7 @@ int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int m
   launcher::LaunchSpec spec;
   spec.argv = arguments();
   spec.program = "/proc/self/exe";  // however this process was found
+  spec.environment = {{kOwnRanks, "1"}};
   spec.nproc = ranks;
   spec.log_dir = log_dir;
   spec.hold_stop_signals = stop_signals;
@@ -80,6 +83,8 @@ int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int m
   spec.failure_code = launcher::FailureCode::lockstep;
   return launcher::launch(spec).exit_code;
 }
+
+bool launched_by_us() { return std::getenv(kOwnRanks) != nullptr; }
 
 std::string command_line_without(std::string_view option) {
   std::string out;

@@ -34,6 +34,8 @@ Placement place(const RankOptions& options);
 // Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they call install_stop_signals().
 // `max_restarts`: how often all are started again after a failure.
 int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false, int max_restarts = 0);
+// Whether launch_ranks() of another process started this one.
+bool launched_by_us();
 // The arguments of this process, quoted for a shell, without an option of one value ("--resume").
 std::string command_line_without(std::string_view option);
 void remember_command_line(int argc, char** argv);

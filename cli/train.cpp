@@ -42,9 +42,10 @@ void check_before_start(const train::Config& config, const Options& options, int
 // Ranks that another launcher started: what was asked for is up to it, and must not be ignored in silence, or found out with the first
 // failure.
 void check_launched(const train::Config& config, const Options& options, const std::string& launcher) {
-  check(options.max_restarts == 0 || !options.agent.kept_memory.empty(),
+  // Under an agent that is not ours a restart may follow a refusal, and would then continue the very run that was not to be touched.
+  check(options.max_restarts == 0 || launched_by_us(),
         "--max-restarts is for ranks that this command starts itself (-n), but these were started by another launcher (", launcher,
-        ") that does not start them again: leave it out, or use `lockstep run --max-restarts N -- lockstep train … --resume auto`");
+        "): leave it out; `lockstep run --max-restarts N -- lockstep train … --resume auto` starts them again");
   check(
       config.checkpoint.replica_every == 0 || options.agent.kept_memory.empty() || options.max_restarts > 0 || !options.resume.empty(),
       "checkpoint.replica_every under `lockstep run` needs --resume auto: without it ranks that are started again do not go on, but begin "

@@ -78,3 +78,6 @@ launched ignored "$lockstep" run -n 2 -- "$lockstep" train "$here/small.yaml" --
 contains ignored.err "--max-restarts is for ranks that this command starts itself (-n), but these were started by another launcher"
 launched anew "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" --set checkpoint.replica_every=1
 contains anew.err 'checkpoint.replica_every under `lockstep run` needs --resume auto'
+# Else the restart would continue the run that the first attempt was not to touch.
+launched both "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" --max-restarts 1
+contains both.err "--max-restarts is for ranks that this command starts itself (-n)"
