@@ -47,7 +47,7 @@ fi
 # And back: the same weights, a run that generates, evaluates and trains on.
 exits 0 "imported    28 tensors" checkpoint import out/gpt2-shards runs/back --config "$here/small.yaml" --set train.steps=70
 exits 0 "equal: " checkpoint diff runs/three runs/back --skip optim.
-exits 2 "earlier run" checkpoint import out/gpt2 runs/back
+exits 2 "holds a run: nothing is written over" checkpoint import out/gpt2 runs/back
 "$lockstep" generate runs/three --prompt "12 bottles" --tokens 20 > a
 "$lockstep" generate runs/back --prompt "12 bottles" --tokens 20 > b
 cmp a b || fail "an imported model writes another text"

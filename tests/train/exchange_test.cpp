@@ -152,7 +152,8 @@ TEST_F(Exchange, SaysWhatIsMissingUnexpectedAndMisshapen) {
 TEST_F(Exchange, NothingIsWrittenOver) {
   const std::string theirs = write("theirs", all_tensors());
   import(theirs, "run");
-  EXPECT_THAT(error_of([&] { import(theirs, "run"); }), HasSubstr("holds the results of an earlier run"));
+  EXPECT_THAT(error_of([&] { import(theirs, "run"); }),
+              HasSubstr("holds a run: nothing is written over; name a folder that is not there yet"));
   std::filesystem::create_directory(path("taken"));
   EXPECT_THAT(error_of([&] { export_checkpoint({.checkpoint = path("run"), .dir = path("taken")}); }),
               HasSubstr("nothing is written over"));

@@ -144,6 +144,7 @@ ImportReport import_folder(const ImportRequest& request) {
   const Described theirs = parse_config_json(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
   const Config config = make_config(request, theirs.model.model);
   const RunDir run_dir(config);
+  check(!run_dir.has_results(), "'", run_dir.path, "' holds a run: nothing is written over; name a folder that is not there yet");
   run_dir.check_free(false);
 
   const auto source = checkpoint::open_tensors(request.folder);
