@@ -59,6 +59,7 @@ esac || fail "not resumed from the newest: $resumed"
 # With neither the run begins anew.
 restarted nothing 20 --set checkpoint.replica_every=100000
 contains nothing.err "no replicas in memory to resume from: no rank holds a copy"
+grep -q 'found nothing to resume from: the run begins anew; [0-9]* steps to be done again' nothing.out || fail "not told: $(cat nothing.out)"
 
 # Where nothing would keep them, replicas are refused.
 code=0; train refused -n 2 "${long[@]}" --set checkpoint.replica_every=1 || code=$?
