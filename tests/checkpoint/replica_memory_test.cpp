@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -248,11 +249,15 @@ TEST(ReplicaMemory, KilledAtAnyMomentItHoldsTheStepOrTheOneBefore) {
         if (back.step >= 0) expect_equal(entries, state(Held::slices, rank, kRanks, back.step, 300000));
         int64_t step = std::max<int64_t>(back.step, 0);
         if (::testing::Test::HasFailure()) return;
-        if (rank == victim && epoch + 1 < kEpochs)  // while it stores
+        bool doomed = rank != victim || epoch + 1 == kEpochs;
+        const auto die_soon = [&] {
+          if (std::exchange(doomed, true)) return;
           std::thread([wait_us] {
             ::usleep(wait_us);
             ::kill(::getpid(), SIGKILL);
           }).detach();
+        };
+        if (epoch % 4 == 3) die_soon();  // else when a step was stored, however long that takes
         try {
           while (epoch + 1 < kEpochs) {
             ++step;
@@ -261,6 +266,7 @@ TEST(ReplicaMemory, KilledAtAnyMomentItHoldsTheStepOrTheOneBefore) {
             for (auto outcome = store.poll(); outcome; outcome = store.poll()) {
               if (!outcome->error.empty()) throw EnvironmentError(outcome->error);
               EXPECT_EQ(::pwrite(progress.fd(), &outcome->step, 8, rank * 8), 8);
+              die_soon();
             }
           }
         } catch (const EnvironmentError&) {  // the victim is gone
