@@ -7,6 +7,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "core/base/log.h"
 #include "core/base/thread.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
@@ -171,6 +172,7 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
   request.set_nodes(nodes);
   request.set_max_restarts(max_restarts);
   const Deadline deadline = Deadline::after(limit);
+  std::string told;
   while (true) {
     // Connects first, in short waits: an attempt to join must not be made twice, for the second would be refused.
     while (!impl_->channel->WaitForConnected(grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
@@ -188,12 +190,17 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
       return;
     }
     if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) throw UsageError(status.error_message());
-    if (status.error_code() == grpc::StatusCode::ABORTED && !deadline.passed() && keep_trying()) {  // it was told to come again
+    const bool told_to_come_again = status.error_code() == grpc::StatusCode::ABORTED;
+    if (told_to_come_again && !deadline.passed() && keep_trying()) {
+      if (told != status.error_message()) {
+        told = status.error_message();
+        log::info(told, "; asking again, for ", seconds(limit), " s at most");
+      }
       std::this_thread::sleep_for(kRetry);
       continue;
     }
     throw EnvironmentError(str("[rendezvous] ", impl_->server.text(), " does not let us join: ", status.error_message(),
-                               " (is something else listening there?)"));
+                               told_to_come_again ? "" : " (is something else listening there?)"));
   }
 }
 
