@@ -61,6 +61,15 @@ void store(ReplicaMemory& memory, int copy, int64_t step) {
   memory.seal(copy, label_of_step(step));
 }
 
+// Leaves copies of steps 7 and 8 there; returns what the file then holds.
+std::string store_two(const Kept& kept) {
+  ReplicaMemory memory(kept.path());
+  memory.reserve(2, kBytes, kBytes);
+  store(memory, 0, 7);
+  store(memory, 1, 8);
+  return kept.contents();
+}
+
 // The steps that a new process would take for whole, by copy; -1: none.
 std::vector<int64_t> found_in(const std::string& path) {
   ReplicaMemory memory(path);
@@ -82,13 +91,8 @@ std::vector<int64_t> found_in(const std::string& path) {
 TEST(ReplicaMemory, WhatOneLeavesTheNextFinds) {
   const Kept kept;
   EXPECT_THAT(found_in(kept.path()), ::testing::ElementsAre(-1, -1));
-  {
-    ReplicaMemory memory(kept.path());
-    memory.reserve(2, kBytes, kBytes);
-    store(memory, 0, 7);
-    store(memory, 1, 8);
-    memory.break_seal(0);
-  }
+  store_two(kept);
+  ReplicaMemory(kept.path()).break_seal(0);
   EXPECT_THAT(found_in(kept.path()), ::testing::ElementsAre(-1, 8));
   // Room of another size, as for another state, begins anew.
   {
@@ -101,13 +105,7 @@ TEST(ReplicaMemory, WhatOneLeavesTheNextFinds) {
 
 TEST(ReplicaMemory, AnyChangedBitCostsItsCopyAndNoOther) {
   const Kept kept;
-  {
-    ReplicaMemory memory(kept.path());
-    memory.reserve(2, kBytes, kBytes);
-    store(memory, 0, 7);
-    store(memory, 1, 8);
-  }
-  const std::string good = kept.contents();
+  const std::string good = store_two(kept);
   const size_t page = 4096, copy_bytes = (good.size() - page) / 2;
   int64_t lost = 0;
   for (size_t at = 0; at < good.size(); ++at) {
@@ -133,13 +131,7 @@ TEST(ReplicaMemory, AnyChangedBitCostsItsCopyAndNoOther) {
 
 TEST(ReplicaMemory, AnyLengthIsTakenAsItIs) {
   const Kept kept;
-  {
-    ReplicaMemory memory(kept.path());
-    memory.reserve(2, kBytes, kBytes);
-    store(memory, 0, 7);
-    store(memory, 1, 8);
-  }
-  const std::string good = kept.contents();
+  const std::string good = store_two(kept);
   for (size_t length = 0; length < good.size(); length += length < 64 ? 1 : 509) {
     kept.put(good.substr(0, length));
     EXPECT_THAT(found_in(kept.path()), ::testing::ElementsAre(-1, -1)) << length << " bytes";

@@ -23,6 +23,15 @@ train() {
   timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err"
 }
 
+# train_straight STEPS: a run that nothing stops, to compare with. Leaves in `long` the options of all runs of so many steps that keep nothing on disk.
+train_straight() {
+  long=(--set train.steps="$1" --set train.eval_every=0 --set checkpoint.every=0)
+  train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
+}
+
+# has_taken NAME STEPS: whether a run has taken so many steps.
+has_taken() { [ "$(wc -l 2> /dev/null < "runs/$1/metrics.jsonl")" -ge "$2" ]; }
+
 # The line that every run ends with.
 weights() { sed -n 's/^weights sha256://p' "$1.out" | tail -n 1; }
 

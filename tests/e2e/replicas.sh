@@ -2,13 +2,11 @@
 # Ranks that are killed are started again and go on from replicas in memory: no checkpoint on disk, the bits of a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
-long=(--set train.steps=600 --set train.eval_every=0 --set checkpoint.every=0)
-train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
+train_straight 600
 
-lines_of() { [ "$(wc -l 2> /dev/null < "$1")" -ge "$2" ]; }
 # killed NAME RANK STEP: kills that rank of the run once the run has taken the step.
 killed() {
-  wait_for 60 lines_of "runs/$1/metrics.jsonl" "$3" || fail "no step $3: $(cat "$1.err")"
+  wait_for 60 has_taken "$1" "$3" || fail "no step $3: $(cat "$1.err")"
   local victim; victim=$(rank_of "run.name=$1" "$2")
   [ -n "$victim" ] || fail "found no process of rank $2"
   kill -KILL "$victim"

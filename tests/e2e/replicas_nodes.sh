@@ -3,9 +3,7 @@
 # buddies on the other node. No checkpoint on disk, the bits of a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
-long=(--set train.steps=500 --set train.eval_every=0 --set checkpoint.every=0)
-train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
-lines_of() { [ "$(wc -l 2> /dev/null < "$1")" -ge "$2" ]; }
+train_straight 500
 
 # agent LOG RUN NODE PORT [ARGS…]
 agent() {
@@ -19,7 +17,7 @@ for strategy in ddp fsdp; do
   run=nodes_$strategy port=$((port + 1))
   agent $run.out $run 0 $port --set parallel.strategy=$strategy & first=$!
   agent second.out $run 1 $port --set parallel.strategy=$strategy & second=$!
-  wait_for 60 lines_of runs/$run/metrics.jsonl 50 || fail "no step 50: $(cat $run.out second.out)"
+  wait_for 60 has_taken $run 50 || fail "no step 50: $(cat $run.out second.out)"
   kill -KILL $second
   agent third.out $run 1 $port --set parallel.strategy=$strategy & third=$!
   code=0; wait $first || code=$?
