@@ -49,9 +49,8 @@ class PosixFile final : public WritableFile {
       bytes -= static_cast<size_t>(written);
     }
     if (at_ - begun_ < kBeginBytes) return;
-    // The disk may begin: sync() then has little left to wait for. No more than a hint; what goes wrong, sync() tells.
-    ::sync_file_range(fd_, begun_, at_ - begun_, SYNC_FILE_RANGE_WRITE);
-    begun_ = at_;
+    begin_disk();
+    leave_page_cache();
   }
   void sync() override {
     if (sync_fd(fd_) != 0) fail("sync", path_, errno);
@@ -59,11 +58,35 @@ class PosixFile final : public WritableFile {
 
  private:
   static constexpr int64_t kBeginBytes = 8 << 20;
+  // What stays in the page cache of a large file, for a restart to come: its first part, and its last, on which the disk is at work.
+  static constexpr int64_t kKeptBytes = 128 << 20, kLastBytes = 64 << 20;
+
+  // The disk may begin: sync() then has little left to wait for. No more than a hint; what goes wrong, sync() tells.
+  void begin_disk() {
+    if (::sync_file_range(fd_, begun_, at_ - begun_, SYNC_FILE_RANGE_WRITE) != 0) can_leave_ = false;
+    begun_ = at_;
+  }
+  // A state of many gigabytes would push what others read, such as the data to train on, out of memory, and on a virtual machine
+  // each new page may have to come from its host, which takes longer than the disk does.
+  void leave_page_cache() {
+    const int64_t end = (at_ - kLastBytes) / kBeginBytes * kBeginBytes;  // where no large page straddles it: it would stay whole
+    if (!can_leave_ || end <= left_) return;
+    // Only what is on disk can leave. An error counts: it is told once, so that sync() would not hear of it any more.
+    constexpr unsigned kOnDisk = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    int result;
+    do result = ::sync_file_range(fd_, left_, end - left_, kOnDisk);
+    while (result != 0 && errno == EINTR);
+    if (result != 0) throw EnvironmentError(str("sync '", path_, "' up to byte ", end, ": ", errno_text(errno)));
+    ::posix_fadvise(fd_, left_, end - left_, POSIX_FADV_DONTNEED);
+    left_ = end;
+  }
 
   std::string path_;
   int fd_;
   int64_t at_ = 0;
-  int64_t begun_ = 0;  // up to where the disk has been asked to write
+  int64_t begun_ = 0;          // up to where the disk has been asked to write
+  int64_t left_ = kKeptBytes;  // from kKeptBytes up to here nothing is in the page cache
+  bool can_leave_ = true;      // false where the system has no sync_file_range, or allows none
 };
 
 class PosixFileSystem final : public FileSystem {

@@ -48,7 +48,7 @@ void print(const train::CheckpointBenchmark& b, bool json) {
   line("save", b.save_s, "until everything is on disk");
   line("  plain write", b.plain_write_s, "the same bytes without checksums: the disk's own speed");
   line("  with checksums", b.summed_write_s, "these bytes with their checksums, measured in turn");
-  line("  not synced", b.save_unsynced_s, "a save that does not wait for the disk");
+  line("  not synced", b.save_unsynced_s, "a save that does not wait for its syncs");
   line("load", b.load_s, "from the page cache, every byte verified");
   line("  cold", b.load_cold_s, "from disk");
   line("stall of async save", b.stall_s, "");

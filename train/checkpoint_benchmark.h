@@ -15,7 +15,7 @@ struct CheckpointBenchmark {
   double memcpy_s = 0;         // all ranks copy their part of it once, into memory that was used before
   double stall_s = 0;          // Saver::start(): how long a save in the background holds training up
   double save_s = 0;           // save(): all of it, until everything is on disk
-  double save_unsynced_s = 0;  // the same without waiting for the disk
+  double save_unsynced_s = 0;  // the same without waiting for its syncs
   double load_s = 0;           // restore_latest() from the page cache: every value verified
   double load_cold_s = 0;      // the same from disk; 0 where the page cache could not be dropped
   double plain_write_s = 0;    // the same bytes, written and synced without checksums or manifest: the disk's own speed

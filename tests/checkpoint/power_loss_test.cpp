@@ -1,5 +1,6 @@
 // The power goes at any operation of a save: on a file system in memory that loses whatever was not synced, and on real ones.
 #include <cstdlib>
+#include <optional>
 
 #include <fcntl.h>
 #include <sched.h>
@@ -139,6 +140,39 @@ class Disk {
   bool mounted_ = false;
 };
 
+// A disk that promises more than it has, as thinly provisioned volumes do: the system hears of it when it writes pages back, after write()
+// said that all is well.
+class ThinDisk {
+ public:
+  // Empty: it is there; else why it cannot be.
+  std::string set_up() {
+    if (::geteuid() != 0) return "needs root to mount a file system";
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("none", below_.path().c_str(), "tmpfs", 0, "size=96M") != 0)
+      return "cannot have mounts of its own here";
+    mounted_ = true;
+    const char* old = std::getenv("TMPDIR");
+    const std::string saved = old ? old : "";
+    ::setenv("TMPDIR", below_.path().c_str(), 1);
+    disk_.emplace(kKind);
+    old ? ::setenv("TMPDIR", saved.c_str(), 1) : ::unsetenv("TMPDIR");
+    return disk_->set_up();
+  }
+  ~ThinDisk() {
+    disk_.reset();
+    if (mounted_) ::umount2(below_.path().c_str(), MNT_DETACH);
+  }
+  std::string path() const { return disk_->path(); }
+  void grow() { EXPECT_EQ(::mount("none", below_.path().c_str(), nullptr, MS_REMOUNT, "size=700M"), 0); }
+
+ private:
+  // Without a journal: it would end the file system as soon as it could not be written itself.
+  static constexpr Disk::Kind kKind = {"ext4", "mkfs.ext4 -q -O ^has_journal", "640M", true};
+  test::TempDir below_;
+  bool mounted_ = false;
+  std::optional<Disk> disk_;
+};
+
 constexpr Disk::Kind kExt4 = {"ext4", "mkfs.ext4 -q", "24M", true}, kXfs = {"xfs", "mkfs.xfs -q", "320M", true},
                      kBtrfs = {"btrfs", "mkfs.btrfs -q --mixed", "64M", false};
 
@@ -223,6 +257,25 @@ TEST(FullDisk, IsNamedAndLeavesNothingBehind) {
               ::testing::AllOf(::testing::HasSubstr(dir + "' has "), ::testing::ContainsRegex("needs 5[01]\\.[0-9] MB")));
   EXPECT_THAT(names_in(dir), ::testing::ElementsAre("step-00000001"));
   EXPECT_TRUE(try_save(dir, 3, 3, posix_file_system()));
+}
+
+// The system tells once of pages that did not reach the disk: a large file, whose pages leave the page cache before sync(), hears of it
+// then.
+TEST(ThinDiskThatIsFull, IsNamedBeforePagesLeaveThePageCache) {
+  ThinDisk disk;
+  if (const std::string reason = disk.set_up(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
+  const std::string dir = disk.path() + "/run";
+  ASSERT_TRUE(try_save(dir, 1, 1, posix_file_system()));
+  const std::vector<Entry> large = {Entry("w", counting({80 << 20}))};  // 320 MiB
+  EXPECT_THAT(error_of([&] { save({.dir = dir, .step = 2, .entries = large, .two_files_above = int64_t{1} << 40}); }),
+              ::testing::AllOf(::testing::HasSubstr("sync '" + dir), ::testing::HasSubstr("' up to byte 142606336: "),
+                               ::testing::AnyOf(::testing::HasSubstr("Input/output error"), ::testing::HasSubstr("No space left"))));
+  EXPECT_THAT(names_in(dir), ::testing::ElementsAre("step-00000001"));
+  disk.grow();
+  save({.dir = dir, .step = 3, .entries = large, .two_files_above = int64_t{1} << 40});
+  const std::vector<Entry> into = {Entry("w", Tensor::zeros({80 << 20}))};
+  EXPECT_EQ(restore_latest(dir, into, nullptr).checkpoint->step(), 3);
+  EXPECT_EQ(bytes_of(into[0].tensor), bytes_of(large[0].tensor));
 }
 
 }  // namespace
