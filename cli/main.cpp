@@ -55,14 +55,15 @@ int checked_output(int code) {
 }
 
 // CLI11 says of a word that it does not know only that a subcommand is required.
-void check_command(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return;
+void check_command(const CLI::App& app, char** words) {
+  const auto commands = app.get_subcommands({});
+  if (commands.empty() || !*words || **words == '-') return;
   std::string known;
-  for (const CLI::App* command : app.get_subcommands({})) {
-    if (command->get_name() == argv[1]) return;
+  for (const CLI::App* command : commands) {
+    if (command->get_name() == *words) return check_command(*command, words + 1);
     known += lockstep::str(known.empty() ? "" : ", ", command->get_name());
   }
-  lockstep::check(false, "unknown command '", argv[1], "': expected one of ", known);
+  lockstep::check(false, "unknown command '", *words, "': expected one of ", known);
 }
 
 }  // namespace
@@ -86,7 +87,7 @@ int main(int argc, char** argv) {
   cli::add_config_command(app, exit_code);
   try {
     log::set_level_from_environment();
-    check_command(app, argc, argv);
+    check_command(app, argv + 1);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return checked_output(app.exit(e));  // --help, --version

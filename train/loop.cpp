@@ -85,8 +85,10 @@ std::string introduction(Trainer& trainer) {
              " a step, ", config.train.precision);
 }
 
-std::string resumed_text(const Resumed& resumed, int64_t lost_steps) {
-  const std::string lost = lost_steps > 0 ? str("; ", count_text(lost_steps, "step"), " to be done again") : "";
+std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_steps) {
+  const std::string lost = resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
+                           : lost_steps > 0      ? str("; ", count_text(lost_steps, "step"), " to be done again")
+                                                 : "";
   if (resumed.anew()) return str("found nothing to resume from: the run begins anew", lost);
   if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, lost);
   const std::string disk = resumed.folder_step < 0 ? "none on disk" : str("newest checkpoint on disk: step ", resumed.folder_step);
@@ -119,7 +121,7 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
 
   Reporter reporter(trainer, run_dir, resumed.step);
   reporter.message(introduction(trainer));
-  if (options.restarted || !options.resume.empty()) reporter.message(resumed_text(resumed, reporter.lost_steps()));
+  if (options.restarted || !options.resume.empty()) reporter.message(resumed_text(resumed, config.train.steps, reporter.lost_steps()));
 
   RunResult result{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder};
   int64_t saved_step = resumed.folder_step;

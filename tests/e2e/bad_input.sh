@@ -24,7 +24,9 @@ refuses 2 "nowhere.txt" train "$small" --set data.path=nowhere.txt
 refuses 2 "nowhere.yaml" train nowhere.yaml
 refuses 2 "train.stesp" train "$small" --set train.stesp=1
 refuses 2 "unknown command 'nonsense'|train, run, generate" nonsense
+refuses 2 "unknown command 'vrify'|ls, verify, diff" checkpoint vrify runs
 refuses 2 "no such folder" generate nowhere --prompt x
+mkdir empty; refuses 1 "no checkpoints in empty: expected a run's folder" checkpoint verify empty
 refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
@@ -48,6 +50,9 @@ train done -n 1; before=$(find runs/done -type f -exec sha256sum {} + | sort)
 refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done
 refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
 [ "$before" = "$(find runs/done -type f -exec sha256sum {} + | sort)" ] || fail "a refused run changed files"
+
+# One that goes on with it is told that there is nothing to do.
+refuses 0 "steps are done: raise train.steps" train "$small" --set run.name=done --resume auto
 
 refuses 2 "temperature" generate runs/done --prompt x --temperature nan
 refuses 2 "blocks.1|which this model lacks" train "$small" --set run.name=new --set model.layers=1 --resume runs/done
