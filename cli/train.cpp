@@ -6,6 +6,7 @@
 #include <CLI/App.hpp>
 #include <unistd.h>
 
+#include "checkpoint/checkpoint.h"
 #include "cli/commands.h"
 #include "cli/rank_options.h"
 #include "cli/stop_signal.h"
@@ -20,6 +21,7 @@ namespace lockstep::cli {
 namespace {
 
 constexpr int kDone = 0;
+constexpr int kFailed = 1;
 constexpr int kStoppedAfterSaving = 3;
 
 struct Options : RankOptions {
@@ -55,6 +57,14 @@ void check_launched(const train::Config& config, const Options& options, const s
 // From what this run saved, whatever it was resumed from itself.
 std::string resume_command() { return command_line_without("--resume") + " --resume auto"; }
 
+// What a run that failed has saved is whole.
+void say_how_to_go_on(const train::Config& config) {
+  const auto saved = checkpoint::list(train::RunDir(config).checkpoints());
+  const auto good = std::find_if(saved.rbegin(), saved.rend(), [](const checkpoint::Listed& each) { return each.problem.empty(); });
+  if (good == saved.rend()) return;
+  std::fprintf(stderr, "newest checkpoint: %s; to go on:\n  %s\n", good->folder.c_str(), resume_command().c_str());
+}
+
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank) {
   const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
@@ -84,7 +94,9 @@ int train(const Options& options) {
   if (placement.launch_here || restart_alone) {
     const int ranks = std::max(1, options.ranks);
     check_before_start(config, options, ranks);
-    return launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts);
+    const int code = launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts);
+    if (code == kFailed) say_how_to_go_on(config);
+    return code;
   }
   if (placement.rank.source != "single") check_launched(config, options, placement.rank.source);
   if (placement.rank.size == 1) check_before_start(config, options, 1);

@@ -50,8 +50,23 @@ command=$(grep -A1 'to go on:' c.out | tail -n 1)
 bash -c "$command" > c.out 2> c.err || fail "$(cat c.err)"
 same_weights straight c
 
+# A run whose rank is killed names the command, too.
+code=0
+"$lockstep" train "$here/small.yaml" --set run.name=d -n 2 "${long[@]}" --set checkpoint.every=20 > d.out 2> d.err &
+pid=$!
+wait_for 60 has_taken d 40 || fail "no steps were taken: $(cat d.err)"
+kill -9 "$(rank_of "run.name=d" 1)"
+wait $pid || code=$?
+[ $code = 1 ] || fail "expected exit code 1, got $code: $(tail -n 20 d.out d.err)"
+contains d.err "newest checkpoint: runs/d/checkpoints/step-"
+command=$(grep -A1 'to go on:' d.err | tail -n 1)
+bash -c "$command" > d.out 2> d.err || fail "$command: $(cat d.err)"
+contains d.out "resumed after step"
+same_weights straight d
+
 # Resuming what is finished changes nothing and says so.
 train b -n 1 "${long[@]}" --resume auto; same_weights straight b
+contains b.out "all 400 steps are done"
 # A damaged newest checkpoint: the run continues from the one before, and ends with the same bits.
 newest=$(ls -d runs/b/checkpoints/step-* | tail -n 1)
 printf 'x' | dd of="$(ls "$newest"/*.safetensors | head -n 1)" bs=1 seek=4000 conv=notrunc status=none
