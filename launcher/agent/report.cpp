@@ -28,6 +28,12 @@ std::string end_text(const RankEnd& end, const std::string& known_reason) {
   return text + ": " + end.report->message.substr(0, end.report->message.find('\n'));
 }
 
+// A reason of several lines stays within the box.
+std::string indented(std::string text) {
+  for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos; ++at) text.insert(at + 1, "│ ");
+  return text;
+}
+
 }  // namespace
 
 std::string headline(const Failure& failure) {
@@ -41,7 +47,7 @@ std::string failure_box(const Failure& failure, const FailureContext& context) {
   char after[32];
   std::snprintf(after, sizeof after, "%.1f s", context.after_seconds);
   std::string box = "the job failed; first failure:\n┌ " + headline(failure) + ", " + after + " after the start\n";
-  if (failure.rank >= 0 && !failure.reason.empty()) box += "│ reason: " + failure.reason + "\n";
+  if (failure.rank >= 0 && !failure.reason.empty()) box += "│ reason: " + indented(failure.reason) + "\n";
   if (failure.caused_by_peer) box += "│ it names another rank as the cause, but no other rank reported a failure of its own\n";
   if (!failure.last_lines.empty()) {
     box += str("│ last lines of its output", context.log_file.empty() ? "" : " (all of it: " + context.log_file + ")", ":\n");

@@ -115,6 +115,22 @@ TEST(FailureBox, says_who_where_why_and_what_became_of_the_others) {
             "└");
 }
 
+TEST(FailureBox, keeps_a_reason_of_several_lines_within_the_box) {
+  Failure failure;
+  failure.rank = 0;
+  failure.host = "h";
+  failure.pid = 17;
+  failure.exit_code = 1;
+  failure.reason = "none can be used:\n  step 1\n  step 2";
+  EXPECT_EQ(failure_box(failure, {.after_seconds = 1, .log_file = {}, .others = {}}),
+            "the job failed; first failure:\n"
+            "┌ rank 0 on host h (pid 17): exit code 1, 1.0 s after the start\n"
+            "│ reason: none can be used:\n"
+            "│   step 1\n"
+            "│   step 2\n"
+            "└");
+}
+
 TEST(FailureBox, says_the_same_of_several_ranks_once) {
   Failure failure;
   failure.rank = 1;
