@@ -79,8 +79,9 @@ class Save {
     const int64_t needed = planned_bytes(job_.plan->plan), free = files_.free_bytes(job_.dir);
     const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
     if (free < needed)
-      throw EnvironmentError(str("'", job_.dir, "' has ", text(free), " free, and the checkpoint needs ", text(needed), ", ",
-                                 text(needed - free), " more: free some space, or lower checkpoint.keep"));
+      throw EnvironmentError(str(
+          "'", job_.dir, "' has ", text(free), " free, and the checkpoint needs ", text(needed), ", ", text(needed - free),
+          " more: free some space by hand. A save removes older checkpoints only when it has succeeded: to keep N takes room for N + 1"));
     aside_ = final_ + kAside + unique_suffix();
     files_.make_directory(aside_);
     return aside_;
