@@ -163,23 +163,26 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries, 
                              "' can be used; to start anew, move them away:", reasons));
 }
 
+Listed look_at(const std::string& folder, Check check) {
+  FileSystem& files = posix_file_system();
+  Listed listed{.folder = folder, .step = step_of_folder(name_of_folder(folder)), .bytes = 0, .problem = {}, .unknown = {}};
+  try {
+    const Manifest manifest = read_manifest(folder, files);
+    listed.step = manifest.step;
+    for (const auto& file : manifest.files) listed.bytes += file.bytes;
+    if (check == Check::everything) {
+      listed.unknown = unknown_names(folder, manifest, files);
+      verify_contents(folder, manifest, files);
+    }
+  } catch (const EnvironmentError& e) {
+    listed.problem = e.what();
+  }
+  return listed;
+}
+
 std::vector<Listed> list(const std::string& dir, Check check) {
   std::vector<Listed> all;
-  FileSystem& files = posix_file_system();
-  for (const auto& [step, folder] : committed(dir, files)) {
-    Listed listed{.folder = folder, .step = step, .bytes = 0, .problem = {}, .unknown = {}};
-    try {
-      const Manifest manifest = read_manifest(folder, files);
-      for (const auto& file : manifest.files) listed.bytes += file.bytes;
-      if (check == Check::everything) {
-        listed.unknown = unknown_names(folder, manifest, files);
-        verify_contents(folder, manifest, files);
-      }
-    } catch (const EnvironmentError& e) {
-      listed.problem = e.what();
-    }
-    all.push_back(std::move(listed));
-  }
+  for (const auto& [step, folder] : committed(dir, posix_file_system())) all.push_back(look_at(folder, check));
   return all;
 }
 

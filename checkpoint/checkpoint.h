@@ -124,6 +124,8 @@ struct Listed {
   // reads it: no problem, but not verified either.
   std::vector<std::string> unknown;
 };
+// One checkpoint, whatever its folder is called. `step` is what the folder's name says, or else the manifest; -1 where neither does.
+Listed look_at(const std::string& folder, Check check = Check::manifest);
 // All committed checkpoints, oldest first. `manifest` reads the manifest and the files' sizes; `everything` their contents too.
 std::vector<Listed> list(const std::string& dir, Check check = Check::manifest);
 

@@ -17,16 +17,14 @@
 namespace lockstep::cli {
 namespace {
 
-// A run's folder, its folder of checkpoints, or one checkpoint: all mean a folder of checkpoints here.
-std::vector<checkpoint::Listed> find(const std::string& path, checkpoint::Check how) {
+// A run's folder, its folder of checkpoints, or one checkpoint, which may have been given another name.
+std::vector<checkpoint::Listed> find(std::string path, checkpoint::Check how) {
   namespace fs = std::filesystem;
   check(fs::is_directory(path), "no such folder: ", path);
-  if (fs::exists(path + "/manifest.json")) {
-    const fs::path folder = fs::canonical(path);
-    auto all = checkpoint::list(folder.parent_path().string(), how);
-    std::erase_if(all, [&](const checkpoint::Listed& c) { return fs::path(c.folder).filename() != folder.filename(); });
-    return all;
-  }
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  const fs::path name = fs::path(path).filename();
+  if (name == "." || name == "..") path = fs::canonical(path).string();  // the step in a folder's name is part of what is compared
+  if (fs::exists(path + "/manifest.json") || fs::exists(path + "/SHA256SUMS")) return {checkpoint::look_at(path, how)};
   return checkpoint::list(fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path, how);
 }
 
@@ -173,7 +171,8 @@ void add_checkpoint_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("checkpoint", "look at checkpoints, compare them, and exchange models with other programs");
   command->require_subcommand(1);
   auto path = std::make_shared<std::string>();
-  CLI::App* ls = command->add_subcommand("ls", "list the checkpoints of a run");
+  CLI::App* ls = command->add_subcommand(
+      "ls", "list the checkpoints of a run: ok if the manifest and the sizes of the files are right; 1 if one is not");
   CLI::App* verify = command->add_subcommand("verify", "read every byte and compare checksums; 1 if anything is wrong");
   for (CLI::App* sub : {ls, verify}) sub->add_option("dir", *path, "a run, its checkpoints folder, or one checkpoint")->required();
   ls->callback([path, &exit_code] { exit_code = show(*path, checkpoint::Check::manifest); });

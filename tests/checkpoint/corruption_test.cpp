@@ -356,6 +356,20 @@ TEST(CorruptionOnDisk, TheLatestGoodOneIsTakenAndOthersExplained) {
   });
 }
 
+TEST(CorruptionOnDisk, OneOfAnotherNameIsLookedAtWhereItLies) {
+  const test::TempDir dir;
+  const std::string saved = save({.dir = dir.path(), .step = 3, .entries = model()}), best = dir.path() + "/best";
+  std::filesystem::rename(saved, best);
+  EXPECT_TRUE(list(dir.path()).empty());
+  EXPECT_EQ(look_at(best, Check::everything).problem, "");
+  EXPECT_EQ(look_at(best).step, 3);
+  write_file(best + "/manifest.json", "{}");
+  EXPECT_EQ(look_at(best).step, -1);
+  EXPECT_THAT(look_at(best).problem, HasSubstr("best/manifest.json' was changed"));
+  std::filesystem::rename(best, dir.path() + "/step-00000004");  // of another step
+  EXPECT_EQ(look_at(dir.path() + "/step-00000004").step, 4);
+}
+
 TEST(CorruptionOnDisk, WhatTheManifestDoesNotNameIsNoProblemButListed) {
   const test::TempDir dir;
   for (const int64_t step : {1, 2}) save({.dir = dir.path(), .step = step, .entries = model(step)});
