@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "comm/text.h"
 #include "core/base/log.h"
+#include "core/base/size_text.h"
 #include "train/saved_model.h"
 
 namespace lockstep::train {
@@ -23,7 +24,18 @@ std::string folder_of_checkpoints(const std::string& path) {
 }
 
 std::string none_in(const std::string& path) {
-  return str("no good checkpoint in ", path, "; `lockstep checkpoint ls ", path, "` shows what is there");
+  return str("no checkpoint in ", path, "; expected a checkpoint, or the folder of a run that saved one");
+}
+
+// "KEY = NEW instead of OLD, …" of the keys that the trained bits depend on.
+std::string changed_settings(const Config& saved, Config now) {
+  // Where the rate does not fall towards the end, the steps before it are those of a longer run, too.
+  const auto constant = [](const Config& config) { return config.optim.schedule.kind == "constant"; };
+  if (constant(saved) && constant(now)) now.train.steps = saved.train.steps;
+  std::string text;
+  for (const auto& [key, before, after] : differences(canonical_text(saved, KeyScope::result), canonical_text(now, KeyScope::result)))
+    text += str(text.empty() ? "" : ", ", key, " = ", after, " instead of ", before);
+  return text;
 }
 
 void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
@@ -36,11 +48,9 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
   const std::string data = trainer.data().identity();
   check(saved.metadata("data") == data, "[resume] ", saved.folder(), " was trained on other data (", saved.metadata("data"), ", now ", data,
         "); give data.path the same file, or start a new run");
-  const ConfigDifference difference =
-      first_difference(canonical_text(saved_config(saved), KeyScope::result), canonical_text(trainer.config(), KeyScope::result));
-  if (!difference.key.empty() && trainer.group().rank() == 0)
-    log::warn("resuming with ", difference.key, " = ", difference.b, " instead of ", difference.a,
-              ": the run will not end with the bits of one that never stopped");
+  const std::string changed = changed_settings(saved_config(saved), trainer.config());
+  if (!changed.empty() && trainer.group().rank() == 0)
+    log::warn("resuming with ", changed, ": the run will not end with the bits of one that never stopped");
 }
 
 // A later run of `--resume auto` must not return to what this one leaves behind in its folder.
@@ -127,7 +137,10 @@ std::string find_checkpoint(const std::string& path) {
   if (below.empty()) return path;
   const checkpoint::LatestGood latest = checkpoint::latest_good(below);
   for (const std::string& reason : latest.skipped) log::warn("skipped a damaged checkpoint: ", reason);
-  check(latest.checkpoint.has_value(), none_in(path));
+  check(latest.checkpoint.has_value() || !latest.skipped.empty(), none_in(path));
+  if (!latest.checkpoint)
+    throw EnvironmentError(
+        str("none of the ", count_text(static_cast<long long>(latest.skipped.size()), "checkpoint"), " in ", path, " can be used"));
   return latest.checkpoint->folder();
 }
 

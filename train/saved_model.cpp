@@ -6,6 +6,10 @@
 namespace lockstep::train {
 
 Config saved_config(const checkpoint::Checkpoint& saved, std::span<const std::string> overrides) {
+  check(
+      saved.metadata().contains("config"), "'", saved.folder(),
+      "' was not saved by `lockstep train` or `lockstep checkpoint import`: its metadata has no 'config', which says what model it holds; "
+      "`lockstep checkpoint ls`, `verify` and `diff` do without");
   return parse_config(saved.metadata("config"), saved.folder() + " (saved config)", overrides);
 }
 

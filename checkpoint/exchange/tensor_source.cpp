@@ -127,7 +127,9 @@ std::vector<std::string> safetensors_files(const std::string& folder) {
 std::unique_ptr<TensorSource> open_newest(const std::string& dir) {
   LatestGood latest = latest_good(dir);
   for (const std::string& reason : latest.skipped) log::warn("skipped a damaged checkpoint: ", reason);
-  return latest.checkpoint ? std::make_unique<CheckpointSource>(std::move(*latest.checkpoint)) : nullptr;
+  if (latest.checkpoint) return std::make_unique<CheckpointSource>(std::move(*latest.checkpoint));
+  if (!latest.skipped.empty()) throw EnvironmentError(str("none of the checkpoints in ", dir, " can be used"));
+  return nullptr;
 }
 
 }  // namespace

@@ -82,6 +82,25 @@ contains later.err "choose another run.name to branch off, or remove it"
 train branch -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 || fail "$(cat branch.err)"
 same_weights straight branch
 
+# A longer run than planned: told apart only where the rate falls towards the end. Whatever else changed is named, all of it.
+flat=(-n 1 --set optim.schedule.kind=constant --set train.eval_every=0)
+train flat120 "${flat[@]}" --set train.steps=120 || fail "$(cat flat120.err)"
+train flat "${flat[@]}" || fail "$(cat flat.err)"
+train flat "${flat[@]}" --set train.steps=120 --resume auto || fail "$(cat flat.err)"
+same_weights flat120 flat
+! grep -q warning flat.err || fail "the bits are those of a run that never stopped, but it says: $(cat flat.err)"
+train flat "${flat[@]}" --set train.steps=125 --set optim.lr=0.001 --set run.seed=8 --resume auto || fail "$(cat flat.err)"
+contains flat.err "resuming with optim.lr = 0.001 instead of 0.003, run.seed = 8 instead of 7: the run will not end with the bits"
+train later -n 1 "${long[@]}" --set train.steps=420 --resume auto || fail "$(cat later.err)"
+contains later.err "resuming with train.steps = 420 instead of 400: the run will not end with the bits"
+
+# A checkpoint that was put aside under another name is read and verified like the others, and named as it was given.
+cp -r runs/branch/checkpoints/step-00000400 best
+"$lockstep" checkpoint verify best/ > verify.out || fail "$(cat verify.out)"
+grep -q '^best  *step  *400  .*every byte verified$' verify.out || fail "$(cat verify.out)"
+rm best/*.safetensors
+! "$lockstep" checkpoint ls best > verify.out || fail "nothing is missing? $(cat verify.out)"
+
 # None is good: the run does not begin anew over what is left of the old one.
 for shard in runs/b/checkpoints/step-*/*.safetensors; do printf 'x' | dd of="$shard" bs=1 seek=4000 conv=notrunc status=none; done
 cp runs/b/metrics.jsonl metrics.before
@@ -89,3 +108,10 @@ code=0; train b -n 2 "${long[@]}" --resume auto || code=$?
 [ $code = 1 ] || fail "a run without a good checkpoint must not go on, exit code $code"
 contains b.err "none of the 2 checkpoints in 'runs/b/checkpoints' can be used"
 cmp metrics.before runs/b/metrics.jsonl || fail "the metrics of the old run were changed"
+# Nor does any other command use what is left; that is no wrong use, and each reason is there.
+for command in "generate runs/b --prompt x" "checkpoint diff runs/b runs/later" "checkpoint export runs/b exported"; do
+  code=0; "$lockstep" $command > b.out 2> b.err || code=$?
+  [ $code = 1 ] || fail "$command with damaged checkpoints alone: expected exit code 1, got $code: $(cat b.err)"
+  contains b.err "can be used"
+  [ "$(grep -c 'skipped a damaged checkpoint: ' b.err)" = 2 ] || fail "both should be named: $(cat b.err)"
+done

@@ -174,16 +174,18 @@ TEST(Config, DigestFollowsWhatTheBitsDependOn) {
     EXPECT_NE(config_digest(parse(kBase, {essential})), config_digest(base)) << essential;
 }
 
-TEST(Config, FirstDifferenceNamesTheKey) {
+TEST(Config, DifferencesNameTheKeys) {
   const std::string a = canonical_text(parse(kBase));
   const std::string b = canonical_text(parse(kBase, {"train.steps=5", "parallel.bucket_mb=1"}));
-  EXPECT_EQ(first_difference(a, a).key, "");
-  const ConfigDifference difference = first_difference(a, b);
-  EXPECT_EQ(difference.key, "parallel.bucket_mb");
-  EXPECT_EQ(difference.a, "25");
-  EXPECT_EQ(difference.b, "1");
-  EXPECT_EQ(first_difference("a=1\nc=2\n", "a=1\nb=7\nc=2\n").key, "b");
-  EXPECT_EQ(first_difference("a=1\nc=2\n", "a=1\n").b, "(absent)");
+  const auto text = [](std::string_view one, std::string_view other) {
+    std::string all;
+    for (const auto& [key, before, after] : differences(one, other)) all += str(key, ": ", before, " ", after, "; ");
+    return all;
+  };
+  EXPECT_EQ(text(a, a), "");
+  EXPECT_EQ(text(a, b), "parallel.bucket_mb: 25 1; train.steps: 1000 5; ");
+  EXPECT_EQ(text("a=1\nc=2\n", "a=1\nb=7\nc=2\n"), "b: (absent) 7; ");
+  EXPECT_EQ(text("a=1\nc=2\n", "a=1\n"), "c: 2 (absent); ");
 }
 
 TEST(Config, DocumentationHoldsTheTableOfKeys) {

@@ -139,11 +139,11 @@ std::string canonical_text(const Config& config, KeyScope scope = KeyScope::grou
 std::string config_digest(const Config& config);
 
 struct ConfigDifference {
-  std::string key;   // empty: the texts are equal
+  std::string key;
   std::string a, b;  // the values; "(absent)" where a text lacks the key
 };
-// The first key, in order, in which two canonical texts differ.
-ConfigDifference first_difference(std::string_view a, std::string_view b);
+// The keys, in order, in which two canonical texts differ.
+std::vector<ConfigDifference> differences(std::string_view a, std::string_view b);
 
 // All keys with type, default, range and meaning, as a Markdown table.
 std::string key_table();

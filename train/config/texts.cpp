@@ -56,16 +56,23 @@ std::string canonical_text(const Config& config, KeyScope scope) {
 
 std::string config_digest(const Config& config) { return checkpoint::sha256_hex(canonical_text(config, KeyScope::result)); }
 
-ConfigDifference first_difference(std::string_view a, std::string_view b) {
+std::vector<ConfigDifference> differences(std::string_view a, std::string_view b) {
   const std::string absent = "(absent)";
   const auto left = pairs_of(a), right = pairs_of(b);
-  size_t i = 0, j = 0;
-  for (; i < left.size() || j < right.size(); ++i, ++j) {
-    if (j == right.size() || (i < left.size() && left[i].first < right[j].first)) return {left[i].first, left[i].second, absent};
-    if (i == left.size() || right[j].first < left[i].first) return {right[j].first, absent, right[j].second};
-    if (left[i].second != right[j].second) return {left[i].first, left[i].second, right[j].second};
+  std::vector<ConfigDifference> all;
+  for (size_t i = 0, j = 0; i < left.size() || j < right.size();) {
+    if (j == right.size() || (i < left.size() && left[i].first < right[j].first)) {
+      all.push_back({left[i].first, left[i].second, absent});
+      ++i;
+    } else if (i == left.size() || right[j].first < left[i].first) {
+      all.push_back({right[j].first, absent, right[j].second});
+      ++j;
+    } else {
+      if (left[i].second != right[j].second) all.push_back({left[i].first, left[i].second, right[j].second});
+      ++i, ++j;
+    }
   }
-  return {};
+  return all;
 }
 
 std::string key_table() {
