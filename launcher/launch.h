@@ -41,7 +41,7 @@ struct LaunchSpec {
   std::vector<int> hidden_streams;
 
   FailureCode failure_code = FailureCode::of_rank;
-  int max_restarts = 0;                          // of the whole job, after a failure of any rank
+  int max_restarts = 0;                          // of the whole job, after a failure of any rank, but for wrong use (FailureCode::lockstep)
   std::chrono::milliseconds grace{5000};         // from SIGTERM to SIGKILL, after a failure
   std::chrono::milliseconds stop_grace{120000};  // the same when the job is asked to stop: saving takes time
 

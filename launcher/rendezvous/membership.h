@@ -47,6 +47,7 @@ struct JobShape {
   std::string run_id;
   int nodes = 1;
   int max_restarts = 0;
+  std::optional<int> final_code = {};                 // a rank that ends with this code would do so again: it costs no restart, but the job
   Duration join_timeout = std::chrono::seconds(300);  // from the first join, and from when a lost node is to be replaced
   Duration lease = std::chrono::seconds(5);
   // A node whose connection broke may come back for this long.

@@ -76,6 +76,7 @@ class Script {
       shape.run_id = "r";
       shape.nodes = command.number("nodes", 1);
       shape.max_restarts = command.number("restarts", 0);
+      if (command.has("final")) shape.final_code = command.number("final", 0);
       shape.join_timeout = std::chrono::seconds(command.number("join", 300));
       membership_ = std::make_unique<Membership>(shape);
       return describe(membership_->state());
@@ -108,6 +109,8 @@ class Script {
     } else if (c.verb == "fail") {
       Failure failure;
       failure.rank = c.number("rank", 0);
+      failure.exit_code = c.number("code", 1);
+      failure.signal = c.number("signal", 0);
       failure.caused_by_peer = c.has("peer");
       failure.stopped = c.has("stopped");
       failure.reason = c.text("reason", "boom");
