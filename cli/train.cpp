@@ -11,6 +11,7 @@
 #include "cli/rank_options.h"
 #include "cli/stop_signal.h"
 #include "core/base/log.h"
+#include "train/checkpoints.h"
 #include "train/data/dataset.h"
 #include "train/groups.h"
 #include "train/loop.h"
@@ -38,6 +39,7 @@ void check_before_start(const train::Config& config, const Options& options, int
   train::check_world_size(config, ranks);
   train::check_replicas(config, options.max_restarts > 0 || !options.agent.kept_memory.empty());
   train::open_dataset(config);
+  if (!options.resume.empty()) train::check_resume(options.resume);
   train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
 }
 

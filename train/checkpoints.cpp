@@ -144,6 +144,10 @@ std::string find_checkpoint(const std::string& path) {
   return latest.checkpoint->folder();
 }
 
+void check_resume(const std::string& from) {
+  if (from != "auto") folder_of_checkpoints(from);
+}
+
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir) {
   const auto entries = entries_of(trainer);
   const auto accept = [&](const checkpoint::Checkpoint& saved) { compare_with_saved(trainer, saved); };

@@ -55,6 +55,9 @@ struct Resumed {
 // UsageError where the model does not fit or the data is another.
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir);
 
+// What can be said of `from` before any rank starts: UsageError where it is neither "auto" nor a folder.
+void check_resume(const std::string& from);
+
 // The checkpoint that a path means: a checkpoint itself, or the newest good one of a run folder or checkpoints folder.
 // Throws UsageError where there is none.
 std::string find_checkpoint(const std::string& path);

@@ -75,7 +75,11 @@ refuses 1 "$(basename "$shard")" checkpoint verify runs/done
 ! grep -qE ' 0 B ' said || fail "a damaged checkpoint has a size: $(cat said)"
 refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere
 refuses 2 "resume|got nothing" train "$small" --set run.name=new --resume ""
-refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume nowhere -n 2
+refuses 2 "error: no such folder: nowhere" train "$small" --set run.name=new --resume nowhere -n 2
+[ "$(wc -l < said)" = 1 ] || fail "known before any rank starts, and said once: $(cat said)"
+# What is wrong use remains so: it costs no restart.
+refuses 2 "'wte.weight' is f32[256, 32]" train "$small" --set run.name=new --set model.dim=48 --resume runs/done -n 2 --max-restarts 3
+! grep -q "starting all ranks again" said || fail "started again, as if that could help: $(cat said)"
 
 # Ranks with different configs: every key that matters is compared, and the difference is named.
 refuses 2 "train.steps" run -n 2 -- bash -c "exec '$lockstep' train '$small' --set run.name=differ --set train.steps=\$((60 + RANK))"
