@@ -51,7 +51,11 @@ void show_unknown(const std::vector<std::string>& names) {
 
 int show(const std::string& path, checkpoint::Check how) {
   const auto all = find(path, how);
-  if (all.empty()) std::printf("no checkpoints in %s: expected a run's folder, its checkpoints folder, or one checkpoint\n", path.c_str());
+  if (all.empty())
+    std::printf("no checkpoints in %s%s\n", path.c_str(),
+                std::filesystem::is_directory(path + "/checkpoints")
+                    ? " yet"
+                    : ": expected a run's folder, its checkpoints folder, or one checkpoint");
   bool good = !all.empty();
   for (const checkpoint::Listed& c : all) {
     std::printf("%-40s step %8lld  %9s  %s\n", c.folder.c_str(), static_cast<long long>(c.step),

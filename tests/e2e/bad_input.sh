@@ -27,6 +27,7 @@ refuses 2 "unknown command 'nonsense'|train, run, generate" nonsense
 refuses 2 "unknown command 'vrify'|ls, verify, diff" checkpoint vrify runs
 refuses 2 "no such folder" generate nowhere --prompt x
 mkdir empty; refuses 1 "no checkpoints in empty: expected a run's folder" checkpoint verify empty
+mkdir -p fresh/checkpoints; refuses 1 "no checkpoints in fresh yet" checkpoint ls fresh
 refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
