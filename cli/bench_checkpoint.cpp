@@ -1,11 +1,14 @@
 // lockstep bench checkpoint [-n RANKS] [--mb N] [--dir DIR] [--json]
 #include <cstdio>
+#include <fstream>
+#include <limits>
 
 #include <CLI/App.hpp>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/rank_options.h"
+#include "core/base/error.h"
 #include "core/base/size_text.h"
 #include "train/checkpoint_benchmark.h"
 #include "train/groups.h"
@@ -58,8 +61,27 @@ void print(const train::CheckpointBenchmark& b, bool json) {
               "what checksums cost", b.checksum_share() * 100, b.noise_share() * 100);
 }
 
+// What the kernel thinks that programs may still take; without limit where it does not say.
+int64_t available_memory() {
+  std::ifstream in("/proc/meminfo");
+  int64_t kib = 0;
+  for (std::string word; in >> word;)
+    if (word == "MemAvailable:" && in >> kib) return kib * 1024;
+  return std::numeric_limits<int64_t>::max();
+}
+
+// The state, and the copy of it that a save in the background writes. Better refused than killed, and other programs with it.
+void check_memory(const Options& options, int ranks_here, int ranks) {
+  const int64_t needed = 2 * options.megabytes * 1'000'000 / ranks * ranks_here, available = available_memory();
+  const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
+  check(needed <= available, "[bench] --mb ", options.megabytes, " takes ", text(needed), " of this host's memory, and ", text(available),
+        " are available: choose a smaller state");
+}
+
 int bench(const Options& options) {
   const Placement placement = place(options);
+  if (placement.launch_here || placement.rank.local_rank == 0)
+    check_memory(options, placement.launch_here ? 1 : placement.rank.local_size, placement.launch_here ? 1 : placement.rank.size);
   if (placement.launch_here) return launch_ranks(options.ranks, "");
   const auto group = train::make_group({.backend = options.backend}, placement.rank);
   const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes * 1'000'000, options.repetitions);

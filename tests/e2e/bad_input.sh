@@ -37,6 +37,8 @@ refuses 2 "--steps|1073741824" bench step --config "$small" --steps 999999999999
 refuses 2 "--warmup" bench step --config "$small" --warmup -1
 refuses 2 "--backend|shm" bench comm --backend nonsense
 refuses 2 "nowhere|is no folder" bench checkpoint --dir nowhere
+[ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -gt 1000000000 ] ||
+  refuses 2 "--mb 1048576 takes 2.1 TB of this host's memory, and |are available" bench checkpoint -n 2 --mb 1048576
 refuses 2 "--seed" generate nowhere --prompt x --seed -1
 refuses 2 "node rank -5" run --node-rank -5 -- true
 refuses 2 "master port|65536" run --master-port 65536 -- true
