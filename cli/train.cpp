@@ -59,12 +59,11 @@ void check_launched(const train::Config& config, const Options& options, const s
 // From what this run saved, whatever it was resumed from itself.
 std::string resume_command() { return command_line_without("--resume") + " --resume auto"; }
 
-// What a run that failed has saved is whole.
-void say_how_to_go_on(const train::Config& config) {
+// The newest checkpoint of the run, going by its manifest; without a folder: there is none.
+checkpoint::Listed newest_saved(const train::Config& config) {
   const auto saved = checkpoint::list(train::RunDir(config).checkpoints());
   const auto good = std::find_if(saved.rbegin(), saved.rend(), [](const checkpoint::Listed& each) { return each.problem.empty(); });
-  if (good == saved.rend()) return;
-  std::fprintf(stderr, "newest checkpoint: %s; to go on:\n  %s\n", good->folder.c_str(), resume_command().c_str());
+  return good == saved.rend() ? checkpoint::Listed{.folder = {}, .step = -1, .problem = {}, .unknown = {}} : *good;
 }
 
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank) {
@@ -81,8 +80,9 @@ int run_rank(const train::Config& config, const Options& options, const launcher
     std::printf("run        %s\n", result.run_dir.c_str());
     if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
     if (!result.finished)
-      std::printf("stopped after step %lld of %lld; to go on:\n  %s\n", static_cast<long long>(result.steps_done),
-                  static_cast<long long>(config.train.steps), resume_command().c_str());
+      std::printf("stopped after step %lld of %lld; to go on%s:\n  %s\n", static_cast<long long>(result.steps_done),
+                  static_cast<long long>(config.train.steps), rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "",
+                  resume_command().c_str());
     std::printf("weights sha256:%s\n", result.weights_sha256.c_str());
     std::fflush(stdout);
   }
@@ -96,8 +96,12 @@ int train(const Options& options) {
   if (placement.launch_here || restart_alone) {
     const int ranks = std::max(1, options.ranks);
     check_before_start(config, options, ranks);
+    // What this run saved is whole, which may not be true of what it found: that can be the very cause of the failure.
+    const int64_t found = newest_saved(config).step;
     const int code = launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts);
-    if (code == kFailed) say_how_to_go_on(config);
+    if (code != kFailed) return code;
+    if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)
+      std::fprintf(stderr, "newest checkpoint: %s; to go on:\n  %s\n", newest.folder.c_str(), resume_command().c_str());
     return code;
   }
   if (placement.rank.source != "single") check_launched(config, options, placement.rank.source);

@@ -107,6 +107,7 @@ cp runs/b/metrics.jsonl metrics.before
 code=0; train b -n 2 "${long[@]}" --resume auto || code=$?
 [ $code = 1 ] || fail "a run without a good checkpoint must not go on, exit code $code"
 contains b.err "none of the 2 checkpoints in 'runs/b/checkpoints' can be used"
+! grep -q "to go on" b.err || fail "it is told to go on from what is damaged: $(cat b.err)"
 cmp metrics.before runs/b/metrics.jsonl || fail "the metrics of the old run were changed"
 # Nor does any other command use what is left; that is no wrong use, and each reason is there.
 for command in "generate runs/b --prompt x" "checkpoint diff runs/b runs/later" "checkpoint export runs/b exported"; do

@@ -27,7 +27,7 @@ wait_for 60 test -s runs/stopped/metrics.jsonl || fail "no step: $(cat stopped.e
 kill -USR1 $run
 code=0; wait $run || code=$?
 [ $code = 3 ] || fail "stopped by SIGUSR1, mpirun must end with 3, got $code: $(tail -n 5 stopped.err)"
-contains stopped.out "to go on:"
+contains stopped.out "to go on, as the command of each rank:"
 
 # Ranks that nobody bound to cores do not take more threads together than there are cores.
 threads=$(env -u OMP_NUM_THREADS timeout 100 "${mpi[@]}" -np 2 "$lockstep" bench step --config "$here/small.yaml" --warmup 0 --steps 1 --json |
