@@ -3,7 +3,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+say() {
+  local on='' off=''
+  if [[ -t 2 ]]; then on=$'\033[1m' off=$'\033[0m'; fi
+  printf '%s== %s%s\n' "$on" "$*" "$off" >&2
+}
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
   exit 1

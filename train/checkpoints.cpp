@@ -57,7 +57,7 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
 void check_newest(const std::string& dir, int64_t step) {
   for (const checkpoint::Listed& later : checkpoint::list(dir))
     check(later.step <= step || !later.problem.empty(), "'", later.folder, "' is later than step ", step,
-          ", from which to resume: choose another run.name to branch off, or remove it");
+          ", from which to resume: choose another run.name to branch off, or remove all later ones");
 }
 
 bool same_folder(const std::string& a, const std::string& b) {

@@ -78,7 +78,7 @@ same_weights straight b
 train later -n 2 "${long[@]}" --set checkpoint.every=100 || fail "$(cat later.err)"
 code=0; train later -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 || code=$?
 [ $code = 2 ] || fail "resuming behind a later checkpoint exits with 2, got $code"
-contains later.err "choose another run.name to branch off, or remove it"
+contains later.err "choose another run.name to branch off, or remove all later ones"
 train branch -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 || fail "$(cat branch.err)"
 same_weights straight branch
 
