@@ -117,7 +117,7 @@ int64_t bytes_of(const std::string& text) {
   const int64_t count = digits > 0 && unit != units.end() ? std::stoll(text.substr(0, digits)) : 0;
   int64_t bytes = 0;
   check(count > 0 && !__builtin_mul_overflow(count, unit->second, &bytes), "--max-shard-size '", text,
-        "': expected a size above 0, such as 5GB, 500MB or 64MiB");
+        "': expected a whole number above 0 of B, KB, MB, GB, KiB, MiB or GiB, such as 1500MB");
   return bytes;
 }
 

@@ -31,7 +31,8 @@ exits 0 "files" checkpoint export runs/three out/gpt2-shards --max-shard-size 30
 exits 0 "tensors" checkpoint export runs/three out/own --format safetensors
 [ "$(find out/gpt2-shards -name 'model-0*-of-0*.safetensors' | wc -l)" -gt 3 ] || fail "expected several files: $(ls out/gpt2-shards)"
 exits 2 "nothing is written over" checkpoint export runs/three out/gpt2
-exits 2 "--max-shard-size" checkpoint export runs/three out/x --max-shard-size 5XB
+exits 2 "a whole number above 0 of B, KB, MB" checkpoint export runs/three out/x --max-shard-size 5XB
+exits 2 "such as 1500MB" checkpoint export runs/three out/x --max-shard-size 1.5MB
 exits 0 "equal: " checkpoint diff out/gpt2 out/gpt2-shards
 exits 0 "equal: " checkpoint diff runs/three out/own --skip optim.
 [ -z "$(find out -name '*.tmp-*')" ] || fail "something half-written is left: $(find out -name '*.tmp-*')"
