@@ -23,6 +23,8 @@ struct Options : RankOptions {
   std::string backend = "auto", dir = ".";
 };
 
+constexpr double kTooNoisy = 0.05;  // of a save: a cost that matters would drown in it
+
 void print(const train::CheckpointBenchmark& b, bool json) {
   const double mb = static_cast<double>(b.bytes) / kMB;
   if (json) {
@@ -57,8 +59,9 @@ void print(const train::CheckpointBenchmark& b, bool json) {
   line("stall of async save", b.stall_s, "");
   line("  memcpy", b.memcpy_s, "of the same state, by all ranks at once");
   line("checksums alone", b.checksum_s, "SHA-256 and XXH3");
-  std::printf("  %-22s %8.1f %%   of a save to disk (\"with checksums\" less \"plain write\"); equal writes differed by %.1f %%\n",
-              "what checksums cost", b.checksum_share() * 100, b.noise_share() * 100);
+  std::printf("  %-22s %8.1f %%   of a save to disk (\"with checksums\" less \"plain write\"); equal writes differed by %.1f %%%s\n",
+              "what checksums cost", b.checksum_share() * 100, b.noise_share() * 100,
+              b.noise_share() > kTooNoisy ? ": too much to tell; leave the machine idle, or give more --repetitions" : "");
 }
 
 // What the kernel thinks that programs may still take; without limit where it does not say.
