@@ -9,8 +9,10 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/base/error.h"
@@ -34,6 +36,9 @@ class PosixFile final : public WritableFile {
  public:
   explicit PosixFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) {
     if (fd_ < 0) fail("create", path_, errno);
+    struct statfs info {};
+    // On an overlay sync_file_range() does nothing: pages would leave of which nobody asked whether they are on disk.
+    can_leave_ = ::fstatfs(fd_, &info) == 0 && info.f_type != OVERLAYFS_SUPER_MAGIC;
   }
   // Data is safe once sync() returned; what close() could still say is of no use then.
   ~PosixFile() override { ::close(fd_); }
@@ -41,16 +46,17 @@ class PosixFile final : public WritableFile {
   void write(const void* data, size_t bytes) override {
     const auto* from = static_cast<const char*>(data);
     while (bytes > 0) {
-      const ssize_t written = ::write(fd_, from, bytes);
+      const int64_t piece = kBeginBytes - at_ % kBeginBytes;
+      const ssize_t written = ::write(fd_, from, std::min(bytes, static_cast<size_t>(piece)));
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) throw EnvironmentError(str("write '", path_, "' at byte ", at_, ": ", errno_text(errno)));
       from += written;
       at_ += written;
       bytes -= static_cast<size_t>(written);
+      if (at_ - begun_ < kBeginBytes) continue;
+      begin_disk();
+      leave_page_cache();
     }
-    if (at_ - begun_ < kBeginBytes) return;
-    begin_disk();
-    leave_page_cache();
   }
   void sync() override {
     if (sync_fd(fd_) != 0) fail("sync", path_, errno);
@@ -61,9 +67,14 @@ class PosixFile final : public WritableFile {
   // What stays in the page cache of a large file, for a restart to come: its first part, and its last, on which the disk is at work.
   static constexpr int64_t kKeptBytes = 128 << 20, kLastBytes = 64 << 20;
 
-  // The disk may begin: sync() then has little left to wait for. No more than a hint; what goes wrong, sync() tells.
+  // The disk may begin: sync() then has little left to wait for. ext4 finds room for pages only now; where there is none it drops them,
+  // says so here, and sync() would succeed. Where the system lacks the call, or has no memory for it now, sync() does it all.
   void begin_disk() {
-    if (::sync_file_range(fd_, begun_, at_ - begun_, SYNC_FILE_RANGE_WRITE) != 0) can_leave_ = false;
+    if (sync_range(begun_, at_, SYNC_FILE_RANGE_WRITE) != 0 && errno != ENOMEM) {
+      const bool unknown = errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == EOPNOTSUPP;
+      if (!unknown) fail_sync(at_, errno);
+      can_leave_ = false;
+    }
     begun_ = at_;
   }
   // A state of many gigabytes would push what others read, such as the data to train on, out of memory, and on a virtual machine
@@ -73,12 +84,19 @@ class PosixFile final : public WritableFile {
     if (!can_leave_ || end <= left_) return;
     // Only what is on disk can leave. An error counts: it is told once, so that sync() would not hear of it any more.
     constexpr unsigned kOnDisk = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    int result;
-    do result = ::sync_file_range(fd_, left_, end - left_, kOnDisk);
-    while (result != 0 && errno == EINTR);
-    if (result != 0) throw EnvironmentError(str("sync '", path_, "' up to byte ", end, ": ", errno_text(errno)));
+    if (sync_range(left_, end, kOnDisk) != 0) fail_sync(end, errno);
     ::posix_fadvise(fd_, left_, end - left_, POSIX_FADV_DONTNEED);
     left_ = end;
+  }
+  // Retried when a signal comes between.
+  int sync_range(int64_t begin, int64_t end, unsigned flags) const {
+    int result;
+    do result = ::sync_file_range(fd_, begin, end - begin, flags);
+    while (result != 0 && errno == EINTR);
+    return result;
+  }
+  [[noreturn]] void fail_sync(int64_t end, int error) const {
+    throw EnvironmentError(str("sync '", path_, "' up to byte ", end, ": ", errno_text(error)));
   }
 
   std::string path_;
@@ -86,7 +104,7 @@ class PosixFile final : public WritableFile {
   int64_t at_ = 0;
   int64_t begun_ = 0;          // up to where the disk has been asked to write
   int64_t left_ = kKeptBytes;  // from kKeptBytes up to here nothing is in the page cache
-  bool can_leave_ = true;      // false where the system has no sync_file_range, or allows none
+  bool can_leave_;             // false where sync_file_range() is missing, forbidden or without effect
 };
 
 class PosixFileSystem final : public FileSystem {
