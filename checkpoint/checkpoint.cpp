@@ -2,6 +2,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "checkpoint/digest.h"
@@ -161,6 +162,10 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries, 
   for (const auto& reason : result.skipped) reasons += "\n  " + reason;
   throw EnvironmentError(str("[checkpoint] none of the ", result.skipped.size(), " checkpoints in '", dir,
                              "' can be used; to start anew, move them away:", reasons));
+}
+
+bool is_checkpoint(const std::string& folder) {
+  return std::filesystem::exists(folder + "/" + Manifest::kFileName) || std::filesystem::exists(folder + "/" + Manifest::kSumsName);
 }
 
 Listed look_at(const std::string& folder, Check check) {

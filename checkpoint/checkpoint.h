@@ -124,7 +124,9 @@ struct Listed {
   // reads it: no problem, but not verified either.
   std::vector<std::string> unknown;
 };
-// One checkpoint, whatever its folder is called. `step` is what the folder's name says, or else the manifest; -1 where neither does.
+// Whether a folder is a checkpoint, good or damaged, whatever it is called: it has a manifest, or the manifest's checksum.
+bool is_checkpoint(const std::string& folder);
+// One checkpoint, whatever its folder is called. `step` is what the manifest says; where it cannot be read, the folder's name, or else -1.
 Listed look_at(const std::string& folder, Check check = Check::manifest);
 // All committed checkpoints, oldest first. `manifest` reads the manifest and the files' sizes; `everything` their contents too.
 std::vector<Listed> list(const std::string& dir, Check check = Check::manifest);

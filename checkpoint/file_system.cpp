@@ -38,7 +38,7 @@ class PosixFile final : public WritableFile {
     if (fd_ < 0) fail("create", path_, errno);
     struct statfs info {};
     // On an overlay sync_file_range() does nothing: pages would leave of which nobody asked whether they are on disk.
-    can_leave_ = ::fstatfs(fd_, &info) == 0 && info.f_type != OVERLAYFS_SUPER_MAGIC;
+    can_drop_ = ::fstatfs(fd_, &info) == 0 && info.f_type != OVERLAYFS_SUPER_MAGIC;
   }
   // Data is safe once sync() returned; what close() could still say is of no use then.
   ~PosixFile() override { ::close(fd_); }
@@ -55,7 +55,7 @@ class PosixFile final : public WritableFile {
       bytes -= static_cast<size_t>(written);
       if (at_ - begun_ < kBeginBytes) continue;
       begin_disk();
-      leave_page_cache();
+      drop_from_page_cache();
     }
   }
   void sync() override {
@@ -73,20 +73,20 @@ class PosixFile final : public WritableFile {
     if (sync_range(begun_, at_, SYNC_FILE_RANGE_WRITE) != 0 && errno != ENOMEM) {
       const bool unknown = errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == EOPNOTSUPP;
       if (!unknown) fail_sync(at_, errno);
-      can_leave_ = false;
+      can_drop_ = false;
     }
     begun_ = at_;
   }
   // A state of many gigabytes would push what others read, such as the data to train on, out of memory, and on a virtual machine
   // each new page may have to come from its host, which takes longer than the disk does.
-  void leave_page_cache() {
+  void drop_from_page_cache() {
     const int64_t end = (at_ - kLastBytes) / kBeginBytes * kBeginBytes;  // where no large page straddles it: it would stay whole
-    if (!can_leave_ || end <= left_) return;
+    if (!can_drop_ || end <= dropped_) return;
     // Only what is on disk can leave. An error counts: it is told once, so that sync() would not hear of it any more.
     constexpr unsigned kOnDisk = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    if (sync_range(left_, end, kOnDisk) != 0) fail_sync(end, errno);
-    ::posix_fadvise(fd_, left_, end - left_, POSIX_FADV_DONTNEED);
-    left_ = end;
+    if (sync_range(dropped_, end, kOnDisk) != 0) fail_sync(end, errno);
+    ::posix_fadvise(fd_, dropped_, end - dropped_, POSIX_FADV_DONTNEED);
+    dropped_ = end;
   }
   // Retried when a signal comes between.
   int sync_range(int64_t begin, int64_t end, unsigned flags) const {
@@ -102,9 +102,9 @@ class PosixFile final : public WritableFile {
   std::string path_;
   int fd_;
   int64_t at_ = 0;
-  int64_t begun_ = 0;          // up to where the disk has been asked to write
-  int64_t left_ = kKeptBytes;  // from kKeptBytes up to here nothing is in the page cache
-  bool can_leave_;             // false where sync_file_range() is missing, forbidden or without effect
+  int64_t begun_ = 0;             // up to where the disk has been asked to write
+  int64_t dropped_ = kKeptBytes;  // from kKeptBytes up to here nothing is in the page cache
+  bool can_drop_;                 // false where sync_file_range() is missing, forbidden or without effect
 };
 
 class PosixFileSystem final : public FileSystem {

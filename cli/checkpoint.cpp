@@ -24,7 +24,7 @@ std::vector<checkpoint::Listed> find(std::string path, checkpoint::Check how) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   const fs::path name = fs::path(path).filename();
   if (name == "." || name == "..") path = fs::canonical(path).string();  // the step in a folder's name is part of what is compared
-  if (fs::exists(path + "/manifest.json") || fs::exists(path + "/SHA256SUMS")) return {checkpoint::look_at(path, how)};
+  if (checkpoint::is_checkpoint(path)) return {checkpoint::look_at(path, how)};
   return checkpoint::list(fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path, how);
 }
 

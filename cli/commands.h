@@ -1,10 +1,15 @@
-// The subcommands of the `lockstep` program, one file each. Each add_… registers options and a callback that sets `exit_code`
-// (0 done, 2 wrong use or config, 1 failed, 3 stopped after saving). Errors leave as exceptions; main() turns them into words.
+// The subcommands of the `lockstep` program, one file each. Each add_… registers options and a callback that sets `exit_code`.
+// Errors leave as exceptions; main() turns them into words.
 #pragma once
 
 #include <CLI/App.hpp>
 
 namespace lockstep::cli {
+
+constexpr int kDone = 0;
+constexpr int kFailed = 1;
+constexpr int kWrongUse = 2;  // or a wrong config
+constexpr int kStoppedAfterSaving = 3;
 
 void add_train_command(CLI::App& app, int& exit_code);
 void add_run_command(CLI::App& app, int& exit_code);

@@ -19,9 +19,6 @@
 
 namespace {
 
-constexpr int kFailed = 1;
-constexpr int kWrongUse = 2;
-
 int report(const std::exception& error, int code) {
   lockstep::log::error(error.what());
   // Under an agent the reason goes into its report too: the process that fails first is not always the one that is to blame.
@@ -51,7 +48,7 @@ int checked_output(int code) {
   // Where an earlier part could not be written its reason is gone: another byte behind the gap meets the same one.
   if (reason == 0 && ::write(STDOUT_FILENO, "\n", 1) < 0) reason = errno;
   return report(lockstep::EnvironmentError("cannot write to standard output" + (reason ? ": " + lockstep::errno_text(reason) : "")),
-                code != 0 ? code : kFailed);
+                code != 0 ? code : lockstep::cli::kFailed);
 }
 
 // CLI11 says of a word that it does not know only that a subcommand is required.
@@ -91,13 +88,13 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return checked_output(app.exit(e));  // --help, --version
-    return report(UsageError(str(e.what(), " (see --help)")), kWrongUse);
+    return report(UsageError(str(e.what(), " (see --help)")), cli::kWrongUse);
   } catch (const UsageError& e) {
-    return report(e, kWrongUse);
+    return report(e, cli::kWrongUse);
   } catch (const std::bad_alloc&) {
-    return report(EnvironmentError("out of memory: use a smaller model or micro_batch, or fewer ranks on this host"), kFailed);
+    return report(EnvironmentError("out of memory: use a smaller model or micro_batch, or fewer ranks on this host"), cli::kFailed);
   } catch (const std::exception& e) {
-    return report(e, kFailed);
+    return report(e, cli::kFailed);
   }
   // Not so for training: its results are in the run's folder, and the agent's screen does not matter to the ranks either.
   return app.got_subcommand("train") || app.got_subcommand("run") ? exit_code : checked_output(exit_code);

@@ -21,10 +21,6 @@
 namespace lockstep::cli {
 namespace {
 
-constexpr int kDone = 0;
-constexpr int kFailed = 1;
-constexpr int kStoppedAfterSaving = 3;
-
 struct Options : RankOptions {
   std::string resume;
   int max_restarts = 0;

@@ -61,7 +61,7 @@ JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   shape.run_id = run_id;
   shape.nodes = spec.nodes;
   shape.max_restarts = spec.max_restarts;
-  if (spec.failure_code == FailureCode::lockstep) shape.final_code = 2;  // wrong use
+  if (spec.failure_code == FailureCode::lockstep) shape.final_code = kWrongUse;
   shape.join_timeout = spec.join_timeout;
   shape.lease = spec.nodes == 1 ? std::max<Duration>(kOwnServer, spec.lease) : Duration(spec.lease);
   return shape;

@@ -21,8 +21,9 @@ enum class Screen {
 // The exit code of launch() when a rank fails.
 enum class FailureCode {
   of_rank,   // the code of the rank that failed first; 128 + signal where a signal ended it
-  lockstep,  // as `lockstep` itself ends: 2 where the rank did (wrong use), else 1
+  lockstep,  // as `lockstep` itself ends: kWrongUse where the rank did, else 1
 };
+constexpr int kWrongUse = 2;
 
 struct LaunchSpec {
   std::vector<std::string> argv;                                 // the program, looked up in PATH, and its arguments

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 // The folder of checkpoints that a path means; empty: it is a checkpoint itself.
 std::string folder_of_checkpoints(const std::string& path) {
   check(fs::is_directory(path), "no such folder: ", path, "; expected a checkpoint, or the folder of a run");
-  if (fs::exists(path + "/manifest.json")) return {};
+  if (checkpoint::is_checkpoint(path)) return {};
   return fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path;
 }
 

@@ -86,15 +86,15 @@ std::string introduction(Trainer& trainer) {
 }
 
 std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_steps) {
-  const std::string lost = resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
+  const std::string rest = resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
                            : lost_steps > 0      ? str("; ", count_text(lost_steps, "step"), " to be done again")
                                                  : "";
-  if (resumed.anew()) return str("found nothing to resume from: the run begins anew", lost);
-  if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, lost);
+  if (resumed.anew()) return str("found nothing to resume from: the run begins anew", rest);
+  if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, rest);
   const std::string disk = resumed.folder_step < 0 ? "none on disk" : str("newest checkpoint on disk: step ", resumed.folder_step);
   std::string buddies;
   for (const int rank : resumed.from_others) buddies += str(buddies.empty() ? "; from other ranks the parts of rank " : ", ", rank);
-  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", lost);
+  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", rest);
 }
 
 }  // namespace

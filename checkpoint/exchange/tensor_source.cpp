@@ -149,7 +149,7 @@ std::optional<size_t> TensorSource::find(std::string_view wanted) const {
 std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
   if (fs::is_regular_file(path)) return std::make_unique<SafetensorsSource>(path, std::vector{path});
   check(fs::is_directory(path), "no such file or folder: ", path);
-  if (fs::exists(path + "/" + Manifest::kFileName)) return std::make_unique<CheckpointSource>(Checkpoint::open(path));
+  if (is_checkpoint(path)) return std::make_unique<CheckpointSource>(Checkpoint::open(path));
   if (fs::exists(path + "/" + SafetensorsIndex::kFileName)) return open_indexed(path);
   std::vector<std::string> files = safetensors_files(path);
   if (fs::exists(path + "/" + kModelName)) files = {path + "/" + kModelName};

@@ -405,7 +405,7 @@ void Agent::conclude_epoch() {
 
 int Agent::code_of(const Failure& failure) const {
   if (failure.rank < 0) return 1;
-  if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == 2 ? 2 : 1;
+  if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : 1;
   return failure.signal != 0 ? 128 + failure.signal : failure.exit_code;
 }
 

@@ -161,7 +161,7 @@ void Membership::settle() {
 void Membership::end_epoch(const Failure& failure, Duration now) {
   state_.failure = failure;
   failed_at_ = now;
-  const bool final = failure.rank >= 0 && failure.signal == 0 && failure.exit_code == shape_.final_code;
+  const bool final = failure.rank >= 0 && !failure.caused_by_peer && failure.signal == 0 && failure.exit_code == shape_.final_code;
   const bool again = state_.phase == Phase::running && restarts_left() && !members_.empty() && !final;
   state_.phase = again ? Phase::draining : Phase::failed;
   changed();

@@ -1,6 +1,5 @@
 // The power goes at any operation of a save: on a file system in memory that loses whatever was not synced, and on real ones.
 #include <cstdlib>
-#include <optional>
 
 #include <fcntl.h>
 #include <sched.h>
@@ -85,6 +84,9 @@ class Disk {
     const char* make;
     const char* size;    // the least that its mkfs takes, and some
     bool can_shut_down;  // by an ioctl, as if the plug was pulled; else what is on disk at that moment is put aside
+    // Less than the size: it promises more than it has, as thinly provisioned volumes do. The system hears of it when it writes pages back,
+    // after write() said that all is well. Empty: it has all.
+    const char* backed = "";
 
     friend void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }  // in the names of tests
   };
@@ -96,19 +98,23 @@ class Disk {
     const std::string program = str("mkfs.", kind_.name);
     if (std::system(str("command -v ", program, " > /dev/null && command -v losetup > /dev/null").c_str()) != 0)
       return str("needs ", program, " and losetup");
-    const std::string make =
-        str("truncate -s ", kind_.size, " ", image_, " && ", kind_.make, " ", image_, " > /dev/null && mkdir ", path());
-    if (std::system(make.c_str()) != 0) return program + " failed";
     // Out of sight: a process elsewhere that copies its mounts while ours is among them would keep a file system without power alive.
     if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
       return "cannot have mounts of its own here";
+    if (*kind_.backed && !back(0, kind_.backed)) return "cannot mount a tmpfs here";
+    const std::string make =
+        str("truncate -s ", kind_.size, " ", image_, " && ", kind_.make, " ", image_, " > /dev/null && mkdir ", path());
+    if (std::system(make.c_str()) != 0) return program + " failed";
     if (!mount()) return str("cannot mount ", kind_.name, " on a loop device here");
     return {};
   }
   ~Disk() {
     if (mounted_) ::umount2(path().c_str(), MNT_DETACH);
+    if (*kind_.backed) ::umount2(dir_.path().c_str(), MNT_DETACH);
   }
   std::string path() const { return dir_.path() + "/mnt"; }
+  // From now on it has all that it promises.
+  void grow() { EXPECT_TRUE(back(MS_REMOUNT, kind_.size)); }
 
   // Else operations after the cut would work, though nothing of them is left.
   bool fails_without_power() const { return kind_.can_shut_down; }
@@ -134,47 +140,20 @@ class Disk {
   }
 
  private:
+  bool back(unsigned long flags, const char* size) {
+    return ::mount("none", dir_.path().c_str(), "tmpfs", flags, str("size=", size).c_str()) == 0;
+  }
+
   const Kind kind_;
   test::TempDir dir_;
   std::string image_ = dir_.path() + "/image";
   bool mounted_ = false;
 };
 
-// A disk that promises more than it has, as thinly provisioned volumes do: the system hears of it when it writes pages back, after write()
-// said that all is well.
-class ThinDisk {
- public:
-  // Empty: it is there; else why it cannot be.
-  std::string set_up() {
-    if (::geteuid() != 0) return "needs root to mount a file system";
-    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        ::mount("none", below_.path().c_str(), "tmpfs", 0, "size=96M") != 0)
-      return "cannot have mounts of its own here";
-    mounted_ = true;
-    const char* old = std::getenv("TMPDIR");
-    const std::string saved = old ? old : "";
-    ::setenv("TMPDIR", below_.path().c_str(), 1);
-    disk_.emplace(kKind);
-    old ? ::setenv("TMPDIR", saved.c_str(), 1) : ::unsetenv("TMPDIR");
-    return disk_->set_up();
-  }
-  ~ThinDisk() {
-    disk_.reset();
-    if (mounted_) ::umount2(below_.path().c_str(), MNT_DETACH);
-  }
-  std::string path() const { return disk_->path(); }
-  void grow() { EXPECT_EQ(::mount("none", below_.path().c_str(), nullptr, MS_REMOUNT, "size=700M"), 0); }
-
- private:
-  // Without a journal: it would end the file system as soon as it could not be written itself.
-  static constexpr Disk::Kind kKind = {"ext4", "mkfs.ext4 -q -O ^has_journal", "640M", true};
-  test::TempDir below_;
-  bool mounted_ = false;
-  std::optional<Disk> disk_;
-};
-
 constexpr Disk::Kind kExt4 = {"ext4", "mkfs.ext4 -q", "24M", true}, kXfs = {"xfs", "mkfs.xfs -q", "320M", true},
-                     kBtrfs = {"btrfs", "mkfs.btrfs -q --mixed", "64M", false};
+                     kBtrfs = {"btrfs", "mkfs.btrfs -q --mixed", "64M", false},
+                     // Without a journal: it would end the file system as soon as it could not be written itself.
+    kThinExt4 = {"ext4", "mkfs.ext4 -q -O ^has_journal", "640M", true, "96M"};
 
 // The plug is pulled before operation `at`.
 class UnpluggedFiles final : public ForwardingFiles {
@@ -261,8 +240,8 @@ TEST(FullDisk, IsNamedAndLeavesNothingBehind) {
 
 // The system tells once of pages that did not reach the disk: a large file, whose pages leave the page cache before sync(), hears of it
 // then.
-TEST(ThinDiskThatIsFull, IsNamedBeforePagesLeaveThePageCache) {
-  ThinDisk disk;
+TEST(FullThinDisk, IsNamedBeforePagesLeaveThePageCache) {
+  Disk disk(kThinExt4);
   if (const std::string reason = disk.set_up(); !reason.empty()) GTEST_SKIP() << "skipped: " << reason;
   const std::string dir = disk.path() + "/run";
   ASSERT_TRUE(try_save(dir, 1, 1, posix_file_system()));

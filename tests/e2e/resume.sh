@@ -98,6 +98,10 @@ contains later.err "resuming with train.steps = 420 instead of 400: the run will
 cp -r runs/branch/checkpoints/step-00000400 best
 "$lockstep" checkpoint verify best/ > verify.out || fail "$(cat verify.out)"
 grep -q '^best  *step  *400  .*every byte verified$' verify.out || fail "$(cat verify.out)"
+mv best/manifest.json aside.json
+code=0; "$lockstep" checkpoint diff best runs/branch > verify.out 2>&1 || code=$?
+[ $code = 1 ] && grep -q manifest.json verify.out || fail "shards without a manifest were compared unverified, exit code $code: $(cat verify.out)"
+mv aside.json best/manifest.json
 rm best/*.safetensors
 ! "$lockstep" checkpoint ls best > verify.out || fail "nothing is missing? $(cat verify.out)"
 
