@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <exception>
 
 #include "comm/engine.h"
@@ -116,6 +117,7 @@ class ProcessGroup::Impl {
   const int size;
   const ReduceTree default_tree;
   const int exceptions;
+  std::atomic<uint64_t> next_label{uint64_t{1} << 32};  // beyond what callers choose by hand
 };
 
 ProcessGroup::ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options)
@@ -212,6 +214,8 @@ Work ProcessGroup::recv(const Tensor& tensor, int source) {
 }
 
 Work ProcessGroup::barrier() { return impl_->start(Op::barrier, Tensor(), Tensor(), DType::u8, 0); }
+
+uint64_t ProcessGroup::reserve_labels(uint64_t count) { return impl_->next_label.fetch_add(count); }
 
 std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   Engine& engine = *impl_->engine;

@@ -80,6 +80,11 @@ class ProcessGroup {
   Work recv(const Tensor& tensor, int source);
   Work barrier();
 
+  // The first of `count` labels (ReduceOptions::label) that this group hands out to nobody else on this rank, 2^32 or more. Ranks
+  // that reserve in the same order get the same ones. For wrappers whose calls look alike: two models of one shape.
+  // No communication. Thread-safe.
+  uint64_t reserve_labels(uint64_t count);
+
   // Splits into groups of equal `color` (negative: this rank joins none and gets nullptr), ordered by `key`, then rank.
   std::unique_ptr<ProcessGroup> split(int color, int key);
 
