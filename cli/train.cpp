@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <memory>
 
 #include <CLI/App.hpp>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include "train/checkpoints.h"
 #include "train/data/dataset.h"
 #include "train/groups.h"
+#include "train/job_notes.h"
 #include "train/loop.h"
 #include "train/replicas.h"
 #include "train/run_dir.h"
@@ -29,6 +32,14 @@ struct Options : RankOptions {
   // The ranks were started again after a failure, by whom it was asked of to go on then.
   bool restarted() const { return agent.restarts > 0 && (max_restarts > 0 || !resume.empty()); }
 };
+
+// The notes of this run for ranks that are started after this one; null where none will be.
+std::unique_ptr<train::JobNotes> job_notes(const launcher::AgentEnv& agent) {
+  if (agent.kept_memory.empty()) return nullptr;
+  std::error_code error;
+  return std::make_unique<train::JobNotes>(launcher::connect_job_store(),
+                                           str(std::filesystem::current_path(error).string(), "\n", command_line_without("")), agent.epoch);
+}
 
 // What can be wrong is found here, before any rank starts: within milliseconds, and said once.
 void check_before_start(const train::Config& config, const Options& options, int ranks) {
@@ -86,8 +97,10 @@ int run_rank(const train::Config& config, const Options& options, const launcher
 }
 
 int train(const Options& options) {
-  const train::Config config = options.load();
   const Placement placement = place(options);
+  const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
+  const auto load = [&] { return options.load(); };
+  const train::Config config = notes ? train::config_of_job(*notes, placement.rank.rank, load) : load();
   const bool restart_alone = options.max_restarts > 0 && placement.rank.source == "single";
   if (placement.launch_here || restart_alone) {
     const int ranks = std::max(1, options.ranks);

@@ -129,7 +129,7 @@ RankEnv detect_rank(std::optional<int> rank_flag, std::optional<int> size_flag) 
 
 AgentEnv agent_env() {
   if (env("LOCKSTEP_STORE").empty()) return {};
-  return {number("GROUP_RANK"), number("TORCHELASTIC_RESTART_COUNT"), env("LOCKSTEP_KEPT_MEMORY")};
+  return {number("GROUP_RANK"), number("TORCHELASTIC_RESTART_COUNT"), env("LOCKSTEP_KEPT_MEMORY"), number("LOCKSTEP_EPOCH")};
 }
 
 bool has_store() { return !env("LOCKSTEP_STORE").empty() || !self_served().host.empty(); }
@@ -147,6 +147,12 @@ std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit) {
   std::unique_ptr<RendezvousServer> server;
   if (self.rank == 0) server = std::make_unique<RendezvousServer>(listen_host(endpoint.host), endpoint.port, JobShape{.run_id = run_id});
   return std::make_shared<ServedStore>(std::move(server), std::make_shared<GrpcStore>(endpoint, run_id, limit), self.size, self.rank);
+}
+
+std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
+  const std::string address = env("LOCKSTEP_STORE");
+  check(!address.empty(), "[launcher] LOCKSTEP_STORE is not set: only ranks of 'lockstep run' and 'lockstep train -n' have such a store");
+  return comm::with_prefix(std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit), "job");
 }
 
 void report_failure(std::string_view message, bool caused_by_peer) noexcept {

@@ -30,6 +30,7 @@ struct AgentEnv {
   int node = 0;             // the agent's place among those of the job
   int restarts = 0;         // how often all ranks were started again before this time
   std::string kept_memory;  // a file in memory that the agent keeps for this local rank as long as it lives; empty: there is none
+  int64_t epoch = 0;        // of the job's membership: grows with each start of its ranks
 };
 // Where there is no such agent, all of it is empty.
 AgentEnv agent_env();
@@ -43,6 +44,10 @@ bool has_store();
 //   SLURM_*                    rank 0 serves it, on the first host of the step
 // Throws UsageError if there is none of them, EnvironmentError if nobody answers within `limit`.
 std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));
+
+// The same store for keys that outlive an epoch: what ranks leave for those that are started after them. Only under our agent, which
+// sets LOCKSTEP_STORE: UsageError without it.
+std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));
 
 // Leaves the reason of this rank's coming end where its agent reads it (LOCKSTEP_ERROR_FILE); the first one counts. Does nothing
 // without an agent, and never throws. `caused_by_peer`: this rank only suffers from another one's failure, so it is not to blame.
