@@ -150,10 +150,12 @@ std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
   if (fs::is_regular_file(path)) return std::make_unique<SafetensorsSource>(path, std::vector{path});
   check(fs::is_directory(path), "no such file or folder: ", path);
   if (is_checkpoint(path)) return std::make_unique<CheckpointSource>(Checkpoint::open(path));
+  // As transformers looks for them: a single file goes before an index.
+  if (const std::string file = path + "/" + kModelName; fs::exists(file))
+    return std::make_unique<SafetensorsSource>(path, std::vector{file});
   if (fs::exists(path + "/" + SafetensorsIndex::kFileName)) return open_indexed(path);
-  std::vector<std::string> files = safetensors_files(path);
-  if (fs::exists(path + "/" + kModelName)) files = {path + "/" + kModelName};
-  if (!files.empty()) return std::make_unique<SafetensorsSource>(path, files);
+  if (const std::vector<std::string> files = safetensors_files(path); !files.empty())
+    return std::make_unique<SafetensorsSource>(path, files);
   for (const std::string& dir : {path + "/checkpoints", path})
     if (auto source = open_newest(dir)) return source;
   throw UsageError(str("no checkpoint and no safetensors file in ", path));

@@ -39,8 +39,8 @@ class TensorSource {
 };
 
 // `path`: a checkpoint, a run or a folder of checkpoints (the newest good one is taken), a safetensors file, or a folder with
-// model.safetensors.index.json, model.safetensors, or safetensors files in which no name occurs twice. Every header and the index are
-// checked here: EnvironmentError naming the file; UsageError where there is nothing of this kind at `path`.
+// model.safetensors, model.safetensors.index.json (the first of both is taken), or safetensors files in which no name occurs twice. Every
+// header and the index are checked here: EnvironmentError naming the file; UsageError where there is nothing of this kind at `path`.
 std::unique_ptr<TensorSource> open_tensors(const std::string& path);
 
 }  // namespace lockstep::checkpoint

@@ -127,6 +127,26 @@ TEST(Config, OverrideErrorsNameTheOverride) {
   EXPECT_THAT(error_of(kBase, {"train=4"}), HasSubstr("'train' is a group of keys"));
 }
 
+TEST(Config, ATextInBracketsIsNoList) {
+  EXPECT_EQ(parse(kBase, {"run.name=[x]"}).run.name, "[x]");
+  EXPECT_EQ(parse(kBase, {"run.dir=[a, b]"}).run.dir, "[a, b]");
+  EXPECT_EQ(parse(kBase, {"optim.betas=[0.5, 0.75]"}).optim.betas, (std::vector<double>{0.5, 0.75}));
+  EXPECT_THAT(error_of(kBase, {"train.steps=[4]"}), HasSubstr("expected an integer, got '[4]'"));
+}
+
+TEST(Config, PresetsComeBeforeOverridesAndNameTheirOrigin) {
+  const std::vector<Preset> presets = {{"train.steps=7", "x.json: 'steps'"}, {"run.seed=3", "x.json: 'seed'"}};
+  const std::vector<std::string> overrides = {"run.seed=4", "data.kind=random"};
+  const Config config = parse_config("train: {steps: 5}\n", "c.yaml", overrides, presets);
+  EXPECT_EQ(config.train.steps, 7);
+  EXPECT_EQ(config.run.seed, 4);
+  EXPECT_THAT(
+      [&] {
+        parse_config("", "c.yaml", {}, std::vector<Preset>{{"train.steps=0", "x.json: 'steps'"}});
+      },
+      ::testing::ThrowsMessage<UsageError>(HasSubstr("x.json: 'steps': key 'train.steps': 0 is out of range")));
+}
+
 TEST(Config, KeysThatDoNotFitAreNamedWithTheirOrigins) {
   const std::string file = "data: {kind: random}\ntrain:\n  global_batch: 16\n  micro_batch: 4\n";
   EXPECT_EQ(error_of(file, {"train.micro_batch=5"}).find("--set train.micro_batch=5, c.yaml:3:17: train.micro_batch (5) does not divide"),

@@ -13,6 +13,7 @@
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
+#include "tests/train/overrides.h"
 #include "train/evaluate.h"
 #include "train/exchange/layout.h"
 #include "train/models/factory.h"
@@ -26,6 +27,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 constexpr const char* kConfig = R"({"model_type": "gpt2", "vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 2, "n_head": 2})";
 
@@ -185,8 +187,45 @@ TEST_F(Exchange, RefusesConfigsOfOtherModels) {
   const std::string huge = write("huge", all_tensors(), R"({"model_type": "gpt2", "n_layer": 1000, "n_embd": 1048576, "n_head": 1})");
   EXPECT_GT(import(huge, "run").missing.size(), 10000u);
   // Sizes that no model can have are refused by the config's own ranges.
-  EXPECT_THAT(error_of([&] { import(write("x", {}, R"({"model_type": "gpt2", "n_layer": -1})"), "run"); }), HasSubstr("model.layers"));
-  EXPECT_THAT(error_of([&] { import(write("y", {}, R"({"model_type": "gpt2", "n_head": 5})"), "run"); }), HasSubstr("model.heads"));
+  // What is named is the folder's key: nobody wrote a --set.
+  EXPECT_THAT(error_of([&] { import(write("x", {}, R"({"model_type": "gpt2", "n_layer": -1})"), "run"); }),
+              AllOf(HasSubstr("x/config.json: 'n_layer': key 'model.layers': -1 is out of range"), Not(HasSubstr("--set"))));
+  EXPECT_THAT(
+      error_of([&] { import(write("y", {}, R"({"model_type": "gpt2", "n_head": 5})"), "run"); }),
+      AllOf(HasSubstr("y/config.json: 'n_head', "), HasSubstr("y/config.json: 'n_embd': model.heads (5)"), Not(HasSubstr("--set"))));
+}
+
+TEST_F(Exchange, TheRunsFolderIsTheOneThatWasNamed) {
+  const std::string theirs = write("theirs", all_tensors());
+  const auto with = [&](const std::string& run, const Overrides& overrides) {
+    return error_of([&] { import_folder({.folder = theirs, .run = path(run), .config = {}, .overrides = overrides}); });
+  };
+  EXPECT_THAT(with("run", {"run.name=other"}), HasSubstr("--set run.name=other: the run's folder is '"));
+  EXPECT_THAT(with("run", {"run.dir=other"}), HasSubstr("--set run.dir=other: the run's folder is '"));
+  EXPECT_THAT(with("run", {"model.dim=4"}), "(no error)");  // said of every tensor
+  EXPECT_FALSE(std::filesystem::exists(path("run")));
+  EXPECT_EQ(with("[run]", {}), "(no error)");
+  EXPECT_TRUE(std::filesystem::exists(path("[run]/checkpoints")));
+}
+
+TEST_F(Exchange, AnAdapterIsNotLeftOutSilently) {
+  const std::string theirs = write("theirs", all_tensors());
+  std::ofstream(theirs + "/adapter_config.json") << "{}";
+  EXPECT_THAT(error_of([&] { import(theirs, "run"); }), AllOf(HasSubstr("theirs holds an adapter"), HasSubstr("merge it first")));
+}
+
+// As transformers has it.
+TEST_F(Exchange, ASingleFileGoesBeforeAnIndex) {
+  const std::string folder = write("several", all_tensors(), kConfig, 1000);
+  auto others = all_tensors();
+  for (float& value : others.at("transformer.wpe.weight").span<float>()) value = -7;
+  std::filesystem::copy(write("one", others) + "/model.safetensors", folder + "/model.safetensors");
+  EXPECT_TRUE(equal(folder, path("one")));
+  import(folder, "run");
+  for (const Parameter& p : load_model(path("run")).module->parameters()) {
+    if (p.name() != "wpe.weight") continue;
+    EXPECT_EQ(p.data().select(0, 0).select(0, 0).item(), -7);
+  }
 }
 
 TEST_F(Exchange, Llama) {

@@ -113,11 +113,18 @@ struct Config {
   CheckpointConfig checkpoint;
 };
 
-// Reads a YAML file (at most 1 MiB, 32 levels, no anchors or aliases), then applies overrides "key=value", the last one wins.
+// A value that neither a file nor a person's --set gave. `origin` names in messages what did: "gpt2/config.json: 'n_embd'".
+struct Preset {
+  std::string assignment;  // key=value
+  std::string origin;
+};
+
+// Reads a YAML file (at most 1 MiB, 32 levels, no anchors or aliases), then applies presets, then overrides "key=value"; the last one wins.
 // Throws UsageError for whatever is wrong with either: "FILE:LINE:COLUMN: unknown key 'train.micro_btch'; did you mean 'micro_batch'?".
-Config load_config(const std::string& file, std::span<const std::string> overrides = {});
+Config load_config(const std::string& file, std::span<const std::string> overrides = {}, std::span<const Preset> presets = {});
 // The same from text; `name` takes the file's place in messages.
-Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides = {});
+Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides = {},
+                    std::span<const Preset> presets = {});
 
 // What a single key's range cannot say: keys that must fit each other. Both loaders call it.
 void check_config(const Config& config);

@@ -145,24 +145,25 @@ std::string trimmed(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
-// "[0.9, 0.95]" is a list, anything else a scalar.
-RawValue raw_override(const std::string& text) {
-  if (text.size() < 2 || text.front() != '[' || text.back() != ']') return {.is_list = false, .quoted = false, .items = {text}};
+// "[0.9, 0.95]" is a list where the key takes one. Of any other key it is the value itself: a folder may be called "[x]".
+RawValue raw_override(const Key& key, const std::string& text) {
+  if (key.list_size == 0 || text.size() < 2 || text.front() != '[' || text.back() != ']')
+    return {.is_list = false, .quoted = false, .items = {text}};
   RawValue value{.is_list = true, .quoted = false, .items = {}};
   std::istringstream items(text.substr(1, text.size() - 2));
   for (std::string item; std::getline(items, item, ',');) value.items.push_back(trimmed(item));
   return value;
 }
 
-void apply_override(Config& config, const std::string& text, Origins& origins) {
-  const std::string where = str("--set ", text);
+// `where` names what `text`, key=value, comes from.
+void apply(Config& config, const std::string& text, const std::string& where, Origins& origins) {
   const size_t equals = text.find('=');
   check(equals != std::string::npos && equals > 0, where, ": expected key=value, such as train.steps=500");
   const std::string name = text.substr(0, equals);
   const Key* key = find_key(name);
   check(key || !is_group(name), where, ": '", name, "' is a group of keys: set one of them, such as train.steps=500");
   if (!key) throw_unknown_key(name, where);
-  set_field(config, *key, raw_override(text.substr(equals + 1)), where);
+  set_field(config, *key, raw_override(*key, text.substr(equals + 1)), where);
   origins[name] = where;
 }
 
@@ -220,7 +221,8 @@ void read_document(YAML::Parser& parser, ConfigHandler& handler, const std::stri
 
 }  // namespace
 
-Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides) {
+Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides,
+                    std::span<const Preset> presets) {
   Config config;
   Origins origins;
   check(static_cast<int64_t>(text.size()) <= kMaxFileBytes, name, ": at most ", kMaxFileBytes, " bytes, got ", text.size());
@@ -235,7 +237,8 @@ Config parse_config(const std::string& text, const std::string& name, std::span<
   } catch (const YAML::Exception& e) {
     throw UsageError(str(place(name, e.mark), ": not valid YAML: ", e.msg));
   }
-  for (const auto& entry : overrides) apply_override(config, entry, origins);
+  for (const auto& [assignment, origin] : presets) apply(config, assignment, origin, origins);
+  for (const auto& entry : overrides) apply(config, entry, str("--set ", entry), origins);
   try {
     check_config(config);
   } catch (const MisfitError& e) {
@@ -244,8 +247,8 @@ Config parse_config(const std::string& text, const std::string& name, std::span<
   return config;
 }
 
-Config load_config(const std::string& file, std::span<const std::string> overrides) {
-  return parse_config(read_file(file), file, overrides);
+Config load_config(const std::string& file, std::span<const std::string> overrides, std::span<const Preset> presets) {
+  return parse_config(read_file(file), file, overrides, presets);
 }
 
 }  // namespace lockstep::train

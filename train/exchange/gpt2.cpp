@@ -1,4 +1,5 @@
 // GPT-2's layout in Hugging Face's transformers.
+#include <algorithm>
 #include <array>
 
 #include "core/base/error.h"
@@ -76,23 +77,29 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
+// transformers knows some keys by a second, general name as well, which wins.
+int64_t integer_of_two(const JsonValues& values, const char* key, const char* general, int64_t missing) {
+  const int64_t own = values.integer(key, missing);
+  if (values.has(key)) values.demand(general, own);
+  return values.integer(general, own);
+}
+
 ForeignModel from_config_json(const JsonValues& values) {
   ForeignModel result;
   ModelConfig& model = result.model;
   model.kind = "gpt";
   model.vocab = values.integer("vocab_size", 50257);
-  model.block = values.integer("n_positions", 1024);
-  model.dim = values.integer("n_embd", 768);
-  model.layers = values.integer("n_layer", 12);
-  model.heads = values.integer("n_head", 12);
+  model.block = integer_of_two(values, "n_positions", "max_position_embeddings", 1024);
+  model.dim = integer_of_two(values, "n_embd", "hidden_size", 768);
+  model.layers = integer_of_two(values, "n_layer", "num_hidden_layers", 12);
+  model.heads = integer_of_two(values, "n_head", "num_attention_heads", 12);
   model.activation = activation_from(values);
   model.norm_eps = values.number("layer_norm_epsilon", 1e-5);
   model.dropout = values.number("resid_pdrop", 0.1);
   model.scaled_residual_init = true;
-  values.demand("n_inner", 4 * model.dim);
+  values.demand("n_inner", 4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));  // no product beyond int64
   values.demand("scale_attn_weights", true);
   values.demand("scale_attn_by_inverse_layer_idx", false);
-  values.demand("add_cross_attention", false);
   values.demand("tie_word_embeddings", true);
   const double embedding = values.number("embd_pdrop", 0.1), attention = values.number("attn_pdrop", 0.1);
   if (embedding != model.dropout)
@@ -101,12 +108,25 @@ ForeignModel from_config_json(const JsonValues& values) {
   return result;
 }
 
+constexpr auto kIrrelevant = std::to_array<std::string_view>({"n_ctx", "reorder_and_upcast_attn", "summary_type", "summary_use_proj",
+                                                              "summary_activation", "summary_proj_to_labels", "summary_first_dropout"});
+constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},
+                                               {"n_positions", "model.block"},
+                                               {"n_embd", "model.dim"},
+                                               {"n_layer", "model.layers"},
+                                               {"n_head", "model.heads"},
+                                               {"activation_function", "model.activation"},
+                                               {"layer_norm_epsilon", "model.norm_eps"},
+                                               {"resid_pdrop", "model.dropout"}});
+
 }  // namespace
 
 const Layout kGpt2Layout = {.format = "hf-gpt2",
                             .model_type = "gpt2",
                             .kind = "gpt",
                             .prefix = "transformer.",
+                            .irrelevant = kIrrelevant,
+                            .keys = kKeys,
                             .tensors = tensors,
                             .is_constant = is_constant,
                             .to_config_json = to_config_json,

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <sstream>
 #include <string_view>
 #include <vector>
 
@@ -29,28 +30,36 @@ std::string_view without(std::string_view prefix, std::string_view name) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
 }
 
-// What stays of a model's config once a folder decided its architecture.
-std::vector<std::string> model_overrides(const ModelConfig& model) {
-  const Config defaults;
-  Config with = defaults;
-  with.model = model;
-  std::vector<std::string> overrides;
-  std::string text = canonical_text(with);
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    const std::string line = text.substr(begin, end - begin);
-    if (line.starts_with("model.")) overrides.push_back(line);
-  }
-  return overrides;
+// The key of config.json that decides `ours`, or the file as a whole.
+std::string origin_of(std::string_view ours, const Layout& layout, const std::string& config_path) {
+  for (const KeyPair& pair : layout.keys)
+    if (pair.ours == ours) return str(config_path, ": '", pair.theirs, "'");
+  return config_path;
 }
 
-Config make_config(const ImportRequest& request, const ModelConfig& model) {
-  std::vector<std::string> overrides = model_overrides(model);
-  if (request.config.empty()) overrides.insert(overrides.begin(), "data.kind=random");
-  overrides.insert(overrides.end(), request.overrides.begin(), request.overrides.end());
+// The folder decides the model.
+std::vector<Preset> model_presets(const Described& theirs, const std::string& config_path) {
+  Config with;
+  with.model = theirs.model.model;
+  std::vector<Preset> presets;
+  std::istringstream lines(canonical_text(with));
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("model.")) presets.push_back({line, origin_of(line.substr(0, line.find('=')), theirs.layout, config_path)});
+  return presets;
+}
+
+Config make_config(const ImportRequest& request, const Described& theirs, const std::string& config_path) {
+  for (const std::string& set : request.overrides)
+    check(!set.starts_with("run.name=") && !set.starts_with("run.dir="), "--set ", set, ": the run's folder is '", request.run,
+          "', as the import was told");
   const fs::path run = fs::path(request.run).has_filename() ? fs::path(request.run) : fs::path(request.run).parent_path();
-  overrides.push_back("run.name=" + run.filename().string());
-  overrides.push_back("run.dir=" + (run.has_parent_path() ? run.parent_path().string() : "."));
-  return request.config.empty() ? parse_config("", "import", overrides) : load_config(request.config, overrides);
+  const std::string origin = str("the run's folder '", request.run, "'");
+  std::vector<Preset> presets = model_presets(theirs, config_path);
+  presets.push_back({"run.name=" + run.filename().string(), origin});
+  presets.push_back({"run.dir=" + (run.has_parent_path() ? run.parent_path().string() : "."), origin});
+  if (!request.config.empty()) return load_config(request.config, request.overrides, presets);
+  presets.push_back({"data.kind=random", "import"});
+  return parse_config("", "import", request.overrides, presets);
 }
 
 // Whole, in the stored type.
@@ -141,8 +150,11 @@ ImportReport import_folder(const ImportRequest& request) {
   const std::string config_path = request.folder + "/config.json";
   check(fs::exists(config_path), "no config.json in ", request.folder,
         ": expected a model folder as Hugging Face's transformers writes it");
+  // transformers adds an adapter to the weights beside it.
+  check(!fs::exists(request.folder + "/adapter_config.json"), request.folder,
+        " holds an adapter (adapter_config.json), which is not added to the weights here: merge it first, or remove its files");
   const Described theirs = parse_config_json(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
-  const Config config = make_config(request, theirs.model.model);
+  const Config config = make_config(request, theirs, config_path);
   const RunDir run_dir(config);
   check(!run_dir.has_results(), "'", run_dir.path, "' holds a run: nothing is written over; name a folder that is not there yet");
   run_dir.check_free(false);

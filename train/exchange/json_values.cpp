@@ -1,15 +1,27 @@
 #include "train/exchange/json_values.h"
 
+#include <algorithm>
+
+#include "checkpoint/strict_json.h"
 #include "core/base/error.h"
 
 namespace lockstep::train {
 
-JsonValues::JsonValues(const nlohmann::json& value, const std::string& path) : value_(value), path_(path) {
+JsonValues::JsonValues(const nlohmann::json& value, const std::string& path) : JsonValues(value, path, "") {}
+
+JsonValues::JsonValues(const nlohmann::json& value, const std::string& path, std::string prefix)
+    : value_(value), path_(path), prefix_(std::move(prefix)) {
   check(value.is_object(), path, ": expected an object");
 }
 
-void JsonValues::fail(const char* key, const char* expected) const {
-  throw UsageError(str(path_, ": '", key, "': expected ", expected, ", got ", value_[key].dump().substr(0, 60)));
+bool JsonValues::has(const char* key) const {
+  known_.insert(key);
+  return value_.contains(key) && !value_[key].is_null();
+}
+
+void JsonValues::fail(const char* key, const std::string& expected) const {
+  throw UsageError(
+      str(path_, ": '", prefix_, key, "': expected ", expected, ", got ", checkpoint::shown_value(value_.value(key, nlohmann::json()))));
 }
 
 int64_t JsonValues::integer(const char* key, int64_t missing) const {
@@ -37,20 +49,26 @@ std::string JsonValues::text(const char* key, const char* missing) const {
 }
 
 JsonValues JsonValues::object(const char* key) const {
-  if (!value_[key].is_object()) fail(key, "an object");
-  return {value_[key], path_};
+  if (!has(key) || !value_[key].is_object()) fail(key, "an object");
+  return {value_[key], path_, prefix_ + key + "."};
 }
 
-void JsonValues::demand(const char* key, bool value) const {
-  if (boolean(key, value) != value) fail(key, value ? "true: nothing else is computed here" : "false: nothing else is computed here");
+void JsonValues::demand(const char* key, const nlohmann::json& value) const {
+  const bool there = has(key);
+  const bool null_for_true = !there && value_.contains(key) && value == true;
+  if ((there && value_[key] != value) || null_for_true) fail(key, value.dump() + ": nothing else is computed here");
 }
 
-void JsonValues::demand(const char* key, int64_t value) const {
-  if (integer(key, value) != value) fail(key, str(value, ": nothing else is computed here").c_str());
-}
-
-void JsonValues::demand(const char* key, const char* value) const {
-  if (text(key, value) != value) fail(key, str(value, ": nothing else is computed here").c_str());
+void JsonValues::refuse_others(std::span<const std::string_view> irrelevant) const {
+  std::string unknown;
+  for (const auto& [key, value] : value_.items()) {
+    if (value.is_null() || known_.contains(key)) continue;
+    if (std::find(irrelevant.begin(), irrelevant.end(), key) != irrelevant.end()) continue;
+    unknown += (unknown.empty() ? "" : ", ") + checkpoint::shown(prefix_ + key);
+  }
+  check(unknown.empty(), path_, ": ", unknown,
+        ": not known here, so the model may compute something else; where it makes no difference to "
+        "the logits, remove it from the file");
 }
 
 }  // namespace lockstep::train

@@ -1,9 +1,12 @@
-// The values of a JSON object that others wrote: any keys may be there, missing or null ones have a default, and errors name file and
-// key.
+// The values of a JSON object that others wrote. A key that is missing or null has a default. An object remembers which of its keys were
+// asked for, so that a key that nobody knows is never ignored. Errors name file and key.
 #pragma once
 
 #include <cstdint>
+#include <set>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -14,24 +17,28 @@ class JsonValues {
   // Keeps references to both. Throws UsageError unless `value` is an object.
   JsonValues(const nlohmann::json& value, const std::string& path);
 
-  bool has(const char* key) const { return value_.contains(key) && !value_[key].is_null(); }
+  bool has(const char* key) const;
   // UsageError for a value of another type.
   int64_t integer(const char* key, int64_t missing) const;
   double number(const char* key, double missing) const;
   bool boolean(const char* key, bool missing) const;
   std::string text(const char* key, const char* missing) const;
   JsonValues object(const char* key) const;  // that is there
-  // UsageError unless the key, where it is there, has this value.
-  void demand(const char* key, bool value) const;
-  void demand(const char* key, int64_t value) const;
-  void demand(const char* key, const char* value) const;
+  // UsageError unless the key, where it is there, has this value. A null is no `true`.
+  void demand(const char* key, const nlohmann::json& value) const;
+  // UsageError that names every key that is not null, that nobody asked for and that is not among `irrelevant`.
+  void refuse_others(std::span<const std::string_view> irrelevant) const;
 
   const std::string& path() const { return path_; }
 
  private:
-  [[noreturn]] void fail(const char* key, const char* expected) const;
+  JsonValues(const nlohmann::json& value, const std::string& path, std::string prefix);
+  [[noreturn]] void fail(const char* key, const std::string& expected) const;
+
   const nlohmann::json& value_;
   const std::string& path_;
+  std::string prefix_;                   // "rope_scaling." of an object within
+  mutable std::set<std::string> known_;  // the keys that were asked for
 };
 
 }  // namespace lockstep::train

@@ -4,6 +4,7 @@
 
 #include "checkpoint/strict_json.h"
 #include "core/base/error.h"
+#include "train/exchange/transformers_keys.h"
 
 namespace lockstep::train {
 namespace {
@@ -28,7 +29,12 @@ Described parse_config_json(const std::string& text, const std::string& path) {
   const nlohmann::json json = checkpoint::parse_strict_json(text, path);
   const JsonValues values(json, path);
   const Layout& layout = find(&Layout::model_type, values.text("model_type", ""), path + ": 'model_type'");
-  return {layout, layout.from_config_json(values)};
+  Described described{layout, layout.from_config_json(values)};
+  demand_neutral_keys(values);
+  std::vector<std::string_view> irrelevant(irrelevant_keys().begin(), irrelevant_keys().end());
+  irrelevant.insert(irrelevant.end(), layout.irrelevant.begin(), layout.irrelevant.end());
+  values.refuse_others(irrelevant);
+  return described;
 }
 
 }  // namespace lockstep::train

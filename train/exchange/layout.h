@@ -2,6 +2,7 @@
 // One layout for each kind of model that has a counterpart.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,11 @@ struct NamePair {
   bool transposed = false;
 };
 
+// A key under both names: "n_embd", "model.dim".
+struct KeyPair {
+  std::string_view theirs, ours;
+};
+
 // A model as their config.json describes it.
 struct ForeignModel {
   ModelConfig model;
@@ -29,13 +35,19 @@ struct Layout {
   std::string_view kind;        // model.kind
   std::string_view prefix;      // of most names; folders of a model without a head lack it
 
+  // Of config.json: keys of this model that change no logits, beside irrelevant_keys().
+  std::span<const std::string_view> irrelevant;
+  // Which key of config.json decides which key of ours, for messages.
+  std::span<const KeyPair> keys;
+
   // All tensors of the model. A tied head is not among them.
   std::vector<NamePair> (*tensors)(const ModelConfig& model);
   // Whether a name, without the prefix, is one that older folders hold beside the weights and that means nothing.
   bool (*is_constant)(const std::string& name);
   // UsageError naming the key where the layout cannot express the model.
   std::string (*to_config_json)(const ModelConfig& model);
-  // UsageError naming the key where config.json describes what our model does not compute.
+  // UsageError naming the key where config.json describes what our model does not compute. parse_config_json() calls it, and refuses
+  // every key that nobody asked for.
   ForeignModel (*from_config_json)(const JsonValues& values);
 };
 

@@ -1,4 +1,6 @@
 // Llama's layout in Hugging Face's transformers.
+#include <array>
+
 #include "core/base/error.h"
 #include "train/exchange/layout.h"
 
@@ -52,14 +54,35 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
-// Newer folders keep both in "rope_parameters".
+// Rotary positions but plain ones are refused. Older folders describe them in "rope_scaling", with the base beside it; newer ones put
+// both into "rope_parameters". The type was called "type" before "rope_type".
+void demand_plain_rope(const JsonValues& rope) {
+  static constexpr auto irrelevant = std::to_array<std::string_view>({"original_max_position_embeddings"});  // read by scaled ones alone
+  for (const char* key : {"rope_type", "type"}) rope.demand(key, "default");
+  for (const char* key : {"factor", "attention_factor", "partial_rotary_factor"}) rope.demand(key, 1.0);
+  rope.has("rope_theta");
+  rope.refuse_others(irrelevant);
+}
+
 double rope_theta(const JsonValues& values) {
-  check(!values.has("rope_scaling") || values.object("rope_scaling").text("rope_type", "default") == "default", values.path(),
-        ": 'rope_scaling' is not computed here: expected none");
-  if (!values.has("rope_parameters")) return values.number("rope_theta", 10000.0);
-  const JsonValues rope = values.object("rope_parameters");
-  rope.demand("rope_type", "default");
-  return rope.number("rope_theta", values.number("rope_theta", 10000.0));
+  check(!values.has("rope_scaling") || !values.has("rope_parameters"), values.path(),
+        ": expected 'rope_scaling' or 'rope_parameters', got both");
+  values.demand("partial_rotary_factor", 1.0);
+  double theta = values.number("rope_theta", 10000.0);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!values.has(key)) continue;
+    const JsonValues rope = values.object(key);
+    demand_plain_rope(rope);
+    // Versions of transformers differ in which of two bases they take.
+    if (values.has("rope_theta")) rope.demand("rope_theta", theta);
+    theta = rope.number("rope_theta", theta);
+  }
+  return theta;
+}
+
+// Which kind of attention each layer has; newer folders may list it.
+void demand_full_attention(const JsonValues& values, int64_t layers) {
+  if (layers >= 0 && layers <= 10000) values.demand("layer_types", std::vector<std::string>(static_cast<size_t>(layers), "full_attention"));
 }
 
 ForeignModel from_config_json(const JsonValues& values) {
@@ -77,12 +100,32 @@ ForeignModel from_config_json(const JsonValues& values) {
   model.rope_theta = rope_theta(values);
   model.tied_head = values.boolean("tie_word_embeddings", false);
   model.dropout = 0;
-  values.demand("hidden_act", "silu");
+  if (values.text("hidden_act", "silu") != "swish") values.demand("hidden_act", "silu");  // two names of one function
   values.demand("attention_bias", false);
   values.demand("mlp_bias", false);
+  values.demand("rope_interleaved", false);
   if (model.heads > 0) values.demand("head_dim", model.dim / model.heads);
+  demand_full_attention(values, model.layers);
+  // In our config a zero stands for a default, which nobody asked for here.
+  for (const char* key : {"intermediate_size", "num_key_value_heads"})
+    check(values.integer(key, 1) != 0, values.path(), ": '", key, "': expected at least 1, got 0");
+  if (const double attention = values.number("attention_dropout", 0); attention > 0)
+    result.notes.push_back(str("attention_dropout ", attention, " is not taken over: attention has no dropout here"));
   return result;
 }
+
+// "pretraining_tp" cuts matrix products into parts, whose sum is the same.
+constexpr auto kIrrelevant = std::to_array<std::string_view>({"pretraining_tp", "is_llama_config", "original_max_position_embeddings"});
+constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},
+                                               {"max_position_embeddings", "model.block"},
+                                               {"hidden_size", "model.dim"},
+                                               {"intermediate_size", "model.hidden"},
+                                               {"num_hidden_layers", "model.layers"},
+                                               {"num_attention_heads", "model.heads"},
+                                               {"num_key_value_heads", "model.kv_heads"},
+                                               {"rms_norm_eps", "model.norm_eps"},
+                                               {"rope_theta", "model.rope_theta"},
+                                               {"tie_word_embeddings", "model.tied_head"}});
 
 }  // namespace
 
@@ -90,6 +133,8 @@ const Layout kLlamaLayout = {.format = "hf-llama",
                              .model_type = "llama",
                              .kind = "llama",
                              .prefix = "model.",
+                             .irrelevant = kIrrelevant,
+                             .keys = kKeys,
                              .tensors = tensors,
                              .is_constant = is_constant,
                              .to_config_json = to_config_json,
