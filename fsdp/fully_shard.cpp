@@ -5,6 +5,8 @@
 #include <unordered_map>
 
 #include "core/autograd/node.h"
+#include "core/optim/optimizer.h"
+#include "fsdp/event_log.h"
 #include "fsdp/hooks.h"
 #include "fsdp/memory_plan.h"
 #include "fsdp/mesh.h"
@@ -18,8 +20,9 @@ namespace {
 
 std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& mesh, const Options& options) {
   std::vector<std::unique_ptr<Unit>> units;
-  for (UnitPlan& plan : plan_units(module, options.wrap))
-    units.push_back(std::make_unique<Unit>(std::move(plan), units.size() + 1, mesh, options));
+  std::vector<UnitPlan> plans = plan_units(module, options.wrap);
+  const uint64_t label = mesh.world->reserve_labels(plans.size());
+  for (UnitPlan& plan : plans) units.push_back(std::make_unique<Unit>(std::move(plan), units.size(), label + units.size(), mesh, options));
   return units;
 }
 
@@ -58,12 +61,6 @@ struct FullyShardedDataParallel::Impl {
     for (const auto& unit : units) watch(*unit);
   }
 
-  ~Impl() {
-    for (const auto& unit : units)
-      for (const auto& section : unit->sections())
-        for (const Parameter& p : section->parameters()) p.set_grad_hook({});
-  }
-
   void collect_slices() {
     std::unordered_map<const void*, size_t> index_of;
     for (const Parameter& p : module->parameters()) index_of.emplace(p.impl().get(), index_of.size());
@@ -82,8 +79,10 @@ struct FullyShardedDataParallel::Impl {
 
   void watch(Unit& unit) {
     missing[&unit] = 0;
+    unit.set_on_read([this, &unit] { on_read(unit); });
     for (const auto& section : unit.sections()) {
       if (!section->trained()) continue;
+      section->set_grad_source([this, &unit](const Parameter& p) { on_first_gradient(unit, p); });
       for (const Parameter& p : section->parameters()) p.set_grad_hook([this, &unit](const Parameter&) { on_gradient(unit); });
     }
   }
@@ -92,7 +91,8 @@ struct FullyShardedDataParallel::Impl {
   void install_hooks(const std::shared_ptr<Impl>& self, std::optional<DType> output) {
     for (const auto& owned : units) {
       Unit& unit = *owned;
-      install(unit.module(), {.alive = self,
+      install(unit.module(), {.unit = unit.name(),
+                              .alive = self,
                               .before_forward =
                                   [this, &unit] {
                                     note({Event::before_forward, &unit});
@@ -102,35 +102,37 @@ struct FullyShardedDataParallel::Impl {
                                     return note({Event::after_forward, &unit, recorded});
                                   },
                               .before_backward =
-                                  [this, &unit](size_t use) {
+                                  [this, &unit](const std::shared_ptr<const Use>& use) {
                                     check(in_backward, kNotOurs);
-                                    note({Event::before_backward, &unit, use});
+                                    check_current(unit, *use);
+                                    note({Event::before_backward, &unit, true, use});
                                   },
                               .output = unit.is_root() ? output : std::nullopt});
     }
   }
 
-  // What a micro-batch makes ranks do together.
-  struct Event {
-    enum Kind : uint8_t { before_forward, after_forward, before_backward, gradients_complete } kind;
-    Unit* unit;
-    size_t value = 0;  // after_forward: whether backward will come; before_backward: the use
-  };
-
-  size_t note(const Event& event) {
-    if (grad_enabled() || in_backward) events.push_back(event);
-    return act(event);
+  void check_current(const Unit& unit, const Use& use) {
+    if (schedule.is_current(use)) return;
+    fail(str("[fsdp] rank ", mesh.world->rank(), ": backward() came to a forward pass of unit '", unit.name(),
+             "' that ran before the parameters changed (finish() or values_changed()): run forward and backward in one step"));
   }
 
-  size_t act(const Event& event) {
+  std::shared_ptr<const Use> note(const Event& event) {
+    std::shared_ptr<const Use> use = act(event);
+    if (grad_enabled() || in_backward) log.add(event, in_backward ? 0 : schedule.pass());
+    return use;
+  }
+
+  std::shared_ptr<const Use> act(const Event& event) {
     Unit& unit = *event.unit;
     switch (event.kind) {
-      case Event::before_forward: schedule.before_forward(unit); break;
-      case Event::after_forward: return schedule.after_forward(unit, event.value != 0);
-      case Event::before_backward:
-        schedule.before_backward(unit, event.value);
-        reducer.begin(unit);
+      case Event::before_forward:
+        if (between_steps && !in_backward && !schedule.in_forward()) release_old_values();
+        schedule.before_forward(unit);
         break;
+      case Event::after_forward: return schedule.after_forward(unit, event.recorded);
+      case Event::read: schedule.read(unit); break;
+      case Event::before_backward: schedule.before_backward(unit, *event.use); break;
       case Event::gradients_complete:
         // Frozen parameters may still be needed to pass gradients on.
         if (!unit.has_frozen()) schedule.backward_done(unit);
@@ -138,14 +140,20 @@ struct FullyShardedDataParallel::Impl {
         reducer.complete(unit);
         break;
     }
-    return 0;
+    return nullptr;
+  }
+
+  // An evaluation between finish() and the optimizer's step left units gathered with the values before it.
+  void release_old_values() {
+    if (std::exchange(optimizer_steps, optim::steps_on_this_thread()) != optim::steps_on_this_thread()) schedule.release_all();
   }
 
   void backward(const Variable& loss) {
     check(loss.defined() && loss.data().numel() == 1, "[fsdp] backward() takes one micro-batch's loss, a single number");
     check(leaf < static_cast<int64_t>(assignment.leaves.size()), "[fsdp] backward() after the last of this rank's ",
           assignment.leaves.size(), " micro-batches of the step: call finish() first");
-    reducer.begin_round(round, leaf, false);
+    check_trained();
+    begin_round(false);
     for (auto& [unit, count] : missing) count = unit->trained();
     const double weight = 1.0 / static_cast<double>(active_ranks > 0 ? active_ranks : micro_batches);
     in_backward = true;
@@ -156,14 +164,31 @@ struct FullyShardedDataParallel::Impl {
       abandon_micro_batch();
       throw;
     }
-    in_backward = false;
+    in_backward = between_steps = false;
     schedule.end_micro_batch();
+    log.end_micro_batch();
     ++round;
     // The other ranks of the row may have more to compute, and need this one for it.
     if (++leaf == static_cast<int64_t>(assignment.leaves.size()))
       while (round < assignment.rounds) repeat_without_input();
-    last_events.swap(events);
-    events.clear();
+  }
+
+  void begin_round(bool zeros) {
+    if (round == 0)  // the slices' gradients are about to be overwritten
+      for (const Parameter& p : trained_slices) p.zero_grad();
+    reducer.begin_round(round, leaf, zeros);
+  }
+
+  // Sections, plans and optimizers were made for what was trained when the model was sharded.
+  void check_trained() {
+    for (const auto& unit : units)
+      for (const auto& section : unit->sections())
+        for (const Parameter& p : section->parameters())
+          if (p.requires_grad() != section->trained())
+            fail(str("[fsdp] rank ", mesh.world->rank(), ": parameter '", p.name(), "' of unit '", unit->name(), "' was ",
+                     section->trained() ? "frozen" : "unfrozen",
+                     " after the model was sharded: call set_requires_grad() on all ranks before fully_shard(), and build and shard the "
+                     "model anew to change it later"));
   }
 
   // Ranks on which the same went wrong may try it again.
@@ -171,13 +196,14 @@ struct FullyShardedDataParallel::Impl {
     in_backward = false;
     reducer.abandon_round();
     schedule.end_micro_batch();
-    events.clear();
+    log.abandon_micro_batch();
   }
 
   // Takes part in one more micro-batch of the others: the same gathers and reductions as in the last one.
   void repeat_without_input() {
-    reducer.begin_round(round, leaf, true);
-    for (const Event& event : events.empty() ? last_events : events) act(event);
+    begin_round(true);
+    for (const Event& event : log.last()) act(event);
+    between_steps = false;
     schedule.end_micro_batch();
     ++round;
   }
@@ -193,7 +219,8 @@ struct FullyShardedDataParallel::Impl {
 
   void skip() {
     check(active_ranks > 0, "[fsdp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
-    if (last_events.empty())
+    check_trained();
+    if (log.last().empty())
       fail(str("[fsdp] rank ", mesh.world->rank(), ": skip() before this rank's first backward(), which shows what the others do"));
     repeat_without_input();
     ++leaf;
@@ -202,6 +229,20 @@ struct FullyShardedDataParallel::Impl {
   void on_gradient(Unit& unit) {
     check(in_backward, kNotOurs);
     if (--missing[&unit] == 0) note({Event::gradients_complete, &unit});
+  }
+
+  // A gradient has no place yet. It may come before backward reaches the unit's output: the parameter
+  // was read after the unit's forward pass, or a side value of it was.
+  void on_first_gradient(Unit& unit, const Parameter& p) {
+    check(in_backward, kNotOurs);
+    check(!reducer.begun(unit), "[fsdp] a gradient of parameter '", p.name(), "' arrived when those of unit '", unit.name(),
+          "' were complete: backward() must not run within backward()");
+    reducer.begin(unit);
+  }
+
+  // A parameter is read that is not here. All ranks read it, if the micro-batch does; at other times nobody can know.
+  void on_read(Unit& unit) {
+    if (in_backward || schedule.in_forward() || log.has_open_passes()) note({Event::read, &unit});
   }
 
   // Parameters that took no part in this micro-batch.
@@ -239,21 +280,30 @@ struct FullyShardedDataParallel::Impl {
     check(round == assignment.rounds, "[fsdp] finish() before the step's last micro-batch: this rank ran ", leaf, " of ",
           assignment.leaves.size());
     reducer.finish();
-    schedule.end_step();
+    values_changed();
+    between_steps = true;
+    optimizer_steps = optim::steps_on_this_thread();
     for (const Parameter& p : trained_slices) p.mark_grad_valid();
     exposed = reducer.take_exposed() + schedule.take_exposed();
     round = leaf = 0;
   }
 
+  void values_changed() {
+    schedule.end_step();
+    log.end_step();
+  }
+
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
     struct Place {
+      const Unit* unit;
       const Section* section;
       size_t index;
     };
     std::vector<std::pair<std::string, Place>> places;
     for (const auto& unit : units)
       for (const auto& section : unit->sections())
-        for (size_t i = 0; i < section->parameters().size(); ++i) places.push_back({section->parameters()[i].name(), {section.get(), i}});
+        for (size_t i = 0; i < section->parameters().size(); ++i)
+          places.push_back({section->parameters()[i].name(), {unit.get(), section.get(), i}});
     std::sort(places.begin(), places.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     const Section* here = nullptr;
     Tensor whole;
@@ -263,7 +313,7 @@ struct FullyShardedDataParallel::Impl {
         whole = Tensor();
         MemoryScope scope(MemoryCategory::gathered);
         whole = Tensor::empty({here->layout().total()}, here->master().dtype(), here->master().device());
-        mesh.shard->all_gather(whole, here->master()).wait();
+        wait(mesh.shard->all_gather(whole, here->master(), place.unit->label()), "gathering", *place.unit);
       }
       const Shape& shape = here->parameters()[place.index].shape();
       if (use) use(name, whole.narrow(0, here->layout().offset(place.index), shape.numel()).view(shape));
@@ -285,9 +335,13 @@ struct FullyShardedDataParallel::Impl {
   // The step under way.
   int64_t round = 0, leaf = 0;
   bool in_backward = false;
+  // From finish() to the end of the next backward(): the parameters may change, and when an optimizer's
+  // step was last looked for.
+  bool between_steps = true;
+  uint64_t optimizer_steps = optim::steps_on_this_thread();
   std::map<const Unit*, int64_t> missing;  // gradients that this micro-batch has yet to bring
-  std::vector<Event> events, last_events;  // of the micro-batch under way and of the one before
-  int active_ranks = 0;                    // 0: inputs are even
+  EventLog log;
+  int active_ranks = 0;  // 0: inputs are even
   Duration exposed{};
 };
 
@@ -305,7 +359,7 @@ int FullyShardedDataParallel::active_ranks(bool have_input) { return impl_->coun
 void FullyShardedDataParallel::skip() { impl_->skip(); }
 const std::vector<Parameter>& FullyShardedDataParallel::parameters() const { return impl_->trained_slices; }
 const std::vector<FullyShardedDataParallel::Slice>& FullyShardedDataParallel::slices() const { return impl_->slices; }
-void FullyShardedDataParallel::values_changed() { impl_->schedule.end_step(); }
+void FullyShardedDataParallel::values_changed() { impl_->values_changed(); }
 void FullyShardedDataParallel::for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
   impl_->for_each_whole(use);
 }

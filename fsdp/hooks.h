@@ -4,18 +4,23 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "core/nn/module.h"
+#include "fsdp/schedule.h"
 
 namespace lockstep::fsdp {
 
-// What happens around a unit's passes. The module keeps its hooks for good: once `alive` is gone they do nothing.
+// What happens around a unit's passes. The module keeps its hooks for good: once `alive` is gone they
+// throw UsageError.
 struct UnitHooks {
+  std::string unit;  // its name
   std::weak_ptr<const void> alive;
   std::function<void()> before_forward;
-  std::function<size_t(bool recorded)> after_forward;  // gives the use a number
-  std::function<void(size_t use)> before_backward;     // before the first node of that use runs
-  std::optional<DType> output = {};                    // the dtype in which the module's output goes on
+  std::function<std::shared_ptr<const Use>(bool recorded)> after_forward;
+  // Before the first node of that use runs.
+  std::function<void(const std::shared_ptr<const Use>& use)> before_backward;
+  std::optional<DType> output = {};  // the dtype in which the module's output goes on
 };
 
 void install(nn::Module& module, UnitHooks hooks);

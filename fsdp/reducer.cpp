@@ -7,6 +7,11 @@
 namespace lockstep::fsdp {
 namespace {
 
+void drop_gradients(const Unit& unit) {
+  for (const auto& section : unit.sections())
+    if (section->trained()) section->drop_gradients();
+}
+
 Tensor zeros(int64_t numel, Device device) {
   MemoryScope scope(MemoryCategory::gradients);
   return Tensor::zeros({numel}, DType::f32, device);
@@ -53,6 +58,7 @@ void Reducer::abandon_round() {
   for (auto& [unit, slot] : slots_) {
     const bool reduced = std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.buffer == slot.buffer; });
     if (slot.buffer && !reduced) slot.buffer->taken = false;
+    if (slot.begun) drop_gradients(*unit);
     slot = {};
   }
 }
@@ -116,6 +122,7 @@ void Reducer::complete(Unit& unit) {
   if (unit.trained() == 0) return;
   Slot& slot = slots_.at(&unit);
   check(slot.begun, "[fsdp] gradients of unit '", unit.name(), "' are complete before they began");
+  drop_gradients(unit);
   if (by_round_) return reduce_round(unit, *slot.buffer);
   if (!has_summed_all())
     for (const auto& section : unit.sections())

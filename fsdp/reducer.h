@@ -1,9 +1,11 @@
 // Reducer: brings the gradients of units to their owners, and sums them over a step's micro-batches.
 //
-// While a unit is differentiated its gradients lie in one flat buffer. Then, by round (mesh.h): a reduce-scatter over the row starts
-// at once, and the owner adds its slice to those of earlier rounds; the buffer serves the next unit. Or in full: the rank
-// adds up its own micro-batches first, in buffers that stay, and the reduce-scatter comes with the step's last round. What
-// rows have summed is at last added over the replicas. All of it in the order of one tree over the step's micro-batches.
+// A unit's gradients lie in one flat buffer, from the first gradient of the round that arrives to the
+// last. Then, by round (mesh.h): a reduce-scatter over the row starts at once, and the owner adds its
+// slice to those of earlier rounds; the buffer serves the next unit. Or in full: the rank adds up its
+// own micro-batches first, in buffers that stay, and the reduce-scatter comes with the step's last
+// round. What rows have summed is at last added over the replicas. All of it in the order of one tree
+// over the step's micro-batches.
 #pragma once
 
 #include <deque>
@@ -30,10 +32,10 @@ class Reducer {
   void begin_round(int64_t round, int64_t leaf, bool zeros);
   // The round ended in an exception, and will be begun again: what it has summed so far is written once more then.
   void abandon_round();
-  // Before the unit's gradients are computed: gives them a place.
+  // Gives the unit's gradients a place, once a round. None of them may have arrived.
   void begin(Unit& unit);
   bool begun(const Unit& unit) const { return slots_.at(&unit).begun; }
-  // All gradients of the unit are there.
+  // All gradients of the unit are there. Their place is taken away: no later one can get lost in it.
   void complete(Unit& unit);
   // Waits until this rank's slices hold the step's sums.
   void finish();

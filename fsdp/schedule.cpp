@@ -25,9 +25,10 @@ Schedule::Schedule(const std::vector<std::unique_ptr<Unit>>& units, const Option
 }
 
 void Schedule::before_forward(Unit& unit) {
-  const size_t u = index_of(unit);
+  const size_t u = unit.index();
   if (is_root(u)) forget_unfinished();
   if (depth_++ == 0) {
+    ++pass_;
     last_order_.swap(order_);
     order_.clear();
   }
@@ -51,50 +52,55 @@ void Schedule::forget_unfinished() {
   for (Entry& entry : entries_) entry.forwards = 0;
   begins_.clear();
   depth_ = 0;
+  trail_ = std::make_shared<std::vector<size_t>>();
 }
 
-size_t Schedule::after_forward(Unit& unit, bool recorded) {
-  Entry& entry = entries_[index_of(unit)];
+std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
+  Entry& entry = entries_[unit.index()];
   --depth_;
   --entry.forwards;
   entry.last_used = ++clock_;
   const uint64_t begin = begins_.back();
   begins_.pop_back();
-  if (!recorded) return 0;
-  uses_.push_back({index_of(unit), begin, clock_});
-  return uses_.size() - 1;
+  if (!recorded) return nullptr;
+  trail_->push_back(unit.index());
+  return std::make_shared<Use>(Use{unit.index(), begin, clock_, pass_, step_, trail_, trail_->size() - 1});
 }
 
-void Schedule::before_backward(Unit& unit, size_t use) {
-  const size_t u = index_of(unit);
+void Schedule::before_backward(Unit& unit, const Use& use) {
   // Nodes run in reverse order of creation: whatever began after this use has ended is through.
-  const uint64_t end = uses_[use].end;
-  for (size_t other = 0; other < entries_.size(); ++other) {
-    if (!entries_[other].in_backward) continue;
-    const bool through = std::none_of(uses_.begin(), uses_.end(), [&](const Use& x) { return x.unit == other && x.begin <= end; });
-    if (through) backward_done(*entries_[other].unit);
-  }
-  entries_[u].in_backward = true;
-  require(u);
+  for (Entry& other : entries_)
+    if (other.in_backward && other.visited > use.end) backward_done(*other.unit);
+  Entry& entry = entries_[unit.index()];
+  entry.in_backward = true;
+  entry.visited = use.begin;
+  require(unit.index());
   fetch_ahead([&](int step, size_t& next) {
-    if (use < static_cast<size_t>(step) + 1) return false;
-    next = uses_[use - static_cast<size_t>(step) - 1].unit;
+    if (use.position < static_cast<size_t>(step) + 1) return false;
+    next = (*use.trail)[use.position - static_cast<size_t>(step) - 1];
     return true;
   });
 }
 
 void Schedule::backward_done(Unit& unit) {
-  Entry& entry = entries_[index_of(unit)];
+  Entry& entry = entries_[unit.index()];
   entry.in_backward = false;
   entry.last_used = ++clock_;
 }
 
+void Schedule::read(Unit& unit) { require(unit.index(), false); }
+
 void Schedule::end_micro_batch() {
   for (Entry& entry : entries_) entry.in_backward = false;
-  uses_.clear();
+  trail_ = std::make_shared<std::vector<size_t>>();
 }
 
 void Schedule::end_step() {
+  ++step_;
+  release_all();
+}
+
+void Schedule::release_all() {
   for (Entry& entry : entries_) {
     if (entry.unit->state() == Unit::State::gathering) entry.unit->wait_gathered();
     if (entry.unit->state() == Unit::State::gathered) entry.unit->release();
@@ -102,11 +108,11 @@ void Schedule::end_step() {
   }
 }
 
-void Schedule::require(size_t u) {
+void Schedule::require(size_t u, bool may_evict) {
   Unit& unit = *entries_[u].unit;
   entries_[u].last_used = ++clock_;
   if (unit.state() == Unit::State::sharded) {
-    if (!is_root(u)) make_room(true);
+    if (may_evict && !is_root(u)) make_room(true);
     unit.start_gather();
   }
   if (unit.state() == Unit::State::gathered) return;

@@ -1,9 +1,12 @@
 // Schedule: when units are gathered and let go.
 //
-// A unit is gathered before its forward pass and before its backward pass, and stays while either runs. Beyond that it stays until its
-// room is needed: at most `units_in_flight` are whole at a time (more only where units lie inside of each other), the
-// least recently used one goes first. The units that come next – in the order of the pass before, and for backward in the
-// reverse order of forward – are fetched ahead into the same room.
+// A unit is gathered before its forward pass and before its backward pass, and stays while either runs.
+// Beyond that it stays until its room is needed: at most `units_in_flight` are whole at a time, the
+// least recently used one goes first. More are whole only where units lie inside of each other, and
+// where a parameter is read outside of its unit's forward: that gathers the unit without making room,
+// since the operation that reads may look at other units, too. The next forward or backward pass of a
+// unit makes the room. The units that come next are fetched ahead into the same room: in the order of
+// the pass before, and for backward in the reverse order of forward.
 #pragma once
 
 #include <functional>
@@ -15,20 +18,42 @@
 
 namespace lockstep::fsdp {
 
+// One recorded forward pass of a unit, which backward will visit. The graph owns it: forward passes may
+// come in any order with their backward passes, or stay without one.
+struct Use {
+  size_t unit;
+  uint64_t begin, end;  // on the schedule's clock
+  uint64_t pass;        // the outermost forward pass that it belongs to
+  uint64_t step;
+  // The units of the uses before this one, which backward will visit after it: trail[0 .. position).
+  std::shared_ptr<const std::vector<size_t>> trail;
+  size_t position;
+};
+
 class Schedule {
  public:
   Schedule(const std::vector<std::unique_ptr<Unit>>& units, const Options& options);
 
   void before_forward(Unit& unit);
-  // `recorded`: backward will come. Returns the number of the use, for before_backward().
-  size_t after_forward(Unit& unit, bool recorded);
-  void before_backward(Unit& unit, size_t use);
+  // `recorded`: backward will come. Returns the use for before_backward(); null if not recorded.
+  std::shared_ptr<const Use> after_forward(Unit& unit, bool recorded);
+  void before_backward(Unit& unit, const Use& use);
+  // A parameter of the unit is read while it is not here.
+  void read(Unit& unit);
   // Nothing more in this backward pass needs the unit's parameters.
   void backward_done(Unit& unit);
   // The backward pass is over.
   void end_micro_batch();
   // The parameters are about to change: everything is let go, and nothing is under way any more.
   void end_step();
+  // The same, but graphs that were recorded before may still be differentiated.
+  void release_all();
+
+  // Whether the forward pass of any unit runs, and the number of the outermost one that began last.
+  bool in_forward() const { return depth_ > 0; }
+  uint64_t pass() const { return pass_; }
+  // False where the parameters have changed since.
+  bool is_current(const Use& use) const { return use.step == step_; }
 
   // How long this rank was held up by gathers since the last call.
   Duration take_exposed() { return std::exchange(exposed_, Duration::zero()); }
@@ -38,17 +63,13 @@ class Schedule {
     Unit* unit = nullptr;
     int forwards = 0;  // passes that are running
     bool in_backward = false;
+    uint64_t visited = 0;  // while in backward: when the use that it came to last began
     uint64_t last_used = 0;
     bool in_use() const { return forwards > 0 || in_backward; }
   };
-  struct Use {  // one forward pass of a unit
-    size_t unit;
-    uint64_t begin, end;
-  };
 
-  size_t index_of(const Unit& unit) const { return static_cast<size_t>(unit.label() - 1); }
   void forget_unfinished();
-  void require(size_t unit);
+  void require(size_t unit, bool may_evict = true);
   bool make_room(bool for_certain);
   void fetch_ahead(const std::function<bool(int step, size_t& unit)>& next);
   bool is_root(size_t unit) const { return unit == 0; }
@@ -56,11 +77,11 @@ class Schedule {
   std::vector<Entry> entries_;  // by unit
   const int units_in_flight_;
   const int ahead_;
-  uint64_t clock_ = 0;
+  uint64_t clock_ = 0, pass_ = 0, step_ = 0;
   int depth_ = 0;
   std::vector<size_t> order_, last_order_;  // of forward passes: this one's so far, and the one's before
   std::vector<uint64_t> begins_;            // of the forward passes that are running
-  std::vector<Use> uses_;                   // that backward will visit
+  std::shared_ptr<std::vector<size_t>> trail_ = std::make_shared<std::vector<size_t>>();
   Duration exposed_{};
 };
 

@@ -24,12 +24,12 @@ std::vector<Shape> shapes_of(const std::vector<Parameter>& parameters) {
 
 }  // namespace
 
-Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const std::string& unit,
-                 const StorageScope::Make& own_memory)
+Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const Owner& owner, const StorageScope::Make& own_memory)
     : parameters_(std::move(parameters)),
       shapes_(shapes_of(parameters_)),
       layout_(numels_of(parameters_), mesh.columns()),
       wire_dtype_(wire),
+      trained_(parameters_.front().requires_grad()),
       rank_(mesh.shard->rank()) {
   const DType dtype = parameters_.front().dtype();
   const Device device = parameters_.front().device();
@@ -46,36 +46,67 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
     if (mesh.nearby) nearby_ = mesh.nearby->allocate({layout_.total() / mesh.nearby->size()}, wire);
   }
   fill_master(mesh);
-  const auto bytes = [&](DType d) { return static_cast<size_t>(layout_.total() * size_of(d)); };
-  gathered_ = Storage::absent(bytes(wire), device,
-                              str("unit '", unit,
-                                  "' of the sharded model is not gathered; read its parameters in its module's forward(), or choose other "
-                                  "units (parallel.wrap, Options::wrap)"));
-  const Tensor gathered = Tensor::wrap(gathered_, {layout_.total()}, wire);
-  // Of parameters that are gathered in another dtype, the values in their own are never there.
-  const Tensor values = dtype == wire ? gathered
-                                      : Tensor::wrap(Storage::absent(bytes(dtype), device, str("unit '", unit, "' is gathered in ", wire)),
-                                                     {layout_.total()}, dtype);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (parameters_[i].requires_grad()) parameters_[i].set_grad_buffer({});
-    parameters_[i].set_data(view(values, i));
-    parameters_[i].set_initializer({});  // it would undo the training where the model is sharded a second time
-    if (dtype != wire) parameters_[i].impl()->compute_copy = view(gathered, i);
-  }
+  for (size_t i = 0; i < parameters_.size(); ++i) shard(i, owner);
   if (mesh.columns() == 1) attach(master_);  // nothing to gather
 }
 
-void Section::fill_master(const Mesh& mesh) {
-  const bool drawn = std::all_of(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return p.data().storage()->present(); });
-  if (!drawn) {  // the model has no memory: each rank draws what it keeps, the bits of which depend on nothing else
-    for (const Piece& piece : layout_.pieces(rank_))
-      parameters_[piece.parameter].draw_initial(piece.parameter_offset, master_.narrow(0, piece.slice_offset, piece.length));
-    return;
+// Makes a parameter a view of memory that comes and goes.
+void Section::shard(size_t i, const Owner& owner) {
+  const Parameter& p = parameters_[i];
+  const std::string who = str("parameter '", p.name(), "' of unit '", owner.unit, "'");
+  const auto absent = [&](DType dtype, std::string why, std::function<void()> bring) {
+    return Storage::absent(static_cast<size_t>(shapes_[i].numel() * size_of(dtype)), p.device(), std::move(why), std::move(bring));
+  };
+  gathered_.push_back(absent(wire_dtype_,
+                             str(who,
+                                 " of the sharded model is not gathered; read it between the start of the model's forward pass and "
+                                 "the end of backward(), or choose other units (parallel.wrap, Options::wrap)"),
+                             owner.read));
+  const Tensor gathered = Tensor::wrap(gathered_.back(), shapes_[i], wire_dtype_);
+  const DType dtype = master_.dtype();
+  p.set_grad_buffer({});
+  p.set_initializer({});  // it would undo the training where the model is sharded a second time
+  if (dtype == wire_dtype_) return p.set_data(gathered);
+  // Of parameters that are gathered in another dtype, the values in their own are never there.
+  unread_.push_back(absent(dtype,
+                           str(who, " is gathered in ", wire_dtype_, " and was read in ", dtype,
+                               ": read it in products within an ops::PrecisionScope, or leave it out of Options::low_precision"),
+                           {}));
+  p.set_data(Tensor::wrap(unread_.back(), shapes_[i], dtype));
+  p.impl()->compute_copy = gathered;
+}
+
+Section::~Section() {
+  for (const auto& storage : gathered_) storage->retire(std::string(kGone));
+  for (const auto& storage : unread_) storage->retire(std::string(kGone));
+  for (const Parameter& p : parameters_) {
+    const std::string gone = str("[fsdp] parameter '", p.name(), "': ", kGone);
+    p.impl()->compute_copy = Tensor();
+    p.set_grad_hook({});
+    p.set_grad_buffer({});
+    p.set_grad_source([gone] { throw UsageError(gone); }, gone);
   }
-  const Tensor whole = Tensor::zeros({layout_.total()}, master_.dtype(), master_.device());
-  for (size_t i = 0; i < parameters_.size(); ++i) view(whole, i).copy_(parameters_[i].data());
-  mesh.world->broadcast(whole, 0).wait();
-  master_.copy_(whole.narrow(0, layout_.slice() * rank_, layout_.slice()));
+}
+
+void Section::fill_master(const Mesh& mesh) {
+  const std::vector<Piece> pieces = layout_.pieces(rank_);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& p = parameters_[i];
+    const bool drawn = p.data().storage()->present();
+    Tensor whole;
+    if (drawn && p.data().numel() > 0) {
+      whole = p.data().clone();
+      mesh.world->broadcast(whole, 0).wait();
+    }
+    for (const Piece& piece : pieces) {
+      if (piece.parameter != i) continue;
+      const Tensor mine = master_.narrow(0, piece.slice_offset, piece.length);
+      if (drawn)
+        mine.copy_(whole.view({whole.numel()}).narrow(0, piece.parameter_offset, piece.length));
+      else  // it has no memory: each rank draws what it keeps, the bits of which depend on nothing else
+        p.draw_initial(piece.parameter_offset, mine);
+    }
+  }
 }
 
 Tensor Section::view(const Tensor& flat, size_t parameter) const {
@@ -87,24 +118,31 @@ const Tensor& Section::wire() {
   return wire_;
 }
 
-void Section::attach(const Tensor& gathered) { gathered_->attach(gathered.storage()); }
+void Section::attach(const Tensor& gathered) {
+  for (size_t i = 0; i < gathered_.size(); ++i)
+    gathered_[i]->attach(gathered.storage(), static_cast<size_t>(layout_.offset(i) * size_of(wire_dtype_)));
+}
 
 void Section::detach() {
-  gathered_->detach();
+  for (const auto& storage : gathered_) storage->detach();
   // Copies that a PrecisionScope made of the gathered values would outlive them, and make the whole model stay.
   if (wire_dtype_ == master_.dtype())
     for (const Parameter& p : parameters_) p.impl()->compute_copy = Tensor();
 }
 
 void Section::point_gradients(const Tensor& flat) const {
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    Tensor target = view(flat, i);
-    // Only where it changes: a gradient that sits in one place is pointed there once.
-    if (parameters_[i].grad_buffer().defined() && parameters_[i].grad_buffer().raw() == target.raw())
-      parameters_[i].zero_grad();
-    else
-      parameters_[i].set_grad_buffer(std::move(target));
-  }
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_grad_buffer(view(flat, i));
+}
+
+void Section::drop_gradients() const {
+  for (const Parameter& p : parameters_) p.set_grad_buffer({});
+}
+
+void Section::set_grad_source(const std::function<void(const Parameter&)>& provide) const {
+  for (const Parameter& p : parameters_)
+    p.set_grad_source([provide, impl = std::weak_ptr(p.impl())] { provide(detail::as_parameter(impl.lock())); },
+                      str("[fsdp] the gradient of parameter '", p.name(),
+                          "' is spread over the ranks: after finish(), FullyShardedDataParallel::parameters() has this rank's slices"));
 }
 
 std::vector<Section::Shard> Section::shards(const Tensor& gradient) const {

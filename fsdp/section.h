@@ -1,12 +1,18 @@
 // Section: the parameters of a unit that lie in one flat buffer – of one dtype, gathered in one dtype, all trained or all frozen –
 // and where their values are.
 //
-// Each rank of a row owns a slice of the values for good, the master. The parameters' own tensors are views of the whole buffer,
-// whose memory comes when the unit is gathered and goes when it is released: reading a parameter in between throws and says so.
+// Each rank of a row owns a slice of the values for good, the master. The parameters' own tensors view
+// the whole buffer. Its memory comes when the unit is gathered and goes when it is released. Reading a
+// parameter in between asks for it; where it does not come, the read throws and names parameter and unit.
+//
+// Gradients have a place only while the unit is differentiated (Reducer). At other times a parameter's
+// grad() and has_grad() throw, and name the slices that have its gradient.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/autograd/variable.h"
@@ -16,20 +22,33 @@
 
 namespace lockstep::fsdp {
 
+// What is said of a model whose FullyShardedDataParallel is gone.
+inline constexpr std::string_view kGone =
+    "the FullyShardedDataParallel that sharded this model was destroyed: keep it for as long as the model is used, or build the model anew";
+
+// A section's unit, as its parameters see it.
+struct Owner {
+  std::string unit;            // its name
+  std::function<void()> read;  // a parameter is read that is not here: may gather the unit
+};
+
 class Section {
  public:
-  // Collective over the mesh: world rank 0's values count, or, where the model was built without memory (nn::DeferredInit), the
-  // initial values that each rank draws for its slice. From here on the parameters are sharded. `wire`: the dtype in which they
-  // are gathered; another one than their own means that they are read in that dtype only. `own_memory`: where the master lies;
-  // empty: in memory that suits the group.
-  Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const std::string& unit,
-          const StorageScope::Make& own_memory = {});
+  // Collective over the mesh: world rank 0's values count. Where a parameter was built without memory
+  // (nn::DeferredInit), each rank draws the initial values of its slice. From here on the parameters
+  // are sharded. `wire`: the dtype in which they are gathered; another one than their own means that
+  // they are read in that dtype only. `own_memory`: where the master lies; empty: in memory that suits
+  // the group.
+  Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const Owner& owner, const StorageScope::Make& own_memory = {});
+  // Reading the parameters, and differentiating them, throws from here on.
+  ~Section();
   Section(const Section&) = delete;
   Section& operator=(const Section&) = delete;
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const FlatLayout& layout() const { return layout_; }
-  bool trained() const { return parameters_.front().requires_grad(); }
+  // Whether the parameters were trained when they were sharded.
+  bool trained() const { return trained_; }
   DType wire_dtype() const { return wire_dtype_; }
 
   // This rank's slice of the values, [slice], in the parameters' dtype.
@@ -46,6 +65,10 @@ class Section {
 
   // Points the parameters' gradients into `flat`, f32 [total]; they hold no gradient yet.
   void point_gradients(const Tensor& flat) const;
+  // Takes that place away, with what it holds.
+  void drop_gradients() const;
+  // `provide` runs when a gradient arrives that has no place: it calls point_gradients(), or throws.
+  void set_grad_source(const std::function<void(const Parameter&)>& provide) const;
 
   // What this rank owns, as parameters of their own (flat, under the same names), for optimizer and checkpoint. Their gradients
   // are views of `gradient`, f32 [slice], which may be undefined for frozen ones.
@@ -58,16 +81,19 @@ class Section {
 
  private:
   void fill_master(const Mesh& mesh);
+  void shard(size_t parameter, const Owner& owner);
   Tensor view(const Tensor& flat, size_t parameter) const;
 
   std::vector<Parameter> parameters_;
   std::vector<Shape> shapes_;
   FlatLayout layout_;
   DType wire_dtype_;
+  bool trained_;
   int rank_;  // in the row
   Tensor master_, wire_, nearby_;
   bool wire_is_stale_ = true;
-  std::shared_ptr<Storage> gathered_;  // what the parameters view
+  std::vector<std::shared_ptr<Storage>> gathered_;  // what each parameter views, of the whole buffer
+  std::vector<std::shared_ptr<Storage>> unread_;    // where `wire` is another dtype: the values in their own
 };
 
 }  // namespace lockstep::fsdp

@@ -29,10 +29,14 @@ std::vector<SectionPlan> plan_sections(const UnitPlan& unit, int columns, const 
   return plans;
 }
 
-Unit::Unit(UnitPlan plan, uint64_t label, const Mesh& mesh, const Options& options) : plan_(std::move(plan)), label_(label), mesh_(mesh) {
+Unit::Unit(UnitPlan plan, size_t index, uint64_t label, const Mesh& mesh, const Options& options)
+    : plan_(std::move(plan)), index_(index), label_(label), mesh_(mesh) {
+  const Owner owner{plan_.name, [this] {
+                      if (on_read_) on_read_();
+                    }};
   for (const Parameter& p : plan_.parameters) trained_ += p.requires_grad() ? 1 : 0;
   for (SectionPlan& section : plan_sections(plan_, mesh.columns(), options))
-    sections_.push_back(std::make_unique<Section>(std::move(section.parameters), section.wire, mesh, plan_.name, options.own_memory));
+    sections_.push_back(std::make_unique<Section>(std::move(section.parameters), section.wire, mesh, owner, options.own_memory));
   if (mesh.columns() == 1) state_ = State::gathered;
 }
 

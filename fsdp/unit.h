@@ -1,6 +1,7 @@
 // Unit: what is gathered, computed and let go as one, and whether its parameters are here.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,15 +29,17 @@ class Unit {
     gathered,   // the parameters are whole
   };
 
-  // Collective. `label`: the unit's number from 1 on, the same on all ranks; 1 is the root.
-  Unit(UnitPlan plan, uint64_t label, const Mesh& mesh, const Options& options);
+  // Collective. `index`: the unit's number from 0 on; 0 is the root. `label`: of its collectives, the
+  // same on all ranks, and no other unit's or model's.
+  Unit(UnitPlan plan, size_t index, uint64_t label, const Mesh& mesh, const Options& options);
   Unit(const Unit&) = delete;
   Unit& operator=(const Unit&) = delete;
 
   const std::string& name() const { return plan_.name; }
   nn::Module& module() const { return *plan_.module; }
+  size_t index() const { return index_; }
   uint64_t label() const { return label_; }
-  bool is_root() const { return label_ == 1; }
+  bool is_root() const { return index_ == 0; }
   const std::vector<std::unique_ptr<Section>>& sections() const { return sections_; }
   // Trained parameters; all of them lie in sections for which trained() holds.
   int64_t trained() const { return trained_; }
@@ -51,11 +54,15 @@ class Unit {
   void release();
   // The optimizer changed the masters; not while gathered or gathering.
   void values_changed();
+  // Runs when a parameter is read that is not here: may gather the unit.
+  void set_on_read(std::function<void()> read) { on_read_ = std::move(read); }
 
  private:
   UnitPlan plan_;
+  size_t index_;
   uint64_t label_;
   const Mesh& mesh_;
+  std::function<void()> on_read_;
   std::vector<std::unique_ptr<Section>> sections_;
   int64_t trained_ = 0;
 

@@ -23,6 +23,19 @@ void check_memory(const detail::GradState& t) {
         ", but the memory for their gradient is ", t.grad, "; give it other memory with set_grad_buffer()");
 }
 
+// Memory for a gradient that has none yet.
+void make_memory(detail::GradState& t) {
+  if (t.source) {
+    const Parameter::GradSource provide = t.source;  // a copy: it may replace itself
+    provide();
+    check(t.grad.defined(), "[autograd] a gradient arrived, but there is no memory for it. ", t.elsewhere);
+    return check_memory(t);
+  }
+  MemoryScope scope(t.node == nullptr ? MemoryCategory::gradients : MemoryScope::current());
+  t.grad = Tensor::empty(t.shape, t.dtype, t.device);
+  t.grad_shared = false;
+}
+
 class FunctionNode final : public Node {
  public:
   FunctionNode(std::string_view op, std::vector<Variable> inputs, BackwardFn fn) : Node(op, std::move(inputs)), fn_(std::move(fn)) {}
@@ -46,10 +59,7 @@ void Edge::add(const Tensor& gradient) const {
         gradient);
   check_memory(t);
   if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
-    if (!t.grad.defined()) {
-      MemoryScope scope(MemoryCategory::gradients);
-      t.grad = Tensor::empty(t.shape, t.dtype, t.device);
-    }
+    if (!t.grad.defined()) make_memory(t);
     if (t.grad_valid)
       add_in_place(t.grad, gradient);
     else
@@ -76,11 +86,7 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
     if (t.grad.storage().use_count() > 1 || !t.grad.is_contiguous()) t.grad = t.grad.clone();
     t.grad_shared = false;
   }
-  if (!t.grad.defined()) {
-    MemoryScope scope(leaf ? MemoryCategory::gradients : MemoryScope::current());
-    t.grad = Tensor::empty(t.shape, t.dtype, t.device);
-    t.grad_shared = false;
-  }
+  if (!t.grad.defined()) make_memory(t);
   write(t.grad, t.grad_valid);
   t.grad_valid = true;
 }

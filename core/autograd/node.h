@@ -80,6 +80,8 @@ struct GradState {
   // Leaves only.
   std::weak_ptr<VariableImpl> owner;
   Parameter::GradHook hook;
+  Parameter::GradSource source;  // where the gradient's memory comes from; empty: the allocator
+  std::string elsewhere;         // where the gradient is while its memory is not here; with `source` only
 };
 
 // The state behind a Variable: its value, and its gradient's state where it requires one.

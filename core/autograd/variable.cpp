@@ -72,6 +72,10 @@ void run_nodes(const std::shared_ptr<State>& root, uint64_t oldest, const F& use
   }
 }
 
+void check_is_here(const State& leaf) {
+  if (leaf.source && !leaf.grad.defined()) throw UsageError(leaf.elsewhere);
+}
+
 void run_hook(const State& leaf) {
   const auto owner = leaf.owner.lock();
   if (!leaf.hook || !owner) return;
@@ -106,10 +110,15 @@ Tensor Variable::grad() const {
   if (!is_leaf())
     throw UsageError(
         str("[grad] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
+  check_is_here(*impl_->grad);
   return impl_->grad->grad_valid ? impl_->grad->grad : Tensor();
 }
 
-bool Variable::has_grad() const { return is_leaf() && impl_->grad->grad_valid; }
+bool Variable::has_grad() const {
+  if (!is_leaf()) return false;
+  check_is_here(*impl_->grad);
+  return impl_->grad->grad_valid;
+}
 void Variable::zero_grad() const { impl_->grad->grad_valid = false; }
 Tensor Variable::grad_buffer() const { return impl_->grad->grad; }
 
@@ -171,6 +180,11 @@ Parameter::Parameter(std::string name, Tensor data, bool requires_grad) : Variab
 const std::string& Parameter::name() const { return impl_->name; }
 void Parameter::set_name(std::string name) const { impl_->name = std::move(name); }
 void Parameter::set_grad_hook(GradHook hook) const { impl_->grad->hook = std::move(hook); }
+
+void Parameter::set_grad_source(GradSource provide, std::string elsewhere) const {
+  impl_->grad->source = std::move(provide);
+  impl_->grad->elsewhere = std::move(elsewhere);
+}
 
 void Parameter::set_data(Tensor data) const {
   impl_->grad->shape = data.shape();

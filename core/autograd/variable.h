@@ -82,6 +82,11 @@ class Parameter : public Variable {
   // Runs once in each backward() in which this parameter received a gradient, when nothing more will be added to it. One hook
   // a parameter; an empty function removes it.
   void set_grad_hook(GradHook hook) const;
+  // For gradients that lie elsewhere between backward passes (FSDP: in slices on the ranks). `provide` runs when a gradient
+  // arrives and there is no memory for it: it calls set_grad_buffer(), or throws. While there is no memory, grad() and
+  // has_grad() throw UsageError with `elsewhere`. An empty function undoes it.
+  using GradSource = std::function<void()>;
+  void set_grad_source(GradSource provide, std::string elsewhere) const;
   // Replaces the values' tensor (FSDP: gathered and sharded states).
   void set_data(Tensor data) const;
   void set_requires_grad(bool requires_grad) const;

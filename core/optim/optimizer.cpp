@@ -3,6 +3,11 @@
 #include <unordered_set>
 
 namespace lockstep::optim {
+namespace {
+thread_local uint64_t t_steps = 0;
+}
+
+uint64_t steps_on_this_thread() { return t_steps; }
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states)
     : parameters_(std::move(parameters)), state_names_(std::move(states)) {
@@ -24,6 +29,7 @@ void Optimizer::step(float lr, float grad_scale) {
           "; an optimizer belongs to parameters of the shapes that it was made with");
   }
   ++steps_;
+  ++t_steps;
   // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
   for (size_t i = parameters_.size(); i-- > 0;)
     if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) update(i, lr, grad_scale);

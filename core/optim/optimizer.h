@@ -52,6 +52,9 @@ class Optimizer {
   int64_t steps_ = 0;
 };
 
+// How often step() of any optimizer ran on this thread. For those who keep copies of parameters.
+uint64_t steps_on_this_thread();
+
 // Which parameters decay. The default is those of two dimensions or more: matrices and embeddings, but no biases and norms. Give
 // another where values are kept flat (FSDP's shards).
 using DecayRule = std::function<bool(const Parameter&)>;

@@ -21,11 +21,23 @@ Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> 
   }
 }
 
-std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::string why_absent) {
+std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::string why_absent, std::function<void()> bring) {
   check(!why_absent.empty(), "[storage] absent memory needs a reason to give to those who read it");
   auto storage = std::make_shared<Storage>(nullptr, bytes, device, nullptr);
   storage->why_absent_ = std::move(why_absent);
+  storage->bring_ = std::move(bring);
   return storage;
+}
+
+bool Storage::bring() const {
+  if (!present() && bring_) bring_();
+  return present();
+}
+
+void Storage::retire(std::string why_absent) {
+  detach();
+  why_absent_ = std::move(why_absent);
+  bring_ = {};
 }
 
 void Storage::attach(std::shared_ptr<Storage> memory, size_t offset) {

@@ -20,7 +20,9 @@ class Storage {
   Storage(void* data, size_t bytes, Device device, std::function<void()> release);
   // Memory that comes and goes (FSDP's gathered parameters). While it is away, tensors that view it keep their shapes, and
   // reading their values throws UsageError with `why_absent`.
-  static std::shared_ptr<Storage> absent(size_t bytes, Device device, std::string why_absent);
+  // `bring`, where there is one, runs first: it may attach the memory. It must not take other memory away, since whoever reads may
+  // look at that as well.
+  static std::shared_ptr<Storage> absent(size_t bytes, Device device, std::string why_absent, std::function<void()> bring = {});
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -30,6 +32,10 @@ class Storage {
   void detach();
   bool present() const { return data_ != nullptr || bytes_ == 0; }
   const std::string& why_absent() const { return why_absent_; }
+  // For those who are about to read: brings absent memory where that is possible. Returns present().
+  bool bring() const;
+  // From here on the memory stays away, for another reason.
+  void retire(std::string why_absent);
 
   void* data() const { return data_; }  // null while it is away
   size_t bytes() const { return bytes_; }
@@ -42,7 +48,8 @@ class Storage {
   MemoryCategory category_;
   std::function<void()> release_;  // empty for the allocator's memory
   std::shared_ptr<Storage> attached_;
-  std::string why_absent_;  // empty: the memory is here for good
+  std::string why_absent_;       // empty: the memory is here for good
+  std::function<void()> bring_;  // of absent memory; may be empty
 };
 
 // While it lives, new tensors of this thread on the CPU take their memory from `make(bytes)` rather than from the allocator: for

@@ -122,7 +122,7 @@ bool Tensor::is_contiguous() const {
 
 void* Tensor::raw() const {
   check(defined(), "[tensor] use of an undefined tensor");
-  check(storage_->present(), "[tensor] the values of ", *this, " are not in memory: ", storage_->why_absent());
+  check(storage_->present() || storage_->bring(), "[tensor] the values of ", *this, " are not in memory: ", storage_->why_absent());
   return static_cast<std::byte*>(storage_->data()) + offset_ * size_of(dtype_);
 }
 
