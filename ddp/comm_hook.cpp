@@ -2,13 +2,13 @@
 
 namespace lockstep::ddp {
 
-PendingReduction all_reduce_hook(const Tensor& bucket, comm::ProcessGroup& group, const comm::ReduceTree& tree) {
-  return {group.all_reduce(bucket, {.op = comm::ReduceOp::sum, .tree = &tree}), {}};
+PendingReduction all_reduce_hook(const Tensor& bucket, comm::ProcessGroup& group, const BucketSum& sum) {
+  return {group.all_reduce(bucket, sum.options()), {}};
 }
 
-PendingReduction bf16_compress_hook(const Tensor& bucket, comm::ProcessGroup& group, const comm::ReduceTree& tree) {
+PendingReduction bf16_compress_hook(const Tensor& bucket, comm::ProcessGroup& group, const BucketSum& sum) {
   const Tensor compressed = bucket.to(DType::bf16);
-  auto work = group.all_reduce(compressed, {.op = comm::ReduceOp::sum, .tree = &tree});
+  auto work = group.all_reduce(compressed, sum.options());
   return {work, [bucket, compressed] { bucket.copy_(compressed); }};
 }
 

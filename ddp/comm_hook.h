@@ -13,13 +13,28 @@ struct PendingReduction {
   std::function<void()> finish;
 };
 
-// bucket: f32 [n], this rank's sum; must hold the sum over all ranks in the end. Runs on the thread of backward().
-using CommHook = std::function<PendingReduction(const Tensor& bucket, comm::ProcessGroup& group, const comm::ReduceTree& tree)>;
+// How the ranks are to sum one bucket. A hook gives options() to the collectives that it starts: the
+// label then keeps ranks from mixing this bucket with one of another model, step or try.
+struct BucketSum {
+  BucketSum(const comm::ReduceTree& tree_, uint64_t label_ = 0) : tree(tree_), label(label_) {}
+
+  const comm::ReduceTree& tree;
+  uint64_t label;
+
+  comm::ReduceOptions options() const { return {.op = comm::ReduceOp::sum, .tree = &tree, .label = label}; }
+  // For hooks that take the tree alone. Their collectives have no label.
+  operator const comm::ReduceTree&() const { return tree; }
+};
+
+// bucket: f32 [n], this rank's sum; must hold the sum over all ranks in the end. Runs on the thread
+// of backward(). Where backward() throws later, `finish` does not run, and the next try calls the
+// hook again.
+using CommHook = std::function<PendingReduction(const Tensor& bucket, comm::ProcessGroup& group, const BucketSum& sum)>;
 
 // The default.
-PendingReduction all_reduce_hook(const Tensor& bucket, comm::ProcessGroup& group, const comm::ReduceTree& tree);
+PendingReduction all_reduce_hook(const Tensor& bucket, comm::ProcessGroup& group, const BucketSum& sum);
 // Half the bytes: each rank's sum is rounded to bf16, summed in f32 and rounded to bf16 once more. The result still does not
 // depend on timing, but does depend on the number of ranks, since each rank rounds its own part.
-PendingReduction bf16_compress_hook(const Tensor& bucket, comm::ProcessGroup& group, const comm::ReduceTree& tree);
+PendingReduction bf16_compress_hook(const Tensor& bucket, comm::ProcessGroup& group, const BucketSum& sum);
 
 }  // namespace lockstep::ddp

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <unordered_set>
 
+#include "comm/peer_failure.h"
 #include "core/device/kernels.h"
 #include "ddp/same_model.h"
 
@@ -17,46 +18,84 @@ void add_into(const Tensor& into, const Tensor& value) {
   kernels(into.device()).axpby(DType::f32, into.numel(), 1.0f, value.raw(), 1.0f, into.raw());
 }
 
+constexpr size_t kFrozen = static_cast<size_t>(-1);  // in trained_index_
+
 int trailing_ones(int64_t i) { return __builtin_ctzll(~static_cast<uint64_t>(i)); }
 
-std::string names(const std::vector<Parameter>& parameters, const std::vector<bool>& present) {
+std::string names(const std::vector<Parameter>& parameters) {
+  constexpr size_t kShown = 8;
   std::string out;
-  int64_t listed = 0, missing = 0;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    if (present[i]) continue;
-    if (++missing <= 8) out += (listed++ ? ", '" : "'") + parameters[i].name() + "'";
+  for (size_t i = 0; i < std::min(parameters.size(), kShown); ++i) out += str(i ? ", '" : "'", parameters[i].name(), "'");
+  return parameters.size() > kShown ? str(out, " and ", parameters.size() - kShown, " more") : out;
+}
+
+bool gradient_lies_at(const Parameter& parameter, const void* place) {
+  const Tensor buffer = parameter.grad_buffer();
+  return buffer.defined() && buffer.raw() == place;
+}
+
+// Runs `call`; an error of ours that it throws begins with what was being done.
+template <typename Call, typename What>
+void doing(const What& what, const Call& call) {
+  try {
+    call();
+  } catch (const Error& e) {
+    std::rethrow_exception(comm::reworded(e, str("[ddp] ", what(), ": ", e.what())));
   }
-  return missing > 8 ? str(out, " and ", missing - 8, " more") : out;
 }
 
 }  // namespace
 
 DistributedDataParallel::DistributedDataParallel(std::vector<Parameter> parameters, std::vector<std::pair<std::string, Tensor>> buffers,
                                                  std::shared_ptr<comm::ProcessGroup> group, Options options)
-    : group_(std::move(group)),
+    : all_(std::move(parameters)),
+      trained_index_(all_.size(), kFrozen),
+      group_(std::move(group)),
       options_(std::move(options)),
-      tree_(options_.micro_batches > 0 ? options_.micro_batches : group_->size(), group_->size()) {
-  for (const Parameter& p : parameters)
-    check(p.dtype() == DType::f32, "[ddp] parameter '", p.name(), "' is ", p.data(),
-          ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through ops::PrecisionScope");
-  check_same_model(parameters, buffers, *group_);
-  broadcast_model(parameters, buffers, *group_);
+      tree_(options_.micro_batches > 0 ? options_.micro_batches : group_->size(), group_->size()),
+      labels_(*group_, all_.size()) {
+  check_usable(all_, buffers, *group_);
+  check_same_model(all_, buffers, *group_);
+  broadcast_model(all_, buffers, *group_);
+  take_trained();
+  hooks_.emplace(all_, [this](size_t index) { on_gradient(index); });
+}
 
-  for (const Parameter& p : parameters)
-    if (p.requires_grad()) parameters_.push_back(p);
-  check(!parameters_.empty(), "[ddp] there is nothing to train: no parameter requires a gradient");
+DistributedDataParallel::~DistributedDataParallel() = default;
 
-  // Gradients become final roughly in the reverse order of registration.
+// Makes buckets for what is trained now. Gradients become final roughly in the reverse order of
+// registration.
+void DistributedDataParallel::take_trained() {
+  const bool any = std::any_of(all_.begin(), all_.end(), [](const Parameter& p) { return p.requires_grad(); });
+  check(any, "[ddp] there is nothing to train: no parameter requires a gradient");
+  for (const Parameter& p : parameters_) p.set_grad_buffer({});
+  parameters_.clear();
+  for (size_t i = 0; i < all_.size(); ++i) {
+    trained_index_[i] = all_[i].requires_grad() ? parameters_.size() : kFrozen;
+    if (all_[i].requires_grad()) parameters_.push_back(all_[i]);
+  }
   std::vector<size_t> order(parameters_.size());
   std::iota(order.rbegin(), order.rend(), size_t{0});
   std::vector<int64_t> bytes;
   for (const Parameter& p : parameters_) bytes.push_back(p.data().bytes());
   build(make_layout(order, bytes, options_.first_bucket_bytes, options_.bucket_bytes));
-  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_grad_hook([this, i](const Parameter&) { on_gradient(i); });
+  rebuilt_ = false;
 }
 
-DistributedDataParallel::~DistributedDataParallel() {
-  for (const Parameter& p : parameters_) p.set_grad_hook({});
+// Before a step: what was frozen or unfrozen since the last one leaves or joins, if it did on all
+// ranks.
+void DistributedDataParallel::follow_freezing() {
+  std::vector<Parameter> changed;
+  for (size_t i = 0; i < all_.size(); ++i)
+    if (all_[i].requires_grad() != (trained_index_[i] != kFrozen)) changed.push_back(all_[i]);
+  if (changed.empty()) return;
+  doing(
+      [&] {
+        return str("comparing which parameters are trained, since ", names(changed), " changed on rank ", group_->rank(), " (label ",
+                   labels_.freezing(), ")");
+      },
+      [&] { check_same_freezing(all_, *group_, labels_.freezing()); });
+  take_trained();
 }
 
 void DistributedDataParallel::build(BucketLayout layout) {
@@ -73,64 +112,104 @@ void DistributedDataParallel::build(BucketLayout layout) {
 
 void DistributedDataParallel::backward(const Variable& loss) {
   check(loss.defined() && loss.data().numel() == 1, "[ddp] backward() takes one micro-batch's loss, a single number");
-  begin_micro_batch();
-  if (options_.find_unused_parameters) {
-    std::unordered_set<const void*> reached;
-    for (const Parameter& leaf : reachable_leaves(loss)) reached.insert(leaf.impl().get());
-    std::vector<bool> used;
-    for (const Parameter& p : parameters_) used.push_back(reached.count(p.impl().get()) > 0);
-    zero_unused(used);
-  }
-  const double weight = 1.0 / static_cast<double>(active_ranks_ > 0 ? active_ranks_ : tree_.leaves());
-  loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
-  end_micro_batch();
+  micro_batch(true, [&] {
+    if (options_.find_unused_parameters) {
+      std::unordered_set<const void*> reached;
+      for (const Parameter& leaf : reachable_leaves(loss)) reached.insert(leaf.impl().get());
+      std::vector<bool> used;
+      for (const Parameter& p : parameters_) used.push_back(reached.count(p.impl().get()) > 0);
+      zero_unused(used);
+    }
+    const double weight = 1.0 / static_cast<double>(said_ ? said_->ranks : tree_.leaves());
+    loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
+  });
 }
 
 void DistributedDataParallel::skip() {
-  check(active_ranks_ > 0, "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
-  begin_micro_batch();
-  zero_unused(std::vector<bool>(parameters_.size(), false));
-  end_micro_batch();
+  check(said_.has_value(), "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
+  micro_batch(false, [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
 }
 
 int DistributedDataParallel::active_ranks(bool have_input) {
   check(tree_.leaves() == group_->size(), "[ddp] uneven inputs need one micro-batch a rank and step; this step has ", tree_.leaves(),
         " for ", group_->size(), " ranks");
+  check(micro_index_ == 0 && !synchronised_,
+        "[ddp] active_ranks() in the middle of a step: call it before the first backward(), and "
+        "after the finish() of the step before");
   const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
-  group_->all_reduce(count).wait();
-  active_ranks_ = static_cast<int>(count.item());
-  return active_ranks_;
+  doing([&] { return str("counting the ranks that have input (label ", labels_.active_ranks(), ")"); },
+        [&] { group_->all_reduce(count, {.label = labels_.active_ranks()}).wait(); });
+  const int ranks = static_cast<int>(count.item());
+  said_.reset();
+  if (ranks > 0) said_ = Said{have_input, ranks};
+  return ranks;
+}
+
+// Either the whole micro-batch counts, or, where something throws, nothing of it.
+template <typename Differentiate>
+void DistributedDataParallel::micro_batch(bool has_input, const Differentiate& differentiate) {
+  begin_micro_batch(has_input);
+  try {
+    differentiate();
+    end_micro_batch();
+  } catch (...) {
+    abandon_micro_batch();
+    throw;
+  }
 }
 
 // Points every gradient at the memory in which this micro-batch's sum belongs. Micro-batch i of the share goes to the level
 // that a binary counter would carry into, so that no sum is ever copied; the last one goes to what is reduced between ranks.
-void DistributedDataParallel::begin_micro_batch() {
+void DistributedDataParallel::begin_micro_batch(bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
-  const int64_t share = tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank());
-  guarded_ = guarded_ || no_sync_depth_ > 0;
-  last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share);
+  if (said_ && said_->have_input != has_input)
+    fail(str("[ddp] rank ", group_->rank(), " told active_ranks() that it has ", said_->have_input ? "" : "no ", "input, but called ",
+             has_input ? "backward()" : "skip()", ": the mean would be over the wrong number of ranks"));
+  settle_abandoned();
+  if (micro_index_ == 0) follow_freezing();
+  check(buckets_.size() == layout_.size(), "[ddp] the memory for the gradients could not be had in an earlier call: wrap the model anew");
+  if (const auto taken = hooks_->adopt())
+    fail(str("[ddp] a later DistributedDataParallel has taken over '", all_[*taken].name(), "' on rank ", group_->rank(),
+             ": use that one, or destroy it first"));
+  last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share());
   const int level = last_micro_batch_ ? kTotal : trailing_ones(micro_index_);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    // Only where it changes: a gradient that sits in `total` is pointed there once.
-    Tensor target = buckets_[slots_[i].bucket].view(slots_[i].member, level);
-    if (parameters_[i].grad_buffer().raw() != target.raw())
-      parameters_[i].set_grad_buffer(std::move(target));
-    else
-      parameters_[i].zero_grad();
-  }
+  gradients_.clear();
+  for (size_t i = 0; i < parameters_.size(); ++i) gradients_.push_back(point_gradient(i, level));
   ready_.assign(parameters_.size(), false);
   if (!last_micro_batch_) return;
   missing_in_bucket_.clear();
   for (const Bucket& bucket : buckets_) missing_in_bucket_.push_back(bucket.members().size());
   next_bucket_ = 0;
-  pending_.clear();
   ready_order_.clear();
 }
 
-void DistributedDataParallel::on_gradient(size_t index) {
+const void* DistributedDataParallel::point_gradient(size_t index, int level) {
+  const Parameter& parameter = parameters_[index];
+  // Only where it changes: a gradient that sits in `total` is pointed there once.
+  Tensor target = buckets_[slots_[index].bucket].view(slots_[index].member, level);
+  const void* place = target.raw();
+  if (gradient_lies_at(parameter, place))
+    parameter.zero_grad();
+  else
+    parameter.set_grad_buffer(std::move(target));
+  return place;
+}
+
+void DistributedDataParallel::on_gradient(size_t index_in_all) {
+  const Parameter& parameter = all_[index_in_all];
   // A backward() that did not come through us would be reduced twice or not at all.
-  check(!ready_.empty(), "[ddp] call ddp.backward(loss) rather than loss.backward(): '", parameters_[index].name(),
+  check(!ready_.empty(), "[ddp] call ddp.backward(loss) rather than loss.backward(): '", parameter.name(),
         "' received a gradient outside of a step");
+  const size_t index = trained_index_[index_in_all];
+  if (index == kFrozen)
+    fail(str("[ddp] rank ", group_->rank(), ": '", parameter.name(), "' received a gradient, but was frozen when the step began; call ",
+             "set_requires_grad() between steps, and before the forward pass"));
+  check(parameter.has_grad() && gradient_lies_at(parameter, gradients_[index]), "[ddp] the hook of '", parameter.name(),
+        "' moved or dropped its gradient: change the values in place");
+  gradient_is_final(index);
+}
+
+void DistributedDataParallel::gradient_is_final(size_t index) {
   fold_levels(index);
   mark_ready(index);
 }
@@ -154,8 +233,14 @@ void DistributedDataParallel::mark_ready(size_t index) {
 }
 
 void DistributedDataParallel::start_ready_buckets() {
-  while (next_bucket_ < buckets_.size() && missing_in_bucket_[next_bucket_] == 0)
-    pending_.push_back(options_.comm_hook(buckets_[next_bucket_++].total(), *group_, tree_));
+  while (next_bucket_ < buckets_.size() && missing_in_bucket_[next_bucket_] == 0) {
+    const size_t bucket = next_bucket_++;
+    const uint64_t label = labels_.bucket(bucket);
+    doing([&] { return describe_bucket(bucket, label); },
+          [&] {
+            reductions_.push_back({options_.comm_hook(buckets_[bucket].total(), *group_, {tree_, label}), label});
+          });
+  }
 }
 
 void DistributedDataParallel::zero_unused(const std::vector<bool>& used) {
@@ -163,40 +248,76 @@ void DistributedDataParallel::zero_unused(const std::vector<bool>& used) {
     if (used[i]) continue;
     parameters_[i].grad_buffer().zero_();
     parameters_[i].mark_grad_valid();
-    on_gradient(i);
+    gradient_is_final(i);
   }
 }
 
 void DistributedDataParallel::end_micro_batch() {
-  if (std::find(ready_.begin(), ready_.end(), false) != ready_.end())
-    fail(str("[ddp] rank ", group_->rank(), ": no gradient reached ", names(parameters_, ready_),
+  std::vector<Parameter> missing;
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (!ready_[i]) missing.push_back(parameters_[i]);
+  if (!missing.empty())
+    fail(str("[ddp] rank ", group_->rank(), ": no gradient reached ", names(missing),
              " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check the model's forward()"));
   ready_.clear();
   ++micro_index_;
+  guarded_ = guarded_ || no_sync_depth_ > 0;
   synchronised_ = last_micro_batch_;
 }
 
+// Sums of earlier micro-batches lie in levels that this one did not write to. Buckets that it
+// started may still be on their way. settle_abandoned() waits for them when their memory is needed
+// again, so that the caller sees the exception at once.
+void DistributedDataParallel::abandon_micro_batch() {
+  for (const Parameter& p : parameters_) p.zero_grad();
+  ready_.clear();
+  last_micro_batch_ = false;
+}
+
+void DistributedDataParallel::settle_abandoned() {
+  for (size_t i = 0; i < reductions_.size(); ++i) wait_for(reductions_[i], i);
+  reductions_.clear();
+}
+
+int64_t DistributedDataParallel::share() const { return tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank()); }
+
 int64_t DistributedDataParallel::gradient_bytes() const {
-  const int64_t share = tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank());
-  const int64_t levels = share > 1 ? std::bit_width(static_cast<uint64_t>(share - 1)) : 0;
+  const int64_t levels = share() > 1 ? std::bit_width(static_cast<uint64_t>(share() - 1)) : 0;
   int64_t bytes = 0;
   for (const Bucket& bucket : buckets_) bytes += bucket.total().bytes() * (1 + levels);
   return bytes;
 }
 
+std::string DistributedDataParallel::describe_bucket(size_t bucket, uint64_t label) const {
+  std::vector<Parameter> members;
+  for (size_t index : layout_[bucket]) members.push_back(parameters_[index]);
+  return str("summing bucket ", bucket, " of ", layout_.size(), " (", names(members), ") in step ", labels_.step(), " (label ", label,
+             "; this model has labels ", labels_.first(), " to ", labels_.last(), ")");
+}
+
+void DistributedDataParallel::wait_for(const Reduction& reduction, size_t bucket) const {
+  doing([&] { return describe_bucket(bucket, reduction.label); }, [&] { reduction.pending.work.wait(); });
+}
+
 void DistributedDataParallel::finish() {
-  check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ", micro_index_, " of ",
-        tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank()));
-  exposed_ = Duration::zero();
-  for (const PendingReduction& reduction : pending_) {
+  check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ", micro_index_, " of ", share());
+  if (finished_ == 0) exposed_ = Duration::zero();
+  for (; finished_ < reductions_.size(); ++finished_) {  // goes on where an earlier call threw
     const auto start = Clock::now();
-    reduction.work.wait();
-    if (reduction.finish) reduction.finish();
+    wait_for(reductions_[finished_], finished_);
+    if (reductions_[finished_].pending.finish) reductions_[finished_].pending.finish();
     exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
   }
-  pending_.clear();
+  reductions_.clear();
+  finished_ = 0;
   micro_index_ = 0;
   synchronised_ = guarded_ = false;
+  said_.reset();
+  labels_.next_step();
+  for (size_t i = 0; i < parameters_.size(); ++i) {  // whatever happened to them since backward()
+    if (!gradient_lies_at(parameters_[i], gradients_[i])) point_gradient(i, kTotal);
+    parameters_[i].mark_grad_valid();
+  }
   if (!std::exchange(rebuilt_, true)) rebuild_in_ready_order();
 }
 
@@ -205,7 +326,9 @@ void DistributedDataParallel::finish() {
 void DistributedDataParallel::rebuild_in_ready_order() {
   std::vector<int32_t> seen(ready_order_.begin(), ready_order_.end());
   const Tensor shared = Tensor::from(seen, {static_cast<int64_t>(seen.size())});
-  group_->broadcast(shared, 0).wait();
+  if (group_->rank() != 0) shared.zero_();
+  doing([&] { return str("sharing the order in which rank 0's gradients became final (label ", labels_.ready_order(), ")"); },
+        [&] { group_->all_reduce(shared, {.label = labels_.ready_order()}).wait(); });  // a broadcast carries no label
   std::vector<size_t> order;
   for (int32_t index : shared.to_vector<int32_t>()) order.push_back(static_cast<size_t>(index));
   std::vector<int64_t> bytes;

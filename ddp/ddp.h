@@ -13,16 +13,33 @@
 // which. Gradients are summed in f32 over the fixed tree of the V micro-batches: inside a rank as a binary counter adds, and
 // between ranks along the rest of the same tree. So the bits do not depend on the number of ranks.
 //
+// A step's gradients replace those of the step before, whether or not zero_grad() was called. To
+// add up more micro-batches, make them part of one step: Options::micro_batches, or no_sync().
+//
 // Communication starts during the last backward(): when all gradients of a bucket are final and all earlier buckets have been
 // started, the bucket is reduced while the rest is still being computed. Buckets start in index order, never in order of
 // arrival, so that all ranks issue the same collectives. After the first step the buckets are laid out anew, once, in the
 // order in which rank 0's gradients became final.
+//
+// Parameters may be frozen and unfrozen (set_requires_grad) between steps, alike on all ranks: the
+// next step follows. A frozen parameter has no gradient, so that optimizers leave it alone. Where
+// ranks differ all of them get a UsageError.
+//
+// A backward() or skip() that threw leaves nothing behind and is still to be done. If it threw on
+// all ranks alike (a faulty batch, memory that ran out), call it again: the bits are those of a step
+// without the fault. If only some ranks threw, their next try is an error on all ranks, because the
+// others have used what they had sent. Before anything was sent, a rank may try again alone.
+//
+// A user's hook of a parameter (Parameter::set_grad_hook) stays, whenever it is set. It sees the
+// gradient of this rank's micro-batch before anything is added to it, and may change the values in
+// place. A second wrapper of the same parameters takes them over from the first.
 //
 // Sources: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB 2020 (buckets, overlap,
 // rebuilding). Thread-safety: one thread, the one that runs backward.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,7 +47,9 @@
 #include "comm/process_group.h"
 #include "core/autograd/variable.h"
 #include "ddp/buckets.h"
+#include "ddp/call_labels.h"
 #include "ddp/comm_hook.h"
+#include "ddp/gradient_hooks.h"
 
 namespace lockstep::ddp {
 
@@ -47,7 +66,8 @@ struct Options {
 class DistributedDataParallel {
  public:
   // Collective: checks that all ranks have the same names, shapes and dtypes, then copies rank 0's values to all.
-  // Parameters must be f32 (for bf16 compute keep f32 masters and use ops::PrecisionScope); frozen ones are only copied.
+  // Parameters must be f32 (for bf16 compute keep f32 masters and use ops::PrecisionScope),
+  // contiguous, and listed once each; frozen ones are only copied.
   DistributedDataParallel(std::vector<Parameter> parameters, std::vector<std::pair<std::string, Tensor>> buffers,
                           std::shared_ptr<comm::ProcessGroup> group, Options options = {});
   ~DistributedDataParallel();
@@ -60,7 +80,7 @@ class DistributedDataParallel {
   // Differentiates one micro-batch's mean loss, weighted 1/V. The last one of this rank's share starts the communication.
   void backward(const Variable& loss);
 
-  // Waits for the reductions, in bucket order. Throws what a collective failed with.
+  // Waits for the reductions, in bucket order. Throws what a collective failed with, and names the bucket.
   void finish();
 
   // While the guard lives, backward() only accumulates, whatever the share: for steps whose number of micro-batches is decided
@@ -77,9 +97,12 @@ class DistributedDataParallel {
   };
   NoSync no_sync() { return NoSync(*this); }
 
-  // Uneven inputs. At the start of each step every rank says whether it still has input and learns how many ranks do; 0 ends
-  // the epoch on all ranks. A rank without input calls skip() in place of backward(): it takes part in the communication with
-  // zeros, and the mean is over the ranks that had input. For one micro-batch a rank and step.
+  // Uneven inputs. At the start of each step every rank says whether it still has input and learns
+  // how many ranks do; 0 ends the epoch on all ranks. A rank without input calls skip() in place of
+  // backward(): it takes part in the communication with zeros, and the mean is over the ranks that
+  // had input. What was said holds for one step; a step without it takes the mean over all
+  // micro-batches. A rank that does other than it said is a UsageError on all ranks. For one
+  // micro-batch a rank and step.
   int active_ranks(bool have_input);
   void skip();
 
@@ -87,7 +110,7 @@ class DistributedDataParallel {
   Duration exposed_communication() const { return exposed_; }
   // What gradients take on this rank: buckets, and the partial sums of its micro-batches.
   int64_t gradient_bytes() const;
-  // The parameters of each bucket, in the order in which buckets are reduced.
+  // The parameters of each bucket, in the order in which buckets are reduced: indices among those that are trained.
   const BucketLayout& layout() const { return layout_; }
 
  private:
@@ -95,22 +118,45 @@ class DistributedDataParallel {
     size_t bucket;
     size_t member;
   };
+  struct Reduction {  // of one bucket, started
+    PendingReduction pending;
+    uint64_t label;
+  };
+  struct Said {  // to active_ranks(), for one step
+    bool have_input;
+    int ranks;
+  };
 
+  void take_trained();
+  void follow_freezing();
   void build(BucketLayout layout);
-  void begin_micro_batch();
-  void on_gradient(size_t index);
+  template <typename Differentiate>
+  void micro_batch(bool has_input, const Differentiate& differentiate);
+  void begin_micro_batch(bool has_input);
+  const void* point_gradient(size_t index, int level);
+  void on_gradient(size_t index_in_all);
+  void gradient_is_final(size_t index);
   void fold_levels(size_t index);
   void mark_ready(size_t index);
   void start_ready_buckets();
   void zero_unused(const std::vector<bool>& used);
   void end_micro_batch();
+  void abandon_micro_batch();
+  void settle_abandoned();
+  void wait_for(const Reduction& reduction, size_t bucket) const;
+  std::string describe_bucket(size_t bucket, uint64_t label) const;
   void rebuild_in_ready_order();
+  int64_t share() const;
   [[noreturn]] void fail(const std::string& message);
 
-  std::vector<Parameter> parameters_;  // trained ones
+  std::vector<Parameter> all_;         // frozen ones included
+  std::vector<Parameter> parameters_;  // the trained ones of these
+  std::vector<size_t> trained_index_;  // by index in all_: in parameters_, or kFrozen
   std::shared_ptr<comm::ProcessGroup> group_;
   Options options_;
   comm::ReduceTree tree_;
+  CallLabels labels_;
+  std::optional<GradientHooks> hooks_;
 
   BucketLayout layout_;
   std::vector<Bucket> buckets_;
@@ -122,11 +168,13 @@ class DistributedDataParallel {
   bool synchronised_ = false;  // the communicating micro-batch is done
   bool guarded_ = false;       // a NoSync was seen in this step
   int no_sync_depth_ = 0;
-  int active_ranks_ = 0;  // 0: join is not in use
-  std::vector<bool> ready_;
+  std::optional<Said> said_;
+  std::vector<bool> ready_;             // empty outside of a micro-batch
+  std::vector<const void*> gradients_;  // where the micro-batch's gradients belong
   std::vector<size_t> missing_in_bucket_;
   size_t next_bucket_ = 0;
-  std::vector<PendingReduction> pending_;
+  std::vector<Reduction> reductions_;
+  size_t finished_ = 0;  // of the reductions
   std::vector<size_t> ready_order_;
   bool rebuilt_ = false;
   Duration exposed_{};

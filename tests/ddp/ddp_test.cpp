@@ -9,8 +9,7 @@
 
 #include <gmock/gmock.h>
 
-#include "core/ops/functions.h"
-#include "tests/support/run_group.h"
+#include "tests/ddp/net.h"
 
 namespace lockstep::ddp {
 namespace {
@@ -18,40 +17,11 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
+using test::bits;
 using test::expect_success;
 using test::Group;
+using test::Net;
 using test::run_group;
-
-Tensor random(const Shape& shape, uint32_t site) {
-  Tensor t = Tensor::empty(shape);
-  kernels(kCpu).normal(t.numel(), 0, 1, {.seed = 7, .site = site}, 0, t.data<float>());
-  return t;
-}
-
-// Two layers; the second one's weight is used twice, and `spare` not at all unless asked for.
-struct Net {
-  std::vector<Parameter> parameters{
-      {"in.weight", random({16, 8}, 1)}, {"in.bias", random({16}, 2)}, {"out.weight", random({16, 16}, 3)}, {"spare", random({5}, 4)}};
-  bool use_spare = true;
-
-  Variable loss(int64_t micro) const {
-    const Variable x(random({4, 8}, 100 + static_cast<uint32_t>(micro)));
-    Variable h = ops::gelu(ops::linear(x, parameters[0], parameters[1]));
-    h = ops::gelu(ops::linear(h, parameters[2], {}));
-    h = ops::linear(h, parameters[2], {});
-    Variable sum = ops::sum(ops::mul(h, h));
-    return use_spare ? ops::add(sum, ops::sum(ops::mul(parameters[3], parameters[3]))) : sum;
-  }
-};
-
-std::vector<uint32_t> bits(const std::vector<Parameter>& parameters) {
-  std::vector<uint32_t> out;
-  for (const Parameter& p : parameters) {
-    if (!p.grad().defined()) continue;
-    for (float f : p.grad().to_vector<float>()) out.push_back(std::bit_cast<uint32_t>(f));
-  }
-  return out;
-}
 
 // The gradients after `steps` steps of V micro-batches, as every rank sees them.
 std::vector<std::vector<uint32_t>> gradients(int ranks, int64_t micro_batches, Options options = {}, int steps = 1) {
@@ -140,10 +110,10 @@ TEST(Ddp, BucketsAreReducedWhileBackwardStillRuns) {
     Net net;
     bool first_layer_done = true;
     Options options{.first_bucket_bytes = 1, .bucket_bytes = 1};
-    options.comm_hook = [&](const Tensor& bucket, comm::ProcessGroup& g, const comm::ReduceTree& tree) {
+    options.comm_hook = [&](const Tensor& bucket, comm::ProcessGroup& g, const BucketSum& sum) {
       // Until the input layer's gradient exists, backward cannot be over.
       if (!net.parameters[0].has_grad()) first_layer_done = false;
-      return all_reduce_hook(bucket, g, tree);
+      return all_reduce_hook(bucket, g, sum);
     };
     DistributedDataParallel ddp(net.parameters, {}, group, options);
     ddp.backward(net.loss(group->rank()));
@@ -179,9 +149,8 @@ TEST(Ddp, StartsFromTheValuesOfRankZero) {
 
 TEST(Ddp, DifferentModelsFailOnEveryRankAndNameTheDifference) {
   const auto failures = run_group(3, [&](const Group& group) {
-    std::vector<Parameter> parameters{{"same", Tensor::zeros({2})}};
-    parameters.push_back({"layer.weight", Tensor::zeros({group->rank() == 2 ? 5 : 4})});
-    DistributedDataParallel ddp(parameters, {}, group);
+    const Parameter same("same", Tensor::zeros({2})), weight("layer.weight", Tensor::zeros({group->rank() == 2 ? 5 : 4}));
+    DistributedDataParallel ddp({same, weight}, {}, group);
   });
   for (const std::string& failure : failures)
     EXPECT_THAT(failure, AllOf(HasSubstr("layer.weight f32[4]"), HasSubstr("rank 2 has 'parameter layer.weight f32[5]'")));
@@ -239,6 +208,99 @@ TEST(Ddp, UnevenInputsAverageOverTheRanksThatHadInput) {
     EXPECT_FLOAT_EQ(seen[0], 2.0f);  // (1 + 2 + 3) / 3
     EXPECT_FLOAT_EQ(seen[1], 2.5f);  // (2 + 3) / 2
     EXPECT_FLOAT_EQ(seen[2], 3.0f);  // 3 / 1
+  }));
+}
+
+TEST(Ddp, WhatWasSaidOfInputsHoldsForOneStep) {
+  expect_success(run_group(2, [&](const Group& group) {
+    const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
+    const auto gradient = [&] { return parameters[0].grad().to_vector<float>()[0]; };
+    const auto loss = [&] { return ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, 1.0)))); };
+    DistributedDataParallel ddp(parameters, {}, group);
+    ASSERT_EQ(ddp.active_ranks(group->rank() == 0), 1);
+    if (group->rank() == 0)
+      ddp.backward(loss());
+    else
+      ddp.skip();
+    ddp.finish();
+    EXPECT_EQ(gradient(), 1.0f);
+    ddp.backward(loss());  // everybody has input again, and nobody asks
+    ddp.finish();
+    EXPECT_EQ(gradient(), 1.0f) << "the mean of 1 and 1";
+    EXPECT_EQ(ddp.active_ranks(false), 0);
+    ddp.backward(loss());  // the next epoch
+    ddp.finish();
+    EXPECT_EQ(gradient(), 1.0f);
+  }));
+}
+
+TEST(Ddp, ARankThatDoesOtherThanItSaidFailsOnAllRanks) {
+  for (const bool claims : {false, true}) {
+    const auto failures = run_group(2, [&](const Group& group) {
+      const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
+      DistributedDataParallel ddp(parameters, {}, group);
+      ddp.active_ranks(group->rank() == 0 || claims);
+      if (group->rank() == 0 || !claims)
+        ddp.backward(ops::sum(parameters[0]));
+      else
+        ddp.skip();
+      ddp.finish();
+    });
+    for (const std::string& failure : failures)
+      EXPECT_THAT(failure, HasSubstr(claims ? "rank 1 told active_ranks() that it has input, but called skip()"
+                                            : "rank 1 told active_ranks() that it has no input, but called backward()"));
+  }
+}
+
+TEST(Ddp, ActiveRanksAreAskedBetweenSteps) {
+  expect_success(run_group(1, [&](const Group& group) {
+    const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
+    DistributedDataParallel ddp(parameters, {}, group);
+    ddp.backward(ops::sum(parameters[0]));
+    EXPECT_THROW(ddp.active_ranks(true), UsageError);
+    ddp.finish();
+    EXPECT_EQ(ddp.active_ranks(true), 1);
+  }));
+}
+
+TEST(Ddp, RanksMayAccumulateDifferentNumbersOfMicroBatches) {
+  expect_success(run_group(2, [&](const Group& group) {
+    const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
+    DistributedDataParallel ddp(parameters, {}, group);
+    for (int i = 0; i < (group->rank() == 0 ? 3 : 1); ++i) {
+      const auto guard = ddp.no_sync();
+      ddp.backward(ops::sum(parameters[0]));
+    }
+    ddp.backward(ops::sum(parameters[0]));
+    ddp.finish();
+    EXPECT_EQ(parameters[0].grad().to_vector<float>(), std::vector<float>{3.0f}) << "six micro-batches, each weighted 1/2";
+  }));
+}
+
+TEST(Ddp, AStepsGradientsReplaceThoseOfTheStepBefore) {
+  expect_success(run_group(2, [&](const Group& group) {
+    const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
+    DistributedDataParallel ddp(parameters, {}, group);
+    for (int step = 1; step <= 3; ++step) {
+      ddp.backward(ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, step)))));
+      ddp.finish();
+      EXPECT_EQ(parameters[0].grad().to_vector<float>()[0], static_cast<float>(step)) << "no zero_grad() in between";
+    }
+  }));
+}
+
+TEST(Ddp, FinishGivesTheGradientWhateverHappenedSinceBackward) {
+  expect_success(run_group(2, [&](const Group& group) {
+    const Parameter zeroed("zeroed", Tensor::full({1}, 1.0)), dropped("dropped", Tensor::full({1}, 1.0));
+    DistributedDataParallel ddp({zeroed, dropped}, {}, group);
+    ddp.backward(ops::add(ops::sum(zeroed), ops::sum(dropped)));
+    zeroed.zero_grad();
+    dropped.set_grad_buffer({});
+    ddp.finish();
+    for (const Parameter& p : {zeroed, dropped}) {
+      ASSERT_TRUE(p.has_grad()) << p.name();
+      EXPECT_EQ(p.grad().to_vector<float>(), std::vector<float>{1.0f}) << p.name();
+    }
   }));
 }
 
