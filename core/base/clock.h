@@ -1,6 +1,7 @@
 // Time for waits and measurements: monotonic only, so that a step of the wall clock cannot disturb a run.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 namespace lockstep {
@@ -8,11 +9,15 @@ namespace lockstep {
 using Clock = std::chrono::steady_clock;
 using Duration = std::chrono::nanoseconds;
 
-// The moment at which a wait gives up. A value; cheap to copy.
+// The longest limit: longer ones, Duration::max() above all, count as this one. Far below the range of the clocks, so that sums
+// of a moment and what remains of a limit do not overflow in code that knows nothing of it.
+inline constexpr Duration kLongestLimit = std::chrono::hours(24 * 365 * 100);
+
+// The moment at which a wait gives up. A value; cheap to copy. Every `now + limit` belongs here.
 class Deadline {
  public:
   explicit Deadline(Clock::time_point at) : at_(at) {}
-  static Deadline after(Duration limit) { return Deadline(Clock::now() + limit); }
+  static Deadline after(Duration limit) { return Deadline(Clock::now() + std::clamp(limit, Duration::zero(), kLongestLimit)); }
 
   bool passed() const { return Clock::now() >= at_; }
   // Never negative.
