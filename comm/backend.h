@@ -47,6 +47,9 @@ struct Call {
   const ReduceTree* tree = nullptr;  // never null for all_reduce, reduce_scatter and reduce
   Limit limit = Deadline(Clock::time_point::max());
 
+  // The call in words, for messages: "all_reduce #12 (…) in group 'world' on rank 0 of 4".
+  std::string_view what;
+
   // Where the tensors' contents come from: work submitted to this stream so far. Always complete on a CPU.
   Stream stream{kCpu};
   // True while a thread is blocked on the result, which then may as well spin; otherwise the core has better to do.

@@ -32,18 +32,6 @@ std::pair<Op, int> lane_key(Op op, int peer) { return point_to_point(op) ? std::
 Engine::Engine(std::unique_ptr<Backend> backend, const GroupOptions& options)
     : backend_(std::move(backend)), options_(options), group_hash_(hash_name(options.name)) {}
 
-uint64_t Engine::next_sequence(Op op, int peer) {
-  std::lock_guard lock(mutex_);
-  return ++sequences_[lane_key(op, peer)];
-}
-
-std::shared_ptr<Lane> Engine::lane(Op op, int peer) {
-  std::lock_guard lock(mutex_);
-  auto& lane = lanes_[lane_key(op, peer)];
-  if (!lane) lane = std::make_shared<Lane>();
-  return lane;
-}
-
 std::string Engine::where(const Fingerprint& fingerprint) const {
   return str(describe(fingerprint), " in group '", options_.name, "' on rank ", backend_->rank(), " of ", backend_->size());
 }
@@ -55,45 +43,57 @@ Engine::End Engine::ended() const {
 
 Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tensors) {
   const int peer = call.root;
-  call.fingerprint.group = group_hash_;
   // The caller's tree may be gone when the call runs.
   auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
   return enqueue(call.op, peer, call.fingerprint, volume(call, backend_->size()) >= kLargeBytes,
-                 [this, call, own_tree, tensors = std::move(tensors)](const WorkState& work) mutable {
+                 [this, call, own_tree, tensors = std::move(tensors)](const Fingerprint& fingerprint, const WorkState& work) mutable {
+                   call.fingerprint = fingerprint;
                    call.tree = own_tree.get();
+                   call.what = work.what();
                    call.limit = work.limit();
                    call.waiters = &work.waiters();
                    backend_->execute(call);
                  });
 }
 
-Work Engine::submit_body(const Fingerprint& fingerprint, std::function<void(const Limit&)> body) {
-  return enqueue(Op::barrier, -1, fingerprint, false, [body = std::move(body)](const WorkState& work) { body(work.limit()); });
+Work Engine::submit_body(const Fingerprint& fingerprint, Body body) {
+  return enqueue(Op::barrier, -1, fingerprint, false, std::move(body));
 }
 
-Work Engine::enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large, std::function<void(const WorkState&)> body) {
-  const auto lane = this->lane(op, peer);
+Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body body) {
   const auto self = shared_from_this();
   const auto end_group = [engine = weak_from_this()](const std::string& reason) {
     if (const auto alive = engine.lock()) alive->abort(reason, true);
   };
+  std::lock_guard lock(mutex_);
+  auto& lane = lanes_[lane_key(op, peer)];
+  if (!lane) lane = std::make_shared<Lane>();
+  uint64_t& last = sequences_[lane_key(op, peer)];
+  fingerprint.group = group_hash_;
+  fingerprint.sequence = last + 1;
   auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, options_.timeout, lane, end_group);
   const uint64_t entry = recorder_.submitted(fingerprint);
-  lane->submit(
-      {.work = work,
-       .run = [self, work, fingerprint, entry, body = std::move(body)]() mutable { self->run(*work, fingerprint, entry, std::move(body)); },
-       .large = large});
+  try {
+    lane->submit({.work = work,
+                  .run = [self, work, fingerprint, entry,
+                          body = std::move(body)]() mutable { self->run(*work, fingerprint, entry, std::move(body)); },
+                  .large = large});
+  } catch (...) {
+    recorder_.finished(entry, false);
+    throw;
+  }
+  ++last;
   return Work(work);
 }
 
-void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, std::function<void(const WorkState&)> body) {
+void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body) {
   std::exception_ptr error;
   if (const End end = ended(); !end.reason.empty()) {
     error = reworded(EnvironmentError(""), str("[comm] ", where(fingerprint), ": the group has ended: ", end.reason), end.by_peer);
   } else {
     recorder_.started(entry);
     try {
-      body(work);
+      body(fingerprint, work);
     } catch (...) {
       error = failure_of(fingerprint);
     }
@@ -103,9 +103,14 @@ void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry
   work.finish(error);
 }
 
-Work Engine::done_here(const Fingerprint& fingerprint, const std::function<void()>& body) {
+Work Engine::done_here(Op op, int peer, Fingerprint fingerprint, const std::function<void()>& body) {
+  {
+    std::lock_guard lock(mutex_);
+    fingerprint.group = group_hash_;
+    fingerprint.sequence = ++sequences_[lane_key(op, peer)];
+  }
   const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, options_.timeout, std::weak_ptr<Lane>(), nullptr);
-  run(*work, fingerprint, recorder_.submitted(fingerprint), [&](const WorkState&) { body(); });
+  run(*work, fingerprint, recorder_.submitted(fingerprint), [&](const Fingerprint&, const WorkState&) { body(); });
   return Work(work);
 }
 

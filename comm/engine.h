@@ -26,15 +26,18 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const GroupOptions& options() const { return options_; }
   const FlightRecorder& recorder() const { return recorder_; }
 
-  // Completes the call's fingerprint and queues it. `tensors` stay alive until it is done.
+  // What runs for a call: its fingerprint is complete, with group and sequence.
+  using Body = std::function<void(const Fingerprint&, const WorkState&)>;
+
+  // These give the call its number in its lane (1, 2, …) and queue it, in one step: calls run in the order of their numbers, whatever
+  // threads they come from, and one that throws here has taken no number.
+  //
+  // `tensors` stay alive until the call is done.
   Work submit(Call call, const ReduceTree* tree, std::vector<Tensor> tensors);
   // Runs `body` in the lane of collectives, in order with them; it may use the backend.
-  Work submit_body(const Fingerprint& fingerprint, std::function<void(const Limit&)> body);
+  Work submit_body(const Fingerprint& fingerprint, Body body);
   // A call that is done in place, at world size 1.
-  Work done_here(const Fingerprint& fingerprint, const std::function<void()>& body);
-
-  // For the op's lane: 1, 2, ….
-  uint64_t next_sequence(Op op, int peer);
+  Work done_here(Op op, int peer, Fingerprint fingerprint, const std::function<void()>& body);
 
   // Ends the group; the first one counts. `by_peer`: another rank is the cause.
   void abort(const std::string& reason, bool by_peer = false);
@@ -50,10 +53,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   End ended() const;
 
   using LaneKey = std::pair<Op, int>;  // (send|recv, peer), or (barrier, -1) for all collectives
-  std::shared_ptr<Lane> lane(Op op, int peer);
-  Work enqueue(Op op, int peer, const Fingerprint& fingerprint, bool large, std::function<void(const WorkState&)> body);
+  Work enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body body);
   // Drops `body`, and the tensors that it holds, before the work is done: what a waiter lets go then is gone.
-  void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, std::function<void(const WorkState&)> body);
+  void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body);
   // The current exception, with group, rank and call in front of its message; ends the group. It comes from a peer if the
   // group's end does.
   std::exception_ptr failure_of(const Fingerprint& fingerprint);
@@ -67,7 +69,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   mutable std::mutex mutex_;  // guards what follows
   std::map<LaneKey, std::shared_ptr<Lane>> lanes_;
-  std::map<LaneKey, uint64_t> sequences_;
+  std::map<LaneKey, uint64_t> sequences_;  // of the last call
   End ended_;
 };
 

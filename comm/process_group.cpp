@@ -7,6 +7,7 @@
 
 #include "comm/engine.h"
 #include "comm/reduce_kernels.h"
+#include "comm/work_state.h"
 
 namespace lockstep::comm {
 namespace {
@@ -62,9 +63,9 @@ class ProcessGroup::Impl {
     check(r >= 0 && r < size, "[", name_of(op), "] ", role, " must be a rank in [0, ", size, "), got ", r);
   }
 
+  // But for what the engine adds when it takes the call: the group and the call's number.
   Fingerprint fingerprint(Op op, DType dtype, int64_t count, int root) const {
     Fingerprint f;
-    f.sequence = engine->next_sequence(op, root);
     f.count = count;
     f.op = op;
     f.dtype = dtype;
@@ -99,7 +100,7 @@ class ProcessGroup::Impl {
       call.fingerprint.tree = tree->digest();
     }
     if (size == 1) {
-      return engine->done_here(call.fingerprint, [&] {
+      return engine->done_here(op, root, call.fingerprint, [&] {
         if (out.defined() && in.defined() && out.raw() != in.raw()) out.flatten().copy_(in.flatten());
       });
     }
@@ -224,15 +225,10 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   std::vector<int64_t> wishes(static_cast<size_t>(2 * size));
   const std::array<int64_t, 2> mine{color, key};
   std::copy(mine.begin(), mine.end(), wishes.begin() + 2 * rank);
-  const Fingerprint fingerprint = impl_->fingerprint(Op::split, DType::i64, 2, -1);
-
-  SplitPlan plan{.name = str(name(), "/", fingerprint.sequence, ".", color),
-                 .color = color,
-                 .key = key,
-                 .ranks = {},
-                 .timeout = engine.options().timeout};
+  SplitPlan plan{.name = {}, .color = color, .key = key, .ranks = {}, .timeout = engine.options().timeout};
   std::unique_ptr<Backend> backend;
-  const auto form = [&](const Limit& limit) {
+  const auto form = [&](const Fingerprint& fingerprint, const WorkState& work) {
+    plan.name = str(name(), "/", fingerprint.sequence, ".", color);
     if (size > 1) {
       Call call{.fingerprint = fingerprint,
                 .in = mine.data(),
@@ -240,8 +236,8 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
                 .op = Op::all_gather,
                 .dtype = DType::i64,
                 .count = 2,
-                .limit = limit};
-      call.fingerprint.group = hash_name(name());
+                .limit = work.limit(),
+                .what = work.what()};
       engine.backend().execute(call);
     }
     if (color >= 0) {
@@ -253,7 +249,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
     }
     backend = engine.backend().split(plan);
   };
-  engine.submit_body(fingerprint, form).wait();
+  engine.submit_body(impl_->fingerprint(Op::split, DType::i64, 2, -1), form).wait();
   if (!backend) return nullptr;
   GroupOptions options = engine.options();
   options.name = plan.name;

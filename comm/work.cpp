@@ -10,6 +10,9 @@ namespace {
 
 // How long a call that is given up gets to say why it is not done: far more than the naps of those that wait in it.
 constexpr Duration kLastWords = std::chrono::seconds(1);
+// How long a wait that gave up stays until the call lets go of its tensors, once the group has ended: backends react at once, unless
+// they are in the middle of a large copy.
+constexpr Duration kLetGo = std::chrono::seconds(60);
 
 }  // namespace
 
@@ -65,7 +68,8 @@ void WorkState::give_up(Duration waited) {
   if (!done()) {
     const std::string message = str("[comm] ", what_, " was not done after a wait of ", seconds(waited), " s");
     end_group_(message);
-    throw FromPeer<TimeoutError>(message);
+    wait_until_done(kLetGo, false);
+    throw FromPeer<TimeoutError>(done() ? message : message + "; the call does not react, and still uses its tensors");
   }
   try {
     rethrow();

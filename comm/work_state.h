@@ -33,6 +33,8 @@ class WorkState {
   Duration duration() const;
   Duration exposed() const { return Duration(exposed_ns_.load(std::memory_order_relaxed)); }
 
+  // The call in words. Holds as long as this state.
+  const std::string& what() const { return what_; }
   // Of the call, which begins now; holds as long as its lane.
   Limit limit() const;
 

@@ -119,7 +119,7 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
   if (rank == 0) store->set("local", str(process, ", group ", ++groups));
   const std::string key = [&] {
     try {
-      return store->get("local", options.timeout);
+      return store->get("local", deadline.remaining());
     } catch (const TimeoutError& e) {
       throw FromPeer<TimeoutError>(str("[comm] local: rank 0 of ", size, " did not join in time: ", e.what()));
     }

@@ -12,7 +12,8 @@
 
 namespace lockstep::comm::local {
 
-// Thread-safe.
+// Thread-safe. The first call that fails ends the group, in one step under the lock: from then on nobody begins to touch another
+// rank's tensors, and a failing call returns only when nobody is at it any more.
 class Hub {
  public:
   explicit Hub(int size);
@@ -23,7 +24,8 @@ class Hub {
   int size() const { return static_cast<int>(members_.size()); }
 
   // The two halves of every collective. `move` runs between them, with all ranks' calls, and must not wait for anything. Peers
-  // touch a rank's tensors only inside `move`, so nobody returns – not even with an error – while anyone is in it.
+  // touch a rank's tensors only inside `move`, so nobody returns – not even with an error – while anyone is in it. An exception
+  // that leaves `move` ends the group.
   void collective(int rank, const Call& call, const std::function<void(const std::vector<Call>& calls)>& move);
   // A send() and the recv() that it meets; the receiver copies.
   void message(int rank, const Call& call);
@@ -41,9 +43,13 @@ class Hub {
     bool copying = false;
     Call send, recv;
   };
+  using Lock = std::unique_lock<std::mutex>;
 
   // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors.
-  void await(std::unique_lock<std::mutex>& lock, const Limit& limit, std::string_view doing, const std::function<bool(int)>& present);
+  void await(Lock& lock, const Limit& limit, std::string_view doing, const std::function<bool(int)>& present);
+  // With the current exception, of `call`, as the reason, unless there is one.
+  void end_with(const Call& call);
+  bool ended() const { return !aborted_.empty(); }
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -26,7 +26,13 @@ Location Arena::find(const void* data, size_t bytes) const {
   const auto offset = static_cast<size_t>(first - block->first);
   const auto& [id, memory] = block->second;
   if (offset + bytes > memory.bytes()) return {};
-  return {.id = id, .fd = memory.fd(), .bytes = memory.bytes(), .offset = offset};
+  return {.id = id, .fd = memory.fd(), .bytes = memory.bytes(), .offset = offset, .inode = memory.inode()};
+}
+
+void Arena::withdraw(const void* data) {
+  std::lock_guard lock(mutex_);
+  const auto block = blocks_.upper_bound(static_cast<const std::byte*>(data));
+  if (block != blocks_.begin()) std::prev(block)->second.memory.make_private();
 }
 
 uint32_t Arena::retired() const {
@@ -39,7 +45,8 @@ std::byte* PeerMaps::resolve(int rank, int pid, uint32_t retired, const Location
   if (peer.retired != retired) peer.maps.clear();
   peer.retired = retired;
   auto map = peer.maps.find(location.id);
-  if (map == peer.maps.end()) map = peer.maps.emplace(location.id, Memory::open(pid, location.fd, location.bytes, true)).first;
+  if (map == peer.maps.end())
+    map = peer.maps.emplace(location.id, Memory::open(pid, location.fd, location.bytes, location.inode, true)).first;
   return map->second.data() + location.offset;
 }
 

@@ -19,6 +19,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::shared_ptr<Storage> allocate(size_t bytes);
   // Where [data, data + bytes) lies; id 0 where it is not of this arena.
   Location find(const void* data, size_t bytes) const;
+  // The allocation that holds `data` is this process's alone from here on (Memory::make_private).
+  void withdraw(const void* data);
   // Counts freed storages: who has mapped one must look again.
   uint32_t retired() const;
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "core/base/log.h"
+
 namespace lockstep::comm::shm {
 namespace {
 
@@ -41,6 +43,17 @@ class Collectives::Run {
 
   void run() {
     const bool in_place = announce();
+    try {
+      go_through_steps(in_place);
+      check_tensors_of_others();
+    } catch (const std::exception& e) {
+      if (in_place) take_back(e.what());
+      throw;
+    }
+  }
+
+ private:
+  void go_through_steps(bool in_place) {
     const bool staging = offers(rank_) && !in_place;
     // Whoever stages knows already that the call goes by chunks, so it need not meet the others first.
     uint32_t staged = 0;
@@ -70,7 +83,22 @@ class Collectives::Run {
     owner_.step_ = first_ + steps();
   }
 
- private:
+  // After a failure. The others may be in the middle of this rank's tensor, and stay there as long as they like; the caller gets it
+  // back all the same. In this order: whoever uses the tensor still sees that the group has ended when it is done.
+  void take_back(const std::string& reason) {
+    group_.abort(str("[comm] ", call_.what, ": ", reason));
+    try {
+      owner_.arena_->withdraw(call_.in);
+    } catch (const EnvironmentError& e) {
+      log::warn("[comm] ", call_.what, ": the other ranks may still write to its tensor: ", e.what());
+    }
+  }
+  // Whoever gave up has its tensor back: then what was read of it may be anything.
+  void check_tensors_of_others() const {
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_ && tensors_[static_cast<size_t>(r)]) return group_.check_not_aborted();
+  }
+
   // What a step is about: [begin, begin + size) of the n elements.
   struct Chunk {
     int64_t begin, size;
@@ -158,6 +186,7 @@ class Collectives::Run {
       tensors_[static_cast<size_t>(r)] = r == rank_ ? static_cast<std::byte*>(const_cast<void*>(call_.in))
                                                     : owner_.peer_maps_.resolve(r, group_.member(r).pid, notice.retired, notice.in);
     }
+    check_tensors_of_others();  // no need to begin
     if (direct && any) chunk_ = std::max<int64_t>(1, call_.count);
   }
 

@@ -110,7 +110,7 @@ void Group::attach(Store& store, const Deadline& deadline) {
   if (identity != host_identity())
     throw EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank 0 is on ", host, " and rank ", rank_, " on ",
                                host_name(), " (or in another container); use 'mpi' between hosts"));
-  memory_ = Memory::open(pid, fd, layout_.bytes(), false);
+  memory_ = Memory::open(pid, fd, layout_.bytes(), 0, false);
   if (control().cookie != cookie)
     throw FromPeer<EnvironmentError>(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
 }
@@ -194,7 +194,7 @@ void Group::check_alive(const Word& word, uint32_t target, int peer) {
   const bool left = member(peer).presence.load(std::memory_order_acquire) == Presence::left;
   // What it did before it went still counts.
   if (word.reached(target)) return;
-  if (control().aborted.load(std::memory_order_acquire)) throw FromPeer<EnvironmentError>(control().reason);
+  check_not_aborted();
   if (left) throw FromPeer<EnvironmentError>(str(who(peer), " has left the group"));
   if (dead) throw FromPeer<EnvironmentError>(str(who(peer), " died"));
 }
@@ -240,6 +240,10 @@ FromPeer<TimeoutError> Group::late(int peer, const Call& call) {
   }
   if (!any) text += str(" ", who(peer), state_of(peer), " has arrived, but does not go on");
   return FromPeer<TimeoutError>(text);
+}
+
+void Group::check_not_aborted() {
+  if (control().aborted.load(std::memory_order_acquire)) throw FromPeer<EnvironmentError>(control().reason);
 }
 
 void Group::abort(const std::string& reason) noexcept {

@@ -43,6 +43,8 @@ class Group {
   void await(Word& word, uint32_t target, int peer, const Call& call);
 
   void abort(const std::string& reason) noexcept;
+  // Throws what ended the group, where something has.
+  void check_not_aborted();
 
  private:
   template <typename T>

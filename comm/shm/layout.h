@@ -36,6 +36,7 @@ struct Location {
   int32_t fd = -1;
   uint64_t bytes = 0;  // of the whole allocation
   uint64_t offset = 0;
+  uint64_t inode = 0;
 };
 
 // What a rank announces when it arrives at a call.

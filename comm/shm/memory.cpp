@@ -1,6 +1,8 @@
 #include "comm/shm/memory.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include <fcntl.h>
@@ -20,6 +22,14 @@ std::byte* map(int fd, size_t bytes, int flags) {
   return static_cast<std::byte*>(data);
 }
 
+// Copied at a time when memory is made private, so that little of it is there twice.
+constexpr size_t kPrivatePiece = 64 << 20;
+
+size_t whole_pages(size_t bytes) {
+  static const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
+
 }  // namespace
 
 Memory::~Memory() {
@@ -31,6 +41,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(fd_, other.fd_);
+  std::swap(inode_, other.inode_);
   return *this;
 }
 
@@ -44,12 +55,34 @@ Memory Memory::create(size_t bytes) {
   if (memory.fd_ < 0) throw EnvironmentError(str("cannot create shared memory: ", errno_text(errno)));
   if (::ftruncate(memory.fd_, static_cast<off_t>(bytes)) != 0)
     throw EnvironmentError(str("cannot size shared memory to ", bytes, " bytes: ", errno_text(errno)));
+  struct stat status {};
+  if (::fstat(memory.fd_, &status) != 0) throw EnvironmentError(str("cannot look at shared memory: ", errno_text(errno)));
+  memory.inode_ = status.st_ino;
   memory.data_ = map(memory.fd_, bytes, 0);
   memory.bytes_ = bytes;
   return memory;
 }
 
-Memory Memory::open(int pid, int fd, size_t bytes, bool whole) {
+void Memory::make_private() {
+  const size_t bytes = whole_pages(bytes_);
+  for (size_t at = 0; at < bytes; at += kPrivatePiece) {
+    const size_t piece = std::min(kPrivatePiece, bytes - at);
+    void* copy = ::mmap(nullptr, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (copy == MAP_FAILED) throw EnvironmentError(str("cannot copy ", piece, " bytes of shared memory: ", errno_text(errno)));
+    std::memcpy(copy, data_ + at, piece);
+    // Takes the old pages' place in one step.
+    if (::mremap(copy, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED, data_ + at) == MAP_FAILED) {
+      const int error = errno;
+      ::munmap(copy, piece);
+      throw EnvironmentError(str("cannot replace ", piece, " bytes of shared memory: ", errno_text(error)));
+    }
+    // Nobody has a use for the old pages; where they cannot be given back, they go with the last mapping.
+    if (fd_ >= 0) ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at), static_cast<off_t>(piece));
+  }
+  close_fd();
+}
+
+Memory Memory::open(int pid, int fd, size_t bytes, uint64_t inode, bool whole) {
   const std::string path = str("/proc/", pid, "/fd/", fd);
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) {
@@ -63,7 +96,7 @@ Memory Memory::open(int pid, int fd, size_t bytes, bool whole) {
   Memory memory;
   memory.fd_ = file;
   struct stat status {};
-  if (::fstat(file, &status) != 0 || static_cast<size_t>(status.st_size) != bytes)
+  if (::fstat(file, &status) != 0 || static_cast<size_t>(status.st_size) != bytes || (inode != 0 && status.st_ino != inode))
     throw EnvironmentError(str(path, " is not the shared memory that process ", pid, " announced"));
   memory.data_ = map(file, bytes, whole ? MAP_POPULATE : 0);
   memory.bytes_ = bytes;

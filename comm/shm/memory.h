@@ -18,13 +18,19 @@ class Memory {
 
   // Zeroed memory that this process creates. `bytes` are only reserved; pages cost memory when they are touched.
   static Memory create(size_t bytes);
-  // Maps what process `pid` created; `whole`: all pages at once, for what is used in full. Throws EnvironmentError that says
-  // why not.
-  static Memory open(int pid, int fd, size_t bytes, bool whole);
+  // Maps what process `pid` created; `whole`: all pages at once, for what is used in full. `inode`: of the memory that is meant, in
+  // case `fd` is another file by now; 0: unknown. Throws EnvironmentError that says why not.
+  static Memory open(int pid, int fd, size_t bytes, uint64_t inode, bool whole);
+
+  // From here on the memory is this process's alone, at the same address and with the same contents: what others do with their
+  // mappings changes nothing here, and what they read there is undefined. For the creator. Throws EnvironmentError where the system
+  // has no memory for it; then a part may still be shared.
+  void make_private();
 
   std::byte* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   int fd() const { return fd_; }
+  uint64_t inode() const { return inode_; }
   // No other process can map it from here on.
   void close_fd();
 
@@ -32,6 +38,7 @@ class Memory {
   std::byte* data_ = nullptr;
   size_t bytes_ = 0;
   int fd_ = -1;
+  uint64_t inode_ = 0;
 };
 
 }  // namespace lockstep::comm::shm

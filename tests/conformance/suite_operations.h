@@ -394,4 +394,23 @@ TEST_P(ProcessGroupSuite, GroupsCanBeMadeAgainAndSideBySide) {
   });
 }
 
+// Which of two equal calls is the first does not matter, as long as all ranks number them as they run.
+TEST_P(ProcessGroupSuite, EqualCallsMayComeFromSeveralThreads) {
+  run([this](ProcessGroup& g) {
+    const auto reduce_often = [&] {
+      for (int round = 0; round < 200; ++round) {
+        const Tensor t = Tensor::full({100}, 1);
+        g.all_reduce(t).wait();
+        ASSERT_TRUE(same_bits(t, std::vector<float>(100, static_cast<float>(size()))));
+      }
+    };
+    std::string failure;
+    std::thread other([&] { failure = thrown<UsageError>(reduce_often); });
+    const std::string own = thrown<UsageError>(reduce_often);
+    other.join();
+    EXPECT_EQ(own, "");
+    EXPECT_EQ(failure, "");
+  });
+}
+
 }  // namespace lockstep::test
