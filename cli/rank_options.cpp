@@ -61,7 +61,8 @@ Placement place(const RankOptions& options) {
   Placement placement{.rank = launcher::detect_rank()};
   share_cores(placement.rank);
   const launcher::RankEnv& rank = placement.rank;
-  if (rank.source != "single") {
+  placement.given = rank.size > 1 || launcher::has_agent();
+  if (placement.given) {
     check(options.ranks == 0 || options.ranks == rank.size, "-n ", options.ranks, " contradicts the launcher (", rank.source,
           "), which started ", rank.size, " ranks; leave out -n");
     return placement;

@@ -26,6 +26,9 @@ struct RankOptions {
 // Where the ranks of this process's job come from.
 struct Placement {
   launcher::RankEnv rank;
+  // Whether the ranks come from elsewhere. Else this process may start some: a launcher that started one process alone is no launcher of
+  // ranks, unless it is our agent.
+  bool given = false;
   bool launch_here = false;  // this process is no rank itself: it starts options.ranks of them
 };
 // Throws UsageError where -n contradicts the launcher.

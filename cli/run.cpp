@@ -14,6 +14,8 @@
 #include "cli/commands.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "launcher/rank_env.h"
+#include "launcher/rendezvous/endpoint.h"
 
 namespace lockstep::cli {
 namespace {
@@ -125,9 +127,25 @@ std::chrono::milliseconds to_ms(double s, const char* what) {
   return std::chrono::milliseconds(static_cast<int64_t>(s * 1000));
 }
 
+// torchrun's static rendezvous: the master's address is all that is known. Its port is for rank 0, ours comes after it.
+std::string static_endpoint(const LaunchSpec& spec) {
+  const int port = (spec.master_port != 0 ? spec.master_port : 29500) + 1;
+  check(port >= 1 && port <= 65535, "[run] --master-port ", spec.master_port,
+        ": the rendezvous is at the port after it, so that at most 65534 is possible; or give --rdzv-endpoint");
+  return launcher::Endpoint{spec.master_addr, port}.text();
+}
+
+// A name that a user of the same host or of the same address cannot have by chance: with one, agents of two jobs would become one job.
+std::string shared_run_id(int nodes) {
+  const std::string job = launcher::launcher_job();
+  check(!job.empty(), "[run] --nnodes ", nodes, " needs --rdzv-id NAME: equal on all hosts of this run, and used by no other run");
+  return job;
+}
+
 LaunchSpec make_spec(RunFlags& flags) {
   apply_rdzv_conf(flags.rdzv_conf, flags);
   LaunchSpec& spec = flags.spec;
+  if (!spec.master_addr.empty()) spec.master_addr = launcher::bare_host(spec.master_addr, "--master-addr");
   spec.argv = full_command(flags);
   spec.nproc = parse_nproc(flags.nproc);
   spec.nodes = parse_nodes(flags.nodes);
@@ -143,10 +161,9 @@ LaunchSpec make_spec(RunFlags& flags) {
     check(spec.nodes == 1, "[run] --standalone is for one node, got --nnodes ", spec.nodes);
     spec.endpoint.clear();
   } else if (spec.endpoint.empty() && spec.nodes > 1 && !spec.master_addr.empty()) {
-    // torchrun's static rendezvous: the master's address is all that is known. Its port is for rank 0, ours comes after it.
-    spec.endpoint = str(spec.master_addr, ":", (spec.master_port != 0 ? spec.master_port : 29500) + 1);
+    spec.endpoint = static_endpoint(spec);
   }
-  if (spec.nodes > 1 && spec.run_id.empty()) spec.run_id = "default";
+  if (spec.nodes > 1 && spec.run_id.empty()) spec.run_id = shared_run_id(spec.nodes);
   return spec;
 }
 
@@ -180,7 +197,7 @@ void add_options(CLI::App& run, RunFlags& flags) {
   add("--nnodes", flags.nodes, "Hosts that take part; each runs this command (1)");
   add("--node-rank", spec.node_rank, "This host's place among them (in order of arrival)");
   add("--rdzv-endpoint", spec.endpoint, "host:port where node 0 serves the rendezvous (port 29400)");
-  add("--rdzv-id", spec.run_id, "Name of the run, equal on all hosts");
+  add("--rdzv-id", spec.run_id, "Name of the run, equal on all hosts; must be given for several, unless srun starts the agents");
   add("--rdzv-backend", flags.rdzv_backend, "Accepted for torchrun's sake: there is only one");
   add("--rdzv-conf", flags.rdzv_conf, "join_timeout=SECONDS,lease=SECONDS");
   flag("--standalone", flags.standalone, "One host and a free port, whatever --rdzv-endpoint says");

@@ -101,7 +101,7 @@ int train(const Options& options) {
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
   const auto load = [&] { return options.load(); };
   const train::Config config = notes ? train::config_of_job(*notes, placement.rank.rank, load) : load();
-  const bool restart_alone = options.max_restarts > 0 && placement.rank.source == "single";
+  const bool restart_alone = options.max_restarts > 0 && !placement.given;
   if (placement.launch_here || restart_alone) {
     const int ranks = std::max(1, options.ranks);
     check_before_start(config, options, ranks);
@@ -113,7 +113,7 @@ int train(const Options& options) {
       std::fprintf(stderr, "newest checkpoint: %s; to go on:\n  %s\n", newest.folder.c_str(), resume_command().c_str());
     return code;
   }
-  if (placement.rank.source != "single") check_launched(config, options, placement.rank.source);
+  if (placement.given) check_launched(config, options, placement.rank.source);
   if (placement.rank.size == 1) check_before_start(config, options, 1);
   return run_rank(config, options, placement.rank);
 }

@@ -1,8 +1,10 @@
 #include "launcher/grpc_store.h"
 
 #include <grpcpp/grpcpp.h>
+#include <unistd.h>
 
 #include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/random_id.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/wire.h"
 
@@ -11,6 +13,7 @@ namespace {
 
 // For operations that wait for nobody but the server.
 constexpr auto kOperationLimit = std::chrono::seconds(30);
+constexpr auto kFarewellLimit = std::chrono::seconds(5);
 // The server keeps the limit of a wait; the client's own only helps where the server is gone without a word.
 constexpr auto kSlack = std::chrono::seconds(5);
 constexpr size_t kMaxBytes = kMaxMessageBytes - 1024;
@@ -22,6 +25,13 @@ struct GrpcStore::Impl {
   std::string run_id;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<proto::KeyValue::Stub> stub;
+  proto::EnterRequest self;  // as enter() sent it
+
+  Impl(const Endpoint& at, std::string run, Duration limit) : server(at), run_id(std::move(run)), channel(open_channel(at)) {
+    if (!channel->WaitForConnected(grpc_deadline(limit)))
+      throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ", seconds(limit), " s)"));
+    stub = proto::KeyValue::NewStub(channel);
+  }
 
   [[noreturn]] void raise(const grpc::Status& status, const char* operation, const std::string& key) const {
     if (status.error_code() == grpc::StatusCode::INVALID_ARGUMENT || status.error_code() == grpc::StatusCode::FAILED_PRECONDITION)
@@ -68,16 +78,33 @@ struct GrpcStore::Impl {
   }
 };
 
-GrpcStore::GrpcStore(const Endpoint& server, std::string run_id, Duration limit) : impl_(std::make_unique<Impl>()) {
-  impl_->server = server;
-  impl_->run_id = std::move(run_id);
-  impl_->channel = open_channel(server);
-  if (!impl_->channel->WaitForConnected(grpc_deadline(limit)))
-    throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ", seconds(limit), " s)"));
-  impl_->stub = proto::KeyValue::NewStub(impl_->channel);
-}
+GrpcStore::GrpcStore(const Endpoint& server, std::string run_id, Duration limit)
+    : impl_(std::make_unique<Impl>(server, std::move(run_id), limit)) {}
+GrpcStore::GrpcStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GrpcStore::~GrpcStore() = default;
+
+std::shared_ptr<GrpcStore> GrpcStore::enter(const Endpoint& server, const Entrant& self, Duration limit) {
+  auto impl = std::make_unique<Impl>(server, "", limit);
+  impl->self.set_job(self.job);
+  impl->self.set_rank(self.rank);
+  impl->self.set_size(self.size);
+  impl->self.set_process(str("pid ", ::getpid(), " on ", host_name()));
+  impl->self.set_id(random_id());
+  grpc::ClientContext context;
+  context.set_deadline(grpc_deadline(kOperationLimit));
+  proto::EnterReply reply;
+  if (const grpc::Status status = impl->stub->Enter(&context, impl->self, &reply); !status.ok()) impl->raise(status, "enter", self.job);
+  impl->run_id = reply.run_id();
+  return std::shared_ptr<GrpcStore>(new GrpcStore(std::move(impl)));
+}
+
+void GrpcStore::leave() noexcept {
+  grpc::ClientContext context;
+  context.set_deadline(grpc_deadline(kFarewellLimit));
+  proto::LeaveReply reply;
+  static_cast<void>(impl_->stub->Leave(&context, impl_->self, &reply));
+}
 
 void GrpcStore::set(const std::string& key, const std::string& value) {
   Impl::check_size(key, key.size() + value.size());

@@ -6,6 +6,7 @@
 
 #include "comm/store.h"
 #include "launcher/rendezvous/endpoint.h"
+#include "launcher/served_store.h"
 
 namespace lockstep::launcher {
 
@@ -16,6 +17,12 @@ class GrpcStore final : public comm::Store {
   GrpcStore(const Endpoint& server, std::string run_id, Duration limit);
   ~GrpcStore() override;
 
+  // The store that rank 0 serves for its job (served_store.h), which tells its run id to those it takes in. Throws UsageError where it
+  // refuses, EnvironmentError if nobody answers within `limit`.
+  static std::shared_ptr<GrpcStore> enter(const Endpoint& server, const Entrant& self, Duration limit);
+  // After enter(): this rank needs the store no more. Never throws; a server that is gone needs no farewell.
+  void leave() noexcept;
+
   void set(const std::string& key, const std::string& value) override;
   std::string get(const std::string& key, Duration timeout) override;
   void wait(const std::vector<std::string>& keys, Duration timeout) override;
@@ -24,6 +31,7 @@ class GrpcStore final : public comm::Store {
 
  private:
   struct Impl;
+  explicit GrpcStore(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

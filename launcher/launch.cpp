@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <random>
 #include <vector>
 
 #include <unistd.h>
 
 #include "core/base/log.h"
 #include "launcher/agent/agent.h"
+#include "launcher/random_id.h"
 #include "launcher/rendezvous/needs.h"
 #include "launcher/rendezvous/server.h"
 
@@ -28,13 +28,6 @@ void require_files_for(int ranks, bool restarts) {
   const int64_t own = 16, of_rank = restarts ? 7 : 6;
   require_files(static_cast<int>(std::min<int64_t>(own + of_rank * ranks, 1 << 29)),
                 str("an agent of ", ranks, ranks == 1 ? " rank" : " ranks"));
-}
-
-std::string random_id() {
-  std::random_device random;
-  char text[17];
-  std::snprintf(text, sizeof text, "%08x%08x", random(), random());
-  return text;
 }
 
 void validate(const LaunchSpec& spec) {
@@ -102,7 +95,7 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
   node.slots = spec.nproc;
   node.node_rank = spec.node_rank;
   // The ranks of a single node, or of several agents on one host, need nothing but loopback.
-  const bool loopback = spec.nodes == 1 || meeting.endpoint.host == "localhost" || meeting.endpoint.host.starts_with("127.");
+  const bool loopback = spec.nodes == 1 || is_loopback_host(meeting.endpoint.host);
   node.master_addr = !spec.master_addr.empty() ? spec.master_addr : loopback ? "127.0.0.1" : host_name();
   node.master_port = spec.master_port != 0 ? spec.master_port : free_port("");
   return node;

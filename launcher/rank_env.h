@@ -16,14 +16,21 @@ struct RankEnv {
   int size = 1;
   int local_rank = 0;  // among the ranks of this host
   int local_size = 1;
-  // Where it comes from: "flags", "RANK/WORLD_SIZE", "Open MPI", "Slurm" or "single".
+  // Where it comes from: "flags", "RANK/WORLD_SIZE", the name of a launcher ("Open MPI", "Slurm", "Flux", …) or "single".
   std::string source = "single";
+  // A name that all ranks of this job share and no other job has: "Slurm step 12.0". Empty where the source has none.
+  std::string job = {};
 };
 
-// Looks at, in this order: the two flags; RANK and WORLD_SIZE (lockstep run, torchrun); OMPI_COMM_WORLD_*; SLURM_* (only inside a
-// step of more than one task, so that a plain program in an allocation stays a single process); else a single process.
-// Throws UsageError that names the variable where a value is no number or does not fit.
+// Looks at, in this order: the two flags; RANK and WORLD_SIZE (lockstep run, torchrun); the variables of Open MPI, jsrun, Flux, PALS,
+// MVAPICH2, and MPICH; SLURM_* (only inside a step of more than one task, so that a plain program in an allocation, or in the shell that
+// salloc gives, stays a single process); else a single process.
+// Throws UsageError that names the variable where a value is no number or does not fit, or where a launcher is seen that does not say
+// how many ranks there are.
 RankEnv detect_rank(std::optional<int> rank_flag = std::nullopt, std::optional<int> size_flag = std::nullopt);
+
+// A name that all processes which one launcher started share, so that agents of several nodes find each other; empty where there is none.
+std::string launcher_job();
 
 // What our agent tells a rank beside that.
 struct AgentEnv {
@@ -34,15 +41,18 @@ struct AgentEnv {
 };
 // Where there is no such agent, all of it is empty.
 AgentEnv agent_env();
+bool has_agent();
 
-// Whether connect_store() has an address to go to.
+// Whether connect_store() has an address to go to. Throws UsageError where MASTER_ADDR and MASTER_PORT cannot be one.
 bool has_store();
 
 // The store that this rank's environment names; keys of one epoch are apart from those of another.
 //   LOCKSTEP_STORE=host:port   the launcher serves it
 //   MASTER_ADDR, MASTER_PORT   rank 0 serves it there itself (other launchers, ranks started by hand)
 //   SLURM_*                    rank 0 serves it, on the first host of the step
-// Throws UsageError if there is none of them, EnvironmentError if nobody answers within `limit`.
+// A store that rank 0 serves takes in each rank of its own job once. A rank of another job is refused by name: LOCKSTEP_RUN_ID, or
+// RankEnv::job, tells jobs apart.
+// Throws UsageError if there is none of them or the rank is refused, EnvironmentError if nobody answers within `limit`.
 std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));
 
 // The same store for keys that outlive an epoch: what ranks leave for those that are started after them. Only under our agent, which

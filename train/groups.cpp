@@ -23,8 +23,10 @@ std::string choose_backend(const ParallelConfig& config, const launcher::RankEnv
 std::shared_ptr<comm::Store> store_for(const std::string& backend, const launcher::RankEnv& rank) {
   if (rank.size == 1 || backend == "mpi") return std::make_shared<comm::HashStore>();  // mpi finds its peers by itself
   if (launcher::has_store()) return launcher::connect_store();
-  check(started_by_mpirun(rank), "rank ", rank.rank, " of ", rank.size, " (", rank.source,
-        ") has no store to meet the others: start ranks with `lockstep train -n`, `lockstep run` or mpirun");
+  check(
+      started_by_mpirun(rank), "rank ", rank.rank, " of ", rank.size, " (", rank.source,
+      ") has no store to meet the others: set MASTER_ADDR (the host of rank 0) and MASTER_PORT (a free port there) for all ranks, or start "
+      "them with `lockstep train -n`, `lockstep run` or Open MPI's mpirun");
   return comm::mpi_store();
 }
 

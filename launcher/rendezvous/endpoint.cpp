@@ -67,6 +67,8 @@ Endpoint Endpoint::parse(const std::string& text, int default_port) {
     check(!port.empty(), "[rendezvous] endpoint '", text, "': expected a port after ':'");
   }
   check(!host.empty(), "[rendezvous] endpoint '", text, "': expected host:port");
+  check(text.starts_with('[') || host.find(':') == std::string::npos || is_numeric(host), "[rendezvous] endpoint '", text,
+        "': an IPv6 address with a port needs brackets: [::1]:29400");
   Endpoint endpoint{host, default_port};
   if (!port.empty()) {
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), endpoint.port);
@@ -75,6 +77,16 @@ Endpoint Endpoint::parse(const std::string& text, int default_port) {
   }
   return endpoint;
 }
+
+std::string bare_host(const std::string& text, const std::string& what) {
+  const bool bracketed = text.size() > 2 && text.starts_with('[') && text.ends_with(']');
+  const std::string host = bracketed ? text.substr(1, text.size() - 2) : text;
+  check(!host.empty() && (host.find(':') == std::string::npos || is_numeric(host)), "[rendezvous] ", what, " '", text,
+        "': expected a host name or an address without a port");
+  return host;
+}
+
+bool is_loopback_host(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
 std::string host_name() {
   char name[256] = {};

@@ -23,6 +23,12 @@ struct Endpoint {
   static Endpoint parse(const std::string& text, int default_port);
 };
 
+// A host as a person writes it where no port belongs: without the brackets that an IPv6 address may have. Throws UsageError that names
+// `what` for a host with a port.
+std::string bare_host(const std::string& text, const std::string& what);
+// Whether `host` is written as this machine's loopback.
+bool is_loopback_host(const std::string& host);
+
 std::string host_name();
 // Whether `host` is this machine. Throws EnvironmentError where it cannot be resolved.
 bool is_local(const std::string& host);

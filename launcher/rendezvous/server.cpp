@@ -31,7 +31,10 @@ grpc::Status refused(const std::string& why) { return {grpc::StatusCode::FAILED_
 // Both state machines, their lock, the calls that wait for news, and the thread that lets time pass for them.
 class Job {
  public:
-  explicit Job(JobShape shape) : membership_(std::move(shape)), ticker_(start_thread("to watch over the job", [this] { run_ticker(); })) {}
+  Job(JobShape shape, std::optional<Lobby> lobby)
+      : membership_(std::move(shape)),
+        lobby_(lobby ? std::optional<LobbyBook>(std::move(*lobby)) : std::nullopt),
+        ticker_(start_thread("to watch over the job", [this] { run_ticker(); })) {}
   ~Job() { close(); }
 
   // Ends every waiting call; from here on none waits any more.
@@ -50,6 +53,34 @@ class Job {
   bool wait_until_empty(Duration limit) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, limit, [&] { return membership_.empty(); });
+  }
+
+  bool wait_until_left(Duration limit) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, limit, [&] { return !lobby_ || lobby_->empty(); });
+  }
+
+  void enter(Reactor* reactor, const proto::EnterRequest& request, proto::EnterReply* reply) {
+    std::lock_guard lock(mutex_);
+    grpc::Status status;
+    try {
+      check(lobby_.has_value(), "[store] the rendezvous of run '", membership_.shape().run_id, "' is at this address, but rank ",
+            request.rank(), " of ", request.size(), " (", request.process(),
+            ") expects the store of its own job: choose another MASTER_PORT");
+      lobby_->enter(request.job(), request.rank(), request.size(), request.process(), request.id());
+      reply->set_run_id(membership_.shape().run_id);
+    } catch (const UsageError& e) {
+      status = refused(e.what());
+      publish();  // those who wait learn of a conflict
+    }
+    reactor->Finish(status);
+  }
+
+  void leave(Reactor* reactor, const proto::EnterRequest& request) {
+    std::lock_guard lock(mutex_);
+    if (lobby_) lobby_->leave(request.rank(), request.id());
+    changed_.notify_all();
+    reactor->Finish(grpc::Status::OK);
   }
 
   // Time as far as this process ran: while it was stopped (Ctrl-Z, a debugger) it could not hear the nodes, so their leases stood still.
@@ -125,14 +156,17 @@ class Job {
     if (!serves(reactor, request.run_id())) return;
     const Duration asked = std::min<Duration>(Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
                                               std::chrono::hours(24 * 365));
-    const Duration limit = has_failed() ? Duration::zero() : asked;
+    const Duration limit = has_failed() || !conflict().empty() ? Duration::zero() : asked;
     KeyValues::Waiter waiter;
     waiter.found = [reactor, reply](std::vector<std::string> values) {
       for (auto& value : values) reply->add_values(std::move(value));
       reactor->Finish(grpc::Status::OK);
     };
     waiter.late = [this, reactor](const std::string& missing) {
-      reactor->Finish(closed_ ? closing() : has_failed() ? failed() : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
+      reactor->Finish(closed_               ? closing()
+                      : !conflict().empty() ? refused(conflict())
+                      : has_failed()        ? failed()
+                                            : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
     };
     if (closed_) return reactor->Finish(closing());
     keys_.get({request.keys().begin(), request.keys().end()}, now() + limit, std::move(waiter));
@@ -174,6 +208,7 @@ class Job {
   bool serves(Reactor* reactor, const std::string& run_id) const {
     try {
       check_run(run_id);
+      check(conflict().empty(), conflict());
       return true;
     } catch (const UsageError& e) {
       reactor->Finish(refused(e.what()));
@@ -181,6 +216,10 @@ class Job {
     }
   }
 
+  const std::string& conflict() const {
+    static const std::string none;
+    return lobby_ ? lobby_->conflict() : none;
+  }
   bool has_failed() const { return membership_.state().phase == Phase::failed || membership_.state().phase == Phase::draining; }
   // Whoever could set the missing key is being ended.
   grpc::Status failed() const {
@@ -191,7 +230,7 @@ class Job {
   // Tells the news to those who wait for it. With the lock held.
   void publish() {
     changed_.notify_all();
-    if (has_failed()) keys_.tick(Duration::max());
+    if (has_failed() || !conflict().empty()) keys_.tick(Duration::max());
     const auto done = [&](const Watcher& w) { return membership_.state().version > w.seen; };
     for (const auto& watcher : watchers_)
       if (done(watcher)) watcher.answer();
@@ -219,6 +258,7 @@ class Job {
   std::mutex mutex_;
   std::condition_variable changed_;
   Membership membership_;
+  std::optional<LobbyBook> lobby_;
   KeyValues keys_;
   std::vector<Watcher> watchers_;
   bool closed_ = false;
@@ -286,6 +326,16 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
  public:
   explicit KeyValueService(Job& job) : job_(job) {}
 
+  Reactor* Enter(grpc::CallbackServerContext* context, const proto::EnterRequest* request, proto::EnterReply* reply) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.enter(reactor, *request, reply);
+    return reactor;
+  }
+  Reactor* Leave(grpc::CallbackServerContext* context, const proto::EnterRequest* request, proto::LeaveReply*) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.leave(reactor, *request);
+    return reactor;
+  }
   Reactor* Set(grpc::CallbackServerContext* context, const proto::SetRequest* request, proto::SetReply*) override {
     Reactor* reactor = context->DefaultReactor();
     job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) { keys.set(request->key(), request->value()); });
@@ -317,7 +367,8 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
 }  // namespace
 
 struct RendezvousServer::Impl {
-  Impl(const std::string& host, int port, JobShape shape) : listener(host, port), job(std::move(shape)), rendezvous(job), key_values(job) {}
+  Impl(const std::string& host, int port, JobShape shape, std::optional<Lobby> lobby)
+      : listener(host, port), job(std::move(shape), std::move(lobby)), rendezvous(job), key_values(job) {}
 
   Listener listener;
   Job job;
@@ -327,9 +378,9 @@ struct RendezvousServer::Impl {
   std::unique_ptr<grpc::Server> server;
 };
 
-RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape) {
+RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape, std::optional<Lobby> lobby) {
   prepare_grpc();
-  impl_ = std::make_unique<Impl>(host, port, std::move(shape));
+  impl_ = std::make_unique<Impl>(host, port, std::move(shape), std::move(lobby));
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
@@ -359,5 +410,7 @@ RendezvousServer::~RendezvousServer() {
 int RendezvousServer::port() const { return impl_->listener.port(); }
 
 bool RendezvousServer::wait_until_empty(Duration limit) { return impl_->job.wait_until_empty(limit); }
+
+bool RendezvousServer::wait_until_left(Duration limit) { return impl_->job.wait_until_left(limit); }
 
 }  // namespace lockstep::launcher

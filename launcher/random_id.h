@@ -1,0 +1,11 @@
+// Names that nobody else has.
+#pragma once
+
+#include <string>
+
+namespace lockstep::launcher {
+
+// 16 hexadecimal digits.
+std::string random_id();
+
+}  // namespace lockstep::launcher
