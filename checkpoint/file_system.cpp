@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <system_error>
 #include <thread>
 
@@ -24,6 +25,9 @@ namespace {
   throw EnvironmentError(str(operation, " '", path, "': ", errno_text(error)));
 }
 
+// What file systems answer that do not know an operation.
+bool lacks_operation(int error) { return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == EBADF; }
+
 // fsync, retried when a signal comes between.
 int sync_fd(int fd) {
   int result;
@@ -34,7 +38,7 @@ int sync_fd(int fd) {
 
 class PosixFile final : public WritableFile {
  public:
-  explicit PosixFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) {
+  explicit PosixFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) {
     if (fd_ < 0) fail("create", path_, errno);
     struct statfs info {};
     // On an overlay sync_file_range() does nothing: pages would leave of which nobody asked whether they are on disk.
@@ -123,15 +127,15 @@ class PosixFileSystem final : public FileSystem {
     sync_directory(parent.empty() ? "." : parent.string());  // or a power cut would take the folder and all in it
   }
   void make_directory(const std::string& path) override {
-    if (::mkdir(path.c_str(), 0755) != 0) fail("make folder", path, errno);
+    if (::mkdir(path.c_str(), 0777) != 0) fail("make folder", path, errno);
   }
   void sync_directory(const std::string& path) override {
     const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) fail("open folder", path, errno);
     const int error = sync_fd(fd) == 0 ? 0 : errno;
     ::close(fd);
-    // Some network file systems cannot sync a folder and say so; their renames are durable by themselves.
-    if (error != 0 && error != EINVAL) fail("sync folder", path, error);
+    // Some network and user-space file systems cannot sync a folder and say so; their renames are durable by themselves.
+    if (error != 0 && !lacks_operation(error)) fail("sync folder", path, error);
   }
   void rename_directory(const std::string& from, const std::string& to) override {
     if (::rename(from.c_str(), to.c_str()) == 0) return;
@@ -156,10 +160,17 @@ class PosixFileSystem final : public FileSystem {
     return names;
   }
   std::unique_ptr<ReadableFile> open(const std::string& path) override { return open_file(path, Links::refuse); }
-  int64_t free_bytes(const std::string& path) override {
+  std::optional<int64_t> free_bytes(const std::string& path) override {
     struct statvfs info {};
-    if (::statvfs(path.c_str(), &info) != 0) fail("ask for the free space of", path, errno);
-    return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+    if (::statvfs(path.c_str(), &info) != 0) {
+      if (lacks_operation(errno)) return std::nullopt;
+      fail("ask for the free space of", path, errno);
+    }
+    // A file system that does not count has no blocks at all; one that is full has some, of which none is free.
+    const uint64_t block = info.f_frsize > 0 ? info.f_frsize : info.f_bsize;
+    if (info.f_blocks == 0 || block == 0) return std::nullopt;
+    constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    return static_cast<int64_t>(info.f_bavail > kMost / block ? kMost : info.f_bavail * block);
   }
 
  private:

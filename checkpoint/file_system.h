@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,8 +39,8 @@ class FileSystem {
   virtual std::vector<std::string> list(const std::string& path) = 0;
   // A regular file that is no symbolic link.
   virtual std::unique_ptr<ReadableFile> open(const std::string& path) = 0;
-  // What this user may still write to the file system that holds this folder.
-  virtual int64_t free_bytes(const std::string& path) = 0;
+  // What this user may still write to the file system that holds this folder; nothing where it does not say.
+  virtual std::optional<int64_t> free_bytes(const std::string& path) = 0;
 };
 
 FileSystem& posix_file_system();

@@ -1,6 +1,8 @@
 // Saving: plan, write aside, agree, commit by rename.
 #include <algorithm>
+#include <mutex>
 #include <random>
+#include <set>
 #include <unordered_map>
 
 #include "checkpoint/chunks.h"
@@ -16,6 +18,26 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr const char* kAside = ".tmp-";
+constexpr const char* kTaken = ".old";  // a folder aside whose writer is not to find it any more
+
+// Says once what cannot be removed: it comes up again with each save.
+void warn_once(const std::string& path, const std::string& message) {
+  static std::mutex mutex;
+  static std::set<std::string> said;
+  const std::lock_guard lock(mutex);
+  if (said.insert(path).second) log::warn(message);
+}
+
+// Removes a folder that nobody needs any more. What cannot be removed costs room, and no save: that is said once, and tried again by
+// the next save.
+void remove_or_warn(FileSystem& files, const std::string& path) noexcept {
+  try {
+    files.remove_all(path);
+  } catch (const std::exception& e) {
+    warn_once(path,
+              str("[checkpoint] '", path, "' is of no use any more and could not be removed; saves go on, and try again: ", e.what()));
+  }
+}
 
 bool is_half_written(const std::string& name) {
   const size_t at = name.find(kAside);
@@ -76,12 +98,9 @@ class Save {
     if (rank_ != 0) return {};
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
-    const int64_t needed = planned_bytes(job_.plan->plan), free = files_.free_bytes(job_.dir);
-    const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
-    if (free < needed)
-      throw EnvironmentError(str(
-          "'", job_.dir, "' has ", text(free), " free, and the checkpoint needs ", text(needed), ", ", text(needed - free),
-          " more: free some space by hand. A save removes older checkpoints only when it has succeeded: to keep N takes room for N + 1"));
+    if (const std::string lack = lack_of_room(job_.dir, planned_bytes(job_.plan->plan), &files_); !lack.empty())
+      throw EnvironmentError(
+          lack + ": free some space by hand. A save removes older checkpoints only when it has succeeded: to keep N takes room for N + 1");
     aside_ = final_ + kAside + unique_suffix();
     files_.make_directory(aside_);
     return aside_;
@@ -119,19 +138,14 @@ class Save {
 
   // Rank 0 removes what was begun. The others are past their writes: all have been heard.
   void give_up() noexcept {
-    if (rank_ != 0 || aside_.empty()) return;
-    try {
-      files_.remove_all(aside_);
-    } catch (const std::exception& e) {
-      log::warn("[checkpoint] a half-written folder is left, which the next save removes: ", e.what());
-    }
+    if (rank_ == 0 && !aside_.empty()) remove_or_warn(files_, aside_);
   }
 
   // After the commit nothing may fail any more: what cannot be removed now is tried again next time.
   void tidy_up() noexcept {
+    remove_or_warn(files_, aside_);  // a replaced checkpoint of the same step
+    if (job_.keep <= 0) return;
     try {
-      files_.remove_all(aside_);  // a replaced checkpoint of the same step
-      if (job_.keep <= 0) return;
       std::vector<int64_t> older;
       for (const auto& name : files_.list(job_.dir)) {
         const int64_t step = step_of_folder(name);
@@ -141,15 +155,19 @@ class Save {
       std::sort(older.rbegin(), older.rend());
       for (size_t i = static_cast<size_t>(job_.keep) - 1; i < older.size(); ++i) remove_checkpoint(job_.dir + "/" + step_folder(older[i]));
     } catch (const std::exception& e) {
-      log::warn("[checkpoint] old checkpoints could not be removed: ", e.what());
+      warn_once(job_.dir, str("[checkpoint] old checkpoints could not be looked for: ", e.what()));
     }
   }
 
   // Takes its name away first: a checkpoint that is half removed must not look like one.
-  void remove_checkpoint(const std::string& folder) {
-    const std::string doomed = folder + kAside + unique_suffix();
-    files_.rename_directory(folder, doomed);
-    files_.remove_all(doomed);
+  void remove_checkpoint(const std::string& folder) noexcept {
+    const std::string doomed = folder + kAside + unique_suffix() + kTaken;
+    try {
+      files_.rename_directory(folder, doomed);
+    } catch (const std::exception& e) {
+      return warn_once(folder, str("[checkpoint] the old checkpoint '", folder, "' could not be removed; saves go on: ", e.what()));
+    }
+    remove_or_warn(files_, doomed);
   }
 
   const SaveJob& job_;
@@ -226,9 +244,31 @@ std::string write_checkpoint(const SaveJob& job) {
   return naming_step(job.step, [&] { return Save(job).run(); });
 }
 
+int64_t bytes_of_save(const std::vector<Entry>& entries, comm::ProcessGroup* group) {
+  return planned_bytes(plan_save(group, entries).plan);
+}
+
+std::string lack_of_room(const std::string& dir, int64_t needed, FileSystem* files) {
+  const std::optional<int64_t> free = (files ? *files : posix_file_system()).free_bytes(dir);
+  if (!free || *free >= needed) return {};
+  const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
+  return str("'", dir, "' has ", text(*free), " free, and the checkpoint needs ", text(needed), ", ", text(needed - *free), " more");
+}
+
 void remove_half_written(FileSystem& files, const std::string& dir) {
-  for (const auto& name : files.list(dir))
-    if (is_half_written(name)) files.remove_all(dir + "/" + name);
+  for (const auto& name : files.list(dir)) {
+    if (!is_half_written(name)) continue;
+    std::string path = dir + "/" + name;
+    if (!name.ends_with(kTaken)) {
+      // Under another name first: a stale process that still writes here must not commit what it has left.
+      try {
+        files.rename_directory(path, path + kTaken);
+        path += kTaken;
+      } catch (const std::exception&) {  // the removal will say why, if it fails, too
+      }
+    }
+    remove_or_warn(files, path);
+  }
 }
 
 std::string save(const SaveRequest& request) {

@@ -36,7 +36,7 @@ class UnsyncedFiles final : public checkpoint::FileSystem {
   void remove_all(const std::string& path) override { real_.remove_all(path); }
   std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
   std::unique_ptr<checkpoint::ReadableFile> open(const std::string& path) override { return real_.open(path); }
-  int64_t free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+  std::optional<int64_t> free_bytes(const std::string& path) override { return real_.free_bytes(path); }
 
  private:
   class File final : public checkpoint::WritableFile {

@@ -77,7 +77,7 @@ void LineSplitter::flush(const Sink& sink) {
 RankOutput::RankOutput(Options options)
     : options_(std::move(options)), prefixes_{prefix(options_.rank, STDOUT_FILENO), prefix(options_.rank, STDERR_FILENO)} {
   if (options_.log_file.empty()) return;
-  log_fd_ = ::open(options_.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  log_fd_ = ::open(options_.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (log_fd_ < 0) throw EnvironmentError(str("[launch] cannot write the log '", options_.log_file, "': ", errno_text(errno)));
 }
 

@@ -4,7 +4,9 @@
 
 #include <sys/resource.h>
 
+#include "checkpoint/saver.h"
 #include "core/base/log.h"
+#include "tests/checkpoint/forwarding_files.h"
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
@@ -37,7 +39,7 @@ class FaultyFiles final : public FileSystem {
   void remove_all(const std::string& path) override { operation("remove", path), real_.remove_all(path); }
   std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
   std::unique_ptr<ReadableFile> open(const std::string& path) override { return real_.open(path); }
-  int64_t free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+  std::optional<int64_t> free_bytes(const std::string& path) override { return real_.free_bytes(path); }
 
   bool failed() const { return failed_; }
   // Cuts every file that still has its name back to what was synced.
@@ -200,6 +202,90 @@ TEST(Faults, AFullDiskIsReportedWithPathAndReason) {
     const std::string error = error_of([&] { save({.dir = dir.path(), .step = 2, .entries = {Entry("w", counting({1 << 20}))}}); });
     EXPECT_THAT(error, AllOf(HasSubstr("write '"), HasSubstr("shard-00000-of-00001.safetensors' at byte 65536"), HasSubstr("errno 27")));
   }
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
+}
+
+// Files whose folders of some name cannot be removed, or not be renamed either: another user's, or one that holds an open file of NFS.
+class StuckFiles final : public ForwardingFiles {
+ public:
+  void remove_all(const std::string& path) override {
+    if (path.find("step-00000001") != std::string::npos && std::filesystem::exists(path))
+      throw EnvironmentError("remove '" + path + "': Device or resource busy (errno 16)");
+    real_.remove_all(path);
+  }
+  void rename_directory(const std::string& from, const std::string& to) override {
+    if (!renames && (from.ends_with("step-00000001") || from.find(".tmp-left") != std::string::npos))
+      throw EnvironmentError("rename '" + from + "': Permission denied (errno 13)");
+    real_.rename_directory(from, to);
+  }
+  bool renames = true;
+};
+
+size_t count_of(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(Faults, WhatCannotBeRemovedEndsNoSaves) {
+  log::set_level(log::Level::warn);
+  for (const bool renames : {true, false}) {
+    const test::TempDir dir;
+    StuckFiles files;
+    files.renames = renames;
+    // Left by a crash; and one that `keep` is to remove.
+    for (const std::string name : {"step-00000001.tmp-left1", "step-00000001.tmp-left2"})
+      std::filesystem::create_directory(dir.path() + "/" + name);
+    testing::internal::CaptureStderr();
+    for (int64_t step = 1; step <= 5; ++step)
+      save({.dir = dir.path(), .step = step, .entries = small_model(step), .keep = 2, .files = &files});
+    {
+      Saver saver({.dir = dir.path(), .keep = 2, .files = &files});
+      saver.start(6, small_model(6), {});
+      EXPECT_EQ(saver.wait()->error, "");
+    }
+    const std::string said = testing::internal::GetCapturedStderr();
+    // The old checkpoint is gone, or no part of it is.
+    std::vector<std::string> good;
+    for (const Listed& each : list(dir.path(), Check::everything)) {
+      EXPECT_EQ(each.problem, "");
+      good.push_back(step_folder(each.step));
+    }
+    std::vector<std::string> expected = {"step-00000005", "step-00000006"};
+    if (!renames) expected.insert(expected.begin(), "step-00000001");
+    EXPECT_EQ(good, expected);
+    EXPECT_EQ(count_of(said, renames ? "Device or resource busy" : "could not be removed"), 3u) << "once for each folder: " << said;
+    EXPECT_EQ(count_of(said, "saves go on"), 3u) << said;
+  }
+  log::set_level(log::Level::error);
+}
+
+// Its folder stays, and with it all that it has written: another name must keep it from being committed.
+TEST(Faults, AWriterWhoseFolderCannotBeRemovedCommitsNothing) {
+  const test::TempDir dir;
+  const std::string aside = dir.path() + "/step-00000001.tmp-left1";
+  std::filesystem::create_directory(aside);
+  StuckFiles files;
+  testing::internal::CaptureStderr();
+  save({.dir = dir.path(), .step = 2, .entries = small_model(), .files = &files});
+  testing::internal::GetCapturedStderr();
+  EXPECT_FALSE(std::filesystem::exists(aside));
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001.tmp-left1.old", "step-00000002"));
+}
+
+TEST(Faults, AFileSystemThatDoesNotSayWhatIsFreeIsNotFull) {
+  class SilentFiles final : public ForwardingFiles {
+   public:
+    std::optional<int64_t> free_bytes(const std::string&) override { return free; }
+    std::optional<int64_t> free;
+  };
+  const test::TempDir dir;
+  SilentFiles files;
+  save({.dir = dir.path(), .step = 1, .entries = small_model(), .files = &files});
+  EXPECT_EQ(lack_of_room(dir.path(), int64_t{1} << 60, &files), "");
+  files.free = 0;
+  EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 2, .entries = small_model(), .files = &files}); }),
+              HasSubstr("has 0 B free"));
   EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
 }
 

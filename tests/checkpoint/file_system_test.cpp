@@ -16,6 +16,7 @@
 #include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -70,29 +71,96 @@ TEST(PosixFiles, LargeFilesLeaveThePageCacheButForTheirFirstAndLastPart) {
   }
 }
 
+// Runs `action` on a thread of its own some of whose system calls fail; false: there is no such filter here. `filter`: what decides.
+template <size_t N, typename F>
+bool where_calls_fail(sock_filter (&program)[N], const F& action) {
+  bool filtered = false;
+  std::thread([&] {
+    const sock_fprog filter{.len = N, .filter = program};
+    filtered = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+    if (filtered) action();
+  }).join();
+  return filtered;
+}
+// The same where every call of that number fails.
+template <typename F>
+bool where_call_fails(unsigned number, unsigned error, const F& action) {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  return where_calls_fail(program, action);
+}
+
 // Writes 16 MiB on a thread whose calls of sync_file_range() with these flags fail, and syncs them. Returns the error; empty: there is
 // no such filter here.
 std::string write_where_sync_file_range_fails(const std::string& path, unsigned flags, unsigned error) {
   std::string result;
-  std::thread([&] {
-    sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sync_file_range, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args) + 3 * sizeof(uint64_t)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, flags, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const sock_fprog filter{.len = std::size(program), .filter = program};
-    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) return;
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sync_file_range, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args) + 3 * sizeof(uint64_t)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, flags, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  where_calls_fail(program, [&] {
     result = test::error_of([&] {
       const std::vector<char> bytes(16 * kMiB);
       const auto file = posix_file_system().create(path);
       file->write(bytes.data(), bytes.size());
       file->sync();
     });
-  }).join();
+  });
   return result;
+}
+
+// Some network and user-space file systems know no fsync() of a folder.
+TEST(PosixFiles, AFolderThatCannotBeSyncedIsNoError) {
+  const test::TempDir dir;
+  const auto error_with = [&](int error) {
+    std::string result;
+    if (!where_call_fails(SYS_fsync, static_cast<unsigned>(error),
+                          [&] { result = test::error_of([&] { posix_file_system().sync_directory(dir.path()); }); }))
+      return std::string("not filtered");
+    return result;
+  };
+  if (error_with(EINVAL) == "not filtered") GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP, EBADF}) EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
+  for (const int error : {EIO, ENOSPC}) EXPECT_EQ(error_with(error), str("sync folder '", dir.path(), "': ", errno_text(error)));
+}
+
+// procfs counts no blocks, as some user-space file systems; a full disk has some, none of which is free.
+TEST(PosixFiles, WhatHasNoBlocksDoesNotSayWhatIsFree) {
+  EXPECT_EQ(posix_file_system().free_bytes("/proc"), std::nullopt);
+  const test::TempDir dir;
+  EXPECT_GT(posix_file_system().free_bytes(dir.path()).value_or(0), 0);
+  std::optional<int64_t> free = -1;
+  if (!where_call_fails(SYS_statfs, ENOSYS, [&] { free = posix_file_system().free_bytes(dir.path()); }))
+    GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+  EXPECT_EQ(free, std::nullopt);
+}
+
+// A group of people shares a run by their umask.
+TEST(PosixFiles, RightsAreThoseOfTheUmask) {
+  const test::TempDir dir;
+  const auto rights = [&](const std::string& name) {
+    struct stat info {};
+    EXPECT_EQ(::stat((dir.path() + "/" + name).c_str(), &info), 0);
+    return info.st_mode & 0777;
+  };
+  for (const mode_t mask : {0002, 0077}) {
+    const mode_t before = ::umask(mask);
+    const std::string name = str("m", mask);
+    posix_file_system().create(dir.path() + "/" + name + "f");
+    posix_file_system().make_directory(dir.path() + "/" + name + "d");
+    posix_file_system().make_directories(dir.path() + "/" + name + "e/x");
+    ::umask(before);
+    EXPECT_EQ(rights(name + "f"), 0666 & ~mask);
+    for (const char* folder : {"d", "e", "e/x"}) EXPECT_EQ(rights(name + folder), 0777 & ~mask) << folder;
+  }
 }
 
 // ext4 finds room for pages only as it writes them back. Where it does not, it drops them, and tells whoever asked for that, but no

@@ -20,7 +20,7 @@ class ForwardingFiles : public FileSystem {
   void remove_all(const std::string& path) override { real_.remove_all(path); }
   std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
   std::unique_ptr<ReadableFile> open(const std::string& path) override { return real_.open(path); }
-  int64_t free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+  std::optional<int64_t> free_bytes(const std::string& path) override { return real_.free_bytes(path); }
 
  protected:
   FileSystem& real_;

@@ -93,7 +93,7 @@ class MemoryFiles final : public FileSystem {
     if (node->folder) fail("open", path, "not a regular file");
     return std::make_unique<Reader>(path, node);
   }
-  int64_t free_bytes(const std::string&) override { return int64_t{1} << 40; }
+  std::optional<int64_t> free_bytes(const std::string&) override { return int64_t{1} << 40; }
 
  private:
   class Writer final : public WritableFile {

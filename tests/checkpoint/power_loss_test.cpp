@@ -224,7 +224,7 @@ TEST(FullDisk, IsNamedAndLeavesNothingBehind) {
   // Says that there is room, so that the disk itself has to say no.
   class HopefulFiles final : public ForwardingFiles {
    public:
-    int64_t free_bytes(const std::string&) override { return int64_t{1} << 40; }
+    std::optional<int64_t> free_bytes(const std::string&) override { return int64_t{1} << 40; }
   };
   const std::string dir = disk.path() + "/run";
   ASSERT_TRUE(try_save(dir, 1, 1, posix_file_system()));

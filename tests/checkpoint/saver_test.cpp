@@ -203,7 +203,7 @@ TEST(Saver, NewOwnersOfAFolderKeepOldOnesFromCommitting) {
 TEST(Saver, TooLittleSpaceIsFoundBeforeAnythingIsWritten) {
   class SmallFiles final : public ForwardingFiles {
    public:
-    int64_t free_bytes(const std::string&) override { return 1 << 20; }
+    std::optional<int64_t> free_bytes(const std::string&) override { return 1 << 20; }
     std::unique_ptr<WritableFile> create(const std::string& path) override {
       ADD_FAILURE() << path << " was created";
       return real_.create(path);
