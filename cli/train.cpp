@@ -73,7 +73,7 @@ checkpoint::Listed newest_saved(const train::Config& config) {
   return good == saved.rend() ? checkpoint::Listed{.folder = {}, .step = -1, .problem = {}, .unknown = {}} : *good;
 }
 
-int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank) {
+int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank, const train::JobNotes* notes) {
   const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   install_stop_signals();
@@ -82,7 +82,8 @@ int run_rank(const train::Config& config, const Options& options, const launcher
                                                       {.resume = options.resume,
                                                        .restarted = options.restarted(),
                                                        .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
-                                                       .stop_requested = stop_requested});
+                                                       .stop_requested = stop_requested,
+                                                       .notes = notes});
   if (rank.rank == 0) {
     std::printf("run        %s\n", result.run_dir.c_str());
     if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
@@ -115,7 +116,7 @@ int train(const Options& options) {
   }
   if (placement.given) check_launched(config, options, placement.rank.source);
   if (placement.rank.size == 1) check_before_start(config, options, 1);
-  return run_rank(config, options, placement.rank);
+  return run_rank(config, options, placement.rank, notes.get());
 }
 
 }  // namespace

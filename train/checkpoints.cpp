@@ -45,9 +45,11 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
     check(name.starts_with("optim.") || parameters.contains(name), "[resume] ", saved.folder(), " holds '", name,
           "', which this model lacks: resume with the model that was trained (`", saved.folder(), "/manifest.json` has its config)");
   if (saved.step() == 0) return;  // imported, and not trained yet: with whatever data and settings
-  const std::string data = trainer.data().identity();
-  check(saved.metadata("data") == data, "[resume] ", saved.folder(), " was trained on other data (", saved.metadata("data"), ", now ", data,
-        "); give data.path the same file, or start a new run");
+  DataIdentity& data = trainer.data_identity();
+  const auto stamp = saved.metadata().find("data_stamp");
+  if (stamp != saved.metadata().end()) data.recall(stamp->second, saved.metadata("data"));
+  check(data.matches(saved.metadata("data")), "[resume] ", saved.folder(), " was trained on other data (", saved.metadata("data"), ", now ",
+        data.now(), "); give data.path the same file, or start a new run");
   const std::string changed = changed_settings(saved_config(saved), trainer.config());
   if (!changed.empty() && trainer.group().rank() == 0)
     log::warn("resuming with ", changed, ": the run will not end with the bits of one that never stopped");
@@ -82,29 +84,37 @@ Checkpoints::Checkpoints(Trainer& trainer, std::string dir) : trainer_(trainer),
 
 Checkpoints::~Checkpoints() = default;
 
-std::map<std::string, std::string> Checkpoints::metadata() const {
+std::map<std::string, std::string> Checkpoints::metadata() {
   const Config& config = trainer_.config();
+  const std::string& data = trainer_.data_identity().text();
   const int64_t step = trainer_.steps_done();
   const char* epoch = std::getenv("LOCKSTEP_EPOCH");
-  return {{"config", to_yaml(config)},
-          {"settings", canonical_text(config, KeyScope::result)},
-          {"config_digest", config_digest(config)},
-          {"data", trainer_.data().identity()},
-          {"data_position", str(step * config.train.global_batch, " samples")},
-          {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
-          {"seed", std::to_string(config.run.seed)},
-          {"world_size", std::to_string(trainer_.group().size())},
-          {"epoch", epoch ? epoch : "0"}};
+  std::map<std::string, std::string> all = {{"config", to_yaml(config)},
+                                            {"settings", canonical_text(config, KeyScope::result)},
+                                            {"config_digest", config_digest(config)},
+                                            {"data", data},
+                                            {"data_position", str(step * config.train.global_batch, " samples")},
+                                            {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
+                                            {"seed", std::to_string(config.run.seed)},
+                                            {"world_size", std::to_string(trainer_.group().size())},
+                                            {"epoch", epoch ? epoch : "0"}};
+  if (const std::string& stamp = trainer_.data_identity().stamp(); !stamp.empty()) all["data_stamp"] = stamp;
+  return all;
 }
 
-std::string Checkpoints::save_last() {
+std::string Checkpoints::save_last(bool keep_all) {
   wait();
   return checkpoint::save({.dir = dir_,
                            .step = trainer_.steps_done(),
                            .entries = entries_of(trainer_),
                            .metadata = metadata(),
-                           .keep = trainer_.config().checkpoint.keep,
+                           .keep = keep_all ? 0 : trainer_.config().checkpoint.keep,
                            .group = &trainer_.group()});
+}
+
+std::string Checkpoints::lack_of_room() {
+  const int64_t needed = checkpoint::bytes_of_save(entries_of(trainer_), &trainer_.group());
+  return trainer_.group().rank() == 0 ? checkpoint::lack_of_room(dir_, needed) : std::string();
 }
 
 void Checkpoints::save() {
@@ -150,6 +160,7 @@ void check_resume(const std::string& from) {
 
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir) {
   const auto entries = entries_of(trainer);
+  trainer.data_identity();  // collective, which accept() must not be
   const auto accept = [&](const checkpoint::Checkpoint& saved) { compare_with_saved(trainer, saved); };
   // One rank looks, so that all take the same one.
   const std::string below = comm::agree(&trainer.group(), [&] {

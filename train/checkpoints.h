@@ -23,13 +23,18 @@ class Checkpoints {
   void save();
   // Saves that have ended since the last call, oldest first; to be asked each step.
   std::vector<checkpoint::SaveOutcome> ended();
+  // Whether the background still writes.
+  bool busy() const { return saver_ && saver_->busy(); }
   // Collective. Waits for what the background writes.
   void wait();
-  // Collective. A save that must not fail: waits for the one before it, then saves and throws as checkpoint::save() does.
-  std::string save_last();
+  // Collective. A save that must not fail: waits for the one before it, then saves and throws as checkpoint::save() does. `keep_all`:
+  // removes no older ones, whatever checkpoint.keep says.
+  std::string save_last(bool keep_all = false);
+  // Collective. On rank 0: why there is no room for a checkpoint now, and how much is missing; empty where there is, or nobody knows.
+  std::string lack_of_room();
 
  private:
-  std::map<std::string, std::string> metadata() const;
+  std::map<std::string, std::string> metadata();  // collective
 
   Trainer& trainer_;
   std::string dir_;

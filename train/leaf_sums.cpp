@@ -3,6 +3,11 @@
 #include <bit>
 
 namespace lockstep::train {
+namespace {
+
+constexpr int64_t kFlags = 3;
+
+}  // namespace
 
 float tree_sum(std::span<const float> leaves) {
   if (leaves.empty()) return 0.0f;
@@ -11,21 +16,24 @@ float tree_sum(std::span<const float> leaves) {
   return tree_sum(leaves.first(split)) + tree_sum(leaves.subspan(split));
 }
 
-LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, float flag, comm::ProcessGroup& group) : values_(Tensor::zeros({total + 1})) {
+LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags, comm::ProcessGroup& group)
+    : values_(Tensor::zeros({total + kFlags})) {
   const std::span<float> values = values_.span<float>();
   for (const auto& [leaf, value] : mine) values[static_cast<size_t>(leaf)] = value;
-  values.back() = flag;
+  const auto at = values.subspan(static_cast<size_t>(total));
+  at[0] = flags.stop, at[1] = flags.save, at[2] = flags.no_data;
   work_ = group.all_reduce(values_);
 }
 
 float LeafSum::sum() {
   work_.wait();
-  return tree_sum(std::span<const float>(values_.span<float>()).first(static_cast<size_t>(values_.numel() - 1)));
+  return tree_sum(std::span<const float>(values_.span<float>()).first(static_cast<size_t>(values_.numel() - kFlags)));
 }
 
-float LeafSum::flags() {
+StepFlags LeafSum::flags() {
   work_.wait();
-  return values_.span<float>().back();
+  const auto at = values_.span<float>().last(static_cast<size_t>(kFlags));
+  return {.stop = at[0] > 0, .save = at[1] > 0, .no_data = at[2] > 0};
 }
 
 }  // namespace lockstep::train

@@ -14,18 +14,24 @@ namespace lockstep::train {
 // The sum of leaves in the tree's order (a node splits at the largest power of two below its size).
 float tree_sum(std::span<const float> leaves);
 
-// Starts the sum over the `total` leaves of all ranks; `mine` are this rank's: (index, value). `flag` is summed along: a way for
-// ranks to agree on something (to stop, say) without another collective.
+// What ranks say to each other along with a sum, so that it takes no collective of its own: true where any rank says so.
+struct StepFlags {
+  bool stop = false;     // the run is to end here
+  bool save = false;     // the state is to be saved
+  bool no_data = false;  // this rank had no data for its micro-batches
+};
+
+// Starts the sum over the `total` leaves of all ranks; `mine` are this rank's: (index, value).
 class LeafSum {
  public:
   using Leaf = std::pair<int64_t, float>;
-  LeafSum(std::span<const Leaf> mine, int64_t total, float flag, comm::ProcessGroup& group);
+  LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags, comm::ProcessGroup& group);
   // Wait for the result.
   float sum();
-  float flags();
+  StepFlags flags();
 
  private:
-  Tensor values_;  // f32 [total + 1]: the leaves, 0 where another rank has it, and the flag
+  Tensor values_;  // f32 [total + kFlags]: the leaves, 0 where another rank has it, and the flags
   comm::Work work_;
 };
 

@@ -1,12 +1,16 @@
 #include "train/loop.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
+#include <utility>
 
+#include "comm/peer_failure.h"
 #include "comm/text.h"
 #include "core/base/log.h"
 #include "core/base/size_text.h"
 #include "train/checkpoints.h"
+#include "train/data_note.h"
 #include "train/machine.h"
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
@@ -97,10 +101,175 @@ std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_ste
   return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", rest);
 }
 
+// Whether it is time to save, by this process's clock.
+class SaveTimer {
+ public:
+  SaveTimer(double minutes, std::function<Clock::time_point()> now)
+      : interval_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(std::min(minutes, kMostMinutes) * 60))),
+        now_(std::move(now)),
+        last_(now_()) {}
+  bool due() const { return interval_ > Duration::zero() && now_() - last_ >= interval_; }
+  void saved() { last_ = now_(); }
+
+ private:
+  static constexpr double kMostMinutes = 60.0 * 24 * 365 * 100;  // a Duration holds 292 years
+  Duration interval_;
+  std::function<Clock::time_point()> now_;
+  Clock::time_point last_;
+};
+
+// A run between its start and its end.
+class Run {
+ public:
+  Run(Trainer& trainer, const RunDir& run_dir, const RunOptions& options, Replicas* replicas, const Resumed& resumed)
+      : trainer_(trainer),
+        config_(trainer.config()),
+        options_(options),
+        replicas_(replicas),
+        timer_(config_.checkpoint.every_minutes, options.now),
+        reporter_(trainer, run_dir, resumed.step),
+        checkpoints_(trainer, run_dir.checkpoints()),
+        saved_step_(resumed.folder_step),
+        result_{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder} {
+    reporter_.message(introduction(trainer));
+    if (options.restarted || !options.resume.empty()) reporter_.message(resumed_text(resumed, config_.train.steps, reporter_.lost_steps()));
+  }
+
+  RunResult run() {
+    begin();
+    bool stopped = false;
+    try {
+      while (trainer_.steps_done() < config_.train.steps && !stopped) stopped = step();
+    } catch (const EnvironmentError& e) {
+      if (trainer_.refused() == Refused::no) throw;
+      end_refused(e);
+    }
+    checkpoints_.wait();
+    look_at_saves();
+    if (saved_step_ != trainer_.steps_done()) result_.checkpoint = checkpoints_.save_last();
+    reporter_.finish();
+    result_.finished = !stopped;
+    result_.steps_done = trainer_.steps_done();
+    result_.weights_sha256 = trainer_.weights_sha256();
+    return result_;
+  }
+
+ private:
+  bool is_rank0() const { return trainer_.group().rank() == 0; }
+
+  // What may be said before the first step.
+  void begin() {
+    if (trainer_.steps_done() >= config_.train.steps) return;
+    if (const std::string lack = checkpoints_.lack_of_room(); !lack.empty())
+      reporter_.message(str("warning: ", lack, ": as it is, this run will save nothing. Free some space by hand"));
+    DataIdentity& data = trainer_.data_identity();
+    if (data.read_within(kShortReading)) data.text();  // else the first save waits for it
+    leave_note();
+  }
+
+  // Files of the data that were written or replaced with the very same bytes are no reason to end.
+  template <typename Attempt>
+  auto with_unchanged_data(const Attempt& attempt) {
+    constexpr int kTries = 3;
+    for (int tries = 1;; ++tries) {
+      try {
+        return attempt();
+      } catch (const EnvironmentError&) {
+        if (trainer_.refused() != Refused::no_data || tries == kTries || !trainer_.data_identity().unchanged()) throw;
+        reporter_.message(str("warning: after step ", trainer_.steps_done(),
+                              " files of data.path were found written or replaced, with the same bytes: the run goes on"));
+      }
+    }
+  }
+
+  // Returns whether the run is to stop.
+  bool step() {
+    const StepFlags wishes{.stop = options_.stop_requested(), .save = is_rank0() && timer_.due() && !checkpoints_.busy()};
+    const StepReport report = with_unchanged_data([&] { return trainer_.step(wishes); });
+    const bool last = report.step == config_.train.steps;
+    const bool stopped = report.stop_agreed && !last;
+    const bool evaluates = config_.train.eval_batches > 0 && !stopped && (last || due(config_.train.eval_every, report.step));
+    const std::optional<double> validation = evaluates ? evaluate(report) : std::nullopt;
+    reporter_.step(report, validation);
+    result_.last_loss = report.loss;
+    if (validation) result_.validation_loss = *validation;
+    // Behind what rank 0 wrote of the step: a run that goes on from here will not write it again.
+    if (replicas_ && due(config_.checkpoint.replica_every, report.step)) replicas_->store();
+    if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
+      checkpoints_.save();
+      timer_.saved();
+      leave_note();
+    }
+    look_at_saves();
+    return stopped;
+  }
+
+  std::optional<double> evaluate(const StepReport& report) {
+    try {
+      return with_unchanged_data([&] { return trainer_.evaluate(); });
+    } catch (const EnvironmentError&) {
+      reporter_.step(report, std::nullopt);  // the step counts: its state is saved if it can be
+      throw;
+    }
+  }
+
+  // Saves what the ranks have, whole and alike, and throws `e` with where that is.
+  [[noreturn]] void end_refused(const EnvironmentError& e) {
+    std::string saved;
+    try {
+      checkpoints_.wait();
+      look_at_saves();
+      // Older ones stay: they may be what the run has to go on from.
+      if (saved_step_ != trainer_.steps_done() && trainer_.steps_done() > 0) {
+        result_.checkpoint = checkpoints_.save_last(/*keep_all=*/true);
+        saved_step_ = trainer_.steps_done();
+      }
+      if (saved_step_ >= 0) saved = str(". The state after step ", saved_step_, " is saved in '", result_.checkpoint, "'");
+    } catch (const std::exception& failed) {
+      saved = str(". The state after step ", trainer_.steps_done(), " could not be saved: ", failed.what());
+    }
+    reporter_.finish();
+    std::rethrow_exception(comm::reworded(e, e.what() + saved));
+  }
+
+  void look_at_saves() {
+    for (const std::string& problem : replicas_ ? replicas_->ended() : std::vector<std::string>{})
+      reporter_.message(str("warning: ", problem));
+    for (const checkpoint::SaveOutcome& save : checkpoints_.ended()) {
+      if (save.folder.empty()) {
+        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
+        reporter_.message(str("warning: ", save.error));
+      } else {
+        result_.checkpoint = save.folder;
+        saved_step_ = save.step;
+      }
+    }
+  }
+
+  // Of the data, for ranks that are started after these; as much as is known.
+  void leave_note() {
+    if (is_rank0() && options_.notes) leave_data_note(*options_.notes, trainer_);
+  }
+
+  static constexpr Duration kShortReading = std::chrono::milliseconds(500);
+
+  Trainer& trainer_;
+  const Config& config_;
+  const RunOptions& options_;
+  Replicas* replicas_;
+  SaveTimer timer_;
+  Reporter reporter_;
+  Checkpoints checkpoints_;
+  int64_t saved_step_;
+  RunResult result_;
+};
+
 }  // namespace
 
 RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options) {
   Trainer trainer(config, group);
+  trainer.data_identity();
+  check_data_note(options.notes, trainer);
   const RunDir run_dir(config);
   std::unique_ptr<Replicas> replicas;
   if (config.checkpoint.replica_every > 0) {
@@ -119,50 +288,7 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
     return std::string();
   });
 
-  Reporter reporter(trainer, run_dir, resumed.step);
-  reporter.message(introduction(trainer));
-  if (options.restarted || !options.resume.empty()) reporter.message(resumed_text(resumed, config.train.steps, reporter.lost_steps()));
-
-  RunResult result{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder};
-  int64_t saved_step = resumed.folder_step;
-  Checkpoints checkpoints(trainer, run_dir.checkpoints());
-  const auto look_at_saves = [&] {
-    for (const std::string& problem : replicas ? replicas->ended() : std::vector<std::string>{})
-      reporter.message(str("warning: ", problem));
-    for (const checkpoint::SaveOutcome& save : checkpoints.ended()) {
-      if (save.folder.empty()) {
-        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
-        reporter.message(str("warning: ", save.error));
-      } else {
-        result.checkpoint = save.folder;
-        saved_step = save.step;
-      }
-    }
-  };
-
-  bool stopped = false;
-  while (trainer.steps_done() < config.train.steps && !stopped) {
-    const StepReport report = trainer.step(options.stop_requested());
-    const bool last = report.step == config.train.steps;
-    stopped = report.stop_agreed && !last;
-    std::optional<double> validation;
-    if (config.train.eval_batches > 0 && !stopped && (last || due(config.train.eval_every, report.step))) validation = trainer.evaluate();
-    reporter.step(report, validation);
-    result.last_loss = report.loss;
-    if (validation) result.validation_loss = *validation;
-    // Behind what rank 0 wrote of the step: a run that goes on from here will not write it again.
-    if (replicas && due(config.checkpoint.replica_every, report.step)) replicas->store();
-    if (!last && !stopped && due(config.checkpoint.every, report.step)) checkpoints.save();
-    look_at_saves();
-  }
-  checkpoints.wait();
-  look_at_saves();
-  if (saved_step != trainer.steps_done()) result.checkpoint = checkpoints.save_last();
-  reporter.finish();
-  result.finished = !stopped;
-  result.steps_done = trainer.steps_done();
-  result.weights_sha256 = trainer.weights_sha256();
-  return result;
+  return Run(trainer, run_dir, options, replicas.get(), resumed).run();
 }
 
 }  // namespace lockstep::train

@@ -6,7 +6,9 @@
 #include <string>
 
 #include "comm/process_group.h"
+#include "core/base/clock.h"
 #include "train/config/config.h"
+#include "train/job_notes.h"
 #include "train/replicas.h"
 
 namespace lockstep::train {
@@ -20,6 +22,10 @@ struct RunOptions {
   KeptMemory kept_memory = {};
   // Whether this process was asked to stop; read once a step.
   std::function<bool()> stop_requested = [] { return false; };
+  // For ranks that are started after these; null: there will be none. Must outlive the run.
+  const JobNotes* notes = nullptr;
+  // What checkpoint.every_minutes counts by; rank 0's counts.
+  std::function<Clock::time_point()> now = [] { return Clock::now(); };
 };
 
 struct RunResult {
@@ -32,7 +38,8 @@ struct RunResult {
   std::string weights_sha256 = {};
 };
 
-// Collective. Rank 0 writes the run's folder and the screen.
+// Collective. Rank 0 writes the run's folder and the screen. Where a step cannot be made and all ranks stand at the same one (loss or
+// gradients are not finite, a rank's data changed or cannot be read), the state before it is saved, and the error says where.
 RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options);
 
 }  // namespace lockstep::train

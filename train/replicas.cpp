@@ -9,7 +9,7 @@ namespace lockstep::train {
 namespace {
 
 std::string identity_of(const Trainer& trainer, const std::string& run) {
-  return str(std::filesystem::absolute(run).lexically_normal().string(), "\n", trainer.data().identity(), "\n",
+  return str(std::filesystem::absolute(run).lexically_normal().string(), "\n", trainer.data().sampled_identity(), "\n",
              config_digest(trainer.config()));
 }
 

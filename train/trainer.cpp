@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "checkpoint/digest.h"
+#include "comm/text.h"
 #include "core/nn/random.h"
 #include "core/ops/functions.h"
 #include "core/ops/precision.h"
@@ -71,39 +72,67 @@ Trainer::~Trainer() = default;
 
 Variable Trainer::loss_of(const Batch& batch) const { return ops::cross_entropy((*model_.module)(Variable(batch.inputs)), batch.targets); }
 
+Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& problem) const {
+  if (!problem.empty()) return data_->blank();
+  try {
+    return get();
+  } catch (const EnvironmentError& e) {
+    problem = e.what();
+    return data_->blank();
+  }
+}
+
 // Forward and backward over this rank's share of the step; returns the losses.
-std::vector<LeafSum::Leaf> Trainer::run_micro_batches(int64_t step) {
+std::vector<LeafSum::Leaf> Trainer::run_micro_batches(int64_t step, std::string& problem) {
   const auto seed = static_cast<uint64_t>(config_.run.seed);
   std::vector<LeafSum::Leaf> losses;
   for (const int64_t micro : strategy_->leaves()) {
     nn::RandomScope random(seed, static_cast<uint32_t>(step), static_cast<uint32_t>(micro));
-    const Variable loss = loss_of(data_->get(step, micro));
+    const Variable loss = loss_of(batch_or_blank([&] { return data_->get(step, micro); }, problem));
     strategy_->backward(loss);
     losses.emplace_back(micro, static_cast<float>(loss.item()));
   }
   return losses;
 }
 
-StepReport Trainer::step(bool ask_to_stop) {
+void Trainer::refuse_without_data(const std::string& doing, const std::string& problem) {
+  refused_ = Refused::no_data;
+  comm::agree(group_.get(), [&] {
+    if (!problem.empty()) throw EnvironmentError(str(doing, ": ", problem));
+    return std::string();
+  });
+}
+
+StepReport Trainer::step(const StepFlags& wishes) {
   const auto start = Clock::now();
+  refused_ = Refused::no;
   StepReport report;
   report.step = steps_done_ + 1;
   {
     ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
-    const std::vector<LeafSum::Leaf> losses = run_micro_batches(report.step);
-    LeafSum loss(losses, config_.train.micro_batches(), ask_to_stop ? 1.0f : 0.0f, *group_);
+    std::string problem;
+    const std::vector<LeafSum::Leaf> losses = run_micro_batches(report.step, problem);
+    LeafSum loss(losses, config_.train.micro_batches(), {wishes.stop, wishes.save, !problem.empty()}, *group_);
     strategy_->finish();
     report.loss = static_cast<double>(loss.sum()) / static_cast<double>(config_.train.micro_batches());
-    report.stop_agreed = loss.flags() > 0;
+    const StepFlags flags = loss.flags();
+    report.stop_agreed = flags.stop;
+    report.save_agreed = flags.save;
+    if (flags.no_data) {
+      optimizer_->zero_grad();
+      refuse_without_data(str("step ", report.step), problem);
+    }
   }
   report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
   report.grad_norm = grad_norm();
   report.lr = static_cast<double>(optim::lr_at(schedule_, report.step));
-  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm))
-    throw EnvironmentError(
-        str("step ", report.step, ": the loss is ", report.loss, " and the gradient norm ", report.grad_norm,
-            "; the weights were left as they were after step ", steps_done_,
-            ". Lower optim.lr, lengthen optim.schedule.warmup or set train.grad_clip, and resume from the last checkpoint"));
+  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
+    optimizer_->zero_grad();
+    refused_ = Refused::not_finite;
+    throw EnvironmentError(str("step ", report.step, ": the loss is ", report.loss, " and the gradient norm ", report.grad_norm,
+                               "; the weights were left as they were after step ", steps_done_,
+                               ". Lower optim.lr, lengthen optim.schedule.warmup or set train.grad_clip, and resume from a checkpoint"));
+  }
   optimizer_->step(static_cast<float>(report.lr), optim::clip_scale(report.grad_norm, config_.train.grad_clip));
   optimizer_->zero_grad();
   steps_done_ = report.step;
@@ -129,16 +158,25 @@ double Trainer::grad_norm() const {
 double Trainer::evaluate() {
   const int64_t batches = config_.train.eval_batches;
   const int ranks = group_->size();
+  refused_ = Refused::no;
   NoGradGuard no_grad;
   ops::PrecisionScope precision(compute_dtype_);
   model_.module->train(false);
+  std::string problem;
+  const auto loss_at = [&](int64_t i) { return loss_of(batch_or_blank([&] { return data_->evaluation(i); }, problem)); };
   std::vector<LeafSum::Leaf> losses;
-  for (int64_t i = group_->rank(); i < batches; i += ranks)
-    losses.emplace_back(i, static_cast<float>(loss_of(data_->evaluation(i)).item()));
+  for (int64_t i = group_->rank(); i < batches; i += ranks) losses.emplace_back(i, static_cast<float>(loss_at(i).item()));
   // A rank that has none left in the last round takes part in the others' forward pass.
-  if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks) loss_of(data_->evaluation(0));
+  if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks) loss_at(0);
   model_.module->train(true);
-  return static_cast<double>(LeafSum(losses, batches, 0, *group_).sum()) / static_cast<double>(batches);
+  LeafSum loss(losses, batches, {.no_data = !problem.empty()}, *group_);
+  if (loss.flags().no_data) refuse_without_data(str("the evaluation after step ", steps_done_), problem);
+  return static_cast<double>(loss.sum()) / static_cast<double>(batches);
+}
+
+DataIdentity& Trainer::data_identity() {
+  if (!identity_) identity_ = std::make_unique<DataIdentity>(*data_, group_);
+  return *identity_;
 }
 
 MemoryBound Trainer::memory_bound() const {

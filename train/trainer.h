@@ -13,6 +13,7 @@
 #include "core/optim/optimizer.h"
 #include "core/optim/schedule.h"
 #include "train/config/config.h"
+#include "train/data/data_identity.h"
 #include "train/data/dataset.h"
 #include "train/leaf_sums.h"
 #include "train/models/factory.h"
@@ -27,7 +28,15 @@ struct StepReport {
   double grad_norm = 0;  // before clipping
   double step_ms = 0;
   double comm_exposed_ms = 0;
-  bool stop_agreed = false;  // some rank asked to stop after this step
+  // Some rank asked to stop after this step, or to save.
+  bool stop_agreed = false, save_agreed = false;
+};
+
+// Why step() or evaluate() threw, where all ranks threw alike and hold the state of steps_done() whole: it can be saved.
+enum class Refused : uint8_t {
+  no,         // it did not throw, or the state cannot be relied on
+  no_data,    // a rank's data changed or cannot be read
+  not_finite  // the loss or the gradients
 };
 
 class Trainer {
@@ -41,16 +50,22 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  // Runs the next step. `ask_to_stop`: this rank wants the run to end here; all ranks learn of it in the same step.
-  // Throws EnvironmentError naming the step where loss or gradients are not finite, before the weights are touched.
-  StepReport step(bool ask_to_stop = false);
-  // Mean validation loss over the config's evaluation batches; the same bits for any number of ranks.
+  // Runs the next step. `wishes`: this rank wants the run to end here, or to be saved; all ranks learn of it in the same step.
+  // Throws EnvironmentError naming the step where a rank has no data, or where loss or gradients are not finite, before the weights
+  // are touched: refused() is set then, and the step may be tried again.
+  StepReport step(const StepFlags& wishes = {});
+  // Mean validation loss over the config's evaluation batches; the same bits for any number of ranks. Throws as step() where a rank
+  // has no data.
   double evaluate();
+  // Of the last step() or evaluate().
+  Refused refused() const { return refused_; }
 
   int64_t steps_done() const { return steps_done_; }
   const Config& config() const { return config_; }
   comm::ProcessGroup& group() { return *group_; }
   const Dataset& data() const { return *data_; }
+  // Collective at its first call.
+  DataIdentity& data_identity();
   const BuiltModel& model() const { return model_; }
   int64_t parameter_count() const;
   double flops_per_step() const { return model_.flops_per_sample * static_cast<double>(config_.train.global_batch); }
@@ -69,7 +84,11 @@ class Trainer {
 
  private:
   Variable loss_of(const Batch& batch) const;
-  std::vector<LeafSum::Leaf> run_micro_batches(int64_t step);
+  // Where `get` fails, what it said goes to `problem` and the batch is blank: the other ranks need this one's part in the step.
+  Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem) const;
+  std::vector<LeafSum::Leaf> run_micro_batches(int64_t step, std::string& problem);
+  // Collective. Throws what the ranks without data said.
+  void refuse_without_data(const std::string& doing, const std::string& problem);
   double grad_norm() const;
 
   Config config_;
@@ -82,6 +101,8 @@ class Trainer {
   optim::Schedule schedule_;
   DType compute_dtype_;
   int64_t steps_done_ = 0;
+  Refused refused_ = Refused::no;
+  std::unique_ptr<DataIdentity> identity_;  // of data_
 };
 
 }  // namespace lockstep::train

@@ -2,7 +2,7 @@
 # Ranks that are started again go on with the config that the job began with, whatever became of its file meanwhile.
 source "$(dirname "$0")/lib.sh"
 make_text
-train_straight 300
+train_straight 800
 
 # edited NAME RANKS COMMAND…: a run whose config is edited once it has taken steps, before a rank is killed.
 edited() {
@@ -10,9 +10,11 @@ edited() {
   cp "$here/small.yaml" "$name.yaml"
   "$@" "$name.yaml" --set run.name="$name" "${long[@]}" --set checkpoint.replica_every=1 > "$name.out" 2> "$name.err" &
   agent=$!
-  wait_for 60 has_taken "$name" 50 || fail "no step 50: $(cat "$name.err")"
+  wait_for 60 has_taken "$name" 20 || fail "no step 20: $(cat "$name.err")"
   sed -i 's/lr: 0.003/lr: 0.03/; s/dir: runs/dir: elsewhere/' "$name.yaml"
-  kill -KILL "$(rank_of "run.name=$name" 1)"
+  local victim; victim=$(rank_of "run.name=$name" 1)
+  [ -n "$victim" ] || fail "found no process of rank 1"
+  kill -KILL "$victim"
   wait $agent || code=$?
   [ $code = 0 ] || fail "$name: expected exit code 0, got $code: $(tail -n 20 "$name.err")"
   grep -q "resumed after step .* from replicas in memory" "$name.out" || fail "$name did not go on: $(cat "$name.out")"

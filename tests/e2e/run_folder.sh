@@ -85,6 +85,13 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   same_weights straight full
   [ "$(grep -c 'are missing: write' full.out)" = 1 ] || fail "expected one warning about the metrics: $(cat full.out)"
   ! grep -vq '^{.*}$' disk/metrics.jsonl || fail "a torn line: $(tail -n 1 disk/metrics.jsonl)"
+  # A disk that is too small for a checkpoint is no surprise of the last step.
+  rm disk/metrics.jsonl
+  mkdir -p runs/small disk/small && ln -s "$work/disk/small" runs/small/checkpoints
+  code=0; train small -n 2 || code=$?
+  [ $code = 1 ] || fail "a run that could not save exits with 1, got $code"
+  said=$(grep -n 'checkpoints. has .* free, and the checkpoint needs .*this run will save nothing' small.out | head -n 1 | cut -d: -f1)
+  [ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' small.out | cut -d: -f1)" ] || fail "not said before the first step: $(cat small.out)"
 else
   echo "not tried: a full disk (no right to mount a tmpfs)"
 fi

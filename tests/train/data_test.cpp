@@ -64,6 +64,24 @@ TEST_F(TextData, AFileThatShrinksWhileItIsUsedIsNamed) {
   read("No such file");
 }
 
+// Another text of the same size, in the same place: half of a run's samples must not come from each.
+TEST_F(TextData, AFileThatIsWrittenOrReplacedWhileItIsUsedIsNamed) {
+  const auto reads = [&](const Dataset& data) { return test::error_of([&] { data.get(1, 0); }); };
+  const auto age = [&] { std::filesystem::last_write_time(path_, std::filesystem::last_write_time(path_) - std::chrono::hours(1)); };
+  for (const bool replaced : {false, true}) {
+    write_file(path_, counting_text(5000));
+    age();
+    const auto data = open_dataset(text_config(path_));
+    EXPECT_EQ(reads(*data), "(no error)");
+    const std::string target = replaced ? path_ + ".new" : path_;
+    write_file(target, std::string(5000, 'x'));
+    if (replaced) std::filesystem::rename(target, path_);
+    EXPECT_THAT(reads(*data), HasSubstr(path_ + "' of 5000 bytes changed or cannot be read any more: it was written or replaced"));
+    data->accept_files();
+    EXPECT_EQ(reads(*data), "(no error)");
+  }
+}
+
 TEST_F(TextData, TargetsAreTheNextBytes) {
   write_file(path_, counting_text(5000));
   const auto data = open_dataset(text_config(path_));
@@ -138,6 +156,25 @@ TEST_F(TextData, ChangedDataHasAnotherIdentity) {
   text[2500] = '!';
   write_file(path_, text);
   EXPECT_NE(open_dataset(text_config(path_))->identity(), before);
+}
+
+// 256 samples of 4 KiB leave gaps in a text of 8 MB.
+TEST_F(TextData, EveryByteCounts) {
+  std::string text = counting_text(8'000'000);
+  write_file(path_, text);
+  const auto before = open_dataset(text_config(path_));
+  const std::string identity = before->identity(), sampled = before->sampled_identity();
+  EXPECT_THAT(identity, testing::MatchesRegex("text, 8000000 bytes, xxh3 [0-9a-f]{32}"));
+  for (const size_t at : {size_t{15'000}, size_t{4'000'000}, text.size() - 6000}) {
+    std::string changed = text;
+    changed[at] = '!';
+    write_file(path_, changed);
+    EXPECT_EQ(open_dataset(text_config(path_))->sampled_identity(), sampled) << "no gap at byte " << at;
+    EXPECT_NE(open_dataset(text_config(path_))->identity(), identity) << "byte " << at;
+  }
+  std::swap(text[15'000], text[15'001]);
+  write_file(path_, text);
+  EXPECT_NE(open_dataset(text_config(path_))->identity(), identity) << "the same bytes in another order";
 }
 
 TEST_F(TextData, ErrorsSayWhatToDo) {

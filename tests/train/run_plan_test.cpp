@@ -26,9 +26,9 @@ constexpr const char* kModel =
     "train: {steps: 4, global_batch: 8, micro_batch: 1, eval_batches: 0}\n"
     "optim: {kind: adamw, lr: 0.01}\n";
 
-// What the losses and the gradient norm send, by all ranks together: all_reduces of V + 1 floats, and with fsdp of a double for each block.
+// What the losses and the gradient norm send, by all ranks together: all_reduces of V + 3 floats, and with fsdp of a double for each block.
 int64_t sent_beside(const Config& config, const BuiltModel& model, int ranks) {
-  int64_t bytes = (config.train.micro_batches() + 1) * 4;
+  int64_t bytes = (config.train.micro_batches() + 3) * 4;
   if (config.parallel.strategy == "fsdp")
     for (const Parameter& p : model.module->parameters()) bytes += (p.data().numel() + 1023) / 1024 * 8;
   return 2 * (ranks - 1) * bytes;

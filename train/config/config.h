@@ -97,8 +97,9 @@ struct ParallelConfig {
 };
 
 struct CheckpointConfig {
-  int64_t every = 0;  // steps; 0: only when the run ends or is stopped
-  int64_t keep = 3;   // the newest ones stay; 0: all
+  int64_t every = 0;          // steps; 0: none by steps
+  double every_minutes = 15;  // since the last one; 0: none by time
+  int64_t keep = 3;           // the newest ones stay; 0: all
   bool async = false;
   int64_t replica_every = 0;  // steps; 0: no copies in memory
 };

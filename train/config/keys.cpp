@@ -133,8 +133,10 @@ const std::vector<Key>& table() {
       {"parallel.offload", LOCKSTEP_FIELD(parallel.offload),
        "optimizer states, and fsdp's slices of the parameters, lie in files without names below `run.dir` instead of memory", group},
 
-      {"checkpoint.every", LOCKSTEP_FIELD(checkpoint.every), "steps between checkpoints; 0: only when the run ends or is stopped", group,
-       kCount},
+      {"checkpoint.every", LOCKSTEP_FIELD(checkpoint.every),
+       "steps between checkpoints; 0: none by steps. The end of a run and a stop always save", group, kCount},
+      {"checkpoint.every_minutes", LOCKSTEP_FIELD(checkpoint.every_minutes),
+       "minutes after which a run saves that has not saved meanwhile, at the end of a step; 0: none by time", group, kNotNegative},
       {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep), "how many of the newest stay; 0: all", group, kCount},
       {"checkpoint.async", LOCKSTEP_FIELD(checkpoint.async), "write while training goes on", group},
       {"checkpoint.replica_every", LOCKSTEP_FIELD(checkpoint.replica_every),

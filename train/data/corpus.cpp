@@ -2,11 +2,18 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <ctime>
 #include <filesystem>
+#include <memory>
+#include <new>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "checkpoint/digest.h"
 #include "core/base/error.h"
@@ -18,6 +25,13 @@ std::string advice_on_text(const std::string& path) {
 }
 
 namespace {
+
+std::string hex_of(const XXH128_hash_t& hash) {
+  char text[33];
+  std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(hash.high64),
+                static_cast<unsigned long long>(hash.low64));
+  return text;
+}
 
 std::vector<std::string> files_at(const std::string& path) {
   namespace fs = std::filesystem;
@@ -51,6 +65,9 @@ class OpenFile {
   int error() const { return error_; }
   bool is_regular() const { return S_ISREG(info_.st_mode); }
   int64_t bytes() const { return info_.st_size; }
+  uint64_t inode() const { return info_.st_ino; }
+  int64_t modified_ns() const { return nanoseconds(info_.st_mtim); }
+  int64_t changed_ns() const { return nanoseconds(info_.st_ctim); }
   // Whether all of it came; otherwise error() says why, 0 for a file that ended.
   bool read(int64_t offset, int64_t count, uint8_t* to) {
     while (count > 0) {
@@ -68,25 +85,43 @@ class OpenFile {
   }
 
  private:
+  static int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; }
+
   int fd_;
   int error_ = 0;
   struct stat info_ {};
 };
 
-int64_t size_of_file(const std::string& path) {
+}  // namespace
+
+Corpus::File Corpus::look_at(const std::string& path) {
   const OpenFile file(path);
   check(file.error() == 0, "data.path: cannot read '", path, "': ", errno_text(file.error()));
   check(file.is_regular(), "data.path: '", path, "' is not a regular file");
-  return file.bytes();
+  return {path, file.bytes(), file.inode(), file.modified_ns(), file.changed_ns()};
 }
-
-}  // namespace
 
 Corpus::Corpus(const std::string& path) {
   for (const auto& name : files_at(path)) {
-    files_.push_back({name, size_of_file(name)});
+    files_.push_back(look_at(name));
     begins_.push_back(begins_.back() + files_.back().bytes);
   }
+}
+
+void Corpus::copy_from(const File& file, int64_t offset, int64_t count, uint8_t* to) {
+  OpenFile open(file.path);
+  std::string why;
+  if (open.error() != 0)
+    why = errno_text(open.error());
+  else if (open.bytes() != file.bytes)
+    why = str("it has ", open.bytes(), " bytes now");
+  else if (open.inode() != file.inode || open.modified_ns() != file.modified_ns)
+    why = "it was written or replaced meanwhile";
+  else if (!open.read(offset, count, to))
+    why = open.error() != 0 ? errno_text(open.error()) : std::string("it ended early");
+  if (!why.empty())
+    throw EnvironmentError(str("data.path: '", file.path, "' of ", file.bytes, " bytes changed or cannot be read any more: ", why,
+                               "; put the same data back and resume"));
 }
 
 void Corpus::copy(int64_t offset, int64_t count, uint8_t* to) const {
@@ -94,21 +129,53 @@ void Corpus::copy(int64_t offset, int64_t count, uint8_t* to) const {
   for (; count > 0; ++index) {
     const int64_t available = std::min(count, begins_[index + 1] - offset);
     if (available <= 0) continue;  // an empty file
-    const auto& [path, bytes] = files_[index];
-    OpenFile file(path);
-    const bool same = file.error() == 0 && file.bytes() == bytes;
-    if (!same || !file.read(offset - begins_[index], available, to)) {
-      const std::string why = file.error() != 0 ? errno_text(file.error()) : str("it has ", file.bytes(), " bytes now");
-      throw EnvironmentError(str("data.path: '", path, "' of ", bytes, " bytes changed or cannot be read any more: ", why,
-                                 "; put the same data back and resume"));
-    }
+    copy_from(files_[index], offset - begins_[index], available, to);
     to += available;
     offset += available;
     count -= available;
   }
 }
 
-std::string Corpus::fingerprint() const {
+std::string Corpus::hash(const std::atomic<bool>& stop) const {
+  constexpr int64_t kPieceBytes = 4 << 20;
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
+  if (!state) throw std::bad_alloc();
+  XXH3_128bits_reset(state.get());
+  std::vector<uint8_t> piece(static_cast<size_t>(std::min(kPieceBytes, bytes())));
+  for (int64_t at = 0; at < bytes(); at += kPieceBytes) {
+    if (stop) throw EnvironmentError("data.path: the reading of all data was given up");
+    const int64_t count = std::min(kPieceBytes, bytes() - at);
+    copy(at, count, piece.data());  // each piece sees a change of its file, so the last one sees it, too
+    XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
+  }
+  // A file may have been written behind the place that was read of it.
+  for (const File& file : files_) copy_from(file, 0, 0, nullptr);
+  return hex_of(XXH3_128bits_digest(state.get()));
+}
+
+std::string Corpus::stamp() const {
+  checkpoint::Sha256 hash;
+  for (const File& file : files_) hash.update(str(file.bytes, " ", file.inode, " ", file.modified_ns, " ", file.changed_ns, "\n"));
+  return hash.hex().substr(0, 32);
+}
+
+bool Corpus::settled() const {
+  constexpr int64_t kTickNs = 2'000'000'000;  // the coarsest of file systems
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  const int64_t before = (now.tv_sec * 1'000'000'000 + now.tv_nsec) - kTickNs;
+  return std::all_of(files_.begin(), files_.end(), [&](const File& file) { return file.modified_ns < before && file.changed_ns < before; });
+}
+
+void Corpus::accept_files() {
+  for (File& file : files_) {
+    File now = look_at(file.path);
+    if (now.bytes != file.bytes) copy_from(file, 0, 0, nullptr);  // says so
+    file = now;
+  }
+}
+
+std::string Corpus::sampled_hash() const {
   constexpr int64_t kPieces = 256, kPieceBytes = 4096;
   checkpoint::Sha256 hash;
   hash.update(str(bytes(), "\n"));

@@ -37,7 +37,7 @@ RandomDataset::RandomDataset(const Config& config)
 
 Batch RandomDataset::get(int64_t step, int64_t micro) const { return make(seed_, static_cast<uint32_t>(step), micro, kTrainSite); }
 Batch RandomDataset::evaluation(int64_t index) const { return make(0, 0, index, kEvaluationSite); }
-std::string RandomDataset::identity() const { return tokens_ ? "random tokens" : "random features"; }
+std::string RandomDataset::sampled_identity() const { return tokens_ ? "random tokens" : "random features"; }
 
 Batch RandomDataset::make(uint64_t seed, uint32_t step, int64_t micro, uint32_t site) const {
   const Shape square{micro_batch_, block_};

@@ -14,7 +14,10 @@ class RandomDataset final : public Dataset {
 
   Batch get(int64_t step, int64_t micro) const override;
   Batch evaluation(int64_t index) const override;
-  std::string identity() const override;
+  Batch blank() const override { return make(0, 0, 0, 0); }
+  using Dataset::identity;
+  std::string identity(const std::atomic<bool>&) const override { return sampled_identity(); }
+  std::string sampled_identity() const override;
 
  private:
   Batch make(uint64_t seed, uint32_t step, int64_t micro, uint32_t site) const;

@@ -53,7 +53,15 @@ Batch TextDataset::evaluation(int64_t index) const {
   });
 }
 
-std::string TextDataset::identity() const { return str("text, ", corpus_.bytes(), " bytes, ", corpus_.fingerprint()); }
+std::string TextDataset::identity(const std::atomic<bool>& stop) const {
+  return str("text, ", corpus_.bytes(), " bytes, xxh3 ", corpus_.hash(stop));
+}
+std::string TextDataset::sampled_identity() const { return str("text, ", corpus_.bytes(), " bytes, ", corpus_.sampled_hash()); }
+
+Batch TextDataset::blank() const {
+  const Shape shape{micro_batch_, block_};
+  return {Tensor::zeros(shape, DType::i32), Tensor::zeros(shape, DType::i32)};
+}
 
 template <typename Offset>
 Batch TextDataset::make(const Offset& offset) const {

@@ -12,7 +12,13 @@ class TextDataset final : public Dataset {
 
   Batch get(int64_t step, int64_t micro) const override;
   Batch evaluation(int64_t index) const override;
-  std::string identity() const override;
+  Batch blank() const override;
+  using Dataset::identity;
+  std::string identity(const std::atomic<bool>& stop) const override;
+  std::string sampled_identity() const override;
+  std::string stamp() const override { return corpus_.stamp(); }
+  bool settled() const override { return corpus_.settled(); }
+  void accept_files() override { corpus_.accept_files(); }
 
   // The first byte of the part that is kept for evaluation.
   int64_t validation_begin() const { return validation_begin_; }

@@ -43,7 +43,7 @@ Kept kept_of(const std::string& path, int64_t last_step) {
 }  // namespace
 
 MetricsFile::MetricsFile(std::string path, int64_t resumed_step)
-    : path_(std::move(path)), fd_(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)) {
+    : path_(std::move(path)), fd_(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666)) {
   if (fd_ < 0) throw EnvironmentError(str("open '", path_, "': ", errno_text(errno)));
   const Kept kept = kept_of(path_, resumed_step);
   bytes_ = kept.bytes;
