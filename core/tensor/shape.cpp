@@ -6,25 +6,30 @@
 namespace lockstep {
 
 void Shape::insert(int at, int64_t dim) {
+  check(at >= 0 && at <= size_, "[shape] cannot insert a dimension at ", at, " of ", *this);
   push_back(dim);
   std::rotate(dims_.begin() + at, dims_.begin() + size_ - 1, dims_.begin() + size_);
 }
 
 void Shape::erase(int at) {
+  check(at >= 0 && at < size_, "[shape] cannot erase dimension ", at, " of ", *this);
   std::copy(dims_.begin() + at + 1, dims_.begin() + size_, dims_.begin() + at);
   dims_[static_cast<size_t>(--size_)] = 0;
 }
 
 int64_t Shape::numel() const {
   int64_t n = 1;
+  bool empty = false;
   for (int64_t d : *this) {
     check(d >= 0, "[shape] negative dimension in ", *this);
-    check(!__builtin_mul_overflow(n, d, &n), "[shape] too many elements: ", *this);
+    empty = empty || d == 0;
+    check(!__builtin_mul_overflow(n, std::max<int64_t>(1, d), &n), "[shape] too many elements: ", *this);
   }
-  return n;
+  return empty ? 0 : n;
 }
 
 Shape Shape::contiguous_strides() const {
+  numel();  // throws where a stride would overflow
   Shape strides = *this;
   int64_t step = 1;
   for (int i = size_ - 1; i >= 0; --i) {

@@ -26,7 +26,10 @@ class Shape {
   bool empty() const { return size_ == 0; }
   int64_t operator[](int i) const { return dims_[static_cast<size_t>(i)]; }
   int64_t& operator[](int i) { return dims_[static_cast<size_t>(i)]; }
-  int64_t back() const { return dims_[static_cast<size_t>(size_ - 1)]; }
+  int64_t back() const {
+    check(size_ > 0, "[shape] a shape without dimensions has no last one");
+    return dims_[static_cast<size_t>(size_ - 1)];
+  }
   const int64_t* begin() const { return dims_.data(); }
   const int64_t* end() const { return dims_.data() + size_; }
   void push_back(int64_t dim) {
@@ -36,9 +39,10 @@ class Shape {
   void insert(int at, int64_t dim);
   void erase(int at);
 
-  // Product of the dimensions; 1 for a scalar. Throws UsageError on a negative dimension or overflow.
+  // Product of the dimensions; 1 for a scalar. Throws UsageError on a negative dimension, and where the
+  // product of those that are not 0 overflows: strides are made of it.
   int64_t numel() const;
-  // Row-major strides, in elements.
+  // Row-major strides, in elements. Throws as numel() does.
   Shape contiguous_strides() const;
 
   friend bool operator==(const Shape& a, const Shape& b) {

@@ -42,8 +42,9 @@ void Storage::retire(std::string why_absent) {
 
 void Storage::attach(std::shared_ptr<Storage> memory, size_t offset) {
   check(!why_absent_.empty(), "[storage] only memory that was made absent can be attached");
-  check(memory && memory->device() == device_ && offset + bytes_ <= memory->bytes(), "[storage] cannot attach ", bytes_,
-        " bytes at offset ", offset, " of ", memory ? memory->bytes() : 0, " bytes");
+  check(memory && memory.get() != this && memory->present() && memory->device() == device_ && offset <= memory->bytes() &&
+            bytes_ <= memory->bytes() - offset,
+        "[storage] cannot attach ", bytes_, " bytes at offset ", offset, " of ", memory ? memory->bytes() : 0, " bytes");
   data_ = static_cast<std::byte*>(memory->data()) + offset;
   attached_ = std::move(memory);
 }
@@ -52,6 +53,22 @@ void Storage::detach() {
   check(!why_absent_.empty(), "[storage] only memory that was made absent can be detached");
   data_ = nullptr;
   attached_.reset();
+}
+
+void Storage::changed(const char* by) {
+  changes_.fetch_add(1, std::memory_order_relaxed);
+  changed_by_.store(by, std::memory_order_relaxed);
+}
+
+const char* Storage::changed_by() const {
+  const char* here = changed_by_.load(std::memory_order_relaxed);
+  if (here) return here;
+  return origin_ ? origin_->changed_by() : "unknown";
+}
+
+void Storage::follow(std::shared_ptr<Storage> origin) {
+  for (const Storage* at = origin.get(); at; at = at->origin_.get()) check(at != this, "[storage] memory cannot follow itself");
+  origin_ = std::move(origin);
 }
 
 Storage::~Storage() {

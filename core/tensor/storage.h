@@ -1,7 +1,9 @@
 // A block of device memory, shared by the tensors that view it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -41,6 +43,19 @@ class Storage {
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
 
+  // How often the values in this memory were changed in place. Who keeps a tensor for later compares
+  // versions to find out whether it still holds what it held (core/autograd/saved_tensor.h).
+  // Thread-safe, like changed() and changed_by().
+  uint64_t version() const { return changes_.load(std::memory_order_relaxed) + (origin_ ? origin_->version() : 0); }
+  // Counts one change. `by` names who made it, for messages: a string literal, "copy_". Bringing the
+  // same values again (attach) is no change.
+  void changed(const char* by);
+  // Who made the last change; "unknown" before the first.
+  const char* changed_by() const;
+  // The values here are copies of those in `origin` (FSDP: of the rank's slice): a change there counts
+  // here, too.
+  void follow(std::shared_ptr<Storage> origin);
+
  private:
   void* data_;
   size_t bytes_;
@@ -50,6 +65,9 @@ class Storage {
   std::shared_ptr<Storage> attached_;
   std::string why_absent_;       // empty: the memory is here for good
   std::function<void()> bring_;  // of absent memory; may be empty
+  std::atomic<uint64_t> changes_{0};
+  std::atomic<const char*> changed_by_{nullptr};
+  std::shared_ptr<Storage> origin_;
 };
 
 // While it lives, new tensors of this thread on the CPU take their memory from `make(bytes)` rather than from the allocator: for

@@ -1,6 +1,10 @@
 #include "core/tensor/tensor.h"
 
+#include <array>
+#include <cmath>
+#include <limits>
 #include <ostream>
+#include <utility>
 
 #include "core/device/kernels.h"
 
@@ -13,16 +17,14 @@ StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.
 Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
   Shape shape = wanted;
   int unknown = -1;
-  int64_t known = 1;
   for (int i = 0; i < shape.size(); ++i) {
-    if (shape[i] == -1) {
-      check(unknown < 0, "[", op, "] only one dimension can be -1, got ", wanted);
-      unknown = i;
-    } else {
-      known *= shape[i];
-    }
+    if (shape[i] != -1) continue;
+    check(unknown < 0, "[", op, "] only one dimension can be -1, got ", wanted);
+    unknown = i;
+    shape[i] = 1;
   }
   if (unknown >= 0) {
+    const int64_t known = shape.numel();
     check(known > 0 && numel % known == 0, "[", op, "] cannot infer the -1 of ", wanted, " for ", numel, " elements");
     shape[unknown] = numel / known;
   }
@@ -60,7 +62,55 @@ bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape&
   return view_axis == -1;
 }
 
+// One past the last element that a view reaches, counted from its first one; false where that
+// overflows.
+bool reach(const Shape& shape, const Shape& strides, int64_t& elements) {
+  elements = 1;
+  for (int i = 0; i < shape.size(); ++i) {
+    int64_t steps = 0;
+    if (__builtin_mul_overflow(shape[i] - 1, strides[i], &steps)) return false;
+    if (__builtin_add_overflow(elements, steps, &elements)) return false;
+  }
+  return true;
+}
+
+// Whether each element surely has memory of its own: every dimension steps over all that the smaller
+// steps reach.
+bool elements_are_distinct(const Shape& shape, const Shape& strides) {
+  std::array<std::pair<int64_t, int64_t>, Shape::kMaxDims> steps;  // stride, size
+  size_t n = 0;
+  for (int i = 0; i < shape.size(); ++i)
+    if (shape[i] > 1) {
+      size_t at = n++;
+      for (; at > 0 && steps[at - 1].first > strides[i]; --at) steps[at] = steps[at - 1];
+      steps[at] = {strides[i], shape[i]};
+    }
+  int64_t reached = 1;
+  for (size_t i = 0; i < n; ++i) {
+    const auto [stride, size] = steps[i];
+    if (stride < reached) return false;
+    reached += (size - 1) * stride;
+  }
+  return true;
+}
+
+void check_value(double value, DType dtype) {
+  const auto within = [&](double low, double beyond) { return value >= low && value < beyond && value == std::trunc(value); };
+  const bool fits = dtype == DType::i64   ? within(-0x1p63, 0x1p63)
+                    : dtype == DType::i32 ? within(-0x1p31, 0x1p31)
+                    : dtype == DType::u8  ? within(0, 256)
+                                          : true;
+  check(fits, "[fill_] ", value, " is no value of ", dtype);
+}
+
 }  // namespace
+
+int64_t byte_count(const Shape& shape, DType dtype) {
+  int64_t bytes = 0;
+  check(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes), "[tensor] ", dtype, shape,
+        " has more bytes than an int64 can count");
+  return bytes;
+}
 
 int normalize_axis(int axis, int dims, std::string_view op) {
   const int normal = axis < 0 ? axis + dims : axis;
@@ -69,6 +119,8 @@ int normalize_axis(int axis, int dims, std::string_view op) {
 }
 
 Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype, int64_t offset_bytes) {
+  check(storage != nullptr, "[tensor] expected a storage for ", dtype, shape, ", got none");
+  byte_count(shape, dtype);
   Tensor t;
   t.shape_ = shape;
   t.strides_ = shape.contiguous_strides();
@@ -76,15 +128,16 @@ Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType 
   t.dtype_ = dtype;
   check(offset_bytes % size_of(dtype) == 0, "[tensor] offset ", offset_bytes, " is not aligned to ", dtype);
   t.offset_ = offset_bytes / size_of(dtype);
-  check(offset_bytes >= 0 && static_cast<size_t>(offset_bytes + t.bytes()) <= storage->bytes(), "[tensor] ", t.bytes(), " bytes at offset ",
-        offset_bytes, " exceed a storage of ", storage->bytes(), " bytes");
+  const size_t room = storage->bytes();
+  check(offset_bytes >= 0 && static_cast<size_t>(offset_bytes) <= room &&
+            static_cast<size_t>(t.bytes()) <= room - static_cast<size_t>(offset_bytes),
+        "[tensor] ", t.bytes(), " bytes at offset ", offset_bytes, " exceed a storage of ", room, " bytes");
   t.storage_ = std::move(storage);
   return t;
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
-  const auto bytes = static_cast<size_t>(shape.numel() * size_of(dtype));
-  return wrap(StorageScope::create(bytes, device), shape, dtype);
+  return wrap(StorageScope::create(static_cast<size_t>(byte_count(shape, dtype)), device), shape, dtype);
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0, dtype, device); }
@@ -126,6 +179,30 @@ void* Tensor::raw() const {
   return static_cast<std::byte*>(storage_->data()) + offset_ * size_of(dtype_);
 }
 
+void Tensor::check_defined(std::string_view call) const { check(defined(), "[", call, "] use of an undefined tensor"); }
+
+void Tensor::check_writable(std::string_view call) const {
+  check_defined(call);
+  check(numel_ <= 1 || elements_are_distinct(shape_, strides_), "[", call, "] several elements of ", *this, " with strides ", strides_,
+        " share one place in memory (expand() makes such tensors); write before expanding, or to a clone()");
+}
+
+// Whether copying from `other`, on the same device, would read what it has overwritten. The very same
+// elements are no such case.
+bool Tensor::overlaps(const Tensor& other) const {
+  const auto *here = static_cast<const char*>(raw()), *there = static_cast<const char*>(other.raw());
+  if (here == there && dtype_ == other.dtype_ && strides_ == other.strides_) return false;
+  int64_t mine = 0, others = 0;
+  reach(shape_, strides_, mine);
+  reach(other.shape_, other.strides_, others);
+  return here < there + others * size_of(other.dtype_) && there < here + mine * size_of(dtype_);
+}
+
+void Tensor::mark_changed(const char* by) const {
+  check_defined("mark_changed");
+  storage_->changed(by);
+}
+
 void Tensor::check_type(DType wanted) const { check(wanted == dtype_, "[data] asked for ", wanted, ", but the tensor is ", *this); }
 
 void Tensor::check_host_contiguous() const {
@@ -134,6 +211,7 @@ void Tensor::check_host_contiguous() const {
 
 template <typename T>
 std::vector<T> Tensor::to_vector() const {
+  check_defined("to_vector");
   const Tensor dense = to(dtype_of<T>()).contiguous();
   std::vector<T> values(static_cast<size_t>(numel_));
   if (numel_ > 0) kernels(device()).copy_to_host(values.data(), dense.raw(), dense.bytes());
@@ -142,7 +220,10 @@ std::vector<T> Tensor::to_vector() const {
 
 template <>
 std::vector<bool> Tensor::to_vector() const {
-  const auto bytes = to(DType::u8).to_vector<uint8_t>();
+  check_defined("to_vector");
+  const Tensor dense = to(DType::boolean).contiguous();  // any value but 0 is true, 0.5 and 256, too
+  std::vector<uint8_t> bytes(static_cast<size_t>(numel_));
+  if (numel_ > 0) kernels(device()).copy_to_host(bytes.data(), dense.raw(), dense.bytes());
   return {bytes.begin(), bytes.end()};
 }
 
@@ -152,13 +233,30 @@ double Tensor::item() const {
   return is_floating(dtype_) ? static_cast<double>(to_vector<float>()[0]) : static_cast<double>(to_vector<int64_t>()[0]);
 }
 
-Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const {
+// Of elements that are known to lie within the storage.
+Tensor Tensor::viewed(std::string_view call, const Shape& shape, const Shape& strides, int64_t offset) const {
+  check_defined(call);
+  byte_count(shape, dtype_);
   Tensor t = *this;
   t.shape_ = shape;
   t.strides_ = strides;
-  t.offset_ += offset_elements;
+  t.offset_ += offset;
   t.numel_ = shape.numel();
   return t;
+}
+
+Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const {
+  check_defined("as_strided");
+  check(strides.size() == shape.size(), "[as_strided] expected a stride for each dimension of ", shape, ", got ", strides);
+  for (const int64_t stride : strides) check(stride >= 0, "[as_strided] expected strides of 0 or more, got ", strides);
+  const int64_t room = static_cast<int64_t>(storage_->bytes()) / size_of(dtype_);
+  int64_t first = 0, elements = 0, end = 0;
+  const bool fits =
+      !__builtin_add_overflow(offset_, offset_elements, &first) && first >= 0 && first <= room &&
+      (shape.numel() == 0 || (reach(shape, strides, elements) && !__builtin_add_overflow(first, elements, &end) && end <= room));
+  check(fits, "[as_strided] shape ", shape, " with strides ", strides, " at element ", offset_elements, " of ", *this,
+        " lies outside its storage of ", room, " elements, in which this view begins at ", offset_);
+  return viewed("as_strided", shape, strides, offset_elements);
 }
 
 Tensor Tensor::view(const Shape& wanted) const {
@@ -166,17 +264,18 @@ Tensor Tensor::view(const Shape& wanted) const {
   Shape strides;
   check(view_strides(shape_, strides_, shape, strides), "[view] ", *this, " with strides ", strides_, " cannot be seen as ", shape,
         " without a copy; use reshape()");
-  return as_strided(shape, strides, 0);
+  return viewed("view", shape, strides, 0);
 }
 
 Tensor Tensor::reshape(const Shape& wanted) const {
   const Shape shape = infer_dimension(wanted, numel_, "reshape");
   Shape strides;
-  if (view_strides(shape_, strides_, shape, strides)) return as_strided(shape, strides, 0);
+  if (view_strides(shape_, strides_, shape, strides)) return viewed("reshape", shape, strides, 0);
   return clone().view(shape);
 }
 
 Tensor Tensor::transpose(int axis_a, int axis_b) const {
+  check_defined("transpose");
   const int a = normalize_axis(axis_a, dim(), "transpose"), b = normalize_axis(axis_b, dim(), "transpose");
   Tensor t = *this;
   std::swap(t.shape_[a], t.shape_[b]);
@@ -186,15 +285,16 @@ Tensor Tensor::transpose(int axis_a, int axis_b) const {
 
 Tensor Tensor::narrow(int axis, int64_t start, int64_t length) const {
   const int a = normalize_axis(axis, dim(), "narrow");
-  check(start >= 0 && length >= 0 && start + length <= shape_[a], "[narrow] range [", start, ", ", start + length, ") is outside axis ", a,
-        " of ", *this);
+  check(start >= 0 && length >= 0 && start <= shape_[a] && length <= shape_[a] - start, "[narrow] ", length, " elements from element ",
+        start, " on lie outside axis ", a, " of ", *this);
   Shape shape = shape_;
   shape[a] = length;
-  return as_strided(shape, strides_, start * strides_[a]);
+  return viewed("narrow", shape, strides_, start * strides_[a]);
 }
 
 Tensor Tensor::select(int axis, int64_t index) const {
   const int a = normalize_axis(axis, dim(), "select");
+  check(index >= 0 && index < shape_[a], "[select] index ", index, " is outside axis ", a, " of ", *this);
   Tensor t = narrow(a, index, 1);
   t.shape_.erase(a);
   t.strides_.erase(a);
@@ -202,6 +302,7 @@ Tensor Tensor::select(int axis, int64_t index) const {
 }
 
 Tensor Tensor::unsqueeze(int axis) const {
+  check_defined("unsqueeze");
   const int a = normalize_axis(axis, dim() + 1, "unsqueeze");
   Tensor t = *this;
   t.strides_.insert(a, a < dim() ? shape_[a] * strides_[a] : 1);
@@ -210,6 +311,7 @@ Tensor Tensor::unsqueeze(int axis) const {
 }
 
 Tensor Tensor::expand(const Shape& shape) const {
+  check_defined("expand");
   check(shape.size() >= dim(), "[expand] ", *this, " has more dimensions than ", shape);
   Shape strides = shape;
   const int lead = shape.size() - dim();
@@ -218,7 +320,7 @@ Tensor Tensor::expand(const Shape& shape) const {
     check(repeat || shape_[i - lead] == shape[i], "[expand] ", *this, " does not expand to ", shape);
     strides[i] = repeat ? 0 : strides_[i - lead];
   }
-  return as_strided(shape, strides, 0);
+  return viewed("expand", shape, strides, 0);
 }
 
 Tensor Tensor::clone() const {
@@ -227,9 +329,13 @@ Tensor Tensor::clone() const {
   return t;
 }
 
-Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
+Tensor Tensor::contiguous() const {
+  check_defined("contiguous");
+  return is_contiguous() ? *this : clone();
+}
 
 Tensor Tensor::to(DType dtype) const {
+  check_defined("to");
   if (dtype == dtype_) return *this;
   Tensor t = empty(shape_, dtype, device());
   t.copy_(*this);
@@ -244,11 +350,13 @@ Tensor Tensor::to(Device target) const {
 }
 
 const Tensor& Tensor::copy_(const Tensor& source) const {
-  check(defined() && source.defined(), "[copy_] use of an undefined tensor");
+  check_writable("copy_");
+  source.check_defined("copy_");
   const Tensor from = source.shape() == shape_ ? source : source.expand(shape_);
   if (numel_ == 0) return *this;
+  mark_changed("copy_");
   if (from.device() == device()) {
-    kernels(device()).copy(strided(*this), strided(from));
+    kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
     return *this;
   }
   // Between devices bytes travel dense and in one dtype; a side that is neither is prepared on its own device.
@@ -263,7 +371,11 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
 }
 
 const Tensor& Tensor::fill_(double value) const {
-  if (numel_ > 0) kernels(device()).fill(strided(*this), value);
+  check_writable("fill_");
+  check_value(value, dtype_);
+  if (numel_ == 0) return *this;
+  mark_changed("fill_");
+  kernels(device()).fill(strided(*this), value);
   return *this;
 }
 

@@ -1,12 +1,16 @@
 // Tensor: a value of n dimensions. Copying a Tensor copies the handle, not the elements; views share storage.
 // Knows nothing of gradients (core/autograd) or of ranks (comm). Not synchronised: two threads may read one tensor, or use
 // two tensors of one storage that do not overlap.
+//
+// Every call on an undefined tensor but defined() and the plain getters throws UsageError. So does a
+// shape whose elements or bytes no int64 can count.
 #pragma once
 
 #include <initializer_list>
 #include <iosfwd>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "core/device/device.h"
@@ -73,8 +77,10 @@ class Tensor {
   Tensor narrow(int axis, int64_t start, int64_t length) const;
   Tensor select(int axis, int64_t index) const;  // drops the axis
   Tensor unsqueeze(int axis) const;
-  Tensor expand(const Shape& shape) const;                                                     // repeats dimensions of size 1 by stride 0
-  Tensor as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const;  // offset from this view's start
+  Tensor expand(const Shape& shape) const;  // repeats dimensions of size 1 by stride 0
+  // Any view of the storage: strides of 0 or more, and an offset from this view's start. Throws
+  // UsageError where an element would lie outside the storage.
+  Tensor as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const;
 
   // Copies.
   Tensor clone() const;       // contiguous
@@ -82,12 +88,23 @@ class Tensor {
   Tensor to(DType dtype) const;
   Tensor to(Device device) const;
 
-  // In place. copy_ broadcasts and converts; both return *this.
+  // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and converts;
+  // the source may overlap this tensor. fill_ refuses a value that an integer dtype cannot hold. Both
+  // refuse a tensor whose elements share memory, as expand() makes them: write before expanding, or
+  // write to a clone().
   const Tensor& copy_(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
 
+  // Says that the values were changed through raw(), data() or span(). Backward then refuses to use
+  // them in place of the values that forward saw. `by`: a string literal that names who did it.
+  void mark_changed(const char* by) const;
+
  private:
+  void check_defined(std::string_view call) const;
+  void check_writable(std::string_view call) const;
+  bool overlaps(const Tensor& other) const;
+  Tensor viewed(std::string_view call, const Shape& shape, const Shape& strides, int64_t offset) const;
   void check_type(DType wanted) const;
   void check_host_contiguous() const;
 
@@ -98,6 +115,9 @@ class Tensor {
   int64_t numel_ = 0;
   DType dtype_ = DType::f32;
 };
+
+// Bytes of a dense tensor. Throws UsageError where an int64 cannot count them.
+int64_t byte_count(const Shape& shape, DType dtype);
 
 // Normalises a negative axis and checks its range; `op` names the caller in the message.
 int normalize_axis(int axis, int dims, std::string_view op);
