@@ -115,6 +115,7 @@ ReadReport Checkpoint::read(std::span<const Entry> entries) const {
     }
     const ReadReport report = reader.run();
     for (const auto& [entry, host] : aside) entry->tensor.copy_(host);
+    for (const Entry& entry : entries) entry.tensor.mark_changed("reading a checkpoint");
     return report;
   } catch (const EnvironmentError& e) {
     throw EnvironmentError(str("[checkpoint] '", folder_, "' cannot be used: ", e.what()));

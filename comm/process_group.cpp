@@ -85,6 +85,7 @@ class ProcessGroup::Impl {
     call.fingerprint.label = options ? options->label : label;
     call.in = in.defined() ? in.raw() : nullptr;
     call.out = out.defined() ? out.raw() : nullptr;
+    if (out.defined()) out.mark_changed("a collective");
     call.op = op;
     call.dtype = dtype;
     call.count = count;

@@ -1,6 +1,7 @@
 #include "core/autograd/node.h"
 
 #include <atomic>
+#include <utility>
 
 #include "core/device/kernels.h"
 
@@ -8,13 +9,20 @@ namespace lockstep {
 namespace {
 
 std::atomic<uint64_t> g_sequence{0};
+thread_local detail::InputLog* t_log = nullptr;
+
+constexpr const char* kBackward = "backward()";
 
 void add_in_place(const Tensor& into, const Tensor& value) {
+  const Kernels& k = kernels(into.device());
+  if (into.dtype() == DType::f16) {
+    const StridedView sum{into.raw(), into.dtype(), into.shape(), into.strides()};
+    if (into.numel() > 0) k.binary(BinaryOp::add, sum, sum, {value.raw(), value.dtype(), value.shape(), value.strides()});
+    return;
+  }
   const Tensor dense = value.contiguous();
-  if (is_floating(into.dtype()) && into.is_contiguous())
-    kernels(into.device()).axpby(into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
-  else
-    throw UsageError(str("[autograd] cannot add gradients of type ", into));
+  check(is_floating(into.dtype()) && into.is_contiguous(), "[autograd] cannot add gradients of type ", into);
+  k.axpby(into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
 }
 
 // Values may have been given another shape (set_data) since the gradient's memory was.
@@ -59,7 +67,9 @@ void Edge::add(const Tensor& gradient) const {
         gradient);
   check_memory(t);
   if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
+    ++t.grad_changes;
     if (!t.grad.defined()) make_memory(t);
+    t.grad.mark_changed(kBackward);
     if (t.grad_valid)
       add_in_place(t.grad, gradient);
     else
@@ -87,6 +97,10 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
     t.grad_shared = false;
   }
   if (!t.grad.defined()) make_memory(t);
+  if (leaf) {
+    ++t.grad_changes;
+    t.grad.mark_changed(kBackward);
+  }
   write(t.grad, t.grad_valid);
   t.grad_valid = true;
 }
@@ -123,7 +137,30 @@ bool detail::must_record(const std::vector<Variable>& inputs) {
   return false;
 }
 
+detail::InputLog::InputLog() : outer_(std::exchange(t_log, this)) {}
+detail::InputLog::~InputLog() { t_log = outer_; }
+
+void detail::InputLog::note(std::string_view op, const std::vector<Variable>& inputs) {
+  for (InputLog* log = t_log; log; log = log->outer_)
+    for (const Variable& input : inputs) {
+      if (!input.defined() || !input.data().defined()) continue;
+      log->inputs_.try_emplace(input.impl().get(), Input{input.impl(), input.requires_grad(), ValueMark(op, input)});
+    }
+}
+
+std::vector<detail::InputLog::Input> detail::InputLog::take(uint64_t oldest) {
+  std::vector<Input> alive;
+  for (auto& [key, input] : inputs_) {
+    const auto variable = input.variable.lock();
+    const bool outside = variable && (!variable->grad->node || variable->grad->node->sequence() < oldest);
+    if (outside) alive.push_back(std::move(input));
+  }
+  inputs_.clear();
+  return alive;
+}
+
 Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward) {
+  detail::InputLog::note(op, inputs);
   if (!detail::must_record(inputs)) return Variable(std::move(result));
   return Variable::from_node(std::move(result), std::make_shared<FunctionNode>(op, std::move(inputs), std::move(backward)));
 }

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <functional>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "core/autograd/saved_tensor.h"
 #include "core/autograd/variable.h"
 
 namespace lockstep {
@@ -30,7 +32,8 @@ class Edge {
   std::shared_ptr<detail::GradState> target_;
 };
 
-// One recorded operation with one output. Derived classes keep what backward needs and drop it in release().
+// One recorded operation with one output. Derived classes keep what backward needs, tensors as
+// SavedTensor, and drop it in release().
 class Node {
  public:
   Node(std::string_view op, std::vector<Variable> inputs);
@@ -78,6 +81,8 @@ struct GradState {
   bool grad_valid = false;
   bool grad_shared = false;  // came through add(): someone else may hold the same storage
   // Leaves only.
+  uint64_t grad_changes = 0;     // how often something was added or written
+  bool grad_incomplete = false;  // a backward() that failed added a part to an earlier gradient
   std::weak_ptr<VariableImpl> owner;
   Parameter::GradHook hook;
   Parameter::GradSource source;  // where the gradient's memory comes from; empty: the allocator
@@ -93,7 +98,52 @@ struct VariableImpl {
   // A leaf's values in another dtype, which ops::PrecisionScope uses in place of `data`; undefined where there is none. The scope
   // makes it and drops it, unless it is there already (FSDP: gathered in that dtype).
   Tensor compute_copy;
+  uint64_t compute_copy_version = 0;   // that of `data` when the scope made the copy
+  uint64_t replaced = 0;               // how often set_data() gave other values in place of these
   Parameter::Initializer initializer;  // parameters only; empty until somebody declares one
+};
+
+// The message about values that backward needs and that were changed: `op` "linear", `tensor`
+// "'fc.weight' f32[4, 4]", `by` "copy_".
+std::string changed_in_place(std::string_view op, std::string_view tensor, std::string_view by);
+
+// The values that a variable held at one time, without keeping their memory: it may be taken away and
+// brought back.
+class ValueMark {
+ public:
+  ValueMark() = default;
+  ValueMark(std::string_view op, const Variable& variable);
+  // Throws UsageError, naming `op` and the variable, where they were changed or replaced since.
+  void check_unchanged(const VariableImpl& now) const;
+
+ private:
+  std::string_view op_;  // which read them
+  std::weak_ptr<Storage> storage_;
+  uint64_t version_ = 0, replaced_ = 0;
+};
+
+// What operations read while it lives, on this thread: for who runs them again later (recomputation),
+// which must meet the same values. Scopes nest; an outer one also sees what an inner one sees.
+class InputLog {
+ public:
+  InputLog();
+  ~InputLog();
+  InputLog(const InputLog&) = delete;
+  InputLog& operator=(const InputLog&) = delete;
+
+  struct Input {
+    std::weak_ptr<VariableImpl> variable;
+    bool requires_grad;
+    ValueMark values;  // as the first operation read them
+  };
+  // The inputs that are alive and were not computed by nodes `oldest` or younger (by sequence).
+  std::vector<Input> take(uint64_t oldest);
+
+  static void note(std::string_view op, const std::vector<Variable>& inputs);
+
+ private:
+  std::unordered_map<const VariableImpl*, Input> inputs_;
+  InputLog* outer_;
 };
 
 // Differentiates the part of a graph that lies above nodes older than `oldest` (by sequence): `gradient` is that of `root`, which an
@@ -104,7 +154,8 @@ void backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest
 }  // namespace detail
 
 // For operations whose backward is a function: record("scale", data, {x}, [...](const Tensor& g, const Node& n) { ... }).
-// Returns a constant when nothing needs a gradient. The function's captures are the saved tensors.
+// Returns a constant when nothing needs a gradient. The function's captures are what backward needs;
+// keep tensors that others may change as SavedTensor.
 using BackwardFn = std::function<void(const Tensor& gradient, const Node& node)>;
 Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward);
 

@@ -21,9 +21,41 @@ struct LaterFirst {
   }
 };
 
-// How many recorded uses each leaf has below `root`: its gradient is final when all of them have sent theirs.
-std::unordered_map<State*, int> count_leaf_uses(const std::shared_ptr<State>& root) {
-  std::unordered_map<State*, int> uses;
+// A leaf below the root of a backward().
+struct Leaf {
+  int uses = 0;  // recorded ones whose gradients are to come; it is final when all of them came
+  // How it was before.
+  std::weak_ptr<State> state;
+  bool had_gradient = false;
+  uint64_t changes = 0;
+};
+using Leaves = std::unordered_map<State*, Leaf>;
+
+void count_use(Leaves& leaves, const std::shared_ptr<State>& state) {
+  Leaf& leaf = leaves[state.get()];
+  if (leaf.uses++ == 0) leaf = {1, state, state->grad_valid, state->grad_changes};
+}
+
+// Puts leaves back after a backward() that threw, or marks those that cannot be.
+void put_back(const Leaves& leaves) {
+  for (const auto& [key, leaf] : leaves) {
+    const auto state = leaf.state.lock();
+    if (!state || state->grad_changes == leaf.changes) continue;
+    if (leaf.had_gradient)
+      state->grad_incomplete = true;
+    else
+      state->grad_valid = false;
+  }
+}
+
+void forget_gradient(State& computed) {
+  computed.grad = Tensor();
+  computed.grad_valid = computed.grad_shared = false;
+}
+
+Leaves find_leaves(const std::shared_ptr<State>& root) {
+  Leaves leaves;
+  if (!root->node) count_use(leaves, root);
   std::unordered_set<State*> seen{root.get()};
   std::vector<State*> todo{root.get()};
   while (!todo.empty()) {
@@ -35,40 +67,70 @@ std::unordered_map<State*, int> count_leaf_uses(const std::shared_ptr<State>& ro
     for (const Edge& edge : current->node->edges()) {
       if (!edge.needed()) continue;
       State* target = edge.target().get();
-      if (!target->node) ++uses[target];
+      if (!target->node) count_use(leaves, edge.target());
       if (seen.insert(target).second) todo.push_back(target);
     }
   }
-  return uses;
+  return leaves;
+}
+
+struct Ready {
+  std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst> queue;
+  std::unordered_set<State*> queued;
+  void push(const std::shared_ptr<State>& state) {
+    if (queued.insert(state.get()).second) queue.push(state);
+  }
+  std::shared_ptr<State> pop() {
+    std::shared_ptr<State> latest = queue.top();
+    queue.pop();
+    return latest;
+  }
+};
+
+// After an exception in `node`: what its consumers, and it, sent to others must not meet another
+// backward() that comes by.
+void forget_under_way(const Node& node, Ready& ready) {
+  while (!ready.queue.empty()) forget_gradient(*ready.pop());
+  for (const Edge& edge : node.edges())
+    if (edge.needed() && edge.target()->node) forget_gradient(*edge.target());
+}
+
+template <typename F>
+void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
+  Node& node = *current.node;
+  Tensor gradient = std::exchange(current.grad, Tensor());
+  // A node without a gradient still passes its leaves' use on: a leaf's gradient must become final.
+  if (std::exchange(current.grad_valid, false)) {
+    if (!gradient.is_contiguous()) gradient = gradient.contiguous();
+    node.backward(gradient);
+  }
+  gradient = Tensor();
+  for (const Edge& edge : node.edges()) {
+    if (!edge.needed()) continue;
+    const std::shared_ptr<State>& target = edge.target();
+    if (!target->node)
+      used(*target);
+    else if (target->node->sequence() >= oldest)
+      ready.push(target);
+  }
+  node.mark_released();
 }
 
 // Runs the nodes below `root`, whose gradient is set, and tells used(leaf) of every edge into a leaf that has been served. Nodes
 // older than `oldest` are left alone: their gradients wait for whoever runs them.
 template <typename F>
 void run_nodes(const std::shared_ptr<State>& root, uint64_t oldest, const F& used) {
-  std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst> ready;
-  std::unordered_set<State*> queued{root.get()};
+  Ready ready;
   ready.push(root);
-  while (!ready.empty()) {
-    const std::shared_ptr<State> current = ready.top();
-    ready.pop();
+  while (!ready.queue.empty()) {
+    const std::shared_ptr<State> current = ready.pop();
     const std::shared_ptr<Node> node = current->node;
-    Tensor gradient = std::exchange(current->grad, Tensor());
-    // A node without a gradient still passes its leaves' use on: a leaf's gradient must become final.
-    if (std::exchange(current->grad_valid, false)) {
-      if (!gradient.is_contiguous()) gradient = gradient.contiguous();
-      node->backward(gradient);
+    try {
+      run_node(*current, oldest, ready, used);
+    } catch (...) {
+      forget_under_way(*node, ready);
+      throw;
     }
-    gradient = Tensor();
-    for (const Edge& edge : node->edges()) {
-      if (!edge.needed()) continue;
-      const std::shared_ptr<State>& target = edge.target();
-      if (!target->node)
-        used(*target);
-      else if (target->node->sequence() >= oldest && queued.insert(target.get()).second)
-        ready.push(target);
-    }
-    node->mark_released();
   }
 }
 
@@ -106,12 +168,20 @@ const Tensor& Variable::data() const {
 bool Variable::requires_grad() const { return impl_ && impl_->requires_grad; }
 bool Variable::is_leaf() const { return impl_ && impl_->grad->node == nullptr; }
 
-Tensor Variable::grad() const {
+detail::GradState& Variable::leaf_state(std::string_view call) const {
   if (!is_leaf())
     throw UsageError(
-        str("[grad] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
-  check_is_here(*impl_->grad);
-  return impl_->grad->grad_valid ? impl_->grad->grad : Tensor();
+        str("[", call, "] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
+  return *impl_->grad;
+}
+
+Tensor Variable::grad() const {
+  const State& leaf = leaf_state("grad");
+  check_is_here(leaf);
+  if (!leaf.grad_valid) return {};
+  check(!leaf.grad_incomplete, "[grad] the gradient of '", impl_->name, "' ", leaf.dtype, leaf.shape,
+        " is incomplete: a backward() that failed added a part of another one to it; call zero_grad() and do the step again");
+  return leaf.grad;
 }
 
 bool Variable::has_grad() const {
@@ -119,24 +189,34 @@ bool Variable::has_grad() const {
   check_is_here(*impl_->grad);
   return impl_->grad->grad_valid;
 }
-void Variable::zero_grad() const { impl_->grad->grad_valid = false; }
-Tensor Variable::grad_buffer() const { return impl_->grad->grad; }
+void Variable::zero_grad() const {
+  State& leaf = leaf_state("zero_grad");
+  leaf.grad_valid = leaf.grad_incomplete = false;
+}
+Tensor Variable::grad_buffer() const { return leaf_state("grad_buffer").grad; }
 
 void Variable::mark_grad_valid() const {
-  check(impl_->grad->grad.defined(), "[mark_grad_valid] '", impl_->name, "' has no gradient buffer");
-  impl_->grad->grad_valid = true;
+  State& leaf = leaf_state("mark_grad_valid");
+  check(leaf.grad.defined(), "[mark_grad_valid] '", impl_->name, "' has no gradient buffer");
+  leaf.grad_valid = true;
+  leaf.grad_incomplete = false;
 }
 
 void Variable::set_grad_buffer(Tensor buffer) const {
-  check(!buffer.defined() || (buffer.shape() == shape() && buffer.dtype() == dtype() && buffer.is_contiguous()),
+  State& leaf = leaf_state("set_grad_buffer");
+  check(!buffer.defined() ||
+            (buffer.shape() == shape() && buffer.dtype() == dtype() && buffer.device() == device() && buffer.is_contiguous()),
         "[set_grad_buffer] expected a contiguous ", data(), " for '", impl_->name, "', got ", buffer);
-  impl_->grad->grad = std::move(buffer);
-  impl_->grad->grad_valid = false;
+  check(!buffer.defined() || buffer.numel() == 0 || buffer.storage() != data().storage() || buffer.raw() != data().raw(),
+        "[set_grad_buffer] expected other memory than that of the values of '", impl_->name, "'");
+  leaf.grad = std::move(buffer);
+  leaf.grad_valid = leaf.grad_incomplete = false;
 }
 
 Variable Variable::detach() const { return Variable(data()); }
 
 Variable Variable::from_node(Tensor data, std::shared_ptr<Node> node) {
+  check(node != nullptr, "[variable] expected the node that computed ", data, ", got none");
   Variable result(std::move(data));
   result.impl_->requires_grad = true;
   result.impl_->grad->node = std::move(node);
@@ -151,18 +231,24 @@ void Variable::backward(const Tensor& seed) const {
   NoGradGuard no_grad;
 
   const std::shared_ptr<State>& root = impl_->grad;
-  auto uses = count_leaf_uses(root);
+  Leaves leaves = find_leaves(root);
   const Tensor start = seed.defined() ? seed : Tensor::full(shape(), 1.0, dtype(), device());
-  if (is_leaf()) {
-    Edge(*this).add(start);
-    run_hook(*root);
-    return;
+  const auto used = [&](State& leaf) {
+    if (--leaves[&leaf].uses == 0 && leaf.grad_valid) run_hook(leaf);
+  };
+  try {
+    if (is_leaf()) {
+      Edge(*this).add(start);
+      used(*root);
+      return;
+    }
+    root->grad = start;
+    root->grad_valid = root->grad_shared = true;
+    run_nodes(root, 0, used);
+  } catch (...) {
+    put_back(leaves);
+    throw;
   }
-  root->grad = start;
-  root->grad_valid = root->grad_shared = true;
-  run_nodes(root, 0, [&](State& leaf) {
-    if (--uses[&leaf] == 0 && leaf.grad_valid) run_hook(leaf);
-  });
 }
 
 void detail::backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest) {
@@ -174,37 +260,55 @@ void detail::backward_part(const Variable& root, const Tensor& gradient, uint64_
 }
 
 Parameter::Parameter(std::string name, Tensor data, bool requires_grad) : Variable(std::move(data), requires_grad) {
+  check(impl_->data.defined(), "[parameter] expected values for '", name, "', got an undefined tensor");
   impl_->name = std::move(name);
 }
 
-const std::string& Parameter::name() const { return impl_->name; }
-void Parameter::set_name(std::string name) const { impl_->name = std::move(name); }
-void Parameter::set_grad_hook(GradHook hook) const { impl_->grad->hook = std::move(hook); }
+detail::VariableImpl& Parameter::state(std::string_view call) const {
+  check(defined(), "[", call, "] use of an undefined parameter");
+  return *impl_;
+}
+
+const std::string& Parameter::name() const { return state("name").name; }
+void Parameter::set_name(std::string name) const { state("set_name").name = std::move(name); }
+void Parameter::set_grad_hook(GradHook hook) const { state("set_grad_hook").grad->hook = std::move(hook); }
 
 void Parameter::set_grad_source(GradSource provide, std::string elsewhere) const {
-  impl_->grad->source = std::move(provide);
+  state("set_grad_source").grad->source = std::move(provide);
   impl_->grad->elsewhere = std::move(elsewhere);
 }
 
 void Parameter::set_data(Tensor data) const {
+  state("set_data");
+  check(data.defined() && (!impl_->requires_grad || is_floating(data.dtype())), "[set_data] expected values for '", name(), "', ",
+        impl_->data, " so far, got ", data);
   impl_->grad->shape = data.shape();
   impl_->grad->dtype = data.dtype();
   impl_->grad->device = data.device();
   impl_->compute_copy = Tensor();
+  if (impl_->data.shape() == data.shape() && impl_->data.dtype() == data.dtype()) ++impl_->replaced;
   impl_->data = std::move(data);
 }
 
-void Parameter::set_initializer(Initializer initializer) const { impl_->initializer = std::move(initializer); }
+void Parameter::set_initializer(Initializer initializer) const { state("set_initializer").initializer = std::move(initializer); }
 
 void Parameter::draw_initial(int64_t first, const Tensor& values) const {
-  check(impl_->initializer != nullptr, "[init] nothing says how '", name(), "' starts: call initialize(seed) on the model first");
-  check(first >= 0 && first + values.numel() <= data().numel() && values.dtype() == DType::f32 && values.is_contiguous(),
+  check(state("draw_initial").initializer != nullptr, "[init] nothing says how '", name(),
+        "' starts: call initialize(seed) on the model first");
+  check(first >= 0 && values.numel() <= data().numel() && first <= data().numel() - values.numel() && values.defined() &&
+            values.dtype() == DType::f32 && values.is_contiguous(),
         "[init] expected contiguous f32 for elements within the ", data().numel(), " of '", name(), "', got ", values, " from element ",
         first);
-  if (values.numel() > 0) impl_->initializer(first, values);
+  if (values.numel() == 0) return;
+  values.mark_changed("draw_initial");
+  impl_->initializer(first, values);
 }
 
-void Parameter::set_requires_grad(bool requires_grad) const { impl_->requires_grad = requires_grad; }
+void Parameter::set_requires_grad(bool requires_grad) const {
+  check(!requires_grad || is_floating(state("set_requires_grad").data.dtype()), "[set_requires_grad] '", impl_->name, "' is ", impl_->data,
+        ", but only floating-point values can require a gradient");
+  state("set_requires_grad").requires_grad = requires_grad;
+}
 
 NoGradGuard::NoGradGuard() : previous_(std::exchange(t_grad_enabled, false)) {}
 NoGradGuard::~NoGradGuard() { t_grad_enabled = previous_; }

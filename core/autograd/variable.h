@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/tensor/tensor.h"
@@ -41,7 +42,10 @@ class Variable {
   bool requires_grad() const;
   bool is_leaf() const;
 
-  // The gradient gathered so far; undefined where there is none. Leaves only.
+  // For leaves only: on a computed or undefined variable these throw UsageError, but for has_grad().
+  //
+  // The gradient gathered so far; undefined where there is none. Throws UsageError where a backward()
+  // that failed added a part of its own to it: zero_grad() and do the step again.
   Tensor grad() const;
   bool has_grad() const;
   // Forgets the gradient but keeps its memory: the next backward overwrites instead of adding.
@@ -54,22 +58,30 @@ class Variable {
   void mark_grad_valid() const;
 
   // Differentiates with respect to all leaves. `seed` is the gradient of this variable: 1 by default, which needs one element.
-  // The graph is released as it runs: a second backward() throws UsageError naming the operation.
+  // The graph is released as it runs: a second backward() throws UsageError naming the operation. So does
+  // one that needs values that were changed in place since forward.
+  //
+  // A backward() that throws – in an operation, a hook, a recomputation – leaves nothing behind: leaves
+  // that held no gradient hold none, and values in between forget theirs. A leaf that held a gradient
+  // and received a part of the new one cannot be put back: its grad() throws until zero_grad(). Hooks
+  // that have run are not undone.
   void backward(const Tensor& seed = {}) const;
 
   // The same values, cut off from the graph.
   Variable detach() const;
 
-  // For operations: the result of `node`, whose inputs are node's edges.
+  // For operations: the result of `node`, whose inputs are node's edges. `node` is not null.
   static Variable from_node(Tensor data, std::shared_ptr<Node> node);
   const std::shared_ptr<detail::VariableImpl>& impl() const { return impl_; }
 
  protected:
   explicit Variable(std::shared_ptr<detail::VariableImpl> impl) : impl_(std::move(impl)) {}
+  detail::GradState& leaf_state(std::string_view call) const;
   std::shared_ptr<detail::VariableImpl> impl_;
 };
 
-// A leaf with a name, which requires a gradient unless frozen.
+// A leaf with a name, which requires a gradient unless frozen. All calls but requires_grad() and
+// has_grad() throw UsageError on an undefined one.
 class Parameter : public Variable {
  public:
   using GradHook = std::function<void(const Parameter&)>;
@@ -87,8 +99,11 @@ class Parameter : public Variable {
   // has_grad() throw UsageError with `elsewhere`. An empty function undoes it.
   using GradSource = std::function<void()>;
   void set_grad_source(GradSource provide, std::string elsewhere) const;
-  // Replaces the values' tensor (FSDP: gathered and sharded states).
+  // Replaces the values' tensor. A backward() that needs the values of before throws UsageError. Who only
+  // takes the memory away for a while gives a tensor of another shape, and then one of the old shape
+  // with the same values: that is no change.
   void set_data(Tensor data) const;
+  // Holds for what is recorded from now on. Throws UsageError for values that are not floating-point.
   void set_requires_grad(bool requires_grad) const;
 
   // How initial values are drawn, for any range of elements: values[i] is element first + i of the flattened parameter, so that a
@@ -103,6 +118,7 @@ class Parameter : public Variable {
   friend class Variable;
   friend Parameter detail::as_parameter(std::shared_ptr<detail::VariableImpl> impl);
   explicit Parameter(std::shared_ptr<detail::VariableImpl> impl) : Variable(std::move(impl)) {}
+  detail::VariableImpl& state(std::string_view call) const;
 };
 
 // While it lives, operations of this thread record nothing.

@@ -1,6 +1,7 @@
 #include "core/ops/common.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace lockstep::ops {
 namespace {
@@ -38,8 +39,9 @@ void check_same_device(std::string_view op, const Variable& a, const Variable& b
 
 Tensor as_rows(const Tensor& x) {
   const Tensor dense = x.contiguous();
-  const int64_t n = x.size(-1);
-  return dense.view({n == 0 ? 0 : x.numel() / n, n});
+  Shape leading = x.shape();
+  leading.erase(x.dim() - 1);
+  return dense.view({leading.numel(), x.size(-1)});  // rows without elements are rows, too
 }
 
 void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b, const Tensor& bias) {
@@ -64,6 +66,7 @@ Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) {
 }
 
 Tensor reduced(ReduceKind kind, const Tensor& x, int axis) {
+  if (x.dtype() == DType::f16) return reduced(kind, x.to(DType::f32), axis).to(DType::f16);  // no kernel for it
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < axis; ++i) outer *= x.size(i);
   for (int i = axis + 1; i < x.dim(); ++i) inner *= x.size(i);
@@ -91,6 +94,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 }
 
 Tensor scaled(const Tensor& x, float factor) {
+  if (x.dtype() == DType::f16) return scaled(x.to(DType::f32), factor).to(DType::f16);  // no kernel for it
   const Tensor dense = x.contiguous();
   const Tensor out = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels_of(x).axpby(x.dtype(), x.numel(), factor, dense.raw(), 0.0f, out.raw());
@@ -100,6 +104,7 @@ Tensor scaled(const Tensor& x, float factor) {
 Tensor checked_ids(std::string_view op, const Tensor& ids, int64_t limit, const int32_t* ignore) {
   check(ids.defined() && (ids.dtype() == DType::i32 || ids.dtype() == DType::i64 || ids.dtype() == DType::u8), "[", op,
         "] expected ids of i32, i64 or u8, got ", ids);
+  check(limit <= std::numeric_limits<int32_t>::max(), "[", op, "] expected fewer than 2^31 rows, got ", limit);
   for (const int64_t id : ids.to_vector<int64_t>())
     check((id >= 0 && id < limit) || (ignore && id == *ignore), "[", op, "] expected ids within [0, ", limit, "), got ", id);
   return ids.to(DType::i32).contiguous();

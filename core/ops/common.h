@@ -10,6 +10,9 @@
 
 namespace lockstep::ops {
 
+// What messages call a result that its operation keeps.
+inline constexpr std::string_view kResult = "its result";
+
 inline StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.strides()}; }
 inline const Kernels& kernels_of(const Tensor& t) { return kernels(t.device()); }
 

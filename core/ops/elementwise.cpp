@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "core/ops/common.h"
 #include "core/ops/functions.h"
 
@@ -10,6 +12,25 @@ Tensor checked_binary(std::string_view name, BinaryOp op, const Variable& a, con
   check_same_device(name, a, b);
   broadcast_shapes(a.shape(), b.shape(), name);
   return binary(op, a.data(), b.data());
+}
+
+std::string_view name_of(UnaryOp op) {
+  switch (op) {
+    case UnaryOp::neg: return "neg";
+    case UnaryOp::exp: return "exp";
+    case UnaryOp::log: return "log";
+    case UnaryOp::sqrt: return "sqrt";
+    case UnaryOp::rsqrt: return "rsqrt";
+    case UnaryOp::square: return "square";
+    case UnaryOp::abs: return "abs";
+    case UnaryOp::tanh: return "tanh";
+    case UnaryOp::sigmoid: return "sigmoid";
+    case UnaryOp::relu: return "relu";
+    case UnaryOp::silu: return "silu";
+    case UnaryOp::gelu: return "gelu";
+    case UnaryOp::gelu_tanh: return "gelu_tanh";
+  }
+  throw UsageError(str("[unary] unknown operation ", static_cast<int>(op)));
 }
 
 // Adds a gradient of the result's shape to an input that may have been broadcast.
@@ -35,25 +56,27 @@ Variable sub(const Variable& a, const Variable& b) {
 
 Variable mul(const Variable& a, const Variable& b) {
   Tensor y = checked_binary("mul", BinaryOp::mul, a, b);
-  const Tensor left = b.requires_grad() ? a.data() : Tensor(), right = a.requires_grad() ? b.data() : Tensor();
+  const SavedTensor left = b.requires_grad() ? SavedTensor("mul", a) : SavedTensor();
+  const SavedTensor right = a.requires_grad() ? SavedTensor("mul", b) : SavedTensor();
   return record("mul", std::move(y), {a, b}, [left, right](const Tensor& g, const Node& n) {
-    if (n.edge(0).needed()) add_reduced(n.edge(0), binary(BinaryOp::mul, g, right));
-    if (n.edge(1).needed()) add_reduced(n.edge(1), binary(BinaryOp::mul, g, left));
+    if (n.edge(0).needed()) add_reduced(n.edge(0), binary(BinaryOp::mul, g, right.get()));
+    if (n.edge(1).needed()) add_reduced(n.edge(1), binary(BinaryOp::mul, g, left.get()));
   });
 }
 
 Variable div(const Variable& a, const Variable& b) {
   Tensor y = checked_binary("div", BinaryOp::div, a, b);
-  const Tensor divisor = b.data(), quotient = b.requires_grad() ? y : Tensor();
+  const SavedTensor divisor("div", b), quotient("div", kResult, b.requires_grad() ? y : Tensor());
   return record("div", y, {a, b}, [divisor, quotient](const Tensor& g, const Node& n) {
-    const Tensor da = binary(BinaryOp::div, g, divisor);
+    const Tensor da = binary(BinaryOp::div, g, divisor.get());
     add_reduced(n.edge(0), da);
-    if (n.edge(1).needed()) add_reduced(n.edge(1), scaled(binary(BinaryOp::mul, da, quotient), -1.0f));
+    if (n.edge(1).needed()) add_reduced(n.edge(1), scaled(binary(BinaryOp::mul, da, quotient.get()), -1.0f));
   });
 }
 
 Variable add(const Variable& a, float b) {
   check(a.defined(), "[add] expected a value, got an undefined variable");
+  check(is_floating(a.dtype()) || b == std::trunc(b), "[add] expected a whole number to add to ", a.data(), ", got ", b);
   Tensor y = binary(BinaryOp::add, a.data(), Tensor::full({}, b, a.dtype(), a.device()));
   return record("add", std::move(y), {a}, [](const Tensor& g, const Node& n) { n.edge(0).add(g); });
 }
@@ -64,13 +87,15 @@ Variable mul(const Variable& a, float b) {
 }
 
 Variable unary(UnaryOp op, const Variable& x) {
-  check_floating("unary", x);
+  const std::string_view name = name_of(op);
+  check_floating(name, x);
   const Tensor in = x.data().contiguous();
   Tensor y = Tensor::empty(in.shape(), in.dtype(), in.device());
   kernels_of(in).unary(op, in.dtype(), in.numel(), in.raw(), y.raw());
-  return record("unary", std::move(y), {x}, [op, in](const Tensor& g, const Node& n) {
+  return record(name, std::move(y), {x}, [op, saved = SavedTensor(name, x, in)](const Tensor& g, const Node& n) {
+    const Tensor& values = saved.get();
     n.edge(0).write([&](const Tensor& dx, bool accumulate) {
-      kernels_of(g).unary_backward(op, g.dtype(), g.numel(), in.raw(), g.raw(), dx.raw(), accumulate);
+      kernels_of(g).unary_backward(op, g.dtype(), g.numel(), values.raw(), g.raw(), dx.raw(), accumulate);
     });
   });
 }

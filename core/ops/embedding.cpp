@@ -14,12 +14,14 @@ Variable embedding(const Tensor& ids, const Variable& table) {
   shape.push_back(width);
   Tensor y = Tensor::empty(shape, PrecisionScope::current(), table.device());
   kernels_of(y).embedding(y.dtype(), rows.numel(), width, values.data<float>(), rows.data<int32_t>(), y.raw());
-  return record("embedding", std::move(y), {table}, [rows, vocab, width](const Tensor& g, const Node& n) {
-    n.edge(0).write([&](const Tensor& dtable, bool accumulate) {
-      kernels_of(g).embedding_backward(g.dtype(), rows.numel(), width, vocab, rows.data<int32_t>(), g.raw(), dtable.data<float>(),
-                                       accumulate);
-    });
-  });
+  return record("embedding", std::move(y), {table},
+                [saved = SavedTensor("embedding", "its ids", rows), vocab, width](const Tensor& g, const Node& n) {
+                  const Tensor& at = saved.get();
+                  n.edge(0).write([&](const Tensor& dtable, bool accumulate) {
+                    kernels_of(g).embedding_backward(g.dtype(), at.numel(), width, vocab, at.data<int32_t>(), g.raw(), dtable.data<float>(),
+                                                     accumulate);
+                  });
+                });
 }
 
 }  // namespace lockstep::ops

@@ -10,6 +10,7 @@ Variable in_scope(const Variable& x) { return PrecisionScope::current() == DType
 // y = x · weightᵀ + bias over rows, and its gradients.
 class RowLinear {
  public:
+  // `op`: a string literal.
   RowLinear(std::string_view op, const Variable& x, const Variable& weight, const Variable& bias) {
     check_floating(op, x);
     check_floating(op, weight);
@@ -19,7 +20,7 @@ class RowLinear {
           "] expected x [..., in] and a weight [out, in], got ", x.data(), " and ", weight.data());
     check_vector(op, "a bias", bias, weight.data().size(0));
     const Tensor values = in_compute_dtype(weight);
-    weight_ = SavedWeight(weight, values.dtype());
+    weight_ = SavedWeight(op, weight, values.dtype());
     out_ = values.size(0);
     in_ = values.size(1);
     check(x.dtype() == values.dtype(), "[", op, "] expected x and weight of one dtype, got ", x.data(), " and ", weight.data(),
@@ -69,7 +70,7 @@ Variable norm_linear(std::string_view op, RowNorm::Kind kind, const Variable& in
   check_norm(op, input, norm_weight, norm_bias, eps);
   const Variable x = in_scope(input);
   RowLinear linear(op, x, weight, bias);
-  RowNorm norm(kind, eps, as_rows(x.data()), norm_weight, norm_bias);
+  RowNorm norm(op, kind, eps, x, norm_weight, norm_bias);
   Tensor y = linear.forward(norm.forward()).view(linear.output_shape(x));
   return record(op, std::move(y), {x, norm_weight, norm_bias, weight, bias}, [linear, norm](const Tensor& gradient, const Node& n) {
     const Tensor g = as_rows(gradient);
@@ -90,13 +91,14 @@ Variable linear(const Variable& input, const Variable& weight, const Variable& b
   RowLinear linear("linear", x, weight, bias);
   const Tensor rows = as_rows(x.data());
   Tensor y = linear.forward(rows).view(linear.output_shape(x));
-  return record("linear", std::move(y), {x, weight, bias},
-                [linear, saved = weight.requires_grad() ? rows : Tensor()](const Tensor& gradient, const Node& n) {
-                  const Tensor g = as_rows(gradient);
-                  RowLinear::backward_bias(g, n.edge(2));
-                  if (n.edge(1).needed()) RowLinear::backward_weight(g, saved, n.edge(1));
-                  n.edge(0).write([&](const Tensor& dx, bool accumulate) { linear.backward_input(g, as_rows(dx), accumulate); });
-                });
+  return record(
+      "linear", std::move(y), {x, weight, bias},
+      [linear, saved = weight.requires_grad() ? SavedTensor("linear", x, rows) : SavedTensor()](const Tensor& gradient, const Node& n) {
+        const Tensor g = as_rows(gradient);
+        RowLinear::backward_bias(g, n.edge(2));
+        if (n.edge(1).needed()) RowLinear::backward_weight(g, saved.get(), n.edge(1));
+        n.edge(0).write([&](const Tensor& dx, bool accumulate) { linear.backward_input(g, as_rows(dx), accumulate); });
+      });
 }
 
 Variable activation_linear(UnaryOp op, const Variable& input, const Variable& weight, const Variable& bias) {
@@ -105,17 +107,19 @@ Variable activation_linear(UnaryOp op, const Variable& input, const Variable& we
   RowLinear linear("activation_linear", x, weight, bias);
   const Tensor rows = as_rows(x.data());
   Tensor y = linear.forward(activated(op, rows)).view(linear.output_shape(x));
-  return record("activation_linear", std::move(y), {x, weight, bias}, [op, linear, rows](const Tensor& gradient, const Node& n) {
-    const Tensor g = as_rows(gradient);
-    RowLinear::backward_bias(g, n.edge(2));
-    if (n.edge(1).needed()) RowLinear::backward_weight(g, activated(op, rows), n.edge(1));
-    n.edge(0).write([&](const Tensor& dx, bool accumulate) {
-      // The inner gradient goes where the outer one will be, unless something is there already.
-      const Tensor inner = accumulate ? linear.empty_input(g) : as_rows(dx);
-      linear.backward_input(g, inner, false);
-      kernels_of(g).unary_backward(op, g.dtype(), inner.numel(), rows.raw(), inner.raw(), dx.raw(), accumulate);
-    });
-  });
+  return record("activation_linear", std::move(y), {x, weight, bias},
+                [op, linear, saved = SavedTensor("activation_linear", x, rows)](const Tensor& gradient, const Node& n) {
+                  const Tensor g = as_rows(gradient);
+                  const Tensor& in = saved.get();
+                  RowLinear::backward_bias(g, n.edge(2));
+                  if (n.edge(1).needed()) RowLinear::backward_weight(g, activated(op, in), n.edge(1));
+                  n.edge(0).write([&](const Tensor& dx, bool accumulate) {
+                    // The inner gradient goes where the outer one will be, unless something is there already.
+                    const Tensor inner = accumulate ? linear.empty_input(g) : as_rows(dx);
+                    linear.backward_input(g, inner, false);
+                    kernels_of(g).unary_backward(op, g.dtype(), inner.numel(), in.raw(), inner.raw(), dx.raw(), accumulate);
+                  });
+                });
 }
 
 Variable layer_norm_linear(const Variable& x, const Variable& norm_weight, const Variable& norm_bias, float eps, const Variable& weight,

@@ -25,7 +25,6 @@ Shape batch_of(const Tensor& t) {
 
 // The gradient of one factor: x · y over the whole batch, summed where the factor was broadcast.
 void factor_gradient(const Edge& edge, const Tensor& x, const Tensor& y) {
-  if (!edge.needed()) return;
   const Shape batch = batch_of(x);
   Shape shape = batch;
   shape.push_back(x.size(-2));
@@ -57,10 +56,11 @@ Variable matmul(const Variable& a, const Variable& b) {
   shape.push_back(right.size(-1));
   Tensor out = Tensor::empty(shape, left.dtype(), left.device());
   batched_gemm(out, false, x, y);
-  return record("matmul", std::move(out), {a, b}, [x, y](const Tensor& g, const Node& n) {
-    factor_gradient(n.edge(0), g, y.transpose(-2, -1));
-    factor_gradient(n.edge(1), x.transpose(-2, -1), g);
-  });
+  return record("matmul", std::move(out), {a, b},
+                [left = SavedTensor("matmul", a, x), right = SavedTensor("matmul", b, y)](const Tensor& g, const Node& n) {
+                  if (n.edge(0).needed()) factor_gradient(n.edge(0), g, right.get().transpose(-2, -1));
+                  if (n.edge(1).needed()) factor_gradient(n.edge(1), left.get().transpose(-2, -1), g);
+                });
 }
 
 }  // namespace lockstep::ops

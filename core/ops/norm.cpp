@@ -11,7 +11,7 @@ float* writable(const Tensor& t) { return t.defined() ? t.data<float>() : nullpt
 
 Variable row_norm(std::string_view op, RowNorm::Kind kind, const Variable& x, const Variable& weight, const Variable& bias, float eps) {
   check_norm(op, x, weight, bias, eps);
-  RowNorm norm(kind, eps, as_rows(x.data()), weight, bias);
+  RowNorm norm(op, kind, eps, x, weight, bias);
   Tensor y = norm.forward().view(x.shape());
   return record(op, std::move(y), {x, weight, bias},
                 [norm](const Tensor& g, const Node& n) { norm.backward(g, n.edge(0), n.edge(1), n.edge(2)); });
@@ -29,47 +29,48 @@ void check_norm(std::string_view op, const Variable& x, const Variable& weight, 
   check_same_device(op, x, bias);
 }
 
-RowNorm::RowNorm(Kind kind, float eps, Tensor x, const Variable& weight, const Variable& bias)
-    : kind_(kind), eps_(eps), x_(std::move(x)), weight_(weight, DType::f32), bias_(bias, DType::f32) {}
+RowNorm::RowNorm(std::string_view op, Kind kind, float eps, const Variable& x, const Variable& weight, const Variable& bias)
+    : kind_(kind), eps_(eps), x_(op, x, as_rows(x.data())), weight_(op, weight, DType::f32), bias_(op, bias, DType::f32) {}
 
-void RowNorm::run(const Tensor& y, const Tensor& mean, const Tensor& rstd) const {
-  const Kernels& k = kernels_of(x_);
+void RowNorm::run(const Tensor& x, const Tensor& y) const {
+  const Kernels& k = kernels_of(x);
   const Tensor weight = dense(weight_), bias = dense(bias_);
   if (kind_ == Kind::layer)
-    k.layer_norm(x_.dtype(), x_.size(0), x_.size(1), eps_, x_.raw(), floats(weight), floats(bias), y.raw(), mean.data<float>(),
-                 rstd.data<float>());
+    k.layer_norm(x.dtype(), x.size(0), x.size(1), eps_, x.raw(), floats(weight), floats(bias), y.raw(), mean_.data<float>(),
+                 rstd_.data<float>());
   else
-    k.rms_norm(x_.dtype(), x_.size(0), x_.size(1), eps_, x_.raw(), floats(weight), y.raw(), rstd.data<float>());
+    k.rms_norm(x.dtype(), x.size(0), x.size(1), eps_, x.raw(), floats(weight), y.raw(), rstd_.data<float>());
 }
 
 Tensor RowNorm::forward() {
-  const Shape rows{x_.size(0)};
-  rstd_ = Tensor::empty(rows, DType::f32, x_.device());
-  if (kind_ == Kind::layer) mean_ = Tensor::empty(rows, DType::f32, x_.device());
-  Tensor y = Tensor::empty(x_.shape(), x_.dtype(), x_.device());
-  run(y, mean_, rstd_);
-  return y;
+  const Tensor& x = x_.get();
+  const Shape rows{x.size(0)};
+  rstd_ = Tensor::empty(rows, DType::f32, x.device());
+  if (kind_ == Kind::layer) mean_ = Tensor::empty(rows, DType::f32, x.device());
+  return recompute();
 }
 
 Tensor RowNorm::recompute() const {
-  // The kernel gives the same statistics again.
-  Tensor y = Tensor::empty(x_.shape(), x_.dtype(), x_.device());
-  run(y, mean_, rstd_);
+  // The kernel gives the same statistics each time.
+  const Tensor& x = x_.get();
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  run(x, y);
   return y;
 }
 
 void RowNorm::backward(const Tensor& dy, const Edge& dx, const Edge& dweight, const Edge& dbias) const {
-  const Kernels& k = kernels_of(x_);
+  const Tensor& x = x_.get();
+  const Kernels& k = kernels_of(x);
   const Tensor weight = dense(weight_);
   write_if_needed(dweight, [&](const Tensor& dw, bool add_dw) {
     write_if_needed(dbias, [&](const Tensor& db, bool add_db) {
       write_if_needed(dx, [&](const Tensor& wanted, bool add_dx) {
-        const Tensor to = wanted.defined() ? wanted : Tensor::empty(x_.shape(), x_.dtype(), x_.device());
+        const Tensor to = wanted.defined() ? wanted : Tensor::empty(x.shape(), x.dtype(), x.device());
         if (kind_ == Kind::layer)
-          k.layer_norm_backward(x_.dtype(), x_.size(0), x_.size(1), x_.raw(), floats(weight), floats(mean_), floats(rstd_), dy.raw(),
-                                to.raw(), add_dx, writable(dw), add_dw, writable(db), add_db);
+          k.layer_norm_backward(x.dtype(), x.size(0), x.size(1), x.raw(), floats(weight), floats(mean_), floats(rstd_), dy.raw(), to.raw(),
+                                add_dx, writable(dw), add_dw, writable(db), add_db);
         else
-          k.rms_norm_backward(x_.dtype(), x_.size(0), x_.size(1), x_.raw(), floats(weight), floats(rstd_), dy.raw(), to.raw(), add_dx,
+          k.rms_norm_backward(x.dtype(), x.size(0), x.size(1), x.raw(), floats(weight), floats(rstd_), dy.raw(), to.raw(), add_dx,
                               writable(dw), add_dw);
       });
     });

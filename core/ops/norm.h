@@ -10,9 +10,10 @@ class RowNorm {
  public:
   enum class Kind : uint8_t { layer, rms };
 
-  // `x`: dense rows. weight and bias: f32 [n] or undefined.
-  RowNorm(Kind kind, float eps, Tensor x, const Variable& weight, const Variable& bias);
+  // x [..., n]; weight and bias: f32 [n] or undefined. `op`: a string literal.
+  RowNorm(std::string_view op, Kind kind, float eps, const Variable& x, const Variable& weight, const Variable& bias);
 
+  // [rows, n].
   Tensor forward();
   // y again, from x.
   Tensor recompute() const;
@@ -20,11 +21,11 @@ class RowNorm {
   void backward(const Tensor& dy, const Edge& dx, const Edge& dweight, const Edge& dbias) const;
 
  private:
-  void run(const Tensor& y, const Tensor& mean, const Tensor& rstd) const;
+  void run(const Tensor& x, const Tensor& y) const;
 
   Kind kind_;
   float eps_;
-  Tensor x_;
+  SavedTensor x_;  // dense rows
   SavedWeight weight_, bias_;
   Tensor mean_, rstd_;  // f32 [rows]; mean only for layer norm
 };

@@ -5,7 +5,16 @@
 namespace lockstep::ops {
 namespace {
 thread_local PrecisionScope* t_scope = nullptr;
+
+// The copy in `dtype` of the values as they are now; undefined where there is none. Values that are not
+// in memory cannot change: their copy is all there is of them.
+Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
+  const Tensor& copy = leaf.compute_copy;
+  if (!copy.defined() || copy.dtype() != dtype) return {};
+  const Storage& values = *leaf.data.storage();
+  return !values.present() || values.version() == leaf.compute_copy_version ? copy : Tensor();
 }
+}  // namespace
 
 PrecisionScope::PrecisionScope(DType compute) : compute_(compute), outer_(t_scope) {
   check(compute == DType::f32 || compute == DType::bf16, "[precision] expected f32 or bf16, got ", compute);
@@ -24,22 +33,27 @@ Tensor in_compute_dtype(const Variable& x) {
   const DType wanted = PrecisionScope::current();
   if (wanted == DType::f32 || x.dtype() == wanted) return x.data();
   const auto& impl = x.impl();
-  if (impl->compute_copy.defined() && impl->compute_copy.dtype() == wanted) return impl->compute_copy;
+  if (const Tensor copy = copy_in(*impl, wanted); copy.defined()) return copy;
   if (!x.is_leaf() || !impl->requires_grad) return x.data().to(wanted);
   impl->compute_copy = x.data().to(wanted);
+  impl->compute_copy_version = x.data().storage()->version();
   t_scope->converted_.push_back(impl);
   return impl->compute_copy;
 }
 
 // A computed weight is kept by value: its variable would keep the graph behind it alive.
-SavedWeight::SavedWeight(const Variable& weight, DType dtype)
-    : weight_(!weight.defined() || weight.is_leaf() ? weight : weight.detach()), dtype_(dtype) {}
+SavedWeight::SavedWeight(std::string_view op, const Variable& weight, DType dtype)
+    : weight_(!weight.defined() || weight.is_leaf() ? weight : weight.detach()), dtype_(dtype) {
+  if (weight_.defined()) values_ = lockstep::detail::ValueMark(op, weight_);
+}
 
 Tensor SavedWeight::get() const {
-  if (!weight_.defined() || weight_.dtype() == dtype_) return weight_.defined() ? weight_.data() : Tensor();
+  if (!weight_.defined()) return {};
+  values_.check_unchanged(*weight_.impl());
+  if (weight_.dtype() == dtype_) return weight_.data();
   if (PrecisionScope::current() == dtype_) return in_compute_dtype(weight_);
-  const Tensor& copy = weight_.impl()->compute_copy;
-  return copy.defined() && copy.dtype() == dtype_ ? copy : weight_.data().to(dtype_);
+  const Tensor copy = copy_in(*weight_.impl(), dtype_);
+  return copy.defined() ? copy : weight_.data().to(dtype_);
 }
 
 }  // namespace lockstep::ops

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/autograd/node.h"
 #include "core/autograd/variable.h"
 
 namespace lockstep::ops {
@@ -12,9 +13,10 @@ namespace lockstep::ops {
 // While it lives, matrix products, attention and embeddings of this thread compute in `compute`: f32 inputs are converted, and
 // results have that dtype. Everything else follows the dtype of its inputs.
 //
-// Each parameter is converted once in a scope, so open one scope per step, around all of its micro-batches; values changed in
-// place while a scope is open (an optimizer step, a broadcast) may be missed. Parameter::set_data() is noticed. backward() may
-// run inside the scope or after it. Scopes nest: an inner one of another dtype starts afresh.
+// Each parameter is converted once in a scope, so open one scope per step, around all of its
+// micro-batches; one whose values changed (an optimizer step, copy_, Parameter::set_data) is converted
+// anew. backward() may run inside the scope or after it. Scopes nest: an inner one of another dtype
+// starts afresh.
 class PrecisionScope {
  public:
   // f32 or bf16; f32 is the same as no scope.
@@ -43,13 +45,15 @@ Tensor in_compute_dtype(const Variable& x);
 class SavedWeight {
  public:
   SavedWeight() = default;
-  // `dtype`: in which get() gives the values.
-  SavedWeight(const Variable& weight, DType dtype);
+  // `op`: a string literal. `dtype`: in which get() gives the values.
+  SavedWeight(std::string_view op, const Variable& weight, DType dtype);
   bool defined() const { return weight_.defined(); }
+  // Throws UsageError where the values were changed since, as SavedTensor does.
   Tensor get() const;
 
  private:
   Variable weight_;
+  lockstep::detail::ValueMark values_;
   DType dtype_ = DType::f32;
 };
 

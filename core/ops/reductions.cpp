@@ -35,9 +35,10 @@ Variable softmax_rows(const Variable& x) {
   const Tensor in = as_rows(x.data());
   const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels_of(in).softmax(in.dtype(), in.size(0), in.size(1), in.raw(), y.raw());
-  return record("softmax", y, {x}, [y, rows = in.size(0)](const Tensor& g, const Node& n) {
+  return record("softmax", y, {x}, [saved = SavedTensor("softmax", kResult, y), rows = in.size(0)](const Tensor& g, const Node& n) {
+    const Tensor& out = saved.get();
     n.edge(0).write([&](const Tensor& dx, bool accumulate) {
-      kernels_of(g).softmax_backward(g.dtype(), rows, y.size(-1), y.raw(), g.raw(), dx.raw(), accumulate);
+      kernels_of(g).softmax_backward(g.dtype(), rows, out.size(-1), out.raw(), g.raw(), dx.raw(), accumulate);
     });
   });
 }
@@ -53,9 +54,9 @@ Variable log_softmax_rows(const Variable& x) {
   const Tensor shifted = binary(BinaryOp::sub, x.data(), reduced(ReduceKind::max, x.data(), axis).unsqueeze(axis));
   const Tensor sums = reduced(ReduceKind::sum, apply(UnaryOp::exp, shifted), axis).unsqueeze(axis);
   const Tensor y = binary(BinaryOp::sub, shifted, apply(UnaryOp::log, sums));
-  return record("log_softmax", y, {x}, [y, axis, apply](const Tensor& g, const Node& n) {
+  return record("log_softmax", y, {x}, [saved = SavedTensor("log_softmax", kResult, y), axis, apply](const Tensor& g, const Node& n) {
     const Tensor total = reduced(ReduceKind::sum, g, axis).unsqueeze(axis);
-    n.edge(0).add(binary(BinaryOp::sub, g, binary(BinaryOp::mul, apply(UnaryOp::exp, y), total)));
+    n.edge(0).add(binary(BinaryOp::sub, g, binary(BinaryOp::mul, apply(UnaryOp::exp, saved.get()), total)));
   });
 }
 
@@ -89,13 +90,14 @@ Variable mean(const Variable& x, int axis, bool keepdim) {
 
 Variable max(const Variable& x, int axis, bool keepdim) {
   const Tensor y = reduce_axis("max", ReduceKind::max, x, axis, keepdim);
-  const Tensor in = x.data();
-  return record("max", y, {x}, [y, in, axis, keepdim](const Tensor& g, const Node& n) {
-    const Tensor is_max = binary(BinaryOp::equal, in, spread(y, axis, keepdim, in.shape())).to(in.dtype());
-    const Tensor ties = reduced(ReduceKind::sum, is_max, axis).unsqueeze(axis);
-    const Tensor share = binary(BinaryOp::div, keepdim ? g : g.unsqueeze(axis), ties);
-    n.edge(0).add(binary(BinaryOp::mul, is_max, share));
-  });
+  return record("max", y, {x},
+                [result = SavedTensor("max", kResult, y), input = SavedTensor("max", x), axis, keepdim](const Tensor& g, const Node& n) {
+                  const Tensor &out = result.get(), &in = input.get();
+                  const Tensor is_max = binary(BinaryOp::equal, in, spread(out, axis, keepdim, in.shape())).to(in.dtype());
+                  const Tensor ties = reduced(ReduceKind::sum, is_max, axis).unsqueeze(axis);
+                  const Tensor share = binary(BinaryOp::div, keepdim ? g : g.unsqueeze(axis), ties);
+                  n.edge(0).add(binary(BinaryOp::mul, is_max, share));
+                });
 }
 
 Variable softmax(const Variable& x, int axis) { return along_axis("softmax", x, axis, softmax_rows); }

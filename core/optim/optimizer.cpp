@@ -28,11 +28,15 @@ void Optimizer::step(float lr, float grad_scale) {
     check(p.data().numel() == states_[i].numel(), "[optimizer] '", p.name(), "' is ", p.data(), ", but its state is ", states_[i],
           "; an optimizer belongs to parameters of the shapes that it was made with");
   }
+  for (const Parameter& p : parameters_) p.grad();  // throws where one is incomplete, before anything changed
   ++steps_;
   ++t_steps;
   // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
   for (size_t i = parameters_.size(); i-- > 0;)
-    if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) update(i, lr, grad_scale);
+    if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) {
+      parameters_[i].data().mark_changed("the optimizer's step()");
+      update(i, lr, grad_scale);
+    }
 }
 
 void Optimizer::zero_grad() const {

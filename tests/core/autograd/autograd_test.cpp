@@ -1,4 +1,6 @@
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include <gmock/gmock.h>
 
@@ -142,6 +144,60 @@ TEST(Autograd, WrongUseOfBackwardIsRefused) {
   EXPECT_THAT([&] { Variable(values({1})).backward(); }, ThrowsMessage<UsageError>(HasSubstr("nothing here requires a gradient")));
   EXPECT_THAT([&] { ops::square(x).grad(); }, ThrowsMessage<UsageError>(HasSubstr("only leaves keep a gradient")));
   EXPECT_THROW(Variable(Tensor::zeros({1}, DType::i32), true), UsageError);
+}
+
+TEST(Autograd, UndefinedAndComputedVariablesHaveNoGradientsToHandle) {
+  const Variable none, computed = ops::square(Parameter("x", values({1})));
+  for (const Variable& v : {none, computed}) {
+    EXPECT_THAT([&] { v.zero_grad(); }, ThrowsMessage<UsageError>(HasSubstr("[zero_grad] only leaves keep a gradient")));
+    EXPECT_THAT([&] { v.grad_buffer(); }, ThrowsMessage<UsageError>(HasSubstr("[grad_buffer] only leaves keep a gradient")));
+    EXPECT_THAT([&] { v.set_grad_buffer(values({1})); }, ThrowsMessage<UsageError>(HasSubstr("[set_grad_buffer] only leaves")));
+    EXPECT_THAT([&] { v.mark_grad_valid(); }, ThrowsMessage<UsageError>(HasSubstr("[mark_grad_valid] only leaves")));
+    EXPECT_FALSE(v.has_grad());
+  }
+  for (const auto& call : std::vector<std::function<void()>>{[&] { none.data(); }, [&] { none.shape(); }, [&] { none.dtype(); },
+                                                             [&] { none.device(); }, [&] { none.item(); }, [&] { none.detach(); },
+                                                             [&] { none.backward(); }, [&] { Variable::from_node(values({1}), nullptr); }})
+    EXPECT_THROW(call(), UsageError);
+  EXPECT_TRUE(reachable_leaves(none).empty());
+}
+
+TEST(Autograd, AnUndefinedParameterSaysSo) {
+  const Parameter none;
+  for (const auto& call : std::vector<std::function<void()>>{
+           [&] { none.name(); }, [&] { none.set_name("x"); }, [&] { none.set_grad_hook({}); }, [&] { none.set_data(values({1})); },
+           [&] { none.set_requires_grad(false); }, [&] { none.set_initializer({}); }, [&] { none.draw_initial(0, values({1})); }})
+    EXPECT_THAT(call, ThrowsMessage<UsageError>(HasSubstr("use of an undefined parameter")));
+  EXPECT_FALSE(none.requires_grad());
+}
+
+TEST(Autograd, ParametersRefuseValuesThatTheyCannotHave) {
+  EXPECT_THAT([] { Parameter("p", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("values for 'p', got an undefined tensor")));
+  const Parameter p("p", values({1, 2})), counts("counts", Tensor::zeros({2}, DType::i64), false);
+  EXPECT_THAT([&] { p.set_data({}); }, ThrowsMessage<UsageError>(HasSubstr("values for 'p', f32[2] so far, got undefined")));
+  EXPECT_THAT([&] { p.set_data(Tensor::zeros({2}, DType::i64)); }, ThrowsMessage<UsageError>(HasSubstr("got i64[2]")));
+  ops::sum(p).backward();
+  EXPECT_THAT(grad(p), ElementsAre(1, 1)) << "refused values left everything as it was";
+  EXPECT_THAT([&] { counts.set_requires_grad(true); }, ThrowsMessage<UsageError>(HasSubstr("'counts' is i64[2]")));
+  EXPECT_THAT([&] { p.set_grad_buffer(p.data()); }, ThrowsMessage<UsageError>(HasSubstr("other memory than that of the values of 'p'")));
+  const int64_t most = std::numeric_limits<int64_t>::max();
+  p.set_initializer([](int64_t, const Tensor& drawn) { drawn.fill_(1); });
+  for (const int64_t first : {most, int64_t{-1}, int64_t{2}})
+    EXPECT_THAT([&] { p.draw_initial(first, values({1})); }, ThrowsMessage<UsageError>(HasSubstr("within the 2 of 'p'"))) << first;
+}
+
+TEST(Autograd, AnF16LeafMayBeUsedTwice) {
+  const Parameter p("p", values({1, 2}).to(DType::f16));
+  for (const float total : {3.0f, 6.0f}) {  // the second adds to the first
+    ops::sum(ops::add(ops::cast(p, DType::f32), ops::mul(ops::cast(p, DType::f32), 2.0f))).backward();
+    EXPECT_THAT(grad(p), ElementsAre(total, total));
+  }
+  // In f16 all the way, used twice in between, too.
+  p.zero_grad();
+  const Variable h = ops::mul(p, p);
+  const Tensor bias = values({1, 1}).to(DType::f16);
+  ops::cast(ops::sub(ops::add(h, h), ops::mul(ops::div(h, p), Variable(bias))), DType::f32).backward(values({1, 1}));
+  EXPECT_THAT(grad(p), ElementsAre(4 * 1 - 1, 4 * 2 - 1));  // of 2·p² − p
 }
 
 TEST(Autograd, GradientMemoryOfAnotherShapeThanTheValuesIsRefused) {

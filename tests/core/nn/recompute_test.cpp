@@ -138,6 +138,41 @@ TEST(Recompute, ModuleHooksRunOnce) {
   EXPECT_TRUE(layer.weight.has_grad());
 }
 
+// Backward sees parameters frozen or not as forward did, as without recomputation.
+TEST(Recompute, FreezingBetweenForwardAndBackwardChangesNothing) {
+  const auto gradients = [](bool again, const std::function<void(const Parameter&)>& between, bool input_requires) {
+    const auto first = std::make_shared<Linear>(2, 3), second = std::make_shared<Linear>(3, 2);
+    Sequential model({first, second});
+    model.initialize(1);
+    first->bias.set_requires_grad(false);
+    model.set_recompute(again);
+    std::map<std::string, std::vector<float>> found;
+    for (const Parameter& p : model.parameters()) p.set_grad_hook([&](const Parameter& done) { found[done.name()] = {}; });
+    const Variable loss = ops::sum(model(Variable(Tensor::full({1, 2}, 1), input_requires)));
+    std::vector<bool> after;
+    for (const Parameter& p : model.parameters()) {
+      between(p);
+      after.push_back(p.requires_grad());
+    }
+    loss.backward();
+    for (size_t i = 0; i < after.size(); ++i) EXPECT_EQ(model.parameters()[i].requires_grad(), after[i]) << "left as it was";
+    for (const Parameter& p : model.parameters())
+      if (p.has_grad()) found[p.name()] = p.grad().to_vector<float>();
+    return found;
+  };
+  const std::vector<std::function<void(const Parameter&)>> changes{
+      [](const Parameter& p) { p.set_requires_grad(false); },
+      [](const Parameter& p) { p.set_requires_grad(true); },
+      [](const Parameter& p) { p.set_requires_grad(p.name() == "1.weight"); },
+  };
+  for (const auto& between : changes)
+    for (const bool input : {false, true}) {
+      const auto plain = gradients(false, between, input);
+      EXPECT_EQ(plain.size(), 3u);
+      EXPECT_EQ(gradients(true, between, input), plain);
+    }
+}
+
 TEST(Recompute, SaysWhatChangedBetweenForwardAndBackward) {
   Sequential model({std::make_shared<Linear>(3, 3)});
   model.set_recompute();

@@ -153,6 +153,53 @@ TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
   }
 }
 
+// Products over no elements are sums of nothing; no rows are no rows.
+TEST(Operations, SizesOfZeroGiveWhatSumsOfNothingGive) {
+  const Parameter w("w", Tensor::zeros({3, 0})), b("b", Tensor::from(std::vector<float>{1, 2, 3}, {3})), x("x", Tensor::zeros({2, 2, 0}));
+  for (const auto& y :
+       {ops::linear(x, w, b), ops::activation_linear(UnaryOp::gelu, x, w, b), ops::add(ops::matmul(x, ops::transpose(w, 0, 1)), b)}) {
+    ASSERT_EQ(y.shape(), (Shape{2, 2, 3}));
+    EXPECT_THAT(y.data().to_vector<float>(), ElementsAre(1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3));
+    b.zero_grad();
+    ops::sum(y).backward();
+    EXPECT_THAT(b.grad().to_vector<float>(), ElementsAre(4, 4, 4));
+    EXPECT_EQ(w.grad().shape(), (Shape{3, 0}));
+    EXPECT_EQ(x.grad().shape(), (Shape{2, 2, 0}));
+  }
+  const Parameter full("full", Tensor::full({3, 4}, 1)), none("none", Tensor::zeros({0, 4}));
+  for (const auto& y : {ops::linear(none, full, b), ops::layer_norm_linear(none, {}, {}, 1e-5f, full, b),
+                        ops::rms_norm_linear(none, {}, 1e-5f, full, b), ops::activation_linear(UnaryOp::silu, none, full, b)}) {
+    EXPECT_EQ(y.shape(), (Shape{0, 3}));
+    full.zero_grad();
+    ops::sum(y).backward();
+    EXPECT_THAT(full.grad().to_vector<float>(), Each(0.0f));
+  }
+  for (const int axis : {0, 1}) {
+    EXPECT_EQ(ops::softmax(none, axis).shape(), (Shape{0, 4}));
+    EXPECT_EQ(ops::log_softmax(Variable(Tensor::zeros({0, 4})), 1).shape(), (Shape{0, 4}));
+  }
+  EXPECT_EQ(ops::softmax(Variable(Tensor::zeros({4, 0}))).shape(), (Shape{4, 0}));
+  EXPECT_THAT(ops::sum(none, 0).data().to_vector<float>(), ElementsAre(0, 0, 0, 0));
+  EXPECT_EQ(ops::causal_attention(Variable(Tensor::zeros({0, 2, 6})), 1).shape(), (Shape{0, 2, 2}));
+  EXPECT_EQ(ops::causal_attention(Variable(Tensor::zeros({2, 0, 6})), 1).shape(), (Shape{2, 0, 2}));
+  EXPECT_EQ(ops::embedding(Tensor::zeros({0}, DType::i32), full).shape(), (Shape{0, 4}));
+  EXPECT_EQ(ops::concat({none, full}, 0).shape(), (Shape{3, 4}));
+  EXPECT_EQ(ops::layer_norm(none, {}, {}).shape(), (Shape{0, 4}));
+}
+
+TEST(Operations, WholeNumbersAreNotGivenFractions) {
+  const Variable counts(Tensor::from(std::vector<int64_t>{1, 2}, {2}));
+  EXPECT_THAT(ops::add(counts, 3.0f).data().to_vector<int64_t>(), ElementsAre(4, 5));
+  EXPECT_THAT([&] { ops::add(counts, 0.5f); }, ThrowsMessage<UsageError>(HasSubstr("a whole number to add to i64[2], got 0.5")));
+}
+
+TEST(Operations, HeadsThatCannotBeAreRefused) {
+  const Variable qkv(Tensor::zeros({1, 2, 12}));
+  for (const int64_t heads :
+       {int64_t{0}, int64_t{-1}, int64_t{3}, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::max() / 3 + 1})
+    EXPECT_THAT([&] { ops::causal_attention(qkv, heads); }, ThrowsMessage<UsageError>(HasSubstr("[causal_attention] expected"))) << heads;
+}
+
 TEST(Operations, AttentionSeesNoFuture) {
   Tensor qkv = normal({1, 6, 12}, 1);
   const auto before = ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>();
