@@ -3,14 +3,16 @@
 #include <utility>
 
 #include "core/device/kernels.h"
-#include "core/nn/random.h"
 
 namespace lockstep::nn {
 namespace {
 
 thread_local bool t_deferred = false;
+thread_local SiteNames* t_draws = nullptr;
 
-RandomKey stream_of(const Parameter& parameter, uint64_t seed) { return {.seed = seed, .site = site_of(parameter.name())}; }
+RandomKey stream_of(const Parameter& parameter, uint64_t seed) {
+  return {.seed = seed, .site = t_draws ? t_draws->claim(parameter.name()) : site_of(parameter.name())};
+}
 
 void declare(const Parameter& parameter, Parameter::Initializer initializer) {
   parameter.set_initializer(std::move(initializer));
@@ -37,12 +39,19 @@ void init_constant(const Parameter& parameter, float value) {
 
 Tensor parameter_data(const Shape& shape, float value) {
   if (t_deferred) {
-    const auto bytes = static_cast<size_t>(shape.numel() * size_of(DType::f32));
+    const auto bytes = static_cast<size_t>(byte_count(shape, DType::f32));
     return Tensor::wrap(Storage::absent(bytes, kCpu, "the model was built under nn::DeferredInit; shard it, or call materialize()"), shape,
                         DType::f32);
   }
   MemoryScope scope(MemoryCategory::parameters);
   return Tensor::full(shape, value);
+}
+
+InitialDraws::InitialDraws() : outermost_(t_draws == nullptr) {
+  if (outermost_) t_draws = &names_;
+}
+InitialDraws::~InitialDraws() {
+  if (outermost_) t_draws = nullptr;
 }
 
 DeferredInit::DeferredInit() : previous_(std::exchange(t_deferred, true)) {}

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/autograd/variable.h"
+#include "core/nn/random.h"
 
 namespace lockstep::nn {
 
@@ -15,6 +16,21 @@ void init_constant(const Parameter& parameter, float value);
 
 // An f32 tensor counted as parameter memory; without memory where a DeferredInit is open.
 Tensor parameter_data(const Shape& shape, float value = 0.0f);
+
+// While it lives, the functions above refuse two parameters of this thread that would draw the same
+// numbers, because their names have one site: UsageError names both. Module::initialize() opens one for
+// the whole tree; one that is opened within another does nothing.
+class InitialDraws {
+ public:
+  InitialDraws();
+  ~InitialDraws();
+  InitialDraws(const InitialDraws&) = delete;
+  InitialDraws& operator=(const InitialDraws&) = delete;
+
+ private:
+  SiteNames names_;
+  bool outermost_;
+};
 
 // While it lives, modules that this thread builds have parameters without memory: shapes and names, but no values. Whoever shards
 // the model then draws each rank's part alone, and Module::materialize() all of it. Until then, reading values throws UsageError.

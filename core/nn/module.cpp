@@ -2,6 +2,8 @@
 
 #include <unordered_set>
 
+#include "core/autograd/node.h"
+#include "core/nn/init.h"
 #include "core/nn/recompute.h"
 
 namespace lockstep::nn {
@@ -39,9 +41,13 @@ std::vector<Parameter> Module::own_parameters() const {
 
 std::vector<std::pair<std::string, Tensor>> Module::buffers() const {
   std::vector<std::pair<std::string, Tensor>> found;
-  for (const auto& [name, tensor] : buffers_) found.emplace_back(full_name(name), tensor);
-  for (const auto& child : children_)
-    for (auto& buffer : child.second->buffers()) found.push_back(std::move(buffer));
+  std::unordered_set<const Module*> seen;
+  const auto visit = [&](const auto& self, const Module& module) -> void {
+    if (!seen.insert(&module).second) return;
+    for (const auto& [name, tensor] : module.buffers_) found.emplace_back(module.full_name(name), tensor);
+    for (const auto& child : module.children_) self(self, *child.second);
+  };
+  visit(visit, *this);
   return found;
 }
 
@@ -50,6 +56,7 @@ void Module::zero_grad() const {
 }
 
 void Module::initialize(uint64_t seed) {
+  const InitialDraws draws;
   for (const auto& child : children_) child.second->initialize(seed);
   reset_parameters(seed);
 }
@@ -59,6 +66,8 @@ void Module::materialize() const {
   for (const Parameter& parameter : parameters()) {
     const auto& storage = parameter.data().storage();
     if (storage->present()) continue;
+    check(parameter.impl()->initializer != nullptr, "[module] nothing says how '", parameter.name(),
+          "' starts: call initialize(seed) before materialize()");
     storage->attach(std::make_shared<Storage>(storage->bytes(), storage->device()));
     parameter.draw_initial(0, parameter.data());
   }
@@ -84,6 +93,7 @@ void Module::register_shared_parameter(std::string name, Parameter parameter) {
 
 Tensor Module::register_buffer(std::string name, Tensor data) {
   check_new_name(name);
+  check(data.defined(), "[module] the buffer '", full_name(name), "' is undefined");
   buffers_.emplace_back(std::move(name), data);
   return data;
 }
@@ -91,8 +101,26 @@ Tensor Module::register_buffer(std::string name, Tensor data) {
 void Module::add_child(std::string name, std::shared_ptr<Module> module) {
   check_new_name(name);
   check(module != nullptr, "[module] the module '", full_name(name), "' is null");
+  check(!module->holds(*this), "[module] the module '", full_name(name), "' holds the one that it is registered into");
   module->set_path(full_name(name));
   children_.emplace_back(std::move(name), std::move(module));
+}
+
+void Module::add_forward_pre_hook(PreHook hook) {
+  check(hook != nullptr, "[module] expected a hook for '", path_, "', got an empty function");
+  pre_hooks_.push_back(std::move(hook));
+}
+
+void Module::add_forward_post_hook(PostHook hook) {
+  check(hook != nullptr, "[module] expected a hook for '", path_, "', got an empty function");
+  post_hooks_.push_back(std::move(hook));
+}
+
+bool Module::holds(const Module& other) const {
+  if (this == &other) return true;
+  for (const auto& child : children_)
+    if (child.second->holds(other)) return true;
+  return false;
 }
 
 void Module::set_path(const std::string& path) {

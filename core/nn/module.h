@@ -31,7 +31,8 @@ class Module {
   std::vector<Parameter> parameters() const;
   // Those that this module itself registered, shared ones included.
   std::vector<Parameter> own_parameters() const;
-  // Tensors that belong to the state but are not trained.
+  // Tensors that belong to the state but are not trained. Those of a module that is registered twice
+  // appear once.
   std::vector<std::pair<std::string, Tensor>> buffers() const;
   // Direct children with their names.
   const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const { return children_; }
@@ -39,6 +40,7 @@ class Module {
   void zero_grad() const;
   // Sets every parameter below to its layer's initial values. Each draws from a stream of its own, keyed by `seed` and its full
   // name, so that its values depend on nothing else. Call it on the root, once the tree is complete: weights are 0 before.
+  // Throws UsageError where two names would draw the same values.
   void initialize(uint64_t seed);
   // Gives memory and initial values to all parameters below that have none (nn::DeferredInit), after initialize().
   void materialize() const;
@@ -54,8 +56,9 @@ class Module {
 
   using PreHook = std::function<void(Module&, const Variable& input)>;
   using PostHook = std::function<Variable(Module&, const Variable& output)>;  // returns the output to pass on
-  void add_forward_pre_hook(PreHook hook) { pre_hooks_.push_back(std::move(hook)); }
-  void add_forward_post_hook(PostHook hook) { post_hooks_.push_back(std::move(hook)); }
+  // A hook is no empty function.
+  void add_forward_pre_hook(PreHook hook);
+  void add_forward_post_hook(PostHook hook);
 
  protected:
   virtual Variable forward(const Variable& input) = 0;
@@ -63,7 +66,8 @@ class Module {
   virtual void reset_parameters(uint64_t /*seed*/) {}
 
   // Names are local; full names come from the tree. Each throws UsageError on a name already taken, an empty one or one with
-  // a '.'. A parameter gets its full name from the module that registers it as its own.
+  // a '.', on something undefined, and on a module that holds this one. A parameter gets its full name from the module that registers it as
+  // its own.
   Parameter register_parameter(std::string name, Tensor data);
   void register_shared_parameter(std::string name, Parameter parameter);  // tied weights
   Tensor register_buffer(std::string name, Tensor data);
@@ -76,6 +80,7 @@ class Module {
  private:
   void add_child(std::string name, std::shared_ptr<Module> module);
   void check_new_name(const std::string& name) const;
+  bool holds(const Module& other) const;
   void set_path(const std::string& path);
   std::string full_name(const std::string& local) const { return path_.empty() ? local : path_ + "." + local; }
 

@@ -7,17 +7,25 @@ namespace {
 thread_local RandomScope* t_scope = nullptr;
 }
 
+uint32_t SiteNames::claim(std::string_view name) {
+  const uint32_t site = site_of(name);
+  const auto [at, added] = names_.try_emplace(site, name);
+  check(added || at->second == name, "[random] '", name, "' and '", at->second,
+        "' would draw the same random numbers, because their names have the same 32-bit hash; rename one of the modules");
+  return site;
+}
+
 RandomScope::RandomScope(uint64_t seed, uint32_t step, uint32_t micro)
     : RandomScope(RandomKey{.seed = seed, .step = step, .micro = micro}) {}
 RandomScope::RandomScope(const RandomKey& place) : key_(place), outer_(t_scope) { t_scope = this; }
 
 RandomScope::~RandomScope() { t_scope = outer_; }
 
-RandomKey RandomScope::key(uint32_t site) {
+RandomKey RandomScope::key(std::string_view name) {
   check(t_scope != nullptr, "[random] a training forward pass that draws random numbers (dropout) expected an open nn::RandomScope; ",
         "open one per micro-batch, or call train(false)");
   RandomKey key = t_scope->key_;
-  key.site = site;
+  key.site = t_scope->names_.claim(name);
   return key;
 }
 

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "core/base/philox.h"
 
@@ -17,6 +19,17 @@ constexpr uint32_t site_of(std::string_view name) {
   return hash;
 }
 
+// Names that draw from streams which differ by their sites alone. Two names may have one site; their
+// numbers would be the same.
+class SiteNames {
+ public:
+  // The site of `name`. Throws UsageError where another name has it: both names, and to rename one.
+  uint32_t claim(std::string_view name);
+
+ private:
+  std::unordered_map<uint32_t, std::string> names_;
+};
+
 // While it lives, this thread's forward passes belong to this micro-batch of this step. Steps count from 1 (0 is for
 // initialisation); `micro` counts within the step, over all ranks. Scopes nest.
 class RandomScope {
@@ -27,14 +40,16 @@ class RandomScope {
   RandomScope(const RandomScope&) = delete;
   RandomScope& operator=(const RandomScope&) = delete;
 
-  // The stream of `site` in the current scope. Throws UsageError outside of any: without a step, every step would draw the same
-  // numbers.
-  static RandomKey key(uint32_t site);
+  // The stream of `name`, a module's path, in the current scope. Throws UsageError outside of any:
+  // without a step, every step would draw the same numbers. Throws, too, where another name of the
+  // scope has the same site.
+  static RandomKey key(std::string_view name);
   // The current scope, for going back to it later; nothing outside of any.
   static std::optional<RandomKey> place();
 
  private:
   RandomKey key_;
+  SiteNames names_;
   RandomScope* outer_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/nn/init.h"
 #include "core/nn/layers.h"
 #include "core/nn/random.h"
 #include "core/ops/precision.h"
@@ -12,6 +13,7 @@
 namespace lockstep::nn {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
@@ -86,6 +88,85 @@ TEST(Module, InitialValuesDependOnSeedAndNameAlone) {
   const auto values = start(1, 1);
   EXPECT_EQ(start(1, 3), values);
   EXPECT_NE(start(2, 1), values);
+}
+
+// 'costarring.weight' and 'liquid.weight' have one 32-bit hash; so do 'costarring' and 'liquid'.
+class Named final : public Module {
+ public:
+  using Module::register_buffer;
+  using Module::register_module;
+
+ protected:
+  Variable forward(const Variable& x) override {
+    Variable value = x;
+    for (const auto& child : children()) value = (*child.second)(value);
+    return value;
+  }
+};
+
+TEST(Module, TwoNamesThatWouldDrawTheSameValuesAreRefused) {
+  ASSERT_EQ(site_of("costarring.weight"), site_of("liquid.weight"));
+  Named model;
+  const auto inner = model.register_module("costarring", std::make_shared<Linear>(8, 8, false));
+  model.initialize(1);  // alone it may have its name
+  model.register_module("liquid", std::make_shared<Linear>(8, 8, false));
+  const auto both = AllOf(HasSubstr("'liquid.weight' and 'costarring.weight' would draw the same random numbers"), HasSubstr("rename"));
+  EXPECT_THAT([&] { model.initialize(1); }, ThrowsMessage<UsageError>(both));
+  {
+    const DeferredInit deferred;
+    Named sharded;
+    sharded.register_module("costarring", std::make_shared<Linear>(8, 8, false));
+    sharded.register_module("liquid", std::make_shared<Linear>(8, 8, false));
+    EXPECT_THAT([&] { sharded.initialize(1); }, ThrowsMessage<UsageError>(both));
+  }
+  // Values that are not drawn may share a site, and a model that was refused does not spoil the next.
+  Named norms;
+  norms.register_module("costarring", std::make_shared<RmsNorm>(8));
+  norms.register_module("liquid", std::make_shared<RmsNorm>(8));
+  norms.initialize(1);
+  inner->initialize(1);
+  inner->initialize(2);
+}
+
+TEST(Dropout, TwoPlacesThatWouldDrawTheSameMaskAreRefused) {
+  Named model;
+  const auto first = model.register_module("costarring", std::make_shared<Dropout>(0.5f));
+  const auto second = model.register_module("liquid", std::make_shared<Dropout>(0.5f));
+  const Variable x(Tensor::full({64}, 1), true);
+  for (const bool again : {false, true}) {
+    model.set_recompute(again);
+    const RandomScope scope(1, 1, 0);
+    EXPECT_THAT([&] { model(x); }, ThrowsMessage<UsageError>(HasSubstr("'liquid' and 'costarring' would draw the same random numbers")));
+  }
+  {
+    const RandomScope scope(1, 1, 0);
+    (*first)(x);
+    (*first)(x);  // a place that is passed twice draws the same mask, which is documented
+  }
+  const RandomScope scope(1, 1, 1);
+  (*second)(x);
+}
+
+TEST(Module, RefusesWhatItCannotHold) {
+  const auto outer = std::make_shared<Named>(), inner = std::make_shared<Named>();
+  outer->register_module("inner", inner);
+  EXPECT_THAT([&] { inner->register_module("up", outer); }, ThrowsMessage<UsageError>(HasSubstr("'inner.up' holds the one")));
+  EXPECT_THAT([&] { outer->register_module("self", outer); }, ThrowsMessage<UsageError>(HasSubstr("'self' holds the one")));
+  EXPECT_THAT([&] { outer->register_module("none", std::shared_ptr<Linear>()); }, ThrowsMessage<UsageError>(HasSubstr("'none' is null")));
+  EXPECT_THAT([&] { outer->register_buffer("buffer", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("'buffer' is undefined")));
+  EXPECT_THAT([] { Tied().register_parameter("weight", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("'weight', got an undefined")));
+  EXPECT_THROW(outer->add_forward_pre_hook({}), UsageError);
+  EXPECT_THROW(outer->add_forward_post_hook({}), UsageError);
+}
+
+TEST(Module, ABufferOfAModuleThatIsRegisteredTwiceAppearsOnce) {
+  Named root;
+  const auto shared = std::make_shared<Named>();
+  shared->register_buffer("scale", Tensor::zeros({1}));
+  root.register_module("x", shared);
+  root.register_module("y", shared);
+  ASSERT_EQ(root.buffers().size(), 1u);
+  EXPECT_EQ(root.buffers()[0].first, "y.scale");
 }
 
 TEST(Module, LinearStartsWithinItsBounds) {
