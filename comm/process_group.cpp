@@ -154,10 +154,10 @@ Work ProcessGroup::all_gather(const Tensor& output, const Tensor& input, uint64_
   return impl_->start(Op::all_gather, input, output, input.dtype(), input.numel(), -1, nullptr, label);
 }
 
-Work ProcessGroup::broadcast(const Tensor& tensor, int root) {
+Work ProcessGroup::broadcast(const Tensor& tensor, int root, uint64_t label) {
   check_tensor(tensor, "tensor", Op::broadcast, impl_->device());
   impl_->check_rank(root, "root", Op::broadcast);
-  return impl_->start(Op::broadcast, tensor, tensor, tensor.dtype(), tensor.numel(), root);
+  return impl_->start(Op::broadcast, tensor, tensor, tensor.dtype(), tensor.numel(), root, nullptr, label);
 }
 
 Work ProcessGroup::reduce(const Tensor& tensor, int root, const ReduceOptions& options) {
@@ -167,7 +167,7 @@ Work ProcessGroup::reduce(const Tensor& tensor, int root, const ReduceOptions& o
   return impl_->start(Op::reduce, tensor, tensor, tensor.dtype(), tensor.numel(), root, &options);
 }
 
-Work ProcessGroup::gather(const Tensor& output, const Tensor& input, int root) {
+Work ProcessGroup::gather(const Tensor& output, const Tensor& input, int root, uint64_t label) {
   check_tensor(input, "input tensor", Op::gather, impl_->device());
   impl_->check_rank(root, "root", Op::gather);
   const bool is_root = root == impl_->rank;
@@ -176,10 +176,10 @@ Work ProcessGroup::gather(const Tensor& output, const Tensor& input, int root) {
     check_pair(output, "output", input, "input", impl_->size, Op::gather);
     check_overlap(output, input, impl_->rank, Op::gather);
   }
-  return impl_->start(Op::gather, input, is_root ? output : Tensor(), input.dtype(), input.numel(), root);
+  return impl_->start(Op::gather, input, is_root ? output : Tensor(), input.dtype(), input.numel(), root, nullptr, label);
 }
 
-Work ProcessGroup::scatter(const Tensor& output, const Tensor& input, int root) {
+Work ProcessGroup::scatter(const Tensor& output, const Tensor& input, int root, uint64_t label) {
   check_tensor(output, "output tensor", Op::scatter, impl_->device());
   impl_->check_rank(root, "root", Op::scatter);
   const bool is_root = root == impl_->rank;
@@ -188,31 +188,31 @@ Work ProcessGroup::scatter(const Tensor& output, const Tensor& input, int root) 
     check_pair(input, "input", output, "output", impl_->size, Op::scatter);
     check_overlap(input, output, impl_->rank, Op::scatter);
   }
-  return impl_->start(Op::scatter, is_root ? input : Tensor(), output, output.dtype(), output.numel(), root);
+  return impl_->start(Op::scatter, is_root ? input : Tensor(), output, output.dtype(), output.numel(), root, nullptr, label);
 }
 
-Work ProcessGroup::all_to_all(const Tensor& output, const Tensor& input) {
+Work ProcessGroup::all_to_all(const Tensor& output, const Tensor& input, uint64_t label) {
   check_tensor(output, "output tensor", Op::all_to_all, impl_->device());
   check_tensor(input, "input tensor", Op::all_to_all, impl_->device());
   check_pair(output, "output", input, "input", 1, Op::all_to_all);
   check(input.numel() % impl_->size == 0, "[all_to_all] the input's elements must divide into ", impl_->size, " slices, one a rank, got ",
         input);
   check(!overlap(output, input), "[all_to_all] input and output must not overlap");
-  return impl_->start(Op::all_to_all, input, output, input.dtype(), input.numel() / impl_->size);
+  return impl_->start(Op::all_to_all, input, output, input.dtype(), input.numel() / impl_->size, -1, nullptr, label);
 }
 
-Work ProcessGroup::send(const Tensor& tensor, int destination) {
+Work ProcessGroup::send(const Tensor& tensor, int destination, uint64_t label) {
   check_tensor(tensor, "tensor", Op::send, impl_->device());
   impl_->check_rank(destination, "destination", Op::send);
   check(destination != impl_->rank, "[send] rank ", destination, " is this rank itself");
-  return impl_->start(Op::send, tensor, Tensor(), tensor.dtype(), tensor.numel(), destination);
+  return impl_->start(Op::send, tensor, Tensor(), tensor.dtype(), tensor.numel(), destination, nullptr, label);
 }
 
-Work ProcessGroup::recv(const Tensor& tensor, int source) {
+Work ProcessGroup::recv(const Tensor& tensor, int source, uint64_t label) {
   check_tensor(tensor, "tensor", Op::recv, impl_->device());
   impl_->check_rank(source, "source", Op::recv);
   check(source != impl_->rank, "[recv] rank ", source, " is this rank itself");
-  return impl_->start(Op::recv, Tensor(), tensor, tensor.dtype(), tensor.numel(), source);
+  return impl_->start(Op::recv, Tensor(), tensor, tensor.dtype(), tensor.numel(), source, nullptr, label);
 }
 
 Work ProcessGroup::barrier() { return impl_->start(Op::barrier, Tensor(), Tensor(), DType::u8, 0); }

@@ -64,20 +64,20 @@ class ProcessGroup {
   Work all_reduce(const Tensor& tensor, const ReduceOptions& options = {});
   // input [W·n] → output [n], rank r's slice of the sum.
   Work reduce_scatter(const Tensor& output, const Tensor& input, const ReduceOptions& options = {});
-  // input [n] → output [W·n] in rank order. input may be rank r's slice of output. `label` as in ReduceOptions.
+  // input [n] → output [W·n] in rank order. input may be rank r's slice of output. `label`, here and below: as in ReduceOptions.
   Work all_gather(const Tensor& output, const Tensor& input, uint64_t label = 0);
-  Work broadcast(const Tensor& tensor, int root);
+  Work broadcast(const Tensor& tensor, int root, uint64_t label = 0);
   // The sum at root; elsewhere the tensor is unchanged.
   Work reduce(const Tensor& tensor, int root, const ReduceOptions& options = {});
   // output [W·n] at root only; elsewhere it may be undefined.
-  Work gather(const Tensor& output, const Tensor& input, int root);
+  Work gather(const Tensor& output, const Tensor& input, int root, uint64_t label = 0);
   // input [W·n] at root only.
-  Work scatter(const Tensor& output, const Tensor& input, int root);
+  Work scatter(const Tensor& output, const Tensor& input, int root, uint64_t label = 0);
   // input [W·n] → output [W·n]: slice i of input goes to rank i.
-  Work all_to_all(const Tensor& output, const Tensor& input);
+  Work all_to_all(const Tensor& output, const Tensor& input, uint64_t label = 0);
   // Point to point; sends and receives between two ranks match in order.
-  Work send(const Tensor& tensor, int destination);
-  Work recv(const Tensor& tensor, int source);
+  Work send(const Tensor& tensor, int destination, uint64_t label = 0);
+  Work recv(const Tensor& tensor, int source, uint64_t label = 0);
   Work barrier();
 
   // The first of `count` labels (ReduceOptions::label) that this group hands out to nobody else on this rank, 2^32 or more. Ranks

@@ -13,6 +13,14 @@ struct Mismatch {
 inline std::vector<Mismatch> mismatches() {
   const auto sum = [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t); };
   const auto broadcast = [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 0); };
+  const auto all = [](ProcessGroup& g, const Tensor& t) { return Tensor::zeros({g.size() * t.numel()}); };
+  const auto gather = [all](uint64_t label) { return [=](ProcessGroup& g, const Tensor& t) { return g.gather(all(g, t), t, 0, label); }; };
+  const auto scatter = [all](uint64_t label) {
+    return [=](ProcessGroup& g, const Tensor& t) { return g.scatter(t, all(g, t), 0, label); };
+  };
+  const auto all_to_all = [all](uint64_t label) {
+    return [=](ProcessGroup& g, const Tensor& t) { return g.all_to_all(all(g, t), all(g, t), label); };
+  };
   return {
       {"op", sum, [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 0); }, {"all_reduce #1", "broadcast #1"}},
       {"count", sum, [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t.narrow(0, 0, 900)); }, {"1000 elements", "900 elements"}},
@@ -27,6 +35,10 @@ inline std::vector<Mismatch> mismatches() {
        },
        {"order"}},
       {"label", sum, [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t, {.label = 7}); }, {"label 7"}},
+      {"label of a broadcast", broadcast, [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 0, 7); }, {"label 7"}},
+      {"label of a gather", gather(0), gather(7), {"label 7"}},
+      {"label of a scatter", scatter(0), scatter(7), {"label 7"}},
+      {"label of an all_to_all", all_to_all(0), all_to_all(7), {"label 7"}},
       {"barrier", [](ProcessGroup& g, const Tensor&) { return g.barrier(); }, sum, {"barrier #1", "all_reduce #1"}},
   };
 }
@@ -47,6 +59,18 @@ TEST_P(ProcessGroupSuite, DifferentCallsFailOnAllRanksAndNameBoth) {
       // The group has ended.
       EXPECT_NE(thrown<EnvironmentError>([&] { g->barrier().wait(); }), "");
     }
+  });
+}
+
+TEST_P(ProcessGroupSuite, AMessageWithAnotherLabelFailsOnBothSides) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run([](ProcessGroup& g) {
+    if (g.rank() > 1) return;
+    const Tensor t = Tensor::zeros({10});
+    const Work work = g.rank() == 0 ? g.send(t, 1, 5) : g.recv(t, 0, 6);
+    const std::string message = thrown<UsageError>([&] { work.wait(); });
+    EXPECT_NE(message.find("label 5"), std::string::npos) << message;
+    EXPECT_NE(message.find("label 6"), std::string::npos) << message;
   });
 }
 
