@@ -8,15 +8,6 @@ namespace {
 
 void check_alive(const UnitHooks& hooks) { check(!hooks.alive.expired(), "[fsdp] unit '", hooks.unit, "': ", kGone); }
 
-// The identity, but for what happens when backward comes by: it is the latest node of the unit's forward pass, so it runs first.
-Variable mark(const Variable& output, std::shared_ptr<const Use> use, const std::shared_ptr<const UnitHooks>& hooks) {
-  return record("fsdp_unit", output.data(), {output}, [use = std::move(use), hooks](const Tensor& gradient, const Node& node) {
-    check_alive(*hooks);
-    hooks->before_backward(use);
-    node.edge(0).add(gradient);
-  });
-}
-
 }  // namespace
 
 void install(nn::Module& module, UnitHooks unit_hooks) {
@@ -28,9 +19,17 @@ void install(nn::Module& module, UnitHooks unit_hooks) {
   module.add_forward_post_hook([hooks](nn::Module&, const Variable& made) {
     check_alive(*hooks);
     const Variable output = hooks->output ? ops::cast(made, *hooks->output) : made;
-    const bool recorded = grad_enabled() && output.requires_grad();
+    // The output's node is as a rule the first of the unit's that backward runs. No node is added: that
+    // would change the order in which gradients are added up where others use the same values.
+    const auto& node = output.impl()->grad->node;
+    const bool recorded = grad_enabled() && output.requires_grad() && node != nullptr;
     std::shared_ptr<const Use> use = hooks->after_forward(recorded);
-    return recorded ? mark(output, std::move(use), hooks) : output;
+    if (recorded)
+      node->add_pre_hook([use = std::move(use), hooks] {
+        check_alive(*hooks);
+        hooks->before_backward(use);
+      });
+    return output;
   });
 }
 

@@ -68,7 +68,8 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
 }
 
 void Schedule::before_backward(Unit& unit, const Use& use) {
-  // Nodes run in reverse order of creation: whatever began after this use has ended is through.
+  // Nodes run in reverse order of creation: whatever began after this use has ended is through. If it is
+  // not (its output was computed before its forward pass), reading its parameters gathers it again.
   for (Entry& other : entries_)
     if (other.in_backward && other.visited > use.end) backward_done(*other.unit);
   Entry& entry = entries_[unit.index()];

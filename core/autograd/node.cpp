@@ -124,9 +124,14 @@ Node::~Node() {
 
 uint64_t Node::next_sequence() { return g_sequence.load(std::memory_order_relaxed); }
 
+void Node::run_pre_hooks() const {
+  for (size_t i = pre_hooks_.size(); i-- > 0;) pre_hooks_[i]();
+}
+
 void Node::mark_released() {
   released_ = true;
   edges_.clear();
+  pre_hooks_.clear();
   release();
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/autograd/saved_tensor.h"
@@ -51,6 +52,12 @@ class Node {
   const std::vector<Edge>& edges() const { return edges_; }
   const Edge& edge(size_t i) const { return edges_[i]; }
   bool released() const { return released_; }
+
+  // `run` runs just before backward(), if a gradient comes here: what it throws ends the pass. The one
+  // that was added last runs first. Dropped with the saved tensors.
+  void add_pre_hook(std::function<void()> run) { pre_hooks_.push_back(std::move(run)); }
+  void run_pre_hooks() const;
+
   void mark_released();
 
   // What the next node's sequence will be at least.
@@ -59,6 +66,7 @@ class Node {
  private:
   std::string_view op_;
   std::vector<Edge> edges_;
+  std::vector<std::function<void()>> pre_hooks_;
   uint64_t sequence_;
   bool released_ = false;
 };

@@ -102,6 +102,7 @@ void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   // A node without a gradient still passes its leaves' use on: a leaf's gradient must become final.
   if (std::exchange(current.grad_valid, false)) {
     if (!gradient.is_contiguous()) gradient = gradient.contiguous();
+    node.run_pre_hooks();
     node.backward(gradient);
   }
   gradient = Tensor();
