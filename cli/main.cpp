@@ -6,11 +6,11 @@
 #include <string_view>
 
 #include <CLI/CLI.hpp>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/rank_options.h"
+#include "cli/startup.h"
 #include "cli/version.h"
 #include "comm/peer_failure.h"
 #include "core/base/error.h"
@@ -24,20 +24,6 @@ int report(const std::exception& error, int code) {
   // Under an agent the reason goes into its report too: the process that fails first is not always the one that is to blame.
   lockstep::launcher::report_failure(error.what(), lockstep::comm::caused_by_peer(error));
   return code;
-}
-
-// A file that is opened while standard output is closed would get its number, and everything that is printed after that. gRPC 1.51
-// opens an eventfd before main() begins, to see whether it can, and leaves it: that counts as closed.
-void open_standard_streams() {
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    char target[32] = {};
-    [[maybe_unused]] const ssize_t length = ::readlink(lockstep::str("/proc/self/fd/", fd).c_str(), target, sizeof target - 1);
-    if (::fcntl(fd, F_GETFD) >= 0 && std::string_view(target) != "anon_inode:[eventfd]") continue;
-    const int null = ::open("/dev/null", O_RDWR);
-    if (null == fd || null < 0) continue;
-    ::dup2(null, fd);
-    ::close(null);
-  }
 }
 
 // What a command prints is its result, and a program that reads it must not take half of it for all.
@@ -67,7 +53,8 @@ void check_command(const CLI::App& app, char** words) {
 
 int main(int argc, char** argv) {
   using namespace lockstep;
-  open_standard_streams();
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  cli::prepare_process(command == "train" || command == "run");
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);

@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include "cli/stop_signal.h"
 #include "core/base/cores.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
@@ -82,7 +83,11 @@ int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int m
   spec.max_restarts = max_restarts;
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
-  return launcher::launch(spec).exit_code;
+  if (!stop_signals) return launcher::launch(spec).exit_code;
+  hand_over_stop_signals();
+  const int exit_code = launcher::launch(spec).exit_code;
+  end_on_stop_signal(exit_code);
+  return exit_code;
 }
 
 bool launched_by_us() { return std::getenv(kOwnRanks) != nullptr; }

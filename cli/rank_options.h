@@ -34,7 +34,8 @@ struct Placement {
 // Throws UsageError where -n contradicts the launcher.
 Placement place(const RankOptions& options);
 
-// Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they call install_stop_signals().
+// Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they save and stop on these
+// (stop_signal.h), which this process has handled so far.
 // `max_restarts`: how often all are started again after a failure.
 int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false, int max_restarts = 0);
 // Whether launch_ranks() of another process started this one.

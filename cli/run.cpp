@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/stop_signal.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "launcher/rank_env.h"
@@ -284,7 +285,10 @@ void add_run_command(CLI::App& app, int& exit_code) {
   run->allow_extras();  // to name the option that may have been meant
   run->callback([run, flags, &exit_code] {
     refuse_unknown(*run, run->remaining());
-    exit_code = launcher::launch(make_spec(*flags)).exit_code;
+    const LaunchSpec spec = make_spec(*flags);
+    hand_over_stop_signals();
+    exit_code = launcher::launch(spec).exit_code;
+    end_on_stop_signal(exit_code);
   });
 }
 

@@ -2,37 +2,82 @@
 
 #include <atomic>
 #include <csignal>
+#include <ctime>
+
+#include <unistd.h>
+
+#include "launcher/stop_wish.h"
 
 namespace lockstep::cli {
 namespace {
 
-std::atomic<bool> g_stop{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+using launcher::kStopSignals;
+using launcher::StopWish;
+
+std::atomic<int> g_asked_by{0};  // the first signal; 0: none
+std::atomic<int> g_exit_code{0};
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+// For handlers only. Several threads may handle signals at once.
+StopWish g_wish;
+std::atomic_flag g_wish_in_use = ATOMIC_FLAG_INIT;
+
+sigset_t stop_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : kStopSignals) sigaddset(&set, signal);
+  return set;
+}
 
 void on_signal(int signal) {
-  g_stop.store(true, std::memory_order_relaxed);
-  std::signal(signal, SIG_DFL);  // the second one ends the process
+  int none = 0;
+  g_asked_by.compare_exchange_strong(none, signal);
+}
+
+void on_signal_alone(int signal) {
+  on_signal(signal);
+  if (g_wish_in_use.test_and_set()) return;  // of the same instant as another one: a copy
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const Duration at = std::chrono::seconds(now.tv_sec) + Duration(now.tv_nsec);
+  const bool insists = g_wish.take(signal, at) == StopWish::Meaning::insist;
+  g_wish_in_use.clear();
+  if (!insists) return;
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);  // when the handler returns
+}
+
+void on_signal_done(int) { ::_exit(g_exit_code.load()); }
+
+// nohup: an ignored SIGHUP stays so.
+void install(void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  action.sa_mask = stop_signals();
+  for (const int signal : kStopSignals) {
+    struct sigaction before {};
+    sigaction(signal, nullptr, &before);
+    if (signal != SIGHUP || before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
+  const sigset_t held = stop_signals();
+  pthread_sigmask(SIG_UNBLOCK, &held, nullptr);
 }
 
 }  // namespace
 
-void install_stop_signals() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGUSR1, &action, nullptr);  // Slurm: sbatch --signal=USR1@60
-  struct sigaction before {};
-  sigaction(SIGHUP, nullptr, &before);
-  if (before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // ignored: nohup
-  std::signal(SIGPIPE, SIG_IGN);
-  sigset_t held;
-  sigemptyset(&held);
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) sigaddset(&held, signal);
-  sigprocmask(SIG_UNBLOCK, &held, nullptr);
+void install_stop_signals(Impatience impatience) { install(impatience == Impatience::here ? on_signal_alone : on_signal); }
+
+bool stop_requested() { return g_asked_by.load(std::memory_order_relaxed) != 0; }
+
+void hand_over_stop_signals() {
+  const sigset_t held = stop_signals();
+  pthread_sigmask(SIG_BLOCK, &held, nullptr);
+  if (const int signal = g_asked_by.load()) std::raise(signal);
 }
 
-bool stop_requested() { return g_stop.load(std::memory_order_relaxed); }
+void end_on_stop_signal(int exit_code) {
+  g_exit_code = exit_code;
+  install(on_signal_done);
+}
 
 }  // namespace lockstep::cli

@@ -76,7 +76,6 @@ checkpoint::Listed newest_saved(const train::Config& config) {
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank, const train::JobNotes* notes) {
   const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
-  install_stop_signals();
   const auto group = train::make_group(config.parallel, rank);
   const train::RunResult result = train::run_training(config, group,
                                                       {.resume = options.resume,
@@ -84,6 +83,8 @@ int run_rank(const train::Config& config, const Options& options, const launcher
                                                        .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
                                                        .stop_requested = stop_requested,
                                                        .notes = notes});
+  const int exit_code = result.finished ? kDone : kStoppedAfterSaving;
+  if (!result.finished) launcher::report_saved();
   if (rank.rank == 0) {
     std::printf("run        %s\n", result.run_dir.c_str());
     if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
@@ -94,7 +95,7 @@ int run_rank(const train::Config& config, const Options& options, const launcher
     std::printf("weights sha256:%s\n", result.weights_sha256.c_str());
     std::fflush(stdout);
   }
-  return result.finished ? kDone : kStoppedAfterSaving;
+  return exit_code;
 }
 
 int train(const Options& options) {

@@ -1,10 +1,13 @@
 #include "launcher/launch.h"
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
@@ -18,7 +21,9 @@ namespace {
 
 constexpr int kDefaultPort = 29400;  // torchrun's
 // After the end of the job the other agents need a moment to see it.
-constexpr auto kFarewell = std::chrono::seconds(10);
+constexpr Duration kFarewell = std::chrono::seconds(10);
+constexpr Duration kHastyFarewell = std::chrono::seconds(1);  // where a person asked twice for an end
+constexpr auto kStep = std::chrono::milliseconds(20);         // of a wait that also looks for signals
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
@@ -101,22 +106,37 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
   return node;
 }
 
-// False: a signal came while nobody answered.
-bool join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, RendezvousClient& client, StopSignals& signals, int& signal) {
+// Makes the node a member of the job. Throws as RendezvousClient::join().
+void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, RendezvousClient& client) {
   const Duration limit = meeting.in_use.empty() ? Duration(spec.join_timeout) : std::min<Duration>(kProbe, spec.join_timeout);
-  const auto keep_trying = [&] {
-    const int next = signals.next();
-    if (next != 0 && next != SIGUSR1) signal = next;
-    return signal == 0;
-  };
   try {
-    client.join(node, spec.nodes, spec.max_restarts, limit, keep_trying);
-    return true;
+    client.join(node, spec.nodes, spec.max_restarts, limit, [] { return true; });
   } catch (const EnvironmentError& e) {
-    if (signal != 0) return false;
     if (!meeting.in_use.empty()) throw EnvironmentError(meeting.in_use + ", and not by a rendezvous that answers; choose another port");
     throw;
   }
+}
+
+// Waits until `ready`, in short steps. False: at the limit, or as soon as a person asks for an end.
+bool wait_until(const std::function<bool()>& ready, Duration limit, StopSignals& signals) {
+  const Deadline deadline = Deadline::after(limit);
+  while (!ready()) {
+    if (deadline.passed()) return false;
+    pollfd poll{signals.fd(), POLLIN, 0};
+    ::poll(&poll, 1, static_cast<int>(kStep.count()));
+    while (const auto arrival = signals.next())
+      if (arrival->signal == SIGINT || arrival->signal == SIGTERM) return false;
+  }
+  return true;
+}
+
+// The other nodes learn that this one is done, and those that it serves how the job ended.
+void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, StopSignals& signals, Duration limit) {
+  courier.send([&] { client.leave(); });
+  const bool left = wait_until([&] { return courier.idle(); }, limit, signals);
+  if (!server || !left) return;
+  if (!wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit, signals))
+    log::warn("[launch] some nodes did not take leave within ", seconds(limit), " s");
 }
 
 }  // namespace
@@ -135,25 +155,26 @@ LaunchResult launch(const LaunchSpec& spec) {
   require_files_for(spec.nproc, spec.max_restarts > 0);
   StopSignals signals;
   Guardian guardian;                // before anything is opened that it could hold on to
-  require_threads(16, "an agent");  // 4 and gRPC's
+  require_threads(17, "an agent");  // 5 and gRPC's
   Wakeup wakeup;
   Meeting meeting = meet(spec, run_id);
   ClientLimits limits;
   if (meeting.server) limits.lost_after = kOwnServer;
   RendezvousClient client(
       meeting.endpoint, run_id, [&] { wakeup.ring(); }, limits);
-  int signal = 0;
-  if (!join(spec, describe_node(spec, node_id, meeting), meeting, client, signals, signal))
-    return {.exit_code = Agent::code_of_stop(spec, signal), .failure = std::nullopt};
+  Courier courier([&] { wakeup.ring(); });
+  // However this ends: no call to the rendezvous keeps the courier.
+  const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(&client, [](RendezvousClient* it) { it->abandon(); });
 
   LaunchResult result;
+  bool insisted = false;
   {
-    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, wakeup});
-    result = agent.run();
+    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup});
+    const Node node = describe_node(spec, node_id, meeting);
+    result = agent.run([&spec, &meeting, &client, node] { join(spec, node, meeting, client); });
+    insisted = agent.insisted();
   }
-  client.leave();
-  if (meeting.server && !meeting.server->wait_until_empty(kFarewell))
-    log::warn("[launch] some nodes did not take leave within ", seconds(kFarewell), " s");
+  take_leave(client, courier, meeting.server.get(), signals, insisted ? kHastyFarewell : kFarewell);
   return result;
 }
 

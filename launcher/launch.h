@@ -31,8 +31,9 @@ struct LaunchSpec {
   int nproc = 1;                                                 // ranks on this host
   std::vector<std::pair<std::string, std::string>> environment;  // added to the ranks' environment
 
-  // The ranks begin with SIGINT, SIGTERM, SIGHUP and SIGUSR1 blocked, and let them through once they can save: a rank that is asked to stop
-  // before that would just die, and leave the others waiting for it.
+  // The ranks are programs that save and stop on each of SIGINT, SIGTERM, SIGHUP and SIGUSR1. They begin with these signals blocked and let
+  // them through once they can save: a rank that is asked to stop before that would just die, and leave the others waiting for it. So they
+  // are started, and asked, even where the job was asked to stop before.
   bool hold_stop_signals = false;
 
   std::string log_dir;  // rank-N.log of every rank goes here; empty: no logs
@@ -73,14 +74,14 @@ struct Failure {
 };
 
 struct LaunchResult {
-  // 0 done; 3 the ranks were asked to stop and saved; else as LaunchSpec::failure_code says.
+  // 0 done; 3 the ranks were asked to stop and said that they saved (report_saved() in rank_env.h); else as LaunchSpec::failure_code says.
   int exit_code = 0;
   std::optional<Failure> failure;
   int restarts = 0;
 };
 
-// Blocks until the job has ended. Handles SIGINT, SIGTERM, SIGHUP and SIGUSR1 meanwhile: the first asks the ranks to stop, the second kills
-// them; so only one thread of a process may be in here. Whatever becomes of this process, its ranks end with it.
+// Blocks until the job has ended. Handles SIGINT, SIGTERM, SIGHUP and SIGUSR1 meanwhile (launcher/stop_wish.h): the first asks the ranks to
+// stop, a repeated one kills them; so only one thread of a process may be in here. Whatever becomes of this process, its ranks end with it.
 // Throws UsageError for a wrong spec, a missing program or a refused rendezvous; EnvironmentError where the system refuses.
 LaunchResult launch(const LaunchSpec& spec);
 

@@ -78,22 +78,37 @@ std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
   return comm::with_prefix(std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit), "job");
 }
 
+namespace {
+
+// Writes to where the agent looks, unless something is there.
+void leave_report(const nlohmann::json& report) {
+  const std::string path = env("LOCKSTEP_ERROR_FILE");
+  if (path.empty()) return;
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  struct stat info {};
+  if (::fstat(fd, &info) == 0 && info.st_size == 0) {
+    const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    // Best effort: without it the agent still sees the exit code.
+    [[maybe_unused]] const ssize_t written = ::write(fd, text.data(), text.size());
+  }
+  ::close(fd);
+}
+
+}  // namespace
+
 void report_failure(std::string_view message, bool caused_by_peer) noexcept {
   try {
-    const std::string path = env("LOCKSTEP_ERROR_FILE");
-    if (path.empty()) return;
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    struct stat info {};
-    if (::fstat(fd, &info) == 0 && info.st_size == 0) {
-      const nlohmann::json report = {
-          {"message", std::string(message)}, {"caused_by_peer", caused_by_peer}, {"monotonic_ns", Clock::now().time_since_epoch().count()}};
-      const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-      // Best effort: without it the agent still sees the exit code.
-      [[maybe_unused]] const ssize_t written = ::write(fd, text.data(), text.size());
-    }
-    ::close(fd);
+    leave_report(
+        {{"message", std::string(message)}, {"caused_by_peer", caused_by_peer}, {"monotonic_ns", Clock::now().time_since_epoch().count()}});
   } catch (...) {  // a failure is on its way already
+  }
+}
+
+void report_saved() noexcept {
+  try {
+    leave_report({{"saved", true}});
+  } catch (...) {  // the agent takes it for a failure
   }
 }
 

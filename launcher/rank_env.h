@@ -63,4 +63,8 @@ std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit = 
 // without an agent, and never throws. `caused_by_peer`: this rank only suffers from another one's failure, so it is not to blame.
 void report_failure(std::string_view message, bool caused_by_peer = false) noexcept;
 
+// Says in the same place that this rank has saved and is about to stop: its exit code 3 then counts as that, and not as a failure. Does
+// nothing without an agent, and never throws.
+void report_saved() noexcept;
+
 }  // namespace lockstep::launcher

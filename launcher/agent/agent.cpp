@@ -2,30 +2,28 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
 #include "launcher/agent/environment.h"
 #include "launcher/agent/report.h"
+#include "launcher/agent/standstill.h"
 
 namespace lockstep::launcher {
 namespace {
 
 using std::chrono::milliseconds;
 
-constexpr int kSavedCode = 3;
-// What a rank's descendants still write after its end is waited for this long.
-constexpr auto kDrainLimit = milliseconds(500);
-// From the first failure seen to the SIGTERM for the others.
-constexpr auto kSettle = milliseconds(10);
-// The same while all that failed blame another rank, which then is likely to be on its way out.
-constexpr auto kCauseLimit = milliseconds(2000);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
+// What the rendezvous may still be told after somebody insisted on an end.
+constexpr auto kLastWords = std::chrono::seconds(1);
+// From SIGKILL to giving a rank up: the kernel cannot end one that waits for a device, or that a control group froze.
+constexpr auto kUnkillable = std::chrono::seconds(5);
 
 Duration now() { return Clock::now().time_since_epoch(); }
 
@@ -38,25 +36,11 @@ int terminal_columns() {
 
 }  // namespace
 
-Wakeup::Wakeup() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (fd_ < 0) throw EnvironmentError("[launch] eventfd: " + errno_text(errno));
-}
-Wakeup::~Wakeup() { ::close(fd_); }
-void Wakeup::ring() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);
-}
-void Wakeup::clear() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);
-}
-
 Agent::Agent(AgentContext context) : context_(std::move(context)) {}
 
-int Agent::code_of_stop(const LaunchSpec& spec, int signal) { return spec.failure_code == FailureCode::lockstep ? 1 : 128 + signal; }
-
-LaunchResult Agent::run() {
+LaunchResult Agent::run(std::function<void()> join) {
   started_at_ = now();
+  context_.courier.send(std::move(join));
   while (true) {
     follow_job();
     if (done_) break;
@@ -65,34 +49,53 @@ LaunchResult Agent::run() {
   return result();
 }
 
+// Asked to stop before any ranks were started. Ranks that save however early they are asked to are started nevertheless.
+bool Agent::stop_before_ranks() const { return stop_signal_ != 0 && !context_.spec.hold_stop_signals; }
+
 // What the state of the job, as the rendezvous tells it, means for the ranks here.
 void Agent::follow_job() {
+  if (stage_ == Stage::joining) {
+    done_ = stop_before_ranks() || insisted();
+    if (done_ || !context_.courier.idle()) return;
+    stage_ = Stage::waiting;
+  }
   job_ = context_.client.state();
   const std::string lost = context_.client.lost();
-  if (!active_) {
-    if (cause_until_ && (now() >= *cause_until_ || !job_.failure || !job_.failure->caused_by_peer)) cause_until_.reset();
-    const bool over = job_.phase == Phase::finished || (job_.phase == Phase::failed && job_.settled && !cause_until_);
-    if (over || !lost.empty()) {
-      done_ = true;
-    } else if (job_.phase == Phase::running && job_.epoch > epoch_) {
-      if (stop_signal_ != 0) {
-        done_ = true;  // asked to stop before anything ran
-        return;
-      }
-      start_ranks();
-    } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
-      // It failed elsewhere before its start was heard of here: there is nothing to end, and the next epoch waits for this node to say so.
-      epoch_ = job_.epoch;
-      context_.client.drained(epoch_);
-    } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
-      done_ = true;
-    } else if (job_.phase == Phase::gathering && epoch_ > 0 && job_.restarts > told_to_wait_at_) {
-      told_to_wait_at_ = job_.restarts;
-      log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost", "; waiting for another one in its place, ",
-                seconds(context_.spec.join_timeout), " s at most");
-    }
-    return;
+  if (insisted() && !active()) {
+    done_ = context_.courier.idle() || now() >= *insisted_at_ + kLastWords;
+    if (done_) return;
   }
+  if (stage_ == Stage::concluding) {
+    if (!context_.courier.idle()) return;
+    stage_ = Stage::waiting;
+    conclude_with_answer();
+  }
+  if (stage_ == Stage::waiting) follow_job_while_waiting(lost);
+  if (active()) follow_job_while_active(lost);
+}
+
+void Agent::follow_job_while_waiting(const std::string& lost) {
+  if (cause_until_ && (now() >= *cause_until_ || !job_.failure || !job_.failure->caused_by_peer)) cause_until_.reset();
+  const bool over = job_.phase == Phase::finished || (job_.phase == Phase::failed && job_.settled && !cause_until_);
+  if (over || !lost.empty()) {
+    done_ = true;
+  } else if (job_.phase == Phase::running && job_.epoch > epoch_) {
+    done_ = stop_before_ranks();
+    if (!done_) start_ranks();
+  } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
+    // It failed elsewhere before its start was heard of here: there is nothing to end, and the next epoch waits for this node to say so.
+    epoch_ = job_.epoch;
+    context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
+  } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
+    done_ = true;
+  } else if (job_.phase == Phase::gathering && epoch_ > 0 && job_.restarts > told_to_wait_at_) {
+    told_to_wait_at_ = job_.restarts;
+    log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost", "; waiting for another one in its place, ",
+              seconds(context_.spec.join_timeout), " s at most");
+  }
+}
+
+void Agent::follow_job_while_active(const std::string& lost) {
   const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ || job_.phase == Phase::draining || job_.phase == Phase::failed;
   if (ended_elsewhere) {
     if (!signalled_at_) {
@@ -100,11 +103,11 @@ void Agent::follow_job() {
       // At once, because the node that reported a consequence waits only so long for its cause.
       if (frozen_at_failure_ && job_.failure && job_.epoch == epoch_) {
         failure_ = blame_frozen(std::nullopt);
-        if (failure_) context_.client.fail(epoch_, *failure_);
+        if (failure_) report_failure();
       }
     }
     end_ranks(SIGTERM, context_.spec.grace);
-  } else if (job_.stopping) {
+  } else if (job_.stopping || stop_signal_ != 0) {
     end_ranks(SIGTERM, context_.spec.stop_grace);
   }
 }
@@ -134,43 +137,47 @@ void Agent::start_ranks() {
   ranks_.clear();
   signalled_at_.reset();
   kill_at_.reset();
+  killed_at_.reset();
   alive_before_failure_.reset();
   drain_until_.reset();
   failure_.reset();
-  killed_ = terminated_ = false;
+  terminated_ = false;
   frozen_at_failure_.reset();
   cause_until_.reset();
   oom_kills_before_ = oom_kill_count();
   started_at_ = now();
   frozen_.begin(static_cast<size_t>(self->slots), started_at_);
-  active_ = true;
+  stage_ = Stage::active;
   // Without restarts nobody would find what is left there.
   while (context_.spec.max_restarts > 0 && static_cast<int>(kept_.size()) < self->slots)
     kept_.push_back(std::make_unique<MemoryFile>("lockstep-kept"));
-  for (int local_rank = 0; local_rank < self->slots; ++local_rank) {
-    const int rank = self->first_rank + local_rank;
-    const RankOutput::Options options = output_options(local_rank, rank);
-    auto process = std::make_unique<RankProcess>(rank, options, context_.guardian);
-    ChildSpec child;
-    child.program = context_.program;
-    child.argv = context_.spec.argv;
-    child.environment = rank_environment(context_.spec, context_.run_id, job_, *self, context_.store,
-                                         {.local_rank = local_rank,
-                                          .error_file = process->error_path(),
-                                          .kept_memory = kept_.empty() ? "" : kept_[static_cast<size_t>(local_rank)]->path(),
-                                          .terminal_columns = options.output == Show::raw ? terminal_columns() : 0});
-    child.hold_stop_signals = context_.spec.hold_stop_signals;
-    child.inherit_input = job_.nodes.size() == 1 && self->slots == 1;
-    process->start(child);
-    ranks_.push_back(std::move(process));
-  }
+  for (int local_rank = 0; local_rank < self->slots; ++local_rank) ranks_.push_back(start_rank(*self, local_rank));
+  if (std::exchange(usr1_waits_, false)) pass_on_usr1();
+}
+
+std::unique_ptr<RankProcess> Agent::start_rank(const Node& self, int local_rank) {
+  const int rank = self.first_rank + local_rank;
+  const RankOutput::Options options = output_options(local_rank, rank);
+  auto process = std::make_unique<RankProcess>(rank, options, context_.guardian);
+  ChildSpec child;
+  child.program = context_.program;
+  child.argv = context_.spec.argv;
+  child.environment = rank_environment(context_.spec, context_.run_id, job_, self, context_.store,
+                                       {.local_rank = local_rank,
+                                        .error_file = process->error_path(),
+                                        .kept_memory = kept_.empty() ? "" : kept_[static_cast<size_t>(local_rank)]->path(),
+                                        .terminal_columns = options.output == Show::raw ? terminal_columns() : 0});
+  child.hold_stop_signals = context_.spec.hold_stop_signals;
+  child.inherit_input = job_.nodes.size() == 1 && self.slots == 1;
+  process->start(child);
+  return process;
 }
 
 // SIGTERM goes out once per epoch; a shorter grace of a later call counts.
 void Agent::end_ranks(int signal, Duration grace) {
   const Duration at = now();
   if (signal == SIGKILL) {
-    killed_ = true;
+    if (!killed_at_) killed_at_ = at;
     if (!signalled_at_) signalled_at_ = at;
     for (auto& rank : ranks_) rank->signal(SIGKILL);
     return;
@@ -186,25 +193,37 @@ void Agent::end_ranks(int signal, Duration grace) {
 }
 
 void Agent::handle_signals() {
-  for (int signal = context_.signals.next(); signal != 0; signal = context_.signals.next()) {
-    if (signal == SIGUSR1) {
-      passed_usr1_ = true;
-      for (auto& rank : ranks_) rank->signal(SIGUSR1);
+  while (const auto arrival = context_.signals.next()) {
+    // What SIGUSR1 means to another program is up to it.
+    if (arrival->signal == SIGUSR1 && !context_.spec.hold_stop_signals) {
+      pass_on_usr1();
       continue;
     }
-    // A terminal that goes away, as systemd does right after a SIGTERM to a session, is nobody's impatience.
-    if (signal == SIGHUP && stop_count_ > 0) continue;
-    if (++stop_count_ == 1) {
-      stop_signal_ = signal;
-      if (active_) log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop; a second signal kills them");
-      if (active_) end_ranks(SIGTERM, context_.spec.stop_grace);
-      context_.client.stop();
-    } else if (active_) {
-      end_ranks(SIGKILL, Duration::zero());
-    } else {
-      done_ = true;
+    switch (wish_.take(arrival->signal, arrival->at)) {
+      case StopWish::Meaning::ask: ask_to_stop(arrival->signal); break;
+      case StopWish::Meaning::copy: break;
+      case StopWish::Meaning::insist:
+        if (!insisted_at_) insisted_at_ = now();
+        if (active()) end_ranks(SIGKILL, Duration::zero());
+        break;
     }
   }
+}
+
+void Agent::ask_to_stop(int signal) {
+  stop_signal_ = signal;
+  if (active()) {
+    const char* insisting = signal == SIGINT || signal == SIGTERM ? "; the same again, after a second or later, kills them" : "";
+    log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop", insisting);
+    end_ranks(SIGTERM, context_.spec.stop_grace);
+  }
+  context_.courier.send([&client = context_.client] { client.stop(); });
+}
+
+void Agent::pass_on_usr1() {
+  passed_usr1_ = active();
+  usr1_waits_ = !active();
+  for (auto& rank : ranks_) rank->signal(SIGUSR1);
 }
 
 void Agent::wait_for_events() {
@@ -223,10 +242,12 @@ void Agent::wait_for_events() {
   }
   const Duration before = now();
   Duration until = before + kWaitingNote;
-  if (active_ && kill_at_ && !killed_) until = std::min(until, *kill_at_);
+  if (active() && kill_at_ && !killed_at_) until = std::min(until, *kill_at_);
+  if (active() && killed_at_ && !all_ended()) until = std::min(until, *killed_at_ + kUnkillable);
+  if (insisted_at_ && !active()) until = std::min(until, *insisted_at_ + kLastWords);
   if (drain_until_) until = std::min(until, *drain_until_);
-  if (active_ && !all_ended()) until = std::min(until, frozen_.next_check());
-  if (!active_ && cause_until_) until = std::min(until, *cause_until_);
+  if (active() && !all_ended()) until = std::min(until, frozen_.next_check());
+  if (!active() && cause_until_) until = std::min(until, *cause_until_);
   // Rounded up, so that the limit has passed when poll returns.
   const auto wait = std::chrono::ceil<milliseconds>(std::max(Duration::zero(), until - before));
   const int ready = ::poll(polls.data(), polls.size(), static_cast<int>(wait.count()));
@@ -238,209 +259,41 @@ void Agent::wait_for_events() {
       if (polls[first_stream + i].revents != 0) streams[i].first->read(streams[i].second);
     handle_signals();
   }
-  if (ready == 0 && !active_ && job_.phase == Phase::gathering)
+  if (ready == 0 && stage_ == Stage::waiting && job_.phase == Phase::gathering)
     log::info("[launch] waiting for nodes: ", job_.nodes.size(), " of ", context_.spec.nodes, " joined");
   collect_ends(before);
   check_limits();
 }
 
-// Whether any rank had ended.
-bool Agent::collect_ended(Duration alive_at) {
-  bool any = false;
-  for (auto& rank : ranks_) {
-    if (!rank->running()) continue;
-    pollfd poll{rank->pid_fd(), POLLIN, 0};
-    if (::poll(&poll, 1, 0) <= 0) continue;
-    any = true;
-    RankEnd& end = rank->collect();
-    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it: files of a dying process are closed, and
-    // its peers may fail of that, before its end can be seen.
-    const bool killed_by_others = end.status.signal == SIGKILL && !killed_;
-    end.seen_at = now();
-    end.alive_at = killed_by_others ? alive_before_failure_.value_or(alive_at) : alive_at;
-    end.after_signal = signalled_at_.has_value() && !killed_by_others;
-  }
-  return any;
-}
-
-void Agent::collect_ends(Duration alive_at) {
-  if (!active_ || !collect_ended(alive_at)) return;
-  auto failure = local_failure();
-  if (failure && !failure_ && !signalled_at_) {
-    alive_before_failure_ = alive_at;
-    frozen_at_failure_ = frozen_.longest(ranks_, now());
-    // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets a moment.
-    const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
-    while (!all_ended()) {
-      const Deadline& limit = local_failure()->caused_by_peer ? cause_known : settled;
-      if (limit.passed()) break;
-      std::vector<pollfd> polls;
-      for (const auto& rank : ranks_)
-        if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
-      ::poll(polls.data(), polls.size(), static_cast<int>(std::chrono::ceil<milliseconds>(limit.remaining()).count()));
-      collect_ended(alive_at);
-    }
-    failed_after_ = now() - started_at_;
-    failure_ = failure = blame_frozen(local_failure());
-    end_ranks(SIGTERM, context_.spec.grace);
-    // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
-    context_.client.fail(epoch_, *failure);
-  } else if (!signalled_at_ && !all_ended() && any_saved()) {
-    log::info("[launch] ", passed_usr1_ ? "SIGUSR1: the ranks save and stop"
-                                        : "a rank has stopped after saving (exit code 3): asking the others to stop");
-    context_.client.stop();
-    end_ranks(SIGTERM, context_.spec.stop_grace);
-  }
-  if (all_ended() && !drain_until_) drain_until_ = now() + kDrainLimit;
-}
-
 void Agent::check_limits() {
-  if (!active_) return;
+  if (!active()) return;
   const Duration at = now();
-  if (kill_at_ && !killed_ && at >= *kill_at_ && !all_ended()) {
-    killed_ = true;
+  if (kill_at_ && !killed_at_ && at >= *kill_at_ && !all_ended()) {
+    killed_at_ = at;
     for (auto& rank : ranks_) {
       if (!rank->running()) continue;
-      if (stop_count_ < 2) log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time: killing it");
+      log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time: killing it");
       rank->signal(SIGKILL);
     }
   }
+  if (killed_at_ && at >= *killed_at_ + kUnkillable && !all_ended()) give_up_unkillable();
   if (!all_ended()) return frozen_.check(ranks_, at);
   const bool silent = std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->output_open(); });
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
 }
 
-bool Agent::any_saved() const {
-  return std::any_of(ranks_.begin(), ranks_.end(),
-                     [](const auto& r) { return r->end() && r->end()->status.signal == 0 && r->end()->status.exit_code == kSavedCode; });
-}
-
-bool Agent::all_ended() const {
-  return std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->running(); });
-}
-
-Failure Agent::failure_of(const RankEnd& end) const {
-  const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == end.rank; });
-  Failure failure;
-  failure.rank = end.rank;
-  failure.host = host_name();
-  failure.pid = (*process)->pid();
-  failure.exit_code = end.status.exit_code;
-  failure.signal = end.status.signal;
-  if (end.report) {
-    failure.caused_by_peer = end.report->caused_by_peer;
-    failure.reason = end.report->message;
-  } else {
-    failure.reason = signal_hint(end.status.signal, oom_kill_count() - oom_kills_before_);
+// The job ends without them. The kernel ends them as soon as it can.
+void Agent::give_up_unkillable() {
+  for (auto& rank : ranks_) {
+    if (!rank->running()) continue;
+    const std::string why = to_text(look_at(rank->pid()).still);
+    log::error("[launch] rank ", rank->rank(), " (pid ", rank->pid(), " on host ", host_name(), ") does not end ", seconds(kUnkillable),
+               " s after SIGKILL", why.empty() ? "" : ": it " + why, "; the job ends without it");
+    RankEnd& end = rank->give_up();
+    end.seen_at = end.alive_at = now();
+    end.after_signal = true;
   }
-  failure.last_lines = (*process)->last_lines();
-  return failure;
-}
-
-std::vector<RankEnd> Agent::ends() const {
-  std::vector<RankEnd> ends;
-  for (const auto& rank : ranks_)
-    if (rank->end()) ends.push_back(*rank->end());
-  return ends;
-}
-
-std::optional<Failure> Agent::local_failure() const {
-  const std::vector<RankEnd> ends = this->ends();
-  const auto first = first_failure(ends, signalled_at_);
-  if (!first) return std::nullopt;
-  return failure_of(ends[*first]);
-}
-
-std::optional<Failure> Agent::blame_frozen(std::optional<Failure> failure) const {
-  const std::optional<Failure>& gave_up = failure ? failure : job_.failure;
-  if (!frozen_at_failure_ || !gave_up || !gave_up->caused_by_peer) return failure;
-  Failure cause = failure_of_frozen(*frozen_at_failure_, *gave_up, started_at_);
-  for (const auto& rank : ranks_)
-    if (rank->rank() == cause.rank) cause.last_lines = rank->last_lines();
-  return cause;
-}
-
-// All ranks here have ended and their output is written: tells the rendezvous how.
-void Agent::conclude_epoch() {
-  for (auto& rank : ranks_) rank->close_output();
-  active_ = false;
-  drain_until_.reset();
-  for (const auto& rank : ranks_) {
-    const ExitStatus& status = rank->end()->status;
-    terminated_ = terminated_ || status.signal != 0;
-  }
-  // By now it is known what every rank said; the first to end need not be the first that failed.
-  auto failure = blame_frozen(local_failure());
-  const bool stopped_in_time = job_.stopping || stop_signal_ != 0;
-  if (failure_ && !failure) failure = failure_;
-  if (!failure && stopped_in_time && killed_ && stop_count_ < 2) {
-    failure = Failure{};
-    failure->host = host_name();
-    failure->reason = str("ranks on host ", host_name(), " did not stop within ", seconds(context_.spec.stop_grace),
-                          " s after they were asked to, and were killed");
-  }
-  if (failure) {
-    if (!failure_) failed_after_ = now() - started_at_;
-    failure_ = failure;
-    context_.client.fail(epoch_, *failure);
-  } else if (terminated_ && stop_count_ >= 2) {
-    Failure stop;
-    stop.host = host_name();
-    stop.signal = stop_signal_;
-    stop.reason = str("stopped by a second signal on host ", host_name());
-    context_.client.fail(epoch_, stop);
-  }
-  job_ = context_.client.state();
-  if (job_.nodes.size() > 1 && job_.failure && job_.failure->caused_by_peer) cause_until_ = now() + kCauseLimit;
-  if (job_.phase == Phase::draining && job_.epoch == epoch_) {
-    if (job_.failure)
-      log::warn("[launch] ", headline(*job_.failure),
-                job_.failure->reason.empty() || job_.failure->rank < 0 ? "" : ": " + job_.failure->reason,
-                "; starting all ranks again (restart ", job_.restarts + 1, " of ", context_.spec.max_restarts, ")");
-    context_.client.drained(epoch_);
-  } else if (job_.phase == Phase::running && job_.epoch == epoch_) {
-    context_.client.finish(epoch_, any_saved());
-  }
-}
-
-int Agent::code_of(const Failure& failure) const {
-  if (failure.rank < 0) return 1;
-  if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : 1;
-  return failure.signal != 0 ? 128 + failure.signal : failure.exit_code;
-}
-
-LaunchResult Agent::result() {
-  LaunchResult out;
-  out.restarts = job_.restarts;
-  const std::string lost = context_.client.lost();
-  const bool stopped = stop_signal_ != 0 || job_.stopping;
-  if (stop_count_ >= 2 || (stop_signal_ != 0 && epoch_ == 0)) {
-    out.exit_code = code_of_stop(context_.spec, stop_signal_);
-    return out;
-  }
-  std::optional<Failure> failure = job_.phase == Phase::failed ? job_.failure : std::nullopt;
-  if (!failure && job_.phase != Phase::finished) failure = failure_;
-  // A rank here that fell because of others fell because of the node that is gone.
-  const bool over = job_.phase == Phase::finished || job_.phase == Phase::failed;
-  if (!over && !lost.empty() && (!failure || failure->caused_by_peer)) {
-    failure = Failure{};
-    failure->reason = lost;
-  }
-  if (failure) {
-    FailureContext about;
-    about.after_seconds = seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);
-    for (const auto& rank : ranks_)
-      if (rank->rank() == failure->rank) about.log_file = rank->log_file();
-    about.others = other_ends(ends(), *failure);
-    log::error(failure_box(*failure, about));
-    out.exit_code = code_of(*failure);
-    out.failure = std::move(failure);
-  } else if (job_.saved) {
-    out.exit_code = kSavedCode;
-  } else if (stopped && terminated_) {
-    out.exit_code = code_of_stop(context_.spec, stop_signal_ != 0 ? stop_signal_ : SIGTERM);
-  }
-  return out;
+  drain_until_ = now();  // what they write from here on is of no interest
 }
 
 }  // namespace lockstep::launcher

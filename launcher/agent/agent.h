@@ -2,35 +2,23 @@
 // One thread does all of it in one loop around poll(): news of the job, signals, output and ends of ranks, time limits.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "launcher/agent/courier.h"
 #include "launcher/agent/frozen.h"
 #include "launcher/agent/guardian.h"
 #include "launcher/agent/memory_file.h"
 #include "launcher/agent/rank_process.h"
 #include "launcher/agent/stop_signals.h"
+#include "launcher/agent/wakeup.h"
 #include "launcher/launch.h"
 #include "launcher/rendezvous/client.h"
 
 namespace lockstep::launcher {
-
-// The wake-up call of the loop, for the client's thread.
-class Wakeup {
- public:
-  Wakeup();
-  ~Wakeup();
-  Wakeup(const Wakeup&) = delete;
-  Wakeup& operator=(const Wakeup&) = delete;
-  int fd() const { return fd_; }
-  void ring();
-  void clear();
-
- private:
-  int fd_ = -1;
-};
 
 // What one agent works with; all of it outlives the agent.
 struct AgentContext {
@@ -42,30 +30,50 @@ struct AgentContext {
   Guardian& guardian;
   StopSignals& signals;
   RendezvousClient& client;
+  Courier& courier;
   Wakeup& wakeup;
 };
 
 class Agent {
  public:
   explicit Agent(AgentContext context);
-  // After the client has joined; until the job has ended.
-  LaunchResult run();
-  // A signal that asks to stop; also used while joining.
-  static int code_of_stop(const LaunchSpec& spec, int signal);
+  // `join` makes the client join, on the courier's thread; what it throws is thrown here. Returns when the job has ended.
+  LaunchResult run(std::function<void()> join);
+  // Somebody asked again, impatiently: nothing is to be waited for any more.
+  bool insisted() const { return insisted_at_.has_value(); }
 
  private:
+  enum class Stage {
+    joining,     // the rendezvous has not let this node in yet
+    waiting,     // no ranks run here; the job may go on or be over
+    active,      // ranks of job_.epoch were started and are not concluded yet
+    concluding,  // they have ended, and the rendezvous is being told how
+  };
+
   void follow_job();
+  void follow_job_while_waiting(const std::string& lost);
+  void follow_job_while_active(const std::string& lost);
   void start_ranks();
+  std::unique_ptr<RankProcess> start_rank(const Node& self, int local_rank);
   void end_ranks(int signal, Duration grace);
   void handle_signals();
+  void ask_to_stop(int signal);
+  void pass_on_usr1();
+  bool stop_before_ranks() const;
+  bool active() const { return stage_ == Stage::active; }
   void wait_for_events();
   void collect_ends(Duration alive_at);
   bool collect_ended(Duration alive_at);
   void check_limits();
+  void give_up_unkillable();
   void conclude_epoch();
+  void conclude_with_answer();
+  int code_of_stop(int signal) const;
 
+  void report_failure();
   bool all_ended() const;
-  bool any_saved() const;  // some rank has ended with exit code 3
+  bool all_saved() const;
+  bool any_saved() const;  // some rank has ended and said that it had saved
   RankOutput::Options output_options(int local_rank, int rank) const;
   Failure failure_of(const RankEnd& end) const;
   std::vector<RankEnd> ends() const;
@@ -79,7 +87,7 @@ class Agent {
   JobState job_;
   std::vector<std::unique_ptr<RankProcess>> ranks_;
   std::vector<std::unique_ptr<MemoryFile>> kept_;  // by local rank: what its processes leave for those of the next epoch
-  bool active_ = false;                            // ranks of job_.epoch were started and are not concluded yet
+  Stage stage_ = Stage::joining;
   bool done_ = false;
   uint64_t epoch_ = 0;       // of ranks_
   int told_to_wait_at_ = 0;  // the restart for which it was said that a node is missing
@@ -91,10 +99,12 @@ class Agent {
   std::optional<Duration> kill_at_;
   std::optional<Duration> alive_before_failure_;  // when the agent last looked before the first failure of this epoch
   std::optional<Duration> drain_until_;           // all ranks have ended; their output may still be on its way
-  bool killed_ = false;
-  int stop_signal_ = 0;  // the first one that came
-  int stop_count_ = 0;
-  bool passed_usr1_ = false;        // SIGUSR1 came, on which ranks may save and stop
+  std::optional<Duration> killed_at_;             // when the agent killed the ranks of this epoch that were left
+  StopWish wish_;
+  int stop_signal_ = 0;  // the one that asked
+  std::optional<Duration> insisted_at_;
+  bool usr1_waits_ = false;         // SIGUSR1 came while no ranks ran
+  bool passed_usr1_ = false;        // it was passed on, and ranks may save and stop on it
   bool terminated_ = false;         // some rank ended by our signal instead of saving
   std::optional<Failure> failure_;  // the one reported for this epoch
 

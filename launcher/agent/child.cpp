@@ -53,10 +53,12 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   [[maybe_unused]] ssize_t written = ::write(announce, &session, sizeof session);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // the agent died before the line above
+  // Until setsid() a signal to the agent's process group came here as well. Ignoring one discards it: the agent passes its own on.
+  for (const int signal : kStopSignals) ::signal(signal, SIG_IGN);
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
   sigset_t held;
   ::sigemptyset(&held);
-  for (const int signal : StopSignals::kSignals)
+  for (const int signal : kStopSignals)
     if (spec.hold_stop_signals) ::sigaddset(&held, signal);
   ::sigprocmask(SIG_SETMASK, &held, nullptr);
   restore_file_limit();
@@ -85,11 +87,14 @@ Child start(const ChildSpec& spec) {
   const std::vector<char*> environment = pointers(spec.environment);
   const pid_t parent = ::getpid();
   Child child;
-  child.pid = ::fork();
+  {
+    const SignalsBlocked blocked;
+    child.pid = ::fork();
+    if (child.pid == 0)
+      become(spec, const_cast<char**>(argv.data()), const_cast<char**>(environment.data()), output.write_end, error.write_end,
+             report.write_end, parent);
+  }
   if (child.pid < 0) throw EnvironmentError(str("[launch] cannot start '", spec.program, "': fork: ", errno_text(errno)));
-  if (child.pid == 0)
-    become(spec, const_cast<char**>(argv.data()), const_cast<char**>(environment.data()), output.write_end, error.write_end,
-           report.write_end, parent);
   report.close_write_end();
   int why = 0;
   ssize_t got = 0;

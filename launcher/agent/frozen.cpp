@@ -10,8 +10,17 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr auto kCheck = std::chrono::seconds(2);
-// A traced process (state t) is stopped for a moment at every event that its tracer wants to see.
-constexpr auto kTraced = std::chrono::seconds(10);
+// A traced process is stopped for a moment at every event that its tracer wants to see, and one that uses a disk waits for it.
+constexpr auto kOrdinary = std::chrono::seconds(10);
+
+// What lets it go on.
+std::string advice(const FrozenRank& frozen) {
+  switch (frozen.look.still) {
+    case Standstill::stopped: return str("'kill -CONT ", frozen.pid, "'");
+    case Standstill::frozen: return str("'", frozen.look.thaw, "'");
+    default: return "";
+  }
+}
 
 }  // namespace
 
@@ -20,17 +29,22 @@ void FrozenRanks::begin(size_t ranks, Duration at) {
   next_check_ = at + kCheck;
 }
 
-bool FrozenRanks::State::counts(Duration at) const { return stopped && (!traced || at - since >= kTraced); }
+bool FrozenRanks::State::counts(Duration at) const {
+  const bool at_once = look.still == Standstill::stopped || look.still == Standstill::frozen;
+  return look.still != Standstill::none && (at_once || at - since >= kOrdinary);
+}
 
 void FrozenRanks::look(const Ranks& ranks, Duration at) {
   for (size_t i = 0; i < ranks.size(); ++i) {
     State& state = states_[i];
-    const char letter = ranks[i]->running() ? process_state(ranks[i]->pid()) : '?';
-    const bool stopped = letter == 'T' || letter == 't';
-    if (stopped && !state.stopped) state.since = at;
-    state.stopped = stopped;
-    state.traced = letter == 't';
-    state.warned = state.warned && stopped;
+    const ProcessLook look = ranks[i]->running() ? look_at(ranks[i]->pid()) : ProcessLook{};
+    // Who computed since the last look has not waited for the kernel all the time.
+    const bool moved = look.still == Standstill::kernel && look.cpu_ticks != state.look.cpu_ticks;
+    if (look.still != state.look.still || moved) {
+      state.since = at;
+      state.warned = false;
+    }
+    state.look = look;
   }
 }
 
@@ -42,11 +56,11 @@ void FrozenRanks::check(const Ranks& ranks, Duration at) {
     State& state = states_[i];
     if (state.warned || !state.counts(at)) continue;
     state.warned = true;
-    const std::string who = str("[launch] rank ", ranks[i]->rank(), " (pid ", ranks[i]->pid(), " on host ", host_name(), ")");
-    if (state.traced)
-      log::warn(who, " is held by a debugger (state t) for ", seconds(at - state.since), " s and holds up the others");
-    else
-      log::warn(who, " is stopped (state T) and holds up the others; 'kill -CONT ", ranks[i]->pid(), "' lets it go on");
+    const FrozenRank frozen{.rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
+    const std::string way_on = advice(frozen);
+    log::warn("[launch] rank ", frozen.rank, " (pid ", frozen.pid, " on host ", host_name(), ") ", to_text(frozen.look.still),
+              way_on.empty() ? str(", for ", std::round(seconds(at - state.since)), " s by now") : "", " and holds up the others",
+              way_on.empty() ? "" : str("; ", way_on, " lets it go on"));
   }
 }
 
@@ -56,7 +70,7 @@ std::optional<FrozenRank> FrozenRanks::longest(const Ranks& ranks, Duration at) 
   for (size_t i = 0; i < ranks.size(); ++i) {
     const State& state = states_[i];
     if (!state.counts(at) || (longest && longest->since <= state.since)) continue;
-    longest = {.rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .traced = state.traced};
+    longest = {.rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
   }
   return longest;
 }
@@ -70,10 +84,14 @@ Failure failure_of_frozen(const FrozenRank& frozen, const Failure& gave_up, Dura
   failure.signal = gave_up.signal;
   failure.stopped = true;
   const double since = std::round(seconds(frozen.since - start) * 10) / 10;
-  failure.reason = str(frozen.traced ? "held by a debugger (state t)" : "stopped by SIGSTOP or Ctrl-Z (state T)", " since ", since,
-                       " s after the start, until rank ", gave_up.rank, " on host ", gave_up.host, " gave up; ");
-  failure.reason += frozen.traced ? "a higher time limit of the collectives (train: parallel.timeout_s) leaves time to debug"
-                                  : str("'kill -CONT ", frozen.pid, "' before that lets it go on");
+  const std::string way_on = advice(frozen);
+  const bool traced = frozen.look.still == Standstill::traced;
+  std::string what = to_text(frozen.look.still);
+  if (frozen.look.still == Standstill::stopped) what = "stopped by SIGSTOP or Ctrl-Z (state T)";
+  if (traced) what = "held by a debugger (state t)";
+  failure.reason = str(what, " since ", since, " s after the start, until rank ", gave_up.rank, " on host ", gave_up.host, " gave up");
+  if (!way_on.empty()) failure.reason += str("; ", way_on, " before that lets it go on");
+  if (traced) failure.reason += "; a higher time limit of the collectives (train: parallel.timeout_s) leaves time to debug";
   return failure;
 }
 

@@ -1,4 +1,5 @@
-// Ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z) or held by a debugger. To other hosts they look like slow ones.
+// Ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z), held by a debugger, frozen by their control group, or waiting for
+// the kernel. To other hosts they look like slow ones.
 #pragma once
 
 #include <memory>
@@ -8,6 +9,7 @@
 
 #include "core/base/clock.h"
 #include "launcher/agent/rank_process.h"
+#include "launcher/agent/standstill.h"
 #include "launcher/launch.h"
 
 namespace lockstep::launcher {
@@ -15,8 +17,8 @@ namespace lockstep::launcher {
 struct FrozenRank {
   int rank = 0;
   pid_t pid = 0;
-  Duration since{};     // when it was first seen to stand still
-  bool traced = false;  // by a debugger
+  Duration since{};  // when it was first seen to stand still
+  ProcessLook look = {};
 };
 
 // Used by one thread. Times are monotonic.
@@ -35,8 +37,7 @@ class FrozenRanks {
  private:
   struct State {
     Duration since{};
-    bool stopped = false;
-    bool traced = false;
+    ProcessLook look = {};
     bool warned = false;
     bool counts(Duration at) const;
   };

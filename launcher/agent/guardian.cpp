@@ -11,12 +11,13 @@
 
 #include "core/base/error.h"
 #include "launcher/agent/session.h"
+#include "launcher/agent/stop_signals.h"
 
 namespace lockstep::launcher {
 namespace {
 
 constexpr int kMaxSessions = 4096;
-constexpr int kMaxRounds = 1000;
+constexpr time_t kLongest = 5;  // s; a process that the kernel cannot end is left to it
 
 // Runs after a fork without exec, perhaps of a process with many threads: async-signal-safe calls only.
 [[noreturn]] void guard(int pipe) {
@@ -42,7 +43,10 @@ constexpr int kMaxRounds = 1000;
       if (sessions[i] == -message) sessions[i--] = sessions[--count];
   }
   // Again, as long as a process was there: it may have started another one while the round went.
-  for (int round = 0, found = 1; found > 0 && round < kMaxRounds; ++round) {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const time_t until = now.tv_sec + kLongest;
+  for (int found = 1; found > 0 && now.tv_sec < until; ::clock_gettime(CLOCK_MONOTONIC, &now)) {
     found = 0;
     for (int i = 0; i < count; ++i) found += signal_session(sessions[i], SIGKILL);
     const timespec pause{0, 1000000};
@@ -56,9 +60,12 @@ constexpr int kMaxRounds = 1000;
 Guardian::Guardian() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw EnvironmentError("[launch] pipe: " + errno_text(errno));
-  pid_ = ::fork();
+  {
+    const SignalsBlocked blocked;  // and they stay so in the guardian
+    pid_ = ::fork();
+    if (pid_ == 0) guard(ends[0]);
+  }
   if (pid_ < 0) throw EnvironmentError("[launch] cannot start the guardian process: " + errno_text(errno));
-  if (pid_ == 0) guard(ends[0]);
   ::close(ends[0]);
   pipe_ = ends[1];
 }

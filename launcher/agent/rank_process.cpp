@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <utility>
 
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@ namespace {
 
 constexpr size_t kLongestReport = 64 << 10;
 constexpr size_t kChunk = 64 << 10;
+constexpr int kUnkillableMs = 5000;  // from SIGKILL to the end of a rank, in the destructor
 
 }  // namespace
 
@@ -23,8 +25,13 @@ RankProcess::RankProcess(int rank, RankOutput::Options output, Guardian& guardia
 RankProcess::~RankProcess() {
   if (running()) {
     signal_session(child_.pid, SIGKILL);
-    guardian_.forget(child_.pid);
-    reap(child_);
+    pollfd ended{child_.pid_fd, POLLIN, 0};
+    if (::poll(&ended, 1, kUnkillableMs) > 0) {
+      guardian_.forget(child_.pid);
+      reap(child_);
+    } else {
+      give_up();
+    }
   }
   close_output();
 }
@@ -73,6 +80,18 @@ RankEnd& RankProcess::collect() {
   signal_session(child_.pid, SIGKILL);
   guardian_.forget(child_.pid);
   reap(child_);
+  return *end_;
+}
+
+// Not reaped, and the guardian is not told: it tries once more when the agent ends.
+RankEnd& RankProcess::give_up() {
+  RankEnd end;
+  end.rank = rank_;
+  end.status.signal = SIGKILL;
+  end.unkillable = true;
+  end.report = parse_failure_report(error_file_.contents(kLongestReport));
+  end_ = std::move(end);
+  ::close(std::exchange(child_.pid_fd, -1));
   return *end_;
 }
 

@@ -38,6 +38,8 @@ class RankProcess {
   void close_output();
   // Takes note of the end, ends what the rank left running, and reaps it. The caller fills in the times and what it had sent.
   RankEnd& collect();
+  // Counts it as ended although it runs: SIGKILL did not end it.
+  RankEnd& give_up();
   const std::optional<RankEnd>& end() const { return end_; }
   std::vector<std::string> last_lines() const { return output_.last_lines(); }
   const std::string& log_file() const { return output_.log_file(); }

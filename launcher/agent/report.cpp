@@ -14,7 +14,9 @@ namespace {
 
 std::string end_text(const RankEnd& end, const std::string& known_reason) {
   std::string text;
-  if (end.after_signal && end.status.signal == SIGTERM) {
+  if (end.unkillable) {
+    text = "does not end, not even by SIGKILL";
+  } else if (end.after_signal && end.status.signal == SIGTERM) {
     text = "ended by the launcher";
   } else if (end.after_signal && end.status.signal == SIGKILL) {
     text = "ended by the launcher (SIGKILL, as SIGTERM did not help)";
@@ -24,6 +26,7 @@ std::string end_text(const RankEnd& end, const std::string& known_reason) {
     text = describe(end.status) + (end.after_signal ? ", after the launcher had told it to end" : ", later");
   }
   if (!end.report) return text;
+  if (end.report->saved) return text + ", it has saved";
   if (end.report->message == known_reason) return text + ", for the same reason";
   return text + ": " + end.report->message.substr(0, end.report->message.find('\n'));
 }

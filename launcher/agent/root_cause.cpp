@@ -31,7 +31,9 @@ std::optional<FailureReport> parse_failure_report(const std::string& text) {
   if (text.empty()) return std::nullopt;
   FailureReport report;
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_object() && json.contains("message")) {
+  if (json.is_object() && json.value("saved", nlohmann::json(false)) == true) {
+    report.saved = true;
+  } else if (json.is_object() && json.contains("message")) {
     const auto& message = json["message"];
     // torchelastic: {"message": {"message": …, "extraInfo": {…}}}
     report.message = message.is_object() && message.contains("message") ? text_of(message["message"]) : text_of(message);
@@ -44,8 +46,12 @@ std::optional<FailureReport> parse_failure_report(const std::string& text) {
   return report;
 }
 
+bool has_saved(const RankEnd& end) {
+  return end.status.signal == 0 && end.status.exit_code == kSavedCode && end.report && end.report->saved;
+}
+
 bool is_failure(const RankEnd& end) {
-  if (end.status.signal == 0) return end.status.exit_code != 0 && end.status.exit_code != 3;
+  if (end.status.signal == 0) return end.status.exit_code != 0 && !has_saved(end);
   return !(end.after_signal && (end.status.signal == SIGTERM || end.status.signal == SIGKILL));
 }
 

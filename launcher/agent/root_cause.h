@@ -10,9 +10,14 @@
 
 namespace lockstep::launcher {
 
-// What a rank said about its failure (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
+// The exit code of a rank that was asked to stop and has saved. Other programs end with it for reasons of their own, so it counts only
+// together with FailureReport::saved.
+constexpr int kSavedCode = 3;
+
+// What a rank said about its end (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
 struct FailureReport {
   std::string message;
+  bool saved = false;  // it did not fail, but saved and stops
   bool caused_by_peer = false;
   std::optional<Duration> at;  // monotonic time of this host
 };
@@ -26,6 +31,7 @@ struct RankEnd {
   Duration seen_at{};         // when the agent saw the end
   Duration alive_at{};        // when it last looked and the rank was alive
   bool after_signal = false;  // the agent had told it to end before
+  bool unkillable = false;    // the agent gave up waiting for it to end after SIGKILL
   std::optional<FailureReport> report;
 };
 
@@ -38,7 +44,10 @@ struct RankEnd {
 // Empty where nobody failed.
 std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optional<Duration> signalled_at);
 
-// Whether this end is a failure at all, and not a success, a stop after saving (exit code 3), or what the agent asked for.
+// Whether the rank stopped after saving: it said so, and ended with kSavedCode.
+bool has_saved(const RankEnd& end);
+
+// Whether this end is a failure at all, and not a success, a stop after saving, or what the agent asked for.
 bool is_failure(const RankEnd& end);
 
 }  // namespace lockstep::launcher

@@ -96,16 +96,4 @@ int signal_session(pid_t session, int signal) {
   return found;
 }
 
-char process_state(pid_t pid) {
-  char name[24];
-  char* at = name + sizeof name;
-  *--at = '\0';
-  for (pid_t rest = pid; rest > 0; rest /= 10) *--at = static_cast<char>('0' + rest % 10);
-  const int proc_fd = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (proc_fd < 0) return '?';
-  const char state = read_stat(proc_fd, at).state;
-  ::close(proc_fd);
-  return state;
-}
-
 }  // namespace lockstep::launcher

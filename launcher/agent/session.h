@@ -10,7 +10,4 @@ namespace lockstep::launcher {
 // Async-signal-safe: the guardian uses it after a fork without exec.
 int signal_session(pid_t session, int signal);
 
-// The state letter of /proc/PID/stat ('R', 'S', 'D', 'T', 'Z', …), or '?' where there is no such process.
-char process_state(pid_t pid);
-
 }  // namespace lockstep::launcher

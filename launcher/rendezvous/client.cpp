@@ -4,6 +4,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <grpcpp/grpcpp.h>
 
@@ -53,8 +54,37 @@ struct RendezvousClient::Impl {
   JobState state;
   std::string lost;
   bool stopping = false;
-  grpc::ClientContext* beating = nullptr;  // the heartbeat under way, to be cancelled at the end
+  bool abandoned = false;                    // implies stopping
+  grpc::ClientContext* beating = nullptr;    // the heartbeat under way, to be cancelled at the end
+  std::vector<grpc::ClientContext*> others;  // the other calls under way
   std::thread thread;
+
+  // The context of a call that abandon() may cancel while the object lives.
+  class Call {
+   public:
+    Call(Impl& impl, Duration limit) : impl_(impl) {
+      context.set_deadline(grpc_deadline(limit));
+      std::lock_guard lock(impl_.mutex);
+      if (impl_.abandoned) context.TryCancel();
+      impl_.others.push_back(&context);
+    }
+    ~Call() {
+      std::lock_guard lock(impl_.mutex);
+      std::erase(impl_.others, &context);
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+    grpc::ClientContext context;
+
+   private:
+    Impl& impl_;
+  };
+
+  bool is_abandoned() {
+    std::lock_guard lock(mutex);
+    return abandoned;
+  }
 
   void learn(const proto::JobState& news) {
     JobState fresh = from_proto(news);
@@ -91,13 +121,13 @@ struct RendezvousClient::Impl {
       {
         // Whoever did not answer the heartbeats would let every report wait for its limit as well.
         std::lock_guard lock(mutex);
-        if (!lost.empty()) return;
+        if (!lost.empty() || abandoned) return;
       }
-      grpc::ClientContext context;
-      context.set_deadline(grpc_deadline(limits.report));
+      Call call(*this, limits.report);
       proto::JobState reply;
-      const grpc::Status status = stub->Report(&context, request, &reply);
+      const grpc::Status status = stub->Report(&call.context, request, &reply);
       if (status.ok()) return learn(reply);
+      if (is_abandoned()) return;
       if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends()) return give_up(explain(status));
       std::unique_lock lock(mutex);
       if (wake.wait_for(lock, kRetry, [&] { return stopping; })) return;
@@ -176,14 +206,13 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
   while (true) {
     // Connects first, in short waits: an attempt to join must not be made twice, for the second would be refused.
     while (!impl_->channel->WaitForConnected(grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
-      if (deadline.passed() || !keep_trying())
+      if (deadline.passed() || impl_->is_abandoned() || !keep_trying())
         throw EnvironmentError(str("[rendezvous] nobody answers at ", impl_->server.text(), " (waited ", seconds(limit),
                                    " s): is the agent of node 0 running there, and is the port open to this host?"));
     }
-    grpc::ClientContext context;
-    context.set_deadline(grpc_deadline(impl_->limits.report));
+    Impl::Call call(*impl_, impl_->limits.report);
     proto::JobState reply;
-    const grpc::Status status = impl_->stub->Join(&context, request, &reply);
+    const grpc::Status status = impl_->stub->Join(&call.context, request, &reply);
     if (status.ok()) {
       impl_->learn(reply);
       impl_->thread = start_thread("to keep in touch with the rendezvous", [this] { impl_->keep_alive(); });
@@ -191,7 +220,7 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
     }
     if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) throw UsageError(status.error_message());
     const bool told_to_come_again = status.error_code() == grpc::StatusCode::ABORTED;
-    if (told_to_come_again && !deadline.passed() && keep_trying()) {
+    if (told_to_come_again && !deadline.passed() && !impl_->is_abandoned() && keep_trying()) {
       if (told != status.error_message()) {
         told = status.error_message();
         log::info(told, "; asking again, for ", seconds(limit), " s at most");
@@ -236,6 +265,14 @@ void RendezvousClient::stop() {
   proto::ReportRequest request;
   request.set_stop(true);
   impl_->report(std::move(request), state().epoch);
+}
+
+void RendezvousClient::abandon() {
+  std::lock_guard lock(impl_->mutex);
+  impl_->stopping = impl_->abandoned = true;
+  if (impl_->beating) impl_->beating->TryCancel();
+  for (grpc::ClientContext* call : impl_->others) call->TryCancel();
+  impl_->wake.notify_all();
 }
 
 void RendezvousClient::leave() {

@@ -43,6 +43,10 @@ class RendezvousClient {
   void stop();
   void leave();
 
+  // Ends every call under way, and every later one, at once: for an agent that will not wait any longer. Nothing of that shows in
+  // lost(); join() throws EnvironmentError.
+  void abandon();
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

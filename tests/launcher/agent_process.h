@@ -77,6 +77,16 @@ class AgentProcess {
     }
   }
 
+  // Sends a signal again and again, as somebody does who gets impatient, until the agent has closed its output.
+  void insist(int signal) {
+    const Deadline deadline = Deadline::after(kLimit);
+    pollfd poll{output_fd_, POLLIN, 0};
+    while (!deadline.passed()) {
+      ::kill(pid_, signal);
+      if (::poll(&poll, 1, 100) > 0 && !read_some(deadline)) return;
+    }
+  }
+
   // Reads to the end and waits: the exit code, or 128 + signal.
   int finish() {
     const Deadline deadline = Deadline::after(kLimit);
@@ -129,6 +139,9 @@ inline std::string contents(const std::string& path) {
   std::ifstream file(path);
   return {std::istreambuf_iterator<char>(file), {}};
 }
+
+// For a shell script: ends with exit code 3 and says that this means "saved".
+inline const std::string kEndSaved = "echo '{\"saved\": true}' > $LOCKSTEP_ERROR_FILE; exit 3";
 
 // Ranks that run a shell script.
 inline LaunchSpec shell(int nproc, const std::string& script) {

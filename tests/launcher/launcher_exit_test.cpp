@@ -1,10 +1,14 @@
 // How an agent and its ranks, all of them real processes, end: by signals, with time to save, and without orphans.
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <thread>
 
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 
+#include "launcher/agent/child.h"
+#include "launcher/rendezvous/endpoint.h"
 #include "tests/launcher/agent_process.h"
 
 namespace lockstep::launcher {
@@ -46,7 +50,8 @@ TEST(Launch, kills_a_rank_that_ignores_sigterm) {
 }
 
 // A rank that saves when it is asked to stop.
-const char* const kSaves = "trap 'echo saved; exit 3' TERM; echo ready $RANK; while :; do sleep 1000 & wait $!; done";
+const std::string kSaves =
+    "saves() { echo saved; " + test::kEndSaved + "; }; trap saves TERM; echo ready $RANK; while :; do sleep 1000 & wait $!; done";
 
 TEST(Launch, passes_sigterm_on_so_that_ranks_save) {
   AgentProcess agent(shell(2, kSaves));
@@ -66,29 +71,173 @@ TEST(Launch, an_interrupted_program_that_does_not_save_ends_with_the_signal) {
   EXPECT_THAT(agent.output(), Not(HasSubstr("failed")));
 }
 
-TEST(Launch, a_second_signal_kills) {
-  AgentProcess agent(shell(1, "trap 'echo saving' TERM; echo ready; while :; do sleep 1000 & wait $!; done"));
-  ASSERT_TRUE(agent.wait_for("ready"));
-  agent.signal(SIGTERM);
-  ASSERT_TRUE(agent.wait_for("saving"));
-  agent.signal(SIGTERM);
-  EXPECT_EQ(agent.finish(), 128 + SIGTERM);
+TEST(Launch, a_signal_that_comes_again_kills) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    AgentProcess agent(shell(1, "trap 'echo saving' TERM; echo ready; while :; do sleep 1000 & wait $!; done"));
+    ASSERT_TRUE(agent.wait_for("ready"));
+    agent.signal(signal);
+    ASSERT_TRUE(agent.wait_for("saving"));
+    agent.insist(signal);
+    EXPECT_EQ(agent.finish(), 128 + signal);
+  }
 }
 
-TEST(Launch, a_terminal_that_goes_away_after_sigterm_kills_nobody) {
+// A rank that begins to save when it is asked to, and has saved when the file `go_on` is there. It answers to SIGUSR1.
+std::string saves_slowly(const std::string& go_on) {
+  return "saves() { echo saving; until [ -e " + go_on + " ]; do sleep 0.01; done; echo saved; " + test::kEndSaved +
+         "; }; trap saves TERM; trap 'echo woken' USR1; echo ready; while :; do sleep 1000 & wait $!; done";
+}
+
+TEST(Launch, signals_of_all_kinds_that_come_together_ask_once) {
   Scratch scratch;
   const std::string go_on = scratch.path() + "/go-on";
-  AgentProcess agent(shell(1, "trap 'echo saving; until [ -e " + go_on + " ]; do sleep 0.01; done; echo saved; exit 3' TERM; " +
-                                  "trap 'echo woken' USR1; echo ready; while :; do sleep 1000 & wait $!; done"));
-  ASSERT_TRUE(agent.wait_for("ready"));
+  for (const int first : {SIGTERM, SIGHUP, SIGINT}) {
+    AgentProcess agent(shell(1, saves_slowly(go_on)));
+    ASSERT_TRUE(agent.wait_for("ready"));
+    agent.signal(first);
+    ASSERT_TRUE(agent.wait_for("saving"));
+    // A scheduler's SIGTERM, a terminal that goes away, and the person at it.
+    for (const int copy : {SIGTERM, SIGCONT, SIGHUP, SIGINT})
+      if (copy != first) agent.signal(copy);
+    agent.signal(SIGUSR1);  // passed on after the others were handled
+    ASSERT_TRUE(agent.wait_for("woken"));
+    std::ofstream(go_on) << "go on";
+    EXPECT_EQ(agent.finish(), 3) << agent.output();
+    EXPECT_THAT(agent.output(), HasSubstr("saved"));
+    std::filesystem::remove(go_on);
+  }
+}
+
+TEST(Launch, a_signal_before_the_ranks_exist_reaches_those_that_can_save) {
+  const auto signalled = [](int signal) {
+    sigset_t set;
+    ::sigemptyset(&set);
+    ::sigaddset(&set, signal);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    ::raise(signal);  // stays pending until launch() lets it through
+  };
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {
+    LaunchSpec spec;
+    spec.nproc = 2;
+    spec.argv = {"python3", "-c",
+                 "import os, signal, sys\n"
+                 "def saves(*_):\n"
+                 "  open(os.environ['LOCKSTEP_ERROR_FILE'], 'w').write('{\"saved\": true}')\n"
+                 "  sys.exit(3)\n"
+                 "signal.signal(signal.SIGTERM, saves)\n"
+                 "signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
+                 "while True: signal.pause()\n"};
+    spec.hold_stop_signals = true;
+    AgentProcess agent(spec, [&] { signalled(signal); });
+    EXPECT_EQ(agent.finish(), 3) << signal_name(signal) << agent.output();
+  }
+  AgentProcess other(shell(1, "echo started; sleep 1000"), [&] { signalled(SIGTERM); });
+  EXPECT_EQ(other.finish(), 128 + SIGTERM);
+  EXPECT_THAT(other.output(), Not(HasSubstr("started"))) << "a program that may not know how to save is not started in vain";
+}
+
+TEST(Launch, a_signal_before_the_ranks_exist_that_is_theirs_is_passed_on) {
+  AgentProcess agent(shell(1, "sleep 1000"), [] {
+    sigset_t set;
+    ::sigemptyset(&set);
+    ::sigaddset(&set, SIGUSR1);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    ::raise(SIGUSR1);
+  });
+  EXPECT_EQ(agent.finish(), 128 + SIGUSR1);
+}
+
+TEST(Launch, works_whatever_signals_its_parent_had_blocked_or_ignored) {
+  const auto inherit = [] {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::sigprocmask(SIG_SETMASK, &all, nullptr);
+    for (const int signal : {SIGCHLD, SIGTERM, SIGINT, SIGPIPE}) ::signal(signal, SIG_IGN);
+  };
+  AgentProcess plain(shell(2, "true"), inherit);
+  EXPECT_EQ(plain.finish(), 0) << plain.output();
+  AgentProcess agent(shell(2, kSaves), inherit);
+  ASSERT_TRUE(agent.wait_for("ready 0") && agent.wait_for("ready 1")) << agent.output();
   agent.signal(SIGTERM);
-  ASSERT_TRUE(agent.wait_for("saving"));
-  agent.signal(SIGHUP);
-  agent.signal(SIGUSR1);  // passed on after the SIGHUP was handled
-  ASSERT_TRUE(agent.wait_for("woken"));
-  std::ofstream(go_on) << "go on";
-  EXPECT_EQ(agent.finish(), 3);
-  EXPECT_THAT(agent.output(), HasSubstr("saved"));
+  EXPECT_EQ(agent.finish(), 3) << agent.output();
+  // The ranks begin with ordinary signals.
+  AgentProcess ranks(shell(1, "grep -E '^Sig(Blk|Ign):' /proc/self/status"), inherit);
+  EXPECT_EQ(ranks.finish(), 0);
+  EXPECT_THAT(ranks.output(), HasSubstr("SigBlk:\t0000000000000000\n"));
+  EXPECT_THAT(ranks.output(), HasSubstr("SigIgn:\t0000000000000000\n"));
+}
+
+TEST(Launch, a_log_beyond_the_limit_of_file_sizes_ends_no_job) {
+  Scratch scratch;
+  LaunchSpec spec = shell(1, "seq 1 10000; echo done");
+  spec.log_dir = scratch.path();
+  AgentProcess agent(spec, [] {
+    const rlimit small{.rlim_cur = 4096, .rlim_max = RLIM_INFINITY};
+    ::setrlimit(RLIMIT_FSIZE, &small);
+  });
+  EXPECT_EQ(agent.finish(), 0) << agent.output();
+  EXPECT_THAT(agent.output(), HasSubstr("rank-0.log' is incomplete from here on: File too large"));
+  EXPECT_THAT(agent.output(), HasSubstr("[rank 0] done\n"));
+}
+
+TEST(Launch, exit_code_3_means_saved_only_where_the_rank_says_so) {
+  AgentProcess agent(shell(2, "[ $RANK = 1 ] && exit 3; sleep 1000"));
+  EXPECT_EQ(agent.finish(), 1) << "3 as the code of lockstep means that all ranks have saved";
+  EXPECT_THAT(agent.output(), HasSubstr("┌ rank 1 on host "));
+  EXPECT_THAT(agent.output(), HasSubstr("this one did not say so; a program that saves when it is asked to stop writes {\"saved\": true}"));
+  LaunchSpec again = shell(1, "[ $LOCKSTEP_EPOCH = 2 ] || exit 3");
+  again.max_restarts = 1;
+  EXPECT_EQ(AgentProcess(again).finish(), 0);
+}
+
+// The control group of processes that a test freezes; none where this machine does not let us.
+class Freezer {
+ public:
+  Freezer() : path_(str("/sys/fs/cgroup/freezer/lockstep-test-", ::getpid())) {
+    std::error_code error;
+    usable_ = std::filesystem::create_directory(path_, error) && std::filesystem::exists(path_ + "/freezer.state");
+  }
+  ~Freezer() {
+    set("THAWED");
+    for (int i = 0; usable_ && i < 6000 && ::rmdir(path_.c_str()) != 0 && errno == EBUSY; ++i)
+      std::this_thread::sleep_for(milliseconds(10));
+  }
+  Freezer(const Freezer&) = delete;
+  Freezer& operator=(const Freezer&) = delete;
+  bool usable() const { return usable_; }
+  void take(pid_t pid) { std::ofstream(path_ + "/cgroup.procs") << pid; }
+  void set(const char* state) { std::ofstream(path_ + "/freezer.state") << state; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  bool usable_ = false;
+};
+
+TEST(Launch, ends_without_a_rank_that_not_even_sigkill_ends) {
+  Freezer freezer;
+  if (!freezer.usable()) GTEST_SKIP() << "no control group can be made below /sys/fs/cgroup/freezer";
+  Scratch scratch;
+  LaunchSpec spec = shell(2, "[ $RANK = 1 ] && { echo pid $$; exec sleep 1000; }; read line < " + scratch.gate() +
+                                 "; echo '{\"message\":\"rank 1 did not come\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7");
+  spec.grace = milliseconds(50);
+  AgentProcess agent(spec);
+  const pid_t rank = agent.number_after("[rank 1] pid ");
+  ASSERT_GT(rank, 0);
+  freezer.take(rank);
+  freezer.set("FROZEN");
+  const std::string thaw = "'echo THAWED > " + freezer.path() + "/freezer.state'";
+  EXPECT_TRUE(
+      agent.wait_for(str("(pid ", rank, " on host ", host_name(), ") is frozen by its control group and holds up the others; ", thaw)))
+      << agent.output();
+  std::ofstream(scratch.gate()) << "give up\n";
+  EXPECT_EQ(agent.finish(), 7) << agent.output();
+  EXPECT_THAT(agent.output(), HasSubstr(str("┌ rank 1 on host ", host_name(), " (pid ", rank, "): stood still until the others gave up")));
+  EXPECT_THAT(agent.output(), HasSubstr("does not end 5 s after SIGKILL: it is frozen by its control group; the job ends without it"));
+  const Watched process(rank);
+  EXPECT_TRUE(process.found());
+  freezer.set("THAWED");
+  EXPECT_TRUE(process.ended()) << "the SIGKILL waits for it";
 }
 
 TEST(Launch, nohup_is_honoured) {
@@ -112,7 +261,7 @@ TEST(Launch, kills_ranks_that_take_too_long_to_save) {
 }
 
 TEST(Launch, a_rank_that_saves_by_itself_stops_the_others) {
-  AgentProcess agent(shell(2, std::string("[ $RANK = 1 ] && exit 3; ") + kSaves));
+  AgentProcess agent(shell(2, "[ $RANK = 1 ] && { " + test::kEndSaved + "; }; " + kSaves));
   const int code = agent.finish();
   EXPECT_EQ(code, 3) << agent.output();
 }
@@ -126,9 +275,9 @@ TEST(Launch, forwards_sigusr1_as_it_is) {
 }
 
 TEST(Launch, says_that_sigusr1_is_why_a_rank_saved_and_stopped) {
-  AgentProcess agent(shell(2,
-                           "trap 'exit 3' TERM; [ $RANK = 1 ] && trap '' USR1 || trap 'exit 3' USR1; echo ready$RANK; "
-                           "while :; do sleep 1000 & wait $!; done"));
+  AgentProcess agent(shell(2, "saves() { " + test::kEndSaved +
+                                  "; }; trap saves TERM; [ $RANK = 1 ] && trap '' USR1 || trap saves USR1; echo ready$RANK; "
+                                  "while :; do sleep 1000 & wait $!; done"));
   ASSERT_TRUE(agent.wait_for("ready0") && agent.wait_for("ready1")) << agent.output();
   agent.signal(SIGUSR1);
   EXPECT_EQ(agent.finish(), 3) << agent.output();

@@ -168,7 +168,8 @@ TEST(Nodes, nobody_takes_the_place_of_one_that_was_lost) {
 
 TEST(Nodes, stopping_one_stops_all_after_saving) {
   const int port = free_port("127.0.0.1");
-  const char* script = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+  const std::string script =
+      "saves() { echo saved; " + test::kEndSaved + "; }; trap saves TERM; echo ready; while :; do sleep 1000 & wait $!; done";
   AgentProcess first(node(0, port, 1, script));
   AgentProcess second(node(1, port, 1, script));
   ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready"));

@@ -25,7 +25,7 @@ RankEnd killed(int rank, int signal, int seen_ms) {
 }
 
 RankEnd reporting(RankEnd end, int at_ms, bool caused_by_peer = false) {
-  end.report = FailureReport{"because", caused_by_peer, milliseconds(at_ms)};
+  end.report = FailureReport{.message = "because", .caused_by_peer = caused_by_peer, .at = milliseconds(at_ms)};
   return end;
 }
 
@@ -39,8 +39,17 @@ int blamed(const std::vector<RankEnd>& ends, std::optional<Duration> signalled_a
   return first ? ends[*first].rank : -1;
 }
 
+TEST(RootCause, is_a_rank_that_ends_as_if_it_had_saved_but_does_not_say_so) {
+  EXPECT_EQ(blamed({exited(0, 0, 5), exited(1, 3, 6)}), 1);
+  RankEnd other_code = exited(1, 4, 6);
+  other_code.report = parse_failure_report(R"({"saved": true})");
+  EXPECT_EQ(blamed({exited(0, 0, 5), other_code}), 1);
+}
+
 TEST(RootCause, is_nobody_when_all_went_well) {
-  EXPECT_EQ(blamed({exited(0, 0, 5), exited(1, 3, 6)}), -1) << "exit code 3 is a stop after saving";
+  RankEnd saved = exited(1, 3, 6);
+  saved.report = parse_failure_report(R"({"saved": true})");
+  EXPECT_EQ(blamed({exited(0, 0, 5), saved}), -1) << "a stop after saving";
   EXPECT_EQ(blamed({told(killed(0, SIGTERM, 9)), told(killed(1, SIGKILL, 9))}, milliseconds(5)), -1);
 }
 

@@ -1,0 +1,231 @@
+// How ranks end, and what that means for the job. The rest of Agent is in agent.cpp.
+#include <algorithm>
+
+#include <poll.h>
+#include <signal.h>
+
+#include "core/base/log.h"
+#include "launcher/agent/agent.h"
+#include "launcher/agent/report.h"
+
+namespace lockstep::launcher {
+namespace {
+
+using std::chrono::milliseconds;
+
+// What a rank's descendants still write after its end is waited for this long.
+constexpr auto kDrainLimit = milliseconds(500);
+// From the first failure seen to the SIGTERM for the others.
+constexpr auto kSettle = milliseconds(10);
+// The same while all that failed blame another rank, which then is likely to be on its way out.
+constexpr auto kCauseLimit = milliseconds(2000);
+
+constexpr const char* kUnsaidHint =
+    "exit code 3 means that a rank has saved, but this one did not say so; a program that saves when it is asked to stop writes "
+    "{\"saved\": true} to the path in LOCKSTEP_ERROR_FILE before it ends with 3";
+
+Duration now() { return Clock::now().time_since_epoch(); }
+
+}  // namespace
+
+// Whether any rank had ended.
+bool Agent::collect_ended(Duration alive_at) {
+  bool any = false;
+  for (auto& rank : ranks_) {
+    if (!rank->running()) continue;
+    pollfd poll{rank->pid_fd(), POLLIN, 0};
+    if (::poll(&poll, 1, 0) <= 0) continue;
+    any = true;
+    RankEnd& end = rank->collect();
+    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it: files of a dying process are closed, and
+    // its peers may fail of that, before its end can be seen.
+    const bool killed_by_others = end.status.signal == SIGKILL && !killed_at_;
+    end.seen_at = now();
+    end.alive_at = killed_by_others ? alive_before_failure_.value_or(alive_at) : alive_at;
+    end.after_signal = signalled_at_.has_value() && !killed_by_others;
+  }
+  return any;
+}
+
+void Agent::collect_ends(Duration alive_at) {
+  if (!active() || !collect_ended(alive_at)) return;
+  auto failure = local_failure();
+  if (failure && !failure_ && !signalled_at_) {
+    alive_before_failure_ = alive_at;
+    frozen_at_failure_ = frozen_.longest(ranks_, now());
+    // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets a moment.
+    const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
+    while (!all_ended()) {
+      const Deadline& limit = local_failure()->caused_by_peer ? cause_known : settled;
+      if (limit.passed()) break;
+      std::vector<pollfd> polls;
+      for (const auto& rank : ranks_)
+        if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
+      ::poll(polls.data(), polls.size(), static_cast<int>(std::chrono::ceil<milliseconds>(limit.remaining()).count()));
+      collect_ended(alive_at);
+    }
+    failed_after_ = now() - started_at_;
+    failure_ = failure = blame_frozen(local_failure());
+    end_ranks(SIGTERM, context_.spec.grace);
+    // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
+    report_failure();
+  } else if (!signalled_at_ && !all_ended() && any_saved()) {
+    log::info("[launch] ", passed_usr1_ ? "SIGUSR1: the ranks save and stop"
+                                        : "a rank has stopped after saving (exit code 3): asking the others to stop");
+    context_.courier.send([&client = context_.client] { client.stop(); });
+    end_ranks(SIGTERM, context_.spec.stop_grace);
+  }
+  if (all_ended() && !drain_until_) drain_until_ = now() + kDrainLimit;
+}
+
+// Tells the rendezvous of failure_.
+void Agent::report_failure() {
+  context_.courier.send([&client = context_.client, epoch = epoch_, failure = *failure_] { client.fail(epoch, failure); });
+}
+
+bool Agent::any_saved() const {
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->end() && has_saved(*r->end()); });
+}
+
+bool Agent::all_saved() const {
+  return !ranks_.empty() && std::all_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->end() && has_saved(*r->end()); });
+}
+
+bool Agent::all_ended() const {
+  return std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->running(); });
+}
+
+Failure Agent::failure_of(const RankEnd& end) const {
+  const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == end.rank; });
+  Failure failure;
+  failure.rank = end.rank;
+  failure.host = host_name();
+  failure.pid = (*process)->pid();
+  failure.exit_code = end.status.exit_code;
+  failure.signal = end.status.signal;
+  if (end.report && !end.report->saved) {
+    failure.caused_by_peer = end.report->caused_by_peer;
+    failure.reason = end.report->message;
+  } else if (end.status.signal == 0 && end.status.exit_code == kSavedCode) {
+    failure.reason = kUnsaidHint;
+  } else {
+    failure.reason = signal_hint(end.status.signal, oom_kill_count() - oom_kills_before_);
+  }
+  failure.last_lines = (*process)->last_lines();
+  return failure;
+}
+
+std::vector<RankEnd> Agent::ends() const {
+  std::vector<RankEnd> ends;
+  for (const auto& rank : ranks_)
+    if (rank->end()) ends.push_back(*rank->end());
+  return ends;
+}
+
+std::optional<Failure> Agent::local_failure() const {
+  const std::vector<RankEnd> ends = this->ends();
+  const auto first = first_failure(ends, signalled_at_);
+  if (!first) return std::nullopt;
+  return failure_of(ends[*first]);
+}
+
+std::optional<Failure> Agent::blame_frozen(std::optional<Failure> failure) const {
+  const std::optional<Failure>& gave_up = failure ? failure : job_.failure;
+  if (!frozen_at_failure_ || !gave_up || !gave_up->caused_by_peer) return failure;
+  Failure cause = failure_of_frozen(*frozen_at_failure_, *gave_up, started_at_);
+  for (const auto& rank : ranks_)
+    if (rank->rank() == cause.rank) cause.last_lines = rank->last_lines();
+  return cause;
+}
+
+// All ranks here have ended and their output is written: tells the rendezvous how.
+void Agent::conclude_epoch() {
+  for (auto& rank : ranks_) rank->close_output();
+  stage_ = Stage::concluding;
+  drain_until_.reset();
+  for (const auto& rank : ranks_) {
+    const ExitStatus& status = rank->end()->status;
+    terminated_ = terminated_ || status.signal != 0;
+  }
+  // By now it is known what every rank said; the first to end need not be the first that failed.
+  auto failure = blame_frozen(local_failure());
+  const bool stopped_in_time = job_.stopping || stop_signal_ != 0;
+  if (failure_ && !failure) failure = failure_;
+  if (!failure && stopped_in_time && killed_at_ && !insisted()) {
+    failure = Failure{};
+    failure->host = host_name();
+    failure->reason = str("ranks on host ", host_name(), " did not stop within ", seconds(context_.spec.stop_grace),
+                          " s after they were asked to, and were killed");
+  }
+  if (failure) {
+    if (!failure_) failed_after_ = now() - started_at_;
+    failure_ = failure;
+    report_failure();
+  } else if (terminated_ && insisted()) {
+    Failure stop;
+    stop.host = host_name();
+    stop.signal = stop_signal_;
+    stop.reason = str("stopped by a second signal on host ", host_name());
+    context_.courier.send([&client = context_.client, epoch = epoch_, stop] { client.fail(epoch, stop); });
+  }
+}
+
+// The same, once the rendezvous has answered to what it was told.
+void Agent::conclude_with_answer() {
+  if (job_.nodes.size() > 1 && job_.failure && job_.failure->caused_by_peer) cause_until_ = now() + kCauseLimit;
+  if (job_.phase == Phase::draining && job_.epoch == epoch_) {
+    if (job_.failure)
+      log::warn("[launch] ", headline(*job_.failure),
+                job_.failure->reason.empty() || job_.failure->rank < 0 ? "" : ": " + job_.failure->reason,
+                "; starting all ranks again (restart ", job_.restarts + 1, " of ", context_.spec.max_restarts, ")");
+    context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
+  } else if (job_.phase == Phase::running && job_.epoch == epoch_) {
+    context_.courier.send([&client = context_.client, epoch = epoch_, saved = any_saved()] { client.finish(epoch, saved); });
+  }
+}
+
+int Agent::code_of_stop(int signal) const { return context_.spec.failure_code == FailureCode::lockstep ? 1 : 128 + signal; }
+
+int Agent::code_of(const Failure& failure) const {
+  if (failure.rank < 0) return 1;
+  if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : 1;
+  if (failure.signal != 0) return 128 + failure.signal;
+  // As the code of `lockstep` it would say that all ranks have saved.
+  return failure.exit_code == kSavedCode ? 1 : failure.exit_code;
+}
+
+LaunchResult Agent::result() {
+  LaunchResult out;
+  out.restarts = job_.restarts;
+  const std::string lost = context_.client.lost();
+  const bool stopped = stop_signal_ != 0 || job_.stopping;
+  if (insisted() || (stop_signal_ != 0 && epoch_ == 0)) {
+    out.exit_code = all_saved() ? kSavedCode : code_of_stop(stop_signal_);
+    return out;
+  }
+  std::optional<Failure> failure = job_.phase == Phase::failed ? job_.failure : std::nullopt;
+  if (!failure && job_.phase != Phase::finished) failure = failure_;
+  // A rank here that fell because of others fell because of the node that is gone.
+  const bool over = job_.phase == Phase::finished || job_.phase == Phase::failed;
+  if (!over && !lost.empty() && (!failure || failure->caused_by_peer)) {
+    failure = Failure{};
+    failure->reason = lost;
+  }
+  if (failure) {
+    FailureContext about;
+    about.after_seconds = seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);
+    for (const auto& rank : ranks_)
+      if (rank->rank() == failure->rank) about.log_file = rank->log_file();
+    about.others = other_ends(ends(), *failure);
+    log::error(failure_box(*failure, about));
+    out.exit_code = code_of(*failure);
+    out.failure = std::move(failure);
+  } else if (job_.saved) {
+    out.exit_code = kSavedCode;
+  } else if (stopped && terminated_) {
+    out.exit_code = code_of_stop(stop_signal_ != 0 ? stop_signal_ : SIGTERM);
+  }
+  return out;
+}
+
+}  // namespace lockstep::launcher

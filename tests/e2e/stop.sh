@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# One wish to stop is one request, whichever copies of it arrive: the run saves, and ends with 3.
+source "$(dirname "$0")/lib.sh"
+make_text
+endless=(--set train.steps=1000000 --set train.eval_every=0)
+
+# begin NAME ARGS…: starts a run in the background; $pid is its first process.
+begin() {
+  local name=$1; shift
+  "$@" "$lockstep" train "$here/small.yaml" --set run.name="$name" "${endless[@]}" $ranks > "$name.out" 2> "$name.err" &
+  pid=$!
+}
+# saved NAME: the run ends with 3, having saved what it had trained.
+saved() {
+  local name=$1 code=0; wait $pid || code=$?
+  [ $code = 3 ] || fail "$name: expected exit code 3, got $code: $(tail -n 20 "$name.out" "$name.err")"
+  contains "$name.out" "stopped after step"
+  [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
+}
+# handles_term PID: whether its child catches SIGTERM, by the mask that /proc shows.
+handles_term() { grep -q 'SigCgt:.*[4-7c-f]...$' "/proc/$(children_of "$1" | tr -d ' ')/status"; }
+took_a_step() { test -s "runs/$1/metrics.jsonl"; }
+children_of() { cat /proc/"$1"/task/*/children; }
+
+for ranks in "-n 1" "-n 2"; do
+  tag=${ranks// /}
+  # Every process of the job at once, as a scheduler or systemd signals a control group; systemd adds SIGCONT and SIGHUP.
+  begin all$tag env
+  wait_for 60 took_a_step all$tag || fail "no step: $(cat all$tag.err)"
+  kill -TERM $pid $(children_of $pid)
+  for signal in CONT HUP TERM INT USR1; do kill -$signal $pid $(children_of $pid) 2> /dev/null || break; done
+  saved all$tag
+
+  # A warning first, then the end of the allotted time.
+  begin warned$tag env
+  wait_for 60 took_a_step warned$tag || fail "no step: $(cat warned$tag.err)"
+  kill -USR1 $pid
+  kill -TERM $pid
+  saved warned$tag
+
+  # `timeout` signals its child and then its whole process group. At once: before a handler could be there, and before any ranks.
+  for try in 1 2 3; do
+    begin early$tag$try timeout --preserve-status 100
+    wait_for 60 handles_term $pid || fail "no handler of SIGTERM was installed"
+    kill -TERM $pid
+    saved early$tag$try
+  done
+done
+
+# The terminal's Ctrl-C reaches the whole process group, also while ranks are being forked.
+ranks="-n 4"
+for try in 1 2 3; do
+  begin group$try setsid
+  wait_for 60 test -e runs/group$try/logs/rank-$try.log || fail "no rank was started: $(cat group$try.err)"
+  kill -INT -- -$pid
+  saved group$try
+done
+
+# What the process inherits does no harm.
+ranks="-n 2"
+begin inherited env --ignore-signal=CHLD --block-signal=TERM,INT,HUP,USR1
+wait_for 60 took_a_step inherited || fail "no step: $(cat inherited.err)"
+kill -TERM $pid
+saved inherited
+env --ignore-signal=CHLD "$lockstep" run -n 2 -- true || fail "children cannot be waited for"
