@@ -62,6 +62,7 @@ void Section::shard(size_t i, const Owner& owner) {
                                  " of the sharded model is not gathered; read it between the start of the model's forward pass and "
                                  "the end of backward(), or choose other units (parallel.wrap, Options::wrap)"),
                              owner.read));
+  gathered_.back()->follow(master_.storage());  // a graph that read these values must not go on with others
   const Tensor gathered = Tensor::wrap(gathered_.back(), shapes_[i], wire_dtype_);
   const DType dtype = master_.dtype();
   p.set_grad_buffer({});
@@ -72,6 +73,7 @@ void Section::shard(size_t i, const Owner& owner) {
                            str(who, " is gathered in ", wire_dtype_, " and was read in ", dtype,
                                ": read it in products within an ops::PrecisionScope, or leave it out of Options::low_precision"),
                            {}));
+  unread_.back()->follow(master_.storage());
   p.set_data(Tensor::wrap(unread_.back(), shapes_[i], dtype));
   p.impl()->compute_copy = gathered;
 }

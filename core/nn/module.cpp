@@ -67,7 +67,7 @@ void Module::materialize() const {
     const auto& storage = parameter.data().storage();
     if (storage->present()) continue;
     check(parameter.impl()->initializer != nullptr, "[module] nothing says how '", parameter.name(),
-          "' starts: call initialize(seed) before materialize()");
+          "' starts: call initialize(seed) on the model first");
     storage->attach(std::make_shared<Storage>(storage->bytes(), storage->device()));
     parameter.draw_initial(0, parameter.data());
   }

@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 using test::bits;
 using test::expect_success;
@@ -336,6 +337,17 @@ TEST(Ddp, FrozenParametersTakeNoPart) {
     EXPECT_FALSE(net.parameters[3].has_grad());
     EXPECT_TRUE(net.parameters[0].has_grad());
   }));
+}
+
+TEST(Ddp, ValuesThatACollectiveChangedAfterForwardAreRefusedInBackward) {
+  for (const int ranks : {1, 2})
+    expect_success(run_group(ranks, [](const Group& group) {
+      Net net;
+      const Variable loss = net.loss(0);
+      for (const Parameter& p : net.parameters) group->broadcast(p.data(), 0).wait();
+      EXPECT_THAT([&] { loss.backward(); },
+                  ThrowsMessage<UsageError>(AllOf(HasSubstr("backward needs '"), HasSubstr("but a collective changed it since"))));
+    }));
 }
 
 TEST(Ddp, WrongUseIsSaid) {
