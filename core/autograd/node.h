@@ -109,6 +109,7 @@ struct VariableImpl {
   uint64_t compute_copy_version = 0;   // that of `data` when the scope made the copy
   uint64_t replaced = 0;               // how often set_data() gave other values in place of these
   Parameter::Initializer initializer;  // parameters only; empty until somebody declares one
+  std::unique_ptr<ShardSpec> slice;    // parameters only; null: whole
 };
 
 // The message about values that backward needs and that were changed: `op` "linear", `tensor`

@@ -311,6 +311,15 @@ void Parameter::set_requires_grad(bool requires_grad) const {
   state("set_requires_grad").requires_grad = requires_grad;
 }
 
+void Parameter::set_slice_of(const ShardSpec& part) const {
+  check(part.offset >= 0 && part.length == data().numel() && part.offset + part.length <= part.global_shape.numel(), "[set_slice_of] '",
+        name(), "' is ", data(), ", which cannot be elements [", part.offset, ", ", part.offset + part.length, ") of ", part.global_shape);
+  state("set_slice_of").slice = std::make_unique<ShardSpec>(part);
+}
+
+bool Parameter::is_slice() const { return state("is_slice").slice != nullptr; }
+ShardSpec Parameter::slice() const { return is_slice() ? *impl_->slice : ShardSpec::whole(shape()); }
+
 NoGradGuard::NoGradGuard() : previous_(std::exchange(t_grad_enabled, false)) {}
 NoGradGuard::~NoGradGuard() { t_grad_enabled = previous_; }
 EnableGradGuard::EnableGradGuard() : previous_(std::exchange(t_grad_enabled, true)) {}

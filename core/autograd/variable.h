@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/tensor/shard_spec.h"
 #include "core/tensor/tensor.h"
 
 namespace lockstep {
@@ -105,6 +106,13 @@ class Parameter : public Variable {
   void set_data(Tensor data) const;
   // Holds for what is recorded from now on. Throws UsageError for values that are not floating-point.
   void set_requires_grad(bool requires_grad) const;
+
+  // Declares that the values are one part of a larger parameter (FSDP: a rank's slice, flat). Other
+  // ranks may hold the rest. Throws UsageError unless part.length is the number of values.
+  void set_slice_of(const ShardSpec& part) const;
+  bool is_slice() const;
+  // Which part of which whole; all of itself where nothing was declared.
+  ShardSpec slice() const;
 
   // How initial values are drawn, for any range of elements: values[i] is element first + i of the flattened parameter, so that a
   // shard draws what the whole would have there. `values`: f32, contiguous.

@@ -28,7 +28,7 @@ class Adam final : public Optimizer {
                 .eps = options_.eps,
                 .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f,
                 .decoupled_decay = decoupled_,
-                .step = steps(),
+                .step = updates(i),
                 .grad_scale = grad_scale});
   }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <unordered_map>
 
 namespace lockstep::optim {
 namespace {
@@ -54,15 +55,39 @@ double NormBlocks::norm() const {
 
 double grad_norm(std::span<const Parameter> parameters) {
   std::vector<int64_t> numels;
-  for (const Parameter& p : parameters) numels.push_back(p.data().numel());
+  for (const Parameter& p : parameters) {
+    check(!p.is_slice(), "[grad_norm] '", p.name(), "' is elements [", p.slice().offset, ", ", p.slice().offset + p.slice().length, ") of ",
+          p.slice().global_shape, ", and other ranks hold the rest: their norms would differ. Call grad_norm(whole, held, ",
+          "or_over_ranks) with the model's parameters and the slices");
+    numels.push_back(p.data().numel());
+  }
   NormBlocks blocks(numels);
   for (size_t i = 0; i < parameters.size(); ++i)
     if (const Tensor gradient = parameters[i].grad(); gradient.defined()) blocks.set(i, gradient);
   return blocks.norm();
 }
 
+double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> held,
+                 const std::function<void(const Tensor& bits)>& or_over_ranks) {
+  std::vector<int64_t> numels;
+  std::unordered_map<std::string, size_t> index;
+  for (const Parameter& p : whole) {
+    check(index.emplace(p.name(), numels.size()).second, "[grad_norm] two parameters are named '", p.name(), "'; slices go by name");
+    numels.push_back(p.slice().global_shape.numel());
+  }
+  NormBlocks blocks(numels);
+  for (const Parameter& p : held) {
+    const auto found = index.find(p.name());
+    check(found != index.end() && p.slice().global_shape.numel() == numels[found->second], "[grad_norm] '", p.name(), "' of shape ",
+          p.slice().global_shape, " is none of the model's parameters");
+    if (const Tensor gradient = p.grad(); gradient.defined()) blocks.set(found->second, gradient, p.slice().offset);
+  }
+  or_over_ranks(blocks.bits());
+  return blocks.norm();
+}
+
 float clip_scale(double norm, double max_norm) {
-  if (std::isinf(norm)) return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
+  if (!std::isfinite(norm)) return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
   if (max_norm <= 0.0 || norm <= max_norm) return 1.0f;
   return static_cast<float>(max_norm / (norm + 1e-6));  // as PyTorch's clip_grad_norm_
 }

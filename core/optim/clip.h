@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -41,10 +42,21 @@ class NormBlocks {
 };
 
 // The 2-norm over all gradients, as NormBlocks makes it. Parameters without a gradient count as 0.
+// Throws UsageError for slices (Parameter::is_slice), whose norm would differ among ranks.
 double grad_norm(std::span<const Parameter> parameters);
 
-// What gradients of norm `norm` are to be multiplied by so that it does not exceed `max_norm`; 1 where max_norm is 0 or less (no
-// clipping). Not finite where the norm is not: the caller decides about such a step.
+// The same, with the same bits, of a model whose gradients are spread over ranks. `whole`: the model's
+// parameters, in the same order on all ranks; only names and shapes count. `held`: what this rank
+// updates of them, slices or whole. `or_over_ranks` makes `bits` their bitwise or over these ranks:
+//
+//   grad_norm(model.parameters(), sharded->parameters(),
+//             [&](const Tensor& bits) { group->all_reduce(bits, {.op = comm::ReduceOp::bor}).wait(); });
+double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> held,
+                 const std::function<void(const Tensor& bits)>& or_over_ranks);
+
+// What gradients of norm `norm` are to be multiplied by so that it does not exceed `max_norm`; 1
+// where max_norm is 0 or less (no clipping). NaN where the norm is not finite, whatever max_norm is:
+// the caller decides about such a step.
 float clip_scale(double norm, double max_norm);
 
 }  // namespace lockstep::optim

@@ -10,7 +10,7 @@ thread_local uint64_t t_steps = 0;
 uint64_t steps_on_this_thread() { return t_steps; }
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states)
-    : parameters_(std::move(parameters)), state_names_(std::move(states)) {
+    : parameters_(std::move(parameters)), state_names_(std::move(states)), missed_(parameters_.size(), 0) {
   std::unordered_set<std::string> names;
   for (const Parameter& p : parameters_) {
     check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(), "[optimizer] expected contiguous f32 parameters, got ",
@@ -32,11 +32,14 @@ void Optimizer::step(float lr, float grad_scale) {
   ++steps_;
   ++t_steps;
   // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
-  for (size_t i = parameters_.size(); i-- > 0;)
-    if (parameters_[i].has_grad() && parameters_[i].data().numel() > 0) {
+  for (size_t i = parameters_.size(); i-- > 0;) {
+    if (!parameters_[i].has_grad()) {
+      ++missed_[i];
+    } else if (parameters_[i].data().numel() > 0) {
       parameters_[i].data().mark_changed("the optimizer's step()");
       update(i, lr, grad_scale);
     }
+  }
 }
 
 void Optimizer::zero_grad() const {
@@ -51,12 +54,29 @@ std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
   return named;
 }
 
-void Optimizer::set_steps(int64_t steps) {
-  check(steps >= 0, "[optimizer] expected a number of steps, got ", steps);
-  steps_ = steps;
+std::map<std::string, int64_t> Optimizer::updates_out_of_step() const {
+  std::map<std::string, int64_t> counts;
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (missed_[i] > 0) counts[parameters_[i].name()] = updates(i);
+  return counts;
 }
 
-bool decay_matrices(const Parameter& parameter) { return parameter.data().dim() >= 2; }
+void Optimizer::set_steps(int64_t steps, const std::map<std::string, int64_t>& updates_out_of_step) {
+  check(steps >= 0, "[optimizer] expected a number of steps, got ", steps);
+  std::vector<int64_t> missed(parameters_.size(), 0);
+  for (const auto& [name, updates] : updates_out_of_step) {
+    size_t i = 0;
+    while (i < parameters_.size() && parameters_[i].name() != name) ++i;
+    check(i < parameters_.size(), "[optimizer] no parameter is named '", name, "', of which ", updates, " updates were given");
+    check(updates >= 0 && updates <= steps, "[optimizer] expected 0 to ", steps, " updates of '", name, "' in ", steps, " steps, got ",
+          updates);
+    missed[i] = steps - updates;
+  }
+  steps_ = steps;
+  missed_ = std::move(missed);
+}
+
+bool decay_matrices(const Parameter& parameter) { return parameter.slice().global_shape.size() >= 2; }
 bool decay_all(const Parameter&) { return true; }
 
 }  // namespace lockstep::optim

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,15 +32,23 @@ class Optimizer {
   // fixed order, of the parameters' shapes. They exist from the start: fill them, and set_steps(), to continue a run.
   std::vector<std::pair<std::string, Tensor>> state() const;
   int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps);
+  // By name, the number of updates of each parameter that has missed some of the steps, because it had
+  // no gradient: it joined late, or was frozen for a while. Empty where all are in step.
+  std::map<std::string, int64_t> updates_out_of_step() const;
+  // What steps() and updates_out_of_step() gave. Throws UsageError for a name that is none of the
+  // parameters', and for more updates than steps.
+  void set_steps(int64_t steps, const std::map<std::string, int64_t>& updates_out_of_step = {});
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
  protected:
   // Throws UsageError unless parameters are contiguous f32 with distinct names. `states`: names of the tensors kept for each.
   Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states);
-  // One parameter with a gradient; steps() counts the running step already.
+  // One parameter with a gradient; steps() and updates() count the running step already.
   virtual void update(size_t index, float lr, float grad_scale) = 0;
+
+  // The steps in which this parameter had a gradient.
+  int64_t updates(size_t index) const { return steps_ - missed_[index]; }
 
   float* value(size_t index) const { return parameters_[index].data().data<float>(); }
   const float* gradient(size_t index) const { return parameters_[index].grad_buffer().data<float>(); }
@@ -50,13 +59,14 @@ class Optimizer {
   std::vector<std::string> state_names_;
   std::vector<Tensor> states_;  // all of the first kind, then all of the second
   int64_t steps_ = 0;
+  std::vector<int64_t> missed_;  // by parameter: steps without a gradient
 };
 
 // How often step() of any optimizer ran on this thread. For those who keep copies of parameters.
 uint64_t steps_on_this_thread();
 
-// Which parameters decay. The default is those of two dimensions or more: matrices and embeddings, but no biases and norms. Give
-// another where values are kept flat (FSDP's shards).
+// Which parameters decay. The default is those of two dimensions or more: matrices and embeddings, but
+// no biases and norms. Slices (FSDP) are flat: a rule of your own asks for slice().global_shape.
 using DecayRule = std::function<bool(const Parameter&)>;
 bool decay_matrices(const Parameter& parameter);
 bool decay_all(const Parameter& parameter);
@@ -69,7 +79,7 @@ struct SgdOptions {
 };
 std::unique_ptr<Optimizer> make_sgd(std::vector<Parameter> parameters, const SgdOptions& options = {});
 
-// Adam (Kingma and Ba, 2015) with bias correction by steps().
+// Adam (Kingma and Ba, 2015). The bias correction counts each parameter's own updates.
 struct AdamOptions {
   float beta1 = 0.9f;
   float beta2 = 0.999f;

@@ -44,6 +44,71 @@ TEST(Optimizer, WeightDecayLeavesVectorsAloneUnlessAsked) {
   EXPECT_EQ(after({.weight_decay = 0.5f, .decays = decay_all}), std::pair(0.75, 0.75));
 }
 
+// A rank's slice is flat, whatever the whole is.
+TEST(Optimizer, WeightDecayGoesByTheWholeOfASlice) {
+  const Parameter matrix = parameter("m", {3}, 1), vector = parameter("v", {3}, 1);
+  matrix.set_slice_of({Shape{2, 4}, 4, 3});
+  vector.set_slice_of({Shape{8}, 4, 3});
+  for (const auto& make : {make_adamw, make_adam}) {
+    const auto optimizer = make({matrix, vector}, {.weight_decay = 0.5f});
+    for (const Parameter& p : {matrix, vector}) {
+      p.data().fill_(1.0);
+      give_gradient(p, 0);
+    }
+    optimizer->step(0.5f);
+    EXPECT_THAT(matrix.data().to_vector<float>(), Each(::testing::Lt(1.0f)));
+    EXPECT_THAT(vector.data().to_vector<float>(), Each(1.0f));
+  }
+}
+
+// With bias correction, Adam's first update of a parameter is the learning rate.
+TEST(Optimizer, AParameterThatJoinsLateMovesAsAnyOther) {
+  for (const auto& make : {make_adamw, make_adam})
+    for (const bool resumed : {false, true}) {
+      const Parameter early = parameter("early", {2}, 1), late = parameter("late", {2}, 1), alone = parameter("alone", {2}, 1);
+      auto optimizer = make({early, late}, {});
+      const auto reference = make({alone}, {});
+      for (int step = 1; step <= 12; ++step) {
+        const float gradient = 1.0f / static_cast<float>(step);
+        give_gradient(early, gradient);
+        if (step == 6) {  // misses one again
+          optimizer->step(0.1f);
+          optimizer->zero_grad();
+          continue;
+        }
+        if (step >= 4) {
+          give_gradient(late, gradient);
+          give_gradient(alone, gradient);
+          reference->step(0.1f);
+        }
+        optimizer->step(0.1f);
+        optimizer->zero_grad();
+        EXPECT_EQ(late.data().to_vector<float>(), alone.data().to_vector<float>()) << "step " << step;
+        if (!resumed) continue;
+        auto next = make({early, late}, {});
+        const auto saved = optimizer->state(), target = next->state();
+        for (size_t i = 0; i < saved.size(); ++i) target[i].second.copy_(saved[i].second);
+        next->set_steps(optimizer->steps(), optimizer->updates_out_of_step());
+        optimizer = std::move(next);
+      }
+      EXPECT_EQ(optimizer->steps(), 12);
+      EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("late", 8)));
+      EXPECT_TRUE(reference->updates_out_of_step().empty());
+    }
+}
+
+TEST(Optimizer, UpdatesThatCannotBeAreRefused) {
+  const auto optimizer = make_adamw({parameter("a", {1}, 0)});
+  optimizer->set_steps(5, {{"a", 2}});
+  EXPECT_THAT([&] { optimizer->set_steps(9, {{"b", 2}}); }, ThrowsMessage<UsageError>(HasSubstr("no parameter is named 'b'")));
+  EXPECT_THAT([&] { optimizer->set_steps(9, {{"a", 10}}); }, ThrowsMessage<UsageError>(HasSubstr("expected 0 to 9 updates of 'a'")));
+  EXPECT_THAT([&] { optimizer->set_steps(-1); }, ThrowsMessage<UsageError>(HasSubstr("got -1")));
+  EXPECT_EQ(optimizer->steps(), 5);
+  EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("a", 2)));
+  optimizer->set_steps(7);  // a checkpoint of before says nothing of single parameters
+  EXPECT_TRUE(optimizer->updates_out_of_step().empty());
+}
+
 TEST(Optimizer, AStoppedRunGoesOnWithTheSameBits) {
   const auto train = [](bool stop) {
     Parameter p = parameter("p", {3, 5}, 1);
@@ -114,6 +179,8 @@ TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 1.0)));
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 1.0))) << "0 would hide it";
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 0.0)));
+  EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 0.0)));
+  EXPECT_TRUE(std::isnan(clip_scale(-std::numeric_limits<double>::quiet_NaN(), -1.0)));
   EXPECT_EQ(grad_norm({}), 0.0);
 }
 
@@ -148,6 +215,33 @@ TEST(GradNorm, HasTheSameBitsHoweverGradientsAreSliced) {
     whole.bits().copy_(together);
     EXPECT_EQ(whole.norm(), want) << holders << " holders";
   }
+}
+
+// Two ranks, one after the other: what the first holds of the bits is given to the second.
+TEST(GradNorm, OfSlicesIsThatOfTheWhole) {
+  const Parameter a = parameter("a", {2, kSquareBlock}, 0), b = parameter("b", {5}, 0);
+  give_gradient(a, 3);
+  give_gradient(b, -2);
+  const auto slice = [](const Parameter& whole, int64_t offset, int64_t length) {
+    const Parameter p(whole.name(), Tensor::zeros({length}));
+    p.set_slice_of({whole.shape(), offset, length});
+    give_gradient(p, static_cast<float>(whole.grad().flatten().narrow(0, offset, 1).item()));
+    return p;
+  };
+  const std::vector<Parameter> whole{a, b}, first{slice(a, 0, kSquareBlock)}, second{slice(b, 0, 5), slice(a, kSquareBlock, kSquareBlock)};
+  std::vector<int64_t> seen;
+  EXPECT_LT(grad_norm(whole, first, [&](const Tensor& bits) { seen = bits.to_vector<int64_t>(); }), grad_norm(whole));
+  EXPECT_EQ(grad_norm(whole, second,
+                      [&](const Tensor& bits) {
+                        for (size_t i = 0; i < seen.size(); ++i) bits.span<int64_t>()[i] |= seen[i];
+                      }),
+            grad_norm(whole));
+  EXPECT_EQ(grad_norm(whole, whole, [](const Tensor&) {}), grad_norm(whole));
+
+  EXPECT_THAT([&] { grad_norm(second); }, ThrowsMessage<UsageError>(HasSubstr("'b' is elements [0, 5) of [5]")))
+      << "a slice is one also where this rank holds all of it";
+  EXPECT_THAT([&] { grad_norm({&a, 1}, second, [](const Tensor&) {}); }, ThrowsMessage<UsageError>(HasSubstr("'b' of shape [5] is none")));
+  EXPECT_THAT([&] { a.set_slice_of({a.shape(), 1, a.data().numel()}); }, ThrowsMessage<UsageError>(HasSubstr("cannot be elements [1, ")));
 }
 
 TEST(GradNorm, RefusesSlicesThatCutABlock) {
