@@ -2,7 +2,7 @@
 // of it at a time, while it computes its share of a step's micro-batches.
 //
 //   const auto sharded = fsdp::fully_shard(model, group);
-//   const auto optimizer = optim::make_adamw(sharded->parameters(), {.decays = …});
+//   const auto optimizer = optim::make_adamw(sharded->parameters());
 //   for (each step) {
 //     for (int64_t leaf : sharded->leaves()) sharded->backward(loss(micro-batch `leaf`));
 //     sharded->finish();             // this rank's slices now hold the mean gradients over all micro-batches of all ranks

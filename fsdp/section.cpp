@@ -153,7 +153,9 @@ std::vector<Section::Shard> Section::shards(const Tensor& gradient) const {
     const Parameter& whole = parameters_[piece.parameter];
     Parameter shard(whole.name(), master_.narrow(0, piece.slice_offset, piece.length), whole.requires_grad());
     if (gradient.defined()) shard.set_grad_buffer(gradient.narrow(0, piece.slice_offset, piece.length));
-    shards.push_back({piece.parameter, std::move(shard), {shapes_[piece.parameter], piece.parameter_offset, piece.length}});
+    const ShardSpec spec{shapes_[piece.parameter], piece.parameter_offset, piece.length};
+    shard.set_slice_of(spec);
+    shards.push_back({piece.parameter, std::move(shard), spec});
   }
   return shards;
 }

@@ -66,25 +66,14 @@ inline std::vector<uint32_t> bits(const Tensor& t) {
   return out;
 }
 
-inline std::unique_ptr<optim::Optimizer> optimizer_for(const nn::Module& module, const std::vector<Parameter>& updated) {
-  std::map<std::string, bool> decays;
-  for (const Parameter& p : module.parameters()) decays[p.name()] = p.data().dim() >= 2;
-  return optim::make_adamw(updated, {.weight_decay = 0.1f, .decays = [decays](const Parameter& p) { return decays.at(p.name()); }});
+// Weight matrices decay, as is the default.
+inline std::unique_ptr<optim::Optimizer> optimizer_for(const std::vector<Parameter>& updated) {
+  return optim::make_adamw(updated, {.weight_decay = 0.1f});
 }
 
-inline double norm(const nn::Module& module, const std::vector<Parameter>& updated, const std::map<std::string, int64_t>& offsets,
-                   comm::ProcessGroup& group) {
-  std::vector<int64_t> numels;
-  std::map<std::string, size_t> index;
-  for (const Parameter& p : module.parameters()) {
-    index[p.name()] = numels.size();
-    numels.push_back(p.data().numel());
-  }
-  optim::NormBlocks blocks(numels);
-  for (const Parameter& p : updated)
-    if (p.has_grad()) blocks.set(index.at(p.name()), p.grad(), offsets.count(p.name()) ? offsets.at(p.name()) : 0);
-  group.all_reduce(blocks.bits(), {.op = comm::ReduceOp::bor}).wait();
-  return blocks.norm();
+inline double norm(const nn::Module& module, const std::vector<Parameter>& updated, comm::ProcessGroup& group) {
+  return optim::grad_norm(module.parameters(), updated,
+                          [&](const Tensor& bits) { group.all_reduce(bits, {.op = comm::ReduceOp::bor}).wait(); });
 }
 
 // All weights after the run, with DDP on one rank.
@@ -97,14 +86,14 @@ inline Bits train_reference(const Recipe& recipe) {
       if (p.requires_grad()) trained.push_back(p);
     ddp::DistributedDataParallel ddp(trained, model.module->buffers(), group,
                                      {.micro_batches = recipe.micro_batches, .find_unused_parameters = true});
-    const auto optimizer = optimizer_for(*model.module, trained);
+    const auto optimizer = optimizer_for(trained);
     for (int step = 0; step < recipe.steps; ++step) {
       {
         ops::PrecisionScope precision(recipe.compute);
         for (int64_t m = 0; m < recipe.micro_batches; ++m) ddp.backward(model.loss(m + step * recipe.micro_batches));
         ddp.finish();
       }
-      const double n = norm(*model.module, optimizer->parameters(), {}, *group);
+      const double n = norm(*model.module, optimizer->parameters(), *group);
       optimizer->step(0.01f, optim::clip_scale(n, recipe.clip));
       optimizer->zero_grad();
     }
@@ -123,16 +112,14 @@ inline Bits train_sharded(const Recipe& recipe, int ranks) {
     options.compute = recipe.compute;
     const int shards = recipe.shards > 0 ? recipe.shards : ranks;
     const auto sharded = fully_shard(model.module, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}), options);
-    const auto optimizer = optimizer_for(*model.module, sharded->parameters());
-    std::map<std::string, int64_t> offsets;
-    for (const auto& slice : sharded->slices()) offsets[slice.name] = slice.spec.offset;
+    const auto optimizer = optimizer_for(sharded->parameters());
     for (int step = 0; step < recipe.steps; ++step) {
       {
         ops::PrecisionScope precision(recipe.compute);
         for (const int64_t leaf : sharded->leaves()) sharded->backward(model.loss(leaf + step * recipe.micro_batches));
         sharded->finish();
       }
-      const double n = norm(*model.module, sharded->parameters(), offsets, *group);
+      const double n = norm(*model.module, sharded->parameters(), *group);
       optimizer->step(0.01f, optim::clip_scale(n, recipe.clip));
       optimizer->zero_grad();
     }
