@@ -2,8 +2,6 @@
 
 #include <cmath>
 #include <optional>
-#include <unordered_map>
-#include <unordered_set>
 
 #include "checkpoint/digest.h"
 #include "comm/text.h"
@@ -17,14 +15,10 @@
 namespace lockstep::train {
 namespace {
 
-// `updated`: whole parameters or slices of them; what decays is decided by the whole ones.
-std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config, const std::vector<Parameter>& whole,
-                                                 const std::vector<Parameter>& updated) {
+// `updated`: whole parameters or slices of them.
+std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config, const std::vector<Parameter>& updated) {
   const auto decay = static_cast<float>(config.weight_decay);
-  std::unordered_set<std::string> matrices;
-  for (const Parameter& p : whole)
-    if (optim::decay_matrices(p)) matrices.insert(p.name());
-  const auto decays = [matrices](const Parameter& p) { return matrices.count(p.name()) > 0; };
+  const optim::DecayRule decays = optim::decay_matrices;
   if (config.kind == "sgd")
     return optim::make_sgd(updated, {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = decays});
   const optim::AdamOptions adam{.beta1 = static_cast<float>(config.betas.at(0)),
@@ -59,11 +53,12 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred : InitialValues::drawn);
   if (adapt) adapt(*model_.module);
   parameters_ = model_.module->parameters();
+  for (const Parameter& p : parameters_) trained_.push_back(p.requires_grad());
   strategy_ = make_strategy(config_, model_, group_);
   {
     std::optional<StorageScope> files;
     if (config_.parallel.offload) files.emplace(offload_to(config_.run.dir));
-    optimizer_ = make_optimizer(config_.optim, parameters_, strategy_->parameters());
+    optimizer_ = make_optimizer(config_.optim, strategy_->parameters());
   }
   schedule_ = make_schedule(config_);
 }
@@ -103,9 +98,16 @@ void Trainer::refuse_without_data(const std::string& doing, const std::string& p
   });
 }
 
+void Trainer::check_same_frozen() const {
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    check(parameters_[i].requires_grad() == trained_[i], "[train] '", parameters_[i].name(), "' was ", trained_[i] ? "frozen" : "unfrozen",
+          " after the trainer was made, whose optimizer and checkpoints do not follow: do it in `adapt` of a new trainer");
+}
+
 StepReport Trainer::step(const StepFlags& wishes) {
   const auto start = Clock::now();
   refused_ = Refused::no;
+  check_same_frozen();
   StepReport report;
   report.step = steps_done_ + 1;
   {
@@ -142,17 +144,9 @@ StepReport Trainer::step(const StepFlags& wishes) {
 
 // Over the blocks of all parameters, each from the rank that owns it.
 double Trainer::grad_norm() const {
-  std::vector<int64_t> numels;
-  std::unordered_map<std::string, size_t> index;
-  for (const Parameter& p : parameters_) {
-    index[p.name()] = numels.size();
-    numels.push_back(p.data().numel());
-  }
-  optim::NormBlocks blocks(numels);
-  for (const Parameter& p : strategy_->parameters())
-    if (p.has_grad()) blocks.set(index.at(p.name()), p.grad(), strategy_->shard(p.name()).offset);
-  if (strategy_->forwards_together()) group_->all_reduce(blocks.bits(), {.op = comm::ReduceOp::bor}).wait();
-  return blocks.norm();
+  return optim::grad_norm(parameters_, strategy_->parameters(), [this](const Tensor& bits) {
+    if (strategy_->forwards_together()) group_->all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
+  });
 }
 
 double Trainer::evaluate() {

@@ -44,6 +44,7 @@ class Trainer {
   // Collective: every rank of `group` builds one from the same config. Throws UsageError for a config that differs between
   // ranks or does not fit their number. `adapt` changes the model before it is spread over ranks, the same on all of them: freezes
   // parameters (set_requires_grad), or gives some other initial values (set_initializer; with fsdp they have no memory yet).
+  // Freezing or unfreezing later is refused by step(): optimizer and checkpoints hold what was trained at first.
   using Adapt = std::function<void(nn::Module&)>;
   Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt = {});
   ~Trainer();
@@ -83,6 +84,7 @@ class Trainer {
   std::string weights_sha256() const;
 
  private:
+  void check_same_frozen() const;
   Variable loss_of(const Batch& batch) const;
   // Where `get` fails, what it said goes to `problem` and the batch is blank: the other ranks need this one's part in the step.
   Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem) const;
@@ -96,6 +98,7 @@ class Trainer {
   std::unique_ptr<Dataset> data_;
   BuiltModel model_;
   std::vector<Parameter> parameters_;  // the model's
+  std::vector<bool> trained_;          // of these
   std::unique_ptr<Strategy> strategy_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   optim::Schedule schedule_;

@@ -1,8 +1,9 @@
 // Frozen parameters are part of a checkpoint: a run that is stopped and resumed, on any number of ranks and with any strategy, has theirs
 // as well. Ranks are threads.
+#include <algorithm>
 #include <vector>
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "comm/local/hash_store.h"
 #include "core/base/parallel.h"
@@ -14,6 +15,10 @@
 
 namespace lockstep::train {
 namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr const char* kModel =
     "data: {kind: random}\n"
@@ -91,6 +96,26 @@ TEST(Frozen, AreSavedAndResumedAtEveryNumberOfRanks) {
     // What the second run would draw for them must not matter.
     EXPECT_EQ(run(second, more, 4, dir.path(), -1.0f).weights, expected);
   }
+}
+
+// Optimizer and checkpoints would hold something else than what is trained.
+TEST(Frozen, ChangesAfterTheTrainerWasMadeAreRefused) {
+  for (const Overrides& overrides : {kDdp, kFull})
+    for (const bool trained : {false, true}) {
+      const Config config = parse_config(kModel, "test", overrides);
+      Trainer trainer(config, comm::create("local", std::make_shared<comm::HashStore>(), 0, 1), freeze(kFrozen));
+      trainer.step();
+      const auto parameters = trainer.model().module->parameters();
+      const auto changed =
+          std::find_if(parameters.begin(), parameters.end(), [&](const Parameter& p) { return is_frozen(p.name()) == trained; });
+      changed->set_requires_grad(trained);
+      EXPECT_THAT([&] { trainer.step(); },
+                  ThrowsMessage<UsageError>(
+                      AllOf(HasSubstr(changed->name() + "' was " + (trained ? "unfrozen" : "frozen")), HasSubstr("`adapt`"))));
+      changed->set_requires_grad(!trained);
+      trainer.step();
+      EXPECT_EQ(trainer.steps_done(), 2);
+    }
 }
 
 }  // namespace
