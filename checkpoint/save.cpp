@@ -9,8 +9,10 @@
 #include "checkpoint/digest.h"
 #include "checkpoint/long_agreement.h"
 #include "checkpoint/save_job.h"
+#include "checkpoint/strict_json.h"
 #include "comm/peer_failure.h"
 #include "comm/text.h"
+#include "core/base/byte_text.h"
 #include "core/base/log.h"
 #include "core/base/size_text.h"
 
@@ -96,6 +98,10 @@ class Save {
     check(job_.step >= 0, "[checkpoint] step must not be negative, got ", job_.step);
     check(job_.problem.empty(), job_.problem);
     if (rank_ != 0) return {};
+    for (const auto& [key, value] : job_.metadata)
+      for (const std::string& text : {key, value})
+        check(find_no_utf8(text) == std::string::npos, "[checkpoint] metadata ", shown(key),
+              " is no UTF-8, which a manifest needs; text_of_bytes() of core/base/byte_text.h makes UTF-8 of any bytes");
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
     if (const std::string lack = lack_of_room(job_.dir, planned_bytes(job_.plan->plan), &files_); !lack.empty())
@@ -194,6 +200,8 @@ std::vector<Part> parts_of(const std::vector<Entry>& entries) {
   for (const Entry& entry : entries) {
     const ShardSpec& shard = entry.shard;
     check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
+    check(find_no_utf8(entry.name) == std::string::npos, "[checkpoint] ", shown(entry.name),
+          " cannot be the name of a tensor: it is no UTF-8, which a manifest needs");
     check(entry.tensor.numel() == shard.length && shard.offset >= 0 && shard.offset + shard.length <= shard.global_shape.numel(),
           "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(), " elements cannot be elements ", shard.offset, " to ",
           shard.offset + shard.length, " of ", shard.global_shape);

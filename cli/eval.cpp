@@ -7,6 +7,7 @@
 
 #include "checkpoint/readable_file.h"
 #include "cli/commands.h"
+#include "core/base/byte_text.h"
 #include "train/evaluate.h"
 
 namespace lockstep::cli {
@@ -28,7 +29,8 @@ std::vector<int32_t> tokens_of(const std::string& ids) {
 
 void print(const Options& options, const train::SavedModel& model, const char* unit, int64_t count, double loss) {
   if (options.json) {
-    std::puts(nlohmann::json{{"checkpoint", model.folder}, {"step", model.step}, {unit, count}, {"loss", loss}}.dump().c_str());
+    std::puts(
+        nlohmann::json{{"checkpoint", text_of_bytes(model.folder)}, {"step", model.step}, {unit, count}, {"loss", loss}}.dump().c_str());
     return;
   }
   std::printf("checkpoint %s\n%-10s %lld\nloss       %.9g\n", model.folder.c_str(), unit, static_cast<long long>(count), loss);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/byte_text.h"
 #include "core/base/error.h"
 #include "launcher/grpc_store.h"
 #include "launcher/job_environment.h"
@@ -99,8 +100,9 @@ void leave_report(const nlohmann::json& report) {
 
 void report_failure(std::string_view message, bool caused_by_peer) noexcept {
   try {
-    leave_report(
-        {{"message", std::string(message)}, {"caused_by_peer", caused_by_peer}, {"monotonic_ns", Clock::now().time_since_epoch().count()}});
+    leave_report({{"message", text_of_bytes(message)},
+                  {"caused_by_peer", caused_by_peer},
+                  {"monotonic_ns", Clock::now().time_since_epoch().count()}});
   } catch (...) {  // a failure is on its way already
   }
 }

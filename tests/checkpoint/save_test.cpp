@@ -270,5 +270,17 @@ TEST(Digest, IsSha256OfTheDocumentedBytes) {
   EXPECT_THROW(weights_sha256(twice), UsageError);
 }
 
+// A manifest is JSON. What it cannot hold is refused before anything is written.
+TEST(Save, WhatIsNoUtf8IsRefusedByName) {
+  const test::TempDir dir;
+  EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 1, .entries = {Entry("caf\xe9", counting({4}))}}); }),
+              HasSubstr("cannot be the name of a tensor: it is no UTF-8"));
+  EXPECT_THAT(error_of([&] {
+                save({.dir = dir.path(), .step = 1, .entries = {Entry("a", counting({4}))}, .metadata = {{"path", "caf\xe9"}}});
+              }),
+              HasSubstr("metadata 'path' is no UTF-8"));
+  EXPECT_TRUE(names_in(dir.path()).empty());
+}
+
 }  // namespace
 }  // namespace lockstep::checkpoint

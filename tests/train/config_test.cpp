@@ -3,11 +3,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/base/byte_text.h"
 #include "core/base/error.h"
 #include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
@@ -223,6 +225,41 @@ TEST(Config, ShippedConfigsAreValid) {
     EXPECT_NO_THROW(load_config(file.path())) << file.path();
   }
   EXPECT_GT(configs, 0);
+}
+
+// Whatever the system allows in names is saved and read back, and what is saved is UTF-8.
+TEST(Config, AnyBytesOfNamesComeBack) {
+  std::mt19937 random(1);
+  const std::string pieces[] = {"\\", "\\xE9",        "\xe9",     "\xc3\xa9",     "\"",           "'",    ": ", " #", "\n", "\t",
+                                "\r", "\xef\xbf\xbd", "\xc2\x85", "\xe2\x80\xa8", "\xef\xbb\xbf", "null", "~"};
+  for (int i = 0; i < 3000; ++i) {
+    Config config;
+    config.data.kind = "random";
+    config.run.name.clear();
+    for (uint32_t n = 1 + random() % 5; n > 0; --n)
+      config.run.name += random() % 3 == 0 ? std::string(1, static_cast<char>(1 + random() % 255)) : pieces[random() % std::size(pieces)];
+    if (config.run.name.find('/') != std::string::npos || config.run.name == ".") continue;
+    config.run.dir = config.data.path = config.run.name;
+    const std::string yaml = to_yaml(config);
+    ASSERT_EQ(find_no_utf8(yaml), std::string::npos);
+    const Config back = parse_config(yaml, "test");
+    ASSERT_EQ(back.run.name, config.run.name) << yaml;
+    ASSERT_EQ(back.run.dir, config.run.name);
+    ASSERT_EQ(back.data.path, config.run.name);
+  }
+}
+
+TEST(Config, BytesThatAreNoUtf8AreSpelledOutInFiles) {
+  const std::string start = "data: {kind: random}\n";
+  EXPECT_EQ(parse_config(start + "run: {name: 'caf\\xE9'}\n", "test").run.name, "caf\xe9");
+  EXPECT_EQ(parse_config(start, "test", std::vector<std::string>{"run.name=caf\xe9"}).run.name, "caf\xe9");
+  EXPECT_EQ(parse_config(start, "test", std::vector<std::string>{"run.name=caf\\xE9"}).run.name, "caf\\xE9") << "as it was typed";
+  EXPECT_THAT(test::error_of([&] { parse_config(start + "run: {name: caf\xe9}\n", "a.yaml"); }),
+              HasSubstr("a.yaml:2:13: key 'run.name': the value is no UTF-8; write each byte that is none as \\xHH"));
+  // In a comment it harms nobody.
+  EXPECT_EQ(parse_config("# caf\xe9\n" + start, "test").data.kind, "random");
+  EXPECT_THAT(test::error_of([&] { parse_config(start + "run: {dir: \"a\\0b\"}\n", "a.yaml"); }),
+              HasSubstr("run.dir holds a byte that is zero"));
 }
 
 }  // namespace

@@ -89,6 +89,9 @@ void check_config(const Config& config) {
   const auto& [run, data, model, train, optim, parallel, checkpoint] = config;
   fit(is_folder_name(run.name), {"run.name"}, "run.name '", run.name, "' cannot be the name of a folder: expected one without '/'");
   fit(!run.dir.empty(), {"run.dir"}, "run.dir is empty: expected a folder");
+  const auto is_path = [](const std::string& path) { return path.find('\0') == std::string::npos; };
+  fit(is_path(run.dir), {"run.dir"}, "run.dir holds a byte that is zero, which no path can");
+  fit(is_path(data.path), {"data.path"}, "data.path holds a byte that is zero, which no path can");
   check_data(data, model);
   check_model(model);
   check_batches(train);

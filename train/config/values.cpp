@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/base/byte_text.h"
 #include "train/config/keys.h"
 
 namespace lockstep::train {
@@ -137,11 +138,11 @@ std::string type_text(const Key& key) {
 
 std::string value_text(const Key& key, const Config& config) {
   // The table's accessors serve reading and writing; nothing is written here.
-  return std::visit(
-      Overloaded{[](const std::string* text) { return quoted_text(*text); }, [](const int64_t* n) { return std::to_string(*n); },
-                 [](const double* n) { return number_text(*n); }, [](const bool* b) { return std::string(*b ? "true" : "false"); },
-                 [](const std::vector<double>* list) { return list_text(*list); }},
-      key.field(const_cast<Config&>(config)));
+  return std::visit(Overloaded{[](const std::string* text) { return quoted_text(text_of_bytes(*text)); },
+                               [](const int64_t* n) { return std::to_string(*n); }, [](const double* n) { return number_text(*n); },
+                               [](const bool* b) { return std::string(*b ? "true" : "false"); },
+                               [](const std::vector<double>* list) { return list_text(*list); }},
+                    key.field(const_cast<Config&>(config)));
 }
 
 void set_field(Config& config, const Key& key, const RawValue& value, const std::string& where) {
