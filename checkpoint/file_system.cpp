@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <random>
 #include <system_error>
 #include <thread>
 
@@ -209,11 +210,46 @@ class PosixFileSystem final : public FileSystem {
   }
 };
 
+// Takes its name away from a file, and gives it `to`: an error where that exists.
+void rename_to_new(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  if (!lacks_operation(errno)) fail("write", to, errno);
+  if (::link(from.c_str(), to.c_str()) != 0) fail("write", to, errno);
+  ::unlink(from.c_str());
+}
+
 }  // namespace
 
 FileSystem& posix_file_system() {
   static PosixFileSystem files;
   return files;
+}
+
+void write_whole_file(const std::string& path, const std::function<void(const std::string& aside)>& write, bool replaces) {
+  std::random_device random;
+  // Not the file's own name and more: that could be too long.
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  const std::string aside = str(folder, ".tmp-", random(), "-", random());
+  try {
+    write(aside);
+    if (!replaces)
+      rename_to_new(aside, path);
+    else if (::rename(aside.c_str(), path.c_str()) != 0)
+      fail("write", path, errno);
+  } catch (...) {
+    ::unlink(aside.c_str());
+    throw;
+  }
+  posix_file_system().sync_directory(folder.empty() ? "." : folder);
+}
+
+void write_whole_file(const std::string& path, const std::string& text, bool replaces) {
+  const auto write = [&](const std::string& aside) {
+    const auto file = posix_file_system().create(aside);
+    file->write(text.data(), text.size());
+    file->sync();
+  };
+  write_whole_file(path, write, replaces);
 }
 
 }  // namespace lockstep::checkpoint

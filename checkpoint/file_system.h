@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,5 +45,10 @@ class FileSystem {
 };
 
 FileSystem& posix_file_system();
+
+// Writes a file that has its name only once it is whole and on disk. `write` makes it under the name that it is given, beside it in
+// the same folder, and syncs it; if `write` throws, nothing stays. A file of that name is an EnvironmentError, unless `replaces`.
+void write_whole_file(const std::string& path, const std::function<void(const std::string& aside)>& write, bool replaces = false);
+void write_whole_file(const std::string& path, const std::string& text, bool replaces = false);
 
 }  // namespace lockstep::checkpoint

@@ -92,17 +92,14 @@ std::vector<int32_t> parse_token_ids(const std::string& text, const std::string&
 
 void write_logits(const std::string& path, const std::vector<int32_t>& tokens, const TokenEvaluation& evaluation) {
   check(!std::filesystem::exists(path), "'", path, "' exists: nothing is written over");
-  checkpoint::FileSystem& files = checkpoint::posix_file_system();
-  if (path.ends_with(".json")) {
-    const std::string text = json_text(tokens, evaluation);
-    files.create(path)->write(text.data(), text.size());
-    return;
-  }
+  if (path.ends_with(".json")) return checkpoint::write_whole_file(path, json_text(tokens, evaluation));
   const Tensor ids = Tensor::from(tokens, {static_cast<int64_t>(tokens.size())});
   checkpoint::SafetensorsHeader header;
   header.tensors = {{"input_ids", "I32", ids.shape(), 0, 0}, {"logits", "F32", evaluation.logits.shape(), 0, 0}};
   const std::string start = checkpoint::make_safetensors_header(header);
-  checkpoint::write_safetensors(files, path, start, {ids, evaluation.logits});
+  checkpoint::write_whole_file(path, [&](const std::string& aside) {
+    checkpoint::write_safetensors(checkpoint::posix_file_system(), aside, start, {ids, evaluation.logits});
+  });
 }
 
 }  // namespace lockstep::train

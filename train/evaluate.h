@@ -25,7 +25,7 @@ TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32
 std::vector<int32_t> parse_token_ids(const std::string& text, const std::string& what);
 
 // Writes tokens, logits and loss to a new file: JSON {"input_ids", "loss", "logits"} where the name ends with .json, else safetensors
-// with "input_ids" (i32 [T]) and "logits". UsageError where the file exists.
+// with "input_ids" (i32 [T]) and "logits". UsageError where the file exists. It has its name only once it is whole and on disk.
 void write_logits(const std::string& path, const std::vector<int32_t>& tokens, const TokenEvaluation& evaluation);
 
 }  // namespace lockstep::train

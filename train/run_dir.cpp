@@ -2,15 +2,16 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <fstream>
 #include <thread>
 
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "checkpoint/file_system.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace lockstep::train {
 namespace {
@@ -35,7 +36,10 @@ RunLock::RunLock(const std::string& folder) : fd_(::open(folder.c_str(), O_RDONL
   // The folder itself is locked, so that no lock file can be left behind.
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
-    if (errno != EWOULDBLOCK) return;
+    if (errno != EWOULDBLOCK) {
+      why_none_ = errno_text(errno);
+      return;
+    }
     if (deadline.passed()) {
       ::close(fd_);
       throw UsageError(str("another process is training into '", folder, "': wait for its end, or choose another run.name"));
@@ -71,6 +75,9 @@ std::unique_ptr<RunLock> RunDir::lock(bool resuming) const {
   check_free(resuming);  // before anything is made
   make_folder(path);
   auto held = std::make_unique<RunLock>(path);
+  if (!held->why_none().empty())
+    log::warn("the file system of '", path, "' gives no lock (", held->why_none(),
+              "): nothing keeps another run from writing to the same folder; see to it that each run has its own run.name");
   check_no_results(resuming);
   return held;
 }
@@ -78,10 +85,7 @@ std::unique_ptr<RunLock> RunDir::lock(bool resuming) const {
 void RunDir::prepare(const Config& config) const {
   make_folder(logs());
   make_folder(checkpoints());
-  std::ofstream out(config_file(), std::ios::binary | std::ios::trunc);
-  out << to_yaml(config);
-  out.close();
-  if (!out) throw EnvironmentError(str("write '", config_file(), "': ", errno_text(errno)));
+  checkpoint::write_whole_file(config_file(), to_yaml(config), /*replaces=*/true);
 }
 
 }  // namespace lockstep::train

@@ -12,15 +12,19 @@ namespace lockstep::train {
 // that comes about.
 class RunLock {
  public:
-  // Waits a moment for a process that is just ending. Throws UsageError where another run goes on in the folder. A file system
-  // without locks is taken as it is.
+  // Waits a moment for a process that is just ending. Throws UsageError where another run goes on in the folder. Where the file
+  // system gives no locks, it holds none.
   explicit RunLock(const std::string& folder);
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
+  // The system's reason where the file system gives no locks; empty: it is held.
+  const std::string& why_none() const { return why_none_; }
+
  private:
   int fd_;
+  std::string why_none_;
 };
 
 struct RunDir {
@@ -38,7 +42,8 @@ struct RunDir {
   // Throws UsageError where another process trains into the folder, and, unless `resuming`, where results of an earlier run lie in
   // it: nothing is ever written over. Makes nothing.
   void check_free(bool resuming) const;
-  // The same; then makes the folder, and keeps other runs out of it as long as the result lives. For one process of a run.
+  // The same; then makes the folder, and keeps other runs out of it as long as the result lives. Warns where it cannot, for want of
+  // locks. For one process of a run.
   [[nodiscard]] std::unique_ptr<RunLock> lock(bool resuming) const;
   // Makes the folders below and writes config.yaml. For the holder of the lock. Throws EnvironmentError with path and errno.
   void prepare(const Config& config) const;

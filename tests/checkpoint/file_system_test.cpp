@@ -5,23 +5,19 @@
 #include <cerrno>
 #include <cstddef>
 #include <fstream>
-#include <thread>
 #include <vector>
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <linux/filter.h>
 #include <linux/magic.h>
-#include <linux/seccomp.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "tests/support/error_of.h"
+#include "tests/support/failing_calls.h"
 #include "tests/support/temp_dir.h"
 
 namespace lockstep::checkpoint {
@@ -71,29 +67,6 @@ TEST(PosixFiles, LargeFilesLeaveThePageCacheButForTheirFirstAndLastPart) {
   }
 }
 
-// Runs `action` on a thread of its own some of whose system calls fail; false: there is no such filter here. `filter`: what decides.
-template <size_t N, typename F>
-bool where_calls_fail(sock_filter (&program)[N], const F& action) {
-  bool filtered = false;
-  std::thread([&] {
-    const sock_fprog filter{.len = N, .filter = program};
-    filtered = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-    if (filtered) action();
-  }).join();
-  return filtered;
-}
-// The same where every call of that number fails.
-template <typename F>
-bool where_call_fails(unsigned number, unsigned error, const F& action) {
-  sock_filter program[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  return where_calls_fail(program, action);
-}
-
 // Writes 16 MiB on a thread whose calls of sync_file_range() with these flags fail, and syncs them. Returns the error; empty: there is
 // no such filter here.
 std::string write_where_sync_file_range_fails(const std::string& path, unsigned flags, unsigned error) {
@@ -106,7 +79,7 @@ std::string write_where_sync_file_range_fails(const std::string& path, unsigned 
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
-  where_calls_fail(program, [&] {
+  test::where_calls_fail(program, [&] {
     result = test::error_of([&] {
       const std::vector<char> bytes(16 * kMiB);
       const auto file = posix_file_system().create(path);
@@ -122,8 +95,8 @@ TEST(PosixFiles, AFolderThatCannotBeSyncedIsNoError) {
   const test::TempDir dir;
   const auto error_with = [&](int error) {
     std::string result;
-    if (!where_call_fails(SYS_fsync, static_cast<unsigned>(error),
-                          [&] { result = test::error_of([&] { posix_file_system().sync_directory(dir.path()); }); }))
+    if (!test::where_call_fails(SYS_fsync, error,
+                                [&] { result = test::error_of([&] { posix_file_system().sync_directory(dir.path()); }); }))
       return std::string("not filtered");
     return result;
   };
@@ -138,7 +111,7 @@ TEST(PosixFiles, WhatHasNoBlocksDoesNotSayWhatIsFree) {
   const test::TempDir dir;
   EXPECT_GT(posix_file_system().free_bytes(dir.path()).value_or(0), 0);
   std::optional<int64_t> free = -1;
-  if (!where_call_fails(SYS_statfs, ENOSYS, [&] { free = posix_file_system().free_bytes(dir.path()); }))
+  if (!test::where_call_fails(SYS_statfs, ENOSYS, [&] { free = posix_file_system().free_bytes(dir.path()); }))
     GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
   EXPECT_EQ(free, std::nullopt);
 }
@@ -175,6 +148,45 @@ TEST(PosixFiles, PagesThatCouldNotBeWrittenBackAreNoHint) {
     EXPECT_EQ(error_with(error), str("sync '", dir.path(), "/", error, "' up to byte 8388608: ", errno_text(error)));
   // A system without the call, or one that forbids it, or has no memory for it now: sync() does it all.
   for (const int error : {EPERM, EINVAL, ENOMEM}) EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
+}
+
+std::string content_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(WholeFiles, AreThereWholeOrNotAtAll) {
+  const test::TempDir dir;
+  const std::string path = dir.path() + "/" + std::string(250, 'n');  // no longer name is possible
+  const auto half = [](const std::string& aside) {
+    posix_file_system().create(aside)->write("ha", 2);
+    throw EnvironmentError("no space");
+  };
+  EXPECT_EQ(test::error_of([&] { write_whole_file(path, half); }), "no space");
+  EXPECT_THAT(posix_file_system().list(dir.path()), testing::IsEmpty());
+  write_whole_file(path, "first");
+  EXPECT_EQ(content_of(path), "first");
+  EXPECT_THAT(test::error_of([&] { write_whole_file(path, "second"); }), testing::HasSubstr("File exists"));
+  EXPECT_EQ(test::error_of([&] { write_whole_file(path, half, /*replaces=*/true); }), "no space");
+  EXPECT_EQ(content_of(path), "first");
+  write_whole_file(path, "second", /*replaces=*/true);
+  EXPECT_EQ(content_of(path), "second");
+  EXPECT_THAT(posix_file_system().list(dir.path()), testing::SizeIs(1));
+}
+
+// Of file systems that rename, some cannot refuse to replace.
+TEST(WholeFiles, ReplaceNothingWithoutTheSystemsHelpEither) {
+  const test::TempDir dir;
+  const std::string path = dir.path() + "/file";
+  std::string error;
+  const bool filtered = test::where_call_fails(SYS_renameat2, EINVAL, [&] {
+    write_whole_file(path, "first");
+    error = test::error_of([&] { write_whole_file(path, "second"); });
+  });
+  if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+  EXPECT_THAT(error, testing::HasSubstr("File exists"));
+  EXPECT_EQ(content_of(path), "first");
+  EXPECT_THAT(posix_file_system().list(dir.path()), testing::SizeIs(1));
 }
 
 }  // namespace

@@ -92,6 +92,14 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   [ $code = 1 ] || fail "a run that could not save exits with 1, got $code"
   said=$(grep -n 'checkpoints. has .* free, and the checkpoint needs .*this run will save nothing' small.out | head -n 1 | cut -d: -f1)
   [ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' small.out | cut -d: -f1)" ] || fail "not said before the first step: $(cat small.out)"
+  # What could not be written whole is not there.
+  rm -r disk/small
+  for file in logits.json logits.safetensors; do
+    code=0; "$lockstep" eval runs/left1 --ids 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20 --logits disk/$file > eval.out 2> eval.err || code=$?
+    [ $code = 1 ] || fail "logits into a full disk: expected exit code 1, got $code"
+    contains eval.err "No space left on device"
+    [ -z "$(ls -A disk)" ] || fail "half of the logits stayed: $(ls -lA disk)"
+  done
 else
   echo "not tried: a full disk (no right to mount a tmpfs)"
 fi
