@@ -15,6 +15,7 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kMaxManifestBytes = 256 << 20;
+constexpr char kEndOfName = '\0';  // a path may hold any other byte
 
 std::string name_of_folder(const std::string& folder) {
   const size_t last = folder.find_last_not_of('/');
@@ -145,12 +146,12 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries, 
   const std::string names = comm::agree(group, [&] {
     std::string text;
     if (group && group->rank() != 0) return text;
-    for (const auto& [step, folder] : committed(dir, used)) text = folder + "\n" + text;
+    for (const auto& [step, folder] : committed(dir, used)) text = folder + kEndOfName + text;
     return text;
   })[0];
   Restored result;
   for (size_t at = 0; at < names.size();) {
-    const size_t end = names.find('\n', at);
+    const size_t end = names.find(kEndOfName, at);
     const std::string reason = try_restore(names.substr(at, end - at), entries, group, accept, used, result);
     if (reason.empty()) return result;
     result.checkpoint.reset();

@@ -173,5 +173,19 @@ TEST_P(Golden, IsNotReadWhereItIsDamaged) {
   EXPECT_THAT(error_of([&] { Checkpoint::open(folder).read_whole("w"); }), HasSubstr(path));
 }
 
+TEST(Restore, FromAFolderOfAnyName) {
+  const test::TempDir dir;
+  const std::string folder = dir.path() + "/two\nlines \xe9";
+  with_ranks(2, [&](comm::ProcessGroup& group) {
+    for (int64_t step : {1, 2})
+      save({.dir = folder, .step = step, .entries = {Entry("a", counting({4}, DType::f32, step))}, .group = &group});
+    const Entry into("a", Tensor::zeros({4}));
+    const Restored restored = restore_latest(folder, {&into, 1}, &group);
+    ASSERT_TRUE(restored.checkpoint);
+    EXPECT_EQ(restored.checkpoint->folder(), folder + "/step-00000002");
+    EXPECT_EQ(bytes_of(into.tensor), bytes_of(counting({4}, DType::f32, 2)));
+  });
+}
+
 }  // namespace
 }  // namespace lockstep::checkpoint
