@@ -1,11 +1,16 @@
 # Sets PYTORCH_FOUND, or PYTORCH_MISSING to what is missing; then
 #   PYTORCH_PYTHON PYTORCH_VERSION PYTORCH_CXX11_ABI  the interpreter; "1.13.0a0"; 0 or 1
 #   PYTORCH_INCLUDE_DIRS PYTORCH_LIBRARIES
-#   PYTORCH_SUFFIX PYTORCH_PACKAGES                   of extension modules; "lib/python3.11/dist-packages"
+#   PYTORCH_SUFFIX                                    of extension modules
+#   PYTORCH_PACKAGES                                  "lib/python3.11/dist-packages"
 # PyTorch is asked itself: its own CMake files want CUDA and protobuf, which nothing here needs.
 set(PYTORCH_FOUND FALSE)
+unset(PYTORCH_PYTHON CACHE)
 if(LOCKSTEP_TORCH STREQUAL "OFF")
   set(PYTORCH_MISSING "LOCKSTEP_TORCH is OFF")
+  return()
+elseif(LOCKSTEP_SANITIZE)
+  set(PYTORCH_MISSING "Python itself is built without the sanitizers of LOCKSTEP_SANITIZE")
   return()
 endif()
 

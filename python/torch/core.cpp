@@ -23,7 +23,7 @@ std::vector<std::shared_ptr<Core>> all_living() {
   std::vector<std::shared_ptr<Core>> cores;
   std::lock_guard lock(living().mutex);
   for (const auto& weak : living().cores)
-    if (auto core = weak.lock()) cores.push_back(std::move(core));
+    if (auto core = weak.lock(); core && core->is_own()) cores.push_back(std::move(core));
   return cores;
 }
 
@@ -53,7 +53,7 @@ std::shared_ptr<Core> Core::create(const std::shared_ptr<comm::Store>& store, in
 }
 
 Core::~Core() {
-  if (::getpid() != pid_) {
+  if (!is_own()) {
     // A forked child has none of the threads, and the shared memory is its parent's to leave.
     static_cast<void>(exchange_.release());
     static_cast<void>(group_.release());
@@ -66,8 +66,8 @@ Core::~Core() {
 }
 
 void Core::check_usable(std::string_view op) const {
-  check(::getpid() == pid_, "[torch] ", op, ": this process was forked from rank ", group_->rank(),
-        " (pid ", pid_, ") of group '", group_->name(),
+  check(is_own(), "[torch] ", op, ": this process was forked from rank ", group_->rank(), " (pid ",
+        pid_, ") of group '", group_->name(),
         "', and a child cannot use its parent's group; start the child with the 'spawn' method and "
         "let it make a group of its own");
 }

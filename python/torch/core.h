@@ -35,7 +35,9 @@ class Core {
   comm::ProcessGroup& group() { return *group_; }
   Exchange& exchange() { return *exchange_; }
   const std::shared_ptr<Workers>& workers() { return workers_; }
-  // Throws UsageError in a child of the process that made the group. `op`: "all_reduce".
+  // False in a forked child of the process that made the group.
+  bool is_own() const { return ::getpid() == pid_; }
+  // Throws UsageError unless is_own(). `op`: "all_reduce".
   void check_usable(std::string_view op) const;
   // Ends the group on all ranks.
   void abort(const std::string& reason);
@@ -49,7 +51,7 @@ class Core {
   std::unique_ptr<Exchange> exchange_;
 };
 
-// All groups of this process. Thread-safe.
+// All groups that this process made. Thread-safe.
 void abort_all(const std::string& reason);
 // Before Python ends: waits for the futures that are under way. Later ones have no threads.
 void close_all();

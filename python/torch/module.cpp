@@ -50,6 +50,7 @@ std::string name_of(const c10d::DistributedBackendOptions& options) {
 
 c10::intrusive_ptr<c10d::ProcessGroup> create(const c10d::DistributedBackendOptions& options,
                                               const Settings& settings) {
+  log::set_level_from_environment();
   const auto limit = std::chrono::duration_cast<Duration>(options.timeout);
   if (options.global_ranks_in_group.empty()) log::set_identity(str("rank ", options.group_rank));
   try {

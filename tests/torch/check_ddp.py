@@ -22,5 +22,6 @@ for ranks in (2, 4):
     for way, tolerance in {"buckets": 1e-5, "hook": 1e-3, "join": 1e-5, "double": 1e-12}.items():
         assert ours[way][-1] < ours[way][0], f"{way}: the loss does not fall: {ours[way]}"
         for step, (a, b) in enumerate(zip(ours[way], gloo[way], strict=True)):
-            assert abs(a - b) <= tolerance * abs(b), f"{ranks} ranks, {way}, step {step}: {a} and {b}"
+            where = f"{ranks} ranks, {way}, step {step}"
+            assert abs(a - b) <= tolerance * abs(b), f"{where}: {a} and, over Gloo, {b}"
     print(ranks, "ranks:", {way: values[-1] for way, values in ours.items()})

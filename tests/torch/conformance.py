@@ -19,8 +19,8 @@ def reduced(op, tensors):
     """What lockstep promises: the operation on all ranks' tensors, in their type."""
     dtype = tensors[0].dtype
     if dtype == torch.bool:
-        both = {OP.SUM: operator.or_, OP.MAX: operator.or_, OP.BOR: operator.or_, OP.BXOR: operator.xor}
-        return functools.reduce(both.get(op, operator.and_), tensors)
+        either = {op: operator.or_ for op in (OP.SUM, OP.MAX, OP.BOR)} | {OP.BXOR: operator.xor}
+        return functools.reduce(either.get(op, operator.and_), tensors)
     pairs = {
         OP.SUM: operator.add,
         OP.AVG: operator.add,
@@ -67,7 +67,8 @@ def test_reduce_changes_the_root_alone():
             for layout, tensor in layouts((3, 4), dtype):
                 tensor.copy_(values(RANK, (3, 4), dtype))
                 dist.reduce(tensor, root, op=op)
-                want = reduced(op, everyone((3, 4), dtype)) if RANK == root else values(RANK, (3, 4), dtype)
+                mine = values(RANK, (3, 4), dtype)
+                want = reduced(op, everyone((3, 4), dtype)) if RANK == root else mine
                 equal(tensor, want, f"{dtype} {op} {layout} root {root}")
 
 
@@ -100,7 +101,8 @@ def test_broadcast():
                 for layout, tensor in layouts(shape, dtype):
                     tensor.copy_(values(RANK, shape, dtype))
                     dist.broadcast(tensor, root)
-                    equal(tensor, values(root, shape, dtype), f"{dtype} {shape} {layout} root {root}")
+                    what = f"{dtype} {shape} {layout} root {root}"
+                    equal(tensor, values(root, shape, dtype), what)
 
 
 def test_all_gather():
@@ -116,7 +118,8 @@ def test_all_gather():
                     equal(outputs[r], want[r], f"list {dtype} {shape} {layout} from {r}")
                 flat = torch.zeros(SIZE * tensor.numel(), dtype=dtype)
                 dist._all_gather_base(flat, tensor)
-                equal(flat, torch.cat([w.flatten() for w in want]), f"flat {dtype} {shape} {layout}")
+                joined = torch.cat([w.flatten() for w in want])
+                equal(flat, joined, f"flat {dtype} {shape} {layout}")
 
 
 def test_all_gather_into_views_of_one_tensor():
@@ -143,7 +146,8 @@ def test_gather():
         for dtype in EVERY_TYPE:
             for layout, tensor in layouts((3, 4), dtype):
                 tensor.copy_(values(RANK, (3, 4), dtype))
-                outputs = [dict(layouts((3, 4), dtype))[layout] for _ in range(SIZE)] if RANK == root else None
+                outputs = [dict(layouts((3, 4), dtype))[layout] for _ in range(SIZE)]
+                outputs = outputs if RANK == root else None
                 dist.gather(tensor, outputs, dst=root)
                 for r in range(SIZE if RANK == root else 0):
                     equal(outputs[r], values(r, (3, 4), dtype), f"{dtype} {layout} root {root}")
@@ -153,7 +157,8 @@ def test_scatter():
     for root in range(SIZE):
         for dtype in EVERY_TYPE:
             for layout, output in layouts((3, 4), dtype):
-                inputs = [values(root, (3, 4), dtype, r) for r in range(SIZE)] if RANK == root else None
+                inputs = [values(root, (3, 4), dtype, r) for r in range(SIZE)]
+                inputs = inputs if RANK == root else None
                 dist.scatter(output, inputs, src=root)
                 equal(output, values(root, (3, 4), dtype, RANK), f"{dtype} {layout} root {root}")
 

@@ -5,6 +5,7 @@ lockstep run -n 2 or 3 -- python3 faults.py
 
 import builtins
 import multiprocessing
+import os
 from datetime import timedelta
 
 import torch
@@ -26,13 +27,21 @@ OP = dist.ReduceOp
 
 
 def mismatch(first, other, words):
-    """Rank 0 and the others make different calls in a new group; each gives (call, async handle)."""
+    """Rank 0 and the others make different calls in a new group."""
     group = dist.new_group(list(range(SIZE)))
     call = first if RANK == 0 else other
-    fails([UsageError, ValueError, RuntimeError], ["different things", "rank 0", *words], lambda: call(group))
+    words = ["different things", "rank 0", *words]
+    fails([UsageError, ValueError, RuntimeError], words, lambda: call(group))
     # No data came, and the group has ended.
     fails([EnvironmentError], ["has ended"], lambda: dist.barrier(group=group))
     dist.barrier()
+
+
+def exchange(send_splits, group):
+    """An all_to_all that expects one element of each rank."""
+    output = torch.zeros(SIZE)
+    send = torch.ones(sum(send_splits))
+    dist.all_to_all_single(output, send, [1] * SIZE, send_splits, group=group)
 
 
 def test_different_calls():
@@ -73,17 +82,18 @@ def test_different_calls_that_look_alike_to_the_library():
     )
     mismatch(
         lambda g: dist.all_reduce(torch.ones(SIZE), group=g),
-        lambda g: dist.all_to_all_single(torch.ones(SIZE), torch.ones(SIZE), [1] * SIZE, [1] * SIZE, group=g),
+        lambda g: exchange([1] * SIZE, g),
         ["all_to_all #1", "all_reduce #1"],
     )
 
 
 def test_messages_with_different_tags():
     group = dist.new_group(list(range(SIZE)))
+    words = ["label 327680", "label 393216"]
     if RANK == 0:
-        fails([UsageError], ["label 327680", "label 393216"], lambda: dist.send(torch.ones(2), 1, group=group, tag=5))
+        fails([UsageError], words, lambda: dist.send(torch.ones(2), 1, group=group, tag=5))
     if RANK == 1:
-        fails([UsageError], ["label 327680", "label 393216"], lambda: dist.recv(torch.ones(2), 0, group=group, tag=6))
+        fails([UsageError], words, lambda: dist.recv(torch.ones(2), 0, group=group, tag=6))
     dist.barrier()
 
 
@@ -91,14 +101,8 @@ def test_splits_that_do_not_fit_each_other():
     group = dist.new_group(list(range(SIZE)))
     to_first = 3 if RANK == 1 else 1  # rank 0 expects 1
     send = [to_first] + [1] * (SIZE - 1)
-    output = torch.zeros(SIZE)
     words = ["rank 1 sends 3 elements to rank 0, which expects 1", "No data was exchanged"]
-    fails(
-        [UsageError],
-        words,
-        lambda: dist.all_to_all_single(output, torch.ones(sum(send)), [1] * SIZE, send, group=group),
-    )
-    assert torch.equal(output, torch.zeros(SIZE)), output
+    fails([UsageError], words, lambda: exchange(send, group))
     dist.barrier(group=group)  # all ranks know the same: the group goes on
 
 
@@ -134,12 +138,14 @@ def test_limits_name_who_is_missing():
 
 def test_types_and_devices():
     sparse = torch.ones(2, 2).to_sparse()
-    fails([UnsupportedType, TypeError], ["all_reduce", "Sparse", "to_dense"], lambda: dist.all_reduce(sparse))
+    words = ["all_reduce", "Sparse", "to_dense"]
+    fails([UnsupportedType, TypeError], words, lambda: dist.all_reduce(sparse))
     elsewhere = torch.ones(2, device="meta")
     words = ["all_gather_into_tensor", "device meta", ".cpu()"]
     fails([UnsupportedType], words, lambda: dist._all_gather_base(torch.ones(2 * SIZE), elsewhere))
     quantized = torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.quint8)
-    fails([UnsupportedType], ["all_reduce", "QUInt8", "float32"], lambda: dist.all_reduce(quantized))
+    words = ["all_reduce", "QUInt8", "float32"]
+    fails([UnsupportedType], words, lambda: dist.all_reduce(quantized))
     mixed = [torch.ones(2, dtype=torch.int32) for _ in range(SIZE)]
     fails([RuntimeError], ["tensor"], lambda: dist.all_gather(mixed, torch.ones(2)))
     dist.barrier()
@@ -154,7 +160,8 @@ def test_operations():
     group = dist.distributed_c10d._get_default_group()
     scaled = dist.AllreduceOptions()
     scaled.reduceOp = torch._C._distributed_c10d._make_nccl_premul_sum(2.0)
-    fails([UsageError], ["PREMUL_SUM", "multiply"], lambda: group.allreduce([torch.ones(2)], scaled))
+    ones = [torch.ones(2)]
+    fails([UsageError], ["PREMUL_SUM", "multiply"], lambda: group.allreduce(ones, scaled))
     smallest = dist.AllreduceOptions()
     smallest.reduceOp = OP.MIN
     complex_ones = [torch.ones(2, dtype=torch.complex64)]
@@ -165,11 +172,12 @@ def test_operations():
 
 def test_shapes():
     lists = [torch.ones(3) for _ in range(SIZE)]
-    fails([UsageError], ["all_gather", "2 elements", "[3]"], lambda: dist.all_gather(lists, torch.ones(2)))
-    short = [torch.ones(2)] * (SIZE + 1)
-    fails([UsageError], [f"expected {SIZE} output tensors", f"got {SIZE + 1}"], lambda: dist.all_gather(short, torch.ones(2)))
+    two = torch.ones(2)
+    fails([UsageError], ["all_gather", "2 elements", "[3]"], lambda: dist.all_gather(lists, two))
+    words = [f"expected {SIZE} output tensors", f"got {SIZE + 1}"]
+    fails([UsageError], words, lambda: dist.all_gather([two] * (SIZE + 1), two))
     flat = torch.ones(2 * SIZE + 1)
-    fails([UsageError], [f"expected {SIZE} times"], lambda: dist._all_gather_base(flat, torch.ones(2)))
+    fails([UsageError], [f"expected {SIZE} times"], lambda: dist._all_gather_base(flat, two))
     fails(
         [UsageError],
         ["split sizes of the input tensor add up to", f"it has {SIZE} rows"],
@@ -207,6 +215,16 @@ def test_forked_children_cannot_use_the_group():
     child.join()
     assert child.exitcode == 0, child.exitcode
     assert "forked from rank" in text and "'spawn'" in text, text
+    dist.barrier()
+
+
+def test_forked_children_leave_the_group_alone():
+    if RANK == LAST:  # in rank 0, the server of PyTorch's store would keep the child
+        child = os.fork()
+        if child == 0:
+            raise ValueError("ends the child, with all that Python does at its end")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    dist.all_reduce(torch.ones(2))
     dist.barrier()
 
 

@@ -38,8 +38,10 @@ def values(rank, shape, dtype, salt=0):
 def layouts(shape, dtype):
     """(name, empty tensor) for each layout that a tensor of this shape can have."""
     yield "contiguous", torch.empty(shape, dtype=dtype)
-    yield "strided", torch.empty([2 * n for n in shape], dtype=dtype)[tuple(slice(None, None, 2) for _ in shape)]
-    yield "transposed", torch.empty(shape[::-1], dtype=dtype).permute(*range(len(shape))[::-1])
+    every_other = tuple(slice(None, None, 2) for _ in shape)
+    yield "strided", torch.empty([2 * n for n in shape], dtype=dtype)[every_other]
+    backwards = range(len(shape))[::-1]
+    yield "transposed", torch.empty(shape[::-1], dtype=dtype).permute(*backwards)
 
 
 def equal(got, want, what):

@@ -12,10 +12,11 @@ from . import _C
 def install():
     """Puts the hook in front of the present one, which still runs."""
     previous = sys.excepthook
+    process = os.getpid()
 
     def hook(kind, value, traceback):
-        # At a prompt, the program goes on after an exception.
-        if not hasattr(sys, "ps1"):
+        # At a prompt, the program goes on after an exception. A forked child is no rank.
+        if not hasattr(sys, "ps1") and os.getpid() == process:
             handle(kind, value)
         previous(kind, value, traceback)
 
