@@ -6,7 +6,7 @@ namespace lockstep::fsdp {
 
 void EventLog::add(const Event& event, uint64_t pass) {
   if (event.kind == Event::before_backward) visited_.insert(event.use->pass);
-  entries_.push_back({event, pass});
+  entries_.push_back({event, event.in_backward ? 0 : pass});
 }
 
 void EventLog::end_micro_batch() { last_ = take_micro_batch(); }

@@ -16,13 +16,14 @@ namespace lockstep::fsdp {
 struct Event {
   enum Kind : uint8_t { before_forward, after_forward, read, before_backward, gradients_complete } kind;
   Unit* unit;
+  bool in_backward;
   bool recorded = false;                // after_forward: backward will come
   std::shared_ptr<const Use> use = {};  // before_backward
 };
 
 class EventLog {
  public:
-  // `pass`: the forward pass in which the event happened (Schedule::pass()); 0 for those in backward.
+  // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward.
   void add(const Event& event, uint64_t pass);
   // The micro-batch is done: keeps its events for last().
   void end_micro_batch();

@@ -5,7 +5,6 @@
 #include <unordered_map>
 
 #include "core/autograd/node.h"
-#include "core/optim/optimizer.h"
 #include "fsdp/event_log.h"
 #include "fsdp/hooks.h"
 #include "fsdp/memory_plan.h"
@@ -57,6 +56,7 @@ struct FullyShardedDataParallel::Impl {
         schedule(units, options),
         memory(plan_memory(*module, mesh.place(), assignment, options)) {
     for (const auto& [name, buffer] : module->buffers()) mesh.world->broadcast(buffer, 0).wait();
+    released_version = version();
     collect_slices();
     for (const auto& unit : units) watch(*unit);
   }
@@ -95,17 +95,17 @@ struct FullyShardedDataParallel::Impl {
                               .alive = self,
                               .before_forward =
                                   [this, &unit] {
-                                    note({Event::before_forward, &unit});
+                                    note({Event::before_forward, &unit, in_backward});
                                   },
                               .after_forward =
                                   [this, &unit](bool recorded) {
-                                    return note({Event::after_forward, &unit, recorded});
+                                    return note({Event::after_forward, &unit, in_backward, recorded});
                                   },
                               .before_backward =
                                   [this, &unit](const std::shared_ptr<const Use>& use) {
                                     check(in_backward, kNotOurs);
                                     check_current(unit, *use);
-                                    note({Event::before_backward, &unit, true, use});
+                                    note({Event::before_backward, &unit, true, true, use});
                                   },
                               .output = unit.is_root() ? output : std::nullopt});
     }
@@ -119,7 +119,7 @@ struct FullyShardedDataParallel::Impl {
 
   std::shared_ptr<const Use> note(const Event& event) {
     std::shared_ptr<const Use> use = act(event);
-    if (grad_enabled() || in_backward) log.add(event, in_backward ? 0 : schedule.pass());
+    if (grad_enabled() || in_backward) log.add(event, schedule.pass());
     return use;
   }
 
@@ -127,7 +127,7 @@ struct FullyShardedDataParallel::Impl {
     Unit& unit = *event.unit;
     switch (event.kind) {
       case Event::before_forward:
-        if (between_steps && !in_backward && !schedule.in_forward()) release_old_values();
+        if (between_steps && !event.in_backward && (unit.is_root() || !schedule.in_forward())) release_old_values();
         schedule.before_forward(unit);
         break;
       case Event::after_forward: return schedule.after_forward(unit, event.recorded);
@@ -143,9 +143,23 @@ struct FullyShardedDataParallel::Impl {
     return nullptr;
   }
 
-  // An evaluation between finish() and the optimizer's step left units gathered with the values before it.
+  // A forward pass between finish() and the optimizer's step left units gathered with the values before
+  // the step. Slices change on all ranks alike, but for those that own nothing but padding: so they ask.
   void release_old_values() {
-    if (std::exchange(optimizer_steps, optim::steps_on_this_thread()) != optim::steps_on_this_thread()) schedule.release_all();
+    if (mesh.columns() == 1 || !schedule.has_gathered()) return;
+    const Unit& root = *units.front();
+    const Tensor changed = Tensor::full({1}, version() != released_version ? 1 : 0, DType::i32);
+    wait(mesh.shard->all_reduce(changed, {.op = comm::ReduceOp::max, .label = root.label()}), "agreeing on the values of", root);
+    if (changed.item() == 0) return;
+    schedule.release_all();
+    released_version = version();
+  }
+
+  // Counts the changes of this rank's slices.
+  uint64_t version() const {
+    uint64_t changes = 0;
+    for (const auto& unit : units) changes += unit->version();
+    return changes;
   }
 
   void backward(const Variable& loss) {
@@ -228,7 +242,7 @@ struct FullyShardedDataParallel::Impl {
 
   void on_gradient(Unit& unit) {
     check(in_backward, kNotOurs);
-    if (--missing[&unit] == 0) note({Event::gradients_complete, &unit});
+    if (--missing[&unit] == 0) note({Event::gradients_complete, &unit, true});
   }
 
   // A gradient has no place yet. It may come before backward reaches the unit's output: the parameter
@@ -242,7 +256,7 @@ struct FullyShardedDataParallel::Impl {
 
   // A parameter is read that is not here. All ranks read it, if the micro-batch does; at other times nobody can know.
   void on_read(Unit& unit) {
-    if (in_backward || schedule.in_forward() || log.has_open_passes()) note({Event::read, &unit});
+    if (in_backward || schedule.in_forward() || log.has_open_passes()) note({Event::read, &unit, in_backward});
   }
 
   // Parameters that took no part in this micro-batch.
@@ -258,7 +272,7 @@ struct FullyShardedDataParallel::Impl {
     if (!find_unused && !unused.empty()) fail_unused(unused);
     for (const Parameter& p : unused) p.grad_buffer().zero_();
     for (const auto& unit : units)
-      if (missing[unit.get()] > 0) note({Event::gradients_complete, unit.get()});
+      if (missing[unit.get()] > 0) note({Event::gradients_complete, unit.get(), true});
   }
 
   [[noreturn]] void fail_unused(const std::vector<Parameter>& unused) {
@@ -282,7 +296,6 @@ struct FullyShardedDataParallel::Impl {
     reducer.finish();
     values_changed();
     between_steps = true;
-    optimizer_steps = optim::steps_on_this_thread();
     for (const Parameter& p : trained_slices) p.mark_grad_valid();
     exposed = reducer.take_exposed() + schedule.take_exposed();
     round = leaf = 0;
@@ -291,6 +304,7 @@ struct FullyShardedDataParallel::Impl {
   void values_changed() {
     schedule.end_step();
     log.end_step();
+    released_version = version();
   }
 
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
@@ -335,10 +349,10 @@ struct FullyShardedDataParallel::Impl {
   // The step under way.
   int64_t round = 0, leaf = 0;
   bool in_backward = false;
-  // From finish() to the end of the next backward(): the parameters may change, and when an optimizer's
-  // step was last looked for.
+  // From finish() to the end of the next backward() the parameters may change; version() when all units
+  // were last let go.
   bool between_steps = true;
-  uint64_t optimizer_steps = optim::steps_on_this_thread();
+  uint64_t released_version = 0;
   std::map<const Unit*, int64_t> missing;  // gradients that this micro-batch has yet to bring
   EventLog log;
   int active_ranks = 0;  // 0: inputs are even

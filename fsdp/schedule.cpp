@@ -109,6 +109,10 @@ void Schedule::release_all() {
   }
 }
 
+bool Schedule::has_gathered() const {
+  return std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.unit->state() != Unit::State::sharded; });
+}
+
 void Schedule::require(size_t u, bool may_evict) {
   Unit& unit = *entries_[u].unit;
   entries_[u].last_used = ++clock_;

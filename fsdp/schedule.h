@@ -52,6 +52,8 @@ class Schedule {
   // Whether the forward pass of any unit runs, and the number of the outermost one that began last.
   bool in_forward() const { return depth_ > 0; }
   uint64_t pass() const { return pass_; }
+  // Whether any unit is whole, or on its way, that will be let go.
+  bool has_gathered() const;
   // False where the parameters have changed since.
   bool is_current(const Use& use) const { return use.step == step_; }
 

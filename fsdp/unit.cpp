@@ -82,6 +82,12 @@ void wait(const comm::Work& work, std::string_view what, const Unit& unit) {
   }
 }
 
+uint64_t Unit::version() const {
+  uint64_t changes = 0;
+  for (const auto& section : sections_) changes += section->master().storage()->version();
+  return changes;
+}
+
 void Unit::values_changed() {
   for (const auto& section : sections_) section->master_changed();
   nearby_is_there_ = false;

@@ -46,6 +46,8 @@ class Unit {
   bool has_frozen() const { return static_cast<int64_t>(plan_.parameters.size()) > trained_; }
 
   State state() const { return state_; }
+  // Counts the changes of this rank's slices.
+  uint64_t version() const;
   // sharded → gathering: over the row, or once that has been done in this step, over the nearby ranks.
   void start_gather();
   // gathering → gathered. Throws what the gather failed with, naming the unit.

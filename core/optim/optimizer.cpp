@@ -3,11 +3,6 @@
 #include <unordered_set>
 
 namespace lockstep::optim {
-namespace {
-thread_local uint64_t t_steps = 0;
-}
-
-uint64_t steps_on_this_thread() { return t_steps; }
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states)
     : parameters_(std::move(parameters)), state_names_(std::move(states)), missed_(parameters_.size(), 0) {
@@ -30,7 +25,6 @@ void Optimizer::step(float lr, float grad_scale) {
   }
   for (const Parameter& p : parameters_) p.grad();  // throws where one is incomplete, before anything changed
   ++steps_;
-  ++t_steps;
   // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
   for (size_t i = parameters_.size(); i-- > 0;) {
     if (!parameters_[i].has_grad()) {

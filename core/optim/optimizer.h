@@ -62,9 +62,6 @@ class Optimizer {
   std::vector<int64_t> missed_;  // by parameter: steps without a gradient
 };
 
-// How often step() of any optimizer ran on this thread. For those who keep copies of parameters.
-uint64_t steps_on_this_thread();
-
 // Which parameters decay. The default is those of two dimensions or more: matrices and embeddings, but
 // no biases and norms. Slices (FSDP) are flat: a rule of your own asks for slice().global_shape.
 using DecayRule = std::function<bool(const Parameter&)>;
