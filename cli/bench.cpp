@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 #include "cli/rank_options.h"
 #include "core/base/error.h"
 #include "core/base/size_text.h"
@@ -121,13 +122,13 @@ void add_bench_command(CLI::App& app, int& exit_code) {
 
   CLI::App* step = command->add_subcommand("step", "training steps: time, speed, MFU, memory, exposed communication");
   options->add_to(*step, false);
-  step->add_option("--steps", options->steps, "measured steps")->check(CLI::Range(1, 1 << 30))->capture_default_str();
-  step->add_option("--warmup", options->warmup, "steps before them")->check(CLI::Range(0, 1 << 30))->capture_default_str();
+  step->add_option("--steps", options->steps, "measured steps")->check(whole_number(1, 1 << 30))->capture_default_str();
+  step->add_option("--warmup", options->warmup, "steps before them")->check(whole_number(0, 1 << 30))->capture_default_str();
   step->add_flag("--json", options->json, "one JSON object");
   step->callback([options, &exit_code] { exit_code = bench_step(*options); });
 
   CLI::App* comm = command->add_subcommand("comm", "collectives: time and bus bandwidth, beside this machine's memcpy");
-  comm->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(CLI::Range(1, 1024));
+  comm->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(whole_number(1, 1024));
   comm->add_option("--backend", options->backend, "how ranks talk")->check(CLI::IsMember({"auto", "shm", "mpi"}))->capture_default_str();
   comm->add_flag("--json", options->json, "one JSON object");
   comm->callback([options, &exit_code] { exit_code = bench_comm(*options); });

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 #include "cli/rank_options.h"
 #include "core/base/error.h"
 #include "core/base/size_text.h"
@@ -97,13 +98,13 @@ int bench(const Options& options) {
 void add_bench_checkpoint(CLI::App& bench_command, int& exit_code) {
   CLI::App* command = bench_command.add_subcommand("checkpoint", "checkpoints: save, load and stall, beside the disk and memcpy");
   auto options = std::make_shared<Options>();
-  command->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(CLI::Range(1, 1024));
+  command->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(whole_number(1, 1024));
   command->add_option("--mb", options->megabytes, "size of the state in MB, over all ranks")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(whole_number(1, 1 << 20))
       ->capture_default_str();
   command->add_option("--dir", options->dir, "a folder on the disk to measure; what is written is removed")->capture_default_str();
   command->add_option("--repetitions", options->repetitions, "of each measurement; medians are shown")
-      ->check(CLI::Range(1, 1000))
+      ->check(whole_number(1, 1000))
       ->capture_default_str();
   command->add_option("--backend", options->backend, "how ranks talk")->check(CLI::IsMember({"auto", "shm", "mpi"}))->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object");

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <map>
 
 #include <CLI/App.hpp>
@@ -10,6 +11,7 @@
 #include "checkpoint/exchange/diff.h"
 #include "checkpoint/strict_json.h"
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 #include "core/base/error.h"
 #include "core/base/size_text.h"
 #include "train/exchange/exchange.h"
@@ -82,6 +84,8 @@ int show_diff(const DiffOptions& options) {
     ++shown;
     std::printf("%s\n", checkpoint::to_text(difference).c_str());
   });
+  check(result.tensors > 0 || result.different > 0,
+        "nothing was compared: ", options.skip.empty() ? "neither holds a tensor" : "--skip leaves out every tensor");
   const auto different = static_cast<long long>(result.different);
   if (different > static_cast<long long>(shown))
     std::printf("and %lld more (--show %lld)\n", different - static_cast<long long>(shown), different);
@@ -103,7 +107,9 @@ void add_diff(CLI::App& command, int& exit_code) {
   diff->add_option("--skip", options->skip, "leave out tensors whose names start so, such as optim. (repeatable)")
       ->option_text("PREFIX")
       ->allow_extra_args(false);
-  diff->add_option("--show", options->show, "how many differing tensors to print")->capture_default_str();
+  diff->add_option("--show", options->show, "how many differing tensors to print")
+      ->check(whole_number(0, std::numeric_limits<int64_t>::max()))
+      ->capture_default_str();
   diff->callback([options, &exit_code] { exit_code = show_diff(*options); });
 }
 

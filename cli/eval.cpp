@@ -7,6 +7,7 @@
 
 #include "checkpoint/readable_file.h"
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 #include "core/base/byte_text.h"
 #include "train/evaluate.h"
 
@@ -61,7 +62,7 @@ void add_eval_command(CLI::App& app, int& exit_code) {
   command->add_option("--ids", options->ids, "token ids (\"1,2,3\"), or a file of them: text, or JSON with 'input_ids'");
   command->add_option("--logits", options->logits, "write the logits to a new file: .json, or else safetensors");
   command->add_option("--batches", options->batches, "micro-batches of the data's validation part; default: train.eval_batches")
-      ->check(CLI::Range(1, 1 << 30));
+      ->check(whole_number(1, 1 << 30));
   command->add_option("--set", options->sets, "set a key over the saved config: data.path=FILE (repeatable)")
       ->option_text("KEY=VALUE")
       ->allow_extra_args(false);

@@ -2,10 +2,12 @@
 #include "train/generate.h"
 
 #include <cstdio>
+#include <limits>
 
 #include <CLI/App.hpp>
 
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 
 namespace lockstep::cli {
 
@@ -15,11 +17,11 @@ void add_generate_command(CLI::App& app, int& exit_code) {
   auto path = std::make_shared<std::string>();
   command->add_option("checkpoint", *path, "a checkpoint, or a run's folder (its newest good one)")->required();
   command->add_option("--prompt", options->prompt, "how the text begins")->required();
-  command->add_option("--tokens", options->tokens, "how many to write")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-  command->add_option("--temperature", options->temperature, "0: always the likeliest")
-      ->check(CLI::NonNegativeNumber)
+  command->add_option("--tokens", options->tokens, "how many to write")->check(whole_number(0, 1 << 20))->capture_default_str();
+  command->add_option("--temperature", options->temperature, "0: always the likeliest")->check(number_from_zero())->capture_default_str();
+  command->add_option("--seed", options->seed, "equal seeds give equal text")
+      ->check(whole_number(0, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "equal seeds give equal text")->check(CLI::NonNegativeNumber)->capture_default_str();
   command->callback([options, path, &exit_code] {
     train::generate(*path, *options, [](const std::string& piece) {
       std::fwrite(piece.data(), 1, piece.size(), stdout);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 #include "cli/rank_options.h"
 #include "cli/startup.h"
 #include "cli/version.h"
@@ -69,6 +70,7 @@ int main(int argc, char** argv) {
   cli::add_plan_command(app, exit_code);
   cli::add_doctor_command(app, exit_code);
   cli::add_config_command(app, exit_code);
+  cli::refuse_empty_values(app);
   try {
     log::set_level_from_environment();
     check_command(app, argv + 1);

@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include "cli/option_checks.h"
 #include "cli/stop_signal.h"
 #include "core/base/cores.h"
 #include "core/base/error.h"
@@ -55,7 +56,7 @@ void RankOptions::add_config_to(CLI::App& command, bool is_positional) {
 
 void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
   add_config_to(command, config_is_positional);
-  command.add_option("-n,--ranks", ranks, "start this many ranks on this host")->option_text("N")->check(CLI::Range(1, 1024));
+  command.add_option("-n,--ranks", ranks, "start this many ranks on this host")->option_text("N")->check(whole_number(1, 1024));
 }
 
 Placement place(const RankOptions& options) {

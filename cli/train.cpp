@@ -10,6 +10,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "cli/commands.h"
+#include "cli/option_checks.h"
 #include "cli/rank_options.h"
 #include "cli/stop_signal.h"
 #include "core/base/log.h"
@@ -48,6 +49,22 @@ void check_before_start(const train::Config& config, const Options& options, int
   train::open_dataset(config);
   if (!options.resume.empty()) train::check_resume(options.resume);
   train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
+}
+
+// The config in a run's folder says where that folder is as seen from where the run began. From elsewhere, or after a move, the run
+// would not be found, and another one of its name begun.
+void check_runs_own_config(const train::Config& config, const Options& options) {
+  namespace fs = std::filesystem;
+  const auto set_by_hand = [](const std::string& set) { return set.starts_with("run.name=") || set.starts_with("run.dir="); };
+  if (options.resume != "auto" || std::any_of(options.overrides.begin(), options.overrides.end(), set_by_hand)) return;
+  std::error_code error;
+  const fs::path file(options.config_file), folder = fs::canonical(file.has_parent_path() ? file.parent_path() : ".", error);
+  const std::string found = train::RunDir(config).path;
+  if (error || file.filename() != train::RunDir::kConfigName || checkpoint::list((folder / "checkpoints").string()).empty()) return;
+  check(fs::equivalent(folder, found, error), "'", options.config_file, "' is the config of the run in '", folder.string(),
+        "', but to this process its run.dir and run.name mean '", found,
+        "': start where the run began, or add --set run.dir=", folder.parent_path().string(),
+        " --set run.name=", folder.filename().string());
 }
 
 // Ranks that another launcher started: what was asked for is up to it, and must not be ignored in silence, or found out with the first
@@ -103,6 +120,7 @@ int train(const Options& options) {
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
   const auto load = [&] { return options.load(); };
   const train::Config config = notes ? train::config_of_job(*notes, placement.rank.rank, load) : load();
+  check_runs_own_config(config, options);
   const bool restart_alone = options.max_restarts > 0 && !placement.given;
   if (placement.launch_here || restart_alone) {
     const int ranks = std::max(1, options.ranks);
@@ -127,14 +145,12 @@ void add_train_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<Options>();
   options->add_to(*command, true);
   command->add_option("--resume", options->resume, "continue: 'auto' from the newest good checkpoint of this run, or from a folder")
-      ->option_text("auto|DIR")
-      // An unset variable of a script must not mean "from nothing".
-      ->check([](const std::string& from) { return from.empty() ? "expected auto or a folder, got nothing" : std::string(); });
+      ->option_text("auto|DIR");
   command
       ->add_option("--max-restarts", options->max_restarts,
                    "after a failure start all ranks again, so many times at most, from the newest state of this run (0)")
       ->option_text("N")
-      ->check(CLI::Range(0, 1000000));
+      ->check(whole_number(0, 1000000));
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 

@@ -28,11 +28,12 @@ class RunLock {
 };
 
 struct RunDir {
+  static constexpr const char* kConfigName = "config.yaml";
   std::string path;  // DIR/NAME
 
   explicit RunDir(const Config& config);
 
-  std::string config_file() const { return path + "/config.yaml"; }
+  std::string config_file() const { return path + "/" + kConfigName; }
   std::string metrics_file() const { return path + "/metrics.jsonl"; }
   std::string logs() const { return path + "/logs"; }
   std::string checkpoints() const { return path + "/checkpoints"; }

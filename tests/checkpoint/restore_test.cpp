@@ -126,6 +126,19 @@ TEST(Restore, ReadsOnlyWhatARankNeeds) {
   EXPECT_EQ(checkpoint.read({&bias, 1}).bytes, header + 32);
 }
 
+TEST(Restore, FoldersWithAnyBytesInTheirNames) {
+  const test::TempDir dir;
+  const std::string strange = dir.path() + "/two\nlines \x01\xff";
+  for (const int64_t step : {1, 2}) save({.dir = strange, .step = step, .entries = {Entry("w", counting({8}, DType::f32, step))}});
+  with_ranks(2, [&](comm::ProcessGroup& group) {
+    const Entry into("w", Tensor::zeros({8}));
+    const Restored restored = restore_latest(strange, {&into, 1}, &group);
+    ASSERT_TRUE(restored.checkpoint);
+    EXPECT_EQ(restored.checkpoint->step(), 2);
+    EXPECT_EQ(bytes_of(into.tensor), bytes_of(counting({8}, DType::f32, 2)));
+  });
+}
+
 TEST(Restore, DamageInAChunkThatNobodyNeedsHurtsNobody) {
   const test::TempDir dir;
   const int64_t elements = 1 << 20;

@@ -47,6 +47,18 @@ contains() {
   grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15 "$1"); $([[ $1 != *.out || ! -e ${1%.out}.err ]] || tail -n 15 "${1%.out}.err")"
 }
 
+# free_port: a port of loopback that nobody has, and nobody the one after it.
+free_port() {
+  python3 -c 'import socket
+while True:
+  with socket.socket() as a, socket.socket() as b:
+    a.bind(("127.0.0.1", 0))
+    try: b.bind(("127.0.0.1", a.getsockname()[1] + 1))
+    except (OSError, OverflowError): continue
+    print(a.getsockname()[1])
+    break'
+}
+
 # wait_for SECONDS COMMAND…: until the command succeeds.
 wait_for() {
   local limit=$(( $(date +%s) + $1 * patience )); shift

@@ -103,3 +103,26 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
 else
   echo "not tried: a full disk (no right to mount a tmpfs)"
 fi
+
+# A run's own config from another folder, or after a move, does not begin another run of that name.
+mkdir elsewhere; mkdir elsewhere/runs
+code=0; (cd elsewhere && timeout 60 "$lockstep" train ../runs/first/config.yaml --resume auto > away.out 2> away.err) || code=$?
+[ $code = 2 ] || fail "a config of another folder: expected exit code 2, got $code: $(tail -n 3 elsewhere/away.out elsewhere/away.err)"
+contains elsewhere/away.err "'../runs/first/config.yaml' is the config of the run in '$work/runs/first', but"
+contains elsewhere/away.err "add --set run.dir=$work/runs --set run.name=first"
+[ -z "$(ls elsewhere/runs)" ] || fail "another run was begun"
+steps=$(($(wc -l < runs/first/metrics.jsonl) + 3))
+timeout 60 "$lockstep" train runs/first/config.yaml --resume auto --set train.steps=$steps > near.out 2> near.err || fail "$(cat near.err)"
+(cd elsewhere && timeout 60 "$lockstep" train ../runs/first/config.yaml --resume auto --set data.path=../text.txt --set run.dir=../runs \
+  --set train.steps=$((steps + 1)) > away.out 2> away.err) || fail "$(cat elsewhere/away.err)"
+[ -d "runs/first/checkpoints/step-$(printf %08d $((steps + 1)))" ] || fail "the run was not continued: $(ls runs/first/checkpoints)"
+(cd elsewhere && timeout 60 "$lockstep" train ../runs/first/config.yaml --resume auto --set data.path=../text.txt --set run.name=anew \
+  --set train.steps=6 > anew.out 2> anew.err) || fail "a new run after that config: $(cat elsewhere/anew.err)"
+
+# Names that a shell, YAML or a list of paths could take for something else.
+for name in $'two\nlines' '[x]' '{a: 1}' '- x' '# x' "it's" '~' 'null' ' x ' $'\t' '=' 'a=b' '$(x)'; do
+  train named -n 1 --set run.name="$name" --set train.steps=6 || fail "run.name '$name': $(cat named.err)"
+  timeout 60 "$lockstep" train "runs/$name/config.yaml" --resume auto --set train.steps=8 > named.out 2> named.err ||
+    fail "resume of run.name '$name': $(cat named.err)"
+  [ -d "runs/$name/checkpoints/step-00000008" ] || fail "run.name '$name' was not continued: $(ls "runs/$name")"
+done
