@@ -44,6 +44,14 @@ TEST_P(FailedBackward, LeavesNoGradientInValuesInBetween) {
   EXPECT_THAT(grad(w), ElementsAre(18, 36));  // of 9·w²
 }
 
+TEST_P(FailedBackward, LeavesNoGradientInTheInputOfWhatFailed) {
+  const Parameter w("w", values({1, 2}));
+  const Variable h = ops::mul(w, 3.0f), f = faulty(h, GetParam());
+  EXPECT_EQ(error_of([&] { ops::sum(f).backward(); }), "no more data");
+  ops::sum(ops::mul(h, 5.0f)).backward();
+  EXPECT_THAT(grad(w), ElementsAre(15, 15));
+}
+
 TEST_P(FailedBackward, LeavesWhatRecomputedPartsSentOutAlone) {
   const Parameter w("w", values({1, 2}));
   const Variable h = ops::mul(w, 3.0f), g = ops::square(h);
