@@ -326,9 +326,8 @@ void DistributedDataParallel::finish() {
 void DistributedDataParallel::rebuild_in_ready_order() {
   std::vector<int32_t> seen(ready_order_.begin(), ready_order_.end());
   const Tensor shared = Tensor::from(seen, {static_cast<int64_t>(seen.size())});
-  if (group_->rank() != 0) shared.zero_();
   doing([&] { return str("sharing the order in which rank 0's gradients became final (label ", labels_.ready_order(), ")"); },
-        [&] { group_->all_reduce(shared, {.label = labels_.ready_order()}).wait(); });  // a broadcast carries no label
+        [&] { group_->broadcast(shared, 0, labels_.ready_order()).wait(); });
   std::vector<size_t> order;
   for (int32_t index : shared.to_vector<int32_t>()) order.push_back(static_cast<size_t>(index));
   std::vector<int64_t> bytes;
