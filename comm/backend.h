@@ -47,27 +47,31 @@ struct Call {
   const ReduceTree* tree = nullptr;  // never null for all_reduce, reduce_scatter and reduce
   Limit limit = Deadline(Clock::time_point::max());
 
-  // The call in words, for messages: "all_reduce #12 (…) in group 'world' on rank 0 of 4".
-  std::string_view what;
-
   // Where the tensors' contents come from: work submitted to this stream so far. Always complete on a CPU.
   Stream stream{kCpu};
   // True while a thread is blocked on the result, which then may as well spin; otherwise the core has better to do.
   const std::atomic<int>* waiters = nullptr;
 
+  std::string_view what() const { return limit.what(); }
   int64_t bytes() const { return count * size_of(dtype); }  // of one slice of n elements
   bool awaited() const { return waiters && waiters->load(std::memory_order_relaxed) > 0; }
 };
 
 // How a group splits, the same on all its ranks but for `rank`.
 struct SplitPlan {
-  std::string name;        // of the new group; unique among the groups that came from one create()
-  int color = -1;          // negative: this rank joins none
-  int key = 0;             // ordering asked for; `ranks` follows it already
-  std::vector<int> ranks;  // this group's ranks that form the new one, in its order; empty where color is negative
-  int rank = -1;           // this rank's place in `ranks`
-  Duration timeout{};
+  std::string name;                                // of the new group; unique among the groups that came from one create()
+  int color = -1;                                  // negative: this rank joins none
+  int key = 0;                                     // ordering asked for; `ranks` follows it already
+  std::vector<int> ranks;                          // this group's ranks that form the new one, in its order; empty where color is negative
+  int rank = -1;                                   // this rank's place in `ranks`
+  std::optional<Duration> timeout = std::nullopt;  // of the new group's calls, as in GroupOptions
+  Limit limit = Deadline(Clock::time_point::max());  // of forming it
 };
+
+// The options' limits, with the defaults.
+inline Patience patience_of(const std::optional<Duration>& timeout) {
+  return {timeout.value_or(kDefaultTimeout), timeout.value_or(kDefaultStoppedTimeout)};
+}
 
 class Backend {
  public:
@@ -93,7 +97,8 @@ class Backend {
   // abort() and executes nothing more.
   virtual void execute(const Call& call) = 0;
 
-  // Forms the new group's backend; null where plan.color is negative. Comes on every rank, in the lane of collectives.
+  // Forms the new group's backend; null where plan.color is negative. Comes on every rank, in the lane of collectives. Throws as
+  // execute() does, in time too: a rank that dies, leaves or aborts this group meanwhile is not waited for.
   virtual std::unique_ptr<Backend> split(const SplitPlan& plan) = 0;
 
   // Memory in which this backend's collectives cost least (shared memory, pinned or registered pages); may outlive the

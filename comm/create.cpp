@@ -30,7 +30,8 @@ std::unique_ptr<Backend> make_backend(const std::string& backend, std::shared_pt
 std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store, int rank, int size,
                                      const GroupOptions& options) {
   check(size >= 1 && rank >= 0 && rank < size, "[comm] rank must be in [0, size), got rank ", rank, " of ", size);
-  check(options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ", seconds(options.timeout), " s");
+  if (options.timeout)
+    check(*options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ", seconds(*options.timeout), " s");
   return std::make_unique<ProcessGroup>(make_backend(backend, std::move(store), rank, size, options), options);
 }
 

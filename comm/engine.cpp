@@ -1,5 +1,6 @@
 #include "comm/engine.h"
 
+#include "comm/failure_note.h"
 #include "comm/peer_failure.h"
 #include "core/base/log.h"
 
@@ -30,7 +31,7 @@ std::pair<Op, int> lane_key(Op op, int peer) { return point_to_point(op) ? std::
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Backend> backend, const GroupOptions& options)
-    : backend_(std::move(backend)), options_(options), group_hash_(hash_name(options.name)) {}
+    : backend_(std::move(backend)), options_(options), patience_(patience_of(options.timeout)), group_hash_(hash_name(options.name)) {}
 
 std::string Engine::where(const Fingerprint& fingerprint) const {
   return str(describe(fingerprint), " in group '", options_.name, "' on rank ", backend_->rank(), " of ", backend_->size());
@@ -49,7 +50,6 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
                  [this, call, own_tree, tensors = std::move(tensors)](const Fingerprint& fingerprint, const WorkState& work) mutable {
                    call.fingerprint = fingerprint;
                    call.tree = own_tree.get();
-                   call.what = work.what();
                    call.limit = work.limit();
                    call.waiters = &work.waiters();
                    backend_->execute(call);
@@ -71,7 +71,7 @@ Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body 
   uint64_t& last = sequences_[lane_key(op, peer)];
   fingerprint.group = group_hash_;
   fingerprint.sequence = last + 1;
-  auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, options_.timeout, lane, end_group);
+  auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_, lane, end_group);
   const uint64_t entry = recorder_.submitted(fingerprint);
   try {
     lane->submit({.work = work,
@@ -95,7 +95,7 @@ void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry
     try {
       body(fingerprint, work);
     } catch (...) {
-      error = failure_of(fingerprint);
+      error = failure_of(work);
     }
   }
   body = nullptr;
@@ -109,19 +109,23 @@ Work Engine::done_here(Op op, int peer, Fingerprint fingerprint, const std::func
     fingerprint.group = group_hash_;
     fingerprint.sequence = ++sequences_[lane_key(op, peer)];
   }
-  const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, options_.timeout, std::weak_ptr<Lane>(), nullptr);
+  const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_, std::weak_ptr<Lane>(), nullptr);
   run(*work, fingerprint, recorder_.submitted(fingerprint), [&](const Fingerprint&, const WorkState&) { body(); });
   return Work(work);
 }
 
-std::exception_ptr Engine::failure_of(const Fingerprint& fingerprint) {
+std::exception_ptr Engine::failure_of(const WorkState& work) {
   try {
     throw;
   } catch (const std::exception& e) {
-    const std::string message = str("[comm] ", where(fingerprint), ": ", e.what());
+    std::string message = str("[comm] ", work.what(), ": ", e.what());
+    const bool late = dynamic_cast<const TimeoutError*>(&e);
+    if (work.withdrawn()) return reworded(EnvironmentError(""), message, false);
+    if (late && !work.given_up()) message += "; GroupOptions::timeout (train: parallel.timeout_s) sets the limit";
+    note_failure();
     // As things were before the abort, which ends other calls; told after it, since a screen may be slow.
     FlightRecorder::Excerpt calls;
-    if (dynamic_cast<const TimeoutError*>(&e)) calls = recorder_.excerpt(kEndedCallsShown);
+    if (late) calls = recorder_.excerpt(kEndedCallsShown);
     abort(message, caused_by_peer(e));
     log_calls(calls);
     // A call that was under way when this rank itself ended the group only sees that somebody has.
@@ -152,6 +156,8 @@ void Engine::close() {
     std::lock_guard lock(mutex_);
     lanes.swap(lanes_);
   }
+  for (const auto& [key, lane] : lanes)
+    if (key.first == Op::recv) lane->given_up().withdraw();
   for (const auto& [key, lane] : lanes) lane->close();
 }
 

@@ -41,7 +41,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   // Ends the group; the first one counts. `by_peer`: another rank is the cause.
   void abort(const std::string& reason, bool by_peer = false);
-  // Waits for what was submitted, then closes the backend. The engine accepts nothing after it.
+  // Withdraws receives whose message has not come, and waits for all else that was submitted: other ranks count on this one's part.
+  // The engine accepts nothing after it.
   void close();
 
  private:
@@ -56,14 +57,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
   Work enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body body);
   // Drops `body`, and the tensors that it holds, before the work is done: what a waiter lets go then is gone.
   void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body);
-  // The current exception, with group, rank and call in front of its message; ends the group. It comes from a peer if the
-  // group's end does.
-  std::exception_ptr failure_of(const Fingerprint& fingerprint);
+  // The current exception, with group, rank and call in front of its message; ends the group, unless the call was withdrawn. It
+  // comes from a peer if the group's end does.
+  std::exception_ptr failure_of(const WorkState& work);
   std::string where(const Fingerprint& fingerprint) const;
   void log_calls(const FlightRecorder::Excerpt& calls) const;
 
   const std::unique_ptr<Backend> backend_;
   const GroupOptions options_;
+  const Patience patience_;
   const uint64_t group_hash_;
   FlightRecorder recorder_;
 

@@ -5,11 +5,26 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
 
 namespace lockstep::comm {
+
+// How long calls wait for other ranks.
+struct Patience {
+  // The same for both; from a duration of any unit.
+  template <typename Count, typename Unit>
+  Patience(std::chrono::duration<Count, Unit> for_any) : limit(for_any), stopped(for_any) {}
+  Patience(Duration for_any, Duration for_stopped) : limit(for_any), stopped(for_stopped) {}
+  Duration limit;    // for any rank
+  Duration stopped;  // for a rank whose process is stopped (SIGSTOP, Ctrl-Z, a debugger), from when that is seen
+};
+
+// When to say for the next time that a rank holds up the others, after it has been said `times` times: a job whose ranks differ
+// says it rarely, and one that hangs says it within seconds.
+constexpr Duration say_after(uint32_t times) { return std::chrono::seconds(10) * (int64_t{1} << std::min<uint32_t>(times, 20)); }
 
 // Which calls of a lane are given up: all up to a number, for a call cannot end before those in front of it. Thread-safe.
 class GivenUp {
@@ -23,34 +38,49 @@ class GivenUp {
   }
   bool covers(uint64_t number) const { return number <= number_.load(std::memory_order_acquire); }
   Duration waited() const { return Duration(waited_ns_.load(std::memory_order_relaxed)); }
+  // All calls, present and later: their group goes, and its other ranks may do without them. They end quietly.
+  void withdraw() { withdrawn_.store(true, std::memory_order_release); }
+  bool withdrawn() const { return withdrawn_.load(std::memory_order_acquire); }
 
  private:
   std::atomic<uint64_t> number_ = 0;
   std::atomic<int64_t> waited_ns_ = 0;
+  std::atomic<bool> withdrawn_ = false;
 };
 
 // A value; cheap to copy.
 class Limit {
  public:
   // Never given up. Implicit: whoever forms a group has a deadline and nothing else.
-  Limit(Deadline deadline) : deadline_(deadline) {}
-  // From now on, for call `number` of the lane whose waiters say in `given_up`, which must outlive the call, what they give up.
-  Limit(Duration limit, const GivenUp& given_up, uint64_t number)
-      : limit_(limit), deadline_(Deadline::after(limit)), given_up_(&given_up), number_(number) {}
+  Limit(Deadline deadline, std::string_view what = "") : what_(what), deadline_(deadline) {}
+  // From now on, for call `number` of the lane whose waiters say in `given_up` what they give up. `what` and it must outlive the call.
+  Limit(std::string_view what, const Patience& patience, const GivenUp& given_up, uint64_t number)
+      : what_(what), patience_(patience), deadline_(Deadline::after(patience.limit)), given_up_(&given_up), number_(number) {}
 
-  bool passed() const { return is_given_up() || deadline_.passed(); }
+  // The call in words, for messages: "all_reduce #12 (…) in group 'world' on rank 0 of 4". Empty where a group forms.
+  std::string_view what() const { return what_; }
+  bool passed() const { return is_given_up() || withdrawn() || deadline_.passed(); }
+  // The call is a receive of a group that goes: it must end as if it had never been made, and end nothing else.
+  bool withdrawn() const { return given_up_ && given_up_->withdrawn(); }
+  // Whether a rank that has been stopped for so long counts as missing.
+  bool passed_for_stopped(Duration stopped) const { return stopped >= patience_.stopped; }
   // How long a waiter may sleep before it looks at the limit again: nobody wakes it when the call is given up. Never negative.
   Duration nap() const { return std::min<Duration>(std::chrono::milliseconds(50), deadline_.remaining()); }
+  // Never negative.
+  Duration remaining() const { return passed() ? Duration::zero() : deadline_.remaining(); }
   // Once it has passed, what has: the beginning of the message.
   std::string reached() const {
     if (is_given_up()) return str("given up after a wait of ", seconds(given_up_->waited()), " s");
-    return limit_ > Duration::zero() ? str("time limit of ", seconds(limit_), " s reached") : "time limit reached";
+    if (withdrawn()) return "withdrawn, as this rank destroys the group";
+    if (!deadline_.passed()) return str("limit of ", seconds(patience_.stopped), " s for a stopped rank reached");
+    return patience_.limit > Duration::zero() ? str("time limit of ", seconds(patience_.limit), " s reached") : "time limit reached";
   }
 
  private:
   bool is_given_up() const { return given_up_ && given_up_->covers(number_); }
 
-  Duration limit_{};
+  std::string_view what_;
+  Patience patience_{Duration::zero(), kLongestLimit};
   Deadline deadline_;
   const GivenUp* given_up_ = nullptr;
   uint64_t number_ = 0;

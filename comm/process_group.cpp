@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "comm/engine.h"
+#include "comm/failure_note.h"
 #include "comm/reduce_kernels.h"
 #include "comm/work_state.h"
 
@@ -52,8 +53,10 @@ class ProcessGroup::Impl {
 
   ~Impl() {
     // Unwinding from an error, this rank will not make the calls that its pending ones are waiting for.
-    if (std::uncaught_exceptions() > exceptions)
+    if (std::uncaught_exceptions() > exceptions) {
+      note_failure();
       engine->abort(str("rank ", rank, " left group '", engine->options().name, "' because of an error"));
+    }
     engine->close();
   }
 
@@ -226,10 +229,12 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   std::vector<int64_t> wishes(static_cast<size_t>(2 * size));
   const std::array<int64_t, 2> mine{color, key};
   std::copy(mine.begin(), mine.end(), wishes.begin() + 2 * rank);
-  SplitPlan plan{.name = {}, .color = color, .key = key, .ranks = {}, .timeout = engine.options().timeout};
+  SplitPlan plan{
+      .name = {}, .color = color, .key = key, .ranks = {}, .timeout = engine.options().timeout, .limit = Deadline::after(kLongestLimit)};
   std::unique_ptr<Backend> backend;
   const auto form = [&](const Fingerprint& fingerprint, const WorkState& work) {
     plan.name = str(name(), "/", fingerprint.sequence, ".", color);
+    plan.limit = work.limit();
     if (size > 1) {
       Call call{.fingerprint = fingerprint,
                 .in = mine.data(),
@@ -237,8 +242,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
                 .op = Op::all_gather,
                 .dtype = DType::i64,
                 .count = 2,
-                .limit = work.limit(),
-                .what = work.what()};
+                .limit = plan.limit};
       engine.backend().execute(call);
     }
     if (color >= 0) {

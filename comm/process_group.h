@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,9 +42,16 @@ enum class Reduction : uint8_t {
   fast,  // the backend's own order
 };
 
+// What holds where GroupOptions::timeout is not set.
+inline constexpr Duration kDefaultTimeout = std::chrono::minutes(30);
+inline constexpr Duration kDefaultStoppedTimeout = std::chrono::seconds(30);
+
 struct GroupOptions {
   std::string name = "world";
-  Duration timeout = std::chrono::seconds(30);  // of each collective, and of creation
+  // Of each call, and of creation: how long ranks wait for one that does not come. A rank that died or left is never waited for.
+  // Unset: kDefaultTimeout, which a rank that computes should not need, but only kDefaultStoppedTimeout for one whose process is seen
+  // to be stopped. Set: exactly this, whatever the rank does. A rank that holds up the others is named in the log within seconds.
+  std::optional<Duration> timeout = std::nullopt;
   Reduction reduction = Reduction::tree;
 };
 
@@ -51,6 +59,7 @@ class ProcessGroup {
  public:
   // Takes a backend (comm/backend.h); users call create() below.
   ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options);
+  // Receives whose message has not come are withdrawn: their Work fails. Other calls are waited for, as their ranks count on them.
   ~ProcessGroup();
   ProcessGroup(const ProcessGroup&) = delete;
   ProcessGroup& operator=(const ProcessGroup&) = delete;

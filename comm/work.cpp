@@ -16,9 +16,9 @@ constexpr Duration kLetGo = std::chrono::seconds(60);
 
 }  // namespace
 
-WorkState::WorkState(std::string what, uint64_t number, Duration limit, std::weak_ptr<Lane> lane,
+WorkState::WorkState(std::string what, uint64_t number, const Patience& patience, std::weak_ptr<Lane> lane,
                      std::function<void(const std::string&)> end_group)
-    : what_(std::move(what)), number_(number), limit_(limit), lane_(std::move(lane)), end_group_(std::move(end_group)) {}
+    : what_(std::move(what)), number_(number), patience_(patience), lane_(std::move(lane)), end_group_(std::move(end_group)) {}
 
 void WorkState::finish(std::exception_ptr error) {
   std::lock_guard lock(mutex_);
@@ -35,7 +35,17 @@ std::exception_ptr WorkState::error() const {
 
 Limit WorkState::limit() const {
   const auto lane = lane_.lock();
-  return lane ? Limit(limit_, lane->given_up(), number_) : Limit(Deadline::after(limit_));
+  return lane ? Limit(what_, patience_, lane->given_up(), number_) : Limit(Deadline::after(patience_.limit), what_);
+}
+
+bool WorkState::given_up() const {
+  const auto lane = lane_.lock();
+  return lane && lane->given_up().covers(number_);
+}
+
+bool WorkState::withdrawn() const {
+  const auto lane = lane_.lock();
+  return lane && lane->given_up().withdrawn();
 }
 
 Duration WorkState::duration() const {
@@ -50,13 +60,13 @@ void WorkState::rethrow() const {
 // The call keeps to its own limit, which starts when its turn comes; here the limit is of one wait, so a wait without a limit
 // of its own must allow for the calls before.
 void WorkState::wait() {
-  while (!done()) wait_until_done(limit_, true);
+  while (!done()) wait_until_done(patience_.limit, true);
   rethrow();
 }
 
 void WorkState::wait(Duration limit) {
   // Running the call ourselves would tie us to the call's limit.
-  wait_until_done(limit, limit >= limit_);
+  wait_until_done(limit, limit >= patience_.limit);
   if (!done()) return give_up(limit);
   rethrow();
 }

@@ -19,9 +19,11 @@ class Lane;
 // Thread-safe.
 class WorkState {
  public:
-  // `what` and `number`: the call, and its place in the lane, which may be gone already. `limit`: of wait() without one.
+  // `what` and `number`: the call, and its place in the lane, which may be gone already. `patience`: the call's, and that of
+  // wait() without a limit.
   // `end_group`: for a wait that reached its limit, where the call does not end either.
-  WorkState(std::string what, uint64_t number, Duration limit, std::weak_ptr<Lane> lane, std::function<void(const std::string&)> end_group);
+  WorkState(std::string what, uint64_t number, const Patience& patience, std::weak_ptr<Lane> lane,
+            std::function<void(const std::string&)> end_group);
 
   // Once. `error` is null when all went well.
   void finish(std::exception_ptr error);
@@ -38,6 +40,10 @@ class WorkState {
   // Of the call, which begins now; holds as long as its lane.
   Limit limit() const;
 
+  // Whether somebody has ended the call before its limit: by a wait that gave up, or by destroying the group.
+  bool given_up() const;
+  bool withdrawn() const;
+
   // How many threads are blocked in wait(); backends spin only when somebody is.
   const std::atomic<int>& waiters() const { return waiters_; }
 
@@ -49,7 +55,7 @@ class WorkState {
 
   const std::string what_;
   const uint64_t number_;
-  const Duration limit_;
+  const Patience patience_;
   const std::weak_ptr<Lane> lane_;
   const std::function<void(const std::string&)> end_group_;
   const Clock::time_point submitted_ = Clock::now();

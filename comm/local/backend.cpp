@@ -90,7 +90,13 @@ class LocalBackend final : public Backend {
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
     const std::string key = key_ + "|" + plan.name;
-    auto hub = Hub::join(key, plan.rank, static_cast<int>(plan.ranks.size()), Deadline::after(plan.timeout));
+    // Whoever does not come to this group's calls any more does not come there.
+    const auto check_missing = [&](const std::vector<int>& missing) {
+      std::vector<int> here;
+      for (const int rank : missing) here.push_back(plan.ranks[static_cast<size_t>(rank)]);
+      hub_->check_there(here);
+    };
+    auto hub = Hub::join(key, plan.rank, static_cast<int>(plan.ranks.size()), plan.name, plan.limit, check_missing);
     return std::make_unique<LocalBackend>(std::move(hub), key, plan.rank);
   }
 
@@ -114,7 +120,7 @@ namespace lockstep::comm {
 
 std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options) {
   static std::atomic<uint64_t> groups = 0;
-  const Deadline deadline = Deadline::after(options.timeout);
+  const Deadline deadline = Deadline::after(patience_of(options.timeout).limit);
   const std::string process = str("process ", ::getpid());
   if (rank == 0) store->set("local", str(process, ", group ", ++groups));
   const std::string key = [&] {
@@ -126,7 +132,7 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
   }();
   check(key.starts_with(process + ","), "[comm] backend 'local' joins threads of one process, but rank 0 is in ",
         key.substr(0, key.find(',')), " and rank ", rank, " in ", process, "; use 'shm' between processes");
-  return std::make_unique<local::LocalBackend>(local::Hub::join(key, rank, size, deadline), key, rank);
+  return std::make_unique<local::LocalBackend>(local::Hub::join(key, rank, size, options.name, deadline, {}), key, rank);
 }
 
 }  // namespace lockstep::comm

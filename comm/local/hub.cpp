@@ -7,6 +7,7 @@
 #include "comm/peer_failure.h"
 #include "comm/ranks_text.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace lockstep::comm::local {
 namespace {
@@ -27,17 +28,19 @@ Registry& registry() {
 
 }  // namespace
 
-Hub::Hub(int size)
-    : members_(static_cast<size_t>(size)),
+Hub::Hub(int size, std::string name)
+    : name_(std::move(name)),
+      members_(static_cast<size_t>(size)),
       calls_(static_cast<size_t>(size)),
       slots_(static_cast<size_t>(size) * static_cast<size_t>(size)) {}
 
-std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const Deadline& deadline) {
+std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const std::string& name, const Limit& limit,
+                               const Check& check) {
   std::shared_ptr<Hub> hub;
   {
     std::lock_guard lock(registry().mutex);
     auto& entry = registry().entries.try_emplace(key, Registry::Entry{nullptr, size}).first->second;
-    if (!entry.hub) entry.hub = std::make_shared<Hub>(size);
+    if (!entry.hub) entry.hub = std::make_shared<Hub>(size, name);
     hub = entry.hub;
     if (--entry.missing == 0) registry().entries.erase(key);
   }
@@ -45,7 +48,8 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
   hub->members_[static_cast<size_t>(rank)].joined = 1;
   hub->changed_.notify_all();
   try {
-    hub->await(lock, deadline, "joined", [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; });
+    hub->await(
+        lock, limit, str("group '", name, "'"), "joined", [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; }, check);
   } catch (...) {
     std::lock_guard registry_lock(registry().mutex);
     registry().entries.erase(key);
@@ -54,8 +58,9 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
   return hub;
 }
 
-void Hub::await(Lock& lock, const Limit& limit, std::string_view doing, const std::function<bool(int)>& present) {
-  while (true) {
+void Hub::await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing, const std::function<bool(int)>& present,
+                const Check& check) {
+  for (const auto start = Clock::now();;) {
     std::vector<int> missing, left;
     for (int rank = 0; rank < size(); ++rank) {
       if (present(rank)) continue;
@@ -65,10 +70,42 @@ void Hub::await(Lock& lock, const Limit& limit, std::string_view doing, const st
     if (missing.empty()) return;
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
     if (!left.empty()) throw FromPeer<EnvironmentError>(str(ranks_text(left), left.size() == 1 ? " has" : " have", " left the group"));
-    if (limit.passed())
-      throw FromPeer<TimeoutError>(str(limit.reached(), ": ", ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing));
+    if (check) check(missing);
+    if (limit.passed()) throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing_text(missing, doing)));
+    say_missing(missing, what, doing, Clock::now() - start);
     changed_.wait_for(lock, limit.nap());
   }
+}
+
+std::string Hub::last_call(int rank) const {
+  const Fingerprint& last = calls_[static_cast<size_t>(rank)].fingerprint;
+  return last.sequence == 0 ? "no call yet" : "last call " + describe(last);
+}
+
+// "rank 2 has not arrived (last call all_reduce #11 (…))".
+std::string Hub::missing_text(const std::vector<int>& missing, std::string_view doing) const {
+  std::string text = str(ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing);
+  if (doing == "joined") return text;
+  std::vector<Saying> calls;
+  for (const int rank : missing) calls.push_back({{rank}, last_call(rank)});
+  calls = merge_equal(calls);
+  if (calls.size() == 1) return str(text, " (", calls[0].text, ")");
+  return str(text, " (", sayings_text(calls, size()), ")");
+}
+
+// One rank says it: whoever finds that it is time, for all that wait.
+void Hub::say_missing(const std::vector<int>& missing, std::string_view what, std::string_view doing, Duration waited) {
+  Member& first = members_[static_cast<size_t>(missing.front())];
+  if (waited < say_after(first.said)) return;
+  for (const int rank : missing) ++members_[static_cast<size_t>(rank)].said;
+  log::warn("[comm] ", what, " is held up for ", seconds(say_after(first.said - 1)), " s: ", missing_text(missing, doing));
+}
+
+void Hub::check_there(const std::vector<int>& ranks) {
+  std::lock_guard lock(mutex_);
+  if (ended()) throw FromPeer<EnvironmentError>(aborted_);
+  for (const int rank : ranks)
+    if (members_[static_cast<size_t>(rank)].left) throw FromPeer<EnvironmentError>(str("rank ", rank, " has left group '", name_, "'"));
 }
 
 void Hub::end_with(const Call& call) {
@@ -78,7 +115,7 @@ void Hub::end_with(const Call& call) {
   } catch (const std::exception& e) {
     reason = e.what();
   }
-  if (!ended()) aborted_ = str("[comm] ", call.what, ": ", reason);
+  if (!ended()) aborted_ = str("[comm] ", call.what(), ": ", reason);
   changed_.notify_all();
 }
 
@@ -89,7 +126,7 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
   const uint64_t turn = ++me.arrived;
   changed_.notify_all();
   try {
-    await(lock, call.limit, "arrived", [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
+    await(lock, call.limit, call.what(), "arrived", [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
     // First of all: a rank that sees the mismatch earlier has ended the group, but every rank is to get the same error.
     std::vector<Fingerprint> fingerprints;
     for (const Call& c : calls_) fingerprints.push_back(c.fingerprint);
@@ -126,7 +163,7 @@ void Hub::message(int rank, const Call& call) {
   const uint64_t turn = sending ? ++slot.sends : ++slot.recvs;
   changed_.notify_all();
   try {
-    await(lock, call.limit, "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
+    await(lock, call.limit, call.what(), "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
     if (slot.done >= turn) return;  // the receiver may even be at its next message
     if (slot.send.fingerprint != slot.recv.fingerprint) throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
     // The receiver reads the sender's memory, and may be at it when the group ends.
@@ -134,7 +171,10 @@ void Hub::message(int rank, const Call& call) {
     if (slot.done >= turn) return;
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
   } catch (...) {
-    end_with(call);
+    if (call.limit.withdrawn() && !ended())
+      --slot.recvs;  // it was never here
+    else
+      end_with(call);
     throw;
   }
   slot.copying = true;

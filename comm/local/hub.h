@@ -16,10 +16,14 @@ namespace lockstep::comm::local {
 // rank's tensors, and a failing call returns only when nobody is at it any more.
 class Hub {
  public:
-  explicit Hub(int size);
+  // `name`: the group's, for messages.
+  explicit Hub(int size, std::string name = "");
 
+  // What a waiter in join() asks now and then: throws where the missing ranks will not come.
+  using Check = std::function<void(const std::vector<int>& missing)>;
   // The hub under `key`, the same one for each of the `size` ranks that ask; forgotten when all have. Waits for them.
-  static std::shared_ptr<Hub> join(const std::string& key, int rank, int size, const Deadline& deadline);
+  static std::shared_ptr<Hub> join(const std::string& key, int rank, int size, const std::string& name, const Limit& limit,
+                                   const Check& check);
 
   int size() const { return static_cast<int>(members_.size()); }
 
@@ -32,11 +36,14 @@ class Hub {
 
   void abort(const std::string& reason);
   void leave(int rank);
+  // Throws where the group has ended, or where one of these ranks has left it. Such ranks come to no other group either.
+  void check_there(const std::vector<int>& ranks);
 
  private:
   struct Member {
     uint64_t joined = 0, arrived = 0, moved = 0;  // collectives so far
     bool moving = false, left = false;
+    uint32_t said = 0;  // how often it was said that it holds up the others
   };
   struct Slot {                               // of one ordered pair of ranks
     uint64_t sends = 0, recvs = 0, done = 0;  // messages so far
@@ -45,12 +52,18 @@ class Hub {
   };
   using Lock = std::unique_lock<std::mutex>;
 
-  // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors.
-  void await(Lock& lock, const Limit& limit, std::string_view doing, const std::function<bool(int)>& present);
+  // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors and, within seconds, in the log.
+  // `what` waits for them to have `doing`: "all_reduce #12 (…) …", "arrived".
+  void await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing, const std::function<bool(int)>& present,
+             const Check& check = {});
+  std::string last_call(int rank) const;
+  std::string missing_text(const std::vector<int>& missing, std::string_view doing) const;
+  void say_missing(const std::vector<int>& missing, std::string_view what, std::string_view doing, Duration waited);
   // With the current exception, of `call`, as the reason, unless there is one.
   void end_with(const Call& call);
   bool ended() const { return !aborted_.empty(); }
 
+  const std::string name_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Member> members_;

@@ -42,7 +42,7 @@ class MpiBackend final : public Backend {
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (size() == 1)
       return std::make_unique<MpiBackend>(transport_.runtime(), transport_.context(), std::vector{transport_.world_rank(0)}, MPI_COMM_NULL);
-    const int context = agree_on_context(transport_, "", Deadline::after(plan.timeout));
+    const int context = agree_on_context(transport_, "", plan.limit);
     if (plan.color < 0) return nullptr;
     std::vector<int> members;
     for (const int r : plan.ranks) members.push_back(transport_.world_rank(r));
@@ -97,7 +97,7 @@ std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size, co
   check(!job || (job->rank == rank && job->size == size), "[mpi] mpirun made this process rank ", job ? job->rank : 0, " of ",
         job ? job->size : 1, ", got rank ", rank, " of ", size);
   if (size == 1) return std::make_unique<mpi::MpiBackend>(mpi::Runtime::instance(), mpi::kCreationContext, std::vector{0}, MPI_COMM_NULL);
-  const Deadline deadline = Deadline::after(options.timeout);
+  const Deadline deadline = Deadline::after(patience_of(options.timeout).limit);
   mpi::Runtime& runtime = mpi::Runtime::start(deadline);
   static std::mutex one_at_a_time;
   std::lock_guard lock(one_at_a_time);

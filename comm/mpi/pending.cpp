@@ -12,6 +12,8 @@ constexpr size_t kPiece = size_t{1} << 30;  // MPI counts in int
 // Messages up to this size are sent from a copy, so that giving them up needs no cancelling. Fingerprints are such messages,
 // and data only moves when those have met: hence nearly every failure leaves MPI usable.
 constexpr size_t kSmall = 256;
+// Messages up to this size are copied by every network at once.
+constexpr size_t kCopiedAtOnce = 2048;
 // Polls that a cancelled request gets to come to its end.
 constexpr int kLastPolls = 100;
 
@@ -38,6 +40,7 @@ void Pending::send(int peer, int tag, const void* data, size_t bytes) {
     data = copy->data();
   }
   large_ |= bytes > kSmall;
+  shared_ |= bytes > kCopiedAtOnce;
   const char* at = static_cast<const char*>(data);
   do {
     const size_t piece = std::min(bytes, kPiece);
@@ -51,6 +54,7 @@ void Pending::send(int peer, int tag, const void* data, size_t bytes) {
 
 void Pending::receive(int peer, int tag, void* data, size_t bytes) {
   large_ |= bytes > kSmall;
+  shared_ |= bytes > kCopiedAtOnce;
   char* at = static_cast<char*>(data);
   do {
     const size_t piece = std::min(bytes, kPiece);
@@ -63,7 +67,7 @@ void Pending::receive(int peer, int tag, void* data, size_t bytes) {
 }
 
 void Pending::adopt(MPI_Request request) {
-  large_ = true;
+  large_ = shared_ = true;
   add({Kind::other, -1, nullptr}, request);
 }
 
@@ -84,8 +88,14 @@ std::vector<int> Pending::unfinished(Kind kind) const {
   return peers;
 }
 
+size_t Pending::peers() const {
+  std::vector<int> peers;
+  for (const Entry& entry : entries_) peers.push_back(entry.peer);
+  std::sort(peers.begin(), peers.end());
+  return static_cast<size_t>(std::unique(peers.begin(), peers.end()) - peers.begin());
+}
+
 void Pending::give_up() {
-  runtime_.note_failure();
   bool finished = true;
   for (size_t i = 0; i < requests_.size(); ++i) {
     if (requests_[i] == MPI_REQUEST_NULL) continue;

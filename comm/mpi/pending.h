@@ -31,6 +31,10 @@ class Pending {
   std::vector<int> unfinished_from() const { return unfinished(Kind::receive); }
   std::vector<int> unfinished_to() const { return unfinished(Kind::send); }
   bool has_large() const { return large_; }
+  // Whether MPI may move something straight from one rank's memory to another's, at a time that it chooses.
+  bool has_shared() const { return shared_; }
+  // How many ranks it has to do with.
+  size_t peers() const;
 
  private:
   enum class Kind { send, receive, other };
@@ -48,6 +52,7 @@ class Pending {
   std::vector<Entry> entries_;
   std::vector<int> completed_;  // room for MPI_Testsome
   bool large_ = false;
+  bool shared_ = false;
 };
 
 }  // namespace lockstep::comm::mpi

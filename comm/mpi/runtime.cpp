@@ -4,14 +4,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <future>
 #include <thread>
 
 #include <unistd.h>
 
+#include "comm/failure_note.h"
 #include "comm/mpi/backoff.h"
 #include "comm/mpi/job.h"
+#include "comm/process_look.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/thread.h"
@@ -20,18 +21,9 @@ namespace lockstep::comm::mpi {
 namespace {
 
 // How long the end of the process waits for the other ranks: long for one that still writes a checkpoint, short after a
-// failure, when they may never come.
+// failure of any group, whatever its backend, when they may never come.
 constexpr auto kEndLimit = std::chrono::seconds(60);
 constexpr auto kEndLimitAfterFailure = std::chrono::seconds(2);
-
-// The letter of /proc/PID/stat, or nothing where the process does not exist.
-std::optional<char> process_state(int pid) {
-  std::ifstream file(str("/proc/", pid, "/stat"));
-  std::string line;
-  if (!std::getline(file, line)) return std::nullopt;
-  const size_t end = line.rfind(") ");  // the program's name may hold anything
-  return end == std::string::npos ? std::nullopt : std::optional(line[end + 2]);
-}
 
 }  // namespace
 
@@ -109,7 +101,7 @@ void Runtime::blocking(std::string_view what, Deadline deadline, std::function<v
 }
 
 void Runtime::retire(const std::string& reason) {
-  failed_ = true;
+  note_failure();
   if (!retired_) retired_ = reason;
 }
 
@@ -139,13 +131,17 @@ int Runtime::take_context() {
   return static_cast<int>(context);
 }
 
+int Runtime::local_pid(int world_rank) const {
+  const Host& host = hosts_[static_cast<size_t>(world_rank)];
+  return std::strcmp(host.name, hosts_[static_cast<size_t>(rank_)].name) == 0 ? host.pid : 0;
+}
+
 std::string Runtime::describe(int world_rank) const {
   const Host& host = hosts_[static_cast<size_t>(world_rank)];
-  std::string text = str("pid ", host.pid, " on ", host.name);
-  if (std::strcmp(host.name, hosts_[static_cast<size_t>(rank_)].name) != 0) return text;
-  const auto state = process_state(host.pid);
-  if (!state || *state == 'Z' || *state == 'X') return text + ", dead";
-  return *state == 'T' || *state == 't' ? text + ", stopped" : text;
+  const std::string text = str("pid ", host.pid, " on ", host.name);
+  if (local_pid(world_rank) == 0) return text;
+  const auto look = look_at_process(host.pid);
+  return !look ? text + ", dead" : look->stopped() ? text + ", stopped" : text;
 }
 
 // A barrier that can be given up. False when it was.
@@ -153,7 +149,7 @@ bool Runtime::all_at_end() {
   MPI_Request request = MPI_REQUEST_NULL;
   const Deadline deadline = locked([&] {
     check_mpi(MPI_Ibarrier(world_, &request), "MPI_Ibarrier");
-    return Deadline::after(failed_ ? kEndLimitAfterFailure : kEndLimit);
+    return Deadline::after(failure_noted() ? kEndLimitAfterFailure : kEndLimit);
   });
   Backoff backoff;
   for (;;) {

@@ -57,19 +57,19 @@ class Runtime {
   // Sends a small message that nobody waits for.
   void post(int world_rank, int tag, std::string bytes);
 
-  // These three only under locked().
+  // These two only under locked().
   // Keeps the bytes of a send that nobody waits for any more until it is done.
   void keep(MPI_Request request, std::unique_ptr<std::string> bytes);
   // No MPI call is made any more. The first reason stays.
   void retire(const std::string& reason);
-  // After a failure the others may be gone, so the end of the process waits for them only shortly.
-  void note_failure() { failed_ = true; }
 
   // Contexts that this rank hands out when it leads the creation of a group; no other rank hands out the same.
   int take_context();
 
-  // "rank 2 (pid 71 on node5, stopped)": what is known about a process of the job.
+  // "pid 71 on node5, stopped": what is known about a process of the job.
   std::string describe(int world_rank) const;
+  // The process, if it is on this host, else 0.
+  int local_pid(int world_rank) const;
 
   // Runs before MPI is finalised, after all ranks have come to their end.
   void at_end(std::function<void()> f) { at_end_.push_back(std::move(f)); }
@@ -93,7 +93,6 @@ class Runtime {
 
   std::mutex mutex_;
   std::optional<std::string> retired_;
-  bool failed_ = false;
   bool initialised_ = false;
   bool owner_ = false;  // whoever initialises finalises
   int rank_ = 0;

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "comm/failure_note.h"
 #include "comm/fingerprint.h"
 #include "comm/mpi/backoff.h"
 #include "comm/peer_failure.h"
+#include "comm/process_look.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace lockstep::comm::mpi {
 namespace {
@@ -37,6 +40,10 @@ MpiTransport::~MpiTransport() {
 
 void MpiTransport::exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) {
   throw_if_aborted();
+  // No data to or from a rank that has given up: it takes nothing any more, and MPI would be lost here, too. Fingerprints still meet, so
+  // that all ranks see a mismatch.
+  const auto is_data = [](const auto& message) { return message.bytes > sizeof(Fingerprint); };
+  if (std::any_of(sends.begin(), sends.end(), is_data) || std::any_of(receives.begin(), receives.end(), is_data)) throw_if_ended_by_peer();
   Pending pending(runtime_);
   runtime_.locked([&] {
     for (const auto& r : receives) pending.receive(world_rank(r.from), tag(channel), r.data, r.bytes);
@@ -48,13 +55,17 @@ void MpiTransport::exchange(Channel channel, std::span<const Send> sends, std::s
 void MpiTransport::complete(Pending& pending, const Limit& limit) {
   Backoff backoff(pending.has_large() ? Backoff::Expect::data : Backoff::Expect::message);
   std::optional<Deadline> grace;
+  Watch watch;
   try {
     for (int polls = 0;; ++polls) {
       const bool done = runtime_.locked([&] {
         if (polls % kPollsPerNote == 0) read_notes();
-        return pending.poll();
+        const bool all = pending.poll();
+        if (all && pending.has_shared()) read_notes();
+        return all;
       });
-      if (done) return;
+      // A sender that gave up has its memory back, and may have changed it before it was read.
+      if (done) return pending.has_shared() ? throw_if_ended_by_peer() : void();
       if (ended_) {
         throw_if_aborted();
         if (!grace) grace = Deadline::after(kGrace);
@@ -63,9 +74,12 @@ void MpiTransport::complete(Pending& pending, const Limit& limit) {
         if (!why.empty()) throw FromPeer<EnvironmentError>(why);
       }
       if (limit.passed()) throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(pending)));
+      if (watch.next.passed()) look(watch, pending, limit);
       backoff.pause();
     }
   } catch (const Error& error) {
+    if (limit.withdrawn()) throw;
+    note_failure();
     abort(error.what());  // before the requests are given up: that may be the end of MPI in this process
     throw;
   }
@@ -116,6 +130,12 @@ void MpiTransport::throw_if_aborted() const {
   if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
 }
 
+void MpiTransport::throw_if_ended_by_peer() const {
+  if (!ended_) return;
+  std::lock_guard lock(state_mutex_);
+  if (!aborted_by_peer_.empty()) throw FromPeer<EnvironmentError>(aborted_by_peer_);
+}
+
 std::string MpiTransport::ended_by_peer(const Pending& pending) const {
   if (!aborted_by_peer_.empty()) return aborted_by_peer_;
   std::vector<int> gone;
@@ -128,21 +148,59 @@ std::string MpiTransport::ended_by_peer(const Pending& pending) const {
 std::string MpiTransport::who(const std::vector<int>& world_ranks) const {
   std::string text;
   for (const int world : world_ranks) {
-    const auto place = std::find(members_.begin(), members_.end(), world) - members_.begin();
-    text += str(text.empty() ? "" : ", ", "rank ", place, " (", runtime_.describe(world), ")");
+    text += str(text.empty() ? "" : ", ", "rank ", place_of(world), " (", runtime_.describe(world), ")");
   }
   return text;
 }
 
-std::string MpiTransport::missing(const Pending& pending) const {
-  const auto from = pending.unfinished_from();
-  const auto to = pending.unfinished_to();
-  if (!from.empty()) return who(from) + (from.size() == 1 ? " has not arrived" : " have not arrived");
-  if (!to.empty()) return who(to) + " took nothing of what was sent";
-  return "MPI's collective did not end, though all ranks had come";
+int MpiTransport::place_of(int world_rank) const {
+  return static_cast<int>(std::find(members_.begin(), members_.end(), world_rank) - members_.begin());
 }
 
-int agree_on_context(MpiTransport& parent, const std::string& name, Deadline deadline) {
+void MpiTransport::look(Watch& watch, const Pending& pending, const Limit& limit) {
+  watch.next = Deadline::after(std::chrono::seconds(1));
+  const auto now = Clock::now();
+  auto late = pending.unfinished_from();
+  if (late.empty()) late = pending.unfinished_to();
+  for (const int rank : late) {
+    const int pid = runtime_.local_pid(rank);
+    const auto process = pid != 0 ? look_at_process(pid) : std::nullopt;
+    if (!process || !process->stopped())
+      watch.stopped_since.erase(rank);
+    else if (limit.passed_for_stopped(now - watch.stopped_since.try_emplace(rank, now).first->second))
+      throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(pending)));
+  }
+  const uint32_t said = said_missing_;
+  if (late.empty() || now - watch.start < say_after(said)) return;
+  ++said_missing_;
+  // Where all wait for the same ranks, the first of those that wait says it for all.
+  const bool all_wait = pending.peers() + 1 == members_.size();
+  int first_here = 0;
+  while (std::count(late.begin(), late.end(), members_[static_cast<size_t>(first_here)]) > 0) ++first_here;
+  if (all_wait && first_here != rank_) return;
+  log::warn("[comm] ", limit.what().empty() ? "a group that forms" : limit.what(), " is held up for ", seconds(say_after(said)),
+            " s: ", missing(pending));
+}
+
+// "rank 2 (pid 71 on node5, stopped) has not arrived". Says of ranks on this host what they do.
+std::string MpiTransport::missing(const Pending& pending) const {
+  const auto from = pending.unfinished_from(), to = pending.unfinished_to();
+  if (from.empty() && to.empty()) return "MPI's collective did not end, though all ranks had come";
+  const auto& late = from.empty() ? to : from;
+  std::vector<int> pids;
+  for (const int rank : late) pids.push_back(runtime_.local_pid(rank));
+  const auto doing = doings(pids);
+  std::string text;
+  for (size_t i = 0; i < late.size(); ++i) {
+    const std::string known = runtime_.describe(late[i]);
+    const bool running = pids[i] != 0 && (doing[i] == "is computing" || doing[i] == "is idle" || doing[i] == "waits for a device");
+    text += str(i == 0 ? "" : ", ", "rank ", place_of(late[i]), " (", known, running ? ", " + doing[i] : "", ")");
+  }
+  if (from.empty()) return text + " took nothing of what was sent";
+  return text + (from.size() == 1 ? " has not arrived" : " have not arrived");
+}
+
+int agree_on_context(MpiTransport& parent, const std::string& name, const Limit& limit) {
   struct Hello {
     int64_t context;
     uint64_t name;
@@ -159,7 +217,7 @@ int agree_on_context(MpiTransport& parent, const std::string& name, Deadline dea
     sends.push_back({static_cast<int>(i), &hellos[rank], sizeof(Hello)});
     receives.push_back({static_cast<int>(i), &hellos[i], sizeof(Hello)});
   }
-  parent.exchange(Transport::Channel::collective, sends, receives, deadline);
+  parent.exchange(Transport::Channel::collective, sends, receives, limit);
   for (size_t i = 0; i < size; ++i)
     check(hellos[i].name == hellos[0].name, "[mpi] ranks create groups in different order: rank ", rank, " creates '", name, "', but rank ",
           hellos[i].name == hellos[rank].name ? 0 : i, " another one");

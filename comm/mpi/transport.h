@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -40,9 +41,19 @@ class MpiTransport final : public Transport {
   void tell_others(char kind, const std::string& text);
   void read_notes();  // under runtime().locked()
   void throw_if_aborted() const;
+  void throw_if_ended_by_peer() const;
   // What a peer's note says about this wait, or empty. Under state_mutex_.
   std::string ended_by_peer(const Pending& pending) const;
   std::string who(const std::vector<int>& world_ranks) const;
+  int place_of(int world_rank) const;
+  // What a wait that takes long has seen of the ranks that it waits for.
+  struct Watch {
+    Clock::time_point start = Clock::now();
+    Deadline next = Deadline::after(std::chrono::seconds(1));
+    std::map<int, Clock::time_point> stopped_since;  // by rank of the job
+  };
+  // Throws where a rank has been stopped for longer than the limit allows, and tells users that ranks are late.
+  void look(Watch& watch, const Pending& pending, const Limit& limit);
   std::string missing(const Pending& pending) const;
 
   Runtime& runtime_;
@@ -52,13 +63,14 @@ class MpiTransport final : public Transport {
 
   std::atomic<bool> ended_{false};  // something below is set
   mutable std::mutex state_mutex_;
-  std::string aborted_;          // by this rank: why
-  std::string aborted_by_peer_;  // "rank 1 (…) ended the group: …"
-  std::vector<int> left_;        // ranks of the job
+  std::string aborted_;                    // by this rank: why
+  std::string aborted_by_peer_;            // "rank 1 (…) ended the group: …"
+  std::vector<int> left_;                  // ranks of the job
+  std::atomic<uint32_t> said_missing_{0};  // how often it was said that some are late
 };
 
 // All ranks of `parent` call it in the same order. Returns the context for a new group, or for several that have no rank in
 // common. Throws UsageError where the names differ.
-int agree_on_context(MpiTransport& parent, const std::string& name, Deadline deadline);
+int agree_on_context(MpiTransport& parent, const std::string& name, const Limit& limit);
 
 }  // namespace lockstep::comm::mpi

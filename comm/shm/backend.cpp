@@ -7,11 +7,14 @@ namespace lockstep::comm {
 namespace shm {
 namespace {
 
+std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size, const std::string& name, const Limit& limit,
+                              const Kin& kin);
+
 class ShmBackend final : public Backend {
  public:
-  ShmBackend(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options)
+  ShmBackend(std::shared_ptr<Store> store, int rank, int size, const std::string& name, const Limit& limit, const Kin& kin)
       : store_(std::move(store)),
-        group_(*store_, rank, size, options),
+        group_(*store_, rank, size, name, limit, kin),
         arena_(std::make_shared<Arena>()),
         collectives_(group_, arena_),
         messages_(group_) {}
@@ -28,10 +31,14 @@ class ShmBackend final : public Backend {
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
-    GroupOptions options;
-    options.name = plan.name;
-    options.timeout = plan.timeout;
-    return make_shm(with_prefix(store_, plan.name), plan.rank, static_cast<int>(plan.ranks.size()), options);
+    Kin kin;
+    for (const int rank : plan.ranks) kin.pids.push_back(group_.member(rank).pid);
+    kin.check = [&](const std::vector<int>& missing) {
+      std::vector<int> here;
+      for (const int rank : missing) here.push_back(plan.ranks[static_cast<size_t>(rank)]);
+      group_.check_there(here);
+    };
+    return make(with_prefix(store_, plan.name), plan.rank, static_cast<int>(plan.ranks.size()), plan.name, plan.limit, kin);
   }
 
   std::shared_ptr<Storage> allocate(size_t bytes) override { return arena_->allocate(bytes); }
@@ -45,14 +52,19 @@ class ShmBackend final : public Backend {
   Messages messages_;
 };
 
+std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size, const std::string& name, const Limit& limit,
+                              const Kin& kin) {
+  // A single rank has nobody to share memory with.
+  if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, {.name = name});
+  check(size <= 128, "[comm] backend 'shm' takes at most 128 ranks, got ", size);
+  return std::make_unique<ShmBackend>(std::move(store), rank, size, name, limit, kin);
+}
+
 }  // namespace
 }  // namespace shm
 
 std::unique_ptr<Backend> make_shm(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options) {
-  // A single rank has nobody to share memory with.
-  if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, options);
-  check(size <= 128, "[comm] backend 'shm' takes at most 128 ranks, got ", size);
-  return std::make_unique<shm::ShmBackend>(std::move(store), rank, size, options);
+  return shm::make(std::move(store), rank, size, options.name, Deadline::after(patience_of(options.timeout).limit), {});
 }
 
 }  // namespace lockstep::comm

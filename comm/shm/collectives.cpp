@@ -86,11 +86,11 @@ class Collectives::Run {
   // After a failure. The others may be in the middle of this rank's tensor, and stay there as long as they like; the caller gets it
   // back all the same. In this order: whoever uses the tensor still sees that the group has ended when it is done.
   void take_back(const std::string& reason) {
-    group_.abort(str("[comm] ", call_.what, ": ", reason));
+    group_.abort(str("[comm] ", call_.what(), ": ", reason));
     try {
       owner_.arena_->withdraw(call_.in);
     } catch (const EnvironmentError& e) {
-      log::warn("[comm] ", call_.what, ": the other ranks may still write to its tensor: ", e.what());
+      log::warn("[comm] ", call_.what(), ": the other ranks may still write to its tensor: ", e.what());
     }
   }
   // Whoever gave up has its tensor back: then what was read of it may be anything.

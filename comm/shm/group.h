@@ -2,6 +2,7 @@
 // has died, left or aborted.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,10 +15,17 @@
 
 namespace lockstep::comm::shm {
 
+// What is known of the ranks of a new group before they have come to it, where they are ranks of another one already.
+struct Kin {
+  std::vector<int> pids;  // by rank; empty: unknown
+  // Throws where ranks of the new group that are missing will not come.
+  std::function<void(const std::vector<int>& missing)> check;
+};
+
 // Thread-safe, but for the data behind the pointers, which the protocol of the callers protects.
 class Group {
  public:
-  Group(Store& store, int rank, int size, const GroupOptions& options);
+  Group(Store& store, int rank, int size, const std::string& name, const Limit& limit, const Kin& kin);
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -45,6 +53,11 @@ class Group {
   void abort(const std::string& reason) noexcept;
   // Throws what ended the group, where something has.
   void check_not_aborted();
+  // Throws where the group has ended, or where one of these ranks has died or left. Such ranks come to no other group either.
+  void check_there(const std::vector<int>& ranks);
+
+  // Tells all ranks what this one waits in, until it is told otherwise (see Member::waits_in).
+  void show_waiting(const std::string& call);
 
  private:
   template <typename T>
@@ -52,20 +65,30 @@ class Group {
     return reinterpret_cast<T*>(memory_.data() + offset);
   }
   Control& control() { return *at<Control>(0); }
+  // formation.cpp
+  class Formation;
   void create(Store& store);
-  std::string wait_for_rank_0(Store& store, const Deadline& deadline) const;
-  void attach(Store& store, const Deadline& deadline);
-  void await_all_attached(Store& store, const Deadline& deadline);
+  void attach(Formation& formation);
   void watch_peers();
   int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;
+  bool is_dead(int rank) const;
   void check_alive(const Word& word, uint32_t target, int peer);
-  // Says, once for all that wait for it, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a debugger).
-  void warn_if_stopped(int peer, const Call& call);
-  FromPeer<TimeoutError> late(int peer, const Call& call);
-  std::string last_call(int rank, const Call& call);
   std::string who(int rank);
-  std::string state_of(int rank);
+
+  // reports.cpp
+  class Watch;
+  // From here on, what any thread of this process waits in is shown to this group's ranks, and no longer.
+  void enter_process();
+  void leave_process();
+  // Say, once for all that wait for it, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a debugger), or that some are late.
+  void warn_of_stopped(int peer, const Call& call);
+  void warn_of_missing(int peer, const Call& call, Duration waited);
+  FromPeer<TimeoutError> late(int peer, const Call& call);
+  bool has_arrived(int rank, int peer, const Call& call);
+  std::string missing_text(int peer, const Call& call);
+  std::string last_call(int rank, const Call& call);
+  std::string waits_in(int rank);
 
   const std::string name_;
   const int rank_;

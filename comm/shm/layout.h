@@ -60,6 +60,13 @@ struct Member {
   // Whether somebody has said that this rank is stopped. The only field that the others write; this rank clears it at its next call,
   // of whatever kind, so a stop is said once, however many wait for it and in whichever calls; a second one within a call is not said.
   std::atomic<bool> said_stopped{false};
+  // How often somebody has said that this rank holds up the others. Written by them, too.
+  std::atomic<uint32_t> said_missing{0};
+  Word joined;  // 1 once the rank is here
+  // The call that this rank waits in for long, whichever group of its process that belongs to; empty: none. The version is odd while
+  // the text is written.
+  std::atomic<uint32_t> waits_version{0};
+  char waits_in[256] = {};
 };
 
 // From one rank to another.

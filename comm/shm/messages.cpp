@@ -36,7 +36,13 @@ void Messages::recv(const Call& call) {
   const uint32_t message = ++progress.messages;
   channel.recvs[message % 2] = call.fingerprint;
   channel.ready.publish(message);
-  group_.await(channel.posted, message, peer, call);
+  try {
+    group_.await(channel.posted, message, peer, call);
+  } catch (...) {
+    // Nobody is here for the sender, should it come: it is to hear that this rank has left.
+    if (call.limit.withdrawn()) channel.ready.publish(--progress.messages);
+    throw;
+  }
   const Fingerprint& theirs = channel.sends[message % 2];
   if (theirs != call.fingerprint) throw mismatch_error(peer, theirs, group_.rank(), call.fingerprint);
 

@@ -25,8 +25,7 @@ Call call_of(Op op, Values& values, int rank, int root, Duration limit) {
   call.dtype = DType::f32;
   call.count = kCount;
   call.root = root;
-  call.limit = Deadline::after(limit);
-  call.what = "the test's call";
+  call.limit = Limit(Deadline::after(limit), "the test's call");
   return call;
 }
 

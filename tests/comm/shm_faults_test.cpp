@@ -1,6 +1,7 @@
 // What happens to the others when a process of a shm group dies, stops, or never comes.
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -242,6 +243,100 @@ TEST_P(ShmFaults, AFailureOfWhichTheStoreKnowsEndsTheWaitForARank) {
     const std::string message = failure_of([&] { create("shm", shared, rank, GetParam(), {.timeout = std::chrono::seconds(3)}); });
     EXPECT_TRUE(contains(message, "the last rank has failed") || (rank > 0 && contains(message, "ended"))) << message;
   });
+}
+
+// What the missing rank does is half of the answer.
+TEST(ShmLate, TheErrorSaysWhatTheMissingRankDoes) {
+  ForkStore store;
+  const std::shared_ptr<Store> shared(&store, [](Store*) {});
+  test::run_ranks(2, [&](int rank) {
+    const auto control = create("shm", shared, rank, 2, {.name = "control", .timeout = std::chrono::seconds(90)});
+    const auto late_at = [&](const std::string& name, int limit_s, const std::function<void()>& meanwhile) {
+      const auto g = create("shm", shared, rank, 2, {.name = name, .timeout = std::chrono::seconds(limit_s)});
+      std::string message;
+      control->barrier().wait();
+      if (rank == 0) {
+        message = failure_of([&] { g->barrier().wait(); });
+        shared->set("late at " + name, "yes");
+      } else {
+        meanwhile();
+      }
+      control->barrier().wait();
+      return message;
+    };
+    const std::string computing = late_at("one", 1, [&] {
+      for (uint64_t i = 0;; ++i) {
+        if (i % (1 << 24) != 0) continue;
+        try {
+          shared->get("late at one", Duration::zero());
+          return;
+        } catch (const TimeoutError&) {
+        }
+      }
+    });
+    // Until the group called 'other' has ended, of which rank 0 does not know.
+    const auto other = create("shm", shared, rank, 2, {.name = "other", .timeout = std::chrono::seconds(90)});
+    const std::string elsewhere = late_at("two", 6, [&] {
+      std::thread release([&] {
+        shared->get("late at two", std::chrono::seconds(90));
+        other->abort("enough");
+      });
+      failure_of([&] { other->broadcast(Tensor::zeros({10}), 0).wait(); });
+      release.join();
+    });
+    if (rank == 1) return;
+    EXPECT_TRUE(contains(computing, "is computing and has not arrived")) << computing;
+    EXPECT_TRUE(contains(elsewhere, "waits in broadcast #1")) << elsewhere;
+    EXPECT_TRUE(contains(elsewhere, "in group 'other' on rank 1 of 2 and has not arrived")) << elsewhere;
+  });
+}
+
+// Dies where the others wait for it to join.
+class StoreOfTheDying final : public Store {
+ public:
+  // `arrival`: the one, counted over groups, at which this process dies, before it says that it is here or after; 0: it does not.
+  StoreOfTheDying(ForkStore& store, int arrival, bool before) : store_(store), arrival_(arrival), before_(before) {}
+  void set(const std::string& key, const std::string& value) override {
+    const bool dies = contains(key, "attached-") && ++seen_ == arrival_;
+    if (dies && before_) ::raise(SIGKILL);
+    store_.set(key, value);
+    if (dies) ::raise(SIGKILL);
+  }
+  std::string get(const std::string& key, Duration timeout) override { return store_.get(key, timeout); }
+  void wait(const std::vector<std::string>& keys, Duration timeout) override { store_.wait(keys, timeout); }
+  int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
+  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+    return store_.compare_and_set(key, expected, desired);
+  }
+
+ private:
+  ForkStore& store_;
+  const int arrival_;
+  const bool before_;
+  int seen_ = 0;
+};
+
+void expect_named_when_dying(bool in_split, bool before, int victim) {
+  ForkStore store;
+  const auto ends = test::fork_ranks(4, [&](int rank) {
+    const auto own = std::make_shared<StoreOfTheDying>(store, rank == victim ? (in_split ? 2 : 1) : 0, before);
+    const std::string message = failure_of([&] {
+      const auto g = create("shm", own, rank, 4, {.timeout = std::chrono::seconds(95)});
+      if (in_split) g->split(0, rank);
+    });
+    EXPECT_TRUE(contains(message, str("rank ", victim, " (pid "))) << message;
+    EXPECT_TRUE(contains(message, "died")) << message;
+  });
+  expect_only_victim(ends, static_cast<size_t>(victim));
+}
+
+TEST(ShmDeath, WhileAGroupFormsIsNoticedAtOnce) {
+  for (const int victim : {0, 2}) expect_named_when_dying(false, false, victim);
+}
+
+TEST(ShmDeath, WhileAGroupSplitsIsNoticedAtOnce) {
+  for (const int victim : {0, 2})
+    for (const bool before : {true, false}) expect_named_when_dying(true, before, victim);
 }
 
 // A process may end while the others still look around in the new group; it once counted as dead then.

@@ -350,6 +350,81 @@ TEST_P(ProcessGroupSuite, ARankThatUnwindsFromAnErrorReleasesTheOthers) {
   });
 }
 
+TEST_P(ProcessGroupSuite, DestroyingAGroupWithdrawsItsReceives) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
+    auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
+    const Tensor t = Tensor::full({10}, control.rank());
+    if (control.rank() == 0) {
+      const Work first = g->recv(t, 1), second = g->recv(t, 1);
+      g.reset();
+      for (const Work& work : {first, second})
+        EXPECT_NE(thrown<EnvironmentError>([&] { work.wait(); }).find("this rank destroys the group"), std::string::npos);
+      EXPECT_TRUE(same_bits(t, std::vector<float>(10, 0)));
+    }
+    control.barrier().wait();
+    if (control.rank() == 1) {
+      const std::string message = thrown<EnvironmentError>([&] { g->send(t, 0).wait(); });
+      EXPECT_NE(message.find("rank 0"), std::string::npos) << message;
+      EXPECT_NE(message.find("left"), std::string::npos) << message;
+    }
+    control.barrier().wait();
+  });
+}
+
+// The group goes on among those that are left.
+TEST_P(ProcessGroupSuite, AWithdrawnReceiveEndsNothingElse) {
+  if (size() < 3) GTEST_SKIP() << "needs three ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [](ProcessGroup& control, const MakeGroup& make) {
+    auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
+    const Tensor t = Tensor::full({10}, 1);
+    if (control.rank() == 0) {
+      g->recv(t, 1);
+      g.reset();
+    }
+    control.barrier().wait();
+    if (control.rank() == 1) g->send(t, 2).wait();
+    if (control.rank() == 2) g->recv(t, 1).wait();
+    control.barrier().wait();
+  });
+}
+
+// A message that is there already is no longer the sender's.
+TEST_P(ProcessGroupSuite, DestroyingAGroupTakesMessagesWhoseSenderHasCome) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [](ProcessGroup& control, const MakeGroup& make) {
+    auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
+    const Tensor t = Tensor::full({10}, control.rank());
+    Work work;
+    if (control.rank() == 0) work = g->recv(t, 1);
+    if (control.rank() == 1) g->send(t, 0).wait();
+    control.barrier().wait();
+    g.reset();
+    work.wait();
+    if (control.rank() < 2) {
+      EXPECT_TRUE(same_bits(t, std::vector<float>(10, 1)));
+    }
+    control.barrier().wait();
+  });
+}
+
+// Who waited too long wants to know what to change; who gave up by a limit of its own knows.
+TEST_P(ProcessGroupSuite, ATimeLimitSaysHowToChangeIt) {
+  if (size() == 1) GTEST_SKIP() << "needs two ranks";
+  run_with({.timeout = std::chrono::seconds(100)}, [](ProcessGroup& control, const MakeGroup& make) {
+    for (const bool own_limit : {false, true}) {
+      const auto g = make({.name = "late", .timeout = std::chrono::seconds(own_limit ? 90 : 1)});
+      if (g->rank() == 0) {
+        const Work work = g->barrier();
+        const std::string message = thrown<TimeoutError>([&] { own_limit ? work.wait(std::chrono::milliseconds(20)) : work.wait(); });
+        EXPECT_EQ(message.find("parallel.timeout_s") != std::string::npos, !own_limit) << message;
+        EXPECT_EQ(message.find("GroupOptions::timeout") != std::string::npos, !own_limit) << message;
+      }
+      control.barrier().wait();
+    }
+  });
+}
+
 TEST_P(ProcessGroupSuite, WrongUseFailsAtOnceAndLeavesTheGroupUsable) {
   run([this](ProcessGroup& g) {
     const Tensor t = Tensor::zeros({4, 6});

@@ -1,6 +1,6 @@
 // A rank for mpi_fault_test: reduces for ever, until the last rank comes to the step at which it has an accident.
 //
-//   mpi_fault_rank ACCIDENT REDUCTION     ACCIDENT: stop, kill, exit, throw, "never starts"; REDUCTION: tree, fast
+//   mpi_fault_rank ACCIDENT HOW     ACCIDENT: stop, kill, exit, throw, "never starts"; HOW: tree, fast, shm (not over MPI)
 //
 // Prints "rank R: MESSAGE" for an error, and returns 1 for it, as programs do.
 #include <cstdio>
@@ -28,11 +28,13 @@ void have(const std::string& accident) {
   if (accident == "throw") throw EnvironmentError("the data is gone");
 }
 
-void reduce_for_ever(const MpiJob& job, const std::string& accident, Reduction reduction) {
+void reduce_for_ever(const MpiJob& job, const std::string& accident, const std::string& how) {
   // Starting MPI may take long on a busy machine; only what comes then has a short limit.
   const Duration start_limit = std::chrono::seconds(accident == "never starts" ? 2 : 30);
   const auto start = create("mpi", nullptr, job.rank, job.size, {.name = "start", .timeout = start_limit});
-  const auto world = create("mpi", nullptr, job.rank, job.size, {.timeout = std::chrono::seconds(4), .reduction = reduction});
+  const GroupOptions options{.timeout = std::chrono::seconds(4), .reduction = how == "fast" ? Reduction::fast : Reduction::tree};
+  const auto world =
+      how == "shm" ? create("shm", mpi_store(), job.rank, job.size, options) : create("mpi", nullptr, job.rank, job.size, options);
   const Tensor tensor = Tensor::zeros({1 << 18});
   for (int step = 0;; ++step) {
     if (job.rank == job.size - 1 && step == kAccidentAt) have(accident);
@@ -45,12 +47,12 @@ void reduce_for_ever(const MpiJob& job, const std::string& accident, Reduction r
 int main(int count, char** arguments) {
   const MpiJob job = mpi_job().value_or(MpiJob{});
   try {
-    check(count == 3, "expected ACCIDENT REDUCTION");
+    check(count == 3, "expected ACCIDENT HOW");
     if (std::string(arguments[1]) == "never starts" && job.rank == job.size - 1) {
       raise(SIGSTOP);
       return 0;
     }
-    reduce_for_ever(job, arguments[1], std::string(arguments[2]) == "fast" ? Reduction::fast : Reduction::tree);
+    reduce_for_ever(job, arguments[1], arguments[2]);
   } catch (const Error& error) {
     std::printf("rank %d: %s\n", job.rank, error.what());
     std::fflush(stdout);

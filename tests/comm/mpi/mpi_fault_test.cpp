@@ -50,6 +50,12 @@ TEST_P(MpiFaultTest, AStoppedRankIsNamedByTheOthers) {
               AllOf(HasSubstr("all_reduce #21"), HasSubstr("rank 2 (pid "), HasSubstr(", stopped) has not arrived")));
 }
 
+// The group is not MPI's, but MPI ends with the process, and must not wait for the stopped rank as for one that is healthy.
+TEST_F(MpiFaultTest, AStoppedRankOfASharedMemoryGroupDoesNotKeepTheJob) {
+  EXPECT_THAT(run("stop", "shm").output,
+              AllOf(HasSubstr("all_reduce #21"), HasSubstr("is stopped and has not arrived"), HasSubstr("leaving without MPI_Finalize")));
+}
+
 INSTANTIATE_TEST_SUITE_P(Reduction, MpiFaultTest, ::testing::Values("tree", "fast"),
                          [](const auto& test) { return std::string(test.param); });
 

@@ -1,0 +1,229 @@
+// How the ranks of a host find each other: rank 0 makes the memory and says in the store where it is, the others map it.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <new>
+#include <random>
+#include <sstream>
+
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "comm/process_look.h"
+#include "comm/ranks_text.h"
+#include "comm/shm/group.h"
+#include "core/base/error.h"
+#include "core/base/log.h"
+
+namespace lockstep::comm::shm {
+namespace {
+
+// How long to wait before the first look at the ranks that have not come, and how long at most between two.
+constexpr Duration kFirstLook = std::chrono::milliseconds(50);
+constexpr Duration kLook = std::chrono::milliseconds(400);
+
+// The kernel and the process namespace: ranks that share both can open each other's memory.
+std::string host_identity() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  struct stat ns {};
+  ::stat("/proc/self/ns/pid", &ns);
+  return str(boot, "/", ns.st_ino);
+}
+
+std::string host_name() {
+  char name[64] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+EnvironmentError other_host(int rank, const std::string& host, int own_rank) {
+  return EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank ", rank, " is on ", host, " and rank ", own_rank,
+                              " on ", host_name(), " (or in another container); use 'mpi' between hosts"));
+}
+
+}  // namespace
+
+// The waits of one rank while the group forms. Each looks now and then whether the ranks that are missing can still come.
+class Group::Formation {
+ public:
+  Formation(Group& group, Store& store, const Limit& limit, const Kin& kin) : group_(group), store_(store), limit_(limit), kin_(kin) {
+    for (int r = 0; r < group_.size(); ++r) keys_.push_back(str("attached-", r));
+    // First of all: from here on the others can see whether this process lives.
+    store_.set(keys_[static_cast<size_t>(group_.rank())], str(::getpid(), " ", host_identity(), " ", host_name()));
+  }
+
+  std::string where_the_memory_is() {
+    std::string where;
+    in_short_waits([&](Duration wait) { where = store_.get("shm", wait); });
+    return where;
+  }
+  // In the store, which ends the wait where it knows that a rank has failed before it came.
+  void await_announced() {
+    in_short_waits([&](Duration wait) { store_.wait(keys_, wait); });
+  }
+  void await_joined() {
+    for (int r = 0; r < group_.size(); ++r) {
+      Word& joined = group_.member(r).joined;
+      in_short_waits([&](Duration wait) {
+        const Deadline deadline = Deadline::after(wait);
+        while (!joined.reached(1)) {
+          if (deadline.passed()) throw TimeoutError("");
+          joined.sleep(1, deadline.remaining());
+        }
+      });
+    }
+  }
+
+ private:
+  // Calls wait_for(limit) until it throws no TimeoutError.
+  template <typename F>
+  void in_short_waits(F wait_for) {
+    for (Duration wait = kFirstLook;; wait = std::min(2 * wait, kLook)) {
+      try {
+        return wait_for(std::min(wait, limit_.remaining()));
+      } catch (const TimeoutError&) {
+        look();
+      }
+    }
+  }
+
+  bool is_mapped() const { return group_.memory_.data() != nullptr; }
+  bool has_joined(int r) const { return is_mapped() && group_.member(r).joined.reached(1); }
+  bool has_left(int r) const { return has_joined(r) && group_.member(r).presence.load(std::memory_order_acquire) == Presence::left; }
+
+  void look() {
+    std::vector<int> missing;
+    for (int r = 0; r < group_.size(); ++r)
+      if (!has_joined(r)) missing.push_back(r);
+    if (!is_mapped()) missing = {0};  // all are waiting for its memory
+    if (kin_.check) kin_.check(missing);
+    std::string dead;
+    for (int r = 0; r < group_.size(); ++r) {
+      const int pid = r == group_.rank() || has_left(r) ? 0 : pid_of(r);
+      // It may have joined, found all others there, and left, while this thread looked.
+      if (pid != 0 && !look_at_process(pid) && !has_left(r)) dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
+    }
+    if (!dead.empty()) throw FromPeer<EnvironmentError>(str("[comm] shm: ", dead, " of ", group_.size(), " died while the group formed"));
+    if (limit_.passed())
+      throw FromPeer<TimeoutError>(
+          str("[comm] shm: ", ranks_text(missing), " of ", group_.size(), " did not join in time", what_they_do(missing)));
+    if (Clock::now() - start_ < say_after(said_) || missing.empty()) return;
+    if (group_.rank() < missing.front() || missing.front() == 0)
+      log::warn("[comm] group '", group_.name_, "' has been forming for ", seconds(say_after(said_)), " s: ", ranks_text(missing), " of ",
+                group_.size(), missing.size() == 1 ? " has" : " have", " not joined", what_they_do(missing));
+    ++said_;
+  }
+
+  // "; rank 2 (pid 4711) is stopped", for those whose process is known.
+  std::string what_they_do(const std::vector<int>& ranks) {
+    std::vector<int> known, pids;
+    for (const int r : ranks) {
+      if (const int pid = pid_of(r)) {
+        known.push_back(r);
+        pids.push_back(pid);
+      }
+    }
+    if (known.empty()) return "";
+    std::string text;
+    const auto doing = doings(pids);
+    for (size_t i = 0; i < known.size(); ++i) text += str("; rank ", known[i], " (pid ", pids[i], ") ", doing[i]);
+    return text;
+  }
+
+  // 0 where it is not known.
+  int pid_of(int r) {
+    if (!kin_.pids.empty()) return kin_.pids[static_cast<size_t>(r)];
+    if (const auto found = pids_.find(r); found != pids_.end()) return found->second;
+    std::string text;
+    try {
+      text = store_.get(keys_[static_cast<size_t>(r)], Duration::zero());
+    } catch (const TimeoutError&) {
+      return 0;
+    }
+    int pid = 0;
+    std::string identity, host;
+    std::istringstream(text) >> pid >> identity >> host;
+    if (identity != host_identity()) throw other_host(r, host, group_.rank());
+    return pids_[r] = pid;
+  }
+
+  Group& group_;
+  Store& store_;
+  const Limit limit_;
+  const Kin& kin_;
+  const Clock::time_point start_ = Clock::now();
+  std::vector<std::string> keys_;  // by rank
+  std::map<int, int> pids_;        // by rank
+  uint32_t said_ = 0;
+};
+
+Group::Group(Store& store, int rank, int size, const std::string& name, const Limit& limit, const Kin& kin)
+    : name_(name), rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1) {
+  Formation formation(*this, store, limit, kin);
+  if (rank == 0)
+    create(store);
+  else
+    attach(formation);
+  Member& me = member(rank_);
+  me.pid = ::getpid();
+  std::strncpy(me.host, host_name().c_str(), sizeof me.host - 1);
+  CPU_ZERO(&me.cores);
+  ::sched_getaffinity(0, sizeof me.cores, &me.cores);
+  me.presence.store(Presence::here, std::memory_order_release);
+  me.joined.publish(1);
+  try {
+    formation.await_announced();
+    formation.await_joined();
+  } catch (...) {
+    me.presence.store(Presence::left, std::memory_order_release);  // for a reason that is not its own, which the others are to find
+    throw;
+  }
+  memory_.close_fd();
+  watch_peers();
+  own_cores_ = size_ <= usable_cores();
+  enter_process();
+}
+
+void Group::create(Store& store) {
+  memory_ = Memory::create(layout_.bytes());
+  std::random_device random;
+  auto* control = new (memory_.data()) Control;
+  control->cookie = (static_cast<uint64_t>(random()) << 32) | random();
+  for (int r = 0; r < size_; ++r) {
+    new (&member(r)) Member;
+    for (int to = 0; to < size_; ++to) new (&channel(r, to)) Channel;
+  }
+  store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(), " ", host_name()));
+}
+
+void Group::attach(Formation& formation) {
+  int pid = 0, fd = 0;
+  uint64_t cookie = 0;
+  std::string identity, host;
+  std::istringstream(formation.where_the_memory_is()) >> pid >> fd >> cookie >> identity >> host;
+  if (identity != host_identity()) throw other_host(0, host, rank_);
+  memory_ = Memory::open(pid, fd, layout_.bytes(), 0, false);
+  if (control().cookie != cookie)
+    throw FromPeer<EnvironmentError>(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
+}
+
+void Group::watch_peers() {
+  for (int r = 0; r < size_; ++r) {
+    const int pid = member(r).pid;
+    if (pid == ::getpid()) continue;
+    const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    const int error = fd < 0 ? errno : 0;
+    // Done with the group and gone already: nobody to watch.
+    if (error == ESRCH && member(r).presence.load(std::memory_order_acquire) == Presence::left) continue;
+    if (error == ESRCH) throw FromPeer<EnvironmentError>(str("[comm] ", who(r), " died while the group formed"));
+    if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(error)));
+    pidfds_[static_cast<size_t>(r)] = fd;
+  }
+}
+
+}  // namespace lockstep::comm::shm
