@@ -34,7 +34,8 @@ std::shared_ptr<comm::Store> store_for(const std::string& backend, const launche
 
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config, const launcher::RankEnv& rank) {
   const std::string backend = choose_backend(config, rank);
-  const auto timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.timeout_s));
+  std::optional<Duration> timeout;
+  if (config.timeout_s > 0) timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.timeout_s));
   return comm::create(backend, store_for(backend, rank), rank.rank, rank.size,
                       {.timeout = timeout, .reduction = config.reduction == "fast" ? comm::Reduction::fast : comm::Reduction::tree});
 }

@@ -92,8 +92,8 @@ struct ParallelConfig {
   int64_t units_in_flight = 2;        // fsdp: gathered at a time, beside the root
   std::string reduction = "tree";     // tree | fast
   double bucket_mb = 25.0;
-  double timeout_s = 30.0;  // of every collective
-  bool offload = false;     // optimizer states and FSDP's slices lie in files below run.dir
+  double timeout_s = 0.0;  // of every collective; 0: GroupOptions' default
+  bool offload = false;    // optimizer states and FSDP's slices lie in files below run.dir
 };
 
 struct CheckpointConfig {

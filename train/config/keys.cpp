@@ -128,8 +128,10 @@ const std::vector<Key>& table() {
        {"tree", "fast"}},
       {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb), "gradients that travel together, in MB", group,
        Range{.min = 0, .max = 65536, .min_excluded = true}},
-      {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s), "limit of every collective, in seconds", group,
-       Range{.min = 0, .max = 86400, .min_excluded = true}},
+      {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s),
+       "how long ranks wait in a collective for one that does not come, in seconds; 0: half an hour for one that computes, 30 s for one "
+       "that is stopped",
+       group, Range{.min = 0, .max = 86400}},
       {"parallel.offload", LOCKSTEP_FIELD(parallel.offload),
        "optimizer states, and fsdp's slices of the parameters, lie in files without names below `run.dir` instead of memory", group},
 
