@@ -23,6 +23,7 @@ constexpr int kDefaultPort = 29400;  // torchrun's
 // After the end of the job the other agents need a moment to see it.
 constexpr Duration kFarewell = std::chrono::seconds(10);
 constexpr Duration kHastyFarewell = std::chrono::seconds(1);  // where a person asked twice for an end
+constexpr Duration kUnread = std::chrono::seconds(5);         // after a failure or a stop, for a screen that nobody reads
 constexpr auto kStep = std::chrono::milliseconds(20);         // of a wait that also looks for signals
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
@@ -130,6 +131,12 @@ bool wait_until(const std::function<bool()>& ready, Duration limit, StopSignals&
   return true;
 }
 
+// What is to be read must not be lost, and nobody may wait for ever for a reader that does not read.
+void finish_screen(const ScreenWriter& screen, bool patient, StopSignals& signals) {
+  const auto unread = [&] { return !patient && std::max(screen.stalled(Stream::output), screen.stalled(Stream::error)) > kUnread; };
+  wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365), signals);
+}
+
 // The other nodes learn that this one is done, and those that it serves how the job ended.
 void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, StopSignals& signals, Duration limit) {
   courier.send([&] { client.leave(); });
@@ -155,8 +162,9 @@ LaunchResult launch(const LaunchSpec& spec) {
   require_files_for(spec.nproc, spec.max_restarts > 0);
   StopSignals signals;
   Guardian guardian;                // before anything is opened that it could hold on to
-  require_threads(17, "an agent");  // 5 and gRPC's
+  require_threads(19, "an agent");  // 7 and gRPC's
   Wakeup wakeup;
+  ScreenWriter screen([&] { wakeup.ring(); });
   Meeting meeting = meet(spec, run_id);
   ClientLimits limits;
   if (meeting.server) limits.lost_after = kOwnServer;
@@ -167,14 +175,16 @@ LaunchResult launch(const LaunchSpec& spec) {
   const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(&client, [](RendezvousClient* it) { it->abandon(); });
 
   LaunchResult result;
-  bool insisted = false;
+  bool insisted = false, asked = false;
   {
-    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup});
+    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup, screen});
     const Node node = describe_node(spec, node_id, meeting);
     result = agent.run([&spec, &meeting, &client, node] { join(spec, node, meeting, client); });
     insisted = agent.insisted();
+    asked = agent.asked();
   }
   take_leave(client, courier, meeting.server.get(), signals, insisted ? kHastyFarewell : kFarewell);
+  if (!insisted) finish_screen(screen, /*patient=*/result.exit_code == 0 && !asked, signals);
   return result;
 }
 

@@ -1,19 +1,65 @@
 #include "core/base/log.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <iterator>
+#include <memory>
+#include <mutex>
 #include <utility>
 
-#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/details/os.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
 namespace lockstep::log {
 namespace {
 
+// Writes to stderr, with colours where it is a terminal, or wherever set_sink() says.
+class Sink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  void set(std::function<void(std::string_view line)> write) {
+    std::lock_guard lock(mutex_);
+    write_ = std::move(write);
+  }
+
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t formatted;
+    formatter_->format(message, formatted);
+    std::string line(formatted.data(), formatted.size());
+    if (colours_ && message.color_range_end > message.color_range_start) {
+      line.insert(message.color_range_end, "\033[m");
+      line.insert(message.color_range_start, colour_of(message.level));
+    }
+    if (write_) return write_(line);
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+  }
+  void flush_() override {}
+
+  static const char* colour_of(spdlog::level::level_enum level) {
+    switch (level) {
+      case spdlog::level::debug: return "\033[36m";
+      case spdlog::level::warn: return "\033[33m\033[1m";
+      case spdlog::level::err: return "\033[31m\033[1m";
+      default: return "\033[32m";
+    }
+  }
+
+  const bool colours_ = spdlog::details::os::in_terminal(stderr) && spdlog::details::os::is_color_terminal();
+  std::function<void(std::string_view line)> write_;
+};
+
+Sink& sink() {
+  static const auto instance = std::make_shared<Sink>();
+  return *instance;
+}
+
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
-    auto made = spdlog::stderr_color_mt("lockstep");
+    // The logger only borrows the sink, which lives as long as the process.
+    auto made = std::make_shared<spdlog::logger>("lockstep", spdlog::sink_ptr(&sink(), [](spdlog::sinks::sink*) {}));
     made->set_pattern("%^%l%$: %v");
     made->flush_on(spdlog::level::debug);
     return made;
@@ -46,6 +92,8 @@ void set_level_from_environment() {
   check(level != std::end(kLevels), "LOCKSTEP_LOG_LEVEL must be debug, info, warn or error, got '", asked, "'");
   set_level(level->second);
 }
+
+void set_sink(std::function<void(std::string_view line)> write) { sink().set(std::move(write)); }
 
 void write(Level level, std::string_view text) { logger().log(to_spdlog(level), "{}", text); }
 

@@ -1,6 +1,7 @@
 // Logging. All of it goes through spdlog, which stays out of the headers. Thread-safe.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,8 @@ void set_level(Level level);
 // LOCKSTEP_LOG_LEVEL: debug, info (where it is not set), warn or error. Throws UsageError for another word.
 void set_level_from_environment();
 void write(Level level, std::string_view text);
+// From here on finished lines go to `sink` instead of stderr, until it is set to nothing again. It must not log.
+void set_sink(std::function<void(std::string_view line)> sink);
 
 template <typename... Args>
 void debug(const Args&... args) {

@@ -19,6 +19,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// While output of ranks waits for the screen, how often the agent looks whether anybody reads there.
+constexpr auto kScreenCheck = milliseconds(500);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
 // What the rendezvous may still be told after somebody insisted on an end.
 constexpr auto kLastWords = std::chrono::seconds(1);
@@ -116,6 +118,7 @@ RankOutput::Options Agent::output_options(int local_rank, int rank) const {
   const LaunchSpec& spec = context_.spec;
   RankOutput::Options options;
   options.rank = rank;
+  options.screen = &context_.screen;
   if (!spec.log_dir.empty()) options.log_file = str(spec.log_dir, "/rank-", rank, ".log");
   if (spec.screen == Screen::rank0) {
     options.output = rank == 0 ? Show::raw : Show::nothing;
@@ -233,9 +236,15 @@ void Agent::wait_for_events() {
     if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
   }
   const size_t first_stream = polls.size();
+  bool held_up = false;
   for (auto& rank : ranks_) {
     for (const Stream stream : {Stream::output, Stream::error}) {
       if (rank->fd(stream) < 0) continue;
+      // Ranks that are to end must not hang in a write; what they still say is little, or dropped.
+      if (!signalled_at_ && !all_ended() && rank->held_up(stream)) {
+        held_up = true;
+        continue;
+      }
       polls.push_back({rank->fd(stream), POLLIN, 0});
       streams.emplace_back(rank.get(), stream);
     }
@@ -245,6 +254,7 @@ void Agent::wait_for_events() {
   if (active() && kill_at_ && !killed_at_) until = std::min(until, *kill_at_);
   if (active() && killed_at_ && !all_ended()) until = std::min(until, *killed_at_ + kUnkillable);
   if (insisted_at_ && !active()) until = std::min(until, *insisted_at_ + kLastWords);
+  if (held_up) until = std::min(until, before + kScreenCheck);
   if (drain_until_) until = std::min(until, *drain_until_);
   if (active() && !all_ended()) until = std::min(until, frozen_.next_check());
   if (!active() && cause_until_) until = std::min(until, *cause_until_);

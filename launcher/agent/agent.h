@@ -32,6 +32,7 @@ struct AgentContext {
   RendezvousClient& client;
   Courier& courier;
   Wakeup& wakeup;
+  ScreenWriter& screen;
 };
 
 class Agent {
@@ -40,6 +41,7 @@ class Agent {
   // `join` makes the client join, on the courier's thread; what it throws is thrown here. Returns when the job has ended.
   LaunchResult run(std::function<void()> join);
   // Somebody asked again, impatiently: nothing is to be waited for any more.
+  bool asked() const { return wish_.asked(); }  // to stop
   bool insisted() const { return insisted_at_.has_value(); }
 
  private:

@@ -15,6 +15,8 @@ namespace {
 
 constexpr size_t kLongestLine = 64 << 10;
 constexpr size_t kKeptLineBytes = 500;
+// A screen of which nobody took a byte for this long is one that nobody reads.
+constexpr auto kUnread = std::chrono::seconds(2);
 
 bool write_all(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
@@ -39,8 +41,6 @@ std::string prefix(int rank, int fd) {
 }
 
 }  // namespace
-
-void write_screen(int fd, std::string_view bytes) { write_all(fd, bytes); }
 
 void LineSplitter::feed(std::string_view bytes, const Sink& sink) {
   while (!bytes.empty()) {
@@ -101,12 +101,18 @@ void RankOutput::add_line(std::string_view line, std::string& screen, Show show)
 }
 
 void RankOutput::write_out(Stream stream, const std::string& screen) {
-  if (!screen.empty()) write_screen(stream == Stream::output ? STDOUT_FILENO : STDERR_FILENO, screen);
+  if (!screen.empty() && options_.screen) options_.screen->write(stream, screen);
   if (!log_lines_.empty() && !log_failed_ && !write_all(log_fd_, log_lines_)) {
     log_failed_ = true;  // a full disk must not end the job
     log::warn("[launch] the log '", options_.log_file, "' is incomplete from here on: ", errno_text(errno));
   }
   log_lines_.clear();
+}
+
+bool RankOutput::held_up(Stream stream) const {
+  const Show show = stream == Stream::output ? options_.output : options_.error;
+  if (show == Show::nothing || !options_.screen || !options_.screen->full(stream)) return false;
+  return log_fd_ < 0 || options_.screen->stalled(stream) < kUnread;
 }
 
 void RankOutput::feed(Stream stream, std::string_view bytes) {

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "launcher/agent/screen_writer.h"
+
 namespace lockstep::launcher {
 
 // Cuts bytes into lines. A line of more than 64 KiB comes in pieces, so that memory stays bounded.
@@ -23,7 +25,6 @@ class LineSplitter {
   std::string rest_;
 };
 
-enum class Stream { output, error };
 // How one stream of a rank gets to the screen.
 enum class Show { nothing, prefixed, raw };
 
@@ -37,6 +38,7 @@ class RankOutput {
     std::string log_file;  // empty: none; otherwise it is appended to
     Show output = Show::prefixed;
     Show error = Show::prefixed;
+    ScreenWriter* screen = nullptr;  // outlives this; null: nothing is shown
   };
   // Throws EnvironmentError where the log file cannot be written.
   explicit RankOutput(Options options);
@@ -50,6 +52,9 @@ class RankOutput {
 
   std::vector<std::string> last_lines() const { return {last_lines_.begin(), last_lines_.end()}; }
   const std::string& log_file() const { return options_.log_file; }
+  // Whether what it reads next of that stream should wait: the screen, which is to show it, has more than it can write. Where a log file
+  // keeps all of it, a screen that nobody reads is not waited for.
+  bool held_up(Stream stream) const;
 
  private:
   void add_line(std::string_view line, std::string& screen, Show show);
@@ -64,8 +69,5 @@ class RankOutput {
   std::string log_lines_;    // of the chunk at hand
   std::deque<std::string> last_lines_;
 };
-
-// Writes all of it. A screen that nobody reads any more is no reason to end a job, so errors are left aside.
-void write_screen(int fd, std::string_view bytes);
 
 }  // namespace lockstep::launcher

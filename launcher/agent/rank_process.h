@@ -30,6 +30,7 @@ class RankProcess {
   int pid_fd() const { return child_.pid_fd; }
   int fd(Stream stream) const { return stream == Stream::output ? child_.output_fd : child_.error_fd; }
   bool running() const { return child_.pid_fd >= 0; }
+  bool held_up(Stream stream) const { return output_.held_up(stream); }
   bool output_open() const { return child_.output_fd >= 0 || child_.error_fd >= 0; }
 
   void signal(int signal);

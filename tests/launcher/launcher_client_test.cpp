@@ -1,11 +1,13 @@
 // The client of the rendezvous and a server that answers late, or never.
 #include <atomic>
 #include <memory>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <grpc/grpc.h>
 #include <grpcpp/grpcpp.h>
 
+#include "launcher/agent/courier.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/client.h"
 #include "launcher/rendezvous/wire.h"
@@ -97,6 +99,24 @@ TEST(RendezvousClient, LeavesGrpcInitializedAtItsEnd) {
     join(client);
   }
   EXPECT_NE(::grpc_is_initialized(), 0);
+}
+
+// An agent that is told to end at once must not wait for a rendezvous that hangs.
+TEST(RendezvousClient, AbandonEndsACallThatHangsAndAllLaterOnes) {
+  SlowServer server(1 << 30);
+  RendezvousClient client(server.endpoint(), "r", [] {}, {.report = std::chrono::hours(1), .lost_after = std::chrono::hours(1)});
+  join(client);
+  std::atomic<int> done = 0;
+  Courier courier([&] { ++done; });
+  courier.send([&] { client.finish(1, false); });
+  courier.send([&] { client.leave(); });
+  while (server.reports() == 0) std::this_thread::yield();
+  EXPECT_FALSE(courier.idle()) << "the caller itself does not wait";
+  client.abandon();
+  while (!courier.idle()) std::this_thread::yield();
+  EXPECT_EQ(done, 2);
+  EXPECT_EQ(server.reports(), 1);
+  EXPECT_EQ(client.lost(), "");
 }
 
 TEST(RendezvousClient, GivesUpAServerThatNeverAnswers) {

@@ -69,7 +69,7 @@ TEST(Launch, an_agent_that_gets_no_threads_says_so) {
     ::setrlimit(RLIMIT_AS, &limit);
   });
   EXPECT_EQ(agent.finish(), 1);
-  EXPECT_THAT(agent.output(), HasSubstr("of the 17 threads that an agent needs"));
+  EXPECT_THAT(agent.output(), HasSubstr("of the 19 threads that an agent needs"));
   EXPECT_THAT(agent.output(), HasSubstr("ulimit -u"));
 }
 

@@ -1,0 +1,142 @@
+#include "launcher/agent/screen_writer.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/log.h"
+#include "core/base/thread.h"
+
+namespace lockstep::launcher {
+namespace {
+
+Duration now() { return Clock::now().time_since_epoch(); }
+
+// Less than a pipe holds, so that a slow reader still shows progress.
+constexpr size_t kChunk = 4096;
+
+// Then both streams have one writer, which keeps the order of what is written.
+bool same_file(int a, int b) {
+  struct stat first {
+  }, second{};
+  return ::fstat(a, &first) == 0 && ::fstat(b, &second) == 0 && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+// For the destructor.
+constexpr auto kLastChance = std::chrono::seconds(1);
+
+}  // namespace
+
+// The thread shares it, and may outlive the screen: nothing ends a write that blocks.
+struct ScreenWriter::Writer {
+  Writer(int descriptor, std::function<void()> room) : fd(descriptor), on_room(std::move(room)) {}
+
+  const int fd;
+  const std::function<void()> on_room;
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  std::string waiting;  // from `begin` on
+  size_t begin = 0;
+  size_t dropped = 0;
+  Duration moved_at{};  // when the first byte that waits began to, or the last one before it was taken
+  bool broken = false;  // nobody can read it any more
+  bool stopping = false;
+
+  size_t size() const { return waiting.size() - begin; }
+
+  void add(std::string_view bytes) {
+    std::lock_guard lock(mutex);
+    if (broken || stopping) return;
+    if (size() + bytes.size() > kMost) {
+      dropped += bytes.size();
+      return;
+    }
+    if (size() == 0) moved_at = now();
+    if (dropped > 0) waiting += str("\n[launch] ", std::exchange(dropped, 0), " bytes are missing here: nobody read them for too long\n");
+    waiting += bytes;
+    changed.notify_all();
+  }
+
+  void run() {
+    std::unique_lock lock(mutex);
+    while (true) {
+      changed.wait(lock, [&] { return stopping || size() > 0; });
+      if (stopping) return;
+      const std::string chunk = waiting.substr(begin, kChunk);
+      lock.unlock();
+      const ssize_t written = ::write(fd, chunk.data(), chunk.size());
+      const int error = written < 0 ? errno : 0;
+      if (error == EAGAIN) {
+        pollfd ready{fd, POLLOUT, 0};
+        ::poll(&ready, 1, 1000);
+      }
+      lock.lock();
+      if (written >= 0) take(static_cast<size_t>(written));
+      if (error == 0 || error == EAGAIN || error == EINTR) continue;
+      broken = true;
+      take(size());
+    }
+  }
+
+  // With the lock held.
+  void take(size_t bytes) {
+    const bool was_full = size() >= kFull;
+    begin += bytes;
+    moved_at = now();
+    if (begin > kFull || size() == 0) waiting.erase(0, std::exchange(begin, 0));
+    if (!stopping && ((was_full && size() < kFull) || size() == 0)) on_room();
+  }
+};
+
+ScreenWriter::ScreenWriter(std::function<void()> on_room) {
+  for (const Stream stream : {Stream::output, Stream::error}) {
+    auto& writer = writers_[static_cast<size_t>(stream)];
+    writer = stream == Stream::error && same_file(STDOUT_FILENO, STDERR_FILENO)
+                 ? writers_[0]
+                 : std::make_shared<Writer>(stream == Stream::output ? STDOUT_FILENO : STDERR_FILENO, on_room);
+  }
+  for (size_t i = 0; i < 2; ++i)
+    if (i == 0 || writers_[1] != writers_[0]) start_thread("to write to the screen", [writer = writers_[i]] { writer->run(); }).detach();
+  log::set_sink([this](std::string_view line) { write(Stream::error, line); });
+}
+
+ScreenWriter::~ScreenWriter() {
+  log::set_sink(nullptr);
+  for (auto& writer : writers_) {
+    std::lock_guard lock(writer->mutex);
+    writer->stopping = true;
+    writer->changed.notify_all();
+  }
+}
+
+void ScreenWriter::write(Stream stream, std::string_view bytes) { writers_[static_cast<size_t>(stream)]->add(bytes); }
+
+bool ScreenWriter::full(Stream stream) const {
+  const Writer& writer = *writers_[static_cast<size_t>(stream)];
+  std::lock_guard lock(writer.mutex);
+  return writer.size() >= kFull;
+}
+
+Duration ScreenWriter::stalled(Stream stream) const {
+  const Writer& writer = *writers_[static_cast<size_t>(stream)];
+  std::lock_guard lock(writer.mutex);
+  return writer.size() == 0 ? Duration::zero() : now() - writer.moved_at;
+}
+
+bool ScreenWriter::all_written() const {
+  for (const auto& writer : writers_) {
+    std::lock_guard lock(writer->mutex);
+    if (writer->size() > 0) return false;
+  }
+  return true;
+}
+
+}  // namespace lockstep::launcher
