@@ -54,6 +54,21 @@ void Membership::check_node_rank(const Node& node) const {
           "; give every node its own --node-rank, or none");
 }
 
+// The node rank for a node that joins. Later epochs have the same ranks as the first: what is kept in memory is cut for them.
+int Membership::place_for(const Node& node) const {
+  if (slots_.empty()) return node.node_rank;
+  std::string free;
+  for (int place = 0; place < shape_.nodes; ++place) {
+    const bool taken = std::any_of(state_.nodes.begin(), state_.nodes.end(), [&](const Node& n) { return n.node_rank == place; });
+    if (taken || (node.node_rank >= 0 && node.node_rank != place)) continue;
+    const int slots = slots_[static_cast<size_t>(place)];
+    if (slots == node.slots) return place;
+    free += str(free.empty() ? "" : ", ", "node ", place, " with ", slots, " rank(s)");
+  }
+  throw UsageError(str("[rendezvous] run '", shape_.run_id, "' has lost ", free, ", but ", name_of(node), " was started for ", node.slots,
+                       ": the node that takes the place has as many (--nproc-per-node)"));
+}
+
 // Whoever comes in place of a lost node may know of the loss before this does: a machine that is gone breaks no connection.
 void Membership::check_no_loss(const std::string& node_id, Duration now) {
   const bool running = state_.phase == Phase::running && shape_.nodes > 1;
@@ -81,12 +96,14 @@ void Membership::join(const std::string& run_id, const Node& node, int nodes, in
   check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ", shape_.nodes, " node(s) already (",
         to_string(state_.phase), ", epoch ", state_.epoch, ")");
   check_node_rank(node);
+  Node placed = node;
+  placed.node_rank = place_for(node);
   if (!gathering_since_) gathering_since_ = now;
   asked_at_.erase(node.node_id);
   Member& added = members_[node.node_id];
-  added.node = node;
+  added.node = placed;
   added.last_seen = now;
-  state_.nodes.push_back(node);
+  state_.nodes.push_back(placed);
   if (static_cast<int>(members_.size()) == shape_.nodes) close_roster();
   changed();
 }
@@ -104,7 +121,9 @@ void Membership::close_roster() {
   }
   std::sort(state_.nodes.begin(), state_.nodes.end(), [](const Node& a, const Node& b) { return a.node_rank < b.node_rank; });
   int next_rank = 0;
+  slots_.clear();
   for (auto& node : state_.nodes) {
+    slots_.push_back(node.slots);
     node.first_rank = next_rank;
     next_rank += node.slots;
     members_[node.node_id].node = node;

@@ -109,6 +109,7 @@ class Membership {
   Member& member(const std::string& node_id);
   Member& member_in_epoch(const std::string& node_id, uint64_t epoch, Duration now);
   void check_node_rank(const Node& node) const;
+  int place_for(const Node& node) const;
   void check_no_loss(const std::string& node_id, Duration now);
   Duration lease_end(const Member& member) const;
   void close_roster();
@@ -124,6 +125,7 @@ class Membership {
   JobShape shape_;
   JobState state_;
   std::map<std::string, Member> members_;
+  std::vector<int> slots_;  // of the nodes by node rank, from the first epoch on: a new node takes the place of a lost one
   std::map<std::string, Duration> asked_at_;  // by nodes that are no members, for a place that may get free
   std::optional<Duration> gathering_since_;
   Duration failed_at_{};
