@@ -55,15 +55,17 @@ TEST(ChangedValues, AStepBetweenForwardAndBackwardIsRefusedOnEveryRank) {
     }
 }
 
-TEST(ChangedValues, SlicesThatWereWrittenToAreNoticed) {
-  const auto failures = run_group(2, [](const Group& group) {
-    Net net(group);
-    const Variable early = net.loss();
-    for (const auto& slice : net.sharded->slices()) slice.values.fill_(0.5);
-    net.sharded->values_changed();
-    net.sharded->backward(early);
-  });
-  EXPECT_THAT(failures, Each(HasSubstr("but fill_ changed it since")));
+TEST(ChangedValues, SlicesThatWereWrittenToAreNoticedWhetherOrNotItWasSaid) {
+  for (const bool said : {true, false}) {
+    const auto failures = run_group(2, [said](const Group& group) {
+      Net net(group);
+      const Variable early = net.loss();
+      for (const auto& slice : net.sharded->slices()) slice.values.fill_(0.5);
+      if (said) net.sharded->values_changed();
+      net.sharded->backward(early);
+    });
+    EXPECT_THAT(failures, Each(HasSubstr(said ? "before the parameters changed" : "but fill_ changed it since")));
+  }
 }
 
 TEST(ChangedValues, GatheringAgainIsNoChange) {
