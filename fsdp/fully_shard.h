@@ -10,8 +10,18 @@
 //     optimizer->zero_grad();
 //   }
 //
-// The model's own code does not change, and its modules keep their names. A unit's parameters are whole from the start of its
-// module's forward() to its end, and again in backward; reading them at other times throws UsageError and names the unit.
+// The model's own code does not change, and its modules keep their names. A unit's parameters are
+// whole from the start of its module's forward() to its end, and again in backward. Other code may
+// read them too, between the start of the model's forward pass and the end of backward(): the
+// module around the unit, the loss. Such a read gathers the unit. All ranks must do it, and the
+// unit then stays whole beyond `units_in_flight` until another unit's pass makes room. Gradients
+// are right wherever a parameter was read. A read at any other time throws UsageError and names
+// parameter and unit.
+//
+// The module's own parameters hold no gradients outside of backward: their grad() and has_grad()
+// throw UsageError. This rank's slices, parameters(), hold them after finish(). No parameter may be
+// frozen or unfrozen after sharding: the next backward() ends on all ranks with an error that names
+// it.
 //
 // Gradients have the bits of DistributedDataParallel and of a single rank: they are summed in f32 over the fixed tree of the
 // step's V micro-batches (fsdp/mesh.h says who computes which).
@@ -51,7 +61,8 @@ class FullyShardedDataParallel {
  public:
   // Collective: see fully_shard().
   FullyShardedDataParallel(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, Options options);
-  // The module stays sharded, and cannot be used any more.
+  // The module stays sharded, and cannot be used any more: running it, reading its parameters, or
+  // going backward through a graph that is left throws UsageError, on any number of ranks.
   ~FullyShardedDataParallel();
   FullyShardedDataParallel(const FullyShardedDataParallel&) = delete;
   FullyShardedDataParallel& operator=(const FullyShardedDataParallel&) = delete;
@@ -60,17 +71,21 @@ class FullyShardedDataParallel {
   const Progression& leaves() const;
   int64_t micro_batches() const;
 
-  // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it. Where it, or the forward pass before
-  // it, threw on all ranks alike, the micro-batch is still to be done and may be tried again.
+  // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it. Where
+  // it, or the forward pass before it, threw on all ranks alike, the micro-batch is still to be
+  // done and may be tried again. Forward passes may run ahead of their backward(), or have none,
+  // within one step.
   void backward(const Variable& loss);
-  // After the last backward() of a step: waits until the gradients are there. Then parameters() may be changed,
-  // but before the next forward pass: what that gathers (to evaluate, say) is used until the next finish() or values_changed().
+  // After the last backward() of a step: waits until the gradients are there. Then parameters() may
+  // be changed, by an optimizer or in place, also after a forward pass (an evaluation, say).
   void finish();
 
-  // Uneven inputs. At the start of each step every rank says whether it still has input and learns how many ranks do; 0 ends
-  // the epoch on all ranks. A rank without input calls skip() in place of forward and backward(): it takes part in the
-  // communication with zeros, and the mean is over the ranks that had input. For one micro-batch a rank and step; not before
-  // the rank's first backward().
+  // Uneven inputs. At the start of each step every rank says whether it still has input and learns
+  // how many ranks do; 0 ends the epoch on all ranks. A rank without input calls skip() in place of
+  // forward and backward(): it takes part in the communication with zeros, and the mean is over the
+  // ranks that had input. For one micro-batch a rank and step; not before the rank's first
+  // backward(). Forward passes that no backward() comes to are no part of a micro-batch: where the
+  // others run one (an evaluation), a rank that skips runs it as well.
   int active_ranks(bool have_input);
   void skip();
 
@@ -86,7 +101,8 @@ class FullyShardedDataParallel {
   };
   // Everything that this rank owns, frozen parameters included: the sharded state dict. No communication.
   const std::vector<Slice>& slices() const;
-  // Call it after slices() were changed by anything but the optimizer (a checkpoint was read).
+  // Call it after slices() were changed outside of the time between finish() and the next forward
+  // pass (a checkpoint was read), or through raw memory.
   void values_changed();
 
   // Collective. The full state dict, one parameter at a time, in the order of their names: use(name, whole) on every rank (or, in an

@@ -19,7 +19,7 @@ printf 'train: {steps: many}\n' > type.yaml;         refuses 2 "type.yaml:1|step
 refuses 2 "micro_batch|global_batch" train "$small" --set train.micro_batch=3
 refuses 2 "9|8" train "$small" -n 9
 refuses 2 "error: --ranks: expected a whole number from 1 to 1024, got '0'|--help" train "$small" -n 0
-refuses 2 "blocks.0.qkv|parallel.wrap" train "$small" -n 2 --set run.name=wrap --set parallel.strategy=fsdp --set parallel.wrap=blocks.0.qkv
+refuses 2 "blocks.0.qvk|parallel.wrap" train "$small" -n 2 --set run.name=wrap --set parallel.strategy=fsdp --set parallel.wrap=blocks.0.qvk
 refuses 2 "nowhere.txt" train "$small" --set data.path=nowhere.txt
 refuses 2 "nowhere.yaml" train nowhere.yaml
 refuses 2 "train.stesp" train "$small" --set train.stesp=1

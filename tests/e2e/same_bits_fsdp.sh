@@ -18,6 +18,17 @@ for wrap in none blocks.0; do
   train "wrap_$wrap" -n 2 "${fsdp[@]}" --set "parallel.wrap=$wrap" || fail "$(cat "wrap_$wrap.err")"
   same_weights ddp "wrap_$wrap"
 done
+# A unit whose weights the block around it reads: its own forward() never runs.
+for ranks in 1 2; do
+  for wrap in blocks.0.qkv wte; do
+    train "inner_$wrap$ranks" -n $ranks "${fsdp[@]}" --set "parallel.wrap=$wrap" || fail "$(cat "inner_$wrap$ranks.err")"
+    same_weights ddp "inner_$wrap$ranks"
+  done
+done
+rows=(--set parallel.shard=hybrid --set parallel.mesh="[2,1]")
+train inner_rows -n 2 "${fsdp[@]}" --set parallel.wrap=blocks.0.qkv "${rows[@]}" ||
+  fail "$(cat inner_rows.err)"
+same_weights ddp inner_rows
 train again -n 4 "${fsdp[@]}" --set train.recompute=blocks --set train.recompute_every=2 --set parallel.offload=true || fail "$(cat again.err)"
 same_weights ddp again
 
