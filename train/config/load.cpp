@@ -21,7 +21,6 @@ namespace {
 
 constexpr int64_t kMaxFileBytes = 1 << 20;
 constexpr size_t kMaxDepth = 32;
-constexpr const char* kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
 std::string place(const std::string& name, const YAML::Mark& mark) {
   return mark.is_null() ? name : str(name, ":", mark.line + 1, ":", mark.column + 1);
@@ -40,8 +39,7 @@ using Origins = std::map<std::string, std::string>;
 // Sets each key as its value goes by. yaml-cpp calls these from a recursive parser, so the depth is limited here, on the way down.
 class ConfigHandler final : public YAML::EventHandler {
  public:
-  ConfigHandler(Config& config, const std::string& name, Origins& origins, bool is_utf8)
-      : config_(config), name_(name), origins_(origins), is_utf8_(is_utf8) {}
+  ConfigHandler(Config& config, const std::string& name, Origins& origins) : config_(config), name_(name), origins_(origins) {}
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
@@ -127,12 +125,7 @@ class ConfigHandler final : public YAML::EventHandler {
     expects_value_ = false;
     const Key* key = find_key(key_);
     if (!key) fail(mark, str("key '", key_, "': expected keys below it, got a value"));
-    for (std::string& item : value.items) {
-      // What YAML puts for bytes that are no UTF-8: which they were is not known any more.
-      if (!is_utf8_ && item.find(kReplacement) != std::string::npos)
-        fail(mark, str("key '", key_, "': the value is no UTF-8; write each byte that is none as \\xHH, or set the key with --set"));
-      item = bytes_of_text(item);
-    }
+    for (std::string& item : value.items) item = bytes_of_text(item);
     set_field(config_, *key, value, place(name_, mark));
     origins_[key_] = place(name_, mark);
   }
@@ -140,7 +133,6 @@ class ConfigHandler final : public YAML::EventHandler {
   Config& config_;
   const std::string& name_;
   Origins& origins_;
-  bool is_utf8_;                   // the whole text
   std::vector<std::string> path_;  // of the open maps
   std::set<std::string> seen_;
   std::string key_;  // the last one read, in full
@@ -240,11 +232,9 @@ Config parse_config(const std::string& text, const std::string& name, std::span<
   try {
     std::istringstream in(text);
     YAML::Parser parser(in);
-    // Of other encodings yaml-cpp knows UTF-16 and UTF-32, which it tells by their first bytes.
-    const bool is_utf8 = find_no_utf8(text) == std::string::npos;
-    ConfigHandler handler(config, name, origins, is_utf8);
+    ConfigHandler handler(config, name, origins);
     read_document(parser, handler, text, name);
-    ConfigHandler second(config, name, origins, is_utf8);
+    ConfigHandler second(config, name, origins);
     check(!parser.HandleNextDocument(second), name, ": expected one YAML document, got several");
   } catch (const YAML::Exception& e) {
     throw UsageError(str(place(name, e.mark), ": not valid YAML: ", e.msg));
