@@ -186,7 +186,7 @@ ProcessGroup::WorkHandle ProcessGroup::allreduce(Tensors& tensors,
 
 ProcessGroup::WorkHandle ProcessGroup::allreduce_coalesced(
     Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) {
-  static constexpr Names names{"all_reduce_coalesced", "lockstep:all_reduce_coalesced",
+  static constexpr Names names{"all_reduce_coalesced", "lockstep:all_reduce",
                                c10d::OpType::ALLREDUCE_COALESCED};
   check_call(names);
   std::vector<Reduction> reductions;
@@ -263,7 +263,7 @@ ProcessGroup::WorkHandle ProcessGroup::_allgather_base(at::Tensor& output, at::T
 
 ProcessGroup::WorkHandle ProcessGroup::allgather_coalesced(TensorLists& outputs, Tensors& inputs,
                                                            const c10d::AllgatherOptions& options) {
-  static constexpr Names names{"all_gather_coalesced", "lockstep:all_gather_coalesced",
+  static constexpr Names names{"all_gather_coalesced", "lockstep:all_gather",
                                c10d::OpType::ALLGATHER_COALESCED};
   check_call(names);
   check_count(outputs.size(), size_, names.call, "output list");

@@ -332,6 +332,14 @@ def test_an_average_of_large_halves_does_not_overflow():
     equal(tensor, torch.full((3,), 60000.0, dtype=torch.float16), "average")
 
 
+def test_the_profiler_sees_calls_from_start_to_end():
+    with torch.autograd.profiler.profile() as profile:
+        dist.all_reduce(torch.ones(3))
+        dist.all_reduce_coalesced([torch.ones(2), torch.ones(2)])
+    events = [e for e in profile.function_events if e.name == "lockstep:all_reduce"]
+    assert len(events) == 2 and all(e.is_async for e in events), events
+
+
 def test_leaves_that_require_grad():
     parameter = torch.nn.Parameter(values(RANK, (4, 3), torch.float32))
     for root in {0, SIZE - 1}:
