@@ -46,7 +46,7 @@ TEST_F(Folder, ThatCannotBeLockedIsSaid) {
     std::string said;
     const bool filtered = test::where_call_fails(SYS_flock, error, [&] {
       testing::internal::CaptureStderr();
-      run.lock(/*resuming=*/true);
+      const auto held = run.lock(/*resuming=*/true);
       said = testing::internal::GetCapturedStderr();
     });
     if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
