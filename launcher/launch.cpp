@@ -118,31 +118,33 @@ void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, Rend
   }
 }
 
-// Waits until `ready`, in short steps. False: at the limit, or as soon as a person asks for an end.
-bool wait_until(const std::function<bool()>& ready, Duration limit, StopSignals& signals) {
+// Waits until `ready`, in short steps. False: at the limit, or as soon as somebody asks for an end, which `asked` then says.
+bool wait_until(const std::function<bool()>& ready, Duration limit, StopSignals& signals, bool& asked) {
   const Deadline deadline = Deadline::after(limit);
   while (!ready()) {
     if (deadline.passed()) return false;
     pollfd poll{signals.fd(), POLLIN, 0};
     ::poll(&poll, 1, static_cast<int>(kStep.count()));
     while (const auto arrival = signals.next())
-      if (arrival->signal == SIGINT || arrival->signal == SIGTERM) return false;
+      if (arrival->signal == SIGINT || arrival->signal == SIGTERM) asked = true;
+    if (asked && !ready()) return false;
   }
   return true;
 }
 
 // What is to be read must not be lost, and nobody may wait for ever for a reader that does not read.
 void finish_screen(const ScreenWriter& screen, bool patient, StopSignals& signals) {
+  bool asked = false;
   const auto unread = [&] { return !patient && std::max(screen.stalled(Stream::output), screen.stalled(Stream::error)) > kUnread; };
-  wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365), signals);
+  wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365), signals, asked);
 }
 
 // The other nodes learn that this one is done, and those that it serves how the job ended.
-void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, StopSignals& signals, Duration limit) {
+void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, StopSignals& signals, Duration limit, bool& asked) {
   courier.send([&] { client.leave(); });
-  const bool left = wait_until([&] { return courier.idle(); }, limit, signals);
+  const bool left = wait_until([&] { return courier.idle(); }, limit, signals, asked);
   if (!server || !left) return;
-  if (!wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit, signals))
+  if (!wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit, signals, asked))
     log::warn("[launch] some nodes did not take leave within ", seconds(limit), " s");
 }
 
@@ -176,6 +178,7 @@ LaunchResult launch(const LaunchSpec& spec) {
 
   LaunchResult result;
   bool insisted = false, asked = false;
+  bool hurried = false;  // somebody asked for an end while leave was taken
   {
     Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup, screen});
     const Node node = describe_node(spec, node_id, meeting);
@@ -183,8 +186,8 @@ LaunchResult launch(const LaunchSpec& spec) {
     insisted = agent.insisted();
     asked = agent.asked();
   }
-  take_leave(client, courier, meeting.server.get(), signals, insisted ? kHastyFarewell : kFarewell);
-  if (!insisted) finish_screen(screen, /*patient=*/result.exit_code == 0 && !asked, signals);
+  take_leave(client, courier, meeting.server.get(), signals, insisted ? kHastyFarewell : kFarewell, hurried);
+  if (!insisted) finish_screen(screen, /*patient=*/result.exit_code == 0 && !asked && !hurried, signals);
   return result;
 }
 

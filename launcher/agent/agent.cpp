@@ -83,18 +83,32 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
     done_ = true;
   } else if (job_.phase == Phase::running && job_.epoch > epoch_) {
     done_ = stop_before_ranks();
-    if (!done_) start_ranks();
+    if (!done_) {
+      if (epoch_ > 0 && job_.nodes.size() > 1 && !same_nodes()) say_who_is_missing();  // it may have come before this one looked
+      start_ranks();
+    }
   } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
     // It failed elsewhere before its start was heard of here: there is nothing to end, and the next epoch waits for this node to say so.
     epoch_ = job_.epoch;
     context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
   } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
     done_ = true;
-  } else if (job_.phase == Phase::gathering && epoch_ > 0 && job_.restarts > told_to_wait_at_) {
-    told_to_wait_at_ = job_.restarts;
-    log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost", "; waiting for another one in its place, ",
-              seconds(context_.spec.join_timeout), " s at most");
+  } else if (job_.phase == Phase::gathering && epoch_ > 0) {
+    say_who_is_missing();
   }
+}
+
+// Once for each restart.
+void Agent::say_who_is_missing() {
+  if (job_.restarts <= told_to_wait_at_) return;
+  told_to_wait_at_ = job_.restarts;
+  log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost", "; waiting for another one in its place, ",
+            seconds(context_.spec.join_timeout), " s at most");
+}
+
+bool Agent::same_nodes() const {
+  return std::equal(job_.nodes.begin(), job_.nodes.end(), node_ids_.begin(), node_ids_.end(),
+                    [](const Node& node, const std::string& id) { return node.node_id == id; });
 }
 
 void Agent::follow_job_while_active(const std::string& lost) {
@@ -135,6 +149,8 @@ RankOutput::Options Agent::output_options(int local_rank, int rank) const {
 
 void Agent::start_ranks() {
   epoch_ = job_.epoch;
+  node_ids_.clear();
+  for (const Node& node : job_.nodes) node_ids_.push_back(node.node_id);
   const auto self = std::find_if(job_.nodes.begin(), job_.nodes.end(), [&](const Node& n) { return n.node_id == context_.node_id; });
   check(self != job_.nodes.end(), "[launch] the rendezvous does not know node '", context_.node_id, "'");
   ranks_.clear();

@@ -55,6 +55,8 @@ class Agent {
   void follow_job();
   void follow_job_while_waiting(const std::string& lost);
   void follow_job_while_active(const std::string& lost);
+  void say_who_is_missing();
+  bool same_nodes() const;  // as those with which the ranks of the last epoch began
   void start_ranks();
   std::unique_ptr<RankProcess> start_rank(const Node& self, int local_rank);
   void end_ranks(int signal, Duration grace);
@@ -91,8 +93,9 @@ class Agent {
   std::vector<std::unique_ptr<MemoryFile>> kept_;  // by local rank: what its processes leave for those of the next epoch
   Stage stage_ = Stage::joining;
   bool done_ = false;
-  uint64_t epoch_ = 0;       // of ranks_
-  int told_to_wait_at_ = 0;  // the restart for which it was said that a node is missing
+  uint64_t epoch_ = 0;                 // of ranks_
+  std::vector<std::string> node_ids_;  // of that epoch
+  int told_to_wait_at_ = 0;            // the restart for which it was said that a node is missing
   Duration started_at_{};
   Duration failed_after_{};
   long oom_kills_before_ = 0;
