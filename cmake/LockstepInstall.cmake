@@ -13,7 +13,8 @@ foreach(folder core comm ddp fsdp checkpoint launcher train)
       PATTERN "*.h"
       PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "no_cuda" EXCLUDE
       PATTERN "shm" EXCLUDE PATTERN "tcp" EXCLUDE PATTERN "nccl" EXCLUDE
-      PATTERN "agent" EXCLUDE PATTERN "rendezvous" EXCLUDE PATTERN "proto" EXCLUDE PATTERN "grpc_store.h" EXCLUDE)
+      PATTERN "agent" EXCLUDE PATTERN "rendezvous" EXCLUDE PATTERN "proto" EXCLUDE
+      PATTERN "grpc_store.h" EXCLUDE PATTERN "job_environment.h" EXCLUDE PATTERN "served_store.h" EXCLUDE)
   endif()
 endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/generated/core/base/build_info.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep/core/base)
