@@ -142,26 +142,39 @@ bool detail::must_record(const std::vector<Variable>& inputs) {
   return false;
 }
 
-detail::InputLog::InputLog() : outer_(std::exchange(t_log, this)) {}
+detail::InputLog::InputLog(uint64_t oldest) : oldest_(oldest), outer_(std::exchange(t_log, this)) {}
 detail::InputLog::~InputLog() { t_log = outer_; }
 
 void detail::InputLog::note(std::string_view op, const std::vector<Variable>& inputs) {
   for (InputLog* log = t_log; log; log = log->outer_)
-    for (const Variable& input : inputs) {
-      if (!input.defined() || !input.data().defined()) continue;
-      log->inputs_.try_emplace(input.impl().get(), Input{input.impl(), input.requires_grad(), ValueMark(op, input)});
-    }
+    for (const Variable& input : inputs)
+      if (input.defined() && input.data().defined()) log->add(op, input);
 }
 
-std::vector<detail::InputLog::Input> detail::InputLog::take(uint64_t oldest) {
-  std::vector<Input> alive;
-  for (auto& [key, input] : inputs_) {
-    const auto variable = input.variable.lock();
-    const bool outside = variable && (!variable->grad->node || variable->grad->node->sequence() < oldest);
-    if (outside) alive.push_back(std::move(input));
-  }
-  inputs_.clear();
-  return alive;
+void detail::InputLog::add(std::string_view op, const Variable& input) {
+  const auto& impl = input.impl();
+  if (impl->grad->node && impl->grad->node->sequence() >= oldest_) return;
+  const auto [at, added] = latest_.try_emplace(impl.get(), inputs_.size());
+  if (!added && !inputs_[at->second].variable.expired()) return;
+  at->second = inputs_.size();  // a variable that is gone had the same address
+  inputs_.push_back({impl, input.requires_grad(), input.dtype(), input.shape(), ValueMark(op, input)});
+}
+
+void detail::InputLog::Input::check_unchanged() const {
+  if (const auto alive = variable.lock())
+    values.check_unchanged(*alive);
+  else
+    values.check_unchanged(dtype, shape);
+}
+
+std::vector<detail::InputLog::Input> detail::InputLog::take(const Variable& output) {
+  const auto gone = [&](const Input& input) {
+    const auto memory = input.values.storage();
+    return input.variable.expired() && (!memory || memory == output.data().storage());
+  };
+  std::erase_if(inputs_, gone);
+  latest_.clear();
+  return std::exchange(inputs_, {});
 }
 
 Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward) {

@@ -124,6 +124,10 @@ class ValueMark {
   ValueMark(std::string_view op, const Variable& variable);
   // Throws UsageError, naming `op` and the variable, where they were changed or replaced since.
   void check_unchanged(const VariableImpl& now) const;
+  // The same where the variable, a `dtype` of `shape`, may be gone: its memory may have other owners.
+  void check_unchanged(DType dtype, const Shape& shape) const;
+  // The memory, while somebody owns it.
+  std::shared_ptr<Storage> storage() const { return storage_.lock(); }
 
  private:
   std::string_view op_;  // which read them
@@ -135,7 +139,8 @@ class ValueMark {
 // which must meet the same values. Scopes nest; an outer one also sees what an inner one sees.
 class InputLog {
  public:
-  InputLog();
+  // Leaves out what nodes `oldest` or younger (by sequence) compute.
+  explicit InputLog(uint64_t oldest);
   ~InputLog();
   InputLog(const InputLog&) = delete;
   InputLog& operator=(const InputLog&) = delete;
@@ -143,15 +148,24 @@ class InputLog {
   struct Input {
     std::weak_ptr<VariableImpl> variable;
     bool requires_grad;
+    DType dtype;
+    Shape shape;
     ValueMark values;  // as the first operation read them
+
+    void check_unchanged() const;  // throws UsageError where they changed since
   };
-  // The inputs that are alive and were not computed by nodes `oldest` or younger (by sequence).
-  std::vector<Input> take(uint64_t oldest);
+  // The inputs whose variable or memory is alive. `output` is what the operations computed: a variable
+  // that viewed its memory and is gone is none of them.
+  std::vector<Input> take(const Variable& output);
 
   static void note(std::string_view op, const std::vector<Variable>& inputs);
 
  private:
-  std::unordered_map<const VariableImpl*, Input> inputs_;
+  void add(std::string_view op, const Variable& input);
+
+  std::vector<Input> inputs_;
+  std::unordered_map<const VariableImpl*, size_t> latest_;  // of the variables that had an address, the last
+  uint64_t oldest_;
   InputLog* outer_;
 };
 

@@ -44,4 +44,10 @@ void detail::ValueMark::check_unchanged(const VariableImpl& now) const {
   throw UsageError(changed_in_place(op_, tensor, replaced ? "set_data()" : storage->changed_by()));
 }
 
+void detail::ValueMark::check_unchanged(DType dtype, const Shape& shape) const {
+  const auto storage = storage_.lock();
+  if (storage && storage->version() != version_)
+    throw UsageError(changed_in_place(op_, str("an input, ", dtype, shape), storage->changed_by()));
+}
+
 }  // namespace lockstep

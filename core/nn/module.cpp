@@ -7,16 +7,35 @@
 #include "core/nn/recompute.h"
 
 namespace lockstep::nn {
+namespace {
+
+using Modes = std::vector<std::pair<const Module*, bool>>;
+
+void add_modes(const Module& module, Modes& modes) {
+  modes.emplace_back(&module, module.training());
+  for (const auto& child : module.children()) add_modes(*child.second, modes);
+}
+
+void check_modes(const Modes& modes) {
+  for (const auto& [module, training] : modes)
+    check(module->training() == training, "[recompute] '", module->path(), "' was switched by train() between forward and backward");
+}
+
+// forward(), which a backward pass may run again: it must meet all modules in the training() of now.
+std::function<Variable(const Variable&)> repeatable(const Module& module, std::function<Variable(const Variable&)> forward) {
+  Modes modes;
+  add_modes(module, modes);
+  return [modes = std::move(modes), forward = std::move(forward)](const Variable& x) {
+    check_modes(modes);
+    return forward(x);
+  };
+}
+
+}  // namespace
 
 Variable Module::operator()(const Variable& input) {
   for (const PreHook& hook : pre_hooks_) hook(*this, input);
-  Variable output = recompute_ ? recompute(input,
-                                           [this, training = training_](const Variable& x) {
-                                             check(training_ == training, "[recompute] '", path_,
-                                                   "' was switched by train() between forward and backward");
-                                             return forward(x);
-                                           })
-                               : forward(input);
+  Variable output = recompute_ ? recompute(input, repeatable(*this, [this](const Variable& x) { return forward(x); })) : forward(input);
   for (const PostHook& hook : post_hooks_) output = hook(*this, output);
   return output;
 }

@@ -92,8 +92,7 @@ class RecomputeNode final : public Node {
 
  private:
   Variable run() const {
-    for (const auto& input : read_)
-      if (const auto variable = input.variable.lock()) input.values.check_unchanged(*variable);
+    for (const auto& input : read_) input.check_unchanged();
     const AsLogged logged(read_);
     EnableGradGuard record;
     std::optional<RandomScope> random;
@@ -120,9 +119,9 @@ Variable recompute(const Variable& input, Forward forward) {
   const uint64_t oldest = Node::next_sequence();
   std::vector<detail::InputLog::Input> read;
   const Variable output = [&] {
-    detail::InputLog log;
+    detail::InputLog log(oldest);
     const Variable made = forward(input);
-    read = log.take(oldest);
+    if (made.defined()) read = log.take(made);
     return made;
   }();
   if (!output.requires_grad() || output.impl()->grad->node == nullptr || output.impl()->grad->node->sequence() < oldest) return output;

@@ -13,9 +13,9 @@ namespace lockstep::nn {
 // have been, so all bits are those of a plain forward(input). A parameter's hook runs when backward leaves the part.
 //
 // What `forward` refers to must outlive backward, and it must compute the same again: no side effects, no random numbers but from
-// RandomScope. Values that it reads from outside – its input, parameters, what was computed before – must
-// be the same in backward, which throws UsageError and names the value where it was changed in place or
-// replaced. Whether a parameter is frozen counts as it was in forward. Parts may be nested.
+// RandomScope. Values that it reads from outside – its input, parameters, what was computed before, ids,
+// targets, buffers – must be the same in backward, which throws UsageError and names the value where it
+// was changed in place or replaced. Whether a parameter is frozen counts as it was in forward. Parts may be nested.
 Variable recompute(const Variable& input, std::function<Variable(const Variable&)> forward);
 
 }  // namespace lockstep::nn

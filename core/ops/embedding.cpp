@@ -14,7 +14,7 @@ Variable embedding(const Tensor& ids, const Variable& table) {
   shape.push_back(width);
   Tensor y = Tensor::empty(shape, PrecisionScope::current(), table.device());
   kernels_of(y).embedding(y.dtype(), rows.numel(), width, values.data<float>(), rows.data<int32_t>(), y.raw());
-  return record("embedding", std::move(y), {table},
+  return record("embedding", std::move(y), {table, Variable(ids)},
                 [saved = SavedTensor("embedding", "its ids", rows), vocab, width](const Tensor& g, const Node& n) {
                   const Tensor& at = saved.get();
                   n.edge(0).write([&](const Tensor& dtable, bool accumulate) {

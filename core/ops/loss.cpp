@@ -17,13 +17,14 @@ Variable cross_entropy(const Variable& logits, const Tensor& targets, int32_t ig
   kernels_of(rows).cross_entropy(rows.dtype(), rows.size(0), rows.size(1), rows.raw(), classes.data<int32_t>(), ignore_index,
                                  loss.data<float>(), lse.data<float>(), &counted);
   const SavedTensor saved_rows("cross_entropy", logits, rows), saved_classes("cross_entropy", "its targets", classes);
-  return record("cross_entropy", loss, {logits}, [saved_rows, saved_classes, lse, counted, ignore_index](const Tensor& g, const Node& n) {
-    const Tensor &x = saved_rows.get(), &target = saved_classes.get();
-    overwrite(n.edge(0), [&](const Tensor& dlogits) {
-      kernels_of(x).cross_entropy_backward(x.dtype(), x.size(0), x.size(1), x.raw(), target.data<int32_t>(), ignore_index,
-                                           lse.data<float>(), counted, g.data<float>(), dlogits.raw());
-    });
-  });
+  return record("cross_entropy", loss, {logits, Variable(targets)},
+                [saved_rows, saved_classes, lse, counted, ignore_index](const Tensor& g, const Node& n) {
+                  const Tensor &x = saved_rows.get(), &target = saved_classes.get();
+                  overwrite(n.edge(0), [&](const Tensor& dlogits) {
+                    kernels_of(x).cross_entropy_backward(x.dtype(), x.size(0), x.size(1), x.raw(), target.data<int32_t>(), ignore_index,
+                                                         lse.data<float>(), counted, g.data<float>(), dlogits.raw());
+                  });
+                });
 }
 
 }  // namespace lockstep::ops

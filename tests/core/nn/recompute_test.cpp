@@ -185,5 +185,63 @@ TEST(Recompute, SaysWhatChangedBetweenForwardAndBackward) {
   EXPECT_THAT([&] { ops::sum(w).backward(); }, ThrowsMessage<UsageError>(HasSubstr("it must compute the same each time")));
 }
 
+// Backward of a part that `change` comes before, or what it throws.
+std::string backward_after(const std::function<Variable(const Variable&)>& part, const std::function<void()>& change) {
+  const Variable y = recompute(Variable(Tensor::full({2, 2}, 1), true), part);
+  change();
+  try {
+    ops::sum(y).backward();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Recompute, SaysThatIdsTargetsAndBuffersChanged) {
+  const Variable table(Tensor::full({4, 2}, 1), true);
+  const Tensor ids = Tensor::from(std::vector<int64_t>{0, 1}, {2}), targets = ids.clone(), mask = Tensor::full({2, 2}, 1);
+  const Parameter frozen("frozen", Tensor::full({2, 2}, 1));
+  const auto embed = [&](const Variable& x) { return ops::mul(x, ops::embedding(ids, table)); };
+  const auto lose = [&](const Variable& x) { return ops::cross_entropy(x, targets); };
+  const auto masked = [&](const Variable& x) { return ops::mul(x, Variable(mask)); };
+  const auto detached = [&](const Variable& x) { return ops::mul(x, frozen.detach()); };
+  const auto twice = [&](const Variable& x) { return ops::mul(ops::mul(x, Variable(mask.clone())), Variable(mask)); };
+  for (const auto& part : std::vector<std::function<Variable(const Variable&)>>{embed, lose, masked, detached, twice})
+    EXPECT_EQ(backward_after(part, [] {}), "");
+  const auto changed = [](const char* what) {
+    return HasSubstr(what + std::string(" as it was in the forward pass, but fill_ changed it"));
+  };
+  EXPECT_THAT(backward_after(embed, [&] { ids.fill_(2); }), changed("[embedding] backward needs an input, i64[2]"));
+  EXPECT_THAT(backward_after(lose, [&] { targets.fill_(1); }), changed("[cross_entropy] backward needs an input, i64[2]"));
+  EXPECT_THAT(backward_after(masked, [&] { mask.fill_(5); }), changed("[mul] backward needs an input, f32[2, 2]"));
+  EXPECT_THAT(backward_after(twice, [&] { mask.fill_(6); }), changed("[mul] backward needs an input, f32[2, 2]"));
+  EXPECT_THAT(backward_after(detached, [&] { frozen.data().fill_(7); }), changed("[mul] backward needs an input, f32[2, 2]"));
+}
+
+// What a part computes may change once nobody needs it, though the part looked at it.
+TEST(Recompute, ItsOwnResultMayChange) {
+  const Variable x = parameter({1, 2});
+  const Variable y = recompute(x, [](const Variable& v) {
+    Variable doubled = ops::mul(v, 2.0f);
+    (void)ops::sum(doubled.detach());
+    return doubled;
+  });
+  const Variable loss = ops::sum(y);
+  y.data().fill_(0);
+  loss.backward();
+  EXPECT_THAT(x.grad().to_vector<float>(), Each(2.0f));
+}
+
+TEST(Recompute, SaysThatAModuleBelowWasSwitched) {
+  const auto dropout = std::make_shared<Dropout>(0.5f);
+  Sequential model({std::make_shared<Linear>(2, 2), dropout});
+  model.initialize(1);
+  model.set_recompute();
+  const RandomScope scope(1, 1, 0);
+  const Variable loss = ops::sum(model(Variable(Tensor::full({2, 2}, 1))));
+  dropout->train(false);
+  EXPECT_THAT([&] { loss.backward(); }, ThrowsMessage<UsageError>(HasSubstr("'1' was switched by train()")));
+}
+
 }  // namespace
 }  // namespace lockstep::nn
