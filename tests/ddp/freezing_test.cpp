@@ -65,6 +65,29 @@ TEST(DdpFreezing, StepsFollowWhatIsFrozenAndUnfrozen) {
         }
 }
 
+// Gradients become final in another order than the reverse one of registration.
+TEST(DdpFreezing, BucketsFollowTheOrderOfGradientsAgainAfterAChange) {
+  expect_success(run_group(2, [&](const Group& group) {
+    const std::vector<Parameter> parameters{
+        {"last", test::random({4, 4}, 1)}, {"middle", test::random({4, 4}, 2)}, {"first", test::random({4, 4}, 3)}};
+    DistributedDataParallel ddp(parameters, {}, group, {.first_bucket_bytes = 1, .bucket_bytes = 1});
+    const auto step = [&] {
+      Variable h(test::random({3, 4}, 100));
+      for (size_t i : {2, 1, 0}) h = ops::linear(h, parameters[i], {});
+      ddp.backward(ops::sum(h));
+      ddp.finish();
+    };
+    step();
+    EXPECT_EQ(ddp.layout(), (BucketLayout{{0}, {1}, {2}}));
+    parameters[1].set_requires_grad(false);
+    step();
+    EXPECT_EQ(ddp.layout(), (BucketLayout{{0}, {1}})) << "of 'last' and 'first'";
+    parameters[1].set_requires_grad(true);
+    step();
+    EXPECT_EQ(ddp.layout(), (BucketLayout{{0}, {1}, {2}}));
+  }));
+}
+
 // What one of the ranks does to its parameters between two steps.
 std::vector<std::string> failures_after(const std::function<void(int rank, const std::vector<Parameter>&)>& change) {
   return run_group(3, [&](const Group& group) {

@@ -188,6 +188,37 @@ TEST(DdpRetry, ACommHookThatThrowsMayBeTriedAgain) {
   }
 }
 
+// Zeros stand for the gradients of parameters that a micro-batch did not use. They must go with it.
+TEST(DdpRetry, ZerosForUnusedParametersGoWithWhatThrew) {
+  expect_success(run_group(2, [&](const Group& group) {
+    Model model;
+    std::vector<Parameter> parameters = model.parameters;
+    parameters.emplace_back("unused", random({4}, 3));
+    bool hook_fails = false;
+    Options options{.first_bucket_bytes = 1, .bucket_bytes = 1, .find_unused_parameters = true};
+    options.comm_hook = [&](const Tensor& bucket, comm::ProcessGroup& g, const BucketSum& sum) {
+      if (std::exchange(hook_fails, false)) throw std::runtime_error("the hook");
+      return all_reduce_hook(bucket, g, sum);
+    };
+    DistributedDataParallel ddp(parameters, {}, group, options);
+    hook_fails = true;
+    EXPECT_THROW(ddp.backward(model.loss(group->rank())), std::runtime_error);
+    for (const Parameter& p : parameters) EXPECT_FALSE(p.has_grad()) << p.name() << " after backward()";
+    ddp.backward(model.loss(group->rank()));
+    ddp.finish();
+    for (const Parameter& p : parameters) p.zero_grad();
+    const bool has_input = group->rank() == 0;
+    ddp.active_ranks(has_input);
+    const auto micro_batch = [&] { has_input ? ddp.backward(model.loss(2)) : ddp.skip(); };
+    hook_fails = true;
+    EXPECT_THROW(micro_batch(), std::runtime_error);
+    for (const Parameter& p : parameters) EXPECT_FALSE(p.has_grad()) << p.name() << " on rank " << group->rank();
+    micro_batch();
+    ddp.finish();
+    EXPECT_THAT(parameters[2].grad().to_vector<float>(), Each(0.0f));
+  }));
+}
+
 TEST(DdpRetry, FinishGoesOnWhereItThrew) {
   expect_success(run_group(2, [&](const Group& group) {
     Model model;
