@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "core/base/parallel.h"
 #include "core/device/cpu/pieces.h"
@@ -115,6 +116,28 @@ To converted(From x) {
   }
 }
 
+template <typename T>
+constexpr bool kIsInteger = std::is_integral_v<T> && !std::is_same_v<T, bool>;
+
+// Whether the integers `To` hold `x` once its fraction is cut off; C++ leaves the others undefined.
+template <typename To>
+bool holds(float x) {
+  constexpr double low = static_cast<double>(std::numeric_limits<To>::min());
+  const double beyond = std::ldexp(1.0, std::numeric_limits<To>::digits), whole = std::trunc(static_cast<double>(x));
+  return whole >= low && whole < beyond;
+}
+
+template <typename To, typename From>
+void check_values(const Walk& walk, const StridedView& dst, const StridedView& src) {
+  for_rows(walk, [&](int64_t n, const auto& at) {
+    const From* x = element<From>(src, at[1]);
+    for (int64_t i = 0; i < n; ++i) {
+      const float value = static_cast<float>(x[i * walk.row_strides[1]]);
+      check(holds<To>(value), "[copy] ", value, " is no value of ", dst.dtype, "; nothing was written");
+    }
+  });
+}
+
 bool vector_convertible(DType to, DType from) {
   const auto easy = [](DType t) { return t == DType::f32 || t == DType::bf16; };
   return to == from || (easy(to) && easy(from));
@@ -179,6 +202,7 @@ void strided_copy(const StridedView& dst, const StridedView& src) {
     dispatch(src.dtype, [&](auto from_zero) {
       using To = decltype(to_zero);
       using From = decltype(from_zero);
+      if constexpr (kIsInteger<To> && !std::is_integral_v<From>) check_values<To, From>(walk, dst, src);
       for_rows(walk, [&](int64_t n, const auto& at) {
         To* y = element<To>(dst, at[0]);
         const From* x = element<From>(src, at[1]);

@@ -180,5 +180,23 @@ TEST(Limits, AnIntegerIsFilledWithItsOwnValuesOnly) {
   EXPECT_EQ(Tensor::full({1}, 255, DType::u8).data<uint8_t>()[0], 255);
 }
 
+TEST(Limits, WhatNoIntegerHoldsIsNotConvertedToOne) {
+  const std::vector<std::pair<DType, float>> wrong{{DType::u8, 256},       {DType::u8, -1},        {DType::i32, 0x1p31f},
+                                                   {DType::i64, 0x1p63f},  {DType::i32, -0x1p32f}, {DType::u8, std::nanf("")},
+                                                   {DType::i64, -0x1p64f}, {DType::i32, INFINITY}};
+  for (const auto& [dtype, value] : wrong)
+    for (const DType from : {DType::f32, DType::bf16}) {
+      const Tensor source = counting({3}).to(from), target = Tensor::full({3}, 7, dtype);
+      source.narrow(0, 2, 1).fill_(value);
+      EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("is no value of ")) << dtype << value;
+      EXPECT_THAT(error_of([&, dtype = dtype] { source.expand({2, 3}).to(dtype); }), HasSubstr("is no value of ")) << dtype << value;
+      EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
+    }
+  // Fractions are cut off.
+  EXPECT_THAT(Tensor::from(std::vector<float>{-0.75f, 255.5f}, {2}).to_vector<uint8_t>(), ElementsAre(0, 255));
+  EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p31f, 2.5f}, {2}).to_vector<int32_t>(), ElementsAre(-0x1p31, 2));
+  EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p63f}, {1}).to_vector<int64_t>(), ElementsAre(kLeast));
+}
+
 }  // namespace
 }  // namespace lockstep
