@@ -107,7 +107,7 @@ struct VariableImpl {
   // makes it and drops it, unless it is there already (FSDP: gathered in that dtype).
   Tensor compute_copy;
   uint64_t compute_copy_version = 0;   // that of `data` when the scope made the copy
-  uint64_t replaced = 0;               // how often set_data() gave other values in place of these
+  uint64_t replaced = 0;               // how often set_data() was called
   Parameter::Initializer initializer;  // parameters only; empty until somebody declares one
   std::unique_ptr<ShardSpec> slice;    // parameters only; null: whole
 };

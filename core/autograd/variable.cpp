@@ -287,7 +287,7 @@ void Parameter::set_data(Tensor data) const {
   impl_->grad->dtype = data.dtype();
   impl_->grad->device = data.device();
   impl_->compute_copy = Tensor();
-  if (impl_->data.shape() == data.shape() && impl_->data.dtype() == data.dtype()) ++impl_->replaced;
+  ++impl_->replaced;
   impl_->data = std::move(data);
 }
 

@@ -100,9 +100,9 @@ class Parameter : public Variable {
   // has_grad() throw UsageError with `elsewhere`. An empty function undoes it.
   using GradSource = std::function<void()>;
   void set_grad_source(GradSource provide, std::string elsewhere) const;
-  // Replaces the values' tensor. A backward() that needs the values of before throws UsageError. Who only
-  // takes the memory away for a while gives a tensor of another shape, and then one of the old shape
-  // with the same values: that is no change.
+  // Replaces the values' tensor. A backward() that needs the values of before throws UsageError, also
+  // where equal ones came back. Who only takes the memory away for a while keeps the tensor, and calls
+  // attach() and detach() on its storage (Storage::absent): that is no change.
   void set_data(Tensor data) const;
   // Holds for what is recorded from now on. Throws UsageError for values that are not floating-point.
   void set_requires_grad(bool requires_grad) const;

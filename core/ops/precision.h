@@ -41,7 +41,7 @@ class PrecisionScope {
 Tensor in_compute_dtype(const Variable& x);
 
 // A weight as backward will need it. For a leaf this is the parameter, not its memory: whoever spreads parameters over ranks may
-// take the values away after forward and bring them back, by set_data(), before backward.
+// take the values away after forward and bring them back (Storage::attach) before backward.
 class SavedWeight {
  public:
   SavedWeight() = default;

@@ -169,6 +169,21 @@ TEST(ChangedInPlace, AReplacedWeightIsNoticed) {
               HasSubstr("[linear] backward needs 'w' f32[3, 3] as it was in the forward pass, but set_data()"));
 }
 
+TEST(ChangedInPlace, AWeightReplacedByWayOfAnotherShapeIsNoticed) {
+  const Parameter x = make_x(), w = make_w(), frozen("frozen", Tensor::full({3}, 1), false);
+  const Variable plain = ops::sum(ops::linear(x, w, {}));
+  const Variable again = nn::recompute(x, [&](const Variable& v) { return ops::sum(ops::square(ops::add(v, frozen))); });
+  for (const Parameter& p : {w, frozen}) {
+    const Shape shape = p.shape();
+    p.set_data(Tensor::zeros({1}));
+    p.set_data(Tensor::full(shape, 9));
+  }
+  EXPECT_THAT(error_of([&] { plain.backward(); }),
+              HasSubstr("[linear] backward needs 'w' f32[3, 3] as it was in the forward pass, but set_data()"));
+  EXPECT_THAT(error_of([&] { again.backward(); }),
+              HasSubstr("[add] backward needs 'frozen' f32[3] as it was in the forward pass, but set_data()"));
+}
+
 TEST(ChangedInPlace, AnOptimizersStepBetweenForwardAndBackwardIsNoticedInBothDtypes) {
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const bool within : {true, false}) {

@@ -138,13 +138,20 @@ TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
     const Tensor kept = normal({16, 64}, 2);
     const auto gradient = [&](bool move) {
       const ops::PrecisionScope scope(dtype);
-      const Parameter w("w", kept.clone()), g("g", Tensor::full({64}, 2)), x("x", normal({4, 64}, 1));
+      const auto place = Storage::absent(static_cast<size_t>(kept.bytes()), kCpu, "away");
+      std::weak_ptr<Storage> memory;
+      const auto bring = [&] {
+        const auto brought = kept.clone().storage();
+        memory = brought;
+        place->attach(brought);
+      };
+      bring();
+      const Parameter w("w", Tensor::wrap(place, kept.shape(), kept.dtype())), g("g", Tensor::full({64}, 2)), x("x", normal({4, 64}, 1));
       const Variable loss = ops::sum(ops::layer_norm_linear(x, g, {}, 1e-5f, w, {}));
       if (move) {
-        const std::weak_ptr<Storage> memory = w.data().storage();
-        w.set_data(Tensor::empty({0}));
+        place->detach();
         EXPECT_TRUE(memory.expired());
-        w.set_data(kept.clone());
+        bring();
       }
       loss.backward();
       return x.grad().to_vector<float>();
