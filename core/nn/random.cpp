@@ -1,5 +1,7 @@
 #include "core/nn/random.h"
 
+#include <tuple>
+
 #include "core/base/error.h"
 
 namespace lockstep::nn {
@@ -17,15 +19,24 @@ uint32_t SiteNames::claim(std::string_view name) {
 
 RandomScope::RandomScope(uint64_t seed, uint32_t step, uint32_t micro)
     : RandomScope(RandomKey{.seed = seed, .step = step, .micro = micro}) {}
-RandomScope::RandomScope(const RandomKey& place) : key_(place), outer_(t_scope) { t_scope = this; }
+RandomScope::RandomScope(const RandomKey& place) : key_(place), names_(&own_names_), outer_(t_scope) {
+  const auto here = [&](const RandomKey& other) {
+    return std::tie(other.seed, other.step, other.micro) == std::tie(place.seed, place.step, place.micro);
+  };
+  for (const RandomScope* scope = outer_; scope; scope = scope->outer_)
+    if (here(scope->key_)) names_ = scope->names_;
+  t_scope = this;
+}
 
 RandomScope::~RandomScope() { t_scope = outer_; }
 
 RandomKey RandomScope::key(std::string_view name) {
   check(t_scope != nullptr, "[random] a training forward pass that draws random numbers (dropout) expected an open nn::RandomScope; ",
         "open one per micro-batch, or call train(false)");
+  check(!name.empty(), "[random] a module that draws random numbers (dropout) has no name, and would draw those of every other one ",
+        "without a name; register it into the model with register_module(), and call the model");
   RandomKey key = t_scope->key_;
-  key.site = t_scope->names_.claim(name);
+  key.site = t_scope->names_->claim(name);
   return key;
 }
 

@@ -31,7 +31,8 @@ class SiteNames {
 };
 
 // While it lives, this thread's forward passes belong to this micro-batch of this step. Steps count from 1 (0 is for
-// initialisation); `micro` counts within the step, over all ranks. Scopes nest.
+// initialisation); `micro` counts within the step, over all ranks. Scopes nest; an inner one of the same
+// seed, step and micro-batch draws from the same streams, and shares the names.
 class RandomScope {
  public:
   RandomScope(uint64_t seed, uint32_t step, uint32_t micro);
@@ -42,14 +43,15 @@ class RandomScope {
 
   // The stream of `name`, a module's path, in the current scope. Throws UsageError outside of any:
   // without a step, every step would draw the same numbers. Throws, too, where another name of the
-  // scope has the same site.
+  // scope has the same site, and for an empty name.
   static RandomKey key(std::string_view name);
   // The current scope, for going back to it later; nothing outside of any.
   static std::optional<RandomKey> place();
 
  private:
   RandomKey key_;
-  SiteNames names_;
+  SiteNames own_names_;
+  SiteNames* names_;  // those of the outermost scope of the same place
   RandomScope* outer_;
 };
 

@@ -147,6 +147,39 @@ TEST(Dropout, TwoPlacesThatWouldDrawTheSameMaskAreRefused) {
   (*second)(x);
 }
 
+// Scopes of one micro-batch draw from the same streams, wherever they open.
+TEST(Dropout, AnInnerScopeOfTheSamePlaceSharesItsNames) {
+  Named model;
+  const auto first = model.register_module("costarring", std::make_shared<Dropout>(0.5f));
+  const auto second = model.register_module("liquid", std::make_shared<Dropout>(0.5f));
+  const Variable x(Tensor::full({64}, 1));
+  const RandomScope outer(1, 1, 0);
+  (*first)(x);
+  {
+    const RandomScope other(1, 1, 1);
+    (*second)(x);  // other numbers
+    const RandomScope back(1, 1, 0);
+    EXPECT_THAT([&] { (*second)(x); },
+                ThrowsMessage<UsageError>(HasSubstr("'liquid' and 'costarring' would draw the same random numbers")));
+  }
+  {
+    const RandomScope later(1, 2, 0), seed(2, 1, 0);
+    (*second)(x);
+  }
+  EXPECT_THROW((*second)(x), UsageError);
+}
+
+TEST(Dropout, OneWithoutANameIsRefused) {
+  Dropout alone(0.5f);
+  const Variable x(Tensor::full({64}, 1));
+  {
+    const RandomScope scope(1, 1, 0);
+    EXPECT_THAT([&] { alone(x); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("has no name"), HasSubstr("register"))));
+  }
+  alone.train(false);
+  EXPECT_EQ(alone(x).data().to_vector<float>(), x.data().to_vector<float>());
+}
+
 TEST(Module, RefusesWhatItCannotHold) {
   const auto outer = std::make_shared<Named>(), inner = std::make_shared<Named>();
   outer->register_module("inner", inner);
