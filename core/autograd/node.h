@@ -164,7 +164,7 @@ class InputLog {
   void add(std::string_view op, const Variable& input);
 
   std::vector<Input> inputs_;
-  std::unordered_map<const VariableImpl*, size_t> latest_;  // of the variables that had an address, the last
+  std::unordered_map<const VariableImpl*, size_t> latest_;  // by address, which may have had others
   uint64_t oldest_;
   InputLog* outer_;
 };

@@ -89,9 +89,9 @@ class Tensor {
   Tensor to(Device device) const;
 
   // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and converts;
-  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_ and
-  // to(): a floating one; they cut fractions off), and a tensor whose elements share memory, as expand()
-  // makes them: write before expanding, or write to a clone().
+  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_, and
+  // to(): a float; they cut fractions off), and a tensor whose elements share memory, as expand() makes
+  // them: write before expanding, or write to a clone().
   const Tensor& copy_(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
