@@ -61,6 +61,7 @@ JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   shape.nodes = spec.nodes;
   shape.max_restarts = spec.max_restarts;
   if (spec.failure_code == FailureCode::lockstep) shape.final_code = kWrongUse;
+  shape.saves_when_stopped = spec.hold_stop_signals;
   shape.join_timeout = spec.join_timeout;
   shape.lease = spec.nodes == 1 ? std::max<Duration>(kOwnServer, spec.lease) : Duration(spec.lease);
   return shape;

@@ -233,7 +233,8 @@ void Agent::ask_to_stop(int signal) {
   stop_signal_ = signal;
   if (active()) {
     const char* insisting = signal == SIGINT || signal == SIGTERM ? "; the same again, after a second or later, kills them" : "";
-    log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop", insisting);
+    log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop within ", seconds(context_.spec.stop_grace), " s",
+              insisting);
     end_ranks(SIGTERM, context_.spec.stop_grace);
   }
   context_.courier.send([&client = context_.client] { client.stop(); });

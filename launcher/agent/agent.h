@@ -77,7 +77,8 @@ class Agent {
   void report_failure();
   bool all_ended() const;
   bool all_saved() const;
-  bool any_saved() const;  // some rank has ended and said that it had saved
+  bool keeps_memory() const;  // ranks left something for those of a next epoch
+  bool any_saved() const;     // some rank has ended and said that it had saved
   RankOutput::Options output_options(int local_rank, int rank) const;
   Failure failure_of(const RankEnd& end) const;
   std::vector<RankEnd> ends() const;

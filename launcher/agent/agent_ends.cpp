@@ -95,6 +95,10 @@ bool Agent::all_ended() const {
   return std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->running(); });
 }
 
+bool Agent::keeps_memory() const {
+  return std::any_of(kept_.begin(), kept_.end(), [](const auto& file) { return !file->contents(1).empty(); });
+}
+
 Failure Agent::failure_of(const RankEnd& end) const {
   const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == end.rank; });
   Failure failure;
@@ -217,6 +221,7 @@ LaunchResult Agent::result() {
     for (const auto& rank : ranks_)
       if (rank->rank() == failure->rank) about.log_file = rank->log_file();
     about.others = other_ends(ends(), *failure);
+    about.memory_lost = stopped && job_.restarts < context_.spec.max_restarts && keeps_memory();
     log::error(failure_box(*failure, about));
     out.exit_code = code_of(*failure);
     out.failure = std::move(failure);

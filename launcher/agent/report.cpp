@@ -59,6 +59,10 @@ std::string failure_box(const Failure& failure, const FailureContext& context) {
     box += "│ log: " + context.log_file + " (it wrote nothing)\n";
   }
   for (const auto& other : context.others) box += "│ " + other + "\n";
+  if (context.memory_lost)
+    box +=
+        "│ no rank is started again, because the job was asked to stop: "
+        "what the ranks kept in memory on this host is lost\n";
   box += "└";
   return box;
 }

@@ -13,6 +13,8 @@ struct FailureContext {
   double after_seconds = 0;         // since the ranks were started
   std::string log_file;             // of the rank to blame; empty: none here
   std::vector<std::string> others;  // other_ends()
+  // A restart was left, but the job was asked to stop: nobody will use what ranks kept in memory.
+  bool memory_lost = false;
 };
 
 // What became of the other ranks of this host, in lines of their own; ranks of which the same is to be said share one: "ranks 0, 2 and 3:

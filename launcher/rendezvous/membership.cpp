@@ -143,11 +143,20 @@ void Membership::begin_epoch() {
 void Membership::begin_epoch_if_drained(Duration now) {
   const bool all = std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
   if (state_.phase != Phase::draining || members_.empty() || !all) return;
+  if (!wants_next_epoch()) {
+    state_.phase = Phase::failed;
+    return;
+  }
   ++state_.restarts;
   if (static_cast<int>(members_.size()) == shape_.nodes) return begin_epoch();
   std::erase_if(state_.nodes, [&](const Node& node) { return !members_.contains(node.node_id); });
   state_.phase = Phase::gathering;
   gathering_since_ = now;
+}
+
+// Who is asked to stop waits for no other node.
+bool Membership::wants_next_epoch() const {
+  return !state_.stopping || (shape_.saves_when_stopped && static_cast<int>(members_.size()) == shape_.nodes);
 }
 
 void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
@@ -224,8 +233,8 @@ void Membership::stop(const std::string& node_id, Duration now) {
   member(node_id).last_seen = now;
   if (state_.stopping) return;
   state_.stopping = true;
-  // Nobody wants the next epoch any more.
-  if (state_.phase == Phase::draining || (state_.phase == Phase::gathering && state_.epoch > 0)) state_.phase = Phase::failed;
+  const bool between_epochs = state_.phase == Phase::draining || (state_.phase == Phase::gathering && state_.epoch > 0);
+  if (between_epochs && !wants_next_epoch()) state_.phase = Phase::failed;
   changed();
 }
 

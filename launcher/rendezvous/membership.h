@@ -47,7 +47,10 @@ struct JobShape {
   std::string run_id;
   int nodes = 1;
   int max_restarts = 0;
-  std::optional<int> final_code = {};                 // a rank that ends with this code would do so again: it costs no restart, but the job
+  std::optional<int> final_code = {};  // a rank that ends with this code would do so again: it costs no restart, but the job
+  // The ranks save and stop however early they are asked to. Those that a restart is about to start are started all the same, for
+  // what is to be saved may be in memory alone.
+  bool saves_when_stopped = false;
   Duration join_timeout = std::chrono::seconds(300);  // from the first join, and from when a lost node is to be replaced
   Duration lease = std::chrono::seconds(5);
   // A node whose connection broke may come back for this long.
@@ -117,6 +120,7 @@ class Membership {
   void begin_epoch_if_drained(Duration now);
   void end_epoch(const Failure& failure, Duration now);
   void lose(const Member& lost, Duration now);
+  bool wants_next_epoch() const;
   void settle();
   bool restarts_left() const { return state_.restarts < shape_.max_restarts && !state_.stopping; }
   void changed() { ++state_.version; }

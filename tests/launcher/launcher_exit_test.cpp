@@ -136,6 +136,67 @@ TEST(Launch, a_signal_before_the_ranks_exist_reaches_those_that_can_save) {
   EXPECT_THAT(other.output(), Not(HasSubstr("started"))) << "a program that may not know how to save is not started in vain";
 }
 
+// Rank 1 leaves something in memory and fails; rank 0 waits until it may end.
+std::string fails_with_memory(const Scratch& scratch) {
+  const std::string gate = scratch.gate();
+  return "if [ $RANK = 1 ]; then echo kept > $LOCKSTEP_KEPT_MEMORY; read line < " + gate +
+         "; exit 7; fi; ends() { echo draining; read line < " + gate + "; exit 0; }; trap ends TERM; echo > " + gate +
+         "; while :; do sleep 1000 & wait $!; done";
+}
+
+TEST(Launch, says_that_a_stop_during_a_restart_loses_what_is_in_memory) {
+  const std::string lost = "because the job was asked to stop: what the ranks kept in memory on this host is lost";
+  for (const int restarts : {1, 0}) {
+    Scratch scratch;
+    LaunchSpec spec =
+        shell(2, restarts > 0 ? fails_with_memory(scratch) : "export LOCKSTEP_KEPT_MEMORY=/dev/null; " + fails_with_memory(scratch));
+    spec.max_restarts = restarts;
+    spec.grace = std::chrono::minutes(10);
+    AgentProcess agent(spec);
+    ASSERT_TRUE(agent.wait_for("[rank 0] draining")) << agent.output();
+    agent.signal(SIGTERM);
+    ASSERT_TRUE(agent.wait_for("asking the ranks to save and stop within 120 s")) << agent.output();
+    std::ofstream(scratch.gate()) << "end\n";
+    EXPECT_EQ(agent.finish(), 7) << agent.output();
+    EXPECT_EQ(agent.says(lost), restarts > 0) << agent.output();
+  }
+}
+
+TEST(Launch, a_stop_during_a_restart_lets_ranks_that_can_save_start_to_save) {
+  Scratch scratch;
+  LaunchSpec spec;
+  spec.nproc = 2;
+  spec.argv = {"python3", "-c",
+               "import os, signal, sys\n"
+               "first, rank, gate = os.environ['LOCKSTEP_EPOCH'] == '1', os.environ['RANK'], sys.argv[1]\n"
+               "kept = os.environ['LOCKSTEP_KEPT_MEMORY']\n"
+               "if first:\n"
+               "  open(kept, 'w').write('state of ' + rank)\n"
+               "  if rank == '1':\n"
+               "    open(gate).read()\n"
+               "    sys.exit(7)\n"
+               "  open(gate, 'w').close()\n"
+               "signal.sigwait([signal.SIGTERM])\n"  // held back so far
+               "if first:\n"
+               "  print('draining', flush=True)\n"
+               "  open(gate).read()\n"
+               "  sys.exit(0)\n"
+               "print('found', open(kept).read(), flush=True)\n"
+               "open(os.environ['LOCKSTEP_ERROR_FILE'], 'w').write('{\"saved\": true}')\n"
+               "sys.exit(3)\n",
+               scratch.gate()};
+  spec.hold_stop_signals = true;
+  spec.max_restarts = 1;
+  spec.grace = std::chrono::minutes(10);
+  AgentProcess agent(spec);
+  ASSERT_TRUE(agent.wait_for("[rank 0] draining")) << agent.output();
+  agent.signal(SIGTERM);
+  ASSERT_TRUE(agent.wait_for("asking the ranks to save and stop")) << agent.output();
+  std::ofstream(scratch.gate()) << "end\n";
+  EXPECT_EQ(agent.finish(), 3) << agent.output();
+  for (const char* rank : {"0", "1"}) EXPECT_TRUE(agent.says(str("[rank ", rank, "] found state of ", rank))) << agent.output();
+}
+
 TEST(Launch, a_signal_before_the_ranks_exist_that_is_theirs_is_passed_on) {
   AgentProcess agent(shell(1, "sleep 1000"), [] {
     sigset_t set;

@@ -77,6 +77,7 @@ class Script {
       shape.nodes = command.number("nodes", 1);
       shape.max_restarts = command.number("restarts", 0);
       if (command.has("final")) shape.final_code = command.number("final", 0);
+      shape.saves_when_stopped = command.has("saves");
       shape.join_timeout = std::chrono::seconds(command.number("join", 300));
       membership_ = std::make_unique<Membership>(shape);
       return describe(membership_->state());
