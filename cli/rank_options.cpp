@@ -73,7 +73,7 @@ Placement place(const RankOptions& options) {
   return placement;
 }
 
-int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int max_restarts) {
+int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int max_restarts, std::chrono::milliseconds stop_budget) {
   launcher::LaunchSpec spec;
   spec.argv = arguments();
   spec.program = "/proc/self/exe";  // however this process was found
@@ -82,6 +82,7 @@ int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int m
   spec.log_dir = log_dir;
   spec.hold_stop_signals = stop_signals;
   spec.max_restarts = max_restarts;
+  spec.stop_grace = std::max(spec.stop_grace, stop_budget + spec.grace);  // they also have to end
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
   if (!stop_signals) return launcher::launch(spec).exit_code;

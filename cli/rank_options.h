@@ -1,6 +1,7 @@
 // What `train` and `bench` share: a config with overrides, and the number of ranks – started here, or given by a launcher.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,8 +37,10 @@ Placement place(const RankOptions& options);
 
 // Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they save and stop on these
 // (stop_signal.h), which this process has handled so far.
-// `max_restarts`: how often all are started again after a failure.
-int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false, int max_restarts = 0);
+// `max_restarts`: how often all are started again after a failure. `stop_budget`: how long they may take to save and stop; the agent
+// kills none of them before, nor before its default.
+int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false, int max_restarts = 0,
+                 std::chrono::milliseconds stop_budget = {});
 // Whether launch_ranks() of another process started this one.
 bool launched_by_us();
 // The arguments of this process, quoted for a shell, without an option of one value ("--resume").

@@ -21,6 +21,7 @@
 #include "train/loop.h"
 #include "train/replicas.h"
 #include "train/run_dir.h"
+#include "train/stop_budget.h"
 
 namespace lockstep::cli {
 namespace {
@@ -106,9 +107,9 @@ int run_rank(const train::Config& config, const Options& options, const launcher
     std::printf("run        %s\n", result.run_dir.c_str());
     if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
     if (!result.finished)
-      std::printf("stopped after step %lld of %lld; to go on%s:\n  %s\n", static_cast<long long>(result.steps_done),
-                  static_cast<long long>(config.train.steps), rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "",
-                  resume_command().c_str());
+      std::printf("stopped after step %lld of %lld, saved in %s; to go on%s:\n  %s\n", static_cast<long long>(result.steps_done),
+                  static_cast<long long>(config.train.steps), train::stop_time_text(result.last_save).c_str(),
+                  rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "", resume_command().c_str());
     std::printf("weights sha256:%s\n", result.weights_sha256.c_str());
     std::fflush(stdout);
   }
@@ -127,7 +128,8 @@ int train(const Options& options) {
     check_before_start(config, options, ranks);
     // What this run saved is whole, which may not be true of what it found: that can be the very cause of the failure.
     const int64_t found = newest_saved(config).step;
-    const int code = launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts);
+    const auto stop_budget = std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(config.checkpoint.stop_budget_s));
+    const int code = launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts, stop_budget);
     if (code != kFailed) return code;
     if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)
       std::fprintf(stderr, "newest checkpoint: %s; to go on:\n  %s\n", newest.folder.c_str(), resume_command().c_str());

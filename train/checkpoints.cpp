@@ -75,7 +75,7 @@ std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
   return entries;
 }
 
-Checkpoints::Checkpoints(Trainer& trainer, std::string dir) : trainer_(trainer), dir_(std::move(dir)) {
+Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now) : trainer_(trainer), dir_(std::move(dir)), now_(std::move(now)) {
   const CheckpointConfig& config = trainer.config().checkpoint;
   if (!config.async) return;
   saver_ = std::make_unique<checkpoint::Saver>(checkpoint::SaverOptions{.dir = dir_, .keep = config.keep, .group = &trainer.group()});
@@ -104,11 +104,15 @@ std::map<std::string, std::string> Checkpoints::metadata() {
 
 std::string Checkpoints::save_last(bool keep_all) {
   wait();
+  return write(metadata(), keep_all ? 0 : trainer_.config().checkpoint.keep);
+}
+
+std::string Checkpoints::write(std::map<std::string, std::string> metadata, int64_t keep) {
   return checkpoint::save({.dir = dir_,
                            .step = trainer_.steps_done(),
                            .entries = entries_of(trainer_),
-                           .metadata = metadata(),
-                           .keep = keep_all ? 0 : trainer_.config().checkpoint.keep,
+                           .metadata = std::move(metadata),
+                           .keep = keep,
                            .group = &trainer_.group()});
 }
 
@@ -124,7 +128,11 @@ void Checkpoints::save() {
   }
   checkpoint::SaveOutcome outcome{.step = trainer_.steps_done(), .folder = {}, .error = {}};
   try {
-    outcome.folder = save_last();
+    // The first save may wait for the data to be read, which later ones do not.
+    auto about = metadata();
+    const auto begin = now_();
+    outcome.folder = write(std::move(about), trainer_.config().checkpoint.keep);
+    outcome.duration = now_() - begin;
   } catch (const EnvironmentError& e) {
     outcome.error = e.what();
   }

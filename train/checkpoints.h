@@ -1,6 +1,7 @@
 // A trainer's state in checkpoints: what is saved, and how a run continues from it.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -14,8 +15,11 @@ namespace lockstep::train {
 // The saves of a run. Used by one thread on each rank.
 class Checkpoints {
  public:
-  // Collective. Into `dir`; checkpoint.keep and checkpoint.async are the config's.
-  Checkpoints(Trainer& trainer, std::string dir);
+  using Now = std::function<Clock::time_point()>;
+  // Collective. Into `dir`; checkpoint.keep and checkpoint.async are the config's. `now`: what saves that training waits for are
+  // timed by.
+  Checkpoints(
+      Trainer& trainer, std::string dir, Now now = [] { return Clock::now(); });
   ~Checkpoints();
 
   // Collective. Saves the state as it is now: in the background where the config says so, else before it returns. A failure is no
@@ -34,10 +38,12 @@ class Checkpoints {
   std::string lack_of_room();
 
  private:
-  std::map<std::string, std::string> metadata();  // collective
+  std::map<std::string, std::string> metadata();                                 // collective
+  std::string write(std::map<std::string, std::string> metadata, int64_t keep);  // collective
 
   Trainer& trainer_;
   std::string dir_;
+  Now now_;
   std::unique_ptr<checkpoint::Saver> saver_;  // null: not in the background
   std::vector<checkpoint::SaveOutcome> ended_;
 };

@@ -15,6 +15,7 @@
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
 #include "train/run_dir.h"
+#include "train/stop_budget.h"
 #include "train/trainer.h"
 
 namespace lockstep::train {
@@ -128,7 +129,8 @@ class Run {
         replicas_(replicas),
         timer_(config_.checkpoint.every_minutes, options.now),
         reporter_(trainer, run_dir, resumed.step),
-        checkpoints_(trainer, run_dir.checkpoints()),
+        checkpoints_(trainer, run_dir.checkpoints(), options.now),
+        budget_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config_.checkpoint.stop_budget_s))),
         saved_step_(resumed.folder_step),
         result_{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder} {
     reporter_.message(introduction(trainer));
@@ -144,9 +146,11 @@ class Run {
       if (trainer_.refused() == Refused::no) throw;
       end_refused(e);
     }
+    const auto last_step_ended = options_.now();
     checkpoints_.wait();
     look_at_saves();
     if (saved_step_ != trainer_.steps_done()) result_.checkpoint = checkpoints_.save_last();
+    result_.last_save = options_.now() - last_step_ended;
     reporter_.finish();
     result_.finished = !stopped;
     result_.steps_done = trainer_.steps_done();
@@ -185,7 +189,9 @@ class Run {
   // Returns whether the run is to stop.
   bool step() {
     const StepFlags wishes{.stop = options_.stop_requested(), .save = is_rank0() && timer_.due() && !checkpoints_.busy()};
+    const auto begin = options_.now();
     const StepReport report = with_unchanged_data([&] { return trainer_.step(wishes); });
+    const Duration took = options_.now() - begin;
     const bool last = report.step == config_.train.steps;
     const bool stopped = report.stop_agreed && !last;
     const bool evaluates = config_.train.eval_batches > 0 && !stopped && (last || due(config_.train.eval_every, report.step));
@@ -195,12 +201,14 @@ class Run {
     if (validation) result_.validation_loss = *validation;
     // Behind what rank 0 wrote of the step: a run that goes on from here will not write it again.
     if (replicas_ && due(config_.checkpoint.replica_every, report.step)) replicas_->store();
+    budget_.stepped(took, options_.now() - begin);
     if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
       checkpoints_.save();
       timer_.saved();
       leave_note();
     }
     look_at_saves();
+    if (const std::string warning = last || stopped ? "" : budget_.warning(); !warning.empty()) reporter_.message("warning: " + warning);
     return stopped;
   }
 
@@ -242,6 +250,7 @@ class Run {
       } else {
         result_.checkpoint = save.folder;
         saved_step_ = save.step;
+        budget_.saved(save.duration);
       }
     }
   }
@@ -260,6 +269,7 @@ class Run {
   SaveTimer timer_;
   Reporter reporter_;
   Checkpoints checkpoints_;
+  StopBudget budget_;
   int64_t saved_step_;
   RunResult result_;
 };

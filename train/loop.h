@@ -24,7 +24,7 @@ struct RunOptions {
   std::function<bool()> stop_requested = [] { return false; };
   // For ranks that are started after these; null: there will be none. Must outlive the run.
   const JobNotes* notes = nullptr;
-  // What checkpoint.every_minutes counts by; rank 0's counts.
+  // What checkpoint.every_minutes and checkpoint.stop_budget_s count by; rank 0's counts.
   std::function<Clock::time_point()> now = [] { return Clock::now(); };
 };
 
@@ -35,6 +35,7 @@ struct RunResult {
   double validation_loss = 0;  // 0 where nothing was evaluated
   std::string run_dir = {};
   std::string checkpoint = {};  // the last one saved; empty for none
+  Duration last_save{};         // from the end of the last step until the checkpoint was on disk
   std::string weights_sha256 = {};
 };
 

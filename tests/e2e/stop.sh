@@ -14,7 +14,7 @@ begin() {
 saved() {
   local name=$1 code=0; wait $pid || code=$?
   [ $code = 3 ] || fail "$name: expected exit code 3, got $code: $(tail -n 20 "$name.out" "$name.err")"
-  contains "$name.out" "stopped after step"
+  grep -Eq 'stopped after step [0-9]+ of 1000000, saved in [0-9.]+ s; to go on' "$name.out" || fail "$name: $(cat "$name.out")"
   [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
 }
 # handles_term PID: whether its child catches SIGTERM, by the mask that /proc shows.
@@ -62,4 +62,13 @@ begin inherited env --ignore-signal=CHLD --block-signal=TERM,INT,HUP,USR1
 wait_for 60 took_a_step inherited || fail "no step: $(cat inherited.err)"
 kill -TERM $pid
 saved inherited
+contains inherited.err "asking the ranks to save and stop within 120 s"
+
+# The agent leaves ranks the time that the config says they need.
+endless+=(--set checkpoint.stop_budget_s=300)
+begin patient env
+wait_for 60 took_a_step patient || fail "no step: $(cat patient.err)"
+kill -TERM $pid
+saved patient
+contains patient.err "asking the ranks to save and stop within 305 s"
 env --ignore-signal=CHLD "$lockstep" run -n 2 -- true || fail "children cannot be waited for"

@@ -127,6 +127,45 @@ TEST_P(Loop, ZeroMinutesSaveNothingByTime) {
   EXPECT_THAT(saved_steps("never"), ElementsAre(8));
 }
 
+// Whenever rank 0 looks at its clock, a second has gone by: a step takes 1 s, 2 s go by until requests
+// are looked for again, and a save takes 1 s.
+TEST_P(Loop, SaysOnceThatAStopTakesLongerThanItsBudget) {
+  const auto start = Clock::now();
+  const std::string warning =
+      "warning: when it is asked to stop, this run may need 4.00 s (3.00 s until a step ends it, 1.00 s for the save), "
+      "but checkpoint.stop_budget_s allows 3.90 s: ";
+  for (const auto& [budget, warns] : std::vector<std::pair<std::string, bool>>{{"3.9", true}, {"4", false}, {"0", false}}) {
+    std::atomic<int> looks = 0;
+    test::expect_success(run(config("budget" + budget, {"checkpoint.every=3", "checkpoint.stop_budget_s=" + budget}), [&](int rank) {
+      RunOptions options;
+      options.now = [&looks, start, rank] { return start + std::chrono::seconds(rank == 0 ? ++looks : 0); };
+      return options;
+    }));
+    const size_t first = screen_.find("warning: when it is asked to stop");
+    EXPECT_EQ(first != std::string::npos, warns) << budget << ": " << screen_;
+    if (!warns) continue;
+    EXPECT_THAT(screen_, AllOf(HasSubstr(warning), HasSubstr("--signal=USR1@6, or --signal=B:USR1@6 where")));
+    EXPECT_EQ(screen_.find("asked to stop", first + warning.size()), std::string::npos) << "only once: " << screen_;
+  }
+}
+
+TEST_P(Loop, AStopSaysHowLongItsSaveTook) {
+  const auto start = Clock::now();
+  std::atomic<int> looks = 0, steps = 0;
+  test::expect_success(test::run_group(GetParam(), [&](const test::Group& group) {
+    const int rank = group->rank();
+    RunOptions options;
+    options.now = [&looks, start, rank] { return start + std::chrono::seconds(rank == 0 ? ++looks : 0); };
+    options.stop_requested = [&steps, rank] { return rank == 0 && ++steps == 3; };
+    const RunResult result = run_training(config("stopped"), group, options);
+    EXPECT_FALSE(result.finished);
+    EXPECT_EQ(result.steps_done, 3);
+    if (rank == 0) {
+      EXPECT_EQ(result.last_save, std::chrono::seconds(1));
+    }
+  }));
+}
+
 TEST_P(Loop, ALossThatIsNotFiniteLeavesTheStateBeforeIt) {
   for (const char* strategy : {"ddp", "fsdp"}) {
     const std::string name = std::string("diverged_") + strategy;

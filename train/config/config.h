@@ -101,6 +101,7 @@ struct CheckpointConfig {
   double every_minutes = 15;  // since the last one; 0: none by time
   int64_t keep = 3;           // the newest ones stay; 0: all
   bool async = false;
+  double stop_budget_s = 25;  // from a request to stop to the end of the save; 0: nobody hurries
   int64_t replica_every = 0;  // steps; 0: no copies in memory
 };
 
