@@ -2,11 +2,11 @@
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/byte_text.h"
 #include "core/base/error.h"
+#include "launcher/agent/root_cause.h"
 #include "launcher/grpc_store.h"
 #include "launcher/job_environment.h"
 #include "launcher/served_store.h"
@@ -81,16 +81,27 @@ std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
 
 namespace {
 
-// Writes to where the agent looks, unless something is there.
+// More than any report of ours.
+constexpr size_t kLongestReport = 1 << 16;
+
+bool tells_of_failure(int fd) {
+  std::string text(kLongestReport, '\0');
+  const ssize_t got = ::pread(fd, text.data(), text.size(), 0);
+  text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+  const auto earlier = parse_failure_report(text);
+  return earlier && !earlier->saved;
+}
+
+// Writes to where the agent looks. A rank may be several programs, one after another, so that something may be there. An earlier
+// failure is the cause of a later one and stays. In all other cases the later report is the true one.
 void leave_report(const nlohmann::json& report) {
   const std::string path = env("LOCKSTEP_ERROR_FILE");
   if (path.empty()) return;
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return;
-  struct stat info {};
-  if (::fstat(fd, &info) == 0 && info.st_size == 0) {
-    const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    // Best effort: without it the agent still sees the exit code.
+  const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  // Best effort: without it the agent still sees the exit code.
+  if ((report.contains("saved") || !tells_of_failure(fd)) && ::ftruncate(fd, 0) == 0) {
     [[maybe_unused]] const ssize_t written = ::write(fd, text.data(), text.size());
   }
   ::close(fd);

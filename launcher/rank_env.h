@@ -59,12 +59,13 @@ std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit = std:
 // sets LOCKSTEP_STORE: UsageError without it.
 std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));
 
-// Leaves the reason of this rank's coming end where its agent reads it (LOCKSTEP_ERROR_FILE); the first one counts. Does nothing
-// without an agent, and never throws. `caused_by_peer`: this rank only suffers from another one's failure, so it is not to blame.
+// Leaves the reason of this rank's coming end where its agent reads it (LOCKSTEP_ERROR_FILE). The first failure counts. It replaces
+// an earlier report_saved(). Does nothing without an agent, and never throws. `caused_by_peer`: this rank only suffers from another one's
+// failure, so it is not to blame.
 void report_failure(std::string_view message, bool caused_by_peer = false) noexcept;
 
-// Says in the same place that this rank has saved and is about to stop: its exit code 3 then counts as that, and not as a failure. Does
-// nothing without an agent, and never throws.
+// Says in the same place that this rank has saved and is about to stop: its exit code 3 then counts as that, and not as a failure. It
+// replaces a failure that an earlier program of this rank left there. Does nothing without an agent, and never throws.
 void report_saved() noexcept;
 
 }  // namespace lockstep::launcher

@@ -1,5 +1,6 @@
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <set>
 #include <thread>
@@ -10,6 +11,8 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
+#include "launcher/agent/memory_file.h"
+#include "launcher/agent/root_cause.h"
 #include "launcher/job_environment.h"
 #include "launcher/rank_env.h"
 #include "launcher/rendezvous/endpoint.h"
@@ -279,6 +282,34 @@ TEST_F(RankEnvTest, ranks_of_other_launchers_share_a_store_that_rank_0_serves) {
   second->set("later", "x");
   second.reset();
   leaving.join();
+}
+
+// What a rank reports in `reports`, as its agent reads it.
+FailureReport report_after(const std::function<void()>& reports) {
+  const MemoryFile file("report");
+  ::setenv("LOCKSTEP_ERROR_FILE", file.path().c_str(), 1);
+  reports();
+  return parse_failure_report(file.contents(4096)).value_or(FailureReport{});
+}
+
+TEST_F(RankEnvTest, a_save_replaces_what_an_earlier_program_of_the_rank_reported) {
+  const FailureReport report = report_after([] {
+    report_failure("no such data, as a script tried first and whose message is longer than the word on the save");
+    report_saved();
+  });
+  EXPECT_TRUE(report.saved) << report.message;
+  EXPECT_FALSE(report.at) << "the agent would take that for a failure before the stop";
+}
+
+TEST_F(RankEnvTest, the_first_failure_counts_and_replaces_an_earlier_save) {
+  const FailureReport report = report_after([] {
+    report_saved();
+    report_failure("the cause");
+    report_failure("a consequence", /*caused_by_peer=*/true);
+  });
+  EXPECT_FALSE(report.saved);
+  EXPECT_EQ(report.message, "the cause");
+  EXPECT_FALSE(report.caused_by_peer);
 }
 
 TEST(Endpoint, parses_what_people_write) {
