@@ -134,10 +134,11 @@ bool wait_until(const std::function<bool()>& ready, Duration limit, StopSignals&
 }
 
 // What is to be read must not be lost, and nobody may wait for ever for a reader that does not read.
-void finish_screen(const ScreenWriter& screen, bool patient, StopSignals& signals) {
+void finish_screen(ScreenWriter& screen, bool patient, StopSignals& signals) {
   bool asked = false;
   const auto unread = [&] { return !patient && std::max(screen.stalled(Stream::output), screen.stalled(Stream::error)) > kUnread; };
   wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365), signals, asked);
+  screen.give_up();
 }
 
 // The other nodes learn that this one is done, and those that it serves how the job ended.
@@ -188,7 +189,10 @@ LaunchResult launch(const LaunchSpec& spec) {
     asked = agent.asked();
   }
   take_leave(client, courier, meeting.server.get(), signals, insisted ? kHastyFarewell : kFarewell, hurried);
-  if (!insisted) finish_screen(screen, /*patient=*/result.exit_code == 0 && !asked && !hurried, signals);
+  if (insisted)
+    screen.give_up();
+  else
+    finish_screen(screen, /*patient=*/result.exit_code == 0 && !asked && !hurried, signals);
   return result;
 }
 

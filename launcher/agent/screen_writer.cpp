@@ -47,7 +47,7 @@ struct ScreenWriter::Writer {
   size_t begin = 0;
   size_t dropped = 0;
   Duration moved_at{};  // when the first byte that waits began to, or the last one before it was taken
-  bool broken = false;  // nobody can read it any more
+  bool broken = false;  // nobody can read it any more, or nobody waits for that
   bool stopping = false;
 
   size_t size() const { return waiting.size() - begin; }
@@ -69,7 +69,7 @@ struct ScreenWriter::Writer {
     std::unique_lock lock(mutex);
     while (true) {
       changed.wait(lock, [&] { return stopping || size() > 0; });
-      if (stopping) return;
+      if (size() == 0) return;
       const std::string chunk = waiting.substr(begin, kChunk);
       lock.unlock();
       const ssize_t written = ::write(fd, chunk.data(), chunk.size());
@@ -81,18 +81,34 @@ struct ScreenWriter::Writer {
       lock.lock();
       if (written >= 0) take(static_cast<size_t>(written));
       if (error == 0 || error == EAGAIN || error == EINTR) continue;
-      broken = true;
-      take(size());
+      drop();
     }
+  }
+
+  // What waits, and what comes later. With the lock held.
+  void drop() {
+    broken = true;
+    take(size());
+  }
+
+  // For the destructor. With the lock held by `lock`.
+  void finish(std::unique_lock<std::mutex>& lock) {
+    stopping = true;
+    changed.notify_all();
+    const Duration began = now();
+    const auto last_chance = [&] { return Clock::time_point(std::max(began, moved_at) + kLastChance); };
+    while (size() > 0 && Clock::now() < last_chance()) changed.wait_until(lock, last_chance());
+    drop();
   }
 
   // With the lock held.
   void take(size_t bytes) {
     const bool was_full = size() >= kFull;
-    begin += bytes;
+    begin += std::min(bytes, size());  // it may have been dropped meanwhile
     moved_at = now();
     if (begin > kFull || size() == 0) waiting.erase(0, std::exchange(begin, 0));
     if (!stopping && ((was_full && size() < kFull) || size() == 0)) on_room();
+    changed.notify_all();
   }
 };
 
@@ -111,9 +127,8 @@ ScreenWriter::ScreenWriter(std::function<void()> on_room) {
 ScreenWriter::~ScreenWriter() {
   log::set_sink(nullptr);
   for (auto& writer : writers_) {
-    std::lock_guard lock(writer->mutex);
-    writer->stopping = true;
-    writer->changed.notify_all();
+    std::unique_lock lock(writer->mutex);
+    writer->finish(lock);
   }
 }
 
@@ -137,6 +152,13 @@ bool ScreenWriter::all_written() const {
     if (writer->size() > 0) return false;
   }
   return true;
+}
+
+void ScreenWriter::give_up() {
+  for (auto& writer : writers_) {
+    std::lock_guard lock(writer->mutex);
+    writer->drop();
+  }
 }
 
 }  // namespace lockstep::launcher

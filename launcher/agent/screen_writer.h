@@ -36,6 +36,8 @@ class ScreenWriter {
   // For how long nobody has taken a byte of what waits; zero where nothing does.
   Duration stalled(Stream stream) const;
   bool all_written() const;
+  // Drops what waits and what comes later: nobody may be waited for any more.
+  void give_up();
 
  private:
   struct Writer;
