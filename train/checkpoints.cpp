@@ -86,7 +86,11 @@ Checkpoints::~Checkpoints() = default;
 
 std::map<std::string, std::string> Checkpoints::metadata() {
   const Config& config = trainer_.config();
-  const std::string& data = trainer_.data_identity().text();
+  // A save never waits for the data to be read: a stop may have seconds. Until then it holds what
+  // samples tell, which resumes as well.
+  DataIdentity& identity = trainer_.data_identity();
+  const bool read = identity.read_within(Duration::zero());
+  const std::string& data = read ? identity.text() : identity.sampled();
   const int64_t step = trainer_.steps_done();
   const char* epoch = std::getenv("LOCKSTEP_EPOCH");
   std::map<std::string, std::string> all = {{"config", to_yaml(config)},
@@ -98,7 +102,7 @@ std::map<std::string, std::string> Checkpoints::metadata() {
                                             {"seed", std::to_string(config.run.seed)},
                                             {"world_size", std::to_string(trainer_.group().size())},
                                             {"epoch", epoch ? epoch : "0"}};
-  if (const std::string& stamp = trainer_.data_identity().stamp(); !stamp.empty()) all["data_stamp"] = stamp;
+  if (!identity.stamp().empty()) all["data_stamp"] = identity.stamp();
   return all;
 }
 
@@ -128,7 +132,6 @@ void Checkpoints::save() {
   }
   checkpoint::SaveOutcome outcome{.step = trainer_.steps_done(), .folder = {}, .error = {}};
   try {
-    // The first save may wait for the data to be read, which later ones do not.
     auto about = metadata();
     const auto begin = now_();
     outcome.folder = write(std::move(about), trainer_.config().checkpoint.keep);

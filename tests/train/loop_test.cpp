@@ -17,9 +17,12 @@ namespace lockstep::train {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Key;
+using ::testing::Not;
 
 class Loop : public testing::TestWithParam<int> {
  protected:
@@ -184,7 +187,7 @@ TEST_P(Loop, ALossThatIsNotFiniteLeavesTheStateBeforeIt) {
     const auto expected =
         checkpoint::Checkpoint::open(dir_.path() + "/" + name + "_shorter/checkpoints/" + checkpoint::step_folder(steps[0]));
     for (const auto& [entry, info] : expected.manifest().entries)
-      EXPECT_EQ(saved.read_whole(entry).to_vector<uint8_t>(), expected.read_whole(entry).to_vector<uint8_t>()) << entry;
+      EXPECT_EQ(saved.read_whole(entry).to_vector<float>(), expected.read_whole(entry).to_vector<float>()) << entry;
   }
 }
 
@@ -259,6 +262,28 @@ TEST_P(Loop, DataThatChangeBeforeAnEvaluationLeaveTheStepBeforeIt) {
 }
 
 // Restarted ranks must not begin anew on other data, where neither memory nor disk says what the data were.
+// More bytes than anybody reads in the time of a test. They take no room on the disk.
+TEST_P(Loop, ASaveDoesNotWaitForAllDataToBeRead) {
+  std::filesystem::resize_file(text_, uintmax_t{1} << 42);
+  age_text();
+  for (const bool async : {false, true}) {
+    const std::string name = async ? "async" : "waiting";
+    test::expect_success(run(config(name, {str("checkpoint.async=", async ? "true" : "false"), "checkpoint.every=3"})));
+    EXPECT_THAT(saved_steps(name), ElementsAre(3, 6, 8)) << name;
+    // Of data that are not read the save holds samples, and no sign that they need not be read again.
+    const auto saved = checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/step-00000008");
+    EXPECT_THAT(saved.metadata(), AllOf(Contains(Key("data")), Not(Contains(Key("data_stamp"))))) << name;
+  }
+  // And the run goes on from it without reading them.
+  const auto more = config("waiting", {"train.steps=9"});
+  test::expect_success(run(more, [](int) {
+    RunOptions options;
+    options.resume = "auto";
+    return options;
+  }));
+  EXPECT_THAT(saved_steps("waiting"), ElementsAre(3, 6, 8, 9));
+}
+
 TEST_P(Loop, RestartedRanksFindTheDataOfTheJob) {
   const auto store = std::make_shared<comm::HashStore>();
   const JobNotes first(store, "run", 1), second(store, "run", 2);

@@ -55,7 +55,13 @@ void DataIdentity::recall(const std::string& stamp, const std::string& identity)
   reading_ = known.get_future().share();
 }
 
-bool DataIdentity::matches(const std::string& saved) { return group_->rank() != 0 || saved == sampled_ || saved == found().identity; }
+bool DataIdentity::matches(const std::string& saved) {
+  if (group_->rank() != 0 || saved == sampled_) return true;
+  begin();
+  if (is_reader() && reading_.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
+    log::info("reading all data, to compare them with those of the checkpoint");
+  return saved == found().identity;
+}
 
 std::string DataIdentity::now() const {
   const bool read = reading_.valid() && reading_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
