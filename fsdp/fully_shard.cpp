@@ -20,7 +20,7 @@ namespace {
 std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& mesh, const Options& options) {
   std::vector<std::unique_ptr<Unit>> units;
   std::vector<UnitPlan> plans = plan_units(module, options.wrap);
-  const uint64_t label = mesh.world->reserve_labels(plans.size());
+  const uint64_t label = mesh.world->reserve_labels(plans.size() * (1 + Reducer::kTimes));
   for (UnitPlan& plan : plans) units.push_back(std::make_unique<Unit>(std::move(plan), units.size(), label + units.size(), mesh, options));
   return units;
 }
@@ -83,7 +83,13 @@ struct FullyShardedDataParallel::Impl {
     for (const auto& section : unit.sections()) {
       if (!section->trained()) continue;
       section->set_grad_source([this, &unit](const Parameter& p) { on_first_gradient(unit, p); });
-      for (const Parameter& p : section->parameters()) p.set_grad_hook([this, &unit](const Parameter&) { on_gradient(unit); });
+      for (const Parameter& p : section->parameters()) {
+        const Parameter::GradHook users = p.impl()->grad->hook;  // runs as without sharding
+        p.set_grad_hook([this, &unit, users](const Parameter& whole) {
+          if (users) users(whole);
+          on_gradient(unit);
+        });
+      }
     }
   }
 
@@ -167,9 +173,10 @@ struct FullyShardedDataParallel::Impl {
     check(leaf < static_cast<int64_t>(assignment.leaves.size()), "[fsdp] backward() after the last of this rank's ",
           assignment.leaves.size(), " micro-batches of the step: call finish() first");
     check_trained();
+    check_said(true);
     begin_round(false);
     for (auto& [unit, count] : missing) count = unit->trained();
-    const double weight = 1.0 / static_cast<double>(active_ranks > 0 ? active_ranks : micro_batches);
+    const double weight = 1.0 / static_cast<double>(said ? said->ranks : micro_batches);
     in_backward = true;
     try {
       loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
@@ -225,14 +232,27 @@ struct FullyShardedDataParallel::Impl {
   int count_active(bool have_input) {
     check(micro_batches == mesh.world->size(), "[fsdp] uneven inputs need one micro-batch a rank and step; this step has ", micro_batches,
           " for ", mesh.world->size(), " ranks");
+    check(round == 0,
+          "[fsdp] active_ranks() in the middle of a step: call it before the first backward(), and after the finish() of the step before");
     const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
-    mesh.world->all_reduce(count).wait();
-    active_ranks = static_cast<int>(count.item());
-    return active_ranks;
+    const Unit& root = *units.front();
+    wait(mesh.world->all_reduce(count, {.label = root.label()}), "counting the ranks that have input for", root);
+    const int ranks = static_cast<int>(count.item());
+    said.reset();
+    if (ranks > 0) said = Said{have_input, ranks};
+    return ranks;
+  }
+
+  // A rank that does other than it said would make the mean one over the wrong number of ranks.
+  void check_said(bool has_input) {
+    if (said && said->have_input != has_input)
+      fail(str("[fsdp] rank ", mesh.world->rank(), " told active_ranks() that it has ", said->have_input ? "" : "no ", "input, but called ",
+               has_input ? "backward()" : "skip()", ": the mean would be over the wrong number of ranks"));
   }
 
   void skip() {
-    check(active_ranks > 0, "[fsdp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
+    check(said.has_value(), "[fsdp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
+    check_said(false);
     check_trained();
     if (log.last().empty())
       fail(str("[fsdp] rank ", mesh.world->rank(), ": skip() before this rank's first backward(), which shows what the others do"));
@@ -299,6 +319,7 @@ struct FullyShardedDataParallel::Impl {
     for (const Parameter& p : trained_slices) p.mark_grad_valid();
     exposed = reducer.take_exposed() + schedule.take_exposed();
     round = leaf = 0;
+    said.reset();
   }
 
   void values_changed() {
@@ -355,7 +376,11 @@ struct FullyShardedDataParallel::Impl {
   uint64_t released_version = 0;
   std::map<const Unit*, int64_t> missing;  // gradients that this micro-batch has yet to bring
   EventLog log;
-  int active_ranks = 0;  // 0: inputs are even
+  struct Said {  // to active_ranks(), for one step
+    bool have_input;
+    int ranks;  // that have some
+  };
+  std::optional<Said> said;  // empty: inputs are even
   Duration exposed{};
 };
 

@@ -25,7 +25,11 @@ Tensor shared_zeros(int64_t numel, comm::ProcessGroup& group) {
 }  // namespace
 
 Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels)
-    : mesh_(mesh), assignment_(std::move(assignment)), by_round_(assignment_.by_round && mesh.columns() > 1), travels_(travels) {
+    : mesh_(mesh),
+      assignment_(std::move(assignment)),
+      units_(units.size()),
+      by_round_(assignment_.by_round && mesh.columns() > 1),
+      travels_(travels) {
   check(travels == DType::f32 || travels == DType::bf16, "[fsdp] gradients travel as f32 or bf16, got ", travels);
   for (const auto& unit : units) {
     slots_[unit.get()];
@@ -46,12 +50,17 @@ Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& me
 }
 
 void Reducer::begin_round(int64_t round, int64_t leaf, bool zeros) {
-  if (std::exchange(abandoned_, false)) finish();  // nothing may write where this round does
+  if (std::exchange(abandoned_, false))
+    finish();  // nothing may write where this round does
+  else if (round == 0)
+    ++step_;
   round_ = round;
   leaf_ = leaf;
   zeros_ = zeros;
   for (auto& [unit, slot] : slots_) slot = {};
 }
+
+uint64_t Reducer::label(const Unit& unit, uint64_t time) const { return unit.label() + (1 + time % kTimes) * units_; }
 
 void Reducer::abandon_round() {
   abandoned_ = true;
@@ -134,8 +143,10 @@ void Reducer::complete(Unit& unit) {
 void Reducer::scatter(Pending& pending, const Tensor& output, const Tensor& input) {
   pending.outputs.push_back(output);
   pending.received.push_back(travels_ == DType::f32 ? output : Tensor::empty(output.shape(), travels_, output.device()));
-  pending.works.push_back(mesh_.shard->reduce_scatter(pending.received.back(), input.to(travels_),
-                                                      {.tree = &assignment_.row_tree, .label = pending.unit->label()}));
+  pending.works.push_back(mesh_.shard->reduce_scatter(
+      pending.received.back(), input.to(travels_),
+      {.tree = &assignment_.row_tree,
+       .label = label(*pending.unit, step_ * static_cast<uint64_t>(assignment_.rounds) + static_cast<uint64_t>(round_))}));
 }
 
 void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
@@ -161,7 +172,8 @@ void Reducer::reduce_total(Unit& unit) {
     if (mesh_.columns() > 1)
       scatter(pending, sum.gradient, sum.total);
     else if (mesh_.rows() > 1)
-      replicas_.emplace_back(&unit, mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = unit.label()}));
+      replicas_.emplace_back(&unit,
+                             mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = label(unit, step_)}));
   }
   if (mesh_.columns() > 1) pending_.push_back(std::move(pending));
 }
@@ -186,8 +198,8 @@ void Reducer::settle_front() {
     if (const Tensor& received = done.received[i++]; received.dtype() != output.dtype()) output.copy_(received);
     if (by_round_) sum.shards.fold(output, done.round, last);
     if (last && mesh_.rows() > 1)
-      replicas_.emplace_back(done.unit,
-                             mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = done.unit->label()}));
+      replicas_.emplace_back(
+          done.unit, mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = label(*done.unit, step_)}));
   }
 }
 

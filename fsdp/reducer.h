@@ -23,6 +23,10 @@ class Reducer {
  public:
   // Buffers for units that are differentiated one after the other: one is filled while the other is reduced.
   static constexpr size_t kBuffers = 2;
+  // A unit's reductions have labels of their own at each of so many times in turn, beside the unit's
+  // own label: a rank that tries a round again alone repeats a label, and so meets no later round of
+  // the others. `units` labels a time, from those of the units on.
+  static constexpr uint64_t kTimes = 1024;
 
   // `travels`: the dtype of gradients on their way, f32 or bf16.
   Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels = DType::f32);
@@ -68,6 +72,8 @@ class Reducer {
     std::vector<Tensor> received, outputs;
   };
 
+  // `time`: of the step for sums over rows, of the round for sums within one.
+  uint64_t label(const Unit& unit, uint64_t time) const;
   Sum& sum_of(const Section& section) { return sums_.at(&section); }
   int64_t buffer_elements(const Unit& unit) const;
   Buffer& take_buffer(const Unit& unit);
@@ -85,6 +91,7 @@ class Reducer {
 
   const Mesh& mesh_;
   const Assignment assignment_;
+  const uint64_t units_;
   const bool by_round_;
   const DType travels_;
   int64_t largest_ = 0;  // elements of the largest unit's gradients, the root aside
@@ -95,6 +102,7 @@ class Reducer {
   std::deque<Pending> pending_;
   std::vector<std::pair<const Unit*, comm::Work>> replicas_;
 
+  uint64_t step_ = 0;
   int64_t round_ = 0, leaf_ = 0;
   bool zeros_ = false, abandoned_ = false;
   Duration exposed_{};

@@ -255,6 +255,86 @@ TEST(FullyShard, UnevenInputsAverageOverThoseThatHadSome) {
   EXPECT_EQ(gradient_of(2, {2, 1}), gradient_of(1, {2}));
 }
 
+std::string gradient_bits(const FullyShardedDataParallel& sharded) {
+  std::string all;
+  for (const Parameter& p : sharded.parameters())
+    for (const uint32_t word : bits(p.grad())) all += std::to_string(word) + " ";
+  return all;
+}
+
+TEST(FullyShard, WhatWasSaidOfInputsHoldsForOneStep) {
+  expect_success(run_group(2, [&](const Group& group) {
+    const Model model = make_model();
+    const auto sharded = fully_shard(model.module, group);
+    const auto step = [&](bool have) {  // every rank the same micro-batch
+      if (have)
+        sharded->backward(model.loss(7));
+      else
+        sharded->skip();
+      sharded->finish();
+      return gradient_bits(*sharded);
+    };
+    const std::string mean = step(true);
+    ASSERT_EQ(sharded->active_ranks(group->rank() == 0), 1);
+    EXPECT_EQ(step(group->rank() == 0), mean) << "the mean over the one rank that has input";
+    EXPECT_EQ(step(true), mean) << "everybody has input again, and nobody asks";
+    EXPECT_EQ(sharded->active_ranks(false), 0);
+    EXPECT_EQ(step(true), mean) << "the next epoch";
+  }));
+}
+
+// A hook that somebody set before sharding sees whole gradients, as without it.
+TEST(FullyShard, HooksOfUsersRunBeforeGradientsAreSummed) {
+  const auto gradient = [](float factor) {
+    std::vector<std::vector<float>> slices(2);
+    expect_success(run_group(2, [&](const Group& group) {
+      const Model model = make_model();
+      for (const Parameter& p : model.module->parameters())
+        p.set_grad_hook([factor](const Parameter& whole) {
+          for (float& x : whole.grad().span<float>()) x *= factor;
+        });
+      const auto sharded = fully_shard(model.module, group);
+      sharded->backward(model.loss(group->rank()));
+      sharded->finish();
+      for (const Parameter& p : sharded->parameters())
+        for (const float x : p.grad().to_vector<float>()) slices[static_cast<size_t>(group->rank())].push_back(x * 4 / factor);
+    }));
+    return slices;
+  };
+  EXPECT_EQ(gradient(4), gradient(1));
+}
+
+TEST(FullyShard, ARankThatDoesOtherThanItSaidFailsOnAllRanks) {
+  for (const bool claims : {false, true}) {
+    const auto failures = run_group(2, [&](const Group& group) {
+      const Model model = make_model();
+      const auto sharded = fully_shard(model.module, group);
+      sharded->backward(model.loss(7));
+      sharded->finish();
+      sharded->active_ranks(group->rank() == 0 || claims);
+      if (group->rank() == 0 || !claims)
+        sharded->backward(model.loss(7));
+      else
+        sharded->skip();
+      sharded->finish();
+    });
+    for (const std::string& failure : failures)
+      EXPECT_THAT(failure, HasSubstr(claims ? "rank 1 told active_ranks() that it has input, but called skip()"
+                                            : "rank 1 told active_ranks() that it has no input, but called backward()"));
+  }
+}
+
+TEST(FullyShard, ActiveRanksAreAskedBetweenSteps) {
+  expect_success(run_group(1, [&](const Group& group) {
+    const Model model = make_model();
+    const auto sharded = fully_shard(model.module, group);
+    sharded->backward(model.loss(7));
+    EXPECT_THROW(sharded->active_ranks(true), UsageError);
+    sharded->finish();
+    EXPECT_EQ(sharded->active_ranks(true), 1);
+  }));
+}
+
 TEST(FullyShard, RefusesWhatItCannotTrain) {
   expect_success(run_group(2, [](const Group& group) {
     auto root = std::make_shared<Tree>();
