@@ -29,7 +29,7 @@ namespace {
 struct Options : RankOptions {
   std::string resume;
   int max_restarts = 0;
-  launcher::AgentEnv agent = launcher::agent_env();
+  launcher::AgentEnv agent = {};  // read when the command runs, where an error is reported
 
   // The ranks were started again after a failure, by whom it was asked of to go on then.
   bool restarted() const { return agent.restarts > 0 && (max_restarts > 0 || !resume.empty()); }
@@ -116,7 +116,8 @@ int run_rank(const train::Config& config, const Options& options, const launcher
   return exit_code;
 }
 
-int train(const Options& options) {
+int train(Options& options) {
+  options.agent = launcher::agent_env();
   const Placement placement = place(options);
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
   const auto load = [&] { return options.load(); };

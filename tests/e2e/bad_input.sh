@@ -32,6 +32,11 @@ refuses 2 "mpirun" train "$small" -n 2 --set parallel.backend=mpi
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" train "$small" -n 1 --set run.name=isa
 LOCKSTEP_ISA=avx1024 refuses 2 "LOCKSTEP_ISA|avx512_bf16|avx1024" --version
 LOCKSTEP_LOG_LEVEL=loud refuses 2 "LOCKSTEP_LOG_LEVEL|debug, info, warn or error|'loud'" train "$small" --set run.name=loud
+for name in TORCHELASTIC_RESTART_COUNT GROUP_RANK LOCKSTEP_EPOCH; do
+  export "$name=x" LOCKSTEP_STORE=127.0.0.1:1
+  refuses 2 "environment variable $name must be a number, got 'x'" train "$small" --set run.name=agent
+  unset "$name" LOCKSTEP_STORE
+done
 
 refuses 2 "--steps|1073741824" bench step --config "$small" --steps 99999999999999999999
 refuses 2 "--warmup" bench step --config "$small" --warmup -1
