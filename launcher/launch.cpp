@@ -1,17 +1,16 @@
 #include "launcher/launch.h"
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <vector>
 
-#include <poll.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
 #include "launcher/agent/agent.h"
+#include "launcher/agent/farewell.h"
 #include "launcher/random_id.h"
 #include "launcher/rendezvous/needs.h"
 #include "launcher/rendezvous/server.h"
@@ -24,7 +23,6 @@ constexpr int kDefaultPort = 29400;  // torchrun's
 constexpr Duration kFarewell = std::chrono::seconds(10);
 constexpr Duration kHastyFarewell = std::chrono::seconds(1);  // where a person asked twice for an end
 constexpr Duration kUnread = std::chrono::seconds(5);         // after a failure or a stop, for a screen that nobody reads
-constexpr auto kStep = std::chrono::milliseconds(20);         // of a wait that also looks for signals
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
@@ -119,34 +117,22 @@ void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, Rend
   }
 }
 
-// Waits until `ready`, in short steps. False: at the limit, or as soon as somebody asks for an end, which `asked` then says.
-bool wait_until(const std::function<bool()>& ready, Duration limit, StopSignals& signals, bool& asked) {
-  const Deadline deadline = Deadline::after(limit);
-  while (!ready()) {
-    if (deadline.passed()) return false;
-    pollfd poll{signals.fd(), POLLIN, 0};
-    ::poll(&poll, 1, static_cast<int>(kStep.count()));
-    while (const auto arrival = signals.next())
-      if (arrival->signal == SIGINT || arrival->signal == SIGTERM) asked = true;
-    if (asked && !ready()) return false;
-  }
-  return true;
-}
-
-// What is to be read must not be lost, and nobody may wait for ever for a reader that does not read.
-void finish_screen(ScreenWriter& screen, bool patient, StopSignals& signals) {
-  bool asked = false;
-  const auto unread = [&] { return !patient && std::max(screen.stalled(Stream::output), screen.stalled(Stream::error)) > kUnread; };
-  wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365), signals, asked);
-  screen.give_up();
+// What is to be read must not be lost, and nobody may wait for ever for a reader that does not read. Who asks for a stop meanwhile is
+// not to wait so long, either.
+void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell) {
+  const auto unread = [&] {
+    return (failed || farewell.asked()) && std::max(screen.stalled(Stream::output), screen.stalled(Stream::error)) > kUnread;
+  };
+  farewell.wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365));
+  if (!screen.all_written()) screen.give_up();
 }
 
 // The other nodes learn that this one is done, and those that it serves how the job ended.
-void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, StopSignals& signals, Duration limit, bool& asked) {
+void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, Farewell& farewell, Duration limit) {
   courier.send([&] { client.leave(); });
-  const bool left = wait_until([&] { return courier.idle(); }, limit, signals, asked);
+  const bool left = farewell.wait_until([&] { return courier.idle(); }, limit);
   if (!server || !left) return;
-  if (!wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit, signals, asked))
+  if (!farewell.wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit))
     log::warn("[launch] some nodes did not take leave within ", seconds(limit), " s");
 }
 
@@ -179,20 +165,21 @@ LaunchResult launch(const LaunchSpec& spec) {
   const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(&client, [](RendezvousClient* it) { it->abandon(); });
 
   LaunchResult result;
-  bool insisted = false, asked = false;
-  bool hurried = false;  // somebody asked for an end while leave was taken
+  bool insisted = false;
+  StopWish wish;
   {
     Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup, screen});
     const Node node = describe_node(spec, node_id, meeting);
     result = agent.run([&spec, &meeting, &client, node] { join(spec, node, meeting, client); });
     insisted = agent.insisted();
-    asked = agent.asked();
+    wish = agent.wish();
   }
-  take_leave(client, courier, meeting.server.get(), signals, insisted ? kHastyFarewell : kFarewell, hurried);
+  Farewell farewell(signals, wish, /*usr1_asks=*/spec.hold_stop_signals);
+  take_leave(client, courier, meeting.server.get(), farewell, insisted ? kHastyFarewell : kFarewell);
   if (insisted)
     screen.give_up();
   else
-    finish_screen(screen, /*patient=*/result.exit_code == 0 && !asked && !hurried, signals);
+    finish_screen(screen, /*failed=*/result.exit_code != 0, farewell);
   return result;
 }
 

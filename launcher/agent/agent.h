@@ -40,8 +40,8 @@ class Agent {
   explicit Agent(AgentContext context);
   // `join` makes the client join, on the courier's thread; what it throws is thrown here. Returns when the job has ended.
   LaunchResult run(std::function<void()> join);
+  const StopWish& wish() const { return wish_; }  // what the signals so far add up to
   // Somebody asked again, impatiently: nothing is to be waited for any more.
-  bool asked() const { return wish_.asked(); }  // to stop
   bool insisted() const { return insisted_at_.has_value(); }
 
  private:
