@@ -1,17 +1,14 @@
 #include "comm/reduce_tree.h"
 
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/sum_tree.h"
 
 namespace lockstep::comm {
 namespace {
-
-// Where a node of n >= 2 leaves splits: the largest power of two below n.
-int64_t left_size(int64_t leaves) { return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(leaves - 1))); }
 
 // The best way to cut a node into whole nodes, one a rank. A tree has few different sizes of nodes (powers of two and what is
 // left of `leaves` after them), so remembering them makes this quick; and more ranks never make the largest block larger, so the
@@ -31,7 +28,7 @@ class Cuts {
     if (ranks == 1) return {leaves, 0};
     const auto key = std::pair(leaves, ranks);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
-    const int64_t left = left_size(leaves), right = leaves - left;
+    const int64_t left = sum_tree::split(leaves), right = leaves - left;
     const auto fewest = static_cast<int>(std::max<int64_t>(1, ranks - right)), most = static_cast<int>(std::min<int64_t>(left, ranks - 1));
     const auto left_block = [&](int on_left) { return best(left, on_left).largest_block; };
     const auto right_block = [&](int on_left) { return best(right, ranks - on_left).largest_block; };
@@ -67,7 +64,7 @@ void cut_node(Cuts& cuts, int64_t first, int64_t leaves, int ranks, std::vector<
     begin.push_back(first);
     return;
   }
-  const int64_t left = left_size(leaves);
+  const int64_t left = sum_tree::split(leaves);
   const int left_ranks = cuts.left_ranks(leaves, ranks);
   const int left_rank = static_cast<int>(begin.size());
   cut_node(cuts, first, left, left_ranks, begin, steps);

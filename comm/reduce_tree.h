@@ -1,8 +1,8 @@
 // ReduceTree: the fixed order in which gradients are summed, so that the bits do not depend on how many ranks there are.
 //
-// A step has V leaves (micro-batches). The order is one binary tree over them: a node of n leaves splits at the largest power
-// of two below n – what a binary counter does when it adds leaves one by one. Ranks hold contiguous blocks of leaves, and each
-// block is a whole node, so that a rank can sum its own block first; what remains between ranks is the top of the same tree.
+// A step has V leaves (micro-batches), and the order is the fixed tree over them (base/sum_tree.h).
+// Ranks hold contiguous blocks of leaves, and each block is a whole node, so that a rank can sum its
+// own block first. What remains between ranks is the top of the same tree.
 #pragma once
 
 #include <cstddef>

@@ -44,15 +44,16 @@ Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parame
     numel += (shapes_.back().numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
   }
   MemoryScope scope(MemoryCategory::gradients);
-  total_ = group.size() > 1 ? group.allocate({numel}, DType::f32) : gradient_memory(numel, parameters[members_.front()].device());
+  const Device device = parameters[members_.front()].device();
+  total_ = group.size() > 1 ? group.allocate({numel}, DType::f32) : gradient_memory(numel, device);
+  sums_ = BinaryCounter([=] { return gradient_memory(numel, device); });
 }
 
-Tensor Bucket::view(size_t k, int level) {
-  if (level >= 0) {
-    while (levels_.size() <= static_cast<size_t>(level)) levels_.push_back(gradient_memory(total_.numel(), total_.device()));
-  }
-  const Tensor& flat = level < 0 ? total_ : levels_[static_cast<size_t>(level)];
-  return flat.narrow(0, offsets_[k], shapes_[k].numel()).view(shapes_[k]);
+Tensor Bucket::part_of(const Tensor& flat, size_t k) const { return flat.narrow(0, offsets_[k], shapes_[k].numel()).view(shapes_[k]); }
+
+Tensor Bucket::target(size_t k, int64_t i, bool last) {
+  const Tensor& level = sums_.target(i, last);
+  return part_of(level.defined() ? level : total_, k);
 }
 
 }  // namespace lockstep::ddp

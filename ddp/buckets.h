@@ -7,6 +7,7 @@
 
 #include "comm/process_group.h"
 #include "core/autograd/variable.h"
+#include "core/tensor/binary_counter.h"
 
 namespace lockstep::ddp {
 
@@ -18,23 +19,30 @@ using BucketLayout = std::vector<std::vector<size_t>>;
 BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
                          int64_t bucket_bytes);
 
-// The flat memory of one bucket. Level 0.. hold partial sums of micro-batches (see DistributedDataParallel); `total` is what
-// is reduced between ranks, in memory that suits the group's collectives. Levels are allocated on first use.
+// The flat memory of one bucket: `total` is what is reduced between ranks, in memory that suits the
+// group's collectives; a binary counter holds the partial sums of a rank's micro-batches.
 class Bucket {
  public:
   Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters, comm::ProcessGroup& group);
 
   const std::vector<size_t>& members() const { return members_; }
   const Tensor& total() const { return total_; }  // f32 [numel]
-  // The part of `total` (level < 0) or of a level's sum that belongs to the bucket's k-th member, in the parameter's shape.
-  Tensor view(size_t k, int level);
+  // The part of `total` that belongs to the bucket's k-th member, in the parameter's shape.
+  Tensor total_of(size_t k) const { return part_of(total_, k); }
+  // Where micro-batch i of this rank's share must write the k-th member's gradient; the last one
+  // writes to `total`.
+  Tensor target(size_t k, int64_t i, bool last);
+  // Adds to `gradient`, which was written there, what BinaryCounter::fold() says.
+  void fold(size_t k, const Tensor& gradient, int64_t i, bool last) const { sums_.fold(gradient, i, last, offsets_[k]); }
 
  private:
+  Tensor part_of(const Tensor& flat, size_t k) const;
+
   std::vector<size_t> members_;
   std::vector<Shape> shapes_;
   std::vector<int64_t> offsets_;  // in elements
   Tensor total_;
-  std::vector<Tensor> levels_;
+  BinaryCounter sums_{nullptr};  // made with total_
 };
 
 }  // namespace lockstep::ddp

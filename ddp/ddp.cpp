@@ -1,26 +1,17 @@
 #include "ddp/ddp.h"
 
 #include <algorithm>
-#include <bit>
 #include <numeric>
 #include <unordered_set>
 
 #include "comm/peer_failure.h"
-#include "core/device/kernels.h"
+#include "core/base/sum_tree.h"
 #include "ddp/same_model.h"
 
 namespace lockstep::ddp {
 namespace {
 
-constexpr int kTotal = -1;  // the level that is reduced between ranks
-
-void add_into(const Tensor& into, const Tensor& value) {
-  kernels(into.device()).axpby(DType::f32, into.numel(), 1.0f, value.raw(), 1.0f, into.raw());
-}
-
 constexpr size_t kFrozen = static_cast<size_t>(-1);  // in trained_index_
-
-int trailing_ones(int64_t i) { return __builtin_ctzll(~static_cast<uint64_t>(i)); }
 
 std::string names(const std::vector<Parameter>& parameters) {
   constexpr size_t kShown = 8;
@@ -107,7 +98,7 @@ void DistributedDataParallel::build(BucketLayout layout) {
     buckets_.emplace_back(layout_[b], parameters_, *group_);
     for (size_t k = 0; k < layout_[b].size(); ++k) slots_[layout_[b][k]] = {b, k};
   }
-  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_grad_buffer(buckets_[slots_[i].bucket].view(slots_[i].member, kTotal));
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_grad_buffer(buckets_[slots_[i].bucket].total_of(slots_[i].member));
 }
 
 void DistributedDataParallel::backward(const Variable& loss) {
@@ -158,8 +149,8 @@ void DistributedDataParallel::micro_batch(bool has_input, const Differentiate& d
   }
 }
 
-// Points every gradient at the memory in which this micro-batch's sum belongs. Micro-batch i of the share goes to the level
-// that a binary counter would carry into, so that no sum is ever copied; the last one goes to what is reduced between ranks.
+// Points every gradient at the memory in which this micro-batch's sum belongs: a level of a binary
+// counter, or, for the last one, what is reduced between ranks.
 void DistributedDataParallel::begin_micro_batch(bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
   if (said_ && said_->have_input != has_input)
@@ -172,9 +163,9 @@ void DistributedDataParallel::begin_micro_batch(bool has_input) {
     fail(str("[ddp] a later DistributedDataParallel has taken over '", all_[*taken].name(), "' on rank ", group_->rank(),
              ": use that one, or destroy it first"));
   last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share());
-  const int level = last_micro_batch_ ? kTotal : trailing_ones(micro_index_);
   gradients_.clear();
-  for (size_t i = 0; i < parameters_.size(); ++i) gradients_.push_back(point_gradient(i, level));
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    gradients_.push_back(point_gradient(i, buckets_[slots_[i].bucket].target(slots_[i].member, micro_index_, last_micro_batch_)));
   ready_.assign(parameters_.size(), false);
   if (!last_micro_batch_) return;
   missing_in_bucket_.clear();
@@ -183,16 +174,15 @@ void DistributedDataParallel::begin_micro_batch(bool has_input) {
   ready_order_.clear();
 }
 
-const void* DistributedDataParallel::point_gradient(size_t index, int level) {
+const void* DistributedDataParallel::point_gradient(size_t index, Tensor place) {
   const Parameter& parameter = parameters_[index];
+  const void* address = place.raw();
   // Only where it changes: a gradient that sits in `total` is pointed there once.
-  Tensor target = buckets_[slots_[index].bucket].view(slots_[index].member, level);
-  const void* place = target.raw();
-  if (gradient_lies_at(parameter, place))
+  if (gradient_lies_at(parameter, address))
     parameter.zero_grad();
   else
-    parameter.set_grad_buffer(std::move(target));
-  return place;
+    parameter.set_grad_buffer(std::move(place));
+  return address;
 }
 
 void DistributedDataParallel::on_gradient(size_t index_in_all) {
@@ -210,18 +200,9 @@ void DistributedDataParallel::on_gradient(size_t index_in_all) {
 }
 
 void DistributedDataParallel::gradient_is_final(size_t index) {
-  fold_levels(index);
+  const auto [bucket, member] = slots_[index];
+  buckets_[bucket].fold(member, parameters_[index].grad_buffer(), micro_index_, last_micro_batch_);
   mark_ready(index);
-}
-
-// The binary counter: adds the sums of the micro-batches before this one that complete a pair with it. The last micro-batch
-// adds all that is left, smallest first.
-void DistributedDataParallel::fold_levels(size_t index) {
-  Bucket& bucket = buckets_[slots_[index].bucket];
-  const Tensor sum = parameters_[index].grad_buffer();
-  const uint64_t carried = last_micro_batch_ ? static_cast<uint64_t>(micro_index_) : (uint64_t{1} << trailing_ones(micro_index_)) - 1;
-  for (int level = 0; (carried >> level) != 0; ++level)
-    if ((carried >> level) & 1) add_into(sum, bucket.view(slots_[index].member, level));
 }
 
 void DistributedDataParallel::mark_ready(size_t index) {
@@ -282,9 +263,8 @@ void DistributedDataParallel::settle_abandoned() {
 int64_t DistributedDataParallel::share() const { return tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank()); }
 
 int64_t DistributedDataParallel::gradient_bytes() const {
-  const int64_t levels = share() > 1 ? std::bit_width(static_cast<uint64_t>(share() - 1)) : 0;
   int64_t bytes = 0;
-  for (const Bucket& bucket : buckets_) bytes += bucket.total().bytes() * (1 + levels);
+  for (const Bucket& bucket : buckets_) bytes += bucket.total().bytes() * (1 + sum_tree::level_count(share()));
   return bytes;
 }
 
@@ -315,7 +295,7 @@ void DistributedDataParallel::finish() {
   said_.reset();
   labels_.next_step();
   for (size_t i = 0; i < parameters_.size(); ++i) {  // whatever happened to them since backward()
-    if (!gradient_lies_at(parameters_[i], gradients_[i])) point_gradient(i, kTotal);
+    if (!gradient_lies_at(parameters_[i], gradients_[i])) point_gradient(i, buckets_[slots_[i].bucket].total_of(slots_[i].member));
     parameters_[i].mark_grad_valid();
   }
   if (!std::exchange(rebuilt_, true)) rebuild_in_ready_order();

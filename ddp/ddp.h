@@ -133,10 +133,9 @@ class DistributedDataParallel {
   template <typename Differentiate>
   void micro_batch(bool has_input, const Differentiate& differentiate);
   void begin_micro_batch(bool has_input);
-  const void* point_gradient(size_t index, int level);
+  const void* point_gradient(size_t index, Tensor place);
   void on_gradient(size_t index_in_all);
   void gradient_is_final(size_t index);
-  void fold_levels(size_t index);
   void mark_ready(size_t index);
   void start_ready_buckets();
   void zero_unused(const std::vector<bool>& used);

@@ -1,16 +1,13 @@
 #include "fsdp/memory_plan.h"
 
 #include <algorithm>
-#include <bit>
 
+#include "core/base/sum_tree.h"
 #include "fsdp/planned_unit.h"
 #include "fsdp/reducer.h"
 
 namespace lockstep::fsdp {
 namespace {
-
-// Levels of the binary counter that adds up n terms, the total not counted.
-int64_t levels(int64_t n) { return n <= 1 ? 0 : std::bit_width(static_cast<uint64_t>(n - 1)); }
 
 int64_t gathered_bytes(const PlannedUnit& unit) {
   int64_t bytes = 0;
@@ -60,9 +57,11 @@ MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment&
   if (sharded) plan.gathered = gathered_bound(units, options);
   const auto f32 = size_of(DType::f32);
   if (by_round)
-    plan.gradients = slices * f32 * (1 + levels(assignment.rounds)) + (root + largest * static_cast<int64_t>(Reducer::kBuffers)) * f32;
+    plan.gradients =
+        slices * f32 * (1 + sum_tree::level_count(assignment.rounds)) + (root + largest * static_cast<int64_t>(Reducer::kBuffers)) * f32;
   else
-    plan.gradients = slices * f32 + wholes * f32 * (levels(static_cast<int64_t>(assignment.leaves.size())) + (sharded ? 1 : 0));
+    plan.gradients =
+        slices * f32 + wholes * f32 * (sum_tree::level_count(static_cast<int64_t>(assignment.leaves.size())) + (sharded ? 1 : 0));
   return plan;
 }
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "core/base/clock.h"
-#include "fsdp/binary_counter.h"
+#include "core/tensor/binary_counter.h"
 #include "fsdp/unit.h"
 
 namespace lockstep::fsdp {

@@ -1,6 +1,8 @@
 #include "train/leaf_sums.h"
 
-#include <bit>
+#include <functional>
+
+#include "core/base/sum_tree.h"
 
 namespace lockstep::train {
 namespace {
@@ -11,9 +13,8 @@ constexpr int64_t kFlags = 3;
 
 float tree_sum(std::span<const float> leaves) {
   if (leaves.empty()) return 0.0f;
-  if (leaves.size() == 1) return leaves[0];
-  const size_t split = std::bit_floor(leaves.size() - 1);
-  return tree_sum(leaves.first(split)) + tree_sum(leaves.subspan(split));
+  std::vector<float> sums(leaves.begin(), leaves.end());
+  return sum_tree::combine(sums.data(), std::ssize(sums), std::plus<float>());
 }
 
 LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags, comm::ProcessGroup& group)

@@ -11,7 +11,7 @@
 
 namespace lockstep::train {
 
-// The sum of leaves in the tree's order (a node splits at the largest power of two below its size).
+// The sum of leaves in the order of the fixed tree (base/sum_tree.h); 0 for none.
 float tree_sum(std::span<const float> leaves);
 
 // What ranks say to each other along with a sum, so that it takes no collective of its own: true where any rank says so.

@@ -1,9 +1,9 @@
 #include "train/run_plan.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "comm/reduce_tree.h"
+#include "core/base/sum_tree.h"
 #include "fsdp/memory_plan.h"
 #include "train/models/factory.h"
 #include "train/strategy.h"
@@ -61,7 +61,7 @@ void plan_ddp(const Config& config, int ranks, RunPlan& plan) {
   for (int r = 0; r < ranks; ++r) {
     const Progression leaves(tree.begin(r), tree.begin(r + 1) - tree.begin(r));
     // Partial sums of a rank's micro-batches: one more copy of the gradients for each level of its binary counter.
-    const int64_t levels = leaves.size() > 1 ? std::bit_width(leaves.size() - 1) : 0;
+    const int64_t levels = sum_tree::level_count(static_cast<int64_t>(leaves.size()));
     plan.leaves.push_back(leaves);
     keep_largest(plan, bound_of(config, bytes, 0, bytes * (1 + levels), plan.parameters));
   }

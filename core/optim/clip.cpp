@@ -2,26 +2,17 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <iterator>
 #include <limits>
 #include <unordered_map>
+
+#include "core/base/sum_tree.h"
 
 namespace lockstep::optim {
 namespace {
 
 int64_t block_count(int64_t numel) { return (numel + kSquareBlock - 1) / kSquareBlock; }
-
-// Overwrites `terms`: neighbours first, then neighbours of those.
-double tree_sum(std::vector<double>& terms) {
-  size_t n = terms.size();
-  if (n == 0) return 0.0;
-  while (n > 1) {
-    const size_t pairs = n / 2;
-    for (size_t i = 0; i < pairs; ++i) terms[i] = terms[2 * i] + terms[2 * i + 1];
-    if (n % 2 == 1) terms[pairs] = terms[n - 1];
-    n = pairs + n % 2;
-  }
-  return terms[0];
-}
 
 }  // namespace
 
@@ -49,8 +40,9 @@ void NormBlocks::set(size_t index, const Tensor& gradient, int64_t offset) {
 
 double NormBlocks::norm() const {
   std::vector<double> sums(static_cast<size_t>(bits_.numel()));
-  if (!sums.empty()) std::memcpy(sums.data(), bits_.raw(), sums.size() * sizeof(double));
-  return std::sqrt(tree_sum(sums));
+  if (sums.empty()) return 0.0;
+  std::memcpy(sums.data(), bits_.raw(), sums.size() * sizeof(double));
+  return std::sqrt(sum_tree::combine(sums.data(), std::ssize(sums), std::plus<double>()));
 }
 
 double grad_norm(std::span<const Parameter> parameters) {

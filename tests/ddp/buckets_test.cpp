@@ -25,16 +25,18 @@ TEST(Bucket, ViewsHaveTheParametersShapesAndDoNotOverlap) {
   const std::vector<Parameter> parameters{{"a", Tensor::zeros({3, 5})}, {"b", Tensor::zeros({7})}, {"empty", Tensor::zeros({0, 2})}};
   const auto group = comm::create("local", std::make_shared<comm::HashStore>(), 0, 1);
   Bucket bucket({0, 1, 2}, parameters, *group);
-  for (int level : {-1, 0, 2}) {
+  // Micro-batches of a share of five: the last one's gradients lie in the total.
+  for (const int64_t micro_batch : {4, 0, 3}) {
     std::set<const void*> seen;
     for (size_t k = 0; k < 3; ++k) {
-      const Tensor view = bucket.view(k, level);
+      const Tensor view = bucket.target(k, micro_batch, micro_batch == 4);
       EXPECT_EQ(view.shape(), parameters[k].shape());
       EXPECT_TRUE(view.is_contiguous());
       for (int64_t i = 0; i < view.numel(); ++i) EXPECT_TRUE(seen.insert(view.data<float>() + i).second);
     }
   }
-  EXPECT_NE(bucket.view(0, 0).raw(), bucket.view(0, 2).raw());
+  EXPECT_EQ(bucket.target(0, 4, true).raw(), bucket.total_of(0).raw());
+  EXPECT_NE(bucket.target(0, 0, false).raw(), bucket.target(0, 3, false).raw());
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
+#include "core/base/sum_tree.h"
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
-#include "core/device/cpu/tree.h"
 #include "core/device/cpu/vector_math.h"
 
 namespace lockstep::cpu::LOCKSTEP_ISA {
@@ -65,7 +65,7 @@ void reduce_rows(int64_t rows, int64_t n, const T* x, T* y) {
     }
   });
   const auto two = [](float a, float b) { return combine<KIND>(splat(a), splat(b))[0]; };
-  for (int64_t r = 0; r < rows; ++r) y[r] = from_float<T>(finish<KIND>(tree_combine(partial + r * blocks, blocks, two), n));
+  for (int64_t r = 0; r < rows; ++r) y[r] = from_float<T>(finish<KIND>(sum_tree::combine(partial + r * blocks, blocks, two), n));
 }
 
 // Along the middle axis: whole vectors of the inner one.

@@ -1,7 +1,7 @@
 // Softmax and the cross entropy over it.
+#include "core/base/sum_tree.h"
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
-#include "core/device/cpu/tree.h"
 #include "core/device/cpu/vector_math.h"
 
 namespace lockstep::cpu::LOCKSTEP_ISA {
@@ -75,7 +75,7 @@ void cross_entropy_rows(int64_t rows, int64_t classes, const T* logits, const in
   });
   int64_t count = 0;
   for (int64_t r = 0; r < rows; ++r) count += targets[r] != ignore;
-  const float total = tree_combine(row_loss, rows > 0 ? rows : 1, [](float a, float b) { return a + b; });
+  const float total = sum_tree::combine(row_loss, rows > 0 ? rows : 1, [](float a, float b) { return a + b; });
   *loss = total / static_cast<float>(count);
   *counted = count;
 }
