@@ -105,6 +105,15 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
   t.grad_valid = true;
 }
 
+void Edge::write_over(const Tensor& gradient, const std::function<void(const Tensor& dst, bool accumulate)>& write_to) const {
+  if (!needed()) return;
+  detail::GradState& t = *target_;
+  const bool free = t.node != nullptr && !t.grad_valid && gradient.storage().use_count() == 1;
+  if (!free || gradient.shape() != t.shape || gradient.dtype() != t.dtype || !gradient.is_contiguous()) return write(write_to);
+  write_to(gradient, false);
+  add(gradient);
+}
+
 Node::Node(std::string_view op, std::vector<Variable> inputs) : op_(op), sequence_(g_sequence.fetch_add(1, std::memory_order_relaxed)) {
   edges_.reserve(inputs.size());
   for (const Variable& input : inputs) edges_.emplace_back(input);
@@ -128,8 +137,20 @@ void Node::run_pre_hooks() const {
   for (size_t i = pre_hooks_.size(); i-- > 0;) pre_hooks_[i]();
 }
 
+void Node::set_recipe(const Tensor& output, std::function<Tensor()> again) {
+  again_ = std::move(again);
+  output_ = output.storage();
+  output_version_ = output.storage()->version();
+}
+
+std::function<Tensor()> Node::recipe_for(const Tensor& output) const {
+  if (!again_ || output.storage() != output_.lock() || output.storage()->version() != output_version_) return nullptr;
+  return again_;
+}
+
 void Node::mark_released() {
   released_ = true;
+  again_ = nullptr;
   edges_.clear();
   pre_hooks_.clear();
   release();
@@ -181,6 +202,11 @@ Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs
   detail::InputLog::note(op, inputs);
   if (!detail::must_record(inputs)) return Variable(std::move(result));
   return Variable::from_node(std::move(result), std::make_shared<FunctionNode>(op, std::move(inputs), std::move(backward)));
+}
+
+Variable recomputable(Variable result, std::function<Tensor()> again) {
+  if (const auto& node = result.impl()->grad->node) node->set_recipe(result.data(), std::move(again));
+  return result;
 }
 
 }  // namespace lockstep

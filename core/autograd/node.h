@@ -26,6 +26,9 @@ class Edge {
   // Lets `write` compute the gradient straight into its place: dst is contiguous, in the input's shape and dtype;
   // `accumulate` tells it to add rather than to overwrite.
   void write(const std::function<void(const Tensor& dst, bool accumulate)>& write) const;
+  // The same for what can be computed in place: where nothing is gathered yet and nobody else looks at
+  // `gradient`, that of the operation's output, `dst` is its memory.
+  void write_over(const Tensor& gradient, const std::function<void(const Tensor& dst, bool accumulate)>& write) const;
 
   const std::shared_ptr<detail::GradState>& target() const { return target_; }
 
@@ -58,6 +61,11 @@ class Node {
   void add_pre_hook(std::function<void()> run) { pre_hooks_.push_back(std::move(run)); }
   void run_pre_hooks() const;
 
+  // How to compute the output again; see recomputable().
+  void set_recipe(const Tensor& output, std::function<Tensor()> again);
+  // Empty where there is none, or where `output` no longer holds the values that the operation gave.
+  std::function<Tensor()> recipe_for(const Tensor& output) const;
+
   void mark_released();
 
   // What the next node's sequence will be at least.
@@ -67,6 +75,9 @@ class Node {
   std::string_view op_;
   std::vector<Edge> edges_;
   std::vector<std::function<void()>> pre_hooks_;
+  std::function<Tensor()> again_;
+  std::weak_ptr<Storage> output_;
+  uint64_t output_version_ = 0;
   uint64_t sequence_;
   bool released_ = false;
 };
@@ -181,5 +192,11 @@ void backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest
 // keep tensors that others may change as SavedTensor.
 using BackwardFn = std::function<void(const Tensor& gradient, const Node& node)>;
 Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward);
+
+// For operations that are cheap beside the memory of their result, and keep for backward what it is
+// made of: `again` computes the values of `result` once more, contiguous, from what is kept anyway. An
+// operation that needs these values for its own backward then keeps `again` in their place
+// (SavedInput). Gives back `result`.
+Variable recomputable(Variable result, std::function<Tensor()> again);
 
 }  // namespace lockstep

@@ -28,6 +28,13 @@ void SavedTensor::fail() const {
   throw UsageError(detail::changed_in_place(op_, tensor, tensor_.storage()->changed_by()));
 }
 
+SavedInput::SavedInput(std::string_view op, const Variable& input, Tensor kept) : shape_(kept.shape()) {
+  if (const auto& node = input.impl()->grad->node) again_ = node->recipe_for(input.data());
+  if (!again_) kept_ = SavedTensor(op, input, std::move(kept));
+}
+
+Tensor SavedInput::get() const { return again_ ? again_().view(shape_) : kept_.get(); }
+
 std::string detail::changed_in_place(std::string_view op, std::string_view tensor, std::string_view by) {
   return str("[", op, "] backward needs ", tensor, " as it was in the forward pass, but ", by,
              " changed it since; call backward() before that, or compute with a clone()");

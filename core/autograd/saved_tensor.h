@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -33,6 +34,24 @@ class SavedTensor {
   Tensor tensor_;
   uint64_t version_ = 0;
   std::weak_ptr<detail::VariableImpl> named_;  // of an input that has a name
+};
+
+// The values of an input, in which an operation may have computed much: they are not kept where the
+// operation that gave them can compute them again from what it keeps anyway (recomputable()). A linear
+// layer after a norm or an activation then keeps nothing of its input, which for a transformer is over
+// a third of all activations.
+class SavedInput {
+ public:
+  SavedInput() = default;  // undefined
+  // `kept`: the input's values, contiguous, in any shape.
+  SavedInput(std::string_view op, const Variable& input, Tensor kept);
+  // The values, contiguous, in the shape of `kept`. Throws UsageError as SavedTensor does.
+  Tensor get() const;
+
+ private:
+  SavedTensor kept_;
+  std::function<Tensor()> again_;
+  Shape shape_;
 };
 
 }  // namespace lockstep

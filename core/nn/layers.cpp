@@ -13,9 +13,15 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   if (with_bias) bias = register_parameter("bias", parameter_data({out}));
 }
 
+Linear::Linear(Parameter shared_weight) : weight(shared_weight), shares_weight_(true) {
+  register_shared_parameter("weight", std::move(shared_weight));
+  check(weight.data().dim() == 2, "[Linear] expected a weight [out, in], got '", weight.name(), "' ", weight.data());
+}
+
 Variable Linear::forward(const Variable& x) { return ops::linear(x, weight, bias); }
 
 void Linear::reset_parameters(uint64_t seed) {
+  if (shares_weight_) return;
   const float bound = 1.0f / std::sqrt(static_cast<float>(weight.shape()[1]));
   init_uniform(weight, -bound, bound, seed);
   if (bias.defined()) init_uniform(bias, -bound, bound, seed);

@@ -14,11 +14,16 @@ namespace lockstep::nn {
 class Linear final : public Module {
  public:
   Linear(int64_t in, int64_t out, bool bias = true);
+  // With a weight [out, in] that another module owns, initialises and names (tied weights), and no bias.
+  explicit Linear(Parameter shared_weight);
   Parameter weight, bias;  // bias is undefined where there is none
 
  protected:
   Variable forward(const Variable& x) override;
   void reset_parameters(uint64_t seed) override;
+
+ private:
+  bool shares_weight_ = false;
 };
 
 // ids [...] (i32, i64 or u8) → rows of weight [count, dim]: [..., dim]. Starts normal(0, 1).

@@ -22,6 +22,8 @@ void check_floating(std::string_view op, const Variable& x);
 void check_vector(std::string_view op, std::string_view what, const Variable& x, int64_t n);
 void check_same_device(std::string_view op, const Variable& a, const Variable& b);
 
+inline Tensor data_or_undefined(const Variable& x) { return x.defined() ? x.data().contiguous() : Tensor(); }
+
 // x [..., n] as dense rows [rows, n].
 Tensor as_rows(const Tensor& x);
 

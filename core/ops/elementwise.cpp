@@ -33,6 +33,13 @@ std::string_view name_of(UnaryOp op) {
   throw UsageError(str("[unary] unknown operation ", static_cast<int>(op)));
 }
 
+// op(x), for contiguous x.
+Tensor applied(UnaryOp op, const Tensor& x) {
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  kernels_of(x).unary(op, x.dtype(), x.numel(), x.raw(), y.raw());
+  return y;
+}
+
 // Adds a gradient of the result's shape to an input that may have been broadcast.
 void add_reduced(const Edge& edge, const Tensor& gradient) {
   if (edge.needed()) edge.add(sum_to(gradient, edge.target()->shape));
@@ -89,15 +96,14 @@ Variable mul(const Variable& a, float b) {
 Variable unary(UnaryOp op, const Variable& x) {
   const std::string_view name = name_of(op);
   check_floating(name, x);
-  const Tensor in = x.data().contiguous();
-  Tensor y = Tensor::empty(in.shape(), in.dtype(), in.device());
-  kernels_of(in).unary(op, in.dtype(), in.numel(), in.raw(), y.raw());
-  return record(name, std::move(y), {x}, [op, saved = SavedTensor(name, x, in)](const Tensor& g, const Node& n) {
+  const SavedTensor saved(name, x, x.data().contiguous());
+  const auto backward = [op, saved](const Tensor& g, const Node& n) {
     const Tensor& values = saved.get();
-    n.edge(0).write([&](const Tensor& dx, bool accumulate) {
+    n.edge(0).write_over(g, [&](const Tensor& dx, bool accumulate) {
       kernels_of(g).unary_backward(op, g.dtype(), g.numel(), values.raw(), g.raw(), dx.raw(), accumulate);
     });
-  });
+  };
+  return recomputable(record(name, applied(op, saved.get()), {x}, backward), [op, saved] { return applied(op, saved.get()); });
 }
 
 Variable neg(const Variable& x) { return unary(UnaryOp::neg, x); }

@@ -61,15 +61,10 @@ Variable concat(const std::vector<Variable>& parts, int axis);
 // ---- matrices ----
 // [..., M, K] · [..., K, N]; leading dimensions broadcast. Transposed views cost no copy.
 Variable matmul(const Variable& a, const Variable& b);
-// x [..., in] · weightᵀ + bias: weight [out, in], bias f32 [out] or undefined. The weight's gradient is computed straight into
-// the leaf's gradient memory.
+// x [..., in] · weightᵀ + bias: weight [out, in], bias f32 [out] or undefined. The weight's gradient
+// is computed straight into the leaf's gradient memory. Where x comes from a norm or a function of one
+// argument, backward computes it again instead of keeping it (SavedInput).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias);
-// linear(unary(op, x), …), linear(layer_norm(x, …), …) and linear(rms_norm(x, …), …), which keep x alone: backward computes
-// the cheap inner function again instead of keeping its result, which for a transformer is over a third of all activations.
-Variable activation_linear(UnaryOp op, const Variable& x, const Variable& weight, const Variable& bias);
-Variable layer_norm_linear(const Variable& x, const Variable& norm_weight, const Variable& norm_bias, float eps, const Variable& weight,
-                           const Variable& bias);
-Variable rms_norm_linear(const Variable& x, const Variable& norm_weight, float eps, const Variable& weight, const Variable& bias);
 
 // ---- layers ----
 // Over the last dimension of x [..., n]; weight and bias f32 [n], either may be undefined.

@@ -1,5 +1,4 @@
-#include "core/ops/norm.h"
-
+#include "core/ops/common.h"
 #include "core/ops/functions.h"
 
 namespace lockstep::ops {
@@ -9,25 +8,30 @@ const float* floats(const Tensor& t) { return t.defined() ? t.data<float>() : nu
 Tensor dense(const SavedWeight& weight) { return weight.defined() ? weight.get().contiguous() : Tensor(); }
 float* writable(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
 
-Variable row_norm(std::string_view op, RowNorm::Kind kind, const Variable& x, const Variable& weight, const Variable& bias, float eps) {
-  check_norm(op, x, weight, bias, eps);
-  RowNorm norm(op, kind, eps, x, weight, bias);
-  Tensor y = norm.forward().view(x.shape());
-  return record(op, std::move(y), {x, weight, bias},
-                [norm](const Tensor& g, const Node& n) { norm.backward(g, n.edge(0), n.edge(1), n.edge(2)); });
-}
+// y = (x − mean)·rstd·weight + bias over rows [rows, n]; RMS norm has no mean and no bias.
+class RowNorm {
+ public:
+  enum class Kind : uint8_t { layer, rms };
 
-}  // namespace
+  // x [..., n]; weight and bias: f32 [n] or undefined. `op`: a string literal.
+  RowNorm(std::string_view op, Kind kind, float eps, const Variable& x, const Variable& weight, const Variable& bias);
 
-void check_norm(std::string_view op, const Variable& x, const Variable& weight, const Variable& bias, float eps) {
-  check_floating(op, x);
-  check(x.data().dim() >= 1 && x.data().size(-1) > 0, "[", op, "] expected [..., n] with n > 0, got ", x.data());
-  check(eps > 0.0f, "[", op, "] expected eps > 0, got ", eps);
-  check_vector(op, "a weight", weight, x.data().size(-1));
-  check_vector(op, "a bias", bias, x.data().size(-1));
-  check_same_device(op, x, weight);
-  check_same_device(op, x, bias);
-}
+  // [rows, n].
+  Tensor forward();
+  // y again, from x.
+  Tensor recompute() const;
+  // Adds to or writes the needed ones of three edges; dy is of x's dtype.
+  void backward(const Tensor& dy, const Edge& dx, const Edge& dweight, const Edge& dbias) const;
+
+ private:
+  void run(const Tensor& x, const Tensor& y) const;
+
+  Kind kind_;
+  float eps_;
+  SavedTensor x_;  // dense rows
+  SavedWeight weight_, bias_;
+  Tensor mean_, rstd_;  // f32 [rows]; mean only for layer norm
+};
 
 RowNorm::RowNorm(std::string_view op, Kind kind, float eps, const Variable& x, const Variable& weight, const Variable& bias)
     : kind_(kind), eps_(eps), x_(op, x, as_rows(x.data())), weight_(op, weight, DType::f32), bias_(op, bias, DType::f32) {}
@@ -76,6 +80,26 @@ void RowNorm::backward(const Tensor& dy, const Edge& dx, const Edge& dweight, co
     });
   });
 }
+
+void check_norm(std::string_view op, const Variable& x, const Variable& weight, const Variable& bias, float eps) {
+  check_floating(op, x);
+  check(x.data().dim() >= 1 && x.data().size(-1) > 0, "[", op, "] expected [..., n] with n > 0, got ", x.data());
+  check(eps > 0.0f, "[", op, "] expected eps > 0, got ", eps);
+  check_vector(op, "a weight", weight, x.data().size(-1));
+  check_vector(op, "a bias", bias, x.data().size(-1));
+  check_same_device(op, x, weight);
+  check_same_device(op, x, bias);
+}
+
+Variable row_norm(std::string_view op, RowNorm::Kind kind, const Variable& x, const Variable& weight, const Variable& bias, float eps) {
+  check_norm(op, x, weight, bias, eps);
+  RowNorm norm(op, kind, eps, x, weight, bias);
+  Tensor y = norm.forward().view(x.shape());
+  const auto backward = [norm](const Tensor& g, const Node& n) { norm.backward(g, n.edge(0), n.edge(1), n.edge(2)); };
+  return recomputable(record(op, std::move(y), {x, weight, bias}, backward), [norm] { return norm.recompute(); });
+}
+
+}  // namespace
 
 Variable layer_norm(const Variable& x, const Variable& weight, const Variable& bias, float eps) {
   return row_norm("layer_norm", RowNorm::Kind::layer, x, weight, bias, eps);

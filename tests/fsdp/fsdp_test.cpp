@@ -22,8 +22,8 @@ std::shared_ptr<Tree> make_block() {
   const auto wide = block->register_module("wide", std::make_shared<nn::Linear>(kWidth, 2 * kWidth));
   const auto back = block->register_module("back", std::make_shared<nn::Linear>(2 * kWidth, kWidth));
   block->body = [=](const Variable& x) {
-    const Variable h = ops::layer_norm_linear(x, norm->weight, norm->bias, norm->eps, wide->weight, wide->bias);
-    return ops::add(x, ops::activation_linear(UnaryOp::gelu, h, back->weight, back->bias));
+    const Variable h = ops::linear(ops::layer_norm(x, norm->weight, norm->bias, norm->eps), wide->weight, wide->bias);
+    return ops::add(x, ops::linear(ops::gelu(h), back->weight, back->bias));
   };
   return block;
 }

@@ -215,7 +215,7 @@ TEST(OutsideReads, AUnitMayBeReadByTheModuleAroundItAlone) {
     const auto first = root->register_module("first", std::make_shared<nn::Linear>(kWidth, kWidth));
     const auto second = root->register_module("second", std::make_shared<nn::Linear>(kWidth, kWidth));
     root->body = [=](const Variable& x) {
-      return ops::add(ops::activation_linear(UnaryOp::gelu, (*first)(x), second->weight, second->bias), ops::linear(x, first->weight, {}));
+      return ops::add(ops::linear(ops::gelu((*first)(x)), second->weight, second->bias), ops::linear(x, first->weight, {}));
     };
     root->initialize(3);
     return Model{root, [root](int64_t micro) {

@@ -1,6 +1,9 @@
 // The models: what their options mean.
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <set>
+#include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -45,6 +48,45 @@ TEST(Gpt, ActivationAndEpsMatter) {
   seen.push_back(logits_of(model));
   for (size_t i = 0; i < seen.size(); ++i)
     for (size_t j = 0; j < i; ++j) EXPECT_NE(seen[i], seen[j]) << i << " and " << j;
+}
+
+// Whoever swaps, wraps or watches a layer must see all of its uses: no model reads a layer's weights
+// behind its back.
+void expect_every_module_runs(nn::Module& model) {
+  std::set<std::string> all, ran;
+  const std::function<void(nn::Module&)> watch = [&](nn::Module& module) {
+    all.insert(module.path());
+    module.add_forward_pre_hook([&](nn::Module& called, const Variable&) { ran.insert(called.path()); });
+    for (const auto& child : module.children()) watch(*child.second);
+  };
+  watch(model);
+  logits_of(model);
+  EXPECT_EQ(ran, all);
+}
+
+TEST(Models, RunEveryLayerThroughItsModule) {
+  Gpt gpt({.layers = 2, .heads = 2, .dim = 16, .block = 8, .vocab = 11});
+  expect_every_module_runs(gpt);
+  LlamaOptions options = small_llama();
+  for (const bool tied : {false, true}) {
+    options.tied_head = tied;
+    Llama llama(options);
+    expect_every_module_runs(llama);
+  }
+}
+
+// A hook may change what a layer gives: the model goes on with it.
+TEST(Models, GoOnWithWhatAHookOfALayerGives) {
+  const auto logits = [](const std::string& zeroed) {
+    Gpt model({.layers = 1, .heads = 2, .dim = 16, .block = 8, .vocab = 11});
+    model.initialize(1);
+    nn::Module& block = *model.children()[3].second->children()[0].second;
+    for (const auto& [name, layer] : block.children())
+      if (name == zeroed) layer->add_forward_post_hook([](nn::Module&, const Variable& y) { return ops::mul(y, 0.0f); });
+    return logits_of(model);
+  };
+  const auto plain = logits("");
+  for (const char* name : {"ln1", "qkv", "proj", "ln2", "fc", "act", "out", "drop1", "drop2"}) EXPECT_NE(logits(name), plain) << name;
 }
 
 // Heads that share keys and values compute what as many heads with equal keys and values do.

@@ -12,16 +12,16 @@ bool ends_with(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && std::string_view(text).substr(text.size() - end.size()) == end;
 }
 
-// x + proj(attention(qkv(ln1(x)))), then x + out(activation(fc(ln2(x)))). Norms and activation are computed inside the linear operations
-// that use them, which keep less for backward; hooks on the layers below a block therefore do not run, those of the block do.
+// x + proj(attention(qkv(ln1(x)))), then x + out(act(fc(ln2(x)))).
 class Block final : public nn::Module {
  public:
-  explicit Block(const GptOptions& o) : heads_(o.heads), activation_(o.activation) {
+  explicit Block(const GptOptions& o) : heads_(o.heads) {
     ln1_ = register_module("ln1", std::make_shared<nn::LayerNorm>(o.dim, o.norm_eps));
     qkv_ = register_module("qkv", std::make_shared<nn::Linear>(o.dim, 3 * o.dim));
     proj_ = register_module("proj", std::make_shared<nn::Linear>(o.dim, o.dim));
     ln2_ = register_module("ln2", std::make_shared<nn::LayerNorm>(o.dim, o.norm_eps));
     fc_ = register_module("fc", std::make_shared<nn::Linear>(o.dim, 4 * o.dim));
+    act_ = register_module("act", std::make_shared<nn::Activation>(o.activation));
     out_ = register_module("out", std::make_shared<nn::Linear>(4 * o.dim, o.dim));
     drop1_ = register_module("drop1", std::make_shared<nn::Dropout>(o.dropout));
     drop2_ = register_module("drop2", std::make_shared<nn::Dropout>(o.dropout));
@@ -35,18 +35,18 @@ class Block final : public nn::Module {
 
  private:
   Variable attend(const Variable& x) {  // [B, T, C]
-    const Variable qkv = ops::layer_norm_linear(x, ln1_->weight, ln1_->bias, ln1_->eps, qkv_->weight, qkv_->bias);
-    return (*drop1_)(ops::linear(ops::causal_attention(qkv, heads_), proj_->weight, proj_->bias));
+    const Variable qkv = (*qkv_)((*ln1_)(x));
+    return (*drop1_)((*proj_)(ops::causal_attention(qkv, heads_)));
   }
   Variable think(const Variable& x) {
-    const Variable wide = ops::layer_norm_linear(x, ln2_->weight, ln2_->bias, ln2_->eps, fc_->weight, fc_->bias);
-    return (*drop2_)(ops::activation_linear(activation_, wide, out_->weight, out_->bias));
+    const Variable wide = (*fc_)((*ln2_)(x));
+    return (*drop2_)((*out_)((*act_)(wide)));
   }
 
   int64_t heads_;
-  UnaryOp activation_;
   std::shared_ptr<nn::LayerNorm> ln1_, ln2_;
   std::shared_ptr<nn::Linear> qkv_, proj_, fc_, out_;
+  std::shared_ptr<nn::Activation> act_;
   std::shared_ptr<nn::Dropout> drop1_, drop2_;
 };
 
@@ -66,14 +66,15 @@ Gpt::Gpt(const GptOptions& options) : options_(options) {
   blocks_ = register_module("blocks", std::make_shared<nn::Sequential>());
   for (int64_t i = 0; i < options.layers; ++i) blocks_->append(std::make_shared<Block>(options));
   lnf_ = register_module("lnf", std::make_shared<nn::LayerNorm>(options.dim, options.norm_eps));
+  head_ = register_module("head", std::make_shared<nn::Linear>(wte_->weight));
 }
 
 Variable Gpt::forward(const Variable& tokens) {
   check_tokens("gpt", tokens, options_.block);
-  const Variable token = ops::embedding(tokens.data(), wte_->weight);         // [B, T, C]
-  const Variable place = ops::narrow(wpe_->weight, 0, 0, tokens.shape()[1]);  // [T, C]
-  const Variable x = (*drop_)(ops::add(token, ops::cast(place, token.dtype())));
-  return ops::layer_norm_linear((*blocks_)(x), lnf_->weight, lnf_->bias, lnf_->eps, wte_->weight, {});
+  const Variable token = (*wte_)(tokens);                                         // [B, T, C]
+  const Variable place = (*wpe_)(positions(tokens.shape()[1], tokens.device()));  // [T, C]
+  const Variable x = (*drop_)(ops::add(token, place));
+  return (*head_)((*lnf_)((*blocks_)(x)));
 }
 
 void Gpt::reset_parameters(uint64_t seed) {

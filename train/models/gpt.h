@@ -46,6 +46,7 @@ class Gpt final : public nn::Module {
   std::shared_ptr<nn::Dropout> drop_;
   std::shared_ptr<nn::Sequential> blocks_;
   std::shared_ptr<nn::LayerNorm> lnf_;
+  std::shared_ptr<nn::Linear> head_;  // with the weight of wte
 };
 
 }  // namespace lockstep::train

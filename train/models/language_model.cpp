@@ -1,5 +1,7 @@
 #include "train/models/language_model.h"
 
+#include <numeric>
+
 #include "core/base/error.h"
 
 namespace lockstep::train {
@@ -15,6 +17,12 @@ void check_dropout(std::string_view kind, float dropout) {
 void check_tokens(std::string_view kind, const Variable& tokens, int64_t block) {
   check(tokens.defined() && tokens.data().dim() == 2 && tokens.shape()[1] >= 1 && tokens.shape()[1] <= block, "[", kind,
         "] expected tokens [B, T] with T from 1 to ", block, ", got ", tokens.defined() ? tokens.data() : Tensor());
+}
+
+Variable positions(int64_t time, Device device) {
+  std::vector<int32_t> all(static_cast<size_t>(time));
+  std::iota(all.begin(), all.end(), 0);
+  return Variable(Tensor::from(all, {time}, device));
 }
 
 }  // namespace lockstep::train

@@ -19,4 +19,7 @@ void check_dropout(std::string_view kind, float dropout);
 // Expects [B, T] with T from 1 to `block`.
 void check_tokens(std::string_view kind, const Variable& tokens, int64_t block);
 
+// i32 [time]: 0, 1, ….
+Variable positions(int64_t time, Device device);
+
 }  // namespace lockstep::train

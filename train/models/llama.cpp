@@ -43,8 +43,7 @@ class Rotation {
   Tensor cosines_, sines_;  // f32 [T, 1, D/2], for the longest sequence so far
 };
 
-// x + proj(attention(q, k, v of ln1(x))), then x + out(silu(gate(ln2(x))) · up(ln2(x))). As in Gpt, norms are computed inside the linear
-// operations that use them.
+// x + proj(attention(q, k, v of ln1(x))), then x + out(silu(gate(ln2(x))) · up(ln2(x))).
 class Block final : public nn::Module {
  public:
   Block(const LlamaOptions& o, std::shared_ptr<Rotation> rotation)
@@ -73,9 +72,8 @@ class Block final : public nn::Module {
   }
 
  private:
-  static Variable project(const Variable& x, const nn::RmsNorm& norm, const nn::Linear& linear) {
-    return ops::rms_norm_linear(x, norm.weight, norm.eps, linear.weight, {});
-  }
+  // The norm anew for each projection, which adds up their gradients behind it.
+  static Variable project(const Variable& x, nn::RmsNorm& norm, nn::Linear& linear) { return linear(norm(x)); }
   // [B, T, heads·D] → f32 [B, T, heads, D]
   static Variable by_heads(const Variable& x, int64_t heads) {
     const Shape& s = x.shape();
@@ -93,11 +91,11 @@ class Block final : public nn::Module {
     const Variable k = rotation_->apply(by_heads(project(x, *ln1_, *k_), kv_heads_));
     const Variable v = by_heads(project(x, *ln1_, *v_), kv_heads_);
     const Variable qkv = ops::concat({ops::reshape(q, x.shape()), shared(k), shared(v)}, 2);
-    return (*drop1_)(ops::linear(ops::causal_attention(qkv, heads_), proj_->weight, {}));
+    return (*drop1_)((*proj_)(ops::causal_attention(qkv, heads_)));
   }
   Variable think(const Variable& x) {
     const Variable wide = ops::mul(ops::silu(project(x, *ln2_, *gate_)), project(x, *ln2_, *up_));
-    return (*drop2_)(ops::linear(wide, out_->weight, {}));
+    return (*drop2_)((*out_)(wide));
   }
 
   int64_t heads_, kv_heads_;
@@ -130,13 +128,14 @@ Llama::Llama(const LlamaOptions& options) : options_(options) {
   blocks_ = register_module("blocks", std::make_shared<nn::Sequential>());
   for (int64_t i = 0; i < options.layers; ++i) blocks_->append(std::make_shared<Block>(options, rotation));
   lnf_ = register_module("lnf", std::make_shared<nn::RmsNorm>(options.dim, options.norm_eps));
-  if (!options.tied_head) head_ = register_module("head", std::make_shared<nn::Linear>(options.dim, options.vocab, false));
+  head_ = options.tied_head ? std::make_shared<nn::Linear>(wte_->weight) : std::make_shared<nn::Linear>(options.dim, options.vocab, false);
+  register_module("head", head_);
 }
 
 Variable Llama::forward(const Variable& tokens) {
   check_tokens("llama", tokens, options_.block);
-  const Variable x = (*drop_)(ops::embedding(tokens.data(), wte_->weight));  // [B, T, C]
-  return ops::rms_norm_linear((*blocks_)(x), lnf_->weight, lnf_->eps, head_ ? head_->weight : wte_->weight, {});
+  const Variable x = (*drop_)((*wte_)(tokens));  // [B, T, C]
+  return (*head_)((*lnf_)((*blocks_)(x)));
 }
 
 void Llama::reset_parameters(uint64_t seed) {

@@ -45,7 +45,7 @@ class Llama final : public nn::Module {
   std::shared_ptr<nn::Dropout> drop_;
   std::shared_ptr<nn::Sequential> blocks_;
   std::shared_ptr<nn::RmsNorm> lnf_;
-  std::shared_ptr<nn::Linear> head_;  // null where tied
+  std::shared_ptr<nn::Linear> head_;  // tied: with the weight of wte
 };
 
 }  // namespace lockstep::train

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include <gmock/gmock.h>
@@ -117,20 +118,60 @@ TEST(Operations, ViewsOfAnyLayoutGiveTheSameValues) {
        ops::matmul(Variable(square.data().narrow(1, 1, 3).contiguous()), ops::narrow(square, 0, 2, 3)));
 }
 
-TEST(Operations, FusedLinearsAreTheirPartsInOne) {
-  const Variable x = constant({6, 8}), g = constant({8}, 2), c = constant({8}, 3), w = constant({5, 8}, 4), b = constant({5}, 5);
-  EXPECT_EQ(ops::layer_norm_linear(x, g, c, 1e-5f, w, b).data().to_vector<float>(),
-            ops::linear(ops::layer_norm(x, g, c, 1e-5f), w, b).data().to_vector<float>());
-  EXPECT_EQ(ops::activation_linear(UnaryOp::gelu, x, w, b).data().to_vector<float>(),
-            ops::linear(ops::gelu(x), w, b).data().to_vector<float>());
+// What linear() gets from `inner`, kept or computed again, as bits of all gradients.
+std::vector<float> gradients_behind_a_linear(const std::function<Variable(const Variable&, const Variable&)>& inner, bool kept) {
+  const Parameter x("x", normal({6, 8}, 1)), g("g", normal({8}, 2)), w("w", normal({5, 8}, 3)), b("b", normal({5}, 4));
+  Variable values = inner(x, g);
+  if (kept) values = ops::reshape(values, {2, 3, 8});  // a view: nobody knows how to compute it again
+  ops::sum(ops::square(ops::linear(values, w, b))).backward();
+  std::vector<float> all;
+  for (const Parameter& p : {x, g, w, b})
+    if (p.has_grad())
+      for (const float v : p.grad().to_vector<float>()) all.push_back(v);
+  return all;
 }
 
-TEST(Operations, FusedLinearsKeepTheirInputAlone) {
+TEST(Operations, AnInputComputedAgainGivesTheBitsOfOneThatWasKept) {
+  const std::vector<std::function<Variable(const Variable&, const Variable&)>> inners{
+      [](const Variable& x, const Variable& g) { return ops::layer_norm(x, g, g); },
+      [](const Variable& x, const Variable& g) { return ops::rms_norm(x, g); },
+      [](const Variable& x, const Variable&) { return ops::gelu(x); },
+      [](const Variable& x, const Variable& g) { return ops::relu(ops::layer_norm(x, g, {})); },
+      [](const Variable& x, const Variable&) { return ops::exp(ops::transpose(ops::transpose(x, 0, 1), 0, 1)); },
+  };
+  for (const auto& inner : inners) EXPECT_EQ(gradients_behind_a_linear(inner, false), gradients_behind_a_linear(inner, true));
+}
+
+TEST(Operations, ALinearKeepsNothingOfAnInputThatCanBeComputedAgain) {
   const Parameter x("x", normal({256, 64}, 1)), w("w", normal({16, 64}, 2)), g("g", normal({64}, 3));
   const int64_t before = allocator(kCpu).stats().total_used_bytes;
-  const Variable a = ops::activation_linear(UnaryOp::gelu, x, w, {}), b = ops::layer_norm_linear(x, g, {}, 1e-5f, w, {});
+  const Variable a = ops::linear(ops::gelu(x), w, {}), b = ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {});
   const int64_t kept = allocator(kCpu).stats().total_used_bytes - before - a.data().bytes() - b.data().bytes();
   EXPECT_LT(kept, x.data().bytes() / 4);  // a mean and a scale for each row
+}
+
+TEST(Operations, AnInputThatWasChangedIsNotComputedAgain) {
+  const Parameter x("x", normal({3, 4}, 1)), w("w", normal({2, 4}, 2));
+  const Variable values = ops::relu(x);
+  values.data().fill_(7);  // relu's backward does not need them
+  ops::sum(ops::linear(values, w, {})).backward();
+  EXPECT_THAT(w.grad().to_vector<float>(), Each(21.0f));
+}
+
+TEST(Operations, AGradientThatOthersHoldIsNotComputedInPlace) {
+  const Parameter x("x", normal({3, 4}, 1)), w("w", normal({3, 4}, 2));
+  const Tensor seed = Tensor::full({3, 4}, 2);
+  ops::square(x).backward(seed);
+  EXPECT_THAT(seed.to_vector<float>(), Each(2.0f));
+  const auto alone = x.grad().to_vector<float>();
+  x.zero_grad();
+  const Variable left = ops::square(ops::mul(x, 1.0f)), right = ops::square(ops::mul(w, 1.0f));
+  ops::add(left, right).backward(seed);  // both get the same gradient
+  EXPECT_EQ(x.grad().to_vector<float>(), alone);
+  x.zero_grad();
+  w.zero_grad();
+  ops::add(ops::square(ops::mul(w, 1.0f)), ops::square(ops::mul(x, 1.0f))).backward(seed);
+  EXPECT_EQ(x.grad().to_vector<float>(), alone);
 }
 
 TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
@@ -147,7 +188,7 @@ TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
       };
       bring();
       const Parameter w("w", Tensor::wrap(place, kept.shape(), kept.dtype())), g("g", Tensor::full({64}, 2)), x("x", normal({4, 64}, 1));
-      const Variable loss = ops::sum(ops::layer_norm_linear(x, g, {}, 1e-5f, w, {}));
+      const Variable loss = ops::sum(ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {}));
       if (move) {
         place->detach();
         EXPECT_TRUE(memory.expired());
@@ -163,8 +204,7 @@ TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
 // Products over no elements are sums of nothing; no rows are no rows.
 TEST(Operations, SizesOfZeroGiveWhatSumsOfNothingGive) {
   const Parameter w("w", Tensor::zeros({3, 0})), b("b", Tensor::from(std::vector<float>{1, 2, 3}, {3})), x("x", Tensor::zeros({2, 2, 0}));
-  for (const auto& y :
-       {ops::linear(x, w, b), ops::activation_linear(UnaryOp::gelu, x, w, b), ops::add(ops::matmul(x, ops::transpose(w, 0, 1)), b)}) {
+  for (const auto& y : {ops::linear(x, w, b), ops::linear(ops::gelu(x), w, b), ops::add(ops::matmul(x, ops::transpose(w, 0, 1)), b)}) {
     ASSERT_EQ(y.shape(), (Shape{2, 2, 3}));
     EXPECT_THAT(y.data().to_vector<float>(), ElementsAre(1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3));
     b.zero_grad();
@@ -174,8 +214,8 @@ TEST(Operations, SizesOfZeroGiveWhatSumsOfNothingGive) {
     EXPECT_EQ(x.grad().shape(), (Shape{2, 2, 0}));
   }
   const Parameter full("full", Tensor::full({3, 4}, 1)), none("none", Tensor::zeros({0, 4}));
-  for (const auto& y : {ops::linear(none, full, b), ops::layer_norm_linear(none, {}, {}, 1e-5f, full, b),
-                        ops::rms_norm_linear(none, {}, 1e-5f, full, b), ops::activation_linear(UnaryOp::silu, none, full, b)}) {
+  for (const auto& y : {ops::linear(none, full, b), ops::linear(ops::layer_norm(none, {}, {}, 1e-5f), full, b),
+                        ops::linear(ops::rms_norm(none, {}, 1e-5f), full, b), ops::linear(ops::silu(none), full, b)}) {
     EXPECT_EQ(y.shape(), (Shape{0, 3}));
     full.zero_grad();
     ops::sum(y).backward();
@@ -240,8 +280,8 @@ TEST(Operations, BitsDoNotDependOnTheNumberOfThreads) {
     const int before = num_threads();
     set_num_threads(threads);
     const Parameter x("x", normal({2, 70, 48}, 1)), g("g", normal({48}, 2)), w("w", normal({144, 48}, 3)), o("o", normal({48, 48}, 4));
-    const Variable qkv = ops::layer_norm_linear(x, g, {}, 1e-5f, w, {});
-    const Variable y = ops::activation_linear(UnaryOp::gelu, ops::causal_attention(qkv, 3), o, {});
+    const Variable qkv = ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {});
+    const Variable y = ops::linear(ops::gelu(ops::causal_attention(qkv, 3)), o, {});
     ops::cross_entropy(ops::add(x, y), Tensor::zeros({2, 70}, DType::i32)).backward();
     std::vector<float> all;
     for (const Parameter& p : {x, g, w, o})
@@ -277,8 +317,7 @@ TEST(PrecisionScope, GradientsAreThoseOfF32ButForRounding) {
   const auto gradient = [](DType dtype) {
     const ops::PrecisionScope scope(dtype);
     const Parameter w("w", normal({8, 16}, 1)), x("x", normal({32, 16}, 2));
-    ops::mean(
-        ops::cast(ops::square(ops::activation_linear(UnaryOp::gelu, ops::linear(x, w, {}), Variable(normal({4, 8}, 3)), {})), DType::f32))
+    ops::mean(ops::cast(ops::square(ops::linear(ops::gelu(ops::linear(x, w, {})), Variable(normal({4, 8}, 3)), {})), DType::f32))
         .backward();
     auto all = w.grad().to_vector<float>();
     for (float v : x.grad().to_vector<float>()) all.push_back(v);
