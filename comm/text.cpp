@@ -92,13 +92,13 @@ std::vector<std::string> agree(ProcessGroup* group, const std::function<std::str
 }
 
 void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem, std::string_view advice) {
-  if (group.size() == 1) return;
-  const std::vector<std::string> texts = all_gather_text(group, text);
-  for (size_t r = 1; r < texts.size(); ++r) {
-    if (texts[r] == texts[0]) continue;
-    const auto [at_zero, at_other] = first_difference(texts[0], texts[r]);
-    throw UsageError(str(problem, ": rank 0 has '", at_zero, "' where rank ", r, " has '", at_other, "'; ", advice));
-  }
+  const std::string at_zero = broadcast_text(group, text, 0);
+  const Tensor other = Tensor::full({1}, text == at_zero ? group.size() : group.rank(), DType::i32);
+  group.all_reduce(other, {.op = ReduceOp::min}).wait();
+  const int rank = static_cast<int>(other.item());  // the first that differs
+  if (rank == group.size()) return;
+  const auto [zero, different] = first_difference(at_zero, broadcast_text(group, text, rank));
+  throw UsageError(str(problem, ": rank 0 has '", zero, "' where rank ", rank, " has '", different, "'; ", advice));
 }
 
 }  // namespace lockstep::comm

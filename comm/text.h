@@ -21,8 +21,9 @@ std::string broadcast_text(ProcessGroup& group, const std::string& text, int roo
 // kind that comes from a peer (comm/peer_failure.h). Null: a single rank.
 std::vector<std::string> agree(ProcessGroup* group, const std::function<std::string()>& local);
 
-// Compares a description, one thing a line, over all ranks. Where they differ every rank throws UsageError: "`problem`: rank 0 has '…'
-// where rank 2 has '…'; `advice`", with the first line that differs.
+// Compares a description, one thing a line, over all ranks. Where they differ every rank throws
+// UsageError: "`problem`: rank 0 has '…' where rank 2 has '…'; `advice`", with the first rank and the
+// first line that differ. Each rank receives rank 0's text, not everybody's.
 void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem, std::string_view advice);
 
 }  // namespace lockstep::comm

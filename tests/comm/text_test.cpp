@@ -51,5 +51,33 @@ TEST(Agree, SaysOnceWhatSeveralRanksSay) {
   EXPECT_EQ(disagreement({"bad"}), "rank 0: bad");
 }
 
+// What check_same_lines() throws on all ranks, which must be the same.
+std::string difference(const std::vector<std::string>& texts) {
+  const auto store = std::make_shared<HashStore>();
+  std::vector<std::string> thrown(texts.size(), "nothing");
+  test::run_threads(static_cast<int>(texts.size()), [&](int rank) {
+    const auto mine = static_cast<size_t>(rank);
+    ProcessGroup group(make_local(store, rank, static_cast<int>(texts.size()), {}), {});
+    try {
+      check_same_lines(group, texts[mine], "models differ", "build one");
+    } catch (const UsageError& e) {
+      thrown[mine] = e.what();
+    }
+    EXPECT_EQ(broadcast_text(group, "still in step", 0), "still in step");
+  });
+  EXPECT_THAT(thrown, testing::Each(thrown[0]));
+  return thrown[0];
+}
+
+TEST(CheckSameLines, NamesTheFirstRankAndTheFirstLineThatDiffer) {
+  EXPECT_EQ(difference({"a\nb\n"}), "nothing");
+  EXPECT_EQ(difference({"a\nb\n", "a\nb\n", "a\nb\n"}), "nothing");
+  EXPECT_EQ(difference({"", "", ""}), "nothing");
+  EXPECT_EQ(difference({"a\nb\n", "a\nb\n", "a\nc\n", "x\n"}), "models differ: rank 0 has 'b' where rank 2 has 'c'; build one");
+  EXPECT_EQ(difference({"x\n", "a\n", "a\n"}), "models differ: rank 0 has 'x' where rank 1 has 'a'; build one");
+  EXPECT_EQ(difference({"a\n", "a\nb\n"}), "models differ: rank 0 has 'nothing more' where rank 1 has 'b'; build one");
+  EXPECT_EQ(difference({"a\n", ""}), "models differ: rank 0 has 'a' where rank 1 has 'nothing more'; build one");
+}
+
 }  // namespace
 }  // namespace lockstep::comm
