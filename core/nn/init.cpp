@@ -8,11 +8,7 @@ namespace lockstep::nn {
 namespace {
 
 thread_local bool t_deferred = false;
-thread_local SiteNames* t_draws = nullptr;
-
-RandomKey stream_of(const Parameter& parameter, uint64_t seed) {
-  return {.seed = seed, .site = t_draws ? t_draws->claim(parameter.name()) : site_of(parameter.name())};
-}
+thread_local InitialDraws* t_draws = nullptr;
 
 void declare(const Parameter& parameter, Parameter::Initializer initializer) {
   parameter.set_initializer(std::move(initializer));
@@ -22,13 +18,13 @@ void declare(const Parameter& parameter, Parameter::Initializer initializer) {
 }  // namespace
 
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed) {
-  declare(parameter, [=, stream = stream_of(parameter, seed)](int64_t first, const Tensor& values) {
+  declare(parameter, [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
     kernels(values.device()).normal(values.numel(), mean, stddev, stream, first, values.data<float>());
   });
 }
 
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed) {
-  declare(parameter, [=, stream = stream_of(parameter, seed)](int64_t first, const Tensor& values) {
+  declare(parameter, [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
     kernels(values.device()).uniform(values.numel(), low, high, stream, first, values.data<float>());
   });
 }
@@ -48,10 +44,17 @@ Tensor parameter_data(const Shape& shape, float value) {
 }
 
 InitialDraws::InitialDraws() : outermost_(t_draws == nullptr) {
-  if (outermost_) t_draws = &names_;
+  if (outermost_) t_draws = this;
 }
 InitialDraws::~InitialDraws() {
   if (outermost_) t_draws = nullptr;
+}
+
+RandomKey InitialDraws::stream(const Parameter& parameter, uint64_t seed) {
+  check(t_draws != nullptr, "[init] '", parameter.name(), "' cannot draw its initial values here, where its name may not be whole yet and ",
+        "others may have the same; draw them in reset_parameters(), which initialize() of the whole model calls, or open an ",
+        "nn::InitialDraws around all draws");
+  return {.seed = seed, .site = t_draws->names_[seed].claim(parameter.name(), parameter.impl().get())};
 }
 
 DeferredInit::DeferredInit() : previous_(std::exchange(t_deferred, true)) {}

@@ -4,12 +4,15 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_map>
 
 #include "core/autograd/variable.h"
 #include "core/nn/random.h"
 
 namespace lockstep::nn {
 
+// The first two throw UsageError outside of InitialDraws, thus of Module::initialize(): a name may not be
+// whole before, and two that are equal draw equal numbers.
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed);
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed);
 void init_constant(const Parameter& parameter, float value);
@@ -17,9 +20,10 @@ void init_constant(const Parameter& parameter, float value);
 // An f32 tensor counted as parameter memory; without memory where a DeferredInit is open.
 Tensor parameter_data(const Shape& shape, float value = 0.0f);
 
-// While it lives, the functions above refuse two parameters of this thread that would draw the same
-// numbers, because their names have one site: UsageError names both. Module::initialize() opens one for
-// the whole tree; one that is opened within another does nothing.
+// While it lives, the functions above draw, and refuse two parameters of this thread that would draw
+// the same numbers, because their seed is one and their names are or have one site: UsageError names
+// both. Module::initialize() opens one for the whole tree; one that is opened within another does
+// nothing.
 class InitialDraws {
  public:
   InitialDraws();
@@ -27,8 +31,11 @@ class InitialDraws {
   InitialDraws(const InitialDraws&) = delete;
   InitialDraws& operator=(const InitialDraws&) = delete;
 
+  // Where `parameter` draws. Throws UsageError where none lives, or another parameter draws there.
+  static RandomKey stream(const Parameter& parameter, uint64_t seed);
+
  private:
-  SiteNames names_;
+  std::unordered_map<uint64_t, SiteNames> names_;  // by seed
   bool outermost_;
 };
 

@@ -58,7 +58,7 @@ void RmsNorm::reset_parameters(uint64_t) { init_constant(weight, 1.0f); }
 
 Dropout::Dropout(float p) : p_(p) { check(p >= 0.0f && p < 1.0f, "[Dropout] expected a probability within [0, 1), got ", p); }
 
-Variable Dropout::forward(const Variable& x) { return training() && p_ > 0.0f ? ops::dropout(x, p_, RandomScope::key(path())) : x; }
+Variable Dropout::forward(const Variable& x) { return training() && p_ > 0.0f ? ops::dropout(x, p_, RandomScope::key(path(), this)) : x; }
 
 CausalSelfAttention::CausalSelfAttention(int64_t dim, int64_t heads) : heads_(heads) {
   check(dim > 0 && heads > 0 && dim % heads == 0, "[CausalSelfAttention] expected a width that ", heads, " heads divide, got ", dim);

@@ -9,11 +9,14 @@ namespace {
 thread_local RandomScope* t_scope = nullptr;
 }
 
-uint32_t SiteNames::claim(std::string_view name) {
+uint32_t SiteNames::claim(std::string_view name, const void* owner) {
   const uint32_t site = site_of(name);
-  const auto [at, added] = names_.try_emplace(site, name);
-  check(added || at->second == name, "[random] '", name, "' and '", at->second,
+  const auto [at, added] = claims_.try_emplace(site, Claim{std::string(name), owner});
+  const Claim& claim = at->second;
+  check(added || claim.name == name, "[random] '", name, "' and '", claim.name,
         "' would draw the same random numbers, because their names have the same 32-bit hash; rename one of the modules");
+  check(added || claim.owner == owner, "[random] two places that are both named '", name,
+        "' would draw the same random numbers; register their models into one module, whose names differ, or give each a seed of its own");
   return site;
 }
 
@@ -30,13 +33,13 @@ RandomScope::RandomScope(const RandomKey& place) : key_(place), names_(&own_name
 
 RandomScope::~RandomScope() { t_scope = outer_; }
 
-RandomKey RandomScope::key(std::string_view name) {
+RandomKey RandomScope::key(std::string_view name, const void* owner) {
   check(t_scope != nullptr, "[random] a training forward pass that draws random numbers (dropout) expected an open nn::RandomScope; ",
         "open one per micro-batch, or call train(false)");
   check(!name.empty(), "[random] a module that draws random numbers (dropout) has no name, and would draw those of every other one ",
         "without a name; register it into the model with register_module(), and call the model");
   RandomKey key = t_scope->key_;
-  key.site = t_scope->names_->claim(name);
+  key.site = t_scope->names_->claim(name, owner);
   return key;
 }
 

@@ -148,7 +148,11 @@ TEST(ChangedInPlace, IsNoticedWhoeverChanges) {
                 x.data().mark_changed("my loop");
               }),
               x_changed_by("my loop"));
-  EXPECT_THAT(change_then_backward([](const Parameter& x) { nn::init_uniform(x, 0, 1, 3); }), x_changed_by("draw_initial"));
+  EXPECT_THAT(change_then_backward([](const Parameter& x) {
+                const nn::InitialDraws draws;
+                nn::init_uniform(x, 0, 1, 3);
+              }),
+              x_changed_by("draw_initial"));
   for (const auto& make :
        {+[](const Parameter& x) { return optim::make_sgd({x}); }, +[](const Parameter& x) { return optim::make_adamw({x}); }})
     EXPECT_THAT(change_then_backward([&](const Parameter& x) {

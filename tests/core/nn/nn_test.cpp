@@ -128,6 +128,56 @@ TEST(Module, TwoNamesThatWouldDrawTheSameValuesAreRefused) {
   inner->initialize(2);
 }
 
+TEST(InitialDraws, OneNameOfTwoParametersIsRefused) {
+  const Parameter first("w", Tensor::zeros({4})), second("w", Tensor::zeros({4}));
+  const auto same_name = ThrowsMessage<UsageError>(HasSubstr("two places that are both named 'w' would draw the same random numbers"));
+  const InitialDraws draws;
+  init_normal(first, 0, 1, 1);
+  init_uniform(first, 0, 1, 1);  // a module may overrule its children
+  EXPECT_THAT([&] { init_normal(second, 0, 1, 1); }, same_name);
+  EXPECT_THAT([&] { init_uniform(second, 0, 1, 1); }, same_name);
+  init_normal(second, 0, 1, 2);  // other numbers
+  init_constant(second, 3);
+  Named one, other;
+  for (Named* model : {&one, &other}) model->register_module("fc", std::make_shared<Linear>(2, 2));
+  one.initialize(5);
+  EXPECT_THAT([&] { other.initialize(5); }, ThrowsMessage<UsageError>(HasSubstr("both named 'fc.weight'")));
+  other.initialize(6);
+}
+
+// A constructor does not know yet how its parameters will be called.
+TEST(InitialDraws, OutsideOfThemNothingIsDrawn) {
+  const Parameter p("weight", Tensor::zeros({4}));
+  const auto outside = ThrowsMessage<UsageError>(AllOf(HasSubstr("'weight' cannot draw"), HasSubstr("reset_parameters()")));
+  EXPECT_THAT([&] { init_normal(p, 0, 1, 1); }, outside);
+  EXPECT_THAT([&] { init_uniform(p, 0, 1, 1); }, outside);
+  EXPECT_THAT(p.data().to_vector<float>(), ElementsAre(0, 0, 0, 0));
+  init_constant(p, 2);
+  {
+    const InitialDraws draws;
+    init_normal(p, 0, 1, 1);
+  }
+  EXPECT_THAT([&] { init_normal(p, 0, 1, 1); }, outside);
+}
+
+// Each alone draws as it always did; both in one micro-batch would have one mask.
+TEST(Dropout, TwoModelsOfOneScopeAreRefused) {
+  const auto make = [] { return std::make_unique<Sequential>(std::vector<std::shared_ptr<Module>>{std::make_shared<Dropout>(0.5f)}); };
+  const auto first = make(), second = make();
+  const Variable x(Tensor::full({64}, 1));
+  std::vector<float> alone;
+  {
+    const RandomScope scope(1, 1, 0);
+    alone = (*second)(x).data().to_vector<float>();
+  }
+  const RandomScope scope(1, 1, 0);
+  EXPECT_EQ((*first)(x).data().to_vector<float>(), alone);
+  EXPECT_THAT([&] { (*second)(x); }, ThrowsMessage<UsageError>(HasSubstr("two places that are both named '0' would draw the same")));
+  EXPECT_EQ((*first)(x).data().to_vector<float>(), alone);
+  const RandomScope other(2, 1, 0);
+  EXPECT_NE((*second)(x).data().to_vector<float>(), alone);
+}
+
 TEST(Dropout, TwoPlacesThatWouldDrawTheSameMaskAreRefused) {
   Named model;
   const auto first = model.register_module("costarring", std::make_shared<Dropout>(0.5f));
