@@ -198,7 +198,7 @@ std::vector<StatePart> Trainer::state() const {
 
 void Trainer::set_steps_done(int64_t steps) {
   steps_done_ = steps;
-  optimizer_->set_steps(steps);
+  optimizer_->set_steps(steps, {});  // every parameter has a gradient in every step
   strategy_->values_changed();
 }
 

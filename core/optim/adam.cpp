@@ -11,6 +11,8 @@ class Adam final : public Optimizer {
     check(options.beta1 >= 0.0f && options.beta1 < 1.0f && options.beta2 >= 0.0f && options.beta2 < 1.0f,
           "[adam] expected betas within [0, 1), got ", options.beta1, " and ", options.beta2);
     check(options.eps > 0.0f, "[adam] expected eps > 0, got ", options.eps);
+    check(options.weight_decay >= 0.0f, "[adam] expected a weight decay of 0 or more, got ", options.weight_decay);
+    check(options.decays != nullptr, "[adam] expected a rule for which parameters decay, got an empty function");
   }
 
  protected:

@@ -79,6 +79,7 @@ double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> he
 }
 
 float clip_scale(double norm, double max_norm) {
+  check(!std::isnan(max_norm), "[clip_scale] expected the largest norm, or 0 for no clipping, got ", max_norm);
   if (!std::isfinite(norm)) return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
   if (max_norm <= 0.0 || norm <= max_norm) return 1.0f;
   return static_cast<float>(max_norm / (norm + 1e-6));  // as PyTorch's clip_grad_norm_

@@ -56,7 +56,8 @@ double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> he
 
 // What gradients of norm `norm` are to be multiplied by so that it does not exceed `max_norm`; 1
 // where max_norm is 0 or less (no clipping). NaN where the norm is not finite, whatever max_norm is:
-// the caller decides about such a step.
+// the caller decides about such a step, which Optimizer::step() refuses. Throws UsageError for a
+// max_norm of NaN.
 float clip_scale(double norm, double max_norm);
 
 }  // namespace lockstep::optim

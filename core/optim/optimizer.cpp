@@ -1,15 +1,24 @@
 #include "core/optim/optimizer.h"
 
+#include <cmath>
 #include <unordered_set>
 
 namespace lockstep::optim {
+namespace {
+
+// Kernels read the memory as dense f32.
+void check_trainable(const Parameter& p) {
+  check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(), "[optimizer] expected contiguous f32 parameters, got ",
+        p.defined() ? str("'", p.name(), "' ", p.data(), " with strides ", p.data().strides()) : "an undefined one");
+}
+
+}  // namespace
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states)
     : parameters_(std::move(parameters)), state_names_(std::move(states)), missed_(parameters_.size(), 0) {
   std::unordered_set<std::string> names;
   for (const Parameter& p : parameters_) {
-    check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(), "[optimizer] expected contiguous f32 parameters, got ",
-          p.defined() ? p.data() : Tensor());
+    check_trainable(p);
     check(names.insert(p.name()).second, "[optimizer] two parameters are named '", p.name(), "'; states are kept by name");
   }
   MemoryScope scope(MemoryCategory::optimizer);
@@ -18,12 +27,17 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
 }
 
 void Optimizer::step(float lr, float grad_scale) {
+  check(std::isfinite(lr) && std::isfinite(grad_scale), "[optimizer] expected a finite learning rate and gradient scale, got ", lr, " and ",
+        grad_scale, "; nothing was updated. Gradients whose norm is not finite have no scale: skip the step, after zero_grad()");
   for (size_t i = 0; i < states_.size(); ++i) {
     const Parameter& p = parameters_[i % parameters_.size()];
     check(p.data().numel() == states_[i].numel(), "[optimizer] '", p.name(), "' is ", p.data(), ", but its state is ", states_[i],
           "; an optimizer belongs to parameters of the shapes that it was made with");
   }
-  for (const Parameter& p : parameters_) p.grad();  // throws where one is incomplete, before anything changed
+  for (const Parameter& p : parameters_) {
+    check_trainable(p);
+    p.grad();  // throws where one is incomplete, before anything changed
+  }
   ++steps_;
   // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
   for (size_t i = parameters_.size(); i-- > 0;) {

@@ -11,6 +11,7 @@
 namespace lockstep::optim {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -102,10 +103,10 @@ TEST(Optimizer, UpdatesThatCannotBeAreRefused) {
   optimizer->set_steps(5, {{"a", 2}});
   EXPECT_THAT([&] { optimizer->set_steps(9, {{"b", 2}}); }, ThrowsMessage<UsageError>(HasSubstr("no parameter is named 'b'")));
   EXPECT_THAT([&] { optimizer->set_steps(9, {{"a", 10}}); }, ThrowsMessage<UsageError>(HasSubstr("expected 0 to 9 updates of 'a'")));
-  EXPECT_THAT([&] { optimizer->set_steps(-1); }, ThrowsMessage<UsageError>(HasSubstr("got -1")));
+  EXPECT_THAT([&] { optimizer->set_steps(-1, {}); }, ThrowsMessage<UsageError>(HasSubstr("got -1")));
   EXPECT_EQ(optimizer->steps(), 5);
   EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("a", 2)));
-  optimizer->set_steps(7);  // a checkpoint of before says nothing of single parameters
+  optimizer->set_steps(7, {});  // none of them ever missed one
   EXPECT_TRUE(optimizer->updates_out_of_step().empty());
 }
 
@@ -125,7 +126,7 @@ TEST(Optimizer, AStoppedRunGoesOnWithTheSameBits) {
         EXPECT_EQ(saved[i].first, target[i].first);
         target[i].second.copy_(saved[i].second);
       }
-      resumed->set_steps(optimizer->steps());
+      resumed->set_steps(optimizer->steps(), optimizer->updates_out_of_step());
       optimizer = std::move(resumed);
       p = fresh;
     }
@@ -167,6 +168,55 @@ TEST(Optimizer, ValuesOfAnotherSizeThanTheirStateAreRefused) {
   EXPECT_EQ(optimizer->steps(), 0);
 }
 
+// Kernels read dense memory: these would have updated what lies between, or behind.
+TEST(Optimizer, ValuesOfAnotherLayoutOrDtypeAreRefused) {
+  const Tensor memory = Tensor::full({4, 4}, 1);
+  for (const Tensor& values :
+       {memory.transpose(0, 1).narrow(0, 0, 2), Tensor::full({1}, 1).expand({2, 4}), Tensor::full({2, 4}, 1, DType::bf16)})
+    for (const auto& make : {+[](const Parameter& p) { return make_sgd({p}); }, +[](const Parameter& p) { return make_adamw({p}); }}) {
+      const Parameter first = parameter("first", {1}, 1), p = parameter("p", {2, 4}, 1);
+      const auto optimizer = make(p), with_first = make_sgd({p, first});
+      p.set_data(values);
+      for (const Parameter& each : {first, p}) each.set_grad_buffer(Tensor::full(each.shape(), 1, each.dtype())), each.mark_grad_valid();
+      EXPECT_THAT([&] { optimizer->step(0.5f); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("expected contiguous f32"), HasSubstr("'p'"))));
+      EXPECT_THROW(with_first->step(0.5f), UsageError);
+      EXPECT_THAT(first.data().to_vector<float>(), Each(1.0f)) << "a part was updated";
+      EXPECT_THAT(values.to_vector<float>(), Each(1.0f));
+      EXPECT_EQ(optimizer->steps() + with_first->steps(), 0);
+    }
+  EXPECT_THAT(memory.to_vector<float>(), Each(1.0f));
+}
+
+TEST(Optimizer, AStepOfNoFiniteSizeChangesNothing) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const Parameter p = parameter("p", {2}, 1);
+  give_gradient(p, 1);
+  for (const auto& optimizer : {make_sgd({p}), make_adam({p}), make_adamw({p})}) {
+    const auto refused =
+        ThrowsMessage<UsageError>(AllOf(HasSubstr("expected a finite learning rate and gradient scale"), HasSubstr("skip")));
+    for (const float wrong : {nan, inf, -inf}) {
+      EXPECT_THAT([&] { optimizer->step(wrong); }, refused);
+      EXPECT_THAT([&] { optimizer->step(0.1f, wrong); }, refused);
+    }
+    EXPECT_THAT([&] { optimizer->step(0.1f, clip_scale(std::numeric_limits<double>::infinity(), 1.0)); }, refused);
+    EXPECT_THAT(p.data().to_vector<float>(), Each(1.0f));
+    EXPECT_EQ(optimizer->steps(), 0);
+  }
+}
+
+TEST(Optimizer, DecaysThatCannotBeAreRefused) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const float wrong : {-0.1f, nan}) {
+    const auto refused = ThrowsMessage<UsageError>(HasSubstr("expected a weight decay of 0 or more, got "));
+    EXPECT_THAT([&] { make_adamw({}, {.weight_decay = wrong}); }, refused);
+    EXPECT_THAT([&] { make_adam({}, {.weight_decay = wrong}); }, refused);
+    EXPECT_THAT([&] { make_sgd({}, {.weight_decay = wrong}); }, refused);
+  }
+  const auto no_rule = ThrowsMessage<UsageError>(HasSubstr("expected a rule for which parameters decay"));
+  EXPECT_THAT([] { make_adamw({}, {.decays = {}}); }, no_rule);
+  EXPECT_THAT([] { make_sgd({}, {.decays = {}}); }, no_rule);
+}
+
 TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   const Parameter a = parameter("a", {2}, 0), b = parameter("b", {2}, 0), none = parameter("none", {2}, 0);
   give_gradient(a, 3);
@@ -182,6 +232,8 @@ TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 0.0)));
   EXPECT_TRUE(std::isnan(clip_scale(-std::numeric_limits<double>::quiet_NaN(), -1.0)));
   EXPECT_EQ(grad_norm({}), 0.0);
+  EXPECT_THAT([] { clip_scale(1.0, std::numeric_limits<double>::quiet_NaN()); }, ThrowsMessage<UsageError>(HasSubstr("got nan")));
+  EXPECT_EQ(clip_scale(20.0, std::numeric_limits<double>::infinity()), 1.0f);
 }
 
 // Ranks that hold slices: each sets what it holds, and the bitwise or of their vectors is the whole's.
@@ -190,7 +242,7 @@ TEST(GradNorm, HasTheSameBitsHoweverGradientsAreSliced) {
   std::vector<Parameter> all;
   std::vector<Tensor> gradients;
   for (size_t i = 0; i < numels.size(); ++i) {
-    all.push_back(parameter("p" + std::to_string(i), {numels[i]}, 0));
+    all.push_back(parameter(str("p", i), {numels[i]}, 0));
     gradients.push_back(Tensor::empty({numels[i]}));
     if (numels[i] > 0)
       kernels(kCpu).normal(numels[i], 0.0f, 1.0f, {.seed = 3, .site = static_cast<uint32_t>(i)}, 0, gradients[i].data<float>());
