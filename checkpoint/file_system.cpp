@@ -167,11 +167,7 @@ class PosixFileSystem final : public FileSystem {
       if (lacks_operation(errno)) return std::nullopt;
       fail("ask for the free space of", path, errno);
     }
-    // A file system that does not count has no blocks at all; one that is full has some, of which none is free.
-    const uint64_t block = info.f_frsize > 0 ? info.f_frsize : info.f_bsize;
-    if (info.f_blocks == 0 || block == 0) return std::nullopt;
-    constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-    return static_cast<int64_t>(info.f_bavail > kMost / block ? kMost : info.f_bavail * block);
+    return free_bytes_of(info);
   }
 
  private:
@@ -219,6 +215,14 @@ void rename_to_new(const std::string& from, const std::string& to) {
 }
 
 }  // namespace
+
+std::optional<int64_t> free_bytes_of(const struct statvfs& info) {
+  // A file system that does not count has no blocks at all; one that is full has some, of which none is free.
+  const uint64_t block = info.f_frsize > 0 ? info.f_frsize : info.f_bsize;
+  if (info.f_blocks == 0 || block == 0) return std::nullopt;
+  constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  return static_cast<int64_t>(info.f_bavail > kMost / block ? kMost : info.f_bavail * block);
+}
 
 FileSystem& posix_file_system() {
   static PosixFileSystem files;

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+struct statvfs;
+
 #include "checkpoint/readable_file.h"
 
 namespace lockstep::checkpoint {
@@ -45,6 +47,10 @@ class FileSystem {
 };
 
 FileSystem& posix_file_system();
+
+// What statvfs() says is free to this user, in bytes; nothing where the file system does not count. As
+// many as an int64 holds where there are more.
+std::optional<int64_t> free_bytes_of(const struct statvfs& info);
 
 // Writes a file that has its name only once it is whole and on disk. `write` makes it under the name that it is given, beside it in
 // the same folder, and syncs it; if `write` throws, nothing stays. A file of that name is an EnvironmentError, unless `replaces`.

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <fstream>
+#include <limits>
 #include <vector>
 
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -114,6 +116,26 @@ TEST(PosixFiles, WhatHasNoBlocksDoesNotSayWhatIsFree) {
   if (!test::where_call_fails(SYS_statfs, ENOSYS, [&] { free = posix_file_system().free_bytes(dir.path()); }))
     GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
   EXPECT_EQ(free, std::nullopt);
+}
+
+// Some say 2^64 − 1 blocks where they know no limit, and some leave f_frsize 0.
+TEST(PosixFiles, WhatIsFreeIsCountedInBytes) {
+  const auto free = [](uint64_t blocks, uint64_t available, uint64_t fragment, uint64_t block) {
+    struct statvfs info {};
+    info.f_blocks = blocks;
+    info.f_bavail = available;
+    info.f_frsize = fragment;
+    info.f_bsize = block;
+    return free_bytes_of(info);
+  };
+  constexpr uint64_t kAll = std::numeric_limits<uint64_t>::max();
+  EXPECT_EQ(free(100, 10, 512, 4096), 5120);
+  EXPECT_EQ(free(100, 10, 0, 4096), 40960);
+  EXPECT_EQ(free(100, 0, 512, 4096), 0);
+  EXPECT_EQ(free(kAll, kAll, 4096, 4096), std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(free(kAll, uint64_t{1} << 52, 4096, 4096), std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(free(0, 10, 512, 4096), std::nullopt);
+  EXPECT_EQ(free(100, 10, 0, 0), std::nullopt);
 }
 
 // A group of people shares a run by their umask.

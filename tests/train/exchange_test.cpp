@@ -1,6 +1,7 @@
 // Models to and from Hugging Face's folders.
 #include "train/exchange/exchange.h"
 
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include "checkpoint/exchange/diff.h"
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "tests/support/error_of.h"
+#include "tests/support/failing_calls.h"
 #include "tests/support/temp_dir.h"
 #include "tests/train/overrides.h"
 #include "train/evaluate.h"
@@ -298,6 +300,26 @@ TEST_F(Exchange, LossOfTokensIsTheMeanOverAllButTheFirst) {
   EXPECT_THAT(error_of([&] { evaluate_tokens(saved, {11}); }), HasSubstr("token 11 is outside of the vocabulary of 11"));
   EXPECT_THAT(error_of([&] { evaluate_tokens(saved, std::vector<int32_t>(7)); }), HasSubstr("expected 1 to 6 tokens"));
   EXPECT_THAT(error_of([&] { evaluate_tokens(saved, {}); }), HasSubstr("got 0"));
+}
+
+// A disk that fails once all is written, and none of it is safe.
+TEST(Logits, AreInAWholeFileOrInNone) {
+  const test::TempDir dir;
+  const TokenEvaluation evaluation{.logits = Tensor::full({2, 3}, 1), .loss = 0.5};
+  for (const char* name : {"logits.json", "logits.safetensors"}) {
+    const std::string file = dir.path() + "/" + name;
+    std::string error;
+    const bool filtered = test::where_call_fails(SYS_fsync, EIO, [&] {
+      error = error_of([&] { write_logits(file, {1, 2}, evaluation); });
+    });
+    if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+    EXPECT_THAT(error, HasSubstr("errno 5"));
+    EXPECT_TRUE(std::filesystem::is_empty(dir.path())) << name;
+    write_logits(file, {1, 2}, evaluation);
+    EXPECT_GT(std::filesystem::file_size(file), 0u);
+    EXPECT_NE(error_of([&] { write_logits(file, {1, 2}, evaluation); }), "(no error)") << "written over";
+    std::filesystem::remove(file);
+  }
 }
 
 TEST(TokenIds, TextAndJson) {
