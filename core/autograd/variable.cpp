@@ -208,7 +208,8 @@ void Variable::set_grad_buffer(Tensor buffer) const {
   check(!buffer.defined() ||
             (buffer.shape() == shape() && buffer.dtype() == dtype() && buffer.device() == device() && buffer.is_contiguous()),
         "[set_grad_buffer] expected a contiguous ", data(), " for '", impl_->name, "', got ", buffer);
-  check(!buffer.defined() || buffer.numel() == 0 || buffer.storage() != data().storage() || buffer.raw() != data().raw(),
+  check(!buffer.defined() || buffer.numel() == 0 || buffer.storage() != data().storage() ||
+            (buffer.raw() != data().raw() && !buffer.overlaps(data())),
         "[set_grad_buffer] expected other memory than that of the values of '", impl_->name, "'");
   leaf.grad = std::move(buffer);
   leaf.grad_valid = leaf.grad_incomplete = false;

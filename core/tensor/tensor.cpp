@@ -187,8 +187,6 @@ void Tensor::check_writable(std::string_view call) const {
         " share one place in memory (expand() makes such tensors); write before expanding, or to a clone()");
 }
 
-// Whether copying from `other`, on the same device, would read what it has overwritten. The very same
-// elements are no such case.
 bool Tensor::overlaps(const Tensor& other) const {
   const auto *here = static_cast<const char*>(raw()), *there = static_cast<const char*>(other.raw());
   if (here == there && dtype_ == other.dtype_ && strides_ == other.strides_) return false;
@@ -256,7 +254,8 @@ Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offs
       (shape.numel() == 0 || (reach(shape, strides, elements) && !__builtin_add_overflow(first, elements, &end) && end <= room));
   check(fits, "[as_strided] shape ", shape, " with strides ", strides, " at element ", offset_elements, " of ", *this,
         " lies outside its storage of ", room, " elements, in which this view begins at ", offset_);
-  return viewed("as_strided", shape, strides, offset_elements);
+  // Strides of no elements mean nothing, and could overflow in views of the view.
+  return viewed("as_strided", shape, shape.numel() > 0 ? strides : shape.contiguous_strides(), offset_elements);
 }
 
 Tensor Tensor::view(const Shape& wanted) const {
@@ -354,11 +353,14 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
   source.check_defined("copy_");
   const Tensor from = source.shape() == shape_ ? source : source.expand(shape_);
   if (numel_ == 0) return *this;
-  mark_changed("copy_");
-  if (from.device() == device()) {
-    kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
-    return *this;
-  }
+  write(from);
+  mark_changed("copy_");  // not before: a value that was refused changed nothing
+  return *this;
+}
+
+// Elements of `from`, which has this shape.
+void Tensor::write(const Tensor& from) const {
+  if (from.device() == device()) return kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
   // Between devices bytes travel dense and in one dtype; a side that is neither is prepared on its own device.
   const Tensor dense = from.to(dtype_).contiguous();
   const Tensor target = is_contiguous() ? *this : empty(shape_, dtype_, device());
@@ -366,8 +368,7 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
     kernels(dense.device()).copy_to_host(target.raw(), dense.raw(), bytes());
   else
     kernels(device()).copy_from_host(target.raw(), dense.raw(), bytes());
-  if (!is_contiguous()) copy_(target);
-  return *this;
+  if (!is_contiguous()) write(target);
 }
 
 const Tensor& Tensor::fill_(double value) const {

@@ -89,12 +89,16 @@ class Tensor {
   Tensor to(Device device) const;
 
   // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and converts;
-  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_, and
-  // to(): a float; they cut fractions off), and a tensor whose elements share memory, as expand() makes
-  // them: write before expanding, or write to a clone().
+  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_ and
+  // to() cut fractions off), and a tensor whose elements share memory, as expand() makes them: write
+  // before expanding, or write to a clone(). What was refused changed nothing.
   const Tensor& copy_(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
+
+  // Whether some element of `other`, on the same device, may lie in this tensor's memory. The very same
+  // elements are no such case. What lies between elements counts.
+  bool overlaps(const Tensor& other) const;
 
   // Says that the values were changed through raw(), data() or span(). Backward then refuses to use
   // them in place of the values that forward saw. `by`: a string literal that names who did it.
@@ -103,7 +107,7 @@ class Tensor {
  private:
   void check_defined(std::string_view call) const;
   void check_writable(std::string_view call) const;
-  bool overlaps(const Tensor& other) const;
+  void write(const Tensor& from) const;
   Tensor viewed(std::string_view call, const Shape& shape, const Shape& strides, int64_t offset) const;
   void check_type(DType wanted) const;
   void check_host_contiguous() const;

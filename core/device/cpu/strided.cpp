@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/base/parallel.h"
 #include "core/device/cpu/pieces.h"
@@ -119,21 +120,37 @@ To converted(From x) {
 template <typename T>
 constexpr bool kIsInteger = std::is_integral_v<T> && !std::is_same_v<T, bool>;
 
-// Whether the integers `To` hold `x` once its fraction is cut off; C++ leaves the others undefined.
-template <typename To>
-bool holds(float x) {
-  constexpr double low = static_cast<double>(std::numeric_limits<To>::min());
-  const double beyond = std::ldexp(1.0, std::numeric_limits<To>::digits), whole = std::trunc(static_cast<double>(x));
-  return whole >= low && whole < beyond;
+// Whether every value of `From` is one of the integers `To`, or needs no look for another reason.
+template <typename To, typename From>
+constexpr bool always_held() {
+  if constexpr (!kIsInteger<To> || std::is_same_v<From, bool>)
+    return true;
+  else if constexpr (kIsInteger<From>)
+    return std::in_range<To>(std::numeric_limits<From>::min()) && std::in_range<To>(std::numeric_limits<From>::max());
+  else
+    return false;
+}
+
+// Whether the integers `To` hold `x`, of a float once its fraction is cut off; C++ leaves other floats undefined, and wraps integers.
+template <typename To, typename From>
+bool holds(From x) {
+  if constexpr (kIsInteger<From>) {
+    return std::in_range<To>(x);
+  } else {
+    constexpr double low = static_cast<double>(std::numeric_limits<To>::min());
+    const double beyond = std::ldexp(1.0, std::numeric_limits<To>::digits), whole = std::trunc(static_cast<double>(static_cast<float>(x)));
+    return whole >= low && whole < beyond;
+  }
 }
 
 template <typename To, typename From>
 void check_values(const Walk& walk, const StridedView& dst, const StridedView& src) {
+  using Shown = std::conditional_t<kIsInteger<From>, int64_t, float>;
   for_rows(walk, [&](int64_t n, const auto& at) {
     const From* x = element<From>(src, at[1]);
     for (int64_t i = 0; i < n; ++i) {
-      const float value = static_cast<float>(x[i * walk.row_strides[1]]);
-      check(holds<To>(value), "[copy] ", value, " is no value of ", dst.dtype, "; nothing was written");
+      const From value = x[i * walk.row_strides[1]];
+      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is no value of ", dst.dtype, "; nothing was written");
     }
   });
 }
@@ -202,7 +219,7 @@ void strided_copy(const StridedView& dst, const StridedView& src) {
     dispatch(src.dtype, [&](auto from_zero) {
       using To = decltype(to_zero);
       using From = decltype(from_zero);
-      if constexpr (kIsInteger<To> && !std::is_integral_v<From>) check_values<To, From>(walk, dst, src);
+      if constexpr (!always_held<To, From>()) check_values<To, From>(walk, dst, src);
       for_rows(walk, [&](int64_t n, const auto& at) {
         To* y = element<To>(dst, at[0]);
         const From* x = element<From>(src, at[1]);

@@ -180,6 +180,11 @@ TEST(Autograd, ParametersRefuseValuesThatTheyCannotHave) {
   EXPECT_THAT(grad(p), ElementsAre(1, 1)) << "refused values left everything as it was";
   EXPECT_THAT([&] { counts.set_requires_grad(true); }, ThrowsMessage<UsageError>(HasSubstr("'counts' is i64[2]")));
   EXPECT_THAT([&] { p.set_grad_buffer(p.data()); }, ThrowsMessage<UsageError>(HasSubstr("other memory than that of the values of 'p'")));
+  const Tensor memory = Tensor::zeros({5});
+  const Parameter part("part", memory.narrow(0, 1, 2));
+  for (const int64_t start : {0, 1, 2})
+    EXPECT_THAT([&] { part.set_grad_buffer(memory.narrow(0, start, 2)); }, ThrowsMessage<UsageError>(HasSubstr("other memory than")));
+  part.set_grad_buffer(memory.narrow(0, 3, 2));
   const int64_t most = std::numeric_limits<int64_t>::max();
   p.set_initializer([](int64_t, const Tensor& drawn) { drawn.fill_(1); });
   for (const int64_t first : {most, int64_t{-1}, int64_t{2}})

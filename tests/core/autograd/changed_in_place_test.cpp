@@ -165,6 +165,21 @@ TEST(ChangedInPlace, IsNoticedWhoeverChanges) {
   EXPECT_THAT(change_then_backward([](const Parameter& x) { x.data().copy_(x.data().clone()); }), x_changed_by("copy_"));
 }
 
+TEST(ChangedInPlace, WhatWasRefusedIsNoChange) {
+  const Parameter x = make_x();
+  const Tensor ids = Tensor::from(std::vector<int32_t>{0, 2}, {2});
+  const Variable loss = ops::add(ops::sum(ops::square(x)), ops::sum(ops::embedding(ids, x)));
+  for (const auto& refused :
+       std::vector<std::function<void()>>{[&] {
+                                            x.data().copy_(Tensor::zeros({2, 2}));
+                                          },
+                                          [&] { x.data().copy_({}); }, [&] { ids.copy_(Tensor::full({2}, std::nan(""))); },
+                                          [&] { ids.copy_(Tensor::full({2}, 0x1p40, DType::i64)); }, [&] { ids.fill_(0.5); }})
+    EXPECT_THROW(refused(), UsageError);
+  loss.backward();
+  EXPECT_THAT(x.grad().to_vector<float>(), ElementsAre(3, 5, 7, 8, 10, 12, 15, 17, 19));
+}
+
 TEST(ChangedInPlace, AReplacedWeightIsNoticed) {
   const Parameter x = make_x(), w = make_w();
   const Variable loss = ops::sum(ops::linear(x, w, {}));

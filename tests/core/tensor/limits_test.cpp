@@ -52,6 +52,7 @@ TEST(Limits, StridedViewsStayWithinTheirStorage) {
   EXPECT_THAT(t.as_strided({2, 2}, {4, 1}, -2).to_vector<float>(), ElementsAre(2, 3, 6, 7));
   EXPECT_THAT(t.as_strided({3}, {0}, 7).to_vector<float>(), ElementsAre(11, 11, 11));
   EXPECT_EQ(t.as_strided({0}, {kMost}, 8).numel(), 0);
+  EXPECT_EQ(t.as_strided({0, 5}, {1, kMost}, 0).narrow(1, 4, 1).strides(), (Shape{5, 1}));
   struct Wrong {
     Shape shape, strides;
     int64_t offset;
@@ -169,6 +170,17 @@ TEST(Limits, ACopyMayOverlapItsSource) {
   EXPECT_EQ(square.flatten().narrow(0, 1, 1).item(), 3);
 }
 
+// Where several threads look, too.
+TEST(Limits, ALargeCopyThatIsRefusedWritesNothing) {
+  const int64_t n = 300000;
+  for (const DType from : {DType::f32, DType::i64}) {
+    const Tensor source = Tensor::full({n}, 1, from), target = Tensor::full({n}, 7, DType::u8);
+    source.narrow(0, n - 1, 1).fill_(256);
+    EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("256 is no value of u8; nothing was written"));
+    EXPECT_THAT(target.to_vector<uint8_t>(), ::testing::Each(7));
+  }
+}
+
 TEST(Limits, AnIntegerIsFilledWithItsOwnValuesOnly) {
   const std::vector<std::pair<DType, double>> wrong{{DType::u8, 256},     {DType::u8, -1},       {DType::i32, 0x1p31},
                                                     {DType::i64, 0x1p63}, {DType::i64, 0.5},     {DType::i32, std::nan("")},
@@ -192,6 +204,26 @@ TEST(Limits, WhatNoIntegerHoldsIsNotConvertedToOne) {
       EXPECT_THAT(error_of([&, dtype = dtype] { source.expand({2, 3}).to(dtype); }), HasSubstr("is no value of ")) << dtype << value;
       EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
     }
+  struct Wide {
+    DType from, to;
+    double value;
+  };
+  for (const Wide& w : std::vector<Wide>{{DType::i64, DType::i32, 0x1p31},
+                                         {DType::i64, DType::i32, -0x1p31 - 1},
+                                         {DType::i64, DType::u8, 256},
+                                         {DType::i64, DType::u8, -1},
+                                         {DType::i32, DType::u8, 256},
+                                         {DType::i32, DType::u8, -1}}) {
+    const Tensor source = counting({3}).to(w.from), target = Tensor::full({3}, 7, w.to);
+    source.narrow(0, 2, 1).fill_(w.value);
+    EXPECT_THAT(error_of([&] { target.copy_(source); }),
+                HasSubstr(str("[copy] ", static_cast<int64_t>(w.value), " is no value of ", w.to)));
+    EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
+    EXPECT_THAT(source.to(DType::boolean).to(w.to).to_vector<int64_t>(), ElementsAre(0, 1, 1));
+  }
+  EXPECT_THAT(Tensor::from(std::vector<int64_t>{-(int64_t{1} << 31), (int64_t{1} << 31) - 1}, {2}).to_vector<int32_t>(),
+              ElementsAre(-0x1p31, 0x1p31 - 1));
+  EXPECT_THAT(Tensor::from(std::vector<int64_t>{0, 255}, {2}).to_vector<uint8_t>(), ElementsAre(0, 255));
   // Fractions are cut off.
   EXPECT_THAT(Tensor::from(std::vector<float>{-0.75f, 255.5f}, {2}).to_vector<uint8_t>(), ElementsAre(0, 255));
   EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p31f, 2.5f}, {2}).to_vector<int32_t>(), ElementsAre(-0x1p31, 2));
