@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "core/autograd/node.h"
+#include "core/base/byte_text.h"
 #include "core/nn/init.h"
 #include "core/nn/recompute.h"
 
@@ -151,6 +152,8 @@ void Module::set_path(const std::string& path) {
 
 void Module::check_new_name(const std::string& name) const {
   check(!name.empty() && name.find('.') == std::string::npos, "[module] expected a name without '.', got '", name, "'");
+  check(find_no_utf8(name) == std::string::npos && name.find('\n') == std::string::npos && name != "__metadata__", "[module] '",
+        text_of_bytes(name), "' cannot be a name: checkpoints hold names of UTF-8 without line feeds, and '__metadata__' is their own");
   bool taken = false;
   for (const Entry& entry : parameters_) taken = taken || entry.name == name;
   for (const auto& buffer : buffers_) taken = taken || buffer.first == name;

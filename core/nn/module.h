@@ -66,8 +66,8 @@ class Module {
   virtual void reset_parameters(uint64_t /*seed*/) {}
 
   // Names are local; full names come from the tree. Each throws UsageError on a name already taken, an empty one or one with
-  // a '.', on something undefined, and on a module that holds this one. A parameter gets its full name from the module that registers it as
-  // its own.
+  // a '.', one that no checkpoint could hold, on something undefined, and on a module that holds this one. A parameter gets its full name
+  // from the module that registers it as its own.
   Parameter register_parameter(std::string name, Tensor data);
   void register_shared_parameter(std::string name, Parameter parameter);  // tied weights
   Tensor register_buffer(std::string name, Tensor data);

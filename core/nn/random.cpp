@@ -23,6 +23,7 @@ uint32_t SiteNames::claim(std::string_view name, const void* owner) {
 RandomScope::RandomScope(uint64_t seed, uint32_t step, uint32_t micro)
     : RandomScope(RandomKey{.seed = seed, .step = step, .micro = micro}) {}
 RandomScope::RandomScope(const RandomKey& place) : key_(place), names_(&own_names_), outer_(t_scope) {
+  check(place.step > 0, "[random] steps count from 1, got 0, whose numbers are those of the initial values");
   const auto here = [&](const RandomKey& other) {
     return std::tie(other.seed, other.step, other.micro) == std::tie(place.seed, place.step, place.micro);
   };

@@ -40,6 +40,7 @@ class SiteNames {
 // seed, step and micro-batch draws from the same streams, and shares the names.
 class RandomScope {
  public:
+  // Throws UsageError for step 0.
   RandomScope(uint64_t seed, uint32_t step, uint32_t micro);
   explicit RandomScope(const RandomKey& place);  // its site does not matter
   ~RandomScope();

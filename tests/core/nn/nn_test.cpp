@@ -219,6 +219,11 @@ TEST(Dropout, AnInnerScopeOfTheSamePlaceSharesItsNames) {
   EXPECT_THROW((*second)(x), UsageError);
 }
 
+TEST(Dropout, StepsCountFromOne) {
+  EXPECT_THAT([] { RandomScope(1, 0, 0); }, ThrowsMessage<UsageError>(HasSubstr("[random] steps count from 1, got 0")));
+  EXPECT_FALSE(RandomScope::place().has_value());
+}
+
 TEST(Dropout, OneWithoutANameIsRefused) {
   Dropout alone(0.5f);
   const Variable x(Tensor::full({64}, 1));
@@ -238,6 +243,13 @@ TEST(Module, RefusesWhatItCannotHold) {
   EXPECT_THAT([&] { outer->register_module("none", std::shared_ptr<Linear>()); }, ThrowsMessage<UsageError>(HasSubstr("'none' is null")));
   EXPECT_THAT([&] { outer->register_buffer("buffer", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("'buffer' is undefined")));
   EXPECT_THAT([] { Tied().register_parameter("weight", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("'weight', got an undefined")));
+  for (const std::string name : {"\xff", "two\nlines", "__metadata__"}) {
+    const auto no_name = ThrowsMessage<UsageError>(HasSubstr("cannot be a name: checkpoints hold names of UTF-8"));
+    EXPECT_THAT([&] { outer->register_module(name, std::make_shared<Named>()); }, no_name);
+    EXPECT_THAT([&] { outer->register_buffer(name, Tensor::zeros({1})); }, no_name);
+    EXPECT_THAT([&] { Tied().register_parameter(name, Tensor::zeros({1})); }, no_name);
+  }
+  outer->register_buffer("größe μ", Tensor::zeros({1}));
   EXPECT_THROW(outer->add_forward_pre_hook({}), UsageError);
   EXPECT_THROW(outer->add_forward_post_hook({}), UsageError);
 }
