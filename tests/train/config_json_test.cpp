@@ -42,6 +42,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Refused{R"("rope_scaling": {"factor": 2.0})", "rope_scaling.factor"},
                       Refused{R"("rope_scaling": {"mrope_section": [1, 2, 3]})", "rope_scaling.mrope_section"},
                       Refused{R"("rope_scaling": "linear")", "rope_scaling"},
+                      Refused{R"("rope_scaling": {"rope_type": "default", "rope_theta": 5e5})", "rope_scaling.rope_theta"},
                       Refused{R"("rope_parameters": {"type": "linear", "factor": 2.0})", "rope_parameters.type"},
                       Refused{R"("rope_parameters": {"rope_type": "yarn"})", "rope_parameters.rope_type"},
                       Refused{R"("rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5})",
@@ -97,7 +98,7 @@ TEST(ConfigJson, PlainRopeInEverySpelling) {
   for (const char* fields :
        {R"("rope_theta": 5e5)", R"("rope_theta": 500000, "rope_scaling": null)",
         R"("rope_scaling": {"rope_type": "default"}, "rope_theta": 5e5)",
-        R"("rope_scaling": {"type": "default", "factor": null, "rope_theta": 5e5})",
+        R"("rope_scaling": {"type": "default", "factor": null, "rope_theta": 5e5}, "rope_theta": 5e5)",
         R"("rope_scaling": {"rope_type": "default", "type": "default", "factor": 1}, "rope_theta": 5e5)",
         R"("rope_parameters": {"rope_type": "default", "rope_theta": 5e5})", R"("rope_parameters": {"rope_theta": 5e5, "type": null})",
         R"("rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 1.0}, "rope_theta": 500000)"}) {
@@ -123,6 +124,16 @@ TEST(ConfigJson, WhatTransformersItselfWritesIsTaken) {
     "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 500000.0, "tie_word_embeddings": false, "dtype": "bfloat16",
     "transformers_version": "4.57.0", "use_cache": true, "vocab_size": 128256, "layer_types": ["full_attention", "full_attention"])"),
             "(no error)");
+}
+
+// Keys that describe another model unless they have one value, which older versions wrote out.
+TEST(ConfigJson, NeutralValuesAreTaken) {
+  const std::string neutral = R"("is_encoder_decoder": false, "tie_encoder_decoder": false, "add_cross_attention": false,
+    "pruned_heads": {}, "is_causal": true, "use_sliding_window": false, "alibi": false, "parallel_attn": false,
+    "use_parallel_residual": false, "use_qk_norm": false, "qk_layernorm": false, "lm_head_bias": false, "embedding_multiplier": 1,
+    "residual_multiplier": 1.0, "logits_scaling": 1.0, "logit_scale": 1.0)";
+  EXPECT_EQ(gpt2(neutral), "(no error)");
+  EXPECT_EQ(llama(neutral), "(no error)");
 }
 
 TEST(ConfigJson, Gpt2KnowsGeneralNames) {
