@@ -142,7 +142,7 @@ class PosixFileSystem final : public FileSystem {
     if (::rename(from.c_str(), to.c_str()) == 0) return;
     if (errno != EEXIST && errno != ENOTEMPTY) fail_rename(from, to, errno);
     if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
-    if (errno != EINVAL && errno != ENOSYS) fail_rename(from, to, errno);
+    if (!lacks_operation(errno)) fail_rename(from, to, errno);
     exchange_in_three(from, to);
   }
   void remove_all(const std::string& path) override {
@@ -210,8 +210,14 @@ class PosixFileSystem final : public FileSystem {
 void rename_to_new(const std::string& from, const std::string& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
   if (!lacks_operation(errno)) fail("write", to, errno);
-  if (::link(from.c_str(), to.c_str()) != 0) fail("write", to, errno);
-  ::unlink(from.c_str());
+  if (::link(from.c_str(), to.c_str()) == 0) {
+    ::unlink(from.c_str());
+    return;
+  }
+  // Some file systems know no links either, and forbid them (EPERM): then a look has to do.
+  if (!lacks_operation(errno) && errno != EPERM) fail("write", to, errno);
+  if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) fail("write", to, EEXIST);
+  if (::rename(from.c_str(), to.c_str()) != 0) fail("write", to, errno);
 }
 
 }  // namespace

@@ -135,6 +135,7 @@ void CopyReader::take(const CopyLayout& layout, int64_t begin, const void* data,
     if (from >= until) continue;
     std::memcpy(static_cast<char*>(target->second.host.raw()) + from - wanted.offset * element,
                 static_cast<const char*>(data) + (from - part_at - begin), static_cast<size_t>(until - from));
+    target->second.tensor.mark_changed("restoring a replica");
   }
 }
 

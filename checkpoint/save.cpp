@@ -96,6 +96,8 @@ class Save {
   // Rank 0 finds room and makes the folder.
   std::string prepare() {
     check(job_.step >= 0, "[checkpoint] step must not be negative, got ", job_.step);
+    check(step_of_folder(step_folder(job_.step)) == job_.step, "[checkpoint] step ", job_.step,
+          " has more digits than a folder's name holds");
     check(job_.problem.empty(), job_.problem);
     if (rank_ != 0) return {};
     for (const auto& [key, value] : job_.metadata)

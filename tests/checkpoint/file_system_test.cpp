@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <vector>
@@ -26,6 +27,11 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kMiB = 1 << 20;
+
+std::string content_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
 
 int64_t bytes_in_page_cache(const std::string& path, int64_t bytes) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -172,11 +178,6 @@ TEST(PosixFiles, PagesThatCouldNotBeWrittenBackAreNoHint) {
   for (const int error : {EPERM, EINVAL, ENOMEM}) EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
 }
 
-std::string content_of(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 TEST(WholeFiles, AreThereWholeOrNotAtAll) {
   const test::TempDir dir;
   const std::string path = dir.path() + "/" + std::string(250, 'n');  // no longer name is possible
@@ -196,6 +197,25 @@ TEST(WholeFiles, AreThereWholeOrNotAtAll) {
   EXPECT_THAT(posix_file_system().list(dir.path()), testing::SizeIs(1));
 }
 
+// A checkpoint of the same step is replaced also where the system cannot exchange two folders.
+TEST(PosixFiles, FoldersAreReplacedWithoutTheSystemsHelp) {
+  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP, EBADF}) {
+    const test::TempDir dir;
+    const std::string old = dir.path() + "/old", fresh = dir.path() + "/new";
+    for (const std::string& folder : {old, fresh}) {
+      posix_file_system().make_directory(folder);
+      std::ofstream(folder + "/file") << folder;
+    }
+    std::string said;
+    const bool filtered = test::where_call_fails(SYS_renameat2, error,
+                                                 [&] { said = test::error_of([&] { posix_file_system().rename_directory(fresh, old); }); });
+    if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+    EXPECT_EQ(said, "(no error)") << errno_text(error);
+    EXPECT_EQ(content_of(old + "/file"), fresh);
+    EXPECT_EQ(content_of(fresh + "/file"), old);
+  }
+}
+
 // Of file systems that rename, some cannot refuse to replace.
 TEST(WholeFiles, ReplaceNothingWithoutTheSystemsHelpEither) {
   const test::TempDir dir;
@@ -209,6 +229,36 @@ TEST(WholeFiles, ReplaceNothingWithoutTheSystemsHelpEither) {
   EXPECT_THAT(error, testing::HasSubstr("File exists"));
   EXPECT_EQ(content_of(path), "first");
   EXPECT_THAT(posix_file_system().list(dir.path()), testing::SizeIs(1));
+}
+
+// exFAT and others know no links either.
+TEST(WholeFiles, NeedNoLinks) {
+  const test::TempDir dir;
+  const std::string path = dir.path() + "/file";
+  for (const int forbidden : {EPERM, EOPNOTSUPP, ENOSYS}) {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_renameat2, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+#ifdef SYS_link
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_link, 1, 0),
+#endif
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_linkat, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(forbidden)),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    std::string first, second;
+    const bool filtered = test::where_calls_fail(program, [&] {
+      first = test::error_of([&] { write_whole_file(path, "first"); });
+      second = test::error_of([&] { write_whole_file(path, "second"); });
+    });
+    if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+    EXPECT_EQ(first, "(no error)") << errno_text(forbidden);
+    EXPECT_THAT(second, testing::HasSubstr("File exists"));
+    EXPECT_EQ(content_of(path), "first");
+    EXPECT_THAT(posix_file_system().list(dir.path()), testing::SizeIs(1));
+    std::filesystem::remove(path);
+  }
 }
 
 }  // namespace

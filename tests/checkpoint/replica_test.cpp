@@ -8,6 +8,7 @@
 #include "checkpoint/chunks.h"
 #include "checkpoint/replica_copy.h"
 #include "checkpoint/replica_memory.h"
+#include "core/ops/functions.h"
 #include "tests/checkpoint/helpers.h"
 #include "tests/checkpoint/replica_helpers.h"
 
@@ -403,9 +404,12 @@ TEST(Replica, ACopyHoldsBothFilesOfARank) {
   const StateCopy copy = memory.view(1, layout.bytes);
   copy.fill(slices_of(entries, layout), layout);
   const std::vector<Entry> into{Entry("a", Tensor::zeros({3 << 18})), Entry("b", Tensor::zeros({5}, DType::u8))};
+  const Parameter a("a", into[0].tensor);
+  const Variable loss = ops::sum(ops::square(a));
   CopyReader reader(into);
   reader.take(layout, 0, copy.data.raw(), copy.data.bytes());
   expect_equal(into, entries);
+  EXPECT_THAT(error_of([&] { loss.backward(); }), HasSubstr("but restoring a replica changed it since"));
 }
 
 // Momentum on slices, whose gradients come from the sum of all: each step depends on every rank's bits.

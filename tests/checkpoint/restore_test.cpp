@@ -1,12 +1,14 @@
 // Restoring: any shards from any other shards, reading no more than they need; older formats.
 #include <atomic>
 
+#include "core/ops/functions.h"
 #include "tests/checkpoint/forwarding_files.h"
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // How a run of W ranks holds a tensor: whole on all, cut evenly (the last ones short, as FSDP pads), or cut unevenly, some with nothing.
@@ -152,6 +154,27 @@ TEST(Restore, DamageInAChunkThatNobodyNeedsHurtsNobody) {
   EXPECT_NO_THROW(checkpoint.read({&first, 1}));
   const Entry second("w", Tensor::zeros({elements / 2}), {{elements}, elements / 2, elements / 2});
   EXPECT_THAT(error_of([&] { checkpoint.read({&second, 1}); }), HasSubstr(str("('w', elements ", 3 * elements / 4, " to ", elements, ")")));
+}
+
+// A graph of before needs the values of before; so it does where the reading failed after a part.
+TEST(Restore, WhatIsReadHasChanged) {
+  const test::TempDir dir;
+  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({1 << 19}))}});
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  const auto backward_after_reading = [&](const Tensor& values) {
+    const Parameter w("w", values);
+    const Variable loss = ops::sum(ops::square(w));
+    const Entry into("w", values);
+    const std::string problem = error_of([&] { checkpoint.read({&into, 1}); });
+    EXPECT_THAT(error_of([&] { loss.backward(); }), AllOf(HasSubstr("'w' f32["), HasSubstr("changed it since"))) << problem;
+    return problem;
+  };
+  EXPECT_EQ(backward_after_reading(Tensor::zeros({1 << 19})), "(no error)");
+  EXPECT_EQ(backward_after_reading(Tensor::zeros({2, 1 << 19}).transpose(0, 1).select(1, 0)), "(no error)");
+  std::string bytes = read_file(folder + "/shard-00000-of-00001.safetensors");
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file(folder + "/shard-00000-of-00001.safetensors", bytes);
+  EXPECT_THAT(backward_after_reading(Tensor::zeros({1 << 19})), HasSubstr("cannot be used"));
 }
 
 // One checkpoint of each version of the format, as it was written then.

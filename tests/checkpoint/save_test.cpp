@@ -1,5 +1,6 @@
 // Saving and restoring on 1, 2 and 4 ranks, whole and sharded; keeping, replacing, listing.
 #include <cstdlib>
+#include <limits>
 
 #include "checkpoint/chunks.h"
 #include "checkpoint/digest.h"
@@ -271,6 +272,19 @@ TEST(Digest, IsSha256OfTheDocumentedBytes) {
 }
 
 // A manifest is JSON. What it cannot hold is refused before anything is written.
+// One that list() and resume would not see.
+TEST(Save, AStepThatNoFolderNamesIsRefused) {
+  const test::TempDir dir;
+  const auto at = [&](int64_t step) {
+    return error_of([&] { save({.dir = dir.path(), .step = step, .entries = {Entry("a", counting({2}))}}); });
+  };
+  for (const int64_t step : {int64_t{1'000'000'000'000'000'000}, std::numeric_limits<int64_t>::max()})
+    EXPECT_THAT(at(step), HasSubstr("has more digits than a folder's name holds"));
+  EXPECT_TRUE(names_in(dir.path()).empty());
+  EXPECT_EQ(at(999'999'999'999'999'999), "(no error)");
+  EXPECT_EQ(list(dir.path()).size(), 1u);
+}
+
 TEST(Save, WhatIsNoUtf8IsRefusedByName) {
   const test::TempDir dir;
   EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 1, .entries = {Entry("caf\xe9", counting({4}))}}); }),
