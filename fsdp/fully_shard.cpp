@@ -56,7 +56,6 @@ struct FullyShardedDataParallel::Impl {
         schedule(units, options),
         memory(plan_memory(*module, mesh.place(), assignment, options)) {
     for (const auto& [name, buffer] : module->buffers()) mesh.world->broadcast(buffer, 0).wait();
-    released_version = version();
     collect_slices();
     for (const auto& unit : units) watch(*unit);
   }
@@ -134,11 +133,18 @@ struct FullyShardedDataParallel::Impl {
     switch (event.kind) {
       case Event::before_forward:
         if (between_steps && !event.in_backward && (unit.is_root() || !schedule.in_forward())) release_old_values();
+        check_values(unit);
         schedule.before_forward(unit);
         break;
-      case Event::after_forward: return schedule.after_forward(unit, event.recorded);
-      case Event::read: schedule.read(unit); break;
-      case Event::before_backward: schedule.before_backward(unit, *event.use); break;
+      case Event::after_forward: check_values(unit); return schedule.after_forward(unit, event.recorded);
+      case Event::read:
+        check_values(unit);
+        schedule.read(unit);
+        break;
+      case Event::before_backward:
+        check_values(unit);
+        schedule.before_backward(unit, *event.use);
+        break;
       case Event::gradients_complete:
         // Frozen parameters may still be needed to pass gradients on.
         if (!unit.has_frozen()) schedule.backward_done(unit);
@@ -150,22 +156,46 @@ struct FullyShardedDataParallel::Impl {
   }
 
   // A forward pass between finish() and the optimizer's step left units gathered with the values before
-  // the step. Slices change on all ranks alike, but for those that own nothing but padding: so they ask.
+  // the step. Slices change on all ranks alike, but for those that own nothing of what changed: so they
+  // ask. Not where a graph is alive: its values must not change. A rank that differentiates fewer
+  // micro-batches than others then asks as often, though they may run forward passes ahead.
   void release_old_values() {
-    if (mesh.columns() == 1 || !schedule.has_gathered()) return;
-    const Unit& root = *units.front();
-    const Tensor changed = Tensor::full({1}, version() != released_version ? 1 : 0, DType::i32);
-    wait(mesh.shard->all_reduce(changed, {.op = comm::ReduceOp::max, .label = root.label()}), "agreeing on the values of", root);
-    if (changed.item() == 0) return;
-    schedule.release_all();
-    released_version = version();
+    if (schedule.has_open_graphs()) return;
+    bool changed = std::any_of(units.begin(), units.end(), [](const auto& unit) { return unit->changed(); });
+    if (mesh.columns() > 1) {
+      if (!schedule.has_gathered()) return;
+      const Unit& root = *units.front();
+      const Tensor any = Tensor::full({1}, changed ? 1 : 0, DType::i32);
+      wait(mesh.shard->all_reduce(any, {.op = comm::ReduceOp::max, .label = root.label()}), "agreeing on the values of", root);
+      changed = any.item() != 0;
+    }
+    if (changed) let_go_of_values();
   }
 
-  // Counts the changes of this rank's slices.
-  uint64_t version() const {
-    uint64_t changes = 0;
-    for (const auto& unit : units) changes += unit->version();
-    return changes;
+  void let_go_of_values() {
+    for (const auto& unit : units) check_not_written(*unit);
+    schedule.release_all();
+  }
+
+  // What is in use has one value on all ranks, for the whole step.
+  void check_values(const Unit& unit) {
+    check_not_written(unit);
+    if (const std::string what = unit.written_slices(); !what.empty())
+      fail(str("[fsdp] rank ", mesh.world->rank(), ": ", what, " in unit '", unit.name(),
+               "' within a step, or while a graph that read it is alive: some of the step would use the values of before; change slices "
+               "between finish() and the next forward pass, or call values_changed() on all ranks and run forward again"));
+  }
+
+  void check_not_written(const Unit& unit) {
+    if (const std::string what = unit.written_parameter(); !what.empty())
+      fail(
+          str("[fsdp] rank ", mesh.world->rank(), ": ", what, " of unit '", unit.name(),
+              "' after the model was sharded: the ranks own its values, and the change would be lost; change this rank's slices() instead, "
+              "between finish() and the next forward pass"));
+  }
+
+  void check_all_values() {
+    for (const auto& unit : units) check_values(*unit);
   }
 
   void backward(const Variable& loss) {
@@ -174,6 +204,7 @@ struct FullyShardedDataParallel::Impl {
           assignment.leaves.size(), " micro-batches of the step: call finish() first");
     check_trained();
     check_said(true);
+    check_all_values();
     begin_round(false);
     for (auto& [unit, count] : missing) count = unit->trained();
     const double weight = 1.0 / static_cast<double>(said ? said->ranks : micro_batches);
@@ -181,6 +212,7 @@ struct FullyShardedDataParallel::Impl {
     try {
       loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
       complete_unused();
+      check_all_values();
     } catch (...) {
       abandon_micro_batch();
       throw;
@@ -313,6 +345,7 @@ struct FullyShardedDataParallel::Impl {
   void finish() {
     check(round == assignment.rounds, "[fsdp] finish() before the step's last micro-batch: this rank ran ", leaf, " of ",
           assignment.leaves.size());
+    check_all_values();
     reducer.finish();
     values_changed();
     between_steps = true;
@@ -323,9 +356,9 @@ struct FullyShardedDataParallel::Impl {
   }
 
   void values_changed() {
+    for (const auto& unit : units) check_not_written(*unit);
     schedule.end_step();
     log.end_step();
-    released_version = version();
   }
 
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) {
@@ -370,10 +403,7 @@ struct FullyShardedDataParallel::Impl {
   // The step under way.
   int64_t round = 0, leaf = 0;
   bool in_backward = false;
-  // From finish() to the end of the next backward() the parameters may change; version() when all units
-  // were last let go.
-  bool between_steps = true;
-  uint64_t released_version = 0;
+  bool between_steps = true;               // from finish() to the end of the next backward(): slices may have changed
   std::map<const Unit*, int64_t> missing;  // gradients that this micro-batch has yet to bring
   EventLog log;
   struct Said {  // to active_ranks(), for one step

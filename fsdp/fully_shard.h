@@ -101,8 +101,11 @@ class FullyShardedDataParallel {
   };
   // Everything that this rank owns, frozen parameters included: the sharded state dict. No communication.
   const std::vector<Slice>& slices() const;
-  // Call it after slices() were changed outside of the time between finish() and the next forward
-  // pass (a checkpoint was read), or through raw memory.
+  // Slices may be written to between finish() and the next forward pass, also after a forward pass of
+  // which no graph is alive. Within a step, or while such a graph is alive, call values_changed() on all
+  // ranks afterwards (a checkpoint was read): graphs of before cannot be differentiated any more. Call it
+  // also after writes through raw memory. Otherwise the next pass, backward() or finish() ends on all
+  // ranks with an error that names parameters and unit; so does a write to the module's own parameters.
   void values_changed();
 
   // Collective. The full state dict, one parameter at a time, in the order of their names: use(name, whole) on every rank (or, in an

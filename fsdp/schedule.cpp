@@ -64,7 +64,12 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
   begins_.pop_back();
   if (!recorded) return nullptr;
   trail_->push_back(unit.index());
-  return std::make_shared<Use>(Use{unit.index(), begin, clock_, pass_, step_, trail_, trail_->size() - 1});
+  const auto use = std::make_shared<const Use>(Use{unit.index(), begin, clock_, pass_, step_, trail_, trail_->size() - 1});
+  if (depth_ == 0) {
+    std::erase_if(graphs_, [](const auto& graph) { return graph.expired(); });
+    graphs_.push_back(use);
+  }
+  return use;
 }
 
 void Schedule::before_backward(Unit& unit, const Use& use) {
@@ -107,14 +112,20 @@ void Schedule::release_all() {
     if (entry.unit->state() == Unit::State::gathered) entry.unit->release();
     entry.unit->values_changed();
   }
+  graphs_.clear();
 }
 
 bool Schedule::has_gathered() const {
   return std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.unit->state() != Unit::State::sharded; });
 }
 
+bool Schedule::has_open_graphs() const {
+  return std::any_of(graphs_.begin(), graphs_.end(), [](const auto& graph) { return !graph.expired(); });
+}
+
 void Schedule::require(size_t u, bool may_evict) {
   Unit& unit = *entries_[u].unit;
+  unit.hold_values();
   entries_[u].last_used = ++clock_;
   if (unit.state() == Unit::State::sharded) {
     if (may_evict && !is_root(u)) make_room(true);

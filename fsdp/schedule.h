@@ -54,6 +54,8 @@ class Schedule {
   uint64_t pass() const { return pass_; }
   // Whether any unit is whole, or on its way, that will be let go.
   bool has_gathered() const;
+  // Whether the graph of a recorded pass is alive that ran since all units were last let go.
+  bool has_open_graphs() const;
   // False where the parameters have changed since.
   bool is_current(const Use& use) const { return use.step == step_; }
 
@@ -81,8 +83,9 @@ class Schedule {
   const int ahead_;
   uint64_t clock_ = 0, pass_ = 0, step_ = 0;
   int depth_ = 0;
-  std::vector<size_t> order_, last_order_;  // of forward passes: this one's so far, and the one's before
-  std::vector<uint64_t> begins_;            // of the forward passes that are running
+  std::vector<size_t> order_, last_order_;        // of forward passes: this one's so far, and the one's before
+  std::vector<uint64_t> begins_;                  // of the forward passes that are running
+  std::vector<std::weak_ptr<const Use>> graphs_;  // of outermost passes since all units were last let go
   std::shared_ptr<std::vector<size_t>> trail_ = std::make_shared<std::vector<size_t>>();
   Duration exposed_{};
 };

@@ -120,6 +120,31 @@ const Tensor& Section::wire() {
   return wire_;
 }
 
+void Section::hold_values() {
+  if (!held_) held_ = version();
+}
+
+void Section::master_changed() {
+  wire_is_stale_ = true;
+  held_.reset();
+}
+
+std::string Section::written_parameter() const {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const std::shared_ptr<Storage>& own = unread_.empty() ? gathered_[i] : unread_[i];
+    if (parameters_[i].data().storage() != own) return str("set_data() replaced parameter '", parameters_[i].name(), "'");
+    if (gathered_[i]->version() != version()) return str(gathered_[i]->changed_by(), " changed parameter '", parameters_[i].name(), "'");
+  }
+  return {};
+}
+
+std::string Section::written_slices() const {
+  if (!changed()) return {};
+  std::string names;
+  for (const Piece& piece : layout_.pieces(rank_)) names += str(names.empty() ? "'" : " or '", parameters_[piece.parameter].name(), "'");
+  return str(master_.storage()->changed_by(), " changed this rank's slice of ", names);
+}
+
 void Section::attach(const Tensor& gathered) {
   for (size_t i = 0; i < gathered_.size(); ++i)
     gathered_[i]->attach(gathered.storage(), static_cast<size_t>(layout_.offset(i) * size_of(wire_dtype_)));

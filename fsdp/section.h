@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,7 +56,16 @@ class Section {
   const Tensor& master() const { return master_; }
   // The same as it travels; converted anew after the master changed.
   const Tensor& wire();
-  void master_changed() { wire_is_stale_ = true; }
+  // The values are about to be used: they must stay as they are until master_changed().
+  void hold_values();
+  // Whether the master has changed since.
+  bool changed() const { return held_ && *held_ != version(); }
+  // The master may have changed: what follows uses its values of then.
+  void master_changed();
+  // What somebody did to values that are in use, for messages; empty: nothing. Of the parameters'
+  // own tensors, which hold copies, and of the master.
+  std::string written_parameter() const;
+  std::string written_slices() const;
   // This rank's slice among mesh.nearby's ranks, [total / nearby] as it travels; undefined where there is no such group.
   const Tensor& nearby() const { return nearby_; }
 
@@ -82,6 +92,7 @@ class Section {
  private:
   void fill_master(const Mesh& mesh);
   void shard(size_t parameter, const Owner& owner);
+  uint64_t version() const { return master_.storage()->version(); }
   Tensor view(const Tensor& flat, size_t parameter) const;
 
   std::vector<Parameter> parameters_;
@@ -92,6 +103,7 @@ class Section {
   int rank_;  // in the row
   Tensor master_, wire_, nearby_;
   bool wire_is_stale_ = true;
+  std::optional<uint64_t> held_;                    // version() of the values in use
   std::vector<std::shared_ptr<Storage>> gathered_;  // what each parameter views, of the whole buffer
   std::vector<std::shared_ptr<Storage>> unread_;    // where `wire` is another dtype: the values in their own
 };

@@ -42,6 +42,7 @@ Unit::Unit(UnitPlan plan, size_t index, uint64_t label, const Mesh& mesh, const 
 
 void Unit::start_gather() {
   check(state_ == State::sharded, "[fsdp] unit '", name(), "' is gathered already");
+  hold_values();
   comm::ProcessGroup& group = nearby_is_there_ ? *mesh_.nearby : *mesh_.shard;
   for (const auto& section : sections_) {
     const Tensor& mine = nearby_is_there_ ? section->nearby() : section->wire();
@@ -82,10 +83,24 @@ void wait(const comm::Work& work, std::string_view what, const Unit& unit) {
   }
 }
 
-uint64_t Unit::version() const {
-  uint64_t changes = 0;
-  for (const auto& section : sections_) changes += section->master().storage()->version();
-  return changes;
+void Unit::hold_values() {
+  for (const auto& section : sections_) section->hold_values();
+}
+
+bool Unit::changed() const {
+  return std::any_of(sections_.begin(), sections_.end(), [](const auto& section) { return section->changed(); });
+}
+
+std::string Unit::written_parameter() const {
+  for (const auto& section : sections_)
+    if (std::string what = section->written_parameter(); !what.empty()) return what;
+  return {};
+}
+
+std::string Unit::written_slices() const {
+  for (const auto& section : sections_)
+    if (std::string what = section->written_slices(); !what.empty()) return what;
+  return {};
 }
 
 void Unit::values_changed() {

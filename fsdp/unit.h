@@ -46,15 +46,20 @@ class Unit {
   bool has_frozen() const { return static_cast<int64_t>(plan_.parameters.size()) > trained_; }
 
   State state() const { return state_; }
-  // Counts the changes of this rank's slices.
-  uint64_t version() const;
+  // The values are about to be used: they must stay as they are until values_changed().
+  void hold_values();
+  // Whether this rank's slices have changed since.
+  bool changed() const;
+  // What somebody did to values that are in use, for messages (Section); empty: nothing.
+  std::string written_parameter() const;
+  std::string written_slices() const;
   // sharded → gathering: over the row, or once that has been done in this step, over the nearby ranks.
   void start_gather();
   // gathering → gathered. Throws what the gather failed with, naming the unit.
   void wait_gathered();
   // gathered → sharded.
   void release();
-  // The optimizer changed the masters; not while gathered or gathering.
+  // The masters may have changed; not while gathered or gathering.
   void values_changed();
   // Runs when a parameter is read that is not here: may gather the unit.
   void set_on_read(std::function<void()> read) { on_read_ = std::move(read); }
