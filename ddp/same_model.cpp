@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "comm/text.h"
+#include "core/autograd/node.h"
 
 namespace lockstep::ddp {
 namespace {
@@ -25,6 +26,10 @@ void check_memory(std::string_view kind, const std::string& name, const Tensor& 
 }
 
 void check_here(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers) {
+  for (const Parameter& p : parameters)
+    if (p.defined() && p.impl()->grad->source)
+      throw UsageError(str("[ddp] parameter '", p.name(),
+                           "' belongs to a model that was sharded: train it through its FullyShardedDataParallel, or build it anew"));
   std::unordered_set<const void*> seen;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Parameter& p = parameters[i];

@@ -4,6 +4,7 @@
 #include <map>
 #include <unordered_map>
 
+#include "comm/text.h"
 #include "core/autograd/node.h"
 #include "fsdp/event_log.h"
 #include "fsdp/hooks.h"
@@ -25,17 +26,32 @@ std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& me
   return units;
 }
 
-const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& module) {
+// On one rank sharded values are always here; where they come and go, their gradients lie elsewhere.
+bool is_sharded(const Parameter& p) {
+  const Storage& values = *p.data().storage();
+  return p.impl()->grad->source || (values.present() && !values.why_absent().empty());
+}
+
+void check_usable(const nn::Module& module) {
   bool trains = false;
+  for (const Parameter& p : module.parameters())
+    check(!is_sharded(p), "[fsdp] parameter '", p.name(),
+          "' was sharded before: a model is sharded once, as a whole; build it anew to shard it in another way");
   for (const Parameter& p : module.parameters()) {
     check(p.data().storage()->present() || p.impl()->initializer, "[fsdp] parameter '", p.name(),
-          "' has no values, and nothing says how it starts: call initialize(seed) on the model first. A model that was sharded before "
-          "must be built anew");
+          "' has no values, and nothing says how it starts: call initialize(seed) on the model first");
     trains = trains || p.requires_grad();
     check(!p.requires_grad() || p.dtype() == DType::f32, "[fsdp] parameter '", p.name(), "' is ", p.data(),
           ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through ops::PrecisionScope");
   }
   check(trains, "[fsdp] there is nothing to train: no parameter requires a gradient");
+}
+
+const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& module) {
+  comm::agree(mesh.world().get(), [&] {
+    check_usable(module);
+    return std::string();
+  });
   check_same_model(module, *mesh.world());
   return mesh;
 }

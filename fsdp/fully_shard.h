@@ -125,7 +125,8 @@ class FullyShardedDataParallel {
 
 // Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every parameter below `module`, which
 // must be the root of its tree. Trained parameters must be f32 (for bf16 compute use ops::PrecisionScope). A model that was built
-// without memory (nn::DeferredInit) is drawn slice by slice. A module can be sharded once.
+// without memory (nn::DeferredInit) is drawn slice by slice. A module can be sharded once, as a
+// whole: a second time, or as a part of another module, is a UsageError that names a parameter.
 //
 // `mesh`: {{"shard", W}}, or {{"replicate", R}, {"shard", S}} for R copies of the model, each on S neighbours (HSDP).
 std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,

@@ -174,15 +174,6 @@ TEST(Interrupted, APassThatThrewCanBeRepeated) {
   }
 }
 
-TEST(Interrupted, AModelIsShardedOnce) {
-  expect_success(run_group(2, [](const Group& group) {
-    const Chain chain = make_chain();
-    fully_shard(chain.root, group);
-    EXPECT_THAT([&] { fully_shard(chain.root, group); },
-                ThrowsMessage<UsageError>(AllOf(HasSubstr("'scale'"), HasSubstr("was sharded before must be built anew"))));
-  }));
-}
-
 // A rank whose share of the micro-batches is smaller takes no more memory for it.
 TEST(Interrupted, GradientsTakeWhatThePlanSays) {
   std::atomic<int64_t> planned = 0;

@@ -129,6 +129,42 @@ TEST(Misuse, AModelWhoseShardingIsGoneSaysSo) {
     }));
 }
 
+// The wrapper that lives goes on as if nothing had happened.
+TEST(Misuse, AModelIsShardedOnce) {
+  for (const bool freezes : {false, true})
+    for (const auto& [ranks, rows] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 2}, std::pair{2, 2}})
+      expect_success(run_group(ranks, [&, ranks = ranks, rows = rows](const Group& group) {
+        const comm::DeviceMesh mesh(group, {{"replicate", rows}, {"shard", ranks / rows}});
+        const auto refused = [](const std::string& name) {
+          return ThrowsMessage<UsageError>(AllOf(HasSubstr("parameter '" + name + "'"), HasSubstr("sharded"), HasSubstr("build it anew")));
+        };
+        const auto root = make_root();
+        if (freezes) root->parameters()[0].set_requires_grad(false);
+        auto sharded = fully_shard(root, mesh);
+        step(*sharded, *root);
+        const auto around = std::make_shared<Tree>();
+        around->register_parameter("own", Tensor::full({kWidth}, 1.0));
+        around->register_module("inner", root);
+        const auto child = std::dynamic_pointer_cast<nn::Sequential>(root->children()[0].second);
+        EXPECT_THAT([&] { fully_shard(root, mesh); }, freezes && ranks > rows ? refused("inner.blocks.0.weight") : refused("inner.scale"));
+        EXPECT_THAT([&] { fully_shard(child, mesh); }, refused("inner.blocks.0.weight"));
+        EXPECT_THAT([&] { fully_shard(around, mesh); }, ThrowsMessage<UsageError>(HasSubstr("was sharded before")));
+        EXPECT_THAT([&] { ddp::DistributedDataParallel(root->parameters(), {}, group); },
+                    ThrowsMessage<UsageError>(AllOf(HasSubstr("'inner."), HasSubstr("sharded"), HasSubstr("build it anew"))));
+        step(*sharded, *root);
+        sharded.reset();
+        EXPECT_THAT([&] { fully_shard(root, mesh); }, refused("inner.scale"));
+      }));
+  // One rank alone does it.
+  EXPECT_THAT(run_group(2,
+                        [](const Group& group) {
+                          const auto root = make_root(), other = make_root();
+                          const auto sharded = fully_shard(root, group);
+                          fully_shard(group->rank() == 1 ? root : other, group);
+                        }),
+              Each(AllOf(HasSubstr("'scale' was sharded before"), HasSubstr("build it anew"))));
+}
+
 // Two models of one shape, used in another order on two ranks: their slices must not be mixed.
 TEST(Misuse, ModelsOfOneShapeAreToldApart) {
   const auto run = [](bool trains, int shards) {
