@@ -1,8 +1,10 @@
 // EventLog: what one micro-batch makes the ranks do together, so that a rank without input can do the
 // same.
 //
-// Between two steps a rank may run other forward passes as well (an evaluation with gradients on). Only
-// the passes that backward comes to belong to the micro-batch.
+// A micro-batch consists of the forward passes that its backward comes to, of what happens in backward,
+// and of the passes without gradients (a teacher's) in between. Other passes with gradients are none of
+// it, and neither are passes without them that come before the step's first recorded one: those are
+// evaluations, which a rank without input runs as well.
 #pragma once
 
 #include <memory>
@@ -23,28 +25,34 @@ struct Event {
 
 class EventLog {
  public:
-  // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward.
-  void add(const Event& event, uint64_t pass);
+  // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward; `grads`:
+  // whether gradients were enabled then.
+  void add(const Event& event, uint64_t pass, bool grads);
   // The micro-batch is done: keeps its events for last().
   void end_micro_batch();
   // It ended in an exception: forgets its events.
   void abandon_micro_batch();
   // Forgets passes that backward never came to.
-  void end_step() { entries_.clear(); }
+  void end_step();
 
   // Whether a forward pass was recorded that backward has not come to.
-  bool has_open_passes() const { return !entries_.empty(); }
+  bool has_open_passes() const { return open_ > 0; }
   // Of the last micro-batch that was done; empty before the first.
   const std::vector<Event>& last() const { return last_; }
 
  private:
   struct Entry {
     Event event;
-    uint64_t pass;
+    uint64_t pass;  // 0: in backward
+    bool grads;     // whether the pass began with gradients enabled
   };
   std::vector<Event> take_micro_batch();
 
   std::vector<Entry> entries_;
+  size_t open_ = 0;                   // entries of passes with gradients, and of backward
+  uint64_t pass_ = 0;                 // the last one that began,
+  bool grads_ = false;                // and how
+  bool first_ = true;                 // of the step: no micro-batch is done
   std::set<uint64_t> visited_ = {0};  // passes
   std::vector<Event> last_;
 };

@@ -140,7 +140,7 @@ struct FullyShardedDataParallel::Impl {
 
   std::shared_ptr<const Use> note(const Event& event) {
     std::shared_ptr<const Use> use = act(event);
-    if (grad_enabled() || in_backward) log.add(event, schedule.pass());
+    log.add(event, schedule.pass(), grad_enabled());
     return use;
   }
 
@@ -271,7 +271,8 @@ struct FullyShardedDataParallel::Impl {
   // Takes part in one more micro-batch of the others: the same gathers and reductions as in the last one.
   void repeat_without_input() {
     begin_round(true);
-    for (const Event& event : log.last()) act(event);
+    std::vector<std::shared_ptr<const Use>> graphs;  // alive as on the ranks that compute
+    for (const Event& event : log.last()) graphs.push_back(act(event));
     between_steps = false;
     schedule.end_micro_batch();
     ++round;
@@ -322,9 +323,13 @@ struct FullyShardedDataParallel::Impl {
     reducer.begin(unit);
   }
 
-  // A parameter is read that is not here. All ranks read it, if the micro-batch does; at other times nobody can know.
+  // A parameter is read while its unit is not in use. All ranks read it, if the micro-batch does; at other
+  // times nobody can know.
   void on_read(Unit& unit) {
-    if (in_backward || schedule.in_forward() || log.has_open_passes()) note({Event::read, &unit, in_backward});
+    if (in_backward || schedule.in_forward() || log.has_open_passes())
+      note({Event::read, &unit, in_backward});
+    else
+      schedule.peek(unit);
   }
 
   // Parameters that took no part in this micro-batch.

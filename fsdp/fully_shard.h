@@ -15,8 +15,8 @@
 // read them too, between the start of the model's forward pass and the end of backward(): the
 // module around the unit, the loss. Such a read gathers the unit. All ranks must do it, and the
 // unit then stays whole beyond `units_in_flight` until another unit's pass makes room. Gradients
-// are right wherever a parameter was read. A read at any other time throws UsageError and names
-// parameter and unit.
+// are right wherever a parameter was read. At any other time a read throws UsageError and names
+// parameter and unit, unless the unit is still whole, with the values of now.
 //
 // The module's own parameters hold no gradients outside of backward: their grad() and has_grad()
 // throw UsageError. This rank's slices, parameters(), hold them after finish(). No parameter may be
@@ -85,7 +85,8 @@ class FullyShardedDataParallel {
   // forward and backward(): it takes part in the communication with zeros, and the mean is over the
   // ranks that had input. For one micro-batch a rank and step; not before the rank's first
   // backward(). Forward passes that no backward() comes to are no part of a micro-batch: where the
-  // others run one (an evaluation), a rank that skips runs it as well.
+  // others run one (an evaluation), a rank that skips runs it as well. Passes without gradients between
+  // forward and backward() are a part of it (a teacher's).
   int active_ranks(bool have_input);
   void skip();
 

@@ -27,6 +27,7 @@ Schedule::Schedule(const std::vector<std::unique_ptr<Unit>>& units, const Option
 void Schedule::before_forward(Unit& unit) {
   const size_t u = unit.index();
   if (is_root(u)) forget_unfinished();
+  hide_seen();
   if (depth_++ == 0) {
     ++pass_;
     last_order_.swap(order_);
@@ -49,7 +50,10 @@ void Schedule::before_forward(Unit& unit) {
 
 // A pass that ended in an exception never said so. The root's begins anew.
 void Schedule::forget_unfinished() {
-  for (Entry& entry : entries_) entry.forwards = 0;
+  for (Entry& entry : entries_) {
+    entry.forwards = 0;
+    entry.hide_unless_used();
+  }
   begins_.clear();
   depth_ = 0;
   trail_ = std::make_shared<std::vector<size_t>>();
@@ -60,6 +64,7 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
   --depth_;
   --entry.forwards;
   entry.last_used = ++clock_;
+  entry.hide_unless_used();
   const uint64_t begin = begins_.back();
   begins_.pop_back();
   if (!recorded) return nullptr;
@@ -75,6 +80,7 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
 void Schedule::before_backward(Unit& unit, const Use& use) {
   // Nodes run in reverse order of creation: whatever began after this use has ended is through. If it is
   // not (its output was computed before its forward pass), reading its parameters gathers it again.
+  hide_seen();
   for (Entry& other : entries_)
     if (other.in_backward && other.visited > use.end) backward_done(*other.unit);
   Entry& entry = entries_[unit.index()];
@@ -92,12 +98,31 @@ void Schedule::backward_done(Unit& unit) {
   Entry& entry = entries_[unit.index()];
   entry.in_backward = false;
   entry.last_used = ++clock_;
+  entry.hide_unless_used();
 }
 
-void Schedule::read(Unit& unit) { require(unit.index(), false); }
+void Schedule::read(Unit& unit) {
+  seen_.push_back(unit.index());
+  require(unit.index(), false);
+}
+
+void Schedule::peek(Unit& unit) {
+  if (unit.state() != Unit::State::gathered || unit.changed()) return;
+  seen_.push_back(unit.index());
+  unit.show();
+}
+
+void Schedule::hide_seen() {
+  for (const size_t u : seen_) entries_[u].hide_unless_used();
+  seen_.clear();
+}
 
 void Schedule::end_micro_batch() {
-  for (Entry& entry : entries_) entry.in_backward = false;
+  hide_seen();
+  for (Entry& entry : entries_) {
+    entry.in_backward = false;
+    entry.hide_unless_used();
+  }
   trail_ = std::make_shared<std::vector<size_t>>();
 }
 
@@ -131,10 +156,12 @@ void Schedule::require(size_t u, bool may_evict) {
     if (may_evict && !is_root(u)) make_room(true);
     unit.start_gather();
   }
-  if (unit.state() == Unit::State::gathered) return;
-  const auto start = Clock::now();
-  unit.wait_gathered();
-  exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+  if (unit.state() == Unit::State::gathering) {
+    const auto start = Clock::now();
+    unit.wait_gathered();
+    exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+  }
+  unit.show();
 }
 
 // Room for one more unit. `for_certain`: it is needed now, so where all the others are in use as well the limit gives way.

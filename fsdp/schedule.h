@@ -5,7 +5,9 @@
 // least recently used one goes first. More are whole only where units lie inside of each other, and
 // where a parameter is read outside of its unit's forward: that gathers the unit without making room,
 // since the operation that reads may look at other units, too. The next forward or backward pass of a
-// unit makes the room. The units that come next are fetched ahead into the same room: in the order of
+// unit makes the room. Parameters view their values while their unit is in use; else each read of a unit
+// between two passes is noticed once, whether or not the unit is whole: which ones are whole may depend
+// on the rank. The units that come next are fetched ahead into the same room: in the order of
 // the pass before, and for backward in the reverse order of forward.
 #pragma once
 
@@ -38,8 +40,11 @@ class Schedule {
   // `recorded`: backward will come. Returns the use for before_backward(); null if not recorded.
   std::shared_ptr<const Use> after_forward(Unit& unit, bool recorded);
   void before_backward(Unit& unit, const Use& use);
-  // A parameter of the unit is read while it is not here.
+  // A parameter of the unit is read while the unit is not in use.
   void read(Unit& unit);
+  // The same where the read must be no part of what ranks do together: nothing happens unless the unit is
+  // whole, with the values of now.
+  void peek(Unit& unit);
   // Nothing more in this backward pass needs the unit's parameters.
   void backward_done(Unit& unit);
   // The backward pass is over.
@@ -70,9 +75,13 @@ class Schedule {
     uint64_t visited = 0;  // while in backward: when the use that it came to last began
     uint64_t last_used = 0;
     bool in_use() const { return forwards > 0 || in_backward; }
+    void hide_unless_used() const {
+      if (!in_use()) unit->hide();
+    }
   };
 
   void forget_unfinished();
+  void hide_seen();
   void require(size_t unit, bool may_evict = true);
   bool make_room(bool for_certain);
   void fetch_ahead(const std::function<bool(int step, size_t& unit)>& next);
@@ -83,6 +92,7 @@ class Schedule {
   const int ahead_;
   uint64_t clock_ = 0, pass_ = 0, step_ = 0;
   int depth_ = 0;
+  std::vector<size_t> seen_;                      // units that were shown for reads since the last pass began
   std::vector<size_t> order_, last_order_;        // of forward passes: this one's so far, and the one's before
   std::vector<uint64_t> begins_;                  // of the forward passes that are running
   std::vector<std::weak_ptr<const Use>> graphs_;  // of outermost passes since all units were last let go

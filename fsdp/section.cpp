@@ -152,9 +152,11 @@ void Section::attach(const Tensor& gathered) {
 
 void Section::detach() {
   for (const auto& storage : gathered_) storage->detach();
-  // Copies that a PrecisionScope made of the gathered values would outlive them, and make the whole model stay.
-  if (wire_dtype_ == master_.dtype())
-    for (const Parameter& p : parameters_) p.impl()->compute_copy = Tensor();
+}
+
+void Section::drop_copies() {
+  if (wire_dtype_ != master_.dtype()) return;  // there the copy is what was gathered
+  for (const Parameter& p : parameters_) p.impl()->compute_copy = Tensor();
 }
 
 void Section::point_gradients(const Tensor& flat) const {

@@ -69,9 +69,12 @@ class Section {
   // This rank's slice among mesh.nearby's ranks, [total / nearby] as it travels; undefined where there is no such group.
   const Tensor& nearby() const { return nearby_; }
 
-  // The whole buffer, [total] in the wire dtype, is (not) there.
+  // The whole buffer, [total] in the wire dtype, is (not) what the parameters view.
   void attach(const Tensor& gathered);
   void detach();
+  // Copies that a PrecisionScope made of the gathered values would outlive them, and make the whole model
+  // stay.
+  void drop_copies();
 
   // Points the parameters' gradients into `flat`, f32 [total]; they hold no gradient yet.
   void point_gradients(const Tensor& flat) const;

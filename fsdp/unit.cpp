@@ -37,7 +37,10 @@ Unit::Unit(UnitPlan plan, size_t index, uint64_t label, const Mesh& mesh, const 
   for (const Parameter& p : plan_.parameters) trained_ += p.requires_grad() ? 1 : 0;
   for (SectionPlan& section : plan_sections(plan_, mesh.columns(), options))
     sections_.push_back(std::make_unique<Section>(std::move(section.parameters), section.wire, mesh, owner, options.own_memory));
-  if (mesh.columns() == 1) state_ = State::gathered;
+  if (mesh.columns() == 1) {
+    state_ = State::gathered;
+    shown_ = true;
+  }
 }
 
 void Unit::start_gather() {
@@ -47,8 +50,8 @@ void Unit::start_gather() {
   for (const auto& section : sections_) {
     const Tensor& mine = nearby_is_there_ ? section->nearby() : section->wire();
     MemoryScope scope(MemoryCategory::gathered);
-    incoming_.push_back(Tensor::empty({section->layout().total()}, mine.dtype(), mine.device()));
-    works_.push_back(group.all_gather(incoming_.back(), mine, label_));
+    whole_.push_back(Tensor::empty({section->layout().total()}, mine.dtype(), mine.device()));
+    works_.push_back(group.all_gather(whole_.back(), mine, label_));
   }
   state_ = State::gathering;
 }
@@ -57,22 +60,33 @@ void Unit::wait_gathered() {
   check(state_ == State::gathering, "[fsdp] unit '", name(), "' is not being gathered");
   for (size_t i = 0; i < sections_.size(); ++i) {
     wait(works_[i], "gathering", *this);
-    sections_[i]->attach(incoming_[i]);
     if (!mesh_.nearby || nearby_is_there_) continue;
     const Tensor& mine = sections_[i]->nearby();
-    mine.copy_(incoming_[i].narrow(0, mine.numel() * mesh_.nearby->rank(), mine.numel()));
+    mine.copy_(whole_[i].narrow(0, mine.numel() * mesh_.nearby->rank(), mine.numel()));
   }
   nearby_is_there_ = mesh_.nearby != nullptr;
   works_.clear();
-  incoming_.clear();
   state_ = State::gathered;
 }
 
 void Unit::release() {
   if (mesh_.columns() == 1) return;
   check(state_ == State::gathered, "[fsdp] unit '", name(), "' is not gathered");
-  for (const auto& section : sections_) section->detach();
+  hide();
+  for (const auto& section : sections_) section->drop_copies();
+  whole_.clear();
   state_ = State::sharded;
+}
+
+void Unit::show() {
+  check(state_ == State::gathered, "[fsdp] unit '", name(), "' is not gathered");
+  if (std::exchange(shown_, true)) return;
+  for (size_t i = 0; i < sections_.size(); ++i) sections_[i]->attach(whole_[i]);
+}
+
+void Unit::hide() {
+  if (mesh_.columns() == 1 || !std::exchange(shown_, false)) return;
+  for (const auto& section : sections_) section->detach();
 }
 
 void wait(const comm::Work& work, std::string_view what, const Unit& unit) {

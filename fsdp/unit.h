@@ -26,7 +26,7 @@ class Unit {
   enum class State : uint8_t {
     sharded,    // this rank has its slice
     gathering,  // a gather is under way
-    gathered,   // the parameters are whole
+    gathered,   // all values are here
   };
 
   // Collective. `index`: the unit's number from 0 on; 0 is the root. `label`: of its collectives, the
@@ -59,9 +59,13 @@ class Unit {
   void wait_gathered();
   // gathered → sharded.
   void release();
+  // While gathered: lets the parameters view the values, or takes the view away, so that the next read is
+  // noticed. On one rank the view stays.
+  void show();
+  void hide();
   // The masters may have changed; not while gathered or gathering.
   void values_changed();
-  // Runs when a parameter is read that is not here: may gather the unit.
+  // Runs when a parameter is read that has no view of its values: may gather the unit and show it.
   void set_on_read(std::function<void()> read) { on_read_ = std::move(read); }
 
  private:
@@ -74,7 +78,8 @@ class Unit {
   int64_t trained_ = 0;
 
   State state_ = State::sharded;
-  std::vector<Tensor> incoming_;  // by section, while gathering
+  bool shown_ = false;
+  std::vector<Tensor> whole_;  // by section, while gathering and gathered
   std::vector<comm::Work> works_;
   bool nearby_is_there_ = false;  // the second shards hold this step's values
 };

@@ -6,13 +6,13 @@ namespace lockstep::ops {
 namespace {
 thread_local PrecisionScope* t_scope = nullptr;
 
-// The copy in `dtype` of the values as they are now; undefined where there is none. Values that are not
-// in memory cannot change: their copy is all there is of them.
+// The copy in `dtype` of the values as they are now; undefined where there is none. To use it is to read
+// the values. Those that do not come into memory cannot change: their copy is all there is of them.
 Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
   const Tensor& copy = leaf.compute_copy;
   if (!copy.defined() || copy.dtype() != dtype) return {};
   const Storage& values = *leaf.data.storage();
-  return !values.present() || values.version() == leaf.compute_copy_version ? copy : Tensor();
+  return !values.bring() || values.version() == leaf.compute_copy_version ? copy : Tensor();
 }
 }  // namespace
 
