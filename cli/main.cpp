@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/option_checks.h"
 #include "cli/rank_options.h"
+#include "cli/screen.h"
 #include "cli/startup.h"
 #include "cli/version.h"
 #include "comm/peer_failure.h"
@@ -50,12 +51,9 @@ void check_command(const CLI::App& app, char** words) {
   lockstep::check(false, "unknown command '", *words, "': expected one of ", known);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+// `is_run`: the command is one that must not wait for whoever reads its output.
+int run_command(int argc, char** argv, bool is_run) {
   using namespace lockstep;
-  const std::string_view command = argc > 1 ? argv[1] : "";
-  cli::prepare_process(command == "train" || command == "run");
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);
@@ -71,20 +69,36 @@ int main(int argc, char** argv) {
   cli::add_doctor_command(app, exit_code);
   cli::add_config_command(app, exit_code);
   cli::refuse_empty_values(app);
+  const auto fail = [&](const std::exception& error, int code) {
+    if (is_run) cli::open_screen();
+    return report(error, code);
+  };
   try {
     log::set_level_from_environment();
     check_command(app, argv + 1);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return checked_output(app.exit(e));  // --help, --version
-    return report(UsageError(str(e.what(), " (see --help)")), cli::kWrongUse);
+    return fail(UsageError(str(e.what(), " (see --help)")), cli::kWrongUse);
   } catch (const UsageError& e) {
-    return report(e, cli::kWrongUse);
+    return fail(e, cli::kWrongUse);
   } catch (const std::bad_alloc&) {
-    return report(EnvironmentError("out of memory: use a smaller model or micro_batch, or fewer ranks on this host"), cli::kFailed);
+    return fail(EnvironmentError("out of memory: use a smaller model or micro_batch, or fewer ranks on this host"), cli::kFailed);
   } catch (const std::exception& e) {
-    return report(e, cli::kFailed);
+    return fail(e, cli::kFailed);
   }
   // Not so for training: its results are in the run's folder, and the agent's screen does not matter to the ranks either.
-  return app.got_subcommand("train") || app.got_subcommand("run") ? exit_code : checked_output(exit_code);
+  return is_run ? exit_code : checked_output(exit_code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace lockstep;
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  const bool is_run = command == "train" || command == "run";
+  cli::prepare_process(is_run);
+  const int code = run_command(argc, argv, is_run);
+  cli::close_screen(code);
+  return code;
 }

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/option_checks.h"
 #include "cli/rank_options.h"
+#include "cli/screen.h"
 #include "cli/stop_signal.h"
 #include "core/base/log.h"
 #include "train/checkpoints.h"
@@ -91,6 +92,17 @@ checkpoint::Listed newest_saved(const train::Config& config) {
   return good == saved.rend() ? checkpoint::Listed{.folder = {}, .step = -1, .problem = {}, .unknown = {}} : *good;
 }
 
+// What rank 0 ends with.
+std::string last_lines(const train::Config& config, const launcher::RankEnv& rank, const train::RunResult& result) {
+  std::string text = str("run        ", result.run_dir, "\n");
+  if (!result.checkpoint.empty()) text += str("checkpoint ", result.checkpoint, "\n");
+  if (!result.finished)
+    text +=
+        str("stopped after step ", result.steps_done, " of ", config.train.steps, ", saved in ", train::stop_time_text(result.last_save),
+            "; to go on", rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "", ":\n  ", resume_command(), "\n");
+  return text + str("weights sha256:", result.weights_sha256, "\n");
+}
+
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank, const train::JobNotes* notes) {
   const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
@@ -100,31 +112,25 @@ int run_rank(const train::Config& config, const Options& options, const launcher
                                                        .restarted = options.restarted(),
                                                        .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
                                                        .stop_requested = stop_requested,
-                                                       .notes = notes});
+                                                       .notes = notes,
+                                                       .screen = screen()});
   const int exit_code = result.finished ? kDone : kStoppedAfterSaving;
   if (!result.finished) launcher::report_saved();
-  if (rank.rank == 0) {
-    std::printf("run        %s\n", result.run_dir.c_str());
-    if (!result.checkpoint.empty()) std::printf("checkpoint %s\n", result.checkpoint.c_str());
-    if (!result.finished)
-      std::printf("stopped after step %lld of %lld, saved in %s; to go on%s:\n  %s\n", static_cast<long long>(result.steps_done),
-                  static_cast<long long>(config.train.steps), train::stop_time_text(result.last_save).c_str(),
-                  rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "", resume_command().c_str());
-    std::printf("weights sha256:%s\n", result.weights_sha256.c_str());
-    std::fflush(stdout);
-  }
+  if (rank.rank == 0) print(last_lines(config, rank, result));
   return exit_code;
 }
 
 int train(Options& options) {
   options.agent = launcher::agent_env();
   const Placement placement = place(options);
+  const bool restart_alone = options.max_restarts > 0 && !placement.given;
+  const bool launches = placement.launch_here || restart_alone;  // the agent has a screen of its own
+  if (!launches) open_screen();
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
   const auto load = [&] { return options.load(); };
   const train::Config config = notes ? train::config_of_job(*notes, placement.rank.rank, load) : load();
   check_runs_own_config(config, options);
-  const bool restart_alone = options.max_restarts > 0 && !placement.given;
-  if (placement.launch_here || restart_alone) {
+  if (launches) {
     const int ranks = std::max(1, options.ranks);
     check_before_start(config, options, ranks);
     // What this run saved is whole, which may not be true of what it found: that can be the very cause of the failure.
@@ -132,8 +138,9 @@ int train(Options& options) {
     const auto stop_budget = std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(config.checkpoint.stop_budget_s));
     const int code = launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts, stop_budget);
     if (code != kFailed) return code;
+    open_screen();
     if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)
-      std::fprintf(stderr, "newest checkpoint: %s; to go on:\n  %s\n", newest.folder.c_str(), resume_command().c_str());
+      print(str("newest checkpoint: ", newest.folder, "; to go on:\n  ", resume_command(), "\n"), ScreenWriter::Stream::error);
     return code;
   }
   if (placement.given) check_launched(config, options, placement.rank.source);

@@ -22,7 +22,6 @@ constexpr int kDefaultPort = 29400;  // torchrun's
 // After the end of the job the other agents need a moment to see it.
 constexpr Duration kFarewell = std::chrono::seconds(10);
 constexpr Duration kHastyFarewell = std::chrono::seconds(1);  // where a person asked twice for an end
-constexpr Duration kUnread = std::chrono::seconds(5);         // after a failure or a stop, for a screen that nobody reads
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
@@ -120,9 +119,7 @@ void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, Rend
 // What is to be read must not be lost, and nobody may wait for ever for a reader that does not read. Who asks for a stop meanwhile is
 // not to wait so long, either.
 void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell) {
-  const auto unread = [&] {
-    return (failed || farewell.asked()) && std::max(screen.stalled(Stream::output), screen.stalled(Stream::error)) > kUnread;
-  };
+  const auto unread = [&] { return (failed || farewell.asked()) && screen.stalled() > ScreenWriter::kUnread; };
   farewell.wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365));
   if (!screen.all_written()) screen.give_up();
 }

@@ -23,14 +23,25 @@ namespace {
 
 DType compute_dtype(const Config& config) { return config.train.precision == "bf16" ? DType::bf16 : DType::f32; }
 
+ProgressScreen progress_screen(ScreenWriter* screen) {
+  if (screen)
+    return {.write = [screen](std::string_view text) { screen->write(ScreenWriter::Stream::output, text); },
+            .behind = [screen] { return !screen->all_written(); }};
+  return {.write = [](std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }};
+}
+
 // What rank 0 shows and writes; does nothing on the others.
 class Reporter {
  public:
-  Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step)
+  Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
       : trainer_(trainer), peak_(peak_flops(compute_dtype(trainer.config()), trainer.group().size())) {
     if (trainer.group().rank() != 0) return;
     file_.emplace(run_dir.metrics_file(), first_step);
-    progress_.emplace(stdout, first_step, trainer.config().train.steps, ProgressStyle::detect(stdout, trainer.config().train.log_every));
+    progress_.emplace(progress_screen(screen), first_step, trainer.config().train.steps,
+                      ProgressStyle::detect(stdout, trainer.config().train.log_every));
   }
 
   void step(const StepReport& report, std::optional<double> validation) {
@@ -128,7 +139,7 @@ class Run {
         options_(options),
         replicas_(replicas),
         timer_(config_.checkpoint.every_minutes, options.now),
-        reporter_(trainer, run_dir, resumed.step),
+        reporter_(trainer, run_dir, resumed.step, options.screen),
         checkpoints_(trainer, run_dir.checkpoints(), options.now),
         budget_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config_.checkpoint.stop_budget_s))),
         saved_step_(resumed.folder_step),

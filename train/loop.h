@@ -7,6 +7,7 @@
 
 #include "comm/process_group.h"
 #include "core/base/clock.h"
+#include "core/base/screen_writer.h"
 #include "train/config/config.h"
 #include "train/job_notes.h"
 #include "train/replicas.h"
@@ -24,6 +25,9 @@ struct RunOptions {
   std::function<bool()> stop_requested = [] { return false; };
   // For ranks that are started after these; null: there will be none. Must outlive the run.
   const JobNotes* notes = nullptr;
+  // Where rank 0 shows what it does; null: standard output, whose reader the run then waits for. Must
+  // outlive the run.
+  ScreenWriter* screen = nullptr;
   // What checkpoint.every_minutes and checkpoint.stop_budget_s count by; rank 0's counts.
   std::function<Clock::time_point()> now = [] { return Clock::now(); };
 };

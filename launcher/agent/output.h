@@ -8,9 +8,12 @@
 #include <string_view>
 #include <vector>
 
-#include "launcher/agent/screen_writer.h"
+#include "core/base/screen_writer.h"
 
 namespace lockstep::launcher {
+
+// One of a rank's streams, and of the agent's, where it is shown.
+using Stream = ScreenWriter::Stream;
 
 // Cuts bytes into lines. A line of more than 64 KiB comes in pieces, so that memory stays bounded.
 class LineSplitter {

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 
-#include "launcher/agent/screen_writer.h"
 #include "launcher/rendezvous/endpoint.h"
 #include "tests/launcher/agent_process.h"
 
@@ -84,44 +83,6 @@ TEST(Launch, output_that_a_log_keeps_waits_for_no_reader) {
   agent.signal(SIGTERM);  // nobody will ever read
   EXPECT_EQ(agent.finish(), 0) << agent.output();
   EXPECT_THAT(contents(scratch.path() + "/rank-0.log"), HasSubstr("\n1999999\n2000000\ndone\n"));
-}
-
-TEST(ScreenWriter, writes_what_waits_before_it_goes) {
-  const std::string text(40000, 'x');  // less than a pipe holds, so that it takes no reader
-  AgentProcess process({}, [&] {
-    {
-      ScreenWriter screen([] {});
-      screen.write(Stream::output, text);
-    }
-    ::_exit(0);
-  });
-  EXPECT_EQ(process.finish(), 0);
-  EXPECT_EQ(process.output().size(), text.size());
-}
-
-TEST(ScreenWriter, goes_although_nobody_reads) {
-  AgentProcess process({}, [] {
-    block_output();
-    {
-      ScreenWriter screen([] {});
-      screen.write(Stream::output, "unread");
-      screen.write(Stream::error, "read");
-    }
-    ::_exit(0);
-  });
-  EXPECT_EQ(process.finish(), 0);
-  EXPECT_EQ(process.output(), "read");
-}
-
-TEST(ScreenWriter, waits_for_no_reader_once_it_was_given_up) {
-  AgentProcess process({}, [] {
-    block_output();
-    ScreenWriter screen([] {});
-    screen.give_up();
-    screen.write(Stream::output, "unread");
-    ::_exit(screen.all_written() ? 0 : 1);
-  });
-  EXPECT_EQ(process.finish(), 0);
 }
 
 }  // namespace

@@ -123,16 +123,12 @@ TEST_F(MetricsFileTest, AFolderThatIsNotThereIsNamed) {
 class ProgressTest : public ::testing::Test {
  protected:
   std::string shown(const ProgressStyle& style, int64_t steps) {
-    std::FILE* out = std::tmpfile();
+    std::string text;
     {
-      Progress progress(out, 0, steps, style);
+      Progress progress({.write = [&](std::string_view bytes) { text += bytes; }}, 0, steps, style);
       for (int64_t i = 1; i <= steps; ++i) progress.update(step(i));
       progress.message("saved");
     }
-    std::string text(static_cast<size_t>(std::ftell(out)), '\0');
-    std::rewind(out);
-    EXPECT_EQ(std::fread(text.data(), 1, text.size(), out), text.size());
-    std::fclose(out);
     return text;
   }
 };

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -79,8 +80,8 @@ std::string progress_text(const StepMetrics& metrics, int64_t total_steps, doubl
   return text + "  left " + duration_text(seconds_left);
 }
 
-Progress::Progress(std::FILE* out, int64_t first_step, int64_t total_steps, ProgressStyle style)
-    : out_(out), total_steps_(total_steps), style_(style), first_step_(first_step) {}
+Progress::Progress(ProgressScreen screen, int64_t first_step, int64_t total_steps, ProgressStyle style)
+    : screen_(std::move(screen)), total_steps_(total_steps), style_(style), first_step_(first_step) {}
 
 Progress::~Progress() { finish(); }
 
@@ -98,37 +99,34 @@ void Progress::update(const StepMetrics& metrics) {
   if (style_.live) {
     line_ = text;
     const auto now = Clock::now();
-    if (first || last || metrics.val_loss || now - last_draw_ >= kRedraw) draw(now);
+    if (first || last || metrics.val_loss || (now - last_draw_ >= kRedraw && !screen_.behind())) draw(now);
   } else if (first || last || metrics.val_loss || metrics.step % style_.log_every == 0) {
-    std::fprintf(out_, "%s\n", text.c_str());
-    std::fflush(out_);
+    screen_.write(text + "\n");
   }
 }
 
 void Progress::message(const std::string& line) {
-  if (!line_.empty()) std::fputs("\r\033[K", out_);
-  std::fprintf(out_, "%s\n", line.c_str());
-  if (!line_.empty()) draw(Clock::now());
-  std::fflush(out_);
+  if (line_.empty()) return screen_.write(line + "\n");
+  last_draw_ = Clock::now();
+  screen_.write("\r\033[K" + line + "\n" + drawing());
 }
 
 void Progress::finish() {
   if (line_.empty()) return;
-  draw(Clock::now());
-  std::fputc('\n', out_);
-  std::fflush(out_);
+  screen_.write(drawing() + "\n");
   line_.clear();
 }
 
 void Progress::draw(Clock::time_point now) {
   last_draw_ = now;
+  screen_.write(drawing());
+}
+
+std::string Progress::drawing() const {
   // One column is left free: a full line would wrap on some terminals.
   const std::string text = line_.substr(0, static_cast<size_t>(std::max(1, style_.columns - 1)));
   const size_t bold = style_.colour ? std::min(text.find("  "), text.size()) : 0;  // the step
-  std::fputs("\r\033[K", out_);
-  if (style_.colour) std::fprintf(out_, "\033[1m%s\033[0m", text.substr(0, bold).c_str());
-  std::fputs(text.c_str() + bold, out_);
-  std::fflush(out_);
+  return "\r\033[K" + (style_.colour ? "\033[1m" + text.substr(0, bold) + "\033[0m" : "") + text.substr(bold);
 }
 
 }  // namespace lockstep::train

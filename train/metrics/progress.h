@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/base/clock.h"
 #include "train/metrics/step_metrics.h"
@@ -26,11 +28,18 @@ std::string progress_text(const StepMetrics& metrics, int64_t total_steps, doubl
 // "0:42", "1:02:03", "2d 03:04"; "?" for what is not finite.
 std::string duration_text(double seconds);
 
+// Where progress is shown.
+struct ProgressScreen {
+  std::function<void(std::string_view)> write;  // gets whole lines, or a whole drawing of the live one
+  // Whether what was written still waits for its reader: then the live line is not drawn anew.
+  std::function<bool()> behind = [] { return false; };
+};
+
 // Not thread-safe.
 class Progress {
  public:
-  // `first_step`: where this run starts counting (the resumed step). `out` must outlive this.
-  Progress(std::FILE* out, int64_t first_step, int64_t total_steps, ProgressStyle style);
+  // `first_step`: where this run starts counting (the resumed step).
+  Progress(ProgressScreen screen, int64_t first_step, int64_t total_steps, ProgressStyle style);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -43,8 +52,9 @@ class Progress {
 
  private:
   void draw(Clock::time_point now);
+  std::string drawing() const;  // of the live line
 
-  std::FILE* out_;
+  ProgressScreen screen_;
   int64_t total_steps_;
   ProgressStyle style_;
   int64_t first_step_;

@@ -1,4 +1,4 @@
-#include "launcher/agent/screen_writer.h"
+#include "core/base/screen_writer.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -12,10 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/thread.h"
 
-namespace lockstep::launcher {
+namespace lockstep {
 namespace {
 
 Duration now() { return Clock::now().time_since_epoch(); }
@@ -45,24 +46,47 @@ struct ScreenWriter::Writer {
   std::condition_variable changed;
   std::string waiting;  // from `begin` on
   size_t begin = 0;
-  size_t dropped = 0;
+  size_t dropped = 0;   // behind `waiting`
+  std::string newest;   // behind that
   Duration moved_at{};  // when the first byte that waits began to, or the last one before it was taken
   bool broken = false;  // nobody can read it any more, or nobody waits for that
   bool stopping = false;
 
-  size_t size() const { return waiting.size() - begin; }
+  size_t size() const { return waiting.size() - begin + newest.size(); }
 
   void add(std::string_view bytes) {
     std::lock_guard lock(mutex);
-    if (broken || stopping) return;
-    if (size() + bytes.size() > kMost) {
-      dropped += bytes.size();
-      return;
-    }
+    if (broken || stopping || bytes.empty()) return;
     if (size() == 0) moved_at = now();
-    if (dropped > 0) waiting += str("\n[launch] ", std::exchange(dropped, 0), " bytes are missing here: nobody read them for too long\n");
-    waiting += bytes;
+    if (newest.empty() && dropped == 0) {
+      const bool room = waiting.size() - begin + bytes.size() <= kMost / 2;
+      // A line that began there ends there.
+      const bool at_line = waiting.empty() || waiting.back() == '\n';
+      const size_t here = room ? bytes.size() : at_line ? 0 : bytes.find('\n') + 1;
+      waiting += bytes.substr(0, here);
+      bytes.remove_prefix(here);
+    }
+    newest += bytes;
+    if (newest.size() > kMost / 2) drop_oldest_of_newest();
     changed.notify_all();
+  }
+
+  // Whole lines where there are some, and many at once, so that it is seldom done.
+  void drop_oldest_of_newest() {
+    constexpr size_t kAtOnce = kMost / 16;
+    const size_t excess = newest.size() - kMost / 2 + kAtOnce;
+    const size_t line = newest.find('\n', excess - 1);
+    const size_t end = line == std::string::npos ? excess : line + 1;
+    newest.erase(0, end);
+    dropped += end;
+  }
+
+  // What is written next: whole lines where they fit, since other processes may write there, too.
+  std::string next_chunk() const {
+    std::string chunk = waiting.substr(begin, kChunk);
+    const size_t line = chunk.rfind('\n');
+    if (line != std::string::npos) chunk.resize(line + 1);
+    return chunk;
   }
 
   void run() {
@@ -70,7 +94,7 @@ struct ScreenWriter::Writer {
     while (true) {
       changed.wait(lock, [&] { return stopping || size() > 0; });
       if (size() == 0) return;
-      const std::string chunk = waiting.substr(begin, kChunk);
+      const std::string chunk = next_chunk();
       lock.unlock();
       const ssize_t written = ::write(fd, chunk.data(), chunk.size());
       const int error = written < 0 ? errno : 0;
@@ -88,7 +112,20 @@ struct ScreenWriter::Writer {
   // What waits, and what comes later. With the lock held.
   void drop() {
     broken = true;
-    take(size());
+    newest.clear();
+    dropped = 0;
+    take(waiting.size() - begin);
+  }
+
+  // `waiting` is written. With the lock held.
+  void go_on_with_newest() {
+    const bool torn = !waiting.empty() && waiting.back() != '\n';
+    begin = 0;
+    waiting.clear();
+    if (dropped > 0)
+      waiting = str(torn ? "\n" : "", "[", std::exchange(dropped, 0), " bytes are missing here: nobody read them for too long]\n");
+    waiting += newest;
+    newest.clear();
   }
 
   // For the destructor. With the lock held by `lock`.
@@ -104,9 +141,12 @@ struct ScreenWriter::Writer {
   // With the lock held.
   void take(size_t bytes) {
     const bool was_full = size() >= kFull;
-    begin += std::min(bytes, size());  // it may have been dropped meanwhile
+    begin += std::min(bytes, waiting.size() - begin);  // it may have been dropped meanwhile
     moved_at = now();
-    if (begin > kFull || size() == 0) waiting.erase(0, std::exchange(begin, 0));
+    if (begin == waiting.size())
+      go_on_with_newest();
+    else if (begin > kFull)
+      waiting.erase(0, std::exchange(begin, 0));
     if (!stopping && ((was_full && size() < kFull) || size() == 0)) on_room();
     changed.notify_all();
   }
@@ -146,6 +186,18 @@ Duration ScreenWriter::stalled(Stream stream) const {
   return writer.size() == 0 ? Duration::zero() : now() - writer.moved_at;
 }
 
+Duration ScreenWriter::stalled() const { return std::max(stalled(Stream::output), stalled(Stream::error)); }
+
+bool ScreenWriter::wait_until_written(Duration limit) const {
+  const Deadline deadline = Deadline::after(limit);
+  for (const auto& writer : writers_) {
+    std::unique_lock lock(writer->mutex);
+    const auto written = [&] { return writer->size() == 0; };
+    if (!writer->changed.wait_for(lock, deadline.remaining(), written)) return false;
+  }
+  return true;
+}
+
 bool ScreenWriter::all_written() const {
   for (const auto& writer : writers_) {
     std::lock_guard lock(writer->mutex);
@@ -161,4 +213,4 @@ void ScreenWriter::give_up() {
   }
 }
 
-}  // namespace lockstep::launcher
+}  // namespace lockstep
