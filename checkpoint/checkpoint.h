@@ -54,10 +54,8 @@ struct SaveRequest {
 // A checkpoint of the same step is replaced.
 std::string save(const SaveRequest& request);
 
-// Collective over the group (null: a single rank). What a save of these entries will take on disk, all files of all ranks together.
-int64_t bytes_of_save(const std::vector<Entry>& entries, comm::ProcessGroup* group);
 // Why the file system of a folder cannot take so many bytes more: how many are free, needed and missing. Empty where it can, or where
-// it does not say what is free.
+// it does not say what is free. Of saves to come: room.h.
 std::string lack_of_room(const std::string& dir, int64_t needed, FileSystem* files = nullptr);
 
 // What a read cost.

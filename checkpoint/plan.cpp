@@ -228,6 +228,17 @@ ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step) {
   return layout;
 }
 
+int64_t planned_bytes(const Plan& plan) {
+  constexpr int64_t kPerPart = 1024, kPerChunk = 16;
+  int64_t bytes = 1 << 16;
+  for (const PlannedFile& file : plan.files)
+    for (const Part& part : file.parts) {
+      const int64_t data = part.shard.length * size_of(part.dtype);
+      bytes += data + kPerPart + kPerChunk * chunk_count(data);
+    }
+  return bytes;
+}
+
 std::string written_text(const std::vector<WrittenFile>& files) {
   std::string text;
   for (const WrittenFile& file : files) {

@@ -53,6 +53,9 @@ struct ShardLayout {
 };
 ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step);
 
+// What all files of a checkpoint will take, headers and manifest roughly, and rather too much.
+int64_t planned_bytes(const Plan& plan);
+
 // What a rank tells the others of the files that it wrote: a line for each.
 std::string written_text(const std::vector<WrittenFile>& files);
 std::vector<WrittenFile> parse_written(std::string_view text);

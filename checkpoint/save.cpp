@@ -5,7 +5,6 @@
 #include <set>
 #include <unordered_map>
 
-#include "checkpoint/chunks.h"
 #include "checkpoint/digest.h"
 #include "checkpoint/long_agreement.h"
 #include "checkpoint/save_job.h"
@@ -14,7 +13,6 @@
 #include "comm/text.h"
 #include "core/base/byte_text.h"
 #include "core/base/log.h"
-#include "core/base/size_text.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -57,18 +55,6 @@ void write_text(FileSystem& files, const std::string& path, const std::string& t
   const auto file = files.create(path);
   file->write(text.data(), text.size());
   file->sync();
-}
-
-// What all files of a checkpoint will take, headers and manifest roughly.
-int64_t planned_bytes(const Plan& plan) {
-  constexpr int64_t kPerPart = 1024, kPerChunk = 16;
-  int64_t bytes = 1 << 16;
-  for (const PlannedFile& file : plan.files)
-    for (const Part& part : file.parts) {
-      const int64_t data = part.shard.length * size_of(part.dtype);
-      bytes += data + kPerPart + kPerChunk * chunk_count(data);
-    }
-  return bytes;
 }
 
 class Save {
@@ -252,17 +238,6 @@ std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64
 
 std::string write_checkpoint(const SaveJob& job) {
   return naming_step(job.step, [&] { return Save(job).run(); });
-}
-
-int64_t bytes_of_save(const std::vector<Entry>& entries, comm::ProcessGroup* group) {
-  return planned_bytes(plan_save(group, entries).plan);
-}
-
-std::string lack_of_room(const std::string& dir, int64_t needed, FileSystem* files) {
-  const std::optional<int64_t> free = (files ? *files : posix_file_system()).free_bytes(dir);
-  if (!free || *free >= needed) return {};
-  const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
-  return str("'", dir, "' has ", text(*free), " free, and the checkpoint needs ", text(needed), ", ", text(needed - *free), " more");
 }
 
 void remove_half_written(FileSystem& files, const std::string& dir) {

@@ -97,7 +97,7 @@ int main(int argc, char** argv) {
   using namespace lockstep;
   const std::string_view command = argc > 1 ? argv[1] : "";
   const bool is_run = command == "train" || command == "run";
-  cli::prepare_process(is_run);
+  cli::prepare_process(command);
   const int code = run_command(argc, argv, is_run);
   cli::close_screen(code);
   return code;

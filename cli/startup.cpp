@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/stop_signal.h"
@@ -27,10 +28,20 @@ void open_standard_streams() {
   }
 }
 
+// What the system grants anyway, if it is asked.
+void raise_file_size() {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+}
+
 }  // namespace
 
-void prepare_process(bool is_run) {
+void prepare_process(std::string_view command) {
+  const bool is_run = command == "train" || command == "run";
   open_standard_streams();
+  if (command != "run") raise_file_size();
   std::signal(SIGCHLD, SIG_DFL);
   std::signal(SIGXFSZ, SIG_IGN);
   if (is_run) {

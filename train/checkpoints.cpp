@@ -1,11 +1,13 @@
 #include "train/checkpoints.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <set>
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/save_job.h"
 #include "comm/text.h"
 #include "core/base/log.h"
 #include "core/base/size_text.h"
@@ -77,7 +79,12 @@ std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
 
 Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now) : trainer_(trainer), dir_(std::move(dir)), now_(std::move(now)) {
   const CheckpointConfig& config = trainer.config().checkpoint;
-  if (!config.async) return;
+  size_ = checkpoint::size_of_save(entries_of(trainer), &trainer.group());
+  if (!config.async) {
+    // As a Saver does: what is left there takes room.
+    if (trainer.group().rank() == 0) checkpoint::remove_half_written(checkpoint::posix_file_system(), dir_);
+    return;
+  }
   saver_ = std::make_unique<checkpoint::Saver>(checkpoint::SaverOptions{.dir = dir_, .keep = config.keep, .group = &trainer.group()});
   saver_->prepare(entries_of(trainer));
 }
@@ -120,9 +127,17 @@ std::string Checkpoints::write(std::map<std::string, std::string> metadata, int6
                            .group = &trainer_.group()});
 }
 
-std::string Checkpoints::lack_of_room() {
-  const int64_t needed = checkpoint::bytes_of_save(entries_of(trainer_), &trainer_.group());
-  return trainer_.group().rank() == 0 ? checkpoint::lack_of_room(dir_, needed) : std::string();
+std::string Checkpoints::lack_of_file_size() {
+  comm::ProcessGroup& group = trainer_.group();
+  const auto texts = comm::agree(&group, [&] { return checkpoint::lack_of_file_size(size_.largest[static_cast<size_t>(group.rank())]); });
+  const auto lacks = std::find_if(texts.begin(), texts.end(), [](const std::string& text) { return !text.empty(); });
+  if (lacks == texts.end() || group.rank() != 0) return {};
+  return str("rank ", lacks - texts.begin(), ": ", *lacks);
+}
+
+checkpoint::Lack Checkpoints::lack_of_room(int64_t saves) const {
+  return checkpoint::lack_of_room(dir_, trainer_.steps_done(),
+                                  {.bytes = size_.bytes, .saves = saves, .keep = trainer_.config().checkpoint.keep});
 }
 
 void Checkpoints::save() {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/room.h"
 #include "checkpoint/saver.h"
 #include "train/trainer.h"
 
@@ -34,8 +35,10 @@ class Checkpoints {
   // Collective. A save that must not fail: waits for the one before it, then saves and throws as checkpoint::save() does. `keep_all`:
   // removes no older ones, whatever checkpoint.keep says.
   std::string save_last(bool keep_all = false);
-  // Collective. On rank 0: why there is no room for a checkpoint now, and how much is missing; empty where there is, or nobody knows.
-  std::string lack_of_room();
+  // Collective. On rank 0: why ranks may not write files as large as a checkpoint's; empty where all may.
+  std::string lack_of_file_size();
+  // Rank 0's. What is lacking for the next so many saves.
+  checkpoint::Lack lack_of_room(int64_t saves) const;
 
  private:
   std::map<std::string, std::string> metadata();                                 // collective
@@ -44,6 +47,7 @@ class Checkpoints {
   Trainer& trainer_;
   std::string dir_;
   Now now_;
+  checkpoint::SaveSize size_;
   std::unique_ptr<checkpoint::Saver> saver_;  // null: not in the background
   std::vector<checkpoint::SaveOutcome> ended_;
 };

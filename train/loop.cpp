@@ -15,6 +15,7 @@
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
 #include "train/run_dir.h"
+#include "train/save_attempts.h"
 #include "train/stop_budget.h"
 #include "train/trainer.h"
 
@@ -113,23 +114,6 @@ std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_ste
   return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", rest);
 }
 
-// Whether it is time to save, by this process's clock.
-class SaveTimer {
- public:
-  SaveTimer(double minutes, std::function<Clock::time_point()> now)
-      : interval_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(std::min(minutes, kMostMinutes) * 60))),
-        now_(std::move(now)),
-        last_(now_()) {}
-  bool due() const { return interval_ > Duration::zero() && now_() - last_ >= interval_; }
-  void saved() { last_ = now_(); }
-
- private:
-  static constexpr double kMostMinutes = 60.0 * 24 * 365 * 100;  // a Duration holds 292 years
-  Duration interval_;
-  std::function<Clock::time_point()> now_;
-  Clock::time_point last_;
-};
-
 // A run between its start and its end.
 class Run {
  public:
@@ -138,10 +122,11 @@ class Run {
         config_(trainer.config()),
         options_(options),
         replicas_(replicas),
-        timer_(config_.checkpoint.every_minutes, options.now),
+        attempts_(config_.checkpoint.every_minutes, options.now),
         reporter_(trainer, run_dir, resumed.step, options.screen),
         checkpoints_(trainer, run_dir.checkpoints(), options.now),
         budget_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config_.checkpoint.stop_budget_s))),
+        first_step_(trainer.steps_done()),
         saved_step_(resumed.folder_step),
         result_{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder} {
     reporter_.message(introduction(trainer));
@@ -175,11 +160,36 @@ class Run {
   // What may be said before the first step.
   void begin() {
     if (trainer_.steps_done() >= config_.train.steps) return;
-    if (const std::string lack = checkpoints_.lack_of_room(); !lack.empty())
-      reporter_.message(str("warning: ", lack, ": as it is, this run will save nothing. Free some space by hand"));
+    if (const std::string lack = checkpoints_.lack_of_file_size(); !lack.empty())
+      reporter_.message(str("warning: ", lack, ": as it is, this run will save nothing. Raise the limit"));
+    look_at_room(saves_by_steps() + 1);
     DataIdentity& data = trainer_.data_identity();
     if (data.read_within(kShortReading)) data.text();  // else the first save waits for it
     leave_note();
+  }
+
+  // Saves to come that checkpoint.every asks for; the last one is another.
+  int64_t saves_by_steps() const {
+    const int64_t every = config_.checkpoint.every;
+    return every > 0 ? (config_.train.steps - 1) / every - trainer_.steps_done() / every : 0;
+  }
+
+  // Says once where the next so many saves will not find room.
+  void look_at_room(int64_t saves) {
+    if (!is_rank0() || room_lacks_) return;
+    const checkpoint::Lack lack = checkpoints_.lack_of_room(saves);
+    room_lacks_ = !lack.text.empty();
+    if (!room_lacks_) return;
+    reporter_.message(str("warning: ", lack.text, ": as it is, ",
+                          lack.fit == 0 ? "this run will save nothing. Free some space by hand"
+                                        : "later saves will fail. Free some space by hand, or lower checkpoint.keep"));
+  }
+
+  // What the time between saves tells of those to come is known with the first one.
+  void look_at_room_again(int64_t saved_step) {
+    const int64_t steps = saved_step - first_step_, left = config_.train.steps - trainer_.steps_done();
+    if (config_.checkpoint.every_minutes <= 0 || steps <= 0 || left <= 0) return;
+    look_at_room(std::max(saves_by_steps(), left / steps) + 1);
   }
 
   // Files of the data that were written or replaced with the very same bytes are no reason to end.
@@ -199,7 +209,7 @@ class Run {
 
   // Returns whether the run is to stop.
   bool step() {
-    const StepFlags wishes{.stop = options_.stop_requested(), .save = is_rank0() && timer_.due() && !checkpoints_.busy()};
+    const StepFlags wishes{.stop = options_.stop_requested(), .save = is_rank0() && attempts_.due() && !checkpoints_.busy()};
     const auto begin = options_.now();
     const StepReport report = with_unchanged_data([&] { return trainer_.step(wishes); });
     const Duration took = options_.now() - begin;
@@ -214,12 +224,12 @@ class Run {
     if (replicas_ && due(config_.checkpoint.replica_every, report.step)) replicas_->store();
     budget_.stepped(took, options_.now() - begin);
     if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
+      attempts_.began();
       checkpoints_.save();
-      timer_.saved();
       leave_note();
     }
     look_at_saves();
-    if (const std::string warning = last || stopped ? "" : budget_.warning(); !warning.empty()) reporter_.message("warning: " + warning);
+    if (!last && !stopped) warn(budget_.warning());
     return stopped;
   }
 
@@ -257,13 +267,19 @@ class Run {
     for (const checkpoint::SaveOutcome& save : checkpoints_.ended()) {
       if (save.folder.empty()) {
         // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
-        reporter_.message(str("warning: ", save.error));
+        warn(attempts_.failed(save.error));
       } else {
         result_.checkpoint = save.folder;
+        if (saved_step_ <= first_step_) look_at_room_again(save.step);
         saved_step_ = save.step;
         budget_.saved(save.duration);
+        if (const std::string text = attempts_.succeeded(save.step); !text.empty()) reporter_.message(text);
       }
     }
+  }
+
+  void warn(const std::string& warning) {
+    if (!warning.empty()) reporter_.message("warning: " + warning);
   }
 
   // Of the data, for ranks that are started after these; as much as is known.
@@ -277,10 +293,12 @@ class Run {
   const Config& config_;
   const RunOptions& options_;
   Replicas* replicas_;
-  SaveTimer timer_;
+  SaveAttempts attempts_;
   Reporter reporter_;
   Checkpoints checkpoints_;
   StopBudget budget_;
+  bool room_lacks_ = false;  // as was said
+  const int64_t first_step_;
   int64_t saved_step_;
   RunResult result_;
 };

@@ -36,7 +36,7 @@ mpi_train killed --resume auto || fail "$(tail -n 20 killed.err)"
 contains killed.out "resumed after step"
 same_weights one killed
 
-# Each save fails (a mount of this test alone) and says so; training goes on up to the last one, which must not fail.
+# Each save fails (a mount of this test alone), which is said once; training goes on up to the last one, which must not fail.
 mkdir -p runs/full/checkpoints
 unshare -m true 2> /dev/null || { echo "skipped, needs root: a full disk"; exit 0; }
 code=0
@@ -44,5 +44,5 @@ export lockstep here patience work
 unshare -m bash -c "mount -t tmpfs -o size=128k none runs/full/checkpoints; $(declare -p mpi long); $(declare -f mpi_train); mpi_train full --set train.steps=20" || code=$?
 [ $code = 1 ] || fail "a run whose last save fails exits with 1, got $code: $(tail -n 20 full.err)"
 contains full.out "step 2 was not saved: rank 0: 'runs/full/checkpoints' has 1"
-contains full.out "step 18 was not saved"
+[ "$(grep -c '^warning: .* was not saved' full.out)" = 1 ] || fail "one kind of failure is said once: $(cat full.out)"
 [ "$(wc -l < runs/full/metrics.jsonl)" = 20 ] || fail "training did not go on"

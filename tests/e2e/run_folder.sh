@@ -92,6 +92,18 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   [ $code = 1 ] || fail "a run that could not save exits with 1, got $code"
   said=$(grep -n 'checkpoints. has .* free, and the checkpoint needs .*this run will save nothing' small.out | head -n 1 | cut -d: -f1)
   [ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' small.out | cut -d: -f1)" ] || fail "not said before the first step: $(cat small.out)"
+  # Nor is one that is too small for those that stay while another one is written.
+  rm -r disk/small
+  train one -n 1 --set train.steps=6
+  mount -o remount,size=$((3 * $(du -sk runs/one/checkpoints | cut -f1)))k disk
+  mkdir disk/kept runs/kept && ln -s "$work/disk/kept" runs/kept/checkpoints
+  train kept -n 2 --set checkpoint.every=1 --set checkpoint.keep=3 && fail "everything was saved" || [ $? = 1 ] || fail "$(cat kept.err)"
+  said=$(grep -n 'enough for [12] of 60 saves, of which 3 stay while the next one is written; .*later saves will fail' kept.out | cut -d: -f1)
+  [ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' kept.out | cut -d: -f1)" ] || fail "not said before the first step: $(cat kept.out)"
+  [ "$(grep -c 'was not saved' kept.out)" = 1 ] || fail "said more than once: $(cat kept.out)"
+  rm -r disk/kept
+  mkdir disk/small
+  mount -o remount,size=8k disk
   # What could not be written whole is not there.
   rm -r disk/small
   for file in logits.json logits.safetensors; do
@@ -103,6 +115,14 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
 else
   echo "not tried: a full disk (no right to mount a tmpfs)"
 fi
+
+# A limit of file sizes that is too low for a checkpoint is said before the first step; a soft one is raised.
+(ulimit -S -f 16; train soft -n 2) || fail "$(cat soft.err)"
+code=0; (ulimit -f 16; train hard -n 1) || code=$?
+[ $code = 1 ] || fail "a run that may not write its checkpoint exits with 1, got $code"
+said=$(grep -n 'warning: rank 0: its files may have .* at most (ulimit -f), and .*this run will save nothing. Raise the limit' hard.out | cut -d: -f1)
+[ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' hard.out | cut -d: -f1)" ] || fail "not said before the first step: $(cat hard.out hard.err)"
+[ "$(ulimit -S -f 16; "$lockstep" run -n 1 -- bash -c 'ulimit -f')" = "[rank 0] 16" ] || fail "the limit of a program that run starts was changed"
 
 # A run's own config from another folder, or after a move, does not begin another run of that name.
 mkdir elsewhere; mkdir elsewhere/runs

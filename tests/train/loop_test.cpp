@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 
 #include "checkpoint/checkpoint.h"
 #include "tests/support/run_group.h"
@@ -128,6 +130,51 @@ TEST_P(Loop, ZeroMinutesSaveNothingByTime) {
     return options;
   }));
   EXPECT_THAT(saved_steps("never"), ElementsAre(8));
+}
+
+// A folder that cannot be written to when the second step begins, and can be again when the tenth does.
+TEST_P(Loop, ASaveByTimeThatFailsIsTriedAgainSoon) {
+  const std::string folder = dir_.path() + "/retried/checkpoints";
+  const auto start = Clock::now();
+  std::atomic<int> minutes = 0, looks = 0;
+  test::expect_success(run(config("retried", {"train.steps=40"}), [&](int rank) {
+    RunOptions options;
+    options.stop_requested = [&, rank] {
+      if (rank != 0) return false;
+      ++looks;
+      minutes += looks < 5 ? 5 : 1;
+      if (looks == 2) {
+        std::filesystem::remove_all(folder);
+        std::ofstream(folder) << "no folder";
+      }
+      if (looks == 10) std::filesystem::remove(folder);
+      return false;
+    };
+    options.now = [&minutes, start] { return start + std::chrono::minutes(minutes); };
+    return options;
+  }));
+  // Tried after the steps 3, 4, 6 and 10. Without retries the second one would come after step 14.
+  EXPECT_EQ(saved_steps("retried")[0], 10) << screen_;
+  EXPECT_THAT(screen_, HasSubstr("step 10 is saved, after 3 saves that failed"));
+  const std::string warning = "warning: [checkpoint] step ";
+  const size_t first = screen_.find(warning);
+  ASSERT_NE(first, std::string::npos) << screen_;
+  EXPECT_EQ(screen_.find(warning, first + 1), std::string::npos) << "once only: " << screen_;
+}
+
+TEST_P(Loop, ALimitOfFileSizesIsSaidBeforeTheFirstStep) {
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit tight { .rlim_cur = 6000, .rlim_max = before.rlim_max };  // less than each rank's file
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
+  const auto failures = run(config("limited"));
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(failures, Each(HasSubstr("step 8 was not saved: ")));
+  const size_t said = screen_.find("warning: rank 0: its files may have ");
+  ASSERT_NE(said, std::string::npos) << screen_;
+  EXPECT_LT(said, screen_.find("step 1/8"));
 }
 
 // Whenever rank 0 looks at its clock, a second has gone by: a step takes 1 s, 2 s go by until requests
