@@ -97,7 +97,7 @@ int bench_step(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here) {
     train::check_world_size(config, options.ranks);
-    return launch_ranks(options.ranks, "");
+    return launch_ranks({.ranks = options.ranks});
   }
   const auto result = train::bench_step(config, train::make_group(config.parallel, placement.rank), options.warmup, options.steps);
   if (placement.rank.rank == 0) print(result, options.json);
@@ -106,7 +106,7 @@ int bench_step(const Options& options) {
 
 int bench_comm(const Options& options) {
   const Placement placement = place(options);
-  if (placement.launch_here) return launch_ranks(options.ranks, "");
+  if (placement.launch_here) return launch_ranks({.ranks = options.ranks});
   const auto group = train::make_group({.backend = options.backend}, placement.rank);
   const auto results = train::bench_comm(*group, {4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 25 << 20});
   if (placement.rank.rank == 0) print(results, *group, options.json);

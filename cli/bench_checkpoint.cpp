@@ -86,7 +86,7 @@ int bench(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here || placement.rank.local_rank == 0)
     check_memory(options, placement.launch_here ? 1 : placement.rank.local_size, placement.launch_here ? 1 : placement.rank.size);
-  if (placement.launch_here) return launch_ranks(options.ranks, "");
+  if (placement.launch_here) return launch_ranks({.ranks = options.ranks});
   const auto group = train::make_group({.backend = options.backend}, placement.rank);
   const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes * 1'000'000, options.repetitions);
   if (placement.rank.rank == 0) print(result, options.json);

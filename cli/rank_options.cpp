@@ -73,19 +73,20 @@ Placement place(const RankOptions& options) {
   return placement;
 }
 
-int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals, int max_restarts, std::chrono::milliseconds stop_budget) {
+int launch_ranks(const OwnRanks& own) {
   launcher::LaunchSpec spec;
   spec.argv = arguments();
   spec.program = "/proc/self/exe";  // however this process was found
   spec.environment = {{kOwnRanks, "1"}};
-  spec.nproc = ranks;
-  spec.log_dir = log_dir;
-  spec.hold_stop_signals = stop_signals;
-  spec.max_restarts = max_restarts;
-  spec.stop_grace = std::max(spec.stop_grace, stop_budget + spec.grace);  // they also have to end
+  spec.nproc = own.ranks;
+  spec.log_dir = own.log_dir;
+  spec.hold_stop_signals = own.stop_signals;
+  spec.max_restarts = own.max_restarts;
+  spec.job_values = own.job_values;
+  spec.stop_grace = std::max(spec.stop_grace, own.stop_budget + spec.grace);  // they also have to end
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
-  if (!stop_signals) return launcher::launch(spec).exit_code;
+  if (!own.stop_signals) return launcher::launch(spec).exit_code;
   hand_over_stop_signals();
   const int exit_code = launcher::launch(spec).exit_code;
   end_on_stop_signal(exit_code);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <CLI/App.hpp>
@@ -35,12 +36,18 @@ struct Placement {
 // Throws UsageError where -n contradicts the launcher.
 Placement place(const RankOptions& options);
 
-// Starts `ranks` copies of this very program with the same arguments, and waits for them. `stop_signals`: they save and stop on these
-// (stop_signal.h), which this process has handled so far.
-// `max_restarts`: how often all are started again after a failure. `stop_budget`: how long they may take to save and stop; the agent
-// kills none of them before, nor before its default.
-int launch_ranks(int ranks, const std::string& log_dir, bool stop_signals = false, int max_restarts = 0,
-                 std::chrono::milliseconds stop_budget = {});
+struct OwnRanks {
+  int ranks = 1;
+  std::string log_dir = {};
+  // They save and stop on these signals (stop_signal.h), which this process has handled so far.
+  bool stop_signals = false;
+  int max_restarts = 0;  // how often all are started again after a failure
+  // How long they may take to save and stop; the agent kills none of them before, nor before its default.
+  std::chrono::milliseconds stop_budget = {};
+  std::vector<std::pair<std::string, std::string>> job_values = {};  // LaunchSpec::job_values
+};
+// Starts copies of this very program with the same arguments, and waits for them.
+int launch_ranks(const OwnRanks& own);
 // Whether launch_ranks() of another process started this one.
 bool launched_by_us();
 // The arguments of this process, quoted for a shell, without an option of one value ("--resume").

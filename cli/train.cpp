@@ -36,12 +36,16 @@ struct Options : RankOptions {
   bool restarted() const { return agent.restarts > 0 && (max_restarts > 0 || !resume.empty()); }
 };
 
+// Tells the runs of one job apart, and is the same for the ranks of one run.
+std::string name_of_run() {
+  std::error_code error;
+  return str(std::filesystem::current_path(error).string(), "\n", command_line_without(""));
+}
+
 // The notes of this run for ranks that are started after this one; null where none will be.
 std::unique_ptr<train::JobNotes> job_notes(const launcher::AgentEnv& agent) {
   if (agent.kept_memory.empty()) return nullptr;
-  std::error_code error;
-  return std::make_unique<train::JobNotes>(launcher::connect_job_store(),
-                                           str(std::filesystem::current_path(error).string(), "\n", command_line_without("")), agent.epoch);
+  return std::make_unique<train::JobNotes>(launcher::connect_job_store(), name_of_run(), agent.epoch);
 }
 
 // What can be wrong is found here, before any rank starts: within milliseconds, and said once.
@@ -136,7 +140,12 @@ int train(Options& options) {
     // What this run saved is whole, which may not be true of what it found: that can be the very cause of the failure.
     const int64_t found = newest_saved(config).step;
     const auto stop_budget = std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(config.checkpoint.stop_budget_s));
-    const int code = launch_ranks(ranks, train::RunDir(config).logs(), /*stop_signals=*/true, options.max_restarts, stop_budget);
+    const int code = launch_ranks({.ranks = ranks,
+                                   .log_dir = train::RunDir(config).logs(),
+                                   .stop_signals = true,
+                                   .max_restarts = options.max_restarts,
+                                   .stop_budget = stop_budget,
+                                   .job_values = {train::config_note_for_ranks(name_of_run(), config)}});
     if (code != kFailed) return code;
     open_screen();
     if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)

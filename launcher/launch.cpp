@@ -12,6 +12,7 @@
 #include "launcher/agent/agent.h"
 #include "launcher/agent/farewell.h"
 #include "launcher/random_id.h"
+#include "launcher/rank_env.h"
 #include "launcher/rendezvous/needs.h"
 #include "launcher/rendezvous/server.h"
 
@@ -42,6 +43,7 @@ void validate(const LaunchSpec& spec) {
         " node(s)");
   check(spec.nodes == 1 || !spec.endpoint.empty(), "[launch] ", spec.nodes, " nodes need a rendezvous: give host:port of node 0");
   check(spec.nodes == 1 || !spec.run_id.empty(), "[launch] ", spec.nodes, " nodes need a run id that is equal on all of them");
+  check(spec.nodes == 1 || spec.job_values.empty(), "[launch] values for the job's store are for a single node, not for ", spec.nodes);
   check(spec.master_port >= 0 && spec.master_port <= 65535, "[launch] expected a master port from 0 to 65535, got ", spec.master_port);
   check(spec.lease.count() > 0, "[launch] the lease of a node must be above 0 s, got ", seconds(spec.lease), " s");
   for (const int rank : spec.shown_local_ranks)
@@ -153,6 +155,8 @@ LaunchResult launch(const LaunchSpec& spec) {
   Wakeup wakeup;
   ScreenWriter screen([&] { wakeup.ring(); });
   Meeting meeting = meet(spec, run_id);
+  if (meeting.server)
+    for (const auto& [key, value] : spec.job_values) meeting.server->set_value(str(kJobStore, "/", key), value);
   ClientLimits limits;
   if (meeting.server) limits.lost_after = kOwnServer;
   RendezvousClient client(

@@ -31,6 +31,9 @@ struct LaunchSpec {
   int nproc = 1;                                                 // ranks on this host
   std::vector<std::pair<std::string, std::string>> environment;  // added to the ranks' environment
 
+  // What lies in the job's store (connect_job_store() of rank_env.h) before any rank is started. For a single node.
+  std::vector<std::pair<std::string, std::string>> job_values;
+
   // The ranks are programs that save and stop on each of SIGINT, SIGTERM, SIGHUP and SIGUSR1. They begin with these signals blocked and let
   // them through once they can save: a rank that is asked to stop before that would just die, and leave the others waiting for it. So they
   // are started, and asked, even where the job was asked to stop before.

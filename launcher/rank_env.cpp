@@ -76,7 +76,7 @@ std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit) {
 std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
   const std::string address = env("LOCKSTEP_STORE");
   check(!address.empty(), "[launcher] LOCKSTEP_STORE is not set: only ranks of 'lockstep run' and 'lockstep train -n' have such a store");
-  return comm::with_prefix(std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit), "job");
+  return comm::with_prefix(std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit), kJobStore);
 }
 
 namespace {

@@ -55,6 +55,9 @@ bool has_store();
 // Throws UsageError if there is none of them or the rank is refused, EnvironmentError if nobody answers within `limit`.
 std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));
 
+// The part of a store for keys that outlive an epoch.
+inline constexpr const char* kJobStore = "job";
+
 // The same store for keys that outlive an epoch: what ranks leave for those that are started after them. Only under our agent, which
 // sets LOCKSTEP_STORE: UsageError without it.
 std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit = std::chrono::seconds(30));

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "comm/store.h"
 #include "train/config/config.h"
@@ -31,8 +32,12 @@ class JobNotes {
 };
 
 // The config of a run whose ranks may be started again. In the first epoch it is what `load` gives. Later epochs get the one that the
-// run began with, whatever became of the file meanwhile: the same rank's, or rank 0's where the job has more ranks now. Rank 0 warns
-// of a file that was changed.
+// run began with, whatever became of the file meanwhile: the same rank's; where that rank has left none, rank 0's; else another one's.
+// Rank 0 warns of a file that was changed.
 Config config_of_job(const JobNotes& notes, int rank, const std::function<Config()>& load);
+
+// Key and value of rank 0's note for the first epoch: whoever starts the ranks of `run` puts it into their store (LaunchSpec::job_values),
+// and they begin with this config, whatever becomes of the file before they look.
+std::pair<std::string, std::string> config_note_for_ranks(const std::string& run, const Config& config);
 
 }  // namespace lockstep::train

@@ -186,6 +186,11 @@ class Job {
     reactor->Finish(status);
   }
 
+  void set_value(const std::string& key, const std::string& value) {
+    std::lock_guard lock(mutex_);
+    keys_.set(key, value);
+  }
+
   void check_run(const std::string& run_id) const {
     const std::string& own = membership_.shape().run_id;
     check(run_id == own, "[rendezvous] this endpoint serves run '", own, "', the message is for run '", run_id, "'");
@@ -408,6 +413,8 @@ RendezvousServer::~RendezvousServer() {
 }
 
 int RendezvousServer::port() const { return impl_->listener.port(); }
+
+void RendezvousServer::set_value(const std::string& key, const std::string& value) { impl_->job.set_value(key, value); }
 
 bool RendezvousServer::wait_until_empty(Duration limit) { return impl_->job.wait_until_empty(limit); }
 

@@ -21,6 +21,8 @@ class RendezvousServer {
   RendezvousServer& operator=(const RendezvousServer&) = delete;
 
   int port() const;
+  // Sets a value of the store, as a rank does.
+  void set_value(const std::string& key, const std::string& value);
   // Waits until no agent takes part any more, so that all have seen how the job ended. False at the limit.
   bool wait_until_empty(Duration limit);
   // Of a store with a lobby: waits until all ranks that were taken in have left. False at the limit.

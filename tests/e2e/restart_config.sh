@@ -27,3 +27,22 @@ edited() {
 }
 edited own "$lockstep" train -n 2 --max-restarts 1
 edited launched "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train --resume auto
+
+# Edited after `train -n` has looked at it and before its ranks do: they begin with what was looked at. While somebody holds
+# the run's folder, it waits for a second between the two.
+mkdir -p runs/early
+waits() { ls -l "/proc/$agent/fd" | grep -q "runs/early$"; }
+for try in 1 2 3 4 5; do
+  cp "$here/small.yaml" early.yaml
+  exec 9< runs/early; flock 9
+  "$lockstep" train -n 2 --max-restarts 1 early.yaml --set run.name=early "${long[@]}" > early.out 2> early.err 9<&- &
+  agent=$!
+  wait_for 60 waits || fail "it did not look at its folder: $(cat early.err)"
+  sed -i 's/lr: 0.003/lr: 0.03/' early.yaml
+  exec 9<&-
+  code=0; wait $agent || code=$?
+  grep -q "another process is training" early.err || break
+done
+[ $code = 0 ] || fail "early: expected exit code 0, got $code: $(cat early.err)"
+contains early.err "the config was changed since this job began (optim.lr = 0.03 instead of 0.003)"
+same_weights straight early

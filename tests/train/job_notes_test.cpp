@@ -48,6 +48,31 @@ TEST_F(JobConfig, RanksThatAreStartedAgainGetWhatTheJobBeganWith) {
   EXPECT_EQ(to_yaml(config_of(7, 3)), began) << "a rank that the job did not have before";
 }
 
+// Rank 0, or all, may have ended before they looked at the config.
+TEST_F(JobConfig, ARankThatLeftNoNoteGetsThatOfAnother) {
+  write("optim: {lr: 0.25}\n");
+  const std::string began = to_yaml(config_of(1, 1));
+  write("optim: {lr: 0.5}\n");
+  EXPECT_EQ(to_yaml(config_of(0, 2)), began);
+  EXPECT_THAT(warnings_, HasSubstr("optim.lr = 0.5 instead of 0.25"));
+  EXPECT_EQ(to_yaml(config_of(1, 2)), began);
+  EXPECT_EQ(to_yaml(config_of(2, 2)), began);
+}
+
+TEST_F(JobConfig, WhoeverStartsTheRanksMayDecideBeforeThem) {
+  write("optim: {lr: 0.25}\n");
+  const Config began = load_config(file_, std::vector<std::string>{"data.kind=random"});
+  const auto [key, value] = config_note_for_ranks("train a.yaml", began);
+  store_->set(key, value);
+  write("optim: {lr: 0.5}\n");
+  for (const int64_t epoch : {1, 2}) {
+    EXPECT_EQ(to_yaml(config_of(0, epoch)), to_yaml(began));
+    EXPECT_THAT(warnings_, HasSubstr("optim.lr = 0.5 instead of 0.25"));
+    EXPECT_EQ(to_yaml(config_of(1, epoch)), to_yaml(began));
+  }
+  EXPECT_EQ(config_of(0, 1, "train b.yaml").optim.lr, 0.5) << "another run";
+}
+
 TEST_F(JobConfig, TheFileMayBeGoneOrBroken) {
   write("optim: {lr: 0.25}\n");
   const std::string began = to_yaml(config_of(0, 1));
