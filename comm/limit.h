@@ -53,6 +53,8 @@ class Limit {
  public:
   // Never given up. Implicit: whoever forms a group has a deadline and nothing else.
   Limit(Deadline deadline, std::string_view what = "") : what_(what), deadline_(deadline) {}
+  // From now on, never given up: for whoever forms a group of ranks that may be stopped meanwhile.
+  explicit Limit(const Patience& patience) : patience_(patience), deadline_(Deadline::after(patience.limit)) {}
   // From now on, for call `number` of the lane whose waiters say in `given_up` what they give up. `what` and it must outlive the call.
   Limit(std::string_view what, const Patience& patience, const GivenUp& given_up, uint64_t number)
       : what_(what), patience_(patience), deadline_(Deadline::after(patience.limit)), given_up_(&given_up), number_(number) {}

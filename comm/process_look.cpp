@@ -1,9 +1,11 @@
 #include "comm/process_look.h"
 
-#include <fstream>
+#include <algorithm>
+#include <cerrno>
 #include <sstream>
 #include <thread>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "core/base/error.h"
@@ -16,6 +18,7 @@ constexpr auto kBetweenLooks = std::chrono::milliseconds(50);
 
 std::string doing(const std::optional<ProcessLook>& before, const std::optional<ProcessLook>& now) {
   if (!now) return "has ended";
+  if (now->state == '?') return "exists";
   if (now->stopped()) return "is stopped";
   // A thread that computes may be without a core for as long.
   if (now->state == 'R' || (before && (before->state == 'R' || now->cpu > before->cpu))) return "is computing";
@@ -25,8 +28,12 @@ std::string doing(const std::optional<ProcessLook>& before, const std::optional<
 }  // namespace
 
 std::optional<ProcessLook> look_at_process(int pid) {
-  std::string line;
-  std::getline(std::ifstream(str("/proc/", pid, "/stat")), line);
+  const int fd = ::open(str("/proc/", pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno != ENOENT) return ProcessLook{};  // no descriptor is left, say: that is no death
+  char line_bytes[1024];
+  const ssize_t got = fd < 0 ? 0 : ::read(fd, line_bytes, sizeof line_bytes);
+  if (fd >= 0) ::close(fd);
+  const std::string line(line_bytes, static_cast<size_t>(std::max<ssize_t>(got, 0)));
   const size_t end = line.rfind(") ");  // the program's name may hold anything
   if (end == std::string::npos) return std::nullopt;
   std::istringstream fields(line.substr(end + 2));

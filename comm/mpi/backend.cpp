@@ -74,7 +74,7 @@ MpiTransport& creation_transport(Runtime& runtime) {
 
 // For MPI's own collectives. Not given back: a process has few groups, and freeing takes all ranks once more. Only groups of
 // the whole job have one: MPI has no call that makes one for a part and does not block.
-MPI_Comm duplicate_world(Runtime& runtime, Deadline deadline) {
+MPI_Comm duplicate_world(Runtime& runtime, const Limit& limit) {
   MPI_Comm& made = *new MPI_Comm(MPI_COMM_NULL);  // MPI writes it at some time, even if we have given up
   Pending pending(runtime);
   runtime.locked([&] {
@@ -82,7 +82,7 @@ MPI_Comm duplicate_world(Runtime& runtime, Deadline deadline) {
     check_mpi(MPI_Comm_idup(runtime.world(), &made, &request), "MPI_Comm_idup");
     pending.adopt(request);
   });
-  creation_transport(runtime).complete(pending, deadline);
+  creation_transport(runtime).complete(pending, limit);
   return made;
 }
 
@@ -97,14 +97,14 @@ std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size, co
   check(!job || (job->rank == rank && job->size == size), "[mpi] mpirun made this process rank ", job ? job->rank : 0, " of ",
         job ? job->size : 1, ", got rank ", rank, " of ", size);
   if (size == 1) return std::make_unique<mpi::MpiBackend>(mpi::Runtime::instance(), mpi::kCreationContext, std::vector{0}, MPI_COMM_NULL);
-  const Deadline deadline = Deadline::after(patience_of(options.timeout).limit);
-  mpi::Runtime& runtime = mpi::Runtime::start(deadline);
+  const Limit limit(patience_of(options.timeout));
+  mpi::Runtime& runtime = mpi::Runtime::start(Deadline::after(limit.remaining()));
   static std::mutex one_at_a_time;
   std::lock_guard lock(one_at_a_time);
-  const int context = mpi::agree_on_context(mpi::creation_transport(runtime), options.name, deadline);
+  const int context = mpi::agree_on_context(mpi::creation_transport(runtime), options.name, limit);
   std::vector<int> all(static_cast<size_t>(size));
   std::iota(all.begin(), all.end(), 0);
-  const MPI_Comm communicator = options.reduction == Reduction::fast ? mpi::duplicate_world(runtime, deadline) : MPI_COMM_NULL;
+  const MPI_Comm communicator = options.reduction == Reduction::fast ? mpi::duplicate_world(runtime, limit) : MPI_COMM_NULL;
   return std::make_unique<mpi::MpiBackend>(runtime, context, std::move(all), communicator);
 }
 

@@ -64,7 +64,7 @@ std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size, 
 }  // namespace shm
 
 std::unique_ptr<Backend> make_shm(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options) {
-  return shm::make(std::move(store), rank, size, options.name, Deadline::after(patience_of(options.timeout).limit), {});
+  return shm::make(std::move(store), rank, size, options.name, Limit(patience_of(options.timeout)), {});
 }
 
 }  // namespace lockstep::comm

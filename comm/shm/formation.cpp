@@ -7,6 +7,7 @@
 #include <new>
 #include <random>
 #include <sstream>
+#include <utility>
 
 #include <sched.h>
 #include <sys/stat.h>
@@ -109,14 +110,28 @@ class Group::Formation {
       if (pid != 0 && !look_at_process(pid) && !has_left(r)) dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
     }
     if (!dead.empty()) throw FromPeer<EnvironmentError>(str("[comm] shm: ", dead, " of ", group_.size(), " died while the group formed"));
-    if (limit_.passed())
-      throw FromPeer<TimeoutError>(
-          str("[comm] shm: ", ranks_text(missing), " of ", group_.size(), " did not join in time", what_they_do(missing)));
+    if (limit_.passed() || is_stopped_for_long(missing))
+      throw FromPeer<TimeoutError>(str("[comm] shm: ", ranks_text(missing), " of ", group_.size(), " did not join in time (",
+                                       limit_.reached(), ")", what_they_do(missing)));
     if (Clock::now() - start_ < say_after(said_) || missing.empty()) return;
     if (group_.rank() < missing.front() || missing.front() == 0)
       log::warn("[comm] group '", group_.name_, "' has been forming for ", seconds(say_after(said_)), " s: ", ranks_text(missing), " of ",
                 group_.size(), missing.size() == 1 ? " has" : " have", " not joined", what_they_do(missing));
     ++said_;
+  }
+
+  // Whether one of these ranks has been stopped for longer than the limit allows.
+  bool is_stopped_for_long(const std::vector<int>& missing) {
+    const auto now = Clock::now();
+    for (const int r : missing) {
+      const int pid = pid_of(r);
+      const auto process = pid != 0 ? look_at_process(pid) : std::nullopt;
+      if (!process || !process->stopped())
+        stopped_since_.erase(r);
+      else if (limit_.passed_for_stopped(now - stopped_since_.try_emplace(r, now).first->second))
+        return true;
+    }
+    return false;
   }
 
   // "; rank 2 (pid 4711) is stopped", for those whose process is known.
@@ -157,8 +172,9 @@ class Group::Formation {
   const Limit limit_;
   const Kin& kin_;
   const Clock::time_point start_ = Clock::now();
-  std::vector<std::string> keys_;  // by rank
-  std::map<int, int> pids_;        // by rank
+  std::vector<std::string> keys_;                   // by rank
+  std::map<int, int> pids_;                         // by rank
+  std::map<int, Clock::time_point> stopped_since_;  // by rank
   uint32_t said_ = 0;
 };
 
@@ -179,12 +195,14 @@ Group::Group(Store& store, int rank, int size, const std::string& name, const Li
   try {
     formation.await_announced();
     formation.await_joined();
+    watch_peers();
   } catch (...) {
-    me.presence.store(Presence::left, std::memory_order_release);  // for a reason that is not its own, which the others are to find
+    // The others find the reason themselves, or that this rank has left.
+    me.presence.store(Presence::left, std::memory_order_release);
+    stop_watching();
     throw;
   }
   memory_.close_fd();
-  watch_peers();
   own_cores_ = size_ <= usable_cores();
   enter_process();
 }
@@ -207,7 +225,12 @@ void Group::attach(Formation& formation) {
   std::string identity, host;
   std::istringstream(formation.where_the_memory_is()) >> pid >> fd >> cookie >> identity >> host;
   if (identity != host_identity()) throw other_host(0, host, rank_);
-  memory_ = Memory::open(pid, fd, layout_.bytes(), 0, false);
+  try {
+    memory_ = Memory::open(pid, fd, layout_.bytes(), 0, false);
+  } catch (const EnvironmentError& e) {
+    std::rethrow_exception(
+        reworded(e, str("[comm] shm: rank ", rank_, " cannot join the group of rank 0 (pid ", pid, " on ", host, "): ", e.what())));
+  }
   if (control().cookie != cookie)
     throw FromPeer<EnvironmentError>(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
 }
@@ -224,6 +247,11 @@ void Group::watch_peers() {
     if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(error)));
     pidfds_[static_cast<size_t>(r)] = fd;
   }
+}
+
+void Group::stop_watching() {
+  for (int& fd : pidfds_)
+    if (fd >= 0) ::close(std::exchange(fd, -1));
 }
 
 }  // namespace lockstep::comm::shm

@@ -35,8 +35,7 @@ void pause_core() {
 Group::~Group() {
   leave_process();
   member(rank_).presence.store(Presence::left, std::memory_order_release);
-  for (const int fd : pidfds_)
-    if (fd >= 0) ::close(fd);
+  stop_watching();
 }
 
 // Each rank may be bound to a core of its own, so only all together know.

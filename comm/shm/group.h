@@ -70,6 +70,7 @@ class Group {
   void create(Store& store);
   void attach(Formation& formation);
   void watch_peers();
+  void stop_watching();
   int usable_cores();
   bool spin(const Word& word, uint32_t target, const Call& call) const;
   bool is_dead(int rank) const;

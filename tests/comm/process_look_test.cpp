@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,6 +70,18 @@ TEST(ProcessLook, OfADeadProcessIsNothing) {
   }
   EXPECT_FALSE(look_at_process(pid));
   EXPECT_EQ(doing(pid), "has ended");
+}
+
+TEST(ProcessLook, AProcessAtWhichNobodyCanLookHasNotEnded) {
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &none);
+  const auto look = look_at_process(::getppid());
+  const std::string what = doing(::getppid());
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_TRUE(look && !look->stopped());
+  EXPECT_EQ(what, "exists");
 }
 
 TEST(ProcessLook, CountsProcessorTime) {

@@ -24,6 +24,7 @@
 #include "comm/text.h"
 #include "core/base/error.h"
 #include "tests/conformance/reference.h"
+#include "tests/support/gate.h"
 
 namespace lockstep::test {
 
@@ -97,3 +98,4 @@ std::string thrown(F&& body) {
 
 #include "tests/conformance/suite_failures.h"
 #include "tests/conformance/suite_operations.h"
+#include "tests/conformance/suite_tensors.h"

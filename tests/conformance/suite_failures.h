@@ -158,68 +158,6 @@ TEST_P(ProcessGroupSuite, AbortFromAnotherThreadReleasesAWaiter) {
   });
 }
 
-// One call on a rank, with what it must give there where it ends well. `memory` makes the call's tensors.
-struct LateCall {
-  std::string name;
-  std::function<Work(ProcessGroup&, const Tensor& a, const Tensor& b)> call;
-  // Elements of `a` (ones at first) and of `b` (zeros at first), for a group of `size` ranks, in multiples of n.
-  std::function<int64_t(int size)> a_slices, b_slices;
-  bool result_in_a = false;
-  std::function<float(int size)> expected;
-};
-
-inline std::vector<LateCall> late_calls() {
-  const auto one = [](int) { return int64_t{1}; };
-  const auto all = [](int size) { return int64_t{size}; };
-  const auto ones = [](int) { return 1.0f; };
-  const auto sum = [](int size) { return static_cast<float>(size); };
-  return {
-      {"all_reduce", [](ProcessGroup& g, const Tensor& a, const Tensor&) { return g.all_reduce(a); }, one, one, true, sum},
-      {"broadcast", [](ProcessGroup& g, const Tensor& a, const Tensor&) { return g.broadcast(a, 0); }, one, one, true, ones},
-      {"reduce_scatter", [](ProcessGroup& g, const Tensor& a, const Tensor& b) { return g.reduce_scatter(b, a); }, all, one, false, sum},
-      {"all_gather", [](ProcessGroup& g, const Tensor& a, const Tensor& b) { return g.all_gather(b, a); }, one, all, false, ones},
-      {"all_to_all", [](ProcessGroup& g, const Tensor& a, const Tensor& b) { return g.all_to_all(b, a); }, all, all, false, ones},
-      {"message", [](ProcessGroup& g, const Tensor& a, const Tensor& b) { return g.rank() == 0 ? g.send(a, 1) : g.recv(b, 0); }, one, one,
-       false, ones},
-  };
-}
-
-// Whoever gives up has its tensors back: the others come later, and neither read nor write them.
-TEST_P(ProcessGroupSuite, NobodyTouchesTheTensorsOfACallThatWasGivenUp) {
-  if (size() == 1) GTEST_SKIP() << "needs two ranks";
-  run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
-    constexpr int64_t n = 300'000;  // in shm beyond what goes through slots, where it can be reached in place
-    for (const LateCall& late : late_calls()) {
-      for (const bool shared : {false, true}) {
-        const std::string name = late.name + (shared ? " in allocate()d memory" : "");
-        const auto g = make({.name = name, .timeout = std::chrono::seconds(90)});
-        const auto memory = [&](int64_t slices) { return shared ? g->allocate({slices * n}, DType::f32) : Tensor::zeros({slices * n}); };
-        const Tensor a = memory(late.a_slices(size())), b = memory(late.b_slices(size()));
-        a.fill_(1);
-        const Tensor& result = late.result_in_a ? a : b;
-        const auto is_all = [](const Tensor& t, float value) {
-          return same_bits(t, std::vector<float>(static_cast<size_t>(t.numel()), value));
-        };
-        if (g->rank() == 0) {
-          const Work work = late.call(*g, a, b);
-          EXPECT_NE(thrown<TimeoutError>([&] { work.wait(std::chrono::milliseconds(1)); }), "") << name;
-          a.fill_(-7);
-          b.fill_(-7);
-        }
-        control.barrier().wait();
-        if (g->rank() == 1 || (g->rank() > 1 && late.name != "message")) {
-          const std::string failure = thrown<EnvironmentError>([&] { late.call(*g, a, b).wait(); });
-          EXPECT_TRUE(failure != "" || is_all(result, late.expected(size()))) << name << ": wrong values without an error";
-        }
-        control.barrier().wait();
-        if (g->rank() == 0) {
-          EXPECT_TRUE(is_all(a, -7) && is_all(b, -7)) << name << ": written after the call had failed";
-        }
-      }
-    }
-  });
-}
-
 // As sharded training has it: many gathers and reductions under way, one after the other, when one rank gives up.
 TEST_P(ProcessGroupSuite, AbortEndsAllThatIsOutstanding) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
