@@ -26,6 +26,10 @@ namespace {
   throw EnvironmentError(str(operation, " '", path, "': ", errno_text(error)));
 }
 
+[[noreturn]] void fail_rename(const std::string& from, const std::string& to, int error) {
+  throw EnvironmentError(str("rename '", from, "' to '", to, "': ", errno_text(error)));
+}
+
 // What file systems answer that do not know an operation.
 bool lacks_operation(int error) { return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == EBADF; }
 
@@ -190,9 +194,6 @@ class PosixFileSystem final : public FileSystem {
     remove();
     if (other.joinable()) other.join();
   }
-  [[noreturn]] static void fail_rename(const std::string& from, const std::string& to, int error) {
-    throw EnvironmentError(str("rename '", from, "' to '", to, "': ", errno_text(error)));
-  }
   // Where the file system cannot exchange: for a moment there is nothing under `to`.
   static void exchange_in_three(const std::string& from, const std::string& to) {
     const std::string aside = from + ".aside";
@@ -205,20 +206,6 @@ class PosixFileSystem final : public FileSystem {
     if (::rename(aside.c_str(), from.c_str()) != 0) fail_rename(aside, from, errno);
   }
 };
-
-// Takes its name away from a file, and gives it `to`: an error where that exists.
-void rename_to_new(const std::string& from, const std::string& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
-  if (!lacks_operation(errno)) fail("write", to, errno);
-  if (::link(from.c_str(), to.c_str()) == 0) {
-    ::unlink(from.c_str());
-    return;
-  }
-  // Some file systems know no links either, and forbid them (EPERM): then a look has to do.
-  if (!lacks_operation(errno) && errno != EPERM) fail("write", to, errno);
-  if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) fail("write", to, EEXIST);
-  if (::rename(from.c_str(), to.c_str()) != 0) fail("write", to, errno);
-}
 
 }  // namespace
 
@@ -233,6 +220,19 @@ std::optional<int64_t> free_bytes_of(const struct statvfs& info) {
 FileSystem& posix_file_system() {
   static PosixFileSystem files;
   return files;
+}
+
+void rename_to_new(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  if (!lacks_operation(errno)) fail_rename(from, to, errno);
+  if (::link(from.c_str(), to.c_str()) == 0) {
+    ::unlink(from.c_str());
+    return;
+  }
+  // Some file systems know no links either, and none has them of folders (EPERM): then a look has to do.
+  if (!lacks_operation(errno) && errno != EPERM) fail_rename(from, to, errno);
+  if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) fail_rename(from, to, EEXIST);
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_rename(from, to, errno);
 }
 
 void write_whole_file(const std::string& path, const std::function<void(const std::string& aside)>& write, bool replaces) {

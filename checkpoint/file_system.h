@@ -52,6 +52,10 @@ FileSystem& posix_file_system();
 // many as an int64 holds where there are more.
 std::optional<int64_t> free_bytes_of(const struct statvfs& info);
 
+// Gives a file or folder the name `to`. Throws EnvironmentError where that exists; the look at it and
+// the renaming are one where the file system allows.
+void rename_to_new(const std::string& from, const std::string& to);
+
 // Writes a file that has its name only once it is whole and on disk. `write` makes it under the name that it is given, beside it in
 // the same folder, and syncs it; if `write` throws, nothing stays. A file of that name is an EnvironmentError, unless `replaces`.
 void write_whole_file(const std::string& path, const std::function<void(const std::string& aside)>& write, bool replaces = false);

@@ -1,12 +1,10 @@
 #include "checkpoint/exchange/safetensors_folder.h"
 
-#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <random>
 #include <unordered_map>
 
-#include <fcntl.h>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/file_system.h"
@@ -91,15 +89,6 @@ WrittenFolder write_all(const std::string& folder, const FolderRequest& request)
   return written;
 }
 
-// Fails where `to` exists, whatever came to be there in the meantime. A file system without this flag gets a second look instead.
-void rename_to_new(const std::string& from, const std::string& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
-  int error = errno;
-  if ((error == EINVAL || error == ENOSYS) && !fs::exists(fs::symlink_status(to)))
-    error = ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
-  if (error != 0) throw EnvironmentError(str("rename '", from, "' to '", to, "': ", errno_text(error)));
-}
-
 }  // namespace
 
 WrittenFolder write_safetensors_folder(const FolderRequest& request) {
@@ -109,7 +98,8 @@ WrittenFolder write_safetensors_folder(const FolderRequest& request) {
   const fs::path parent = fs::path(dir).has_parent_path() ? fs::path(dir).parent_path() : fs::path(".");
   files.make_directories(parent.string());
   std::random_device random;
-  const std::string aside = str(dir, ".tmp-", std::hex, random());
+  // Not the folder's own name and more: that could be too long.
+  const std::string aside = str(parent.string(), "/.tmp-", std::hex, random(), "-", random());
   files.make_directory(aside);
   try {
     WrittenFolder written = write_all(aside, request);

@@ -1,13 +1,16 @@
 // The safetensors container: bytes that must be read, and bytes that must be refused.
 #include "checkpoint/safetensors.h"
 
+#include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "checkpoint/chunks.h"
 #include "checkpoint/digest.h"
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "tests/checkpoint/forwarding_files.h"
 #include "tests/checkpoint/helpers.h"
+#include "tests/support/failing_calls.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -99,6 +102,32 @@ TEST_F(Safetensors, ASaveOrExportWithTooLongAHeaderLeavesNothing) {
               HasSubstr("spread the tensors over more files"));
   EXPECT_THAT(error_of([&] { write_safetensors_folder(request); }), HasSubstr("spread the tensors over more files"));
   EXPECT_THAT(names_in(dir_.path()), ::testing::IsEmpty());
+}
+
+// It needs neither the system's help nor a name that leaves room for more.
+TEST_F(Safetensors, AnExportReplacesNothingWhateverTheFileSystemKnows) {
+  const std::string dir = dir_.path() + "/" + std::string(255, 'n');  // no longer name is possible
+  FolderRequest request{.dir = dir, .tensors = {{"w", DType::f32, {2}, [] { return counting({2}); }}}};
+  const auto taken_meanwhile = [&] {
+    std::filesystem::create_directory(dir);
+    return counting({2});
+  };
+  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP, EBADF}) {
+    std::string first, second;
+    const bool filtered = test::where_call_fails(SYS_renameat2, error, [&] {
+      request.tensors[0].values = [] { return counting({2}); };
+      first = error_of([&] { write_safetensors_folder(request); });
+      std::filesystem::remove_all(dir);
+      request.tensors[0].values = taken_meanwhile;
+      second = error_of([&] { write_safetensors_folder(request); });
+    });
+    if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+    EXPECT_EQ(first, "(no error)") << errno_text(error);
+    EXPECT_THAT(second, HasSubstr("File exists")) << errno_text(error);
+    EXPECT_TRUE(std::filesystem::is_empty(dir));
+    EXPECT_EQ(names_in(dir_.path()).size(), 1u) << "something half-written is left";
+    std::filesystem::remove_all(dir);
+  }
 }
 
 // The longest that fits is made and read again.
