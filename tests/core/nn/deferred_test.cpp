@@ -61,6 +61,24 @@ TEST(DeferredInit, MaterializeGivesTheUsualModel) {
     EXPECT_EQ(got[i].data().to_vector<float>(), wanted[i].data().to_vector<float>()) << got[i].name();
 }
 
+// Values that were loaded before are no missing ones.
+TEST(DeferredInit, MaterializeLeavesWhatHasMemoryAlone) {
+  std::unique_ptr<Linear> layer;
+  {
+    const DeferredInit deferred;
+    layer = std::make_unique<Linear>(4, 3);
+  }
+  layer->initialize(1);
+  const auto& place = layer->weight.data().storage();
+  place->attach(std::make_shared<Storage>(place->bytes(), kCpu));
+  layer->weight.data().fill_(7);
+  layer->materialize();
+  EXPECT_THAT(layer->weight.data().to_vector<float>(), ::testing::Each(7.0f));
+  layer->bias.data().fill_(8);
+  layer->materialize();
+  EXPECT_THAT(layer->bias.data().to_vector<float>(), ::testing::Each(8.0f));
+}
+
 TEST(DeferredInit, RangesAndMissingInitializersAreErrors) {
   const DeferredInit deferred;
   Linear layer(2, 2);
