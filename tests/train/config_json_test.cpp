@@ -1,4 +1,6 @@
 // config.json of other programs: every key of it is known, known to change nothing, or refused.
+#include <limits>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -87,6 +89,15 @@ INSTANTIATE_TEST_SUITE_P(All, RefusedByGpt2,
                                            Refused{R"("layer_norm_eps": 1e-3)", "layer_norm_eps"},
                                            Refused{R"("rope_theta": 1e4)", "rope_theta"}, Refused{R"("head_dim": 32)", "head_dim"},
                                            Refused{R"("multi_query": true)", "multi_query"}));
+
+TEST(ConfigJson, NumbersAreTakenAsTheyStand) {
+  for (const char* value : {"18446744073709551615", "9223372036854775808"})
+    EXPECT_THAT(llama(std::string(R"("vocab_size": )") + value),
+                AllOf(HasSubstr("'vocab_size': expected an integer of at most 63 bits"), HasSubstr(value)));
+  EXPECT_EQ(parsed("llama", R"("vocab_size": 9223372036854775807)").model.vocab, std::numeric_limits<int64_t>::max());
+  for (const char* value : {"1e3", "true", "\"64\"", "18446744073709551616"})
+    EXPECT_THAT(llama(std::string(R"("hidden_size": )") + value), HasSubstr("'hidden_size': expected an integer, got ")) << value;
+}
 
 TEST(ConfigJson, UnknownKeysAreNamedTogether) {
   EXPECT_THAT(

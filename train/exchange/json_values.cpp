@@ -1,6 +1,7 @@
 #include "train/exchange/json_values.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "checkpoint/strict_json.h"
 #include "core/base/error.h"
@@ -26,8 +27,10 @@ void JsonValues::fail(const char* key, const std::string& expected) const {
 
 int64_t JsonValues::integer(const char* key, int64_t missing) const {
   if (!has(key)) return missing;
-  if (!value_[key].is_number_integer()) fail(key, "an integer");
-  return value_[key].get<int64_t>();
+  const nlohmann::json& value = value_[key];
+  if (!value.is_number_integer()) fail(key, "an integer");
+  if (value.is_number_unsigned() && !std::in_range<int64_t>(value.get<uint64_t>())) fail(key, "an integer of at most 63 bits");
+  return value.get<int64_t>();
 }
 
 double JsonValues::number(const char* key, double missing) const {
