@@ -29,8 +29,8 @@ void check_wanted(const Manifest& manifest, const Entry& entry, const std::strin
         entry.shard.length, " elements to read into");
   check(stored.dtype == entry.tensor.dtype() && stored.shape == entry.shard.global_shape, "[checkpoint] '", entry.name, "' is ",
         stored.dtype, stored.shape, " in '", folder, "', but the program has ", entry.tensor.dtype(), entry.shard.global_shape);
-  check(entry.shard.offset >= 0 && entry.shard.offset + entry.shard.length <= stored.shape.numel(), "[checkpoint] '", entry.name,
-        "': elements ", entry.shard.offset, " to ", entry.shard.offset + entry.shard.length, " do not lie in ", stored.shape);
+  check(entry.shard.offset >= 0 && entry.shard.offset <= stored.shape.numel() - entry.shard.length, "[checkpoint] '", entry.name,
+        "': ", entry.shard.length, " elements from element ", entry.shard.offset, " on do not lie in ", stored.shape);
 }
 
 class Reader {

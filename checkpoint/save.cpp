@@ -190,9 +190,9 @@ std::vector<Part> parts_of(const std::vector<Entry>& entries) {
     check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
     check(find_no_utf8(entry.name) == std::string::npos, "[checkpoint] ", shown(entry.name),
           " cannot be the name of a tensor: it is no UTF-8, which a manifest needs");
-    check(entry.tensor.numel() == shard.length && shard.offset >= 0 && shard.offset + shard.length <= shard.global_shape.numel(),
-          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(), " elements cannot be elements ", shard.offset, " to ",
-          shard.offset + shard.length, " of ", shard.global_shape);
+    check(entry.tensor.numel() == shard.length && shard.offset >= 0 && shard.offset <= shard.global_shape.numel() - shard.length,
+          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(), " elements cannot be the ", shard.length,
+          " elements from element ", shard.offset, " on of ", shard.global_shape);
     parts.push_back({entry.name, entry.tensor.dtype(), shard});
   }
   return parts;

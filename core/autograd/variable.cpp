@@ -313,8 +313,9 @@ void Parameter::set_requires_grad(bool requires_grad) const {
 }
 
 void Parameter::set_slice_of(const ShardSpec& part) const {
-  check(part.offset >= 0 && part.length == data().numel() && part.offset + part.length <= part.global_shape.numel(), "[set_slice_of] '",
-        name(), "' is ", data(), ", which cannot be elements [", part.offset, ", ", part.offset + part.length, ") of ", part.global_shape);
+  check(part.offset >= 0 && part.length == data().numel() && part.offset <= part.global_shape.numel() - part.length, "[set_slice_of] '",
+        name(), "' is ", data(), ", which cannot be the ", part.length, " elements from element ", part.offset, " on of ",
+        part.global_shape);
   state("set_slice_of").slice = std::make_unique<ShardSpec>(part);
 }
 

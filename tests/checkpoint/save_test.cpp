@@ -187,6 +187,19 @@ TEST(Save, PartsThatDoNotMakeUpATensorAreRefused) {
   EXPECT_EQ(save_parts(4, DType::f32), "(no error)");
 }
 
+TEST(Save, ElementsOutsideOfTheWholeAreRefused) {
+  const test::TempDir dir;
+  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({8}))}});
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  for (const int64_t offset : {int64_t{5}, int64_t{-1}, std::numeric_limits<int64_t>::max()}) {
+    const Entry part("w", counting({4}), {{8}, offset, 4});
+    const auto outside = HasSubstr(str("4 elements from element ", offset, " on"));
+    EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 2, .entries = {part}}); }), outside);
+    EXPECT_THAT(error_of([&] { checkpoint.read({&part, 1}); }), outside);
+  }
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
+}
+
 TEST(Save, StridedTensorsAreSavedByValue) {
   const test::TempDir dir;
   const Tensor matrix = counting({3, 5});
@@ -271,7 +284,6 @@ TEST(Digest, IsSha256OfTheDocumentedBytes) {
   EXPECT_THROW(weights_sha256(twice), UsageError);
 }
 
-// A manifest is JSON. What it cannot hold is refused before anything is written.
 // One that list() and resume would not see.
 TEST(Save, AStepThatNoFolderNamesIsRefused) {
   const test::TempDir dir;
@@ -285,6 +297,7 @@ TEST(Save, AStepThatNoFolderNamesIsRefused) {
   EXPECT_EQ(list(dir.path()).size(), 1u);
 }
 
+// A manifest is JSON. What it cannot hold is refused before anything is written.
 TEST(Save, WhatIsNoUtf8IsRefusedByName) {
   const test::TempDir dir;
   EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 1, .entries = {Entry("caf\xe9", counting({4}))}}); }),

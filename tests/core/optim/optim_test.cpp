@@ -293,7 +293,12 @@ TEST(GradNorm, OfSlicesIsThatOfTheWhole) {
   EXPECT_THAT([&] { grad_norm(second); }, ThrowsMessage<UsageError>(HasSubstr("'b' is elements [0, 5) of [5]")))
       << "a slice is one also where this rank holds all of it";
   EXPECT_THAT([&] { grad_norm({&a, 1}, second, [](const Tensor&) {}); }, ThrowsMessage<UsageError>(HasSubstr("'b' of shape [5] is none")));
-  EXPECT_THAT([&] { a.set_slice_of({a.shape(), 1, a.data().numel()}); }, ThrowsMessage<UsageError>(HasSubstr("cannot be elements [1, ")));
+  for (const int64_t offset : {int64_t{1}, int64_t{-1}, std::numeric_limits<int64_t>::max()})
+    EXPECT_THAT(
+        [&] {
+          a.set_slice_of({a.shape(), offset, a.data().numel()});
+        },
+        ThrowsMessage<UsageError>(HasSubstr(str("elements from element ", offset, " on of [2, "))));
 }
 
 TEST(GradNorm, RefusesSlicesThatCutABlock) {
