@@ -1,5 +1,6 @@
 // Backward refuses values that were changed after forward: gradients made of them would be wrong.
 #include <functional>
+#include <numeric>
 
 #include <gmock/gmock.h>
 
@@ -109,6 +110,63 @@ TEST(ChangedInPlace, IsNoMatterToOperationsThatDoNot) {
     };
     EXPECT_EQ(gradient(true), gradient(false)) << c.op;
   }
+}
+
+// Compositions whose operations keep results, views, copies, or how to compute a value again.
+std::vector<Case> compositions() {
+  using V = const Variable&;
+  std::vector<Case> cases = operations_that_read_x_again();
+  for (Case& c : operations_that_do_not()) cases.push_back(std::move(c));
+  const std::vector<Case> more = {
+      {"sqrt", [](V x, V) { return ops::sqrt(x); }},
+      {"sigmoid", [](V x, V) { return ops::sigmoid(x); }},
+      {"max", [](V x, V) { return ops::max(x, 0); }},
+      {"log_softmax", [](V x, V) { return ops::log_softmax(x, 0); }},
+      {"transposed", [](V x, V w) { return ops::matmul(ops::transpose(x, 0, 1), w); }},
+      {"viewed", [](V x, V) { return ops::exp(ops::narrow(ops::reshape(x, {9}), 0, 2, 5)); }},
+      {"norm of sums", [](V x, V w) { return ops::layer_norm(x, ops::sum(w, 0), ops::sum(x, 1)); }},
+      {"linear of norm", [](V x, V w) { return ops::linear(ops::rms_norm(ops::square(x), ops::sum(w, 0)), w, {}); }},
+      {"linear of activations", [](V x, V w) { return ops::linear(ops::exp(ops::tanh(x)), w, ops::sum(x, 0)); }},
+      {"linear of a view", [](V x, V w) { return ops::linear(ops::gelu(ops::transpose(x, 0, 1)), w, {}); }},
+      {"nested parts",
+       [](V x, V w) {
+         const auto inner = [w](V v) { return ops::mul(v, ops::square(w)); };
+         return nn::recompute(x, [inner](V v) { return nn::recompute(ops::exp(v), inner); });
+       }},
+      {"part with linear", [](V x, V w) { return nn::recompute(x, [w](V v) { return ops::linear(ops::layer_norm(v, {}, {}), w, {}); }); }},
+  };
+  cases.insert(cases.end(), more.begin(), more.end());
+  return cases;
+}
+
+// Whatever is changed, in either precision: the gradients of before, or an error.
+TEST(ChangedInPlace, GradientsAreThoseOfBeforeOrNone) {
+  enum { x_all, w_part, result };
+  for (const Case& c : compositions())
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const int changed : {x_all, w_part, result})
+        for (const bool within : {true, false}) {
+          const auto gradients = [&](bool change) {
+            const Parameter x = make_x(), w = make_w();
+            auto scope = std::make_unique<ops::PrecisionScope>(dtype);
+            const Variable y = c.run(x, w);
+            std::vector<float> factors(static_cast<size_t>(y.data().numel()));
+            std::iota(factors.begin(), factors.end(), 1.0f);
+            const Variable loss = ops::sum(ops::mul(ops::cast(y, DType::f32), Variable(values(factors, y.shape()))));
+            if (!within) scope.reset();
+            if (change && changed == x_all) x.data().fill_(7);
+            if (change && changed == w_part) w.data().narrow(0, 1, 1).fill_(7);
+            if (change && changed == result) y.data().fill_(9);
+            loss.backward();
+            std::vector<std::vector<float>> all;
+            for (const Parameter& p : {x, w}) all.push_back(p.has_grad() ? p.grad().to_vector<float>() : std::vector<float>());
+            return all;
+          };
+          const auto before = gradients(false);
+          std::vector<std::vector<float>> after = before;
+          const std::string error = error_of([&] { after = gradients(true); });
+          EXPECT_TRUE(after == before || error != "(no error)") << c.op << " in " << dtype << ", change " << changed;
+        }
 }
 
 TEST(ChangedInPlace, HoldsForResultsIdsAndTargets) {
