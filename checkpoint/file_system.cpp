@@ -210,7 +210,7 @@ class PosixFileSystem final : public FileSystem {
 }  // namespace
 
 std::optional<int64_t> free_bytes_of(const struct statvfs& info) {
-  // A file system that does not count has no blocks at all; one that is full has some, of which none is free.
+  // A file system that does not count has no blocks at all; one that is full has some, none free.
   const uint64_t block = info.f_frsize > 0 ? info.f_frsize : info.f_bsize;
   if (info.f_blocks == 0 || block == 0) return std::nullopt;
   constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
@@ -229,7 +229,7 @@ void rename_to_new(const std::string& from, const std::string& to) {
     ::unlink(from.c_str());
     return;
   }
-  // Some file systems know no links either, and none has them of folders (EPERM): then a look has to do.
+  // Some file systems know no links either, and none has them of folders (EPERM): a look has to do.
   if (!lacks_operation(errno) && errno != EPERM) fail_rename(from, to, errno);
   if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) fail_rename(from, to, EEXIST);
   if (::rename(from.c_str(), to.c_str()) != 0) fail_rename(from, to, errno);

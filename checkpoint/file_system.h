@@ -48,12 +48,12 @@ class FileSystem {
 
 FileSystem& posix_file_system();
 
-// What statvfs() says is free to this user, in bytes; nothing where the file system does not count. As
-// many as an int64 holds where there are more.
+// What statvfs() says is free to this user, in bytes; nothing where the file system does not count.
+// As many as an int64 holds where there are more.
 std::optional<int64_t> free_bytes_of(const struct statvfs& info);
 
-// Gives a file or folder the name `to`. Throws EnvironmentError where that exists; the look at it and
-// the renaming are one where the file system allows.
+// Gives a file or folder the name `to`. Throws EnvironmentError where that exists; the look at it
+// and the renaming are one where the file system allows.
 void rename_to_new(const std::string& from, const std::string& to);
 
 // Writes a file that has its name only once it is whole and on disk. `write` makes it under the name that it is given, beside it in

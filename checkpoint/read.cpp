@@ -113,7 +113,8 @@ ReadReport Checkpoint::read(std::span<const Entry> entries) const {
       if (!direct) aside.emplace_back(&entry, Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()));
       reader.add(entry.name, entry.shard, static_cast<char*>((direct ? entry.tensor : aside.back().second).raw()));
     }
-    for (const Entry& entry : entries) entry.tensor.mark_changed("reading a checkpoint");  // a part is, also where it fails
+    // A part is changed also where reading fails.
+    for (const Entry& entry : entries) entry.tensor.mark_changed("reading a checkpoint");
     const ReadReport report = reader.run();
     for (const auto& [entry, host] : aside) entry->tensor.copy_(host);
     return report;

@@ -11,8 +11,8 @@
 
 namespace lockstep::nn {
 
-// The first two throw UsageError outside of InitialDraws, thus of Module::initialize(): a name may not be
-// whole before, and two that are equal draw equal numbers.
+// The first two throw UsageError outside of InitialDraws, thus of Module::initialize(): a name may
+// not be whole before, and two that are equal draw equal numbers.
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed);
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed);
 void init_constant(const Parameter& parameter, float value);

@@ -61,8 +61,9 @@ class RmsNorm final : public Module {
 
 // Zeroes elements with probability p and scales the rest by 1/(1−p); passes everything on when not training. Its mask is named
 // by the RandomScope and the module's path: a module that is called twice in a micro-batch draws the same mask twice.
-// In training, one without a path (not registered) throws UsageError, and so does one whose path another
-// module of the RandomScope has: two models of one micro-batch need names or seeds of their own.
+// In training, one without a path (not registered) throws UsageError, and so does one whose path
+// another module of the RandomScope has: two models of one micro-batch need names or seeds of their
+// own.
 class Dropout final : public Module {
  public:
   explicit Dropout(float p);

@@ -19,12 +19,12 @@ constexpr uint32_t site_of(std::string_view name) {
   return hash;
 }
 
-// Names that draw from streams which differ by their sites alone. Two names may have one site, and two
-// models the same names; their numbers would be the same.
+// Names that draw from streams which differ by their sites alone. Two names may have one site, and
+// two models the same names; their numbers would be the same.
 class SiteNames {
  public:
-  // The site of `name`, which `owner` draws by, as often as it likes. Throws UsageError where another
-  // name has the site, or another owner the name: it says both names, and what to do.
+  // The site of `name`, which `owner` draws by, as often as it likes. Throws UsageError where
+  // another name has the site, or another owner the name: it says both names, and what to do.
   uint32_t claim(std::string_view name, const void* owner);
 
  private:
@@ -48,8 +48,9 @@ class RandomScope {
   RandomScope& operator=(const RandomScope&) = delete;
 
   // The stream of `name`, the path of the module `owner`, in the current scope. Throws UsageError
-  // outside of any: without a step, every step would draw the same numbers. Throws, too, where another
-  // name of the scope has the same site or another module the same name, and for an empty name.
+  // outside of any: without a step, every step would draw the same numbers. Throws, too, where
+  // another name of the scope has the same site or another module the same name, and for an empty
+  // name.
   static RandomKey key(std::string_view name, const void* owner);
   // The current scope, for going back to it later; nothing outside of any.
   static std::optional<RandomKey> place();

@@ -24,9 +24,10 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   // Updates every parameter that has a gradient; others, and their states, stay as they are. Gradients are multiplied by
-  // `grad_scale` as they are read (clipping costs no pass of its own). Throws UsageError, and changes
-  // nothing, where one of the two is not finite – clip_scale() gives NaN for a norm that is not –, and
-  // where a parameter's values have another size, dtype or layout than they had at first.
+  // `grad_scale` as they are read (clipping costs no pass of its own).
+  // Throws UsageError, and changes nothing, where one of the two is not finite – clip_scale() gives
+  // NaN for a norm that is not –, and where a parameter's values have another size, dtype or layout
+  // than they had at first.
   void step(float lr, float grad_scale = 1.0f);
   void zero_grad() const;
 
@@ -37,8 +38,8 @@ class Optimizer {
   // By name, the number of updates of each parameter that has missed some of the steps, because it had
   // no gradient: it joined late, or was frozen for a while. Empty where all are in step.
   std::map<std::string, int64_t> updates_out_of_step() const;
-  // What steps() and updates_out_of_step() gave; {} says that no parameter ever missed a step. Throws
-  // UsageError for a name that is none of the parameters', and for more updates than steps.
+  // What steps() and updates_out_of_step() gave; {} says that no parameter ever missed a step.
+  // Throws UsageError for a name that is none of the parameters', and for more updates than steps.
   void set_steps(int64_t steps, const std::map<std::string, int64_t>& updates_out_of_step);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }

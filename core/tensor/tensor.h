@@ -89,15 +89,15 @@ class Tensor {
   Tensor to(Device device) const;
 
   // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and converts;
-  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_ and
-  // to() cut fractions off), and a tensor whose elements share memory, as expand() makes them: write
-  // before expanding, or write to a clone(). What was refused changed nothing.
+  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_
+  // and to() cut fractions off), and a tensor whose elements share memory, as expand() makes them:
+  // write before expanding, or write to a clone(). What was refused changed nothing.
   const Tensor& copy_(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
 
-  // Whether some element of `other`, on the same device, may lie in this tensor's memory. The very same
-  // elements are no such case. What lies between elements counts.
+  // Whether some element of `other`, on the same device, may lie in this tensor's memory. The very
+  // same elements are no such case. What lies between elements counts.
   bool overlaps(const Tensor& other) const;
 
   // Says that the values were changed through raw(), data() or span(). Backward then refuses to use

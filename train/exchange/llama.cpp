@@ -73,7 +73,8 @@ double rope_theta(const JsonValues& values) {
     if (!values.has(key)) continue;
     const JsonValues rope = values.object(key);
     demand_plain_rope(rope);
-    // Versions of transformers differ in which of two bases they take, and older ones never look into "rope_scaling" for one.
+    // Versions of transformers differ in which of two bases they take, and older ones never look
+    // into "rope_scaling" for one.
     if (values.has("rope_theta") || std::string_view(key) == "rope_scaling") rope.demand("rope_theta", theta);
     theta = rope.number("rope_theta", theta);
   }

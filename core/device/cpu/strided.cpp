@@ -131,7 +131,8 @@ constexpr bool always_held() {
     return false;
 }
 
-// Whether the integers `To` hold `x`, of a float once its fraction is cut off; C++ leaves other floats undefined, and wraps integers.
+// Whether the integers `To` hold `x`, of a float once its fraction is cut off. C++ leaves other
+// floats undefined, and wraps integers.
 template <typename To, typename From>
 bool holds(From x) {
   if constexpr (kIsInteger<From>) {
