@@ -203,6 +203,11 @@ TEST(Autograd, AnF16LeafMayBeUsedTwice) {
   const Tensor bias = values({1, 1}).to(DType::f16);
   ops::cast(ops::sub(ops::add(h, h), ops::mul(ops::div(h, p), Variable(bias))), DType::f32).backward(values({1, 1}));
   EXPECT_THAT(grad(p), ElementsAre(4 * 1 - 1, 4 * 2 - 1));  // of 2·p² − p
+  // Where it was broadcast, gradients are summed.
+  p.zero_grad();
+  const Variable rows(Tensor::full({3, 2}, 1, DType::f16));
+  ops::cast(ops::add(rows, p), DType::f32).backward(Tensor::full({3, 2}, 2));
+  EXPECT_THAT(grad(p), ElementsAre(6, 6));
 }
 
 TEST(Autograd, GradientMemoryOfAnotherShapeThanTheValuesIsRefused) {

@@ -240,6 +240,13 @@ TEST(Operations, WholeNumbersAreNotGivenFractions) {
   EXPECT_THAT([&] { ops::add(counts, 0.5f); }, ThrowsMessage<UsageError>(HasSubstr("a whole number to add to i64[2], got 0.5")));
 }
 
+// Ids are i32 to the kernels.
+TEST(Operations, MoreRowsThanAnIdCanNameAreRefused) {
+  const Variable table(Tensor::zeros({int64_t{1} << 31, 0}));
+  EXPECT_THAT([&] { ops::embedding(Tensor::zeros({1}, DType::i64), table); },
+              ThrowsMessage<UsageError>(HasSubstr("[embedding] expected fewer than 2^31 rows, got 2147483648")));
+}
+
 TEST(Operations, HeadsThatCannotBeAreRefused) {
   const Variable qkv(Tensor::zeros({1, 2, 12}));
   for (const int64_t heads :
