@@ -109,7 +109,7 @@ void Schedule::read(Unit& unit) {
 void Schedule::peek(Unit& unit) {
   if (unit.state() != Unit::State::gathered || unit.changed()) return;
   seen_.push_back(unit.index());
-  unit.show();
+  unit.show(true);
 }
 
 void Schedule::hide_seen() {

@@ -43,7 +43,7 @@ class Schedule {
   // A parameter of the unit is read while the unit is not in use.
   void read(Unit& unit);
   // The same where the read must be no part of what ranks do together: nothing happens unless the unit is
-  // whole, with the values of now.
+  // whole, with the values of now. It can be read until they change.
   void peek(Unit& unit);
   // Nothing more in this backward pass needs the unit's parameters.
   void backward_done(Unit& unit);

@@ -145,9 +145,14 @@ std::string Section::written_slices() const {
   return str(master_.storage()->changed_by(), " changed this rank's slice of ", names);
 }
 
-void Section::attach(const Tensor& gathered) {
-  for (size_t i = 0; i < gathered_.size(); ++i)
-    gathered_[i]->attach(gathered.storage(), static_cast<size_t>(layout_.offset(i) * size_of(wire_dtype_)));
+void Section::attach(const Tensor& gathered, bool until_changed) {
+  for (size_t i = 0; i < gathered_.size(); ++i) {
+    const auto offset = static_cast<size_t>(layout_.offset(i) * size_of(wire_dtype_));
+    if (until_changed)
+      gathered_[i]->attach_until_changed(gathered.storage(), offset);
+    else
+      gathered_[i]->attach(gathered.storage(), offset);
+  }
 }
 
 void Section::detach() {

@@ -70,7 +70,8 @@ class Section {
   const Tensor& nearby() const { return nearby_; }
 
   // The whole buffer, [total] in the wire dtype, is (not) what the parameters view.
-  void attach(const Tensor& gathered);
+  // `until_changed`: at most until the master changes.
+  void attach(const Tensor& gathered, bool until_changed = false);
   void detach();
   // Copies that a PrecisionScope made of the gathered values would outlive them, and make the whole model
   // stay.

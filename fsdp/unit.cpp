@@ -78,10 +78,10 @@ void Unit::release() {
   state_ = State::sharded;
 }
 
-void Unit::show() {
+void Unit::show(bool until_changed) {
   check(state_ == State::gathered, "[fsdp] unit '", name(), "' is not gathered");
   if (std::exchange(shown_, true)) return;
-  for (size_t i = 0; i < sections_.size(); ++i) sections_[i]->attach(whole_[i]);
+  for (size_t i = 0; i < sections_.size(); ++i) sections_[i]->attach(whole_[i], until_changed);
 }
 
 void Unit::hide() {

@@ -60,8 +60,8 @@ class Unit {
   // gathered → sharded.
   void release();
   // While gathered: lets the parameters view the values, or takes the view away, so that the next read is
-  // noticed. On one rank the view stays.
-  void show();
+  // noticed. On one rank the view stays. `until_changed`: at most until this rank's slices change.
+  void show(bool until_changed = false);
   void hide();
   // The masters may have changed; not while gathered or gathering.
   void values_changed();

@@ -47,6 +47,13 @@ void Storage::attach(std::shared_ptr<Storage> memory, size_t offset) {
         "[storage] cannot attach ", bytes_, " bytes at offset ", offset, " of ", memory ? memory->bytes() : 0, " bytes");
   data_ = static_cast<std::byte*>(memory->data()) + offset;
   attached_ = std::move(memory);
+  until_changed_ = false;
+}
+
+void Storage::attach_until_changed(std::shared_ptr<Storage> memory, size_t offset) {
+  attach(std::move(memory), offset);
+  until_changed_ = true;
+  attached_version_ = version();
 }
 
 void Storage::detach() {

@@ -31,8 +31,10 @@ class Storage {
 
   // Brings absent memory: bytes() of `memory` from `offset` on, which is kept alive until detach().
   void attach(std::shared_ptr<Storage> memory, size_t offset = 0);
+  // The same until the next change that counts here (version()): from then on it is away again.
+  void attach_until_changed(std::shared_ptr<Storage> memory, size_t offset = 0);
   void detach();
-  bool present() const { return data_ != nullptr || bytes_ == 0; }
+  bool present() const { return (data_ != nullptr && (!until_changed_ || version() == attached_version_)) || bytes_ == 0; }
   const std::string& why_absent() const { return why_absent_; }
   // For those who are about to read: brings absent memory where that is possible. Returns present().
   bool bring() const;
@@ -63,6 +65,8 @@ class Storage {
   MemoryCategory category_;
   std::function<void()> release_;  // empty for the allocator's memory
   std::shared_ptr<Storage> attached_;
+  bool until_changed_ = false;
+  uint64_t attached_version_ = 0;
   std::string why_absent_;       // empty: the memory is here for good
   std::function<void()> bring_;  // of absent memory; may be empty
   std::atomic<uint64_t> changes_{0};

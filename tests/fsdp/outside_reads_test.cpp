@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/autograd/node.h"
 #include "core/nn/layers.h"
 #include "fsdp/wrap.h"
 #include "tests/fsdp/training.h"
@@ -15,6 +16,7 @@ using namespace test;
 using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr int64_t kWidth = 24;
 
@@ -29,7 +31,8 @@ Variable penalty(const Parameter& p, bool in_products) {
 // Modules inside of each other, each with a matrix and a vector, under one root with a scale.
 class RandomReads {
  public:
-  RandomReads(uint64_t seed, bool in_products) : engine_(seed), in_products_(in_products) {}
+  // `faulty`: some passes can be made to throw.
+  RandomReads(uint64_t seed, bool in_products, bool faulty = false) : engine_(seed), in_products_(in_products), faulty_(faulty) {}
 
   Model make() {
     const auto tree = node(0);
@@ -40,7 +43,8 @@ class RandomReads {
     std::vector<Parameter> penalised;
     for (const Parameter& p : *all_)
       if (one_in(3)) penalised.push_back(p);
-    return {root, [root, scale, penalised, sides = sides_, in_products = in_products_](int64_t micro) {
+    return {root,
+            [root, scale, penalised, sides = sides_, in_products = in_products_](int64_t micro) {
               sides->clear();
               const Variable x(random({3, kWidth}, 1000 + static_cast<uint32_t>(micro)));
               const Variable y = (*root)(x);
@@ -48,7 +52,9 @@ class RandomReads {
               for (const Variable& side : *sides) loss = ops::add(loss, ops::mean(ops::square(ops::add(ops::mul(side, y), side))));
               for (const Parameter& p : penalised) loss = ops::add(loss, penalty(p, in_products));
               return loss;
-            }};
+            },
+            faulty_ ? [countdown = countdown_](int64_t number) { *countdown = number < 0 ? 0 : 1 + static_cast<int>(number * 7 % 29); }
+                    : std::function<void(int64_t)>()};
   }
   bool drew_side_values() const { return side_values_ > 0; }
   bool drew_detached() const { return detached_ > 0; }
@@ -82,7 +88,7 @@ class RandomReads {
     using Step = std::function<Variable(const Variable&)>;
     std::vector<Step> steps;
     if (one_in(3)) steps.push_back(read_any());
-    steps.push_back([=](const Variable& x) { return ops::mul(product(x, matrix), vector); });
+    steps.push_back([=, fault = fault()](const Variable& x) { return ops::mul(fault(product(x, matrix)), vector); });
     const int children = depth == 0 ? 3 : depth < 2 ? static_cast<int>(engine_() % 3) : 0;
     for (int i = 0; i < children; ++i) {
       const auto child = node(depth + 1);
@@ -109,8 +115,24 @@ class RandomReads {
     return module;
   }
 
+  // Passes values and gradients on, unless it is the place that was chosen to throw.
+  std::function<Variable(const Variable&)> fault() const {
+    if (!faulty_) return [](const Variable& x) { return x; };
+    const auto visit = [countdown = countdown_] {
+      if (*countdown > 0 && --*countdown == 0) throw EnvironmentError("a transient fault");
+    };
+    return [visit](const Variable& x) {
+      visit();
+      return record("fault", x.data(), {x}, [visit](const Tensor& gradient, const Node& node) {
+        visit();
+        node.edge(0).add(gradient);
+      });
+    };
+  }
+
   std::mt19937_64 engine_;
-  const bool in_products_;
+  const bool in_products_, faulty_;
+  std::shared_ptr<int> countdown_ = std::make_shared<int>(0);  // visits to the next fault
   uint32_t sites_ = 0;
   int side_values_ = 0, detached_ = 0;
   std::shared_ptr<std::vector<Parameter>> all_ = std::make_shared<std::vector<Parameter>>();
@@ -123,7 +145,8 @@ struct Case {
   std::string text;
 };
 
-Case draw(uint64_t seed) {
+// `faulty`: ranks have equal shares, so that all of them throw in the same micro-batch.
+Case draw(uint64_t seed, bool faulty = false) {
   std::mt19937_64 engine(seed * 6007 + 3);
   const auto below = [&](uint64_t n) { return static_cast<int>(engine() % n); };
   Case c;
@@ -136,6 +159,7 @@ Case draw(uint64_t seed) {
   c.recipe.shards = 1 << below(c.ranks == 4 ? 3 : c.ranks);
   if (below(3) == 0) o.nearby = 1;
   c.recipe.micro_batches = c.recipe.shards == c.ranks ? c.ranks + below(4) : c.ranks * (1 + below(2));
+  if (faulty) c.recipe.micro_batches = c.ranks * (int64_t{1} << below(3));
   const bool low = below(3) == 0;
   if (low) {
     c.recipe.compute = DType::bf16;
@@ -143,7 +167,7 @@ Case draw(uint64_t seed) {
   }
   const int wrapped = 1 + below(4);  // the share of modules that are units
   o.wrap = [wrapped](const nn::Module& m) { return static_cast<int>(std::hash<std::string>{}(m.path()) % 4) < wrapped; };
-  c.recipe.make = [seed, low] { return RandomReads(seed, low).make(); };
+  c.recipe.make = [seed, low, faulty] { return RandomReads(seed, low, faulty).make(); };
   c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", c.recipe.shards, " shards, nearby ", o.nearby, ", V ", c.recipe.micro_batches,
                ", ", c.recipe.compute, ", in flight ", o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
                static_cast<int>(o.accumulate));
@@ -163,6 +187,16 @@ TEST(OutsideReads, RandomModelsTrainToTheBitsOfOneRank) {
   EXPECT_GT(with_units, 40);
   EXPECT_GT(with_sides, 40);
   EXPECT_GT(with_detached, 20);
+}
+
+// Forward and backward throw in any place, and are tried again.
+TEST(OutsideReads, RandomPassesThatThrewAreTriedAgain) {
+  int threw = 0;
+  for (uint64_t seed = 1000; seed < 1100; ++seed) {
+    const Case c = draw(seed, true);
+    ASSERT_EQ(train_sharded(c.recipe, c.ranks, &threw), train_reference(c.recipe)) << c.text;
+  }
+  EXPECT_GT(threw, 200);
 }
 
 // Blocks of which the loss reads what `reads` returns, after the forward pass.
@@ -236,6 +270,31 @@ TEST(OutsideReads, BeforeTheForwardPassAReadNamesParameterAndUnit) {
     sharded->backward(ops::add(term, model.loss(group->rank())));
   });
   EXPECT_THAT(failures, Each(AllOf(HasSubstr("'blocks.0.weight'"), HasSubstr("unit 'blocks.0'"), HasSubstr("forward pass"))));
+}
+
+// Between passes a unit that is still whole may be read, but not with the values of before.
+TEST(OutsideReads, AfterAnEvaluationTheRootIsReadAsItIsNow) {
+  for (const int ranks : {1, 2, 4})
+    expect_success(run_group(ranks, [&](const Group& group) {
+      const Model model = blocks_with_penalty([](const Parameter&) { return false; });
+      const auto sharded = fully_shard(model.module, group, {.units_in_flight = 1});
+      const Parameter scale = model.module->parameters()[0], weight = model.module->parameters()[1];
+      ASSERT_EQ(scale.name(), "scale");
+      const NoGradGuard no_grad;
+      for (const float value : {2.0f, 3.0f}) {
+        (*model.module)(Variable(random({3, kWidth}, 1)));
+        EXPECT_EQ(scale.data().to_vector<float>(), std::vector<float>(kWidth, value));
+        for (const auto& slice : sharded->slices())
+          if (slice.name == "scale") slice.values.fill_(value + 1);
+        // Rank 0 owns the scale; the others cannot know.
+        if (ranks == 1) continue;
+        if (group->rank() == 0) {
+          EXPECT_THAT([&] { scale.data().to_vector<float>(); },
+                      ThrowsMessage<UsageError>(AllOf(HasSubstr("'scale'"), HasSubstr("unit 'root'"), HasSubstr("not gathered"))));
+        }
+        EXPECT_THROW(weight.data().to_vector<float>(), UsageError);
+      }
+    }));
 }
 
 TEST(OutsideReads, AWeightThatTravelsInBf16IsReadInProductsOnly) {

@@ -46,6 +46,9 @@ struct Tree : nn::Module {
 struct Model {
   std::shared_ptr<nn::Module> module;
   std::function<Variable(int64_t micro)> loss;  // of a micro-batch, through the module
+  // Makes the next pass throw EnvironmentError, where it comes so far; may be empty. `number`: of the
+  // micro-batch, the same on all ranks.
+  std::function<void(int64_t number)> arm = {};
 };
 
 struct Recipe {
@@ -102,8 +105,8 @@ inline Bits train_reference(const Recipe& recipe) {
   return result;
 }
 
-// The same with FSDP, as rank 0 sees it.
-inline Bits train_sharded(const Recipe& recipe, int ranks) {
+// The same with FSDP, as rank 0 sees it. What threw is tried again; `threw` counts that, on rank 0.
+inline Bits train_sharded(const Recipe& recipe, int ranks, int* threw = nullptr) {
   Bits result;
   expect_success(run_group(ranks, [&](const Group& group) {
     const Model model = recipe.make();
@@ -116,7 +119,18 @@ inline Bits train_sharded(const Recipe& recipe, int ranks) {
     for (int step = 0; step < recipe.steps; ++step) {
       {
         ops::PrecisionScope precision(recipe.compute);
-        for (const int64_t leaf : sharded->leaves()) sharded->backward(model.loss(leaf + step * recipe.micro_batches));
+        int64_t number = step * recipe.micro_batches;
+        for (const int64_t leaf : sharded->leaves()) {
+          if (model.arm) model.arm(++number);
+          try {
+            sharded->backward(model.loss(leaf + step * recipe.micro_batches));
+          } catch (const EnvironmentError&) {
+            if (!model.arm) throw;
+            if (threw && group->rank() == 0) ++*threw;
+            model.arm(-1);
+            sharded->backward(model.loss(leaf + step * recipe.micro_batches));
+          }
+        }
         sharded->finish();
       }
       const double n = norm(*model.module, sharded->parameters(), *group);
