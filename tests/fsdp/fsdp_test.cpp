@@ -353,6 +353,42 @@ TEST(FullyShard, RefusesWhatItCannotTrain) {
     EXPECT_THAT(failure, AllOf(HasSubstr("f32[2, 2]"), HasSubstr("f32[3, 2]")));
 }
 
+// Also of those that another rank owns.
+TEST(FullyShard, StartsFromTheValuesOfRankZero) {
+  for (const auto& [ranks, shards] : {std::pair{2, 2}, {3, 3}, {4, 2}})
+    expect_success(run_group(ranks, [&, ranks = ranks, shards = shards](const Group& group) {
+      auto root = std::make_shared<Tree>();
+      const Parameter frozen = root->register_parameter("frozen", Tensor::full({5000}, group->rank() + 1));
+      frozen.set_requires_grad(false);
+      root->register_parameter("trained", Tensor::full({5000}, group->rank() + 1));
+      const Tensor mean = root->register_buffer("mean", Tensor::full({3}, group->rank() + 1));
+      const auto sharded = fully_shard(root, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}));
+      EXPECT_EQ(mean.to_vector<float>(), std::vector<float>(3, 1.0f));
+      sharded->for_each_whole([&](const std::string& name, const Tensor& whole) {
+        EXPECT_EQ(whole.to_vector<float>(), std::vector<float>(5000, 1.0f)) << name << " on rank " << group->rank();
+      });
+    }));
+}
+
+// It has two buffers for its gradients, and more rounds than that.
+TEST(FullyShard, OneUnitBesideTheRootAddsUpAllRounds) {
+  Recipe recipe{.make = make_model, .micro_batches = 32, .steps = 1};
+  recipe.options.wrap = [](const nn::Module& m) { return m.path() == "blocks"; };
+  EXPECT_EQ(train_sharded(recipe, 2), train_reference(recipe));
+}
+
+TEST(FullyShard, RanksThatWaitForEachOtherSaySo) {
+  for (const int ranks : {1, 2})
+    expect_success(run_group(ranks, [&](const Group& group) {
+      const Model model = make_model();
+      const auto sharded = fully_shard(model.module, group);
+      EXPECT_EQ(sharded->exposed_communication(), Duration::zero());
+      sharded->backward(model.loss(0));
+      sharded->finish();
+      EXPECT_EQ(sharded->exposed_communication() > Duration::zero(), ranks > 1);
+    }));
+}
+
 TEST(FullyShard, SlicesAreTheWholeModel) {
   std::mutex mutex;
   std::map<std::string, int64_t> elements;

@@ -13,6 +13,7 @@ namespace {
 
 using namespace test;
 using ::testing::AllOf;
+using ::testing::Each;
 using ::testing::HasSubstr;
 
 constexpr int64_t kWidth = 40;
@@ -174,7 +175,39 @@ TEST(Interrupted, APassThatThrewCanBeRepeated) {
   }
 }
 
-// A rank whose share of the micro-batches is smaller takes no more memory for it.
+// The others have used what the rank sent before it threw, and must not take what it sends again for the
+// next round.
+TEST(Interrupted, ARoundThatOneRankTriesAgainAloneEndsOnAllRanks) {
+  for (const int rows : {1, 2}) {
+    int finished = 0;  // steps of rank 0
+    const auto failures = run_group(2, [&](const Group& group) {
+      const auto fault = std::make_shared<Fault>(Fault::none);
+      const auto linear = std::make_shared<nn::Linear>(kWidth, kWidth);
+      const auto loss = [&] {  // the fault comes when all gradients are on their way
+        return ops::mean(ops::square((*linear)(pass_or_fail(Variable(random({3, kWidth}, 1), true), fault))));
+      };
+      const comm::DeviceMesh mesh(group, {{"replicate", rows}, {"shard", 2 / rows}});
+      const auto sharded = fully_shard(linear, mesh, {.micro_batches = 4, .reshard = Reshard::after_step});
+      for (int step = 0; step < 4; ++step) {
+        for (int round = 0; round < 2; ++round) {
+          if (step == 1 && round + 1 == rows && group->rank() == 1) {
+            *fault = Fault::backward;
+            EXPECT_THROW(sharded->backward(loss()), EnvironmentError);
+            *fault = Fault::none;
+          }
+          sharded->backward(loss());
+        }
+        sharded->finish();
+        if (group->rank() == 0) ++finished;
+      }
+    });
+    EXPECT_THAT(failures, Each(AllOf(HasSubstr("unit 'root'"), HasSubstr("called different things"), HasSubstr("label")))) << rows;
+    EXPECT_EQ(finished, rows) << "of which the last had the right sums";
+  }
+}
+
+// A rank whose share of the micro-batches is smaller takes no more memory for it, and neither does one that
+// tries again.
 TEST(Interrupted, GradientsTakeWhatThePlanSays) {
   std::atomic<int64_t> planned = 0;
   const auto now = [] { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::gradients)]; };
@@ -184,6 +217,11 @@ TEST(Interrupted, GradientsTakeWhatThePlanSays) {
     const Chain chain = make_chain();
     const auto sharded = fully_shard(chain.root, group, {.micro_batches = 4});
     planned += sharded->memory_plan().gradients;
+    for (int attempt = 0; attempt < 4; ++attempt) {
+      *chain.fault = Fault::backward;
+      EXPECT_THROW(sharded->backward(chain.loss(0)), EnvironmentError);
+    }
+    *chain.fault = Fault::none;
     for (const int64_t leaf : sharded->leaves()) sharded->backward(chain.loss(leaf));
     sharded->finish();
     group->barrier().wait();

@@ -127,7 +127,8 @@ struct Outcome {
   Bits weights;
 };
 
-// Some steps; in each second one all ranks evaluate first, so that units are whole when it begins.
+// Some steps; in each second one all ranks evaluate first, with and without gradients, so that units are
+// whole when it begins.
 Outcome train(const Program& program, int ranks, int64_t micro_batches, Options options) {
   Outcome outcome;
   outcome.failures = run_group(ranks, [&](const Group& group) {
@@ -139,7 +140,10 @@ Outcome train(const Program& program, int ranks, int64_t micro_batches, Options 
     for (int step = 0; step < kSteps; ++step) {
       {
         ops::PrecisionScope precision(options.compute);
-        if (step % 2 == 1) net.teacher(0);
+        if (step % 2 == 1) {
+          net.loss(0);
+          net.teacher(0);
+        }
         std::vector<int64_t> micros;
         for (const int64_t leaf : sharded->leaves()) micros.push_back(leaf + step * micro_batches);
         program.run(net, micros, [&](const Variable& loss) { sharded->backward(loss); });
