@@ -370,10 +370,20 @@ TEST(FullyShard, StartsFromTheValuesOfRankZero) {
     }));
 }
 
-// It has two buffers for its gradients, and more rounds than that.
-TEST(FullyShard, OneUnitBesideTheRootAddsUpAllRounds) {
-  Recipe recipe{.make = make_model, .micro_batches = 32, .steps = 1};
-  recipe.options.wrap = [](const nn::Module& m) { return m.path() == "blocks"; };
+// It has two buffers for its gradients, and more rounds than that. The root has none of its own to wait for.
+TEST(FullyShard, OneUnitAddsUpAllRounds) {
+  static constexpr int64_t kWide = 256;  // reductions begin before somebody waits for them
+  const auto make = [] {
+    auto root = std::make_shared<Tree>();
+    const auto only = root->register_module("only", std::make_shared<nn::Linear>(kWide, kWide));
+    root->body = [only](const Variable& x) { return (*only)(x); };
+    root->initialize(3);
+    return Model{root, [root](int64_t micro) {
+                   return ops::mean(ops::square((*root)(Variable(random({3, kWide}, 1 + static_cast<uint32_t>(micro))))));
+                 }};
+  };
+  Recipe recipe{.make = make, .micro_batches = 32, .steps = 1};
+  recipe.options.wrap = [](const nn::Module& m) { return m.path() == "only"; };
   EXPECT_EQ(train_sharded(recipe, 2), train_reference(recipe));
 }
 
