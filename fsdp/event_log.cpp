@@ -1,10 +1,12 @@
 #include "fsdp/event_log.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace lockstep::fsdp {
 
-void EventLog::add(const Event& event, uint64_t pass, bool grads) {
+void EventLog::add(const Event& event, uint64_t pass, bool grads, const std::shared_ptr<const Use>& use) {
   if (event.kind == Event::before_backward) visited_.insert(event.use->pass);
   if (event.in_backward) {
     pass = 0;
@@ -15,7 +17,7 @@ void EventLog::add(const Event& event, uint64_t pass, bool grads) {
   }
   if (!grads && first_ && open_ == 0) return;  // an evaluation; there may be many
   open_ += grads;
-  entries_.push_back({event, pass, grads});
+  entries_.push_back({event, pass, grads, use});
 }
 
 void EventLog::end_micro_batch() {
@@ -31,17 +33,31 @@ void EventLog::end_step() {
   first_ = true;
 }
 
+// Where its first pass begins: the first one that backward came to; if it came to none (all outputs were
+// detached, and parameters were read), the last one with gradients.
+uint64_t EventLog::first_pass() const {
+  if (!first_) return 0;
+  if (visited_.size() > 1) return *std::next(visited_.begin());
+  uint64_t latest = 0;
+  for (const Entry& entry : entries_)
+    if (entry.grads) latest = std::max(latest, entry.pass);
+  return latest;
+}
+
 std::vector<Event> EventLog::take_micro_batch() {
+  std::set<uint64_t> alive;
+  for (const Entry& entry : entries_)
+    if (!entry.use.expired()) alive.insert(entry.pass);
+  const uint64_t begin = first_pass();
   std::vector<Event> taken;
   std::vector<Entry> kept;
-  bool begun = !first_;
   for (Entry& entry : entries_) {
-    const bool visited = visited_.count(entry.pass) > 0;
-    begun = begun || visited;
-    if (visited || (!entry.grads && begun))
+    if (visited_.count(entry.pass) > 0)
       taken.push_back(std::move(entry.event));
-    else if (entry.grads)
-      kept.push_back(std::move(entry));
+    else if (entry.grads && alive.count(entry.pass) > 0)
+      kept.push_back(std::move(entry));  // backward may yet come to it
+    else if (entry.pass >= begin)
+      taken.push_back(std::move(entry.event));
   }
   entries_ = std::move(kept);
   open_ = entries_.size();

@@ -2,9 +2,9 @@
 // same.
 //
 // A micro-batch consists of the forward passes that its backward comes to, of what happens in backward,
-// and of the passes without gradients (a teacher's) in between. Other passes with gradients are none of
-// it, and neither are passes without them that come before the step's first recorded one: those are
-// evaluations, which a rank without input runs as well.
+// and of passes in between that no backward can come to any more: those without gradients (a teacher's),
+// and those of which no graph is left. Such passes before the step's first one are evaluations, which a
+// rank without input runs as well.
 #pragma once
 
 #include <memory>
@@ -26,8 +26,8 @@ struct Event {
 class EventLog {
  public:
   // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward; `grads`:
-  // whether gradients were enabled then.
-  void add(const Event& event, uint64_t pass, bool grads);
+  // whether gradients were enabled then; `use`: what after_forward recorded.
+  void add(const Event& event, uint64_t pass, bool grads, const std::shared_ptr<const Use>& use);
   // The micro-batch is done: keeps its events for last().
   void end_micro_batch();
   // It ended in an exception: forgets its events.
@@ -43,9 +43,11 @@ class EventLog {
  private:
   struct Entry {
     Event event;
-    uint64_t pass;  // 0: in backward
-    bool grads;     // whether the pass began with gradients enabled
+    uint64_t pass;                 // 0: in backward
+    bool grads;                    // whether the pass began with gradients enabled
+    std::weak_ptr<const Use> use;  // gone with the graph
   };
+  uint64_t first_pass() const;
   std::vector<Event> take_micro_batch();
 
   std::vector<Entry> entries_;

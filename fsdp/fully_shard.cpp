@@ -140,7 +140,7 @@ struct FullyShardedDataParallel::Impl {
 
   std::shared_ptr<const Use> note(const Event& event) {
     std::shared_ptr<const Use> use = act(event);
-    log.add(event, schedule.pass(), grad_enabled());
+    log.add(event, schedule.pass(), grad_enabled(), use);
     return use;
   }
 

@@ -84,9 +84,9 @@ class FullyShardedDataParallel {
   // how many ranks do; 0 ends the epoch on all ranks. A rank without input calls skip() in place of
   // forward and backward(): it takes part in the communication with zeros, and the mean is over the
   // ranks that had input. For one micro-batch a rank and step; not before the rank's first
-  // backward(). Forward passes that no backward() comes to are no part of a micro-batch: where the
-  // others run one (an evaluation), a rank that skips runs it as well. Passes without gradients between
-  // forward and backward() are a part of it (a teacher's).
+  // backward(). A micro-batch begins with the first forward pass that its backward() comes to, and passes
+  // after that one are a part of it (a teacher's). Where the others run one before (an evaluation), a
+  // rank that skips runs it as well.
   int active_ranks(bool have_input);
   void skip();
 

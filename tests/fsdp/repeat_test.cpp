@@ -80,6 +80,17 @@ std::vector<Program> programs() {
                  const Variable out = net(micro);
                  return ops::mean(ops::square(ops::add(out, net.teacher(micro))));
                }),
+          each("a teacher with gradients, which is detached",
+               [](const Net& net, int64_t micro) {
+                 const Variable out = net(micro);
+                 return ops::mean(ops::square(ops::add(out, net(micro + 50).detach())));
+               }),
+          each("a model of which all is detached but what the loss reads",
+               [](const Net& net, int64_t micro) {
+                 Variable loss = ops::mean(ops::mul((*net.root)(input(micro)).detach(), net.scale));
+                 for (const Parameter& p : net.root->parameters()) loss = ops::add(loss, ops::mean(ops::square(p)));
+                 return loss;
+               }),
           each("reads by the loss, also after a teacher", [](const Net& net, int64_t micro) {
             Variable loss = net.loss(micro);
             loss = ops::add(loss, ops::mean(ops::square(net.weights[4])));
