@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/long_agreement.h"
 #include "checkpoint/save_job.h"
 #include "comm/text.h"
 #include "core/base/log.h"
@@ -40,18 +42,36 @@ std::string changed_settings(const Config& saved, Config now) {
   return text;
 }
 
+// Imported, and not trained yet: with whatever data and settings.
+bool is_untrained(const checkpoint::Checkpoint& saved) { return saved.step() == 0; }
+
+std::string value_or_none(const checkpoint::Checkpoint& saved, const std::string& key) {
+  const auto found = saved.metadata().find(key);
+  return found == saved.metadata().end() ? "" : found->second;
+}
+
+// Collective. May read all data.
+void compare_data(Trainer& trainer, const checkpoint::Checkpoint& saved) {
+  if (is_untrained(saved)) return;
+  const NotedData noted{.identity = saved.metadata("data"),
+                        .stamp = value_or_none(saved, "data_stamp"),
+                        .unread = value_or_none(saved, "data_unread") == "true"};
+  const DataComparison data = trainer.data_identity().compare(noted);
+  check(data.same != SameData::no, "[resume] ", saved.folder(), " was trained on other data (", noted.identity, ", now ", data.now,
+        "); give data.path the same file, or start a new run");
+  if (data.same == SameData::by_samples && trainer.group().rank() == 0)
+    log::warn("[resume] ", saved.folder(),
+              " was saved before all of its data was read, and the files of data.path are others now, or were "
+              "written since: samples alone were compared");
+}
+
 void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
   std::set<std::string> parameters;
   for (const Parameter& p : trainer.model().module->parameters()) parameters.insert(p.name());
   for (const auto& [name, entry] : saved.manifest().entries)
     check(name.starts_with("optim.") || parameters.contains(name), "[resume] ", saved.folder(), " holds '", name,
           "', which this model lacks: resume with the model that was trained (`", saved.folder(), "/manifest.json` has its config)");
-  if (saved.step() == 0) return;  // imported, and not trained yet: with whatever data and settings
-  DataIdentity& data = trainer.data_identity();
-  const auto stamp = saved.metadata().find("data_stamp");
-  if (stamp != saved.metadata().end()) data.recall(stamp->second, saved.metadata("data"));
-  check(data.matches(saved.metadata("data")), "[resume] ", saved.folder(), " was trained on other data (", saved.metadata("data"), ", now ",
-        data.now(), "); give data.path the same file, or start a new run");
+  if (is_untrained(saved)) return;
   const std::string changed = changed_settings(saved_config(saved), trainer.config());
   if (!changed.empty() && trainer.group().rank() == 0)
     log::warn("resuming with ", changed, ": the run will not end with the bits of one that never stopped");
@@ -96,20 +116,21 @@ std::map<std::string, std::string> Checkpoints::metadata() {
   // A save never waits for the data to be read: a stop may have seconds. Until then it holds what
   // samples tell, which resumes as well.
   DataIdentity& identity = trainer_.data_identity();
-  const bool read = identity.read_within(Duration::zero());
-  const std::string& data = read ? identity.text() : identity.sampled();
+  if (identity.read_within(Duration::zero())) identity.text();
+  const NotedData data = identity.noted();
   const int64_t step = trainer_.steps_done();
   const char* epoch = std::getenv("LOCKSTEP_EPOCH");
   std::map<std::string, std::string> all = {{"config", to_yaml(config)},
                                             {"settings", canonical_text(config, KeyScope::result)},
                                             {"config_digest", config_digest(config)},
-                                            {"data", data},
+                                            {"data", data.identity},
                                             {"data_position", str(step * config.train.global_batch, " samples")},
                                             {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
                                             {"seed", std::to_string(config.run.seed)},
                                             {"world_size", std::to_string(trainer_.group().size())},
                                             {"epoch", epoch ? epoch : "0"}};
-  if (!identity.stamp().empty()) all["data_stamp"] = identity.stamp();
+  if (!data.stamp.empty()) all["data_stamp"] = data.stamp;
+  if (data.unread) all["data_unread"] = "true";
   return all;
 }
 
@@ -186,31 +207,31 @@ void check_resume(const std::string& from) {
 
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir) {
   const auto entries = entries_of(trainer);
-  trainer.data_identity();  // collective, which accept() must not be
   const auto accept = [&](const checkpoint::Checkpoint& saved) { compare_with_saved(trainer, saved); };
   // One rank looks, so that all take the same one.
   const std::string below = comm::agree(&trainer.group(), [&] {
     if (trainer.group().rank() != 0) return std::string();
     return from == "auto" ? dir : folder_of_checkpoints(from);
   })[0];
-  Resumed resumed;
+  std::optional<checkpoint::Checkpoint> saved;
   if (below.empty()) {  // this one, and no other
-    comm::agree(&trainer.group(), [&] {
-      const auto saved = checkpoint::Checkpoint::open(from);
-      accept(saved);
-      saved.read(entries);
-      resumed = {.folder = from, .step = saved.step(), .folder_step = saved.step()};
+    checkpoint::agree_on_long_work(&trainer.group(), [&](const std::atomic<bool>&) {
+      saved = checkpoint::Checkpoint::open(from);
+      accept(*saved);
+      saved->read(entries);
       return std::string();
     });
   } else {
-    const auto restored = checkpoint::restore_latest(below, entries, &trainer.group(), accept);
+    auto restored = checkpoint::restore_latest(below, entries, &trainer.group(), accept);
     if (trainer.group().rank() == 0)
       for (const std::string& reason : restored.skipped) log::warn("skipped a damaged checkpoint: ", reason);
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
-    if (restored.checkpoint) {
-      const int64_t step = restored.checkpoint->step();
-      resumed = {.folder = restored.checkpoint->folder(), .step = step, .folder_step = step};
-    }
+    saved = std::move(restored.checkpoint);
+  }
+  Resumed resumed;
+  if (saved) {
+    compare_data(trainer, *saved);
+    resumed = {.folder = below.empty() ? from : saved->folder(), .step = saved->step(), .folder_step = saved->step()};
   }
   if (!same_folder(below, dir)) check_newest(dir, resumed.step);
   if (!resumed.folder.empty()) trainer.set_steps_done(resumed.step);

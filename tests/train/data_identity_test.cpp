@@ -56,10 +56,11 @@ TEST_F(Identity, MatchesWhatWasSavedByThisVersionAndEarlierOnes) {
   write("other", 'b');
   const auto data = open("text"), other = open("other");
   DataIdentity identity(*data, alone());
-  EXPECT_TRUE(identity.matches(data->identity()));
-  EXPECT_FALSE(identity.matches(other->identity())) << "a change between the samples";
-  EXPECT_TRUE(identity.matches(data->sampled_identity()));
-  EXPECT_FALSE(identity.matches("text, 4000000 bytes, 0123456789abcdef"));
+  const auto same = [&](const std::string& saved) { return identity.compare({.identity = saved, .stamp = {}}).same; };
+  EXPECT_EQ(same(data->identity()), SameData::yes);
+  EXPECT_EQ(same(other->identity()), SameData::no) << "a change between the samples";
+  EXPECT_EQ(same(data->sampled_identity()), SameData::yes);
+  EXPECT_EQ(same("text, 4000000 bytes, 0123456789abcdef"), SameData::no);
 }
 
 // The files did not change since their stamp was saved: nothing is read.
@@ -67,12 +68,36 @@ TEST_F(Identity, IsRecalledWhereTheFilesAreTheSame) {
   write("text");
   const auto data = open("text");
   DataIdentity known(*data, alone());
-  known.recall(data->stamp(), "as it was saved");
-  EXPECT_TRUE(known.matches("as it was saved"));
+  EXPECT_EQ(known.compare({.identity = "as it was saved", .stamp = data->stamp()}).same, SameData::yes);
   EXPECT_EQ(known.text(), "as it was saved");
+  EXPECT_EQ(known.noted().stamp, data->stamp());
   DataIdentity unknown(*data, alone());
-  unknown.recall("another stamp", "as it was saved");
-  EXPECT_EQ(unknown.text(), data->identity());
+  const DataComparison compared = unknown.compare({.identity = "as it was saved", .stamp = "another stamp"});
+  EXPECT_EQ(compared.same, SameData::no);
+  EXPECT_EQ(compared.now, data->identity());
+}
+
+// Before all was read there are samples alone. Files that have the same stamp are the same all the same.
+TEST_F(Identity, WhatWasNotReadIsNotedAsThat) {
+  write("text");
+  std::filesystem::copy_file(path("text"), path("copy"));
+  write("copy");
+  write("sampled", 'b');
+  std::ofstream(path("sampled"), std::ios::binary | std::ios::in) << 'b';
+  const auto data = open("text"), copy = open("copy"), other = open("sampled");
+  NotedData noted = DataIdentity(*data, alone()).noted();
+  EXPECT_EQ(noted.identity, data->sampled_identity());
+  EXPECT_EQ(noted.stamp, data->settled() ? data->stamp() : "");
+  EXPECT_TRUE(noted.unread);
+  noted.stamp = data->stamp();  // as of a file that was not written a moment ago
+  DataIdentity again(*data, alone());
+  EXPECT_EQ(again.compare(noted).same, SameData::yes);
+  EXPECT_EQ(again.text(), data->identity()) << "samples must not pass for all bytes";
+  EXPECT_FALSE(again.noted().unread);
+  const NotedData unsettled{.identity = noted.identity, .stamp = "", .unread = true};
+  EXPECT_EQ(DataIdentity(*data, alone()).compare(unsettled).same, SameData::by_samples);
+  EXPECT_EQ(DataIdentity(*copy, alone()).compare(noted).same, SameData::by_samples);
+  EXPECT_EQ(DataIdentity(*other, alone()).compare(noted).same, SameData::no);
 }
 
 // In the same size and with the times of before: the system's own time of change remains.

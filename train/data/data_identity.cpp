@@ -7,12 +7,13 @@
 #include "comm/text.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/size_text.h"
 #include "core/base/thread.h"
 
 namespace lockstep::train {
 
 DataIdentity::DataIdentity(Dataset& data, std::shared_ptr<comm::ProcessGroup> group)
-    : data_(data), group_(std::move(group)), sampled_(data.sampled_identity()) {
+    : data_(data), group_(std::move(group)), first_stamp_(data.settled() ? data.stamp() : ""), sampled_(data.sampled_identity()) {
   comm::check_same_lines(*group_, sampled_, "[data] the ranks have different data", "data.path must lead to the same bytes on every host");
   const std::vector<std::string> stamps = comm::all_gather_text(*group_, data_.stamp());
   const std::string& mine = stamps[static_cast<size_t>(group_->rank())];
@@ -48,24 +49,40 @@ DataIdentity::Found DataIdentity::found() {
   return is_reader() ? reading_.get() : Found{};
 }
 
-void DataIdentity::recall(const std::string& stamp, const std::string& identity) {
-  if (!is_reader() || reading_.valid() || stamp.empty() || stamp != data_.stamp()) return;
+void DataIdentity::recall(const NotedData& noted) {
+  if (!is_reader() || reading_.valid() || noted.unread || noted.stamp.empty() || noted.stamp != data_.stamp()) return;
   std::promise<Found> known;
-  known.set_value({identity, stamp});
+  known.set_value({noted.identity, noted.stamp});
   reading_ = known.get_future().share();
 }
 
-bool DataIdentity::matches(const std::string& saved) {
-  if (group_->rank() != 0 || saved == sampled_) return true;
+// Rank 0 reads its own data.
+bool DataIdentity::matches(const std::string& identity) {
+  if (identity == sampled_) return true;
   begin();
-  if (is_reader() && reading_.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
-    log::info("reading all data, to compare them with those of the checkpoint");
-  return saved == found().identity;
+  if (reading_.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
+    log::info("reading ", size_text(static_cast<double>(data_.bytes())),
+              " of data, to compare them with those of before: their files are others, or were written since");
+  return identity == found().identity;
 }
 
-std::string DataIdentity::now() const {
-  const bool read = reading_.valid() && reading_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  return read && !reading_.get().identity.empty() ? reading_.get().identity : sampled_;
+DataComparison DataIdentity::compare(const NotedData& noted) {
+  recall(noted);
+  const std::string text = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>&) -> std::string {
+    if (group_->rank() != 0) return "";
+    const bool same = noted.unread ? noted.identity == sampled_ : matches(noted.identity);
+    const bool proven = !noted.unread || (!noted.stamp.empty() && noted.stamp == data_.stamp());
+    return str(!same ? 'n' : proven ? 'y' : 's', this->noted().identity);
+  })[0];
+  return {.same = text[0] == 'n' ? SameData::no : text[0] == 's' ? SameData::by_samples : SameData::yes, .now = text.substr(1)};
+}
+
+NotedData DataIdentity::noted() const {
+  const bool ready = reading_.valid() && reading_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  const Found known = ready ? reading_.get() : Found{};
+  const bool other_rank_unread = text_ == sampled_ && known.identity != sampled_;
+  if (known.identity.empty() || other_rank_unread) return {.identity = sampled_, .stamp = first_stamp_, .unread = true};
+  return {.identity = known.identity, .stamp = known.stamp, .unread = false};
 }
 
 bool DataIdentity::read_within(Duration limit) {
@@ -80,9 +97,7 @@ const std::string& DataIdentity::text() {
   if (!text_.empty()) return text_;
   // Signs of life go between the ranks meanwhile: the data may be large.
   const auto texts = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>&) {
-    if (!is_reader()) return std::string();
-    const Found all = found();
-    return all.identity + "\n" + all.stamp;
+    return is_reader() ? found().identity + "\n" : std::string();  // a reader that found nothing is none that did not look
   });
   bool known = true;
   std::string differing;
@@ -97,7 +112,6 @@ const std::string& DataIdentity::text() {
     throw EnvironmentError(str("[data] the ranks have trained on different data: ", differing,
                                "; data.path must lead to the same bytes on every host. Nothing was saved of this run's steps"));
   text_ = known ? first : sampled_;
-  if (known) stamp_ = texts[0].substr(first.size() + 1);
   return text_;
 }
 

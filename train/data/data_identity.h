@@ -12,7 +12,25 @@
 
 namespace lockstep::train {
 
-// Used by one thread on each rank, but for matches().
+// What is noted of a run's data, in its checkpoints and for its job.
+struct NotedData {
+  std::string identity;
+  std::string stamp;    // of the files that were so; empty where a change could leave it as it is
+  bool unread = false;  // `identity` is of samples alone: not all was read yet
+};
+
+enum class SameData : uint8_t {
+  yes,
+  no,
+  // As far as samples tell. All was never read of the noted ones, and the files are others, or were written since.
+  by_samples
+};
+struct DataComparison {
+  SameData same = SameData::yes;
+  std::string now;  // rank 0's data
+};
+
+// Used by one thread on each rank.
 class DataIdentity {
  public:
   // Collective. Compares samples of the ranks' data: UsageError that names two ranks where they differ.
@@ -23,14 +41,12 @@ class DataIdentity {
 
   // Begins to read all data in the background, where nothing has begun yet: one rank for all that have the very same files.
   void begin();
-  // What is known of before: data whose files had this stamp are `identity`. Where this rank's files have it still, nothing needs to
-  // be read.
-  void recall(const std::string& stamp, const std::string& identity);
-  // Whether rank 0's data are those of a saved identity, of this version or an earlier one. May wait until all is read. True on other
-  // ranks, whose data text() compares with rank 0's.
-  bool matches(const std::string& saved);
-  // This rank's, as far as it is known by now.
-  std::string now() const;
+  // Collective. Whether rank 0's data are those that were noted, by this version or an earlier one; `noted` is rank 0's, and where other
+  // ranks have it too, their files are recognized as well. Waits until all is read where the files do not have the stamp any more, with
+  // signs of life between the ranks. The data of other ranks are compared with rank 0's by text().
+  DataComparison compare(const NotedData& noted);
+  // What is known of this rank's by now. On rank 0 and after text() its line is that of text().
+  NotedData noted() const;
   // By samples alone, as earlier versions saved it.
   const std::string& sampled() const { return sampled_; }
   // Collective. Whether all is read on all ranks, or is within `limit`.
@@ -39,9 +55,6 @@ class DataIdentity {
   // Collective. The line; waits until all is read. Throws EnvironmentError where ranks have different data. Where data changed before
   // they were read, it is the samples' line.
   const std::string& text();
-  // Of rank 0's files when all was read; empty where a change could leave it as it is, or nothing was read. After text().
-  const std::string& stamp() const { return stamp_; }
-
   // Collective. After get() failed on some rank: reads all data once more. True: they are what they were, and are taken as they are
   // now; false where they differ on any rank, or cannot be compared.
   bool unchanged();
@@ -52,14 +65,18 @@ class DataIdentity {
     std::string stamp;
   };
   Found found();  // begins, and waits
+  // Where this rank's files have that stamp still, their identity is known without reading.
+  void recall(const NotedData& noted);
+  bool matches(const std::string& identity);
   bool is_reader() const { return reader_ == group_->rank(); }
 
   Dataset& data_;
   std::shared_ptr<comm::ProcessGroup> group_;
+  std::string first_stamp_;  // at the start; empty where a change could leave it as it is
   std::string sampled_;
   int reader_ = 0;  // the rank that reads what this rank has
   std::atomic<bool> stop_{false};
-  std::string text_, stamp_;
+  std::string text_;
   std::shared_future<Found> reading_;  // valid once it has begun
 };
 

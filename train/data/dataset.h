@@ -36,6 +36,8 @@ class Dataset {
   std::string identity() const { return identity(std::atomic<bool>(false)); }
   // The same at once, from samples of the data ("text, 4137850 bytes, 1f3a…"): what the checkpoints of earlier versions hold.
   virtual std::string sampled_identity() const = 0;
+  // How many bytes identity() reads.
+  virtual int64_t bytes() const { return 0; }
   // As Corpus has them; empty, true and nothing for data without files.
   virtual std::string stamp() const { return {}; }
   virtual bool settled() const { return true; }

@@ -16,6 +16,7 @@ class TextDataset final : public Dataset {
   using Dataset::identity;
   std::string identity(const std::atomic<bool>& stop) const override;
   std::string sampled_identity() const override;
+  int64_t bytes() const override { return corpus_.bytes(); }
   std::string stamp() const override { return corpus_.stamp(); }
   bool settled() const override { return corpus_.settled(); }
   void accept_files() override { corpus_.accept_files(); }
