@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/error.h"
@@ -39,6 +40,17 @@ TEST(LineSplitter, cuts_endless_lines_without_losing_a_byte) {
   }
   EXPECT_EQ(all, endless + "y");
   EXPECT_EQ(lines.back(), "z");
+}
+
+TEST(RankOutput, logs_have_the_rights_of_the_umask) {
+  const std::string path = testing::TempDir() + "/rank-output-rights.log";
+  std::filesystem::remove(path);
+  const mode_t before = ::umask(0002);
+  const RankOutput output({.rank = 0, .log_file = path});
+  ::umask(before);
+  using std::filesystem::perms;
+  const perms all = perms::owner_read | perms::owner_write | perms::group_read | perms::group_write | perms::others_read;
+  EXPECT_EQ(std::filesystem::status(path).permissions(), all);
 }
 
 TEST(RankOutput, logs_both_streams_and_keeps_the_last_lines) {

@@ -2,9 +2,11 @@
 #include "train/run_dir.h"
 
 #include <cerrno>
+#include <csignal>
 #include <filesystem>
 
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "core/base/log.h"
@@ -77,6 +79,18 @@ TEST_F(Folder, KeepsItsConfigUntilTheNextOneIsWhole) {
   run.prepare(config_);
   config_.train.steps = 77;
   run.prepare(config_);
+  EXPECT_EQ(load_config(run.config_file()).train.steps, 77);
+  // Where the next one cannot be written, the one before stays.
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit tight { .rlim_cur = 100, .rlim_max = before.rlim_max };
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
+  config_.train.steps = 78;
+  const std::string error = test::error_of([&] { run.prepare(config_); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(error, testing::HasSubstr("File too large"));
   EXPECT_EQ(load_config(run.config_file()).train.steps, 77);
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(run.path), {}), 3) << "config, logs, checkpoints";
 }
