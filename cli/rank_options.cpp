@@ -87,10 +87,7 @@ int launch_ranks(const OwnRanks& own) {
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
   if (!own.stop_signals) return launcher::launch(spec).exit_code;
-  hand_over_stop_signals();
-  const int exit_code = launcher::launch(spec).exit_code;
-  end_on_stop_signal(exit_code);
-  return exit_code;
+  return hand_stop_signals_to([&] { return launcher::launch(spec).exit_code; });
 }
 
 bool launched_by_us() { return std::getenv(kOwnRanks) != nullptr; }

@@ -286,9 +286,7 @@ void add_run_command(CLI::App& app, int& exit_code) {
   run->callback([run, flags, &exit_code] {
     refuse_unknown(*run, run->remaining());
     const LaunchSpec spec = make_spec(*flags);
-    hand_over_stop_signals();
-    exit_code = launcher::launch(spec).exit_code;
-    end_on_stop_signal(exit_code);
+    exit_code = hand_stop_signals_to([&] { return launcher::launch(spec).exit_code; });
   });
 }
 

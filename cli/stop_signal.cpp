@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include "cli/commands.h"
 #include "launcher/stop_wish.h"
 
 namespace lockstep::cli {
@@ -69,15 +70,19 @@ void install_stop_signals(Impatience impatience) { install(impatience == Impatie
 
 bool stop_requested() { return g_asked_by.load(std::memory_order_relaxed) != 0; }
 
-void hand_over_stop_signals() {
+int hand_stop_signals_to(const std::function<int()>& launch) {
   const sigset_t held = stop_signals();
   pthread_sigmask(SIG_BLOCK, &held, nullptr);
   if (const int signal = g_asked_by.load()) std::raise(signal);
-}
-
-void end_on_stop_signal(int exit_code) {
-  g_exit_code = exit_code;
+  g_exit_code = kFailed;
+  try {
+    g_exit_code = launch();
+  } catch (...) {
+    install(on_signal_done);  // what is left to do is to say why, and perhaps nobody reads it
+    throw;
+  }
   install(on_signal_done);
+  return g_exit_code;
 }
 
 }  // namespace lockstep::cli

@@ -2,6 +2,8 @@
 // they ask once (launcher/stop_wish.h).
 #pragma once
 
+#include <functional>
+
 namespace lockstep::cli {
 
 // Who ends the run where somebody asks again, impatiently.
@@ -14,10 +16,8 @@ void install_stop_signals(Impatience impatience);
 // Whether a signal has arrived. Cheap; from any thread.
 bool stop_requested();
 
-// Blocks these signals until a launch takes them over; one that has arrived is sent once more, to the launch.
-void hand_over_stop_signals();
-
-// The work is done: from here on each of these signals ends the process at once, with this exit code.
-void end_on_stop_signal(int exit_code);
+// Runs a launch, which handles these signals itself; one that has arrived is sent once more, to it. The launch returns its exit code.
+// From then on each of these signals ends the process at once, with that code; after an exception with kFailed.
+int hand_stop_signals_to(const std::function<int()>& launch);
 
 }  // namespace lockstep::cli

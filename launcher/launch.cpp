@@ -22,7 +22,8 @@ namespace {
 constexpr int kDefaultPort = 29400;  // torchrun's
 // After the end of the job the other agents need a moment to see it.
 constexpr Duration kFarewell = std::chrono::seconds(10);
-constexpr Duration kHastyFarewell = std::chrono::seconds(1);  // where a person asked twice for an end
+constexpr Duration kHastyFarewell = std::chrono::seconds(1);       // where a person asked twice for an end, or nothing had begun
+constexpr Duration kHastyScreen = std::chrono::milliseconds(500);  // in all, where a person asked twice for an end
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
@@ -109,7 +110,10 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
 
 // Makes the node a member of the job. Throws as RendezvousClient::join().
 void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, RendezvousClient& client) {
-  const Duration limit = meeting.in_use.empty() ? Duration(spec.join_timeout) : std::min<Duration>(kProbe, spec.join_timeout);
+  // The rendezvous of this process answers soon, however short others may keep this node waiting.
+  const Duration limit = meeting.server           ? std::max<Duration>(kOwnServer, spec.join_timeout)
+                         : meeting.in_use.empty() ? Duration(spec.join_timeout)
+                                                  : std::min<Duration>(kProbe, spec.join_timeout);
   try {
     client.join(node, spec.nodes, spec.max_restarts, limit, [] { return true; });
   } catch (const EnvironmentError& e) {
@@ -120,9 +124,9 @@ void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, Rend
 
 // What is to be read must not be lost, and nobody may wait for ever for a reader that does not read. Who asks for a stop meanwhile is
 // not to wait so long, either.
-void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell) {
+void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell, Duration limit) {
   const auto unread = [&] { return (failed || farewell.asked()) && screen.stalled() > ScreenWriter::kUnread; };
-  farewell.wait_until([&] { return screen.all_written() || unread(); }, std::chrono::hours(24 * 365));
+  farewell.wait_until([&] { return screen.all_written() || unread(); }, limit);
   if (!screen.all_written()) screen.give_up();
 }
 
@@ -166,21 +170,20 @@ LaunchResult launch(const LaunchSpec& spec) {
   const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(&client, [](RendezvousClient* it) { it->abandon(); });
 
   LaunchResult result;
-  bool insisted = false;
+  bool insisted = false, joined = false;
   StopWish wish;
   {
     Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup, screen});
     const Node node = describe_node(spec, node_id, meeting);
     result = agent.run([&spec, &meeting, &client, node] { join(spec, node, meeting, client); });
     insisted = agent.insisted();
+    joined = agent.joined();
     wish = agent.wish();
   }
   Farewell farewell(signals, wish, /*usr1_asks=*/spec.hold_stop_signals);
-  take_leave(client, courier, meeting.server.get(), farewell, insisted ? kHastyFarewell : kFarewell);
-  if (insisted)
-    screen.give_up();
-  else
-    finish_screen(screen, /*failed=*/result.exit_code != 0, farewell);
+  // Whoever was not let in has little to take leave of.
+  take_leave(client, courier, meeting.server.get(), farewell, insisted || !joined ? kHastyFarewell : kFarewell);
+  finish_screen(screen, /*failed=*/result.exit_code != 0, farewell, insisted ? kHastyScreen : kLongestLimit);
   return result;
 }
 

@@ -115,6 +115,7 @@ void Agent::follow_job_while_active(const std::string& lost) {
   const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ || job_.phase == Phase::draining || job_.phase == Phase::failed;
   if (ended_elsewhere) {
     if (!signalled_at_) {
+      signalled_for_loss_ = !lost.empty();
       frozen_at_failure_ = frozen_.longest(ranks_, now());  // before the signal wakes it
       // At once, because the node that reported a consequence waits only so long for its cause.
       if (frozen_at_failure_ && job_.failure && job_.epoch == epoch_) {
@@ -155,6 +156,7 @@ void Agent::start_ranks() {
   check(self != job_.nodes.end(), "[launch] the rendezvous does not know node '", context_.node_id, "'");
   ranks_.clear();
   signalled_at_.reset();
+  signalled_for_loss_ = false;
   kill_at_.reset();
   killed_at_.reset();
   alive_before_failure_.reset();
@@ -299,7 +301,9 @@ void Agent::check_limits() {
     killed_at_ = at;
     for (auto& rank : ranks_) {
       if (!rank->running()) continue;
-      log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time: killing it");
+      const std::string why = to_text(look_at(rank->pid()).still);
+      log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time", why.empty() ? "" : "; it " + why,
+                ": killing it");
       rank->signal(SIGKILL);
     }
   }

@@ -43,6 +43,7 @@ class Agent {
   const StopWish& wish() const { return wish_; }  // what the signals so far add up to
   // Somebody asked again, impatiently: nothing is to be waited for any more.
   bool insisted() const { return insisted_at_.has_value(); }
+  bool joined() const { return stage_ != Stage::joining; }
 
  private:
   enum class Stage {
@@ -85,6 +86,8 @@ class Agent {
   std::optional<Failure> local_failure() const;
   // `failure` of this host, or the one of another host, with its cause in place of it where that is a rank here that stood still.
   std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
+  // Whether it is no more than what became of a rank that was told to end because the rendezvous was lost.
+  bool follows_loss(const Failure& failure) const;
   LaunchResult result();
   int code_of(const Failure& failure) const;
 
@@ -102,6 +105,7 @@ class Agent {
   long oom_kills_before_ = 0;
 
   std::optional<Duration> signalled_at_;  // when the agent told the ranks of this epoch to end
+  bool signalled_for_loss_ = false;       // because it had lost the rendezvous
   std::optional<Duration> kill_at_;
   std::optional<Duration> alive_before_failure_;  // when the agent last looked before the first failure of this epoch
   std::optional<Duration> drain_until_;           // all ranks have ended; their output may still be on its way

@@ -198,6 +198,13 @@ int Agent::code_of(const Failure& failure) const {
   return failure.exit_code == kSavedCode ? 1 : failure.exit_code;
 }
 
+bool Agent::follows_loss(const Failure& failure) const {
+  const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == failure.rank; });
+  if (!signalled_for_loss_ || failure.stopped || process == ranks_.end() || !(*process)->end()) return false;
+  const RankEnd& end = *(*process)->end();
+  return end.after_signal && !reported_before(end, signalled_at_);
+}
+
 LaunchResult Agent::result() {
   LaunchResult out;
   out.restarts = job_.restarts;
@@ -211,7 +218,7 @@ LaunchResult Agent::result() {
   if (!failure && job_.phase != Phase::finished) failure = failure_;
   // A rank here that fell because of others fell because of the node that is gone.
   const bool over = job_.phase == Phase::finished || job_.phase == Phase::failed;
-  if (!over && !lost.empty() && (!failure || failure->caused_by_peer)) {
+  if (!over && !lost.empty() && (!failure || failure->caused_by_peer || follows_loss(*failure))) {
     failure = Failure{};
     failure->reason = lost;
   }

@@ -17,7 +17,7 @@ constexpr auto kOrdinary = std::chrono::seconds(10);
 std::string advice(const FrozenRank& frozen) {
   switch (frozen.look.still) {
     case Standstill::stopped: return str("'kill -CONT ", frozen.pid, "'");
-    case Standstill::frozen: return str("'", frozen.look.thaw, "'");
+    case Standstill::frozen: return frozen.look.thaw.empty() ? "" : str("'", frozen.look.thaw, "'");
     default: return "";
   }
 }

@@ -44,6 +44,9 @@ struct RankEnd {
 // Empty where nobody failed.
 std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optional<Duration> signalled_at);
 
+// Whether the rank has reported, with a time, before this one.
+bool reported_before(const RankEnd& end, std::optional<Duration> time);
+
 // Whether the rank stopped after saving: it said so, and ended with kSavedCode.
 bool has_saved(const RankEnd& end);
 

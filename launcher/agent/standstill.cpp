@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <sstream>
+#include <vector>
 
 #include "core/base/error.h"
 
@@ -15,25 +16,46 @@ std::string contents(const std::string& path) {
   return text.str();
 }
 
-// The command that thaws the process; empty where its control group is not frozen, or cannot be seen from here.
-std::string frozen_group(pid_t pid) {
+// How one version of control groups says that a group is frozen, and who froze it.
+struct Freezer {
+  std::string mount;
+  const char *state, *frozen;       // a file of the group, and what it says while its processes are frozen
+  const char *own, *thaw, *target;  // a file that says 1 where this very group was frozen; what thaws it, and where to write that
+};
+
+// The commands that thaw the group at `path`: a group is frozen with those above it.
+std::string thaw_commands(const Freezer& freezer, std::string path) {
+  std::string commands;
+  for (; !path.empty(); path.resize(path.rfind('/'))) {
+    const std::string folder = freezer.mount + path + "/";
+    if (contents(folder + freezer.own).starts_with("1"))
+      commands += str(commands.empty() ? "" : "; ", "echo ", freezer.thaw, " > ", folder, freezer.target);
+    if (path.find('/') == std::string::npos) break;
+  }
+  return commands;
+}
+
+// Notes in `look` whether the process is frozen, as far as that can be seen from here.
+void look_at_group(pid_t pid, ProcessLook& look) {
+  const Freezer first{"/sys/fs/cgroup/freezer", "freezer.state", "FR", "freezer.self_freezing", "THAWED", "freezer.state"};
   std::istringstream groups(contents(str("/proc/", pid, "/cgroup")));
   // "6:freezer:/path" in the first version of control groups, "0::/path" in the second.
   for (std::string line; std::getline(groups, line);) {
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controller = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
-    if (controller == "freezer") {
-      const std::string state = "/sys/fs/cgroup/freezer" + path + "/freezer.state";
-      if (contents(state).starts_with("FR")) return "echo THAWED > " + state;  // FROZEN or FREEZING
-    }
-    if (!controller.empty()) continue;
-    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
-      const std::string folder = mount + path;
-      if (contents(folder + "/cgroup.events").find("frozen 1") != std::string::npos) return "echo 0 > " + folder + "/cgroup.freeze";
+    const size_t before = line.find(':'), behind = line.find(':', before + 1);
+    if (behind == std::string::npos) continue;
+    const std::string controller = line.substr(before + 1, behind - before - 1), path = line.substr(behind + 1);
+    std::vector<Freezer> freezers;
+    if (controller == "freezer") freezers = {first};
+    if (controller.empty())
+      for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"})
+        freezers.push_back({mount, "cgroup.events", "frozen 1", "cgroup.freeze", "0", "cgroup.freeze"});
+    for (const Freezer& freezer : freezers) {
+      if (contents(freezer.mount + path + "/" + freezer.state).find(freezer.frozen) == std::string::npos) continue;
+      look.still = Standstill::frozen;
+      look.thaw = thaw_commands(freezer, path);
+      return;
     }
   }
-  return "";
 }
 
 }  // namespace
@@ -51,9 +73,9 @@ ProcessLook look_at(pid_t pid) {
   uint64_t user = 0, system = 0;
   fields >> user >> system;
   look.cpu_ticks = user + system;
-  look.thaw = frozen_group(pid);
-  if (!look.thaw.empty()) {
-    look.still = Standstill::frozen;
+  look_at_group(pid, look);
+  if (look.still == Standstill::frozen) {
+    // Its state may be any.
   } else if (state == 'T') {
     look.still = Standstill::stopped;
   } else if (state == 't') {

@@ -84,6 +84,15 @@ TEST(Hub, AnAbortReleasesNobodyWhileAPeerIsAtItsTensors) {
   waiting.join();
 }
 
+TEST(Hub, WhoJoinsAsksWhetherTheOthersWillCome) {
+  const auto check = [](const std::vector<int>& missing) {
+    EXPECT_EQ(missing, std::vector<int>{1});
+    throw EnvironmentError("rank 1 comes no more");
+  };
+  const Limit limit = Deadline::after(Duration::max());
+  EXPECT_EQ(failure_of([&] { Hub::join("key", 0, 2, "forming", limit, check); }), "rank 1 comes no more");
+}
+
 TEST(Hub, AnExceptionInAMoveReleasesTheOthersWithItsReason) {
   Hub hub(2);
   Values first(kCount, 1), second(kCount, 2);

@@ -111,6 +111,46 @@ TEST(ShmFormation, ARankThatCannotWatchTheOthersTellsThem) {
   });
 }
 
+// It lives on and has not left its group, but comes to no split.
+TEST(ShmFormation, ASplitDoesNotWaitForARankThatFailedInIt) {
+  ForkStore store;
+  test::run_ranks(3, [&](int rank) {
+    int groups = 0;
+    const auto fail_in_split = [&] {
+      if (rank == 1 && ++groups == 2) throw EnvironmentError("the store is full");
+    };
+    const auto own = std::make_shared<StoreWithHooks>(store, fail_in_split, nullptr);
+    const auto g = create("shm", own, rank, 3, {.timeout = hours(1)});
+    const std::string message = error_of([&] { g->split(0, rank); });
+    EXPECT_TRUE(contains(message, "the store is full")) << message;
+    store.set(str("looked-", rank), "yes");
+    for (int other = 0; other < 3; ++other) store.get(str("looked-", other), seconds(90));
+  });
+}
+
+// In a call of a group that has formed.
+TEST(ShmStopped, ARankIsNotWaitedForAsOneThatComputes) {
+  ForkStore store;
+  const auto ends = test::fork_ranks(2, [&](int rank) {
+    shm::Group group(store, rank, 2, "calling", Deadline::after(seconds(60)), {});
+    if (rank == 1) {
+      store.set("victim", std::to_string(::getpid()));
+      ::raise(SIGSTOP);
+      return;
+    }
+    const int pid = std::stoi(store.get("victim", seconds(60)));
+    GivenUp given_up;
+    Call call;
+    call.limit = Limit("the test's call", Patience(hours(1), seconds(1)), given_up, 1);
+    shm::Word& never = group.member(1).staged;
+    const std::string message = error_of([&] { group.await(never, never.value + 1, 1, call); });
+    EXPECT_TRUE(contains(message, "limit of 1 s for a stopped rank reached: ")) << message;
+    EXPECT_TRUE(contains(message, str("rank 1 (pid ", pid))) << message;
+    ::kill(pid, SIGKILL);
+  });
+  test::expect_well(ends[0], 0);
+}
+
 TEST(ShmFormation, WhoComesAfterRankZeroGaveUpLearnsWhomItMissed) {
   ForkStore store;
   const std::shared_ptr<Store> shared(&store, [](Store*) {});

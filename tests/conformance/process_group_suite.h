@@ -11,6 +11,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "comm/store.h"
 #include "comm/text.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "tests/conformance/reference.h"
 #include "tests/support/gate.h"
 

@@ -203,6 +203,42 @@ TEST_P(ProcessGroupSuite, ATimeLimitNamesWhoIsMissing) {
   });
 }
 
+// Long before its limit.
+TEST_P(ProcessGroupSuite, ARankThatIsLateIsNamedInTheLogWhileTheOthersWait) {
+  if (size() != 2) GTEST_SKIP() << "one of those that wait says it: here there is only one";
+  if (GetParam().backend == "transport") GTEST_SKIP() << "the test's transport has no log";
+  run_with({.timeout = std::chrono::minutes(10)}, [](ProcessGroup& control, const MakeGroup& make) {
+    const auto g = make({.name = "late", .timeout = std::chrono::minutes(10)});
+    g->barrier().wait();
+    std::mutex mutex;
+    std::string said;
+    const auto says = [&](const std::string& text) {
+      std::lock_guard lock(mutex);
+      return said.find(text) != std::string::npos;
+    };
+    if (g->rank() == 0)
+      log::set_sink([&](std::string_view line) {
+        std::lock_guard lock(mutex);
+        said += line;
+      });
+    const Work work = g->rank() == 0 ? g->barrier() : Work();
+    if (g->rank() == 0) {
+      const Deadline limit = Deadline::after(std::chrono::seconds(60));
+      while (!says("in group 'late'") && !limit.passed()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    control.barrier().wait();
+    if (g->rank() == 0) {
+      log::set_sink(nullptr);
+      std::lock_guard lock(mutex);
+      EXPECT_NE(said.find("barrier #2 in group 'late'"), std::string::npos) << said;
+      EXPECT_NE(said.find("is held up for 10 s: rank 1"), std::string::npos) << said;
+      EXPECT_NE(said.find("has not arrived"), std::string::npos) << said;
+    }
+    if (g->rank() == 1) g->barrier().wait();
+    work.wait();
+  });
+}
+
 TEST_P(ProcessGroupSuite, AWaitCanHaveALimitOfItsOwn) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
   run_with({}, [](ProcessGroup& control, const MakeGroup& make) {
@@ -315,7 +351,7 @@ TEST_P(ProcessGroupSuite, AWithdrawnReceiveEndsNothingElse) {
   if (size() < 3) GTEST_SKIP() << "needs three ranks";
   run_with({.timeout = std::chrono::seconds(100)}, [](ProcessGroup& control, const MakeGroup& make) {
     auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
-    const Tensor t = Tensor::full({10}, 1);
+    const Tensor t = Tensor::full({10'000}, 1);
     if (control.rank() == 0) {
       g->recv(t, 1);
       g.reset();

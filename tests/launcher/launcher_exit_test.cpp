@@ -5,6 +5,7 @@
 #include <thread>
 
 #include <gmock/gmock.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include "launcher/agent/child.h"
@@ -197,6 +198,14 @@ TEST(Launch, a_stop_during_a_restart_lets_ranks_that_can_save_start_to_save) {
   for (const char* rank : {"0", "1"}) EXPECT_TRUE(agent.says(str("[rank ", rank, "] found state of ", rank))) << agent.output();
 }
 
+// As the terminal's Ctrl-C does that reaches the whole process group. The agent gets its own copy, if there is one.
+TEST(Launch, a_signal_that_reaches_a_rank_while_it_is_forked_is_not_counted) {
+  AgentProcess agent(shell(2, "echo rank $RANK goes on"), [] { ::pthread_atfork(nullptr, nullptr, [] { ::raise(SIGINT); }); });
+  EXPECT_EQ(agent.finish(), 0) << agent.output();
+  EXPECT_TRUE(agent.says("rank 0 goes on") && agent.says("rank 1 goes on")) << agent.output();
+  EXPECT_THAT(agent.output(), Not(HasSubstr("asking the ranks")));
+}
+
 TEST(Launch, a_signal_before_the_ranks_exist_that_is_theirs_is_passed_on) {
   AgentProcess agent(shell(1, "sleep 1000"), [] {
     sigset_t set;
@@ -249,56 +258,6 @@ TEST(Launch, exit_code_3_means_saved_only_where_the_rank_says_so) {
   LaunchSpec again = shell(1, "[ $LOCKSTEP_EPOCH = 2 ] || exit 3");
   again.max_restarts = 1;
   EXPECT_EQ(AgentProcess(again).finish(), 0);
-}
-
-// The control group of processes that a test freezes; none where this machine does not let us.
-class Freezer {
- public:
-  Freezer() : path_(str("/sys/fs/cgroup/freezer/lockstep-test-", ::getpid())) {
-    std::error_code error;
-    usable_ = std::filesystem::create_directory(path_, error) && std::filesystem::exists(path_ + "/freezer.state");
-  }
-  ~Freezer() {
-    set("THAWED");
-    for (int i = 0; usable_ && i < 6000 && ::rmdir(path_.c_str()) != 0 && errno == EBUSY; ++i)
-      std::this_thread::sleep_for(milliseconds(10));
-  }
-  Freezer(const Freezer&) = delete;
-  Freezer& operator=(const Freezer&) = delete;
-  bool usable() const { return usable_; }
-  void take(pid_t pid) { std::ofstream(path_ + "/cgroup.procs") << pid; }
-  void set(const char* state) { std::ofstream(path_ + "/freezer.state") << state; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  bool usable_ = false;
-};
-
-TEST(Launch, ends_without_a_rank_that_not_even_sigkill_ends) {
-  Freezer freezer;
-  if (!freezer.usable()) GTEST_SKIP() << "no control group can be made below /sys/fs/cgroup/freezer";
-  Scratch scratch;
-  LaunchSpec spec = shell(2, "[ $RANK = 1 ] && { echo pid $$; exec sleep 1000; }; read line < " + scratch.gate() +
-                                 "; echo '{\"message\":\"rank 1 did not come\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7");
-  spec.grace = milliseconds(50);
-  AgentProcess agent(spec);
-  const pid_t rank = agent.number_after("[rank 1] pid ");
-  ASSERT_GT(rank, 0);
-  freezer.take(rank);
-  freezer.set("FROZEN");
-  const std::string thaw = "'echo THAWED > " + freezer.path() + "/freezer.state'";
-  EXPECT_TRUE(
-      agent.wait_for(str("(pid ", rank, " on host ", host_name(), ") is frozen by its control group and holds up the others; ", thaw)))
-      << agent.output();
-  std::ofstream(scratch.gate()) << "give up\n";
-  EXPECT_EQ(agent.finish(), 7) << agent.output();
-  EXPECT_THAT(agent.output(), HasSubstr(str("┌ rank 1 on host ", host_name(), " (pid ", rank, "): stood still until the others gave up")));
-  EXPECT_THAT(agent.output(), HasSubstr("does not end 5 s after SIGKILL: it is frozen by its control group; the job ends without it"));
-  const Watched process(rank);
-  EXPECT_TRUE(process.found());
-  freezer.set("THAWED");
-  EXPECT_TRUE(process.ended()) << "the SIGKILL waits for it";
 }
 
 TEST(Launch, nohup_is_honoured) {

@@ -98,6 +98,17 @@ TEST(Nodes, a_lost_rendezvous_is_the_cause_of_what_it_did_to_ranks) {
   EXPECT_THAT(second.output(), HasSubstr("│ rank 1: exit code 7, later: rank 0 died\n"));
 }
 
+TEST(Nodes, a_lost_rendezvous_is_the_cause_of_how_ranks_end_that_are_told_to) {
+  const int port = free_port("127.0.0.1");
+  AgentProcess first(node(0, port, 1, "echo ready; sleep 1000"));
+  AgentProcess second(node(1, port, 1, "trap 'exit 5' TERM; echo ready; while :; do sleep 1000 & wait $!; done"));
+  ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready")) << first.output() << second.output();
+  first.signal(SIGKILL);
+  EXPECT_EQ(second.finish(), 1);
+  EXPECT_THAT(second.output(), HasSubstr(str("┌ [rendezvous] lost contact with 127.0.0.1:", port)));
+  EXPECT_THAT(second.output(), HasSubstr("│ rank 1: exit code 5, after the launcher had told it to end\n"));
+}
+
 TEST(Nodes, a_rank_that_is_stopped_on_one_is_the_cause_of_what_the_other_reports) {
   test::Scratch scratch;
   const int port = free_port("127.0.0.1");

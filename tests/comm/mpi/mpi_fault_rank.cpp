@@ -1,6 +1,8 @@
 // A rank for mpi_fault_test: reduces for ever, until the last rank comes to the step at which it has an accident.
 //
-//   mpi_fault_rank ACCIDENT HOW     ACCIDENT: stop, kill, exit, throw, "never starts"; HOW: tree, fast, shm (not over MPI)
+//   mpi_fault_rank ACCIDENT HOW     ACCIDENT: stop, kill, exit, throw, "never starts"
+//                                   HOW: tree, fast, shm (not over MPI), groups (makes groups for ever, and is patient with all
+//                                   ranks but stopped ones)
 //
 // Prints "rank R: MESSAGE" for an error, and returns 1 for it, as programs do.
 #include <cstdio>
@@ -11,6 +13,7 @@
 
 #include "comm/mpi/factory.h"
 #include "comm/mpi/job.h"
+#include "comm/mpi/transport.h"
 #include "comm/process_group.h"
 #include "core/base/error.h"
 
@@ -42,6 +45,17 @@ void reduce_for_ever(const MpiJob& job, const std::string& accident, const std::
   }
 }
 
+void make_groups_for_ever(const MpiJob& job, const std::string& accident) {
+  mpi::Runtime& runtime = mpi::Runtime::start(Deadline::after(std::chrono::seconds(30)));
+  std::vector<int> all;
+  for (int rank = 0; rank < job.size; ++rank) all.push_back(rank);
+  mpi::MpiTransport transport(runtime, runtime.size() * 1000, all);
+  for (int step = 0;; ++step) {
+    if (job.rank == job.size - 1 && step == kAccidentAt) have(accident);
+    mpi::agree_on_context(transport, "group", Limit(Patience(std::chrono::hours(1), std::chrono::seconds(2))));
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -52,6 +66,7 @@ int main(int count, char** arguments) {
       raise(SIGSTOP);
       return 0;
     }
+    if (std::string(arguments[2]) == "groups") make_groups_for_ever(job, arguments[1]);
     reduce_for_ever(job, arguments[1], arguments[2]);
   } catch (const Error& error) {
     std::printf("rank %d: %s\n", job.rank, error.what());

@@ -56,6 +56,11 @@ TEST_F(MpiFaultTest, AStoppedRankOfASharedMemoryGroupDoesNotKeepTheJob) {
               AllOf(HasSubstr("all_reduce #21"), HasSubstr("is stopped and has not arrived"), HasSubstr("leaving without MPI_Finalize")));
 }
 
+TEST_F(MpiFaultTest, AStoppedRankIsNotWaitedForAsOneThatComputesWhileGroupsAreMade) {
+  EXPECT_THAT(run("stop", "groups").output, AllOf(HasSubstr("limit of 2 s for a stopped rank reached"), HasSubstr("rank 2 (pid "),
+                                                  HasSubstr(", stopped) has not arrived")));
+}
+
 INSTANTIATE_TEST_SUITE_P(Reduction, MpiFaultTest, ::testing::Values("tree", "fast"),
                          [](const auto& test) { return std::string(test.param); });
 
