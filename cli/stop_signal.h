@@ -16,8 +16,9 @@ void install_stop_signals(Impatience impatience);
 // Whether a signal has arrived. Cheap; from any thread.
 bool stop_requested();
 
-// Runs a launch, which handles these signals itself; one that has arrived is sent once more, to it. The launch returns its exit code.
-// From then on each of these signals ends the process at once, with that code; after an exception with kFailed.
+// Runs a launch, which handles these signals itself; one that has arrived is sent once more, to it.
+// The launch returns its exit code. From then on each of these signals ends the process at once, with
+// that code; after an exception with kFailed.
 int hand_stop_signals_to(const std::function<int()>& launch);
 
 }  // namespace lockstep::cli

@@ -22,8 +22,10 @@ namespace {
 constexpr int kDefaultPort = 29400;  // torchrun's
 // After the end of the job the other agents need a moment to see it.
 constexpr Duration kFarewell = std::chrono::seconds(10);
-constexpr Duration kHastyFarewell = std::chrono::seconds(1);       // where a person asked twice for an end, or nothing had begun
-constexpr Duration kHastyScreen = std::chrono::milliseconds(500);  // in all, where a person asked twice for an end
+// The same where a person asked twice for an end, or nothing had begun.
+constexpr Duration kHastyFarewell = std::chrono::seconds(1);
+// For what waits for the screen, where a person asked twice.
+constexpr Duration kHastyScreen = std::chrono::milliseconds(500);
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 

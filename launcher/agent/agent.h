@@ -86,7 +86,8 @@ class Agent {
   std::optional<Failure> local_failure() const;
   // `failure` of this host, or the one of another host, with its cause in place of it where that is a rank here that stood still.
   std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
-  // Whether it is no more than what became of a rank that was told to end because the rendezvous was lost.
+  // Whether it is no more than what became of a rank that was told to end because the rendezvous was
+  // lost.
   bool follows_loss(const Failure& failure) const;
   LaunchResult result();
   int code_of(const Failure& failure) const;

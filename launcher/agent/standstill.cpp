@@ -19,8 +19,10 @@ std::string contents(const std::string& path) {
 // How one version of control groups says that a group is frozen, and who froze it.
 struct Freezer {
   std::string mount;
-  const char *state, *frozen;       // a file of the group, and what it says while its processes are frozen
-  const char *own, *thaw, *target;  // a file that says 1 where this very group was frozen; what thaws it, and where to write that
+  // A file of the group, and what it says while its processes are frozen.
+  const char *state, *frozen;
+  // A file that says 1 where this very group was frozen; what thaws it, and where to write that.
+  const char *own, *thaw, *target;
 };
 
 // The commands that thaw the group at `path`: a group is frozen with those above it.

@@ -19,7 +19,8 @@ enum class Standstill {
 struct ProcessLook {
   Standstill still = Standstill::none;
   uint64_t cpu_ticks = 0;  // of all its threads so far
-  std::string thaw = {};   // frozen: the command that lets it go on; empty where that cannot be seen from here
+  // Of a frozen one: the command that lets it go on; empty where that cannot be seen from here.
+  std::string thaw = {};
 };
 ProcessLook look_at(pid_t pid);
 

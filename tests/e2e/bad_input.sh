@@ -90,6 +90,7 @@ OMP_NUM_THREADS=two refuses 1 "OMP_NUM_THREADS|got 'two'|open files|host name" d
 RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=99999 refuses 2 "MASTER_PORT must be from 1 to 65535, got '99999'" train "$small"
 PMI_RANK=1 PMI_SIZE=2 refuses 2 "rank 1 of 2 (MPICH or Intel MPI) has no store|set MASTER_ADDR" train "$small"
 PMIX_RANK=1 refuses 2 "a PMIx launcher started this process|set RANK and WORLD_SIZE" train "$small"
+refuses 2 "-n 2 contradicts the launcher (RANK/WORLD_SIZE), which started 1 ranks" run -n 1 -- "$lockstep" train "$small" -n 2
 FLUX_TASK_RANK=0 FLUX_JOB_SIZE=3 refuses 2 "-n 2 contradicts the launcher (Flux), which started 3 ranks" train "$small" -n 2
 
 # A finished run is not written over.

@@ -24,7 +24,8 @@ saved() {
   "$lockstep" checkpoint verify "runs/$1" > verify.out || fail "$1: $(cat verify.out "$1.err")"
 }
 
-# Limits are of whole minutes, but its end can be moved. Slurm looks for it every half a minute, so the others come and go meanwhile.
+# Limits are of whole minutes, but its end can be moved. Slurm looks for it every half a minute, so the
+# others come and go meanwhile.
 begin limited -n 1 -t 1 -- -n 2
 limited=$pid
 scontrol update JobId="$(slurm_job limited)" EndTime=now

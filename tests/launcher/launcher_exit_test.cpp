@@ -198,7 +198,8 @@ TEST(Launch, a_stop_during_a_restart_lets_ranks_that_can_save_start_to_save) {
   for (const char* rank : {"0", "1"}) EXPECT_TRUE(agent.says(str("[rank ", rank, "] found state of ", rank))) << agent.output();
 }
 
-// As the terminal's Ctrl-C does that reaches the whole process group. The agent gets its own copy, if there is one.
+// As the terminal's Ctrl-C does that reaches the whole process group. The agent gets its own copy, if
+// there is one.
 TEST(Launch, a_signal_that_reaches_a_rank_while_it_is_forked_is_not_counted) {
   AgentProcess agent(shell(2, "echo rank $RANK goes on"), [] { ::pthread_atfork(nullptr, nullptr, [] { ::raise(SIGINT); }); });
   EXPECT_EQ(agent.finish(), 0) << agent.output();

@@ -78,7 +78,7 @@ TEST(ServedStore, each_serves_under_an_id_of_its_own) {
   leaving.join();
   first = served_store(at, {.job = "j", .rank = 0, .size = 2}, kLong);
   // Whoever guesses a name of the job does not get in.
-  for (const char* guess : {"", "j"}) {
+  for (const char* guess : {"", "j", "default"}) {
     GrpcStore stranger(at, guess, kLong);
     EXPECT_THAT(error_of([&] { stranger.set("k", "v"); }), HasSubstr("the message is for run"));
   }

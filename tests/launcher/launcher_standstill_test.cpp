@@ -20,7 +20,8 @@ using test::Watched;
 using testing::HasSubstr;
 using testing::Not;
 
-// A control group that a test freezes, and one below it for the processes; none where this machine does not let us.
+// A control group that a test freezes, and one below it for the processes; none where this machine does
+// not let us.
 class Freezer {
  public:
   // `version` of control groups; `mounts`: where it may be.
@@ -114,8 +115,8 @@ TEST(Standstill, a_frozen_rank_is_named_and_ended) {
   EXPECT_NE(::kill(rank, 0), 0) << "it is still there";
 }
 
-// As by a disk that does not answer: a process that starts another one waits for the kernel until that one runs its program, which
-// it cannot before somebody opens the pipe that is to be its input.
+// As by a disk that does not answer: a process that starts another one waits for the kernel until that
+// one runs its program, which it cannot before somebody opens the pipe that is to be its input.
 TEST(Standstill, a_rank_that_waits_for_the_kernel_is_named_and_ended) {
   if (std::system("command -v python3 > /dev/null") != 0) GTEST_SKIP() << "python3 is not installed";
   Scratch scratch;

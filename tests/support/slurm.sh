@@ -1,6 +1,6 @@
 # A Slurm cluster of one node on loopback, for tests. Source it behind lib.sh and call `slurm_or_skip`: it starts munged, slurmctld
-# and slurmd below $work, or skips with the reason. They end with the test, and so does all that they started, however the test ends.
-# Sets SLURM_CONF, so that srun, sbatch, scancel and squeue find the cluster.
+# and slurmd below $work, or skips with the reason. They end with the test, and so does all that they
+# started, however the test ends. Sets SLURM_CONF, so that srun, sbatch, scancel and squeue find the cluster.
 
 # slurm_port: a port of loopback that nobody has.
 slurm_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
@@ -38,7 +38,8 @@ PartitionName=all Nodes=localhost Default=YES OverSubscribe=YES MaxTime=INFINITE
 END
 }
 
-# slurm_kill FOLDER: ends every process that works in that folder. A slurmstepd outlives its slurmd, and holds on to its job.
+# slurm_kill FOLDER: ends every process that works in that folder. A slurmstepd outlives its slurmd, and
+# holds on to its job.
 slurm_kill() {
   local round found
   cd /

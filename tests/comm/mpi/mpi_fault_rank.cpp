@@ -1,8 +1,8 @@
 // A rank for mpi_fault_test: reduces for ever, until the last rank comes to the step at which it has an accident.
 //
 //   mpi_fault_rank ACCIDENT HOW     ACCIDENT: stop, kill, exit, throw, "never starts"
-//                                   HOW: tree, fast, shm (not over MPI), groups (makes groups for ever, and is patient with all
-//                                   ranks but stopped ones)
+//                                   HOW: tree, fast, shm (not over MPI), groups (makes groups for
+//                                   ever, and is patient with all ranks but stopped ones)
 //
 // Prints "rank R: MESSAGE" for an error, and returns 1 for it, as programs do.
 #include <cstdio>
