@@ -29,7 +29,7 @@ struct GrpcStore::Impl {
 
   Impl(const Endpoint& at, std::string run, Duration limit) : server(at), run_id(std::move(run)), channel(open_channel(at)) {
     if (!channel->WaitForConnected(grpc_deadline(limit)))
-      throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ", seconds(limit), " s)"));
+      throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ", seconds(limit), " s)", unresolved(server.host)));
     stub = proto::KeyValue::NewStub(channel);
   }
 

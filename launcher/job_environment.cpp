@@ -188,7 +188,10 @@ std::optional<Endpoint> served_endpoint() {
   if (!rank_from_slurm()) return std::nullopt;
   // A step on one node needs no name that somebody must resolve.
   const bool one_node = number_from("SLURM_STEP_NUM_NODES", 0) == 1;
-  return Endpoint{one_node ? "127.0.0.1" : first_slurm_host(env("SLURM_STEP_NODELIST")), slurm_port()};
+  const std::string host = one_node ? "127.0.0.1" : first_slurm_host(env("SLURM_STEP_NODELIST"));
+  check(!host.empty(), "[launcher] Slurm's step of ", slurm_tasks(),
+        " tasks does not say where it runs (SLURM_STEP_NODELIST is not set): set MASTER_ADDR and MASTER_PORT for all of them");
+  return Endpoint{host, slurm_port()};
 }
 
 }  // namespace lockstep::launcher

@@ -135,7 +135,14 @@ void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell, Durati
 // The other nodes learn that this one is done, and those that it serves how the job ended.
 void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, Farewell& farewell, Duration limit) {
   courier.send([&] { client.leave(); });
-  const bool left = farewell.wait_until([&] { return courier.idle(); }, limit);
+  const auto has_left = [&] {
+    try {
+      return courier.idle();
+    } catch (const Error&) {  // it was not let in after all; how the job ended here is settled
+      return true;
+    }
+  };
+  const bool left = farewell.wait_until(has_left, limit);
   if (!server || !left) return;
   if (!farewell.wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit))
     log::warn("[launch] some nodes did not take leave within ", seconds(limit), " s");

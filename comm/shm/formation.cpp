@@ -124,7 +124,7 @@ class Group::Formation {
   bool is_stopped_for_long(const std::vector<int>& missing) {
     const auto now = Clock::now();
     for (const int r : missing) {
-      const int pid = pid_of(r);
+      const int pid = known_pid(r);
       const auto process = pid != 0 ? look_at_process(pid) : std::nullopt;
       if (!process || !process->stopped())
         stopped_since_.erase(r);
@@ -150,10 +150,16 @@ class Group::Formation {
     return text;
   }
 
-  // 0 where it is not known.
-  int pid_of(int r) {
+  // 0 where it is not known, or not yet.
+  int known_pid(int r) const {
     if (!kin_.pids.empty()) return kin_.pids[static_cast<size_t>(r)];
-    if (const auto found = pids_.find(r); found != pids_.end()) return found->second;
+    const auto found = pids_.find(r);
+    return found != pids_.end() ? found->second : 0;
+  }
+
+  // The same, asking the store.
+  int pid_of(int r) {
+    if (const int known = known_pid(r)) return known;
     std::string text;
     try {
       text = store_.get(keys_[static_cast<size_t>(r)], Duration::zero());

@@ -208,7 +208,8 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
     while (!impl_->channel->WaitForConnected(grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
       if (deadline.passed() || impl_->is_abandoned() || !keep_trying())
         throw EnvironmentError(str("[rendezvous] nobody answers at ", impl_->server.text(), " (waited ", seconds(limit),
-                                   " s): is the agent of node 0 running there, and is the port open to this host?"));
+                                   " s): is the agent of node 0 running there, and is the port open to this host?",
+                                   unresolved(impl_->server.host)));
     }
     Impl::Call call(*impl_, impl_->limits.report);
     proto::JobState reply;

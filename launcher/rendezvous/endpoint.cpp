@@ -86,6 +86,13 @@ std::string bare_host(const std::string& text, const std::string& what) {
   return host;
 }
 
+std::string unresolved(const std::string& host) {
+  addrinfo* found = nullptr;
+  const int error = ::getaddrinfo(host.c_str(), nullptr, nullptr, &found);
+  if (error == 0) ::freeaddrinfo(found);
+  return error == 0 ? "" : str("; its name cannot be resolved: ", ::gai_strerror(error));
+}
+
 bool is_loopback_host(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
 std::string host_name() {

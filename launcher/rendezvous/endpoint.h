@@ -29,6 +29,10 @@ std::string bare_host(const std::string& text, const std::string& what);
 // Whether `host` is written as this machine's loopback.
 bool is_loopback_host(const std::string& host);
 
+// Why nobody can answer at `host`, for the end of such a message: "; its name cannot be resolved: …".
+// Empty where it can be.
+std::string unresolved(const std::string& host);
+
 std::string host_name();
 // Whether `host` is this machine. Throws EnvironmentError where it cannot be resolved.
 bool is_local(const std::string& host);

@@ -209,6 +209,19 @@ TEST(Nodes, says_that_nobody_answers) {
   EXPECT_THAT(agent.output(), HasSubstr(str("nobody answers at 127.0.0.1:", port)));
 }
 
+TEST(Nodes, a_stop_counts_though_nobody_lets_the_node_in_meanwhile) {
+  LaunchSpec spec = node(1, free_port("127.0.0.1"), 1, "echo never");
+  spec.join_timeout = milliseconds(300);
+  AgentProcess agent(spec, [] {
+    sigset_t set;
+    ::sigemptyset(&set);
+    ::sigaddset(&set, SIGTERM);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    ::raise(SIGTERM);  // stays pending until launch() lets it through
+  });
+  EXPECT_EQ(agent.finish(), 128 + SIGTERM) << agent.output();
+}
+
 TEST(Nodes, jobs_on_one_port_never_merge) {
   const int port = free_port("127.0.0.1");
   AgentProcess waiting(node(0, port, 1, "echo never"));

@@ -233,6 +233,14 @@ TEST_F(RankEnvTest, each_step_of_an_allocation_has_a_port_and_a_name_of_its_own)
   EXPECT_NE(detect_rank().job, first) << "what is left of a job that was requeued is another job";
 }
 
+TEST_F(RankEnvTest, a_step_that_does_not_say_where_it_runs_is_named) {
+  set_all({{"SLURM_STEP_ID", "0"}, {"SLURM_JOB_ID", "1"}, {"SLURM_NTASKS", "2"}});
+  EXPECT_THAT(error_of([] { served_endpoint(); }), HasSubstr("SLURM_STEP_NODELIST is not set"));
+  set("MASTER_ADDR", "n1");
+  set("MASTER_PORT", "29561");
+  EXPECT_EQ(served_endpoint()->text(), "n1:29561");
+}
+
 TEST_F(RankEnvTest, the_masters_address_is_checked) {
   const auto said = [](const char* address, const char* port) {
     clear();

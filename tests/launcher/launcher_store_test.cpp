@@ -154,6 +154,17 @@ TEST(GrpcStore, says_that_nobody_answers) {
   EXPECT_THROW(GrpcStore({"127.0.0.1", port}, "r", milliseconds(100)), EnvironmentError);
 }
 
+TEST(GrpcStore, says_that_a_name_cannot_be_resolved) {
+  std::string said;
+  try {
+    GrpcStore({"no-such-host.invalid", 29400}, "r", milliseconds(100));
+  } catch (const EnvironmentError& e) {
+    said = e.what();
+  }
+  EXPECT_NE(said.find("nobody answers at no-such-host.invalid:29400"), std::string::npos) << said;
+  EXPECT_NE(said.find("its name cannot be resolved: "), std::string::npos) << said;
+}
+
 TEST(GrpcStore, says_that_the_store_is_gone) {
   auto served = std::make_unique<Served>();
   const auto store = served->connect();
