@@ -198,8 +198,9 @@ struct FullyShardedDataParallel::Impl {
     check_not_written(unit);
     if (const std::string what = unit.written_slices(); !what.empty())
       fail(str("[fsdp] rank ", mesh.world->rank(), ": ", what, " in unit '", unit.name(),
-               "' within a step, or while a graph that read it is alive: some of the step would use the values of before; change slices "
-               "between finish() and the next forward pass, or call values_changed() on all ranks and run forward again"));
+               "' within a step, or after a forward pass that recorded a graph: what follows would use the values of before; change slices "
+               "between finish() and the next forward pass (an evaluation in between: run it under NoGradGuard, or drop its variables), or "
+               "call values_changed() on all ranks and run forward again"));
   }
 
   void check_not_written(const Unit& unit) {

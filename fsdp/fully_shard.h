@@ -77,7 +77,8 @@ class FullyShardedDataParallel {
   // within one step.
   void backward(const Variable& loss);
   // After the last backward() of a step: waits until the gradients are there. Then parameters() may
-  // be changed, by an optimizer or in place, also after a forward pass (an evaluation, say).
+  // be changed, by an optimizer or in place, also after a forward pass of which no variable is left,
+  // or under NoGradGuard (an evaluation, say).
   void finish();
 
   // Uneven inputs. At the start of each step every rank says whether it still has input and learns

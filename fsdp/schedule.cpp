@@ -103,7 +103,8 @@ void Schedule::backward_done(Unit& unit) {
 
 void Schedule::read(Unit& unit) {
   seen_.push_back(unit.index());
-  require(unit.index(), false);
+  gather(unit.index(), false);
+  unit.show(true);
 }
 
 void Schedule::peek(Unit& unit) {
@@ -148,7 +149,12 @@ bool Schedule::has_open_graphs() const {
   return std::any_of(graphs_.begin(), graphs_.end(), [](const auto& graph) { return !graph.expired(); });
 }
 
-void Schedule::require(size_t u, bool may_evict) {
+void Schedule::require(size_t u) {
+  gather(u, true);
+  entries_[u].unit->show();
+}
+
+void Schedule::gather(size_t u, bool may_evict) {
   Unit& unit = *entries_[u].unit;
   unit.hold_values();
   entries_[u].last_used = ++clock_;
@@ -161,7 +167,6 @@ void Schedule::require(size_t u, bool may_evict) {
     unit.wait_gathered();
     exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
   }
-  unit.show();
 }
 
 // Room for one more unit. `for_certain`: it is needed now, so where all the others are in use as well the limit gives way.

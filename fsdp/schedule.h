@@ -40,7 +40,8 @@ class Schedule {
   // `recorded`: backward will come. Returns the use for before_backward(); null if not recorded.
   std::shared_ptr<const Use> after_forward(Unit& unit, bool recorded);
   void before_backward(Unit& unit, const Use& use);
-  // A parameter of the unit is read while the unit is not in use.
+  // A parameter of the unit is read while the unit is not in use. The view of its values ends when this
+  // rank's slices change.
   void read(Unit& unit);
   // The same where the read must be no part of what ranks do together: nothing happens unless the unit is
   // whole, with the values of now. It can be read until they change.
@@ -82,7 +83,8 @@ class Schedule {
 
   void forget_unfinished();
   void hide_seen();
-  void require(size_t unit, bool may_evict = true);
+  void require(size_t unit);
+  void gather(size_t unit, bool may_evict);
   bool make_room(bool for_certain);
   void fetch_ahead(const std::function<bool(int step, size_t& unit)>& next);
   bool is_root(size_t unit) const { return unit == 0; }

@@ -177,7 +177,12 @@ class Run {
   // Says once where the next so many saves will not find room.
   void look_at_room(int64_t saves) {
     if (!is_rank0() || room_lacks_) return;
-    const checkpoint::Lack lack = checkpoints_.lack_of_room(saves);
+    checkpoint::Lack lack;
+    try {
+      lack = checkpoints_.lack_of_room(saves);
+    } catch (const EnvironmentError& e) {  // the save itself will say what matters
+      return reporter_.message(str("warning: cannot tell whether the next saves will find room: ", e.what()));
+    }
     room_lacks_ = !lack.text.empty();
     if (!room_lacks_) return;
     reporter_.message(str("warning: ", lack.text, ": as it is, ",

@@ -252,6 +252,27 @@ TEST(ChangedValues, AGraphOfBeforeAChangeThatWasSaidIsRefused) {
   }
 }
 
+// An evaluation that recorded a graph, of which nothing is left. Who holds a slice of what changes sees
+// the values of now afterwards, or ends all ranks with an error, but never sees those of before.
+TEST(ChangedValues, AReadAfterAnEvaluationSeesNoValuesOfBefore) {
+  for (const Mode& mode : modes()) {
+    const auto failures = run_group(mode.ranks, [&](const Group& group) {
+      const Net net(group, mode);
+      net.step();
+      net.loss();
+      const Parameter& bias = net.parameters[3];
+      EXPECT_THAT(bias.data().to_vector<float>(), Each(::testing::Ne(0.5f))) << mode.name;
+      for (const auto& slice : net.sharded->slices()) slice.values.fill_(0.5);
+      const auto now = bias.data().to_vector<float>();
+      if (net.slice(bias.name()).defined()) {
+        EXPECT_THAT(now, Each(0.5f)) << mode.name;
+      }
+    });
+    const auto named = AllOf(HasSubstr("fill_ changed"), HasSubstr("NoGradGuard"));
+    EXPECT_THAT(failures, Each(::testing::AnyOf("", named))) << mode.name;
+  }
+}
+
 TEST(ChangedValues, GatheringAgainIsNoChange) {
   for (const Mode& mode : modes())
     expect_success(run_group(mode.ranks, [&](const Group& group) {

@@ -57,20 +57,28 @@ void DataIdentity::recall(const NotedData& noted) {
 }
 
 // Rank 0 reads its own data.
-bool DataIdentity::matches(const std::string& identity) {
+bool DataIdentity::matches(const std::string& identity, const std::atomic<bool>& stop) {
   if (identity == sampled_) return true;
   begin();
   if (reading_.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
     log::info("reading ", size_text(static_cast<double>(data_.bytes())),
               " of data, to compare them with those of before: their files are others, or were written since");
-  return identity == found().identity;
+  return wait_for_reading(stop) && identity == found().identity;
+}
+
+// False where `stop` became true first: another rank has failed, and nobody waits for the data.
+bool DataIdentity::wait_for_reading(const std::atomic<bool>& stop) {
+  constexpr auto kLookAgain = std::chrono::milliseconds(100);
+  while (reading_.wait_for(kLookAgain) != std::future_status::ready)
+    if (stop) return false;
+  return true;
 }
 
 DataComparison DataIdentity::compare(const NotedData& noted) {
   recall(noted);
-  const std::string text = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>&) -> std::string {
+  const std::string text = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
     if (group_->rank() != 0) return "";
-    const bool same = noted.unread ? noted.identity == sampled_ : matches(noted.identity);
+    const bool same = noted.unread ? noted.identity == sampled_ : matches(noted.identity, stop);
     const bool proven = !noted.unread || (!noted.stamp.empty() && noted.stamp == data_.stamp());
     return str(!same ? 'n' : proven ? 'y' : 's', this->noted().identity);
   })[0];
@@ -96,8 +104,11 @@ bool DataIdentity::read_within(Duration limit) {
 const std::string& DataIdentity::text() {
   if (!text_.empty()) return text_;
   // Signs of life go between the ranks meanwhile: the data may be large.
-  const auto texts = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>&) {
-    return is_reader() ? found().identity + "\n" : std::string();  // a reader that found nothing is none that did not look
+  const auto texts = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
+    if (!is_reader()) return std::string();
+    begin();
+    // A reader that found nothing is not one that did not look.
+    return wait_for_reading(stop) ? found().identity + "\n" : "\n";
   });
   bool known = true;
   std::string differing;

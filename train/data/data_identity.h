@@ -67,7 +67,8 @@ class DataIdentity {
   Found found();  // begins, and waits
   // Where this rank's files have that stamp still, their identity is known without reading.
   void recall(const NotedData& noted);
-  bool matches(const std::string& identity);
+  bool matches(const std::string& identity, const std::atomic<bool>& stop);
+  bool wait_for_reading(const std::atomic<bool>& stop);
   bool is_reader() const { return reader_ == group_->rank(); }
 
   Dataset& data_;
