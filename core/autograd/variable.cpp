@@ -307,9 +307,10 @@ void Parameter::draw_initial(int64_t first, const Tensor& values) const {
 }
 
 void Parameter::set_requires_grad(bool requires_grad) const {
-  check(!requires_grad || is_floating(state("set_requires_grad").data.dtype()), "[set_requires_grad] '", impl_->name, "' is ", impl_->data,
+  detail::VariableImpl& variable = state("set_requires_grad");
+  check(!requires_grad || is_floating(variable.data.dtype()), "[set_requires_grad] '", variable.name, "' is ", variable.data,
         ", but only floating-point values can require a gradient");
-  state("set_requires_grad").requires_grad = requires_grad;
+  variable.requires_grad = requires_grad;
 }
 
 void Parameter::set_slice_of(const ShardSpec& part) const {

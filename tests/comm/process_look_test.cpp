@@ -73,6 +73,9 @@ TEST(ProcessLook, OfADeadProcessIsNothing) {
 }
 
 TEST(ProcessLook, AProcessAtWhichNobodyCanLookHasNotEnded) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "the sanitizer looks at memory through a pipe, for which no descriptor is left";
+#endif
   rlimit before{};
   ::getrlimit(RLIMIT_NOFILE, &before);
   const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
