@@ -18,11 +18,16 @@ function(lockstep_library name)
   set_property(GLOBAL APPEND PROPERTY LOCKSTEP_LIBRARIES lockstep_${name})
 endfunction()
 
-# lockstep_test(NAME [LIBS libs…] [LABELS l…] [TIMEOUT s]): a GoogleTest program from NAME.cpp; every test of it becomes one
-# of ctest's, and the target tests_LABEL builds it with the others of its label. TIMEOUT is per test, in seconds, and four times
-# as long under a sanitizer.
+# lockstep_test(NAME [LIBS libs…] LABELS label [TIMEOUT s]): a GoogleTest program from NAME.cpp; every
+# test of it becomes one of ctest's, and the target tests_LABEL builds it with the others of its label.
+# One label: gtest_discover_tests() silently loses a second one. TIMEOUT is per test, in seconds, and
+# four times as long under a sanitizer.
 function(lockstep_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "LIBS;LABELS" ${ARGN})
+  list(LENGTH ARG_LABELS count)
+  if(NOT count EQUAL 1)
+    message(FATAL_ERROR "lockstep_test(${name}): expected one label, got '${ARG_LABELS}'")
+  endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
