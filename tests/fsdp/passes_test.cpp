@@ -44,11 +44,10 @@ void one_after_the_other(Parallel& sharded, const Model& model) {
 
 Bits gradients(const Order& order, int ranks, Options options, bool recomputes) {
   Bits result;
+  options.micro_batches = kMicroBatches;
   expect_success(run_group(ranks, [&](const Group& group) {
     const Model model = make_model(recomputes);
-    options.micro_batches = kMicroBatches;
-    Options own = options;
-    const auto sharded = fully_shard(model.module, group, own);
+    const auto sharded = fully_shard(model.module, group, options);
     for (int step = 0; step < 2; ++step) {  // what a pass left behind would show in the second
       order(*sharded, model);
       sharded->finish();
