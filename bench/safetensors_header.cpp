@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "checkpoint/exchange/diff.h"
-#include "checkpoint/readable_file.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/files/readable_file.h"
+#include "checkpoint/format/safetensors.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 #include "tests/support/large_headers.h"

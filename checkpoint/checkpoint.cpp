@@ -5,9 +5,9 @@
 #include <filesystem>
 #include <set>
 
-#include "checkpoint/digest.h"
-#include "checkpoint/long_agreement.h"
-#include "checkpoint/verify.h"
+#include "checkpoint/format/digest.h"
+#include "comm/long_agreement.h"
+#include "checkpoint/restore/verify.h"
 #include "comm/text.h"
 #include "core/base/error.h"
 

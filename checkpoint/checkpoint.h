@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/file_system.h"
-#include "checkpoint/manifest.h"
+#include "checkpoint/files/file_system.h"
+#include "checkpoint/format/manifest.h"
 #include "comm/process_group.h"
 #include "core/tensor/shard_spec.h"
 #include "core/tensor/tensor.h"

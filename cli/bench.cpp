@@ -10,9 +10,9 @@
 #include "cli/rank_options.h"
 #include "core/base/error.h"
 #include "core/base/size_text.h"
-#include "train/benchmarks.h"
-#include "train/comm_benchmark.h"
-#include "train/groups.h"
+#include "train/bench/benchmarks.h"
+#include "train/bench/comm_benchmark.h"
+#include "train/parallel/groups.h"
 
 namespace lockstep::cli {
 namespace {

@@ -11,8 +11,8 @@
 #include "cli/rank_options.h"
 #include "core/base/error.h"
 #include "core/base/size_text.h"
-#include "train/checkpoint_benchmark.h"
-#include "train/groups.h"
+#include "train/bench/checkpoint_benchmark.h"
+#include "train/parallel/groups.h"
 
 namespace lockstep::cli {
 namespace {

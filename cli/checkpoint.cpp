@@ -9,7 +9,7 @@
 #include <CLI/App.hpp>
 
 #include "checkpoint/exchange/diff.h"
-#include "checkpoint/strict_json.h"
+#include "checkpoint/format/strict_json.h"
 #include "cli/commands.h"
 #include "cli/option_checks.h"
 #include "core/base/error.h"

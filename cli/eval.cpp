@@ -5,11 +5,11 @@
 #include <CLI/App.hpp>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/readable_file.h"
+#include "checkpoint/files/readable_file.h"
 #include "cli/commands.h"
 #include "cli/option_checks.h"
 #include "core/base/byte_text.h"
-#include "train/evaluate.h"
+#include "train/inference/evaluate.h"
 
 namespace lockstep::cli {
 namespace {

@@ -1,5 +1,5 @@
 // lockstep generate CHECKPOINT --prompt TEXT [--tokens N] [--temperature T] [--seed S]
-#include "train/generate.h"
+#include "train/inference/generate.h"
 
 #include <cstdio>
 #include <limits>

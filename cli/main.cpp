@@ -17,7 +17,7 @@
 #include "comm/peer_failure.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
-#include "launcher/rank_env.h"
+#include "launcher/rank/rank_env.h"
 
 namespace {
 

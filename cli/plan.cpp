@@ -8,8 +8,8 @@
 #include "cli/commands.h"
 #include "cli/rank_options.h"
 #include "core/base/size_text.h"
-#include "train/run_plan.h"
-#include "train/strategy.h"
+#include "train/parallel/run_plan.h"
+#include "train/parallel/strategy.h"
 
 namespace lockstep::cli {
 namespace {

@@ -9,7 +9,7 @@
 
 #include <CLI/App.hpp>
 
-#include "launcher/rank_env.h"
+#include "launcher/rank/rank_env.h"
 #include "train/config/config.h"
 
 namespace lockstep::cli {

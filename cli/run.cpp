@@ -15,7 +15,7 @@
 #include "cli/stop_signal.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
-#include "launcher/rank_env.h"
+#include "launcher/rank/rank_env.h"
 #include "launcher/rendezvous/endpoint.h"
 
 namespace lockstep::cli {

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
-#include "launcher/stop_wish.h"
+#include "launcher/base/stop_wish.h"
 
 namespace lockstep::cli {
 namespace {

@@ -1,5 +1,5 @@
 // The signals that ask a run to stop: SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored (nohup), SIGHUP. However many of them arrive,
-// they ask once (launcher/stop_wish.h).
+// they ask once (launcher/base/stop_wish.h).
 #pragma once
 
 #include <functional>

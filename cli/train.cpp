@@ -15,14 +15,14 @@
 #include "cli/screen.h"
 #include "cli/stop_signal.h"
 #include "core/base/log.h"
-#include "train/checkpoints.h"
+#include "train/run/checkpoints.h"
 #include "train/data/dataset.h"
-#include "train/groups.h"
-#include "train/job_notes.h"
-#include "train/loop.h"
-#include "train/replicas.h"
-#include "train/run_dir.h"
-#include "train/stop_budget.h"
+#include "train/parallel/groups.h"
+#include "train/run/job_notes.h"
+#include "train/run/loop.h"
+#include "train/run/replicas.h"
+#include "train/run/run_dir.h"
+#include "train/run/stop_budget.h"
 
 namespace lockstep::cli {
 namespace {

@@ -18,15 +18,34 @@ function(lockstep_library name)
   set_property(GLOBAL APPEND PROPERTY LOCKSTEP_LIBRARIES lockstep_${name})
 endfunction()
 
-# lockstep_test(NAME [LIBS libs…] LABELS label [TIMEOUT s]): a GoogleTest program from NAME.cpp; every
-# test of it becomes one of ctest's, and the target tests_LABEL builds it with the others of its label.
-# One label: gtest_discover_tests() silently loses a second one. TIMEOUT is per test, in seconds, and
-# four times as long under a sanitizer.
-function(lockstep_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "LIBS;LABELS" ${ARGN})
-  list(LENGTH ARG_LABELS count)
-  if(NOT count EQUAL 1)
-    message(FATAL_ERROR "lockstep_test(${name}): expected one label, got '${ARG_LABELS}'")
+# lockstep_tests(FOLDER LIBS libs… LABEL label [TIMEOUT s] [ALONE names…]): the GoogleTest program of a folder of
+# tests, LABEL_FOLDER_tests, from every *_test.cpp in it. It is LABEL_tests where FOLDER is ".", the current folder,
+# and where LABEL names the folder already.
+# Every test of it becomes one of ctest's, and the target tests_LABEL builds it with the others of its label.
+# ALONE: files that need a program of their own, NAME from NAME.cpp: they replace operator new, say.
+# One label: gtest_discover_tests() silently loses a second one. TIMEOUT is per test, in seconds, and four times
+# as long under a sanitizer.
+function(lockstep_tests folder)
+  cmake_parse_arguments(ARG "" "TIMEOUT;LABEL" "LIBS;ALONE" ${ARGN})
+  if(folder STREQUAL "." OR ARG_LABEL MATCHES "_${folder}$")
+    set(name ${ARG_LABEL}_tests)
+  else()
+    set(name ${ARG_LABEL}_${folder}_tests)
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*_test.cpp)
+  foreach(alone ${ARG_ALONE})
+    list(REMOVE_ITEM sources ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/${alone}.cpp)
+    lockstep_test_program(${alone} SOURCES ${folder}/${alone}.cpp LIBS ${ARG_LIBS} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  endforeach()
+  if(sources)
+    lockstep_test_program(${name} SOURCES ${sources} LIBS ${ARG_LIBS} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  endif()
+endfunction()
+
+function(lockstep_test_program name)
+  cmake_parse_arguments(ARG "" "TIMEOUT;LABEL" "SOURCES;LIBS" ${ARGN})
+  if(NOT ARG_LABEL)
+    message(FATAL_ERROR "${name}: tests need a LABEL")
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
@@ -34,14 +53,12 @@ function(lockstep_test name)
   if(LOCKSTEP_SANITIZE)
     math(EXPR ARG_TIMEOUT "4 * ${ARG_TIMEOUT}")
   endif()
-  add_executable(${name} ${name}.cpp)
+  add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} lockstep_test_support GTest::gmock GTest::gtest_main lockstep_warnings)
-  foreach(label ${ARG_LABELS})
-    if(NOT TARGET tests_${label})
-      add_custom_target(tests_${label})
-    endif()
-    add_dependencies(tests_${label} ${name})
-  endforeach()
+  if(NOT TARGET tests_${ARG_LABEL})
+    add_custom_target(tests_${ARG_LABEL})
+  endif()
+  add_dependencies(tests_${ARG_LABEL} ${name})
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABEL}")
 endfunction()

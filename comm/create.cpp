@@ -1,4 +1,4 @@
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 #include "comm/local/factory.h"
 #include "comm/local/hash_store.h"
 #include "comm/mpi/factory.h"

@@ -5,10 +5,10 @@
 #include <atomic>
 #include <exception>
 
-#include "comm/engine.h"
-#include "comm/failure_note.h"
-#include "comm/reduce_kernels.h"
-#include "comm/work_state.h"
+#include "comm/engine/engine.h"
+#include "comm/engine/failure_note.h"
+#include "comm/reduce/reduce_kernels.h"
+#include "comm/engine/work_state.h"
 
 namespace lockstep::comm {
 namespace {

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/reduce_tree.h"
+#include "comm/reduce/reduce_tree.h"
 #include "comm/work.h"
 #include "core/tensor/tensor.h"
 
@@ -57,7 +57,7 @@ struct GroupOptions {
 
 class ProcessGroup {
  public:
-  // Takes a backend (comm/backend.h); users call create() below.
+  // Takes a backend (comm/engine/backend.h); users call create() below.
   ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options);
   // Receives whose message has not come are withdrawn: their Work fails. Other calls are waited for, as their ranks count on them.
   ~ProcessGroup();

@@ -1,8 +1,8 @@
 #include "comm/work.h"
 
-#include "comm/lane.h"
+#include "comm/engine/lane.h"
 #include "comm/peer_failure.h"
-#include "comm/work_state.h"
+#include "comm/engine/work_state.h"
 #include "core/base/error.h"
 
 namespace lockstep::comm {

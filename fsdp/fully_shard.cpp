@@ -8,7 +8,7 @@
 #include "core/autograd/node.h"
 #include "fsdp/event_log.h"
 #include "fsdp/hooks.h"
-#include "fsdp/memory_plan.h"
+#include "fsdp/plan/memory_plan.h"
 #include "fsdp/mesh.h"
 #include "fsdp/reducer.h"
 #include "fsdp/same_model.h"

@@ -11,9 +11,9 @@
 #include "core/base/log.h"
 #include "launcher/agent/agent.h"
 #include "launcher/agent/farewell.h"
-#include "launcher/random_id.h"
-#include "launcher/rank_env.h"
-#include "launcher/rendezvous/needs.h"
+#include "launcher/base/random_id.h"
+#include "launcher/rank/rank_env.h"
+#include "launcher/base/needs.h"
 #include "launcher/rendezvous/server.h"
 
 namespace lockstep::launcher {

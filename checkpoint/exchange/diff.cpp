@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/format/safetensors.h"
 #include "core/base/error.h"
 #include "core/base/half.h"
 

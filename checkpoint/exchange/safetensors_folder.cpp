@@ -7,8 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/file_system.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/files/file_system.h"
+#include "checkpoint/format/safetensors.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 

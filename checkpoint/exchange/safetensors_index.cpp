@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "checkpoint/readable_file.h"
-#include "checkpoint/strict_json.h"
+#include "checkpoint/files/readable_file.h"
+#include "checkpoint/format/strict_json.h"
 #include "core/base/error.h"
 
 namespace lockstep::checkpoint {

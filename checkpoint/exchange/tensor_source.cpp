@@ -6,9 +6,9 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/exchange/safetensors_index.h"
-#include "checkpoint/readable_file.h"
-#include "checkpoint/safetensors.h"
-#include "checkpoint/strict_json.h"
+#include "checkpoint/files/readable_file.h"
+#include "checkpoint/format/safetensors.h"
+#include "checkpoint/format/strict_json.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <string_view>
 
-#include "core/tensor/dtype.h"
-#include "core/tensor/shape.h"
+#include "core/base/dtype.h"
+#include "core/base/shape.h"
 
 namespace lockstep::checkpoint {
 

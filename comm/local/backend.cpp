@@ -6,7 +6,7 @@
 #include "comm/local/factory.h"
 #include "comm/local/hub.h"
 #include "comm/peer_failure.h"
-#include "comm/reduce_kernels.h"
+#include "comm/reduce/reduce_kernels.h"
 #include "comm/store.h"
 #include "core/base/error.h"
 #include "core/tensor/storage.h"

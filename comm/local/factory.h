@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 
 namespace lockstep::comm {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 
 namespace lockstep::comm::local {
 

@@ -10,7 +10,7 @@
 
 #include <memory>
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 #include "comm/process_group.h"
 #include "core/base/clock.h"
 

@@ -1,7 +1,7 @@
 // MPI's own collectives, for reduction fast.
 #pragma once
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 #include "comm/mpi/runtime.h"
 
 namespace lockstep::comm::mpi {

@@ -9,10 +9,10 @@
 
 #include <unistd.h>
 
-#include "comm/failure_note.h"
+#include "comm/engine/failure_note.h"
 #include "comm/mpi/backoff.h"
 #include "comm/mpi/job.h"
-#include "comm/process_look.h"
+#include "comm/engine/process_look.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/thread.h"

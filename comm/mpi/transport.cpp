@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "comm/failure_note.h"
-#include "comm/fingerprint.h"
+#include "comm/engine/failure_note.h"
+#include "comm/engine/fingerprint.h"
 #include "comm/mpi/backoff.h"
 #include "comm/peer_failure.h"
-#include "comm/process_look.h"
+#include "comm/engine/process_look.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 

@@ -9,7 +9,7 @@
 
 #include "comm/mpi/pending.h"
 #include "comm/mpi/runtime.h"
-#include "comm/transport.h"
+#include "comm/engine/transport.h"
 
 namespace lockstep::comm::mpi {
 

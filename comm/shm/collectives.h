@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "comm/backend.h"
-#include "comm/reduce_kernels.h"
+#include "comm/engine/backend.h"
+#include "comm/reduce/reduce_kernels.h"
 #include "comm/shm/arena.h"
 #include "comm/shm/group.h"
 #include "comm/shm/slot_writer.h"

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 
 namespace lockstep::comm {
 

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "comm/process_look.h"
+#include "comm/engine/process_look.h"
 #include "comm/ranks_text.h"
 #include "comm/shm/group.h"
 #include "core/base/error.h"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 #include "comm/peer_failure.h"
 #include "comm/shm/layout.h"
 #include "comm/shm/memory.h"

@@ -6,7 +6,7 @@
 
 #include <sched.h>
 
-#include "comm/fingerprint.h"
+#include "comm/engine/fingerprint.h"
 #include "comm/shm/word.h"
 
 namespace lockstep::comm::shm {

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <mutex>
 
-#include "comm/process_look.h"
+#include "comm/engine/process_look.h"
 #include "comm/shm/watch.h"
 #include "core/base/error.h"
 #include "core/base/log.h"

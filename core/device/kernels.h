@@ -11,8 +11,8 @@
 
 #include "core/base/philox.h"
 #include "core/device/device.h"
-#include "core/tensor/dtype.h"
-#include "core/tensor/shape.h"
+#include "core/base/dtype.h"
+#include "core/base/shape.h"
 
 namespace lockstep {
 

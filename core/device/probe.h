@@ -1,7 +1,7 @@
 // What this machine's arithmetic can do, measured: the denominator of MFU.
 #pragma once
 
-#include "core/tensor/dtype.h"
+#include "core/base/dtype.h"
 
 namespace lockstep {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "core/tensor/shape.h"
+#include "core/base/shape.h"
 
 namespace lockstep {
 

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "core/device/device.h"
-#include "core/tensor/dtype.h"
-#include "core/tensor/shape.h"
+#include "core/base/dtype.h"
+#include "core/base/shape.h"
 #include "core/tensor/storage.h"
 
 namespace lockstep {

@@ -10,12 +10,12 @@
 
 #include "launcher/agent/courier.h"
 #include "launcher/agent/frozen.h"
-#include "launcher/agent/guardian.h"
-#include "launcher/agent/memory_file.h"
-#include "launcher/agent/rank_process.h"
-#include "launcher/agent/stop_signals.h"
-#include "launcher/agent/wakeup.h"
-#include "launcher/launch.h"
+#include "launcher/process/guardian.h"
+#include "launcher/process/memory_file.h"
+#include "launcher/process/rank_process.h"
+#include "launcher/process/stop_signals.h"
+#include "launcher/process/wakeup.h"
+#include "launcher/base/launch_spec.h"
 #include "launcher/rendezvous/client.h"
 
 namespace lockstep::launcher {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "launcher/launch.h"
+#include "launcher/base/launch_spec.h"
 #include "launcher/rendezvous/endpoint.h"
 #include "launcher/rendezvous/membership.h"
 

@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "launcher/agent/stop_signals.h"
+#include "launcher/process/stop_signals.h"
 
 namespace lockstep::launcher {
 

@@ -4,7 +4,7 @@
 
 #include "core/base/log.h"
 #include "launcher/agent/environment.h"
-#include "launcher/agent/session.h"
+#include "launcher/process/session.h"
 
 namespace lockstep::launcher {
 namespace {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "core/base/clock.h"
-#include "launcher/agent/rank_process.h"
+#include "launcher/process/rank_process.h"
 #include "launcher/agent/standstill.h"
-#include "launcher/launch.h"
+#include "launcher/base/launch_spec.h"
 
 namespace lockstep::launcher {
 

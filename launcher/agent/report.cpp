@@ -7,7 +7,7 @@
 
 #include "comm/ranks_text.h"
 #include "core/base/error.h"
-#include "launcher/agent/child.h"
+#include "launcher/base/exit_status.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -38,13 +38,6 @@ std::string indented(std::string text) {
 }
 
 }  // namespace
-
-std::string headline(const Failure& failure) {
-  if (failure.rank < 0) return failure.reason;
-  const std::string what = failure.stopped ? "stood still until the others gave up waiting for it"
-                                           : describe({.exit_code = failure.exit_code, .signal = failure.signal});
-  return str("rank ", failure.rank, " on host ", failure.host, " (pid ", failure.pid, "): ", what);
-}
 
 std::string failure_box(const Failure& failure, const FailureContext& context) {
   char after[32];

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "launcher/agent/root_cause.h"
-#include "launcher/launch.h"
+#include "launcher/base/root_cause.h"
+#include "launcher/base/failure.h"
 
 namespace lockstep::launcher {
 
@@ -21,8 +21,6 @@ struct FailureContext {
 // ended by the launcher". Who gives the failure's reason again: "ranks 1 to 4: exit code 2, later, for the same reason".
 std::vector<std::string> other_ends(const std::vector<RankEnd>& ends, const Failure& failure);
 
-// "rank 1 on host a (pid 17): killed by SIGKILL (signal 9)"; for a lost node its reason.
-std::string headline(const Failure& failure);
 // Several lines, for people.
 std::string failure_box(const Failure& failure, const FailureContext& context);
 

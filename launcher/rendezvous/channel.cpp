@@ -6,7 +6,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
-#include "launcher/rendezvous/needs.h"
+#include "launcher/base/needs.h"
 #include "launcher/rendezvous/wire.h"
 
 namespace lockstep::launcher {

@@ -19,7 +19,7 @@
 #include "core/base/log.h"
 #include "core/base/thread.h"
 #include "launcher/rendezvous/endpoint.h"
-#include "launcher/rendezvous/needs.h"
+#include "launcher/base/needs.h"
 
 namespace lockstep::launcher {
 namespace {

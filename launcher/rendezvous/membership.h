@@ -18,7 +18,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "launcher/launch.h"
+#include "launcher/base/failure.h"
 
 namespace lockstep::launcher {
 

@@ -8,7 +8,7 @@
 
 #include "core/base/log.h"
 #include "core/base/thread.h"
-#include "launcher/agent/report.h"
+#include "launcher/base/failure.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/endpoint.h"

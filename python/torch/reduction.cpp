@@ -1,6 +1,6 @@
 #include "python/torch/reduction.h"
 
-#include "comm/reduce_tree.h"
+#include "comm/reduce/reduce_tree.h"
 #include "python/torch/errors.h"
 #include "python/torch/tensors.h"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/file_system.h"
+#include "checkpoint/files/file_system.h"
 
 namespace lockstep::checkpoint {
 

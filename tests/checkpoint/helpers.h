@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "checkpoint/checkpoint.h"
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 #include "comm/local/factory.h"
 #include "comm/local/hash_store.h"
 #include "tests/support/error_of.h"

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/file_system.h"
+#include "checkpoint/files/file_system.h"
 #include "core/base/error.h"
 
 namespace lockstep::checkpoint {

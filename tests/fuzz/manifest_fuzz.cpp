@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "checkpoint/chunks.h"
-#include "checkpoint/manifest.h"
+#include "checkpoint/format/chunks.h"
+#include "checkpoint/format/manifest.h"
 #include "core/base/error.h"
 #include "tests/fuzz/fuzz.h"
 

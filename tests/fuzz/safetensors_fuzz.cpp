@@ -1,13 +1,13 @@
 // The safetensors reader, fed with anything: it either refuses with an EnvironmentError that is fit for a terminal, or what it read can be
 // written again. Another reader of the same rules must come to the same verdict and the same contents
-// (tests/checkpoint/safetensors_reference.h), and the memory stays within twice the header.
+// (tests/checkpoint/format/safetensors_reference.h), and the memory stays within twice the header.
 #include <algorithm>
 #include <cstring>
 #include <string>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/format/safetensors.h"
 #include "core/base/error.h"
-#include "tests/checkpoint/safetensors_reference.h"
+#include "tests/checkpoint/format/safetensors_reference.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/safetensors_mutator.h"
 

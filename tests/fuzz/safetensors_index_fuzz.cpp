@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "checkpoint/exchange/safetensors_index.h"
-#include "checkpoint/strict_json.h"
+#include "checkpoint/format/strict_json.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

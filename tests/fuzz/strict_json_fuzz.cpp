@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "checkpoint/strict_json.h"
+#include "checkpoint/format/strict_json.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -1,4 +1,4 @@
-// ThreadTransport: bytes between threads through queues in memory, to test what is built on comm/transport.h.
+// ThreadTransport: bytes between threads through queues in memory, to test what is built on comm/engine/transport.h.
 #pragma once
 
 #include <atomic>
@@ -13,10 +13,10 @@
 #include <tuple>
 #include <vector>
 
-#include "comm/backend.h"
+#include "comm/engine/backend.h"
 #include "comm/peer_failure.h"
 #include "comm/ranks_text.h"
-#include "comm/transport.h"
+#include "comm/engine/transport.h"
 #include "core/base/error.h"
 #include "core/tensor/storage.h"
 

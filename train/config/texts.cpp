@@ -3,7 +3,7 @@
 #include <limits>
 #include <sstream>
 
-#include "checkpoint/digest.h"
+#include "checkpoint/format/digest.h"
 #include "train/config/config.h"
 #include "train/config/keys.h"
 

@@ -15,7 +15,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "checkpoint/digest.h"
+#include "checkpoint/format/digest.h"
 #include "core/base/error.h"
 
 namespace lockstep::train {

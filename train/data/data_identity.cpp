@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "checkpoint/long_agreement.h"
+#include "comm/long_agreement.h"
 #include "comm/text.h"
 #include "core/base/error.h"
 #include "core/base/log.h"

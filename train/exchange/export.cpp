@@ -1,11 +1,11 @@
 // From a checkpoint to a folder that others read.
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/exchange/safetensors_folder.h"
-#include "train/checkpoints.h"
+#include "train/run/checkpoints.h"
 #include "train/exchange/exchange.h"
 #include "train/exchange/layout.h"
 #include "train/models/factory.h"
-#include "train/saved_model.h"
+#include "train/run/saved_model.h"
 
 namespace lockstep::train {
 namespace {

@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "checkpoint/exchange/tensor_source.h"
-#include "checkpoint/readable_file.h"
-#include "checkpoint/safetensors.h"
-#include "train/checkpoints.h"
+#include "checkpoint/files/readable_file.h"
+#include "checkpoint/format/safetensors.h"
+#include "train/run/checkpoints.h"
 #include "train/exchange/exchange.h"
 #include "train/exchange/layout.h"
-#include "train/groups.h"
+#include "train/parallel/groups.h"
 #include "train/models/factory.h"
-#include "train/run_dir.h"
-#include "train/trainer.h"
+#include "train/run/run_dir.h"
+#include "train/run/trainer.h"
 
 namespace lockstep::train {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "checkpoint/strict_json.h"
+#include "checkpoint/format/strict_json.h"
 #include "core/base/error.h"
 
 namespace lockstep::train {

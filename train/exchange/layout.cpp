@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "checkpoint/strict_json.h"
+#include "checkpoint/format/strict_json.h"
 #include "core/base/error.h"
 #include "train/exchange/transformers_keys.h"
 

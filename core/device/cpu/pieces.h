@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/tensor/dtype.h"
+#include "core/base/dtype.h"
 
 namespace lockstep::cpu {
 

@@ -6,7 +6,7 @@
 #include <core/tensor/tensor.h>
 #include <ddp/ddp.h>
 #include <launcher/launch.h>
-#include <launcher/rank_env.h>
+#include <launcher/rank/rank_env.h>
 #include <train/config/config.h>
 
 using namespace lockstep;

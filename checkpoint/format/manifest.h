@@ -1,0 +1,74 @@
+// The manifest of a checkpoint: what it holds and where (docs/formats/checkpoint.md).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/base/shape.h"
+
+namespace lockstep::checkpoint {
+
+struct ManifestFile {
+  std::string name;
+  int64_t bytes = 0;
+  std::string sha256;        // hex
+  int64_t header_bytes = 0;  // up to the first tensor; 0 in version 1
+  uint64_t header_xxh3 = 0;
+};
+
+// A run of elements of a global tensor, and the bytes that hold it.
+struct Piece {
+  int64_t file = 0;                 // index into Manifest::files
+  int64_t begin = 0;                // byte in the file
+  int64_t offset = 0;               // first element, in the flattened global tensor
+  int64_t length = 0;               // elements
+  std::vector<uint64_t> xxh3 = {};  // of each chunk (checkpoint/format/chunks.h); none in version 1
+};
+
+struct ManifestEntry {
+  DType dtype = DType::f32;
+  Shape shape;                // global
+  std::vector<Piece> pieces;  // by offset; together they cover the tensor exactly once
+};
+
+struct Manifest {
+  static constexpr int64_t kVersion = 3;  // written; 1 and 2 are read as well
+  static constexpr const char* kFileName = "manifest.json";
+  static constexpr const char* kSumsName = "SHA256SUMS";
+
+  int64_t version = kVersion;
+  int64_t step = 0;
+  int64_t world_size = 1;  // how many ranks saved it; each wrote one file or more
+  std::map<std::string, std::string> metadata;
+  std::vector<ManifestFile> files;
+  std::map<std::string, ManifestEntry> entries;
+};
+
+// Equal manifests give equal texts.
+std::string to_json(const Manifest& manifest);
+// Strict: throws EnvironmentError naming `path` and the field for anything that is missing, unknown, doubled, of the wrong type or
+// out of range, and for pieces that leave their file, overlap or leave a gap, in the tensor or in the file.
+Manifest parse_manifest(std::string_view text, const std::string& path);
+
+// The pieces of every file, in the order of their bytes. Points into `manifest`.
+struct PlacedPiece {
+  const std::string* name;
+  const ManifestEntry* entry;
+  const Piece* piece;
+  int64_t bytes;
+};
+std::vector<std::vector<PlacedPiece>> pieces_by_file(const Manifest& manifest);
+
+// The text of SHA256SUMS, as `sha256sum -c` reads it: the manifest first, then the shard files.
+std::string sums_text(const Manifest& manifest, const std::string& manifest_sha256);
+
+// "step-00000100".
+std::string step_folder(int64_t step);
+// The step of such a name; -1 for any other, half-written ("step-00000100.tmp-…") ones among them.
+int64_t step_of_folder(std::string_view name);
+
+}  // namespace lockstep::checkpoint

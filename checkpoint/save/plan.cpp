@@ -1,0 +1,311 @@
+#include "checkpoint/save/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <set>
+#include <sstream>
+
+#include "checkpoint/format/chunks.h"
+#include "core/base/error.h"
+
+namespace lockstep::checkpoint {
+namespace {
+
+struct Held {
+  int64_t offset = 0, length = 0;
+  std::vector<size_t> ranks;  // that hold it
+};
+struct Global {
+  DType dtype = DType::f32;
+  Shape shape;
+  size_t first_rank = 0;
+  size_t last_rank = 0;  // plus one
+  std::vector<Held> pieces;
+};
+
+Global& find_global(std::map<std::string, Global>& globals, const Part& part, size_t rank) {
+  const auto [it, added] = globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, 0, {}});
+  Global& global = it->second;
+  check(global.dtype == part.dtype && global.shape == part.shard.global_shape, "[checkpoint] '", part.name, "' is ", global.dtype,
+        global.shape, " on rank ", global.first_rank, " and ", part.dtype, part.shard.global_shape, " on rank ", rank);
+  return global;
+}
+
+std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held) {
+  std::map<std::string, Global> globals;
+  for (size_t rank = 0; rank < held.size(); ++rank)
+    for (const Part& part : held[rank]) {
+      Global& global = find_global(globals, part, rank);
+      check(global.last_rank != rank + 1, "[checkpoint] '", part.name, "' is there twice on rank ", rank);
+      global.last_rank = rank + 1;
+      if (part.shard.length == 0) continue;
+      const auto same = [&](const Held& h) { return h.offset == part.shard.offset && h.length == part.shard.length; };
+      const auto found = std::find_if(global.pieces.begin(), global.pieces.end(), same);
+      if (found != global.pieces.end()) {
+        found->ranks.push_back(rank);
+      } else {
+        global.pieces.push_back({part.shard.offset, part.shard.length, {rank}});
+      }
+    }
+  return globals;
+}
+
+void check_coverage(const std::string& name, Global& global) {
+  std::sort(global.pieces.begin(), global.pieces.end(), [](const Held& a, const Held& b) { return a.offset < b.offset; });
+  int64_t at = 0;
+  for (const Held& piece : global.pieces) {
+    check(piece.offset == at, "[checkpoint] '", name, "': the part of rank ", piece.ranks[0], " starts at element ", piece.offset,
+          ", expected ", at, piece.offset > at ? ": no rank holds what is between" : ": parts overlap");
+    at += piece.length;
+  }
+  check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ", at, " to ", global.shape.numel());
+}
+
+int64_t bytes_of(const Part& part) { return part.shard.length * size_of(part.dtype); }
+int64_t bytes_of(const std::vector<Part>& parts) {
+  int64_t bytes = 0;
+  for (const Part& part : parts) bytes += bytes_of(part);
+  return bytes;
+}
+
+struct Planned {
+  Part part;
+  const std::vector<size_t>* holders;
+};
+
+// A piece that many ranks hold and that is more than a fair share is cut among them, at whole chunks.
+void cut(const std::string& name, const Global& global, const Held& piece, int64_t fair, std::vector<Planned>& work) {
+  const int64_t per_chunk = kChunkBytes / size_of(global.dtype), bytes = piece.length * size_of(global.dtype);
+  const int64_t cuts = bytes <= kChunkBytes ? 1 : std::min<int64_t>(static_cast<int64_t>(piece.ranks.size()), (bytes + fair - 1) / fair);
+  for (int64_t i = 0, begin = 0; i < cuts; ++i) {
+    const int64_t end = i + 1 == cuts ? piece.length : piece.length * (i + 1) / cuts / per_chunk * per_chunk;
+    if (begin < end) work.push_back({Part{name, global.dtype, {global.shape, piece.offset + begin, end - begin}}, &piece.ranks});
+    begin = end;
+  }
+}
+
+// The parts that each rank writes, the largest first.
+std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks) {
+  // The large ones first: what comes last then evens out.
+  std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) { return bytes_of(a.part) > bytes_of(b.part); });
+  std::vector<std::vector<Part>> by_rank(ranks);
+  std::vector<int64_t> load(ranks, 0);
+  std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of a tensor
+  for (Planned& planned : work) {
+    const auto lighter = [&](size_t a, size_t b) {
+      const bool taken_a = taken.count({planned.part.name, a}) != 0, taken_b = taken.count({planned.part.name, b}) != 0;
+      return taken_a != taken_b ? taken_b : load[a] < load[b];
+    };
+    const size_t rank = *std::min_element(planned.holders->begin(), planned.holders->end(), lighter);
+    load[rank] += bytes_of(planned.part);
+    taken.emplace(planned.part.name, rank);
+    by_rank[rank].push_back(std::move(planned.part));
+  }
+  return by_rank;
+}
+
+// Shares a rank's parts, the largest first, out among two files: whole ones as far as they give about equal bytes; else one is cut, at a
+// whole chunk. The second file is empty where nothing can be cut.
+std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
+  std::array<std::vector<Part>, 2> halves;
+  std::array<int64_t, 2> load = {0, 0};
+  for (Part& part : parts) {
+    const size_t lighter = load[1] < load[0] ? 1 : 0;
+    load[lighter] += bytes_of(part);
+    halves[lighter].push_back(std::move(part));
+  }
+  const size_t heavier = load[1] > load[0] ? 1 : 0;
+  // What the heavier one got last made it so: it has at least as many bytes as the difference.
+  Part& last = halves[heavier].back();
+  const int64_t keep = chunk_count(bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2) * kChunkBytes;
+  if (keep >= bytes_of(last)) return halves;
+  const int64_t elements = keep / size_of(last.dtype);
+  Part rest = last;
+  rest.shard.offset += elements;
+  rest.shard.length -= elements;
+  last.shard.length = elements;
+  halves[1 - heavier].push_back(std::move(rest));
+  return halves;
+}
+
+}  // namespace
+
+std::string parts_text(const std::vector<Part>& parts) {
+  std::ostringstream out;
+  for (const Part& part : parts) {
+    check(!part.name.empty() && part.name.find('\n') == std::string::npos, "[checkpoint] '", part.name, "' cannot be the name of a tensor");
+    out << static_cast<int>(part.dtype) << ' ' << part.shard.offset << ' ' << part.shard.length << ' ' << part.shard.global_shape.size();
+    for (const int64_t dim : part.shard.global_shape) out << ' ' << dim;
+    out << ' ' << part.name << '\n';
+  }
+  return out.str();
+}
+
+std::vector<Part> parse_parts(std::string_view text) {
+  std::vector<Part> parts;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream in(line);
+    int dtype = 0, dims = 0;
+    Part part;
+    in >> dtype >> part.shard.offset >> part.shard.length >> dims;
+    part.dtype = static_cast<DType>(dtype);
+    for (int64_t dim; dims > 0 && in >> dim; --dims) part.shard.global_shape.push_back(dim);
+    in.get();
+    std::getline(in, part.name);
+    if (in.fail()) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable part: '", line, "'"));
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+std::vector<size_t> Plan::files_of(int64_t rank) const {
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < files.size(); ++i)
+    if (files[i].rank == rank) indices.push_back(i);
+  return indices;
+}
+
+std::vector<Part> Plan::parts_of(int64_t rank) const {
+  std::vector<Part> parts;
+  for (const size_t file : files_of(rank)) parts.insert(parts.end(), files[file].parts.begin(), files[file].parts.end());
+  return parts;
+}
+
+Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above) {
+  auto globals = collect(held);
+  std::vector<Planned> work;
+  int64_t total = 0;
+  for (auto& [name, global] : globals) {
+    check_coverage(name, global);
+    total += global.shape.numel() * size_of(global.dtype);
+  }
+  const int64_t fair = total / static_cast<int64_t>(held.size()) + 1;
+  for (const auto& [name, global] : globals)
+    for (const Held& piece : global.pieces) cut(name, global, piece, fair, work);
+  Plan plan{.ranks = static_cast<int64_t>(held.size())};
+  auto by_rank = deal_out(std::move(work), held.size());
+  for (int64_t rank = 0; rank < plan.ranks; ++rank) {
+    auto& parts = by_rank[static_cast<size_t>(rank)];
+    if (parts.empty() || bytes_of(parts) <= two_files_above) {
+      plan.files.push_back({rank, std::move(parts)});
+      continue;
+    }
+    for (auto& half : halve(std::move(parts)))
+      if (!half.empty()) plan.files.push_back({rank, std::move(half)});
+  }
+  return plan;
+}
+
+std::string shard_name(size_t file, size_t files) {
+  char name[64];
+  std::snprintf(name, sizeof name, "shard-%05zu-of-%05zu.safetensors", file, files);
+  return name;
+}
+
+ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step) {
+  const auto& [rank, parts] = plan.files[file];
+  ShardLayout layout;
+  auto& metadata = layout.header.metadata;
+  metadata = {{"format", "lockstep-checkpoint"},
+              {"version", std::to_string(Manifest::kVersion)},
+              {"step", std::to_string(step)},
+              {"rank", std::to_string(rank)},
+              {"world_size", std::to_string(plan.ranks)}};
+  for (const Part& part : parts) {
+    const bool whole = part.shard.is_whole();
+    if (!whole) metadata.add("shard." + part.name, str("offset ", part.shard.offset, " of ", part.shard.global_shape));
+    layout.header.tensors.push_back({.name = part.name,
+                                     .dtype = safetensors_dtype(part.dtype),
+                                     .shape = whole ? part.shard.global_shape : Shape{part.shard.length},
+                                     .begin = 0,
+                                     .bytes = 0});
+  }
+  layout.bytes = make_safetensors_header(layout.header);
+  layout.file_bytes = static_cast<int64_t>(layout.bytes.size());
+  for (const SafetensorsInfo info : layout.header.tensors) layout.file_bytes += info.bytes;
+  return layout;
+}
+
+int64_t planned_bytes(const Plan& plan) {
+  constexpr int64_t kPerPart = 1024, kPerChunk = 16;
+  int64_t bytes = 1 << 16;
+  for (const PlannedFile& file : plan.files)
+    for (const Part& part : file.parts) {
+      const int64_t data = part.shard.length * size_of(part.dtype);
+      bytes += data + kPerPart + kPerChunk * chunk_count(data);
+    }
+  return bytes;
+}
+
+std::string written_text(const std::vector<WrittenFile>& files) {
+  std::string text;
+  for (const WrittenFile& file : files) {
+    text += str(file.bytes, ' ', file.sha256, ' ', hex_of(file.header_xxh3));
+    for (const auto& sums : file.xxh3) text += ' ' + hex_of(sums);
+    text += '\n';
+  }
+  return text;
+}
+
+std::vector<WrittenFile> parse_written(std::string_view text) {
+  std::vector<WrittenFile> files;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream in(line);
+    WrittenFile& file = files.emplace_back();
+    std::string header, word;
+    std::vector<uint64_t> sums;
+    bool good = static_cast<bool>(in >> file.bytes >> file.sha256 >> header) && parse_sums(header, 1, sums);
+    if (good) file.header_xxh3 = sums[0];
+    while (good && in >> word) good = parse_sums(word, static_cast<int64_t>(word.size() / 16), file.xxh3.emplace_back());
+    if (!good) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable report: '", line.substr(0, 100), "'"));
+  }
+  return files;
+}
+
+namespace {
+
+// Adds one file, as its rank wrote it.
+void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFile& written, int64_t step) {
+  const ShardLayout layout = lay_out_shard(plan, file, step);
+  const auto& tensors = layout.header.tensors;
+  const std::string name = shard_name(file, plan.files.size());
+  if (layout.file_bytes != written.bytes || written.xxh3.size() != tensors.size())
+    throw EnvironmentError(str("[checkpoint] rank ", plan.files[file].rank, " wrote ", written.bytes, " bytes in ", written.xxh3.size(),
+                               " tensors to '", name, "', expected ", layout.file_bytes, " in ", tensors.size()));
+  manifest.files.push_back({.name = name,
+                            .bytes = written.bytes,
+                            .sha256 = written.sha256,
+                            .header_bytes = static_cast<int64_t>(layout.bytes.size()),
+                            .header_xxh3 = written.header_xxh3});
+  std::map<std::string_view, size_t> order;
+  for (size_t i = 0; i < tensors.size(); ++i) order[tensors[i].name] = i;
+  for (const Part& part : plan.files[file].parts) {
+    const size_t i = order.at(part.name);
+    manifest.entries[part.name].pieces.push_back({.file = static_cast<int64_t>(file),
+                                                  .begin = tensors[i].begin,
+                                                  .offset = part.shard.offset,
+                                                  .length = part.shard.length,
+                                                  .xxh3 = written.xxh3[i]});
+  }
+}
+
+}  // namespace
+
+Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step) {
+  if (files.size() != plan.files.size())
+    throw EnvironmentError(str("[checkpoint] the ranks wrote ", files.size(), " files, expected ", plan.files.size()));
+  Manifest manifest;
+  manifest.step = step;
+  manifest.world_size = plan.ranks;
+  for (const auto& parts : held)
+    for (const Part& part : parts) manifest.entries.try_emplace(part.name, ManifestEntry{part.dtype, part.shard.global_shape, {}});
+  for (size_t file = 0; file < files.size(); ++file) add_file(manifest, plan, file, files[file], step);
+  for (auto& [name, entry] : manifest.entries)
+    std::sort(entry.pieces.begin(), entry.pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+  return manifest;
+}
+
+}  // namespace lockstep::checkpoint

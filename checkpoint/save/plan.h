@@ -1,0 +1,66 @@
+// Who writes what: from the parts that all ranks hold to the files of a checkpoint. Pure: every rank computes the same plan.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/format/manifest.h"
+#include "checkpoint/format/safetensors.h"
+#include "core/base/dtype.h"
+#include "core/tensor/shard_spec.h"
+
+namespace lockstep::checkpoint {
+
+// A rank's part of a tensor, without the tensor.
+struct Part {
+  std::string name;
+  DType dtype = DType::f32;
+  ShardSpec shard;
+};
+
+// One line a part, for the other ranks.
+std::string parts_text(const std::vector<Part>& parts);
+std::vector<Part> parse_parts(std::string_view text);
+
+// A file of the checkpoint, and the rank that writes it. Holds at most one part of a tensor.
+struct PlannedFile {
+  int64_t rank = 0;
+  std::vector<Part> parts = {};
+};
+// What each rank writes. A part that several ranks hold goes to the one with the fewest bytes so far; others to their holder.
+struct Plan {
+  int64_t ranks = 0;
+  // Rank after rank. Each has one, or two of about equal bytes if it writes much: one thread hashes both at once (sha256_pair.h).
+  std::vector<PlannedFile> files = {};
+
+  std::vector<size_t> files_of(int64_t rank) const;  // indices
+  std::vector<Part> parts_of(int64_t rank) const;    // of all its files
+};
+// A rank that writes more than `two_files_above` bytes has two files.
+// Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or leave a gap.
+Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above);
+
+std::string shard_name(size_t file, size_t files);
+
+// A shard file's header, and the bytes it starts with.
+struct ShardLayout {
+  SafetensorsHeader header;
+  std::string bytes;
+  int64_t file_bytes = 0;
+};
+ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step);
+
+// What all files of a checkpoint will take, headers and manifest roughly, and rather too much.
+int64_t planned_bytes(const Plan& plan);
+
+// What a rank tells the others of the files that it wrote: a line for each.
+std::string written_text(const std::vector<WrittenFile>& files);
+std::vector<WrittenFile> parse_written(std::string_view text);
+
+// The manifest of a plan whose files were written; metadata is left empty. `held` also knows the tensors without elements.
+Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step);
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,26 @@
+// FailureReport: what a rank leaves behind about its end, for its agent.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/base/clock.h"
+
+namespace lockstep::launcher {
+
+// The exit code of a rank that was asked to stop and has saved. Other programs end with it for reasons of their own, so it counts only
+// together with FailureReport::saved.
+constexpr int kSavedCode = 3;
+
+// What a rank said about its end (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
+struct FailureReport {
+  std::string message;
+  bool saved = false;  // it did not fail, but saved and stops
+  bool caused_by_peer = false;
+  std::optional<Duration> at;  // monotonic time of this host
+};
+
+// Reads both formats; empty where there is nothing to read. Bytes that are no JSON count as the message.
+std::optional<FailureReport> parse_failure_report(const std::string& text);
+
+}  // namespace lockstep::launcher

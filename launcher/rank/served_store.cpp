@@ -1,0 +1,69 @@
+#include "launcher/rank/served_store.h"
+
+#include <exception>
+
+#include <unistd.h>
+
+#include "core/base/error.h"
+#include "launcher/rank/grpc_store.h"
+#include "launcher/base/random_id.h"
+#include "launcher/rendezvous/server.h"
+
+namespace lockstep::launcher {
+namespace {
+
+constexpr Duration kFarewell = std::chrono::seconds(10);
+constexpr Duration kFarewellAfterError = std::chrono::seconds(1);
+// How long to ask whoever has the address.
+constexpr Duration kProbe = std::chrono::seconds(5);
+
+class ServedStore final : public comm::Store {
+ public:
+  // `server`: at rank 0.
+  ServedStore(std::unique_ptr<RendezvousServer> server, std::shared_ptr<GrpcStore> store)
+      : server_(std::move(server)), store_(std::move(store)), exceptions_(std::uncaught_exceptions()) {}
+  ~ServedStore() override {
+    store_->leave();
+    if (server_) server_->wait_until_left(std::uncaught_exceptions() > exceptions_ ? kFarewellAfterError : kFarewell);
+  }
+  void set(const std::string& key, const std::string& value) override { store_->set(key, value); }
+  std::string get(const std::string& key, Duration timeout) override { return store_->get(key, timeout); }
+  void wait(const std::vector<std::string>& keys, Duration timeout) override { store_->wait(keys, timeout); }
+  int64_t add(const std::string& key, int64_t delta) override { return store_->add(key, delta); }
+  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+    return store_->compare_and_set(key, expected, desired);
+  }
+
+ private:
+  std::unique_ptr<RendezvousServer> server_;
+  std::shared_ptr<GrpcStore> store_;
+  int exceptions_;  // that were on their way at the start
+};
+
+// Says who has the address of this job's store.
+[[noreturn]] void refuse_taken(const AddressInUse& error, const Endpoint& at, const Entrant& self) {
+  try {
+    GrpcStore::enter(at, self, kProbe);
+  } catch (const UsageError&) {
+    throw;
+  } catch (const EnvironmentError&) {  // no store of ours
+  }
+  throw AddressInUse(str(error.what(), ", and not by a store of lockstep: give this job another MASTER_PORT"));
+}
+
+}  // namespace
+
+std::shared_ptr<comm::Store> served_store(const Endpoint& at, const Entrant& self, Duration limit) {
+  std::unique_ptr<RendezvousServer> server;
+  try {
+    if (self.rank == 0)
+      server = std::make_unique<RendezvousServer>(listen_host(at.host), at.port, JobShape{.run_id = random_id()},
+                                                  Lobby{.job = self.job, .size = self.size});
+  } catch (const AddressInUse& e) {
+    refuse_taken(e, at, self);
+  }
+  auto store = GrpcStore::enter(at, self, limit);
+  return std::make_shared<ServedStore>(std::move(server), std::move(store));
+}
+
+}  // namespace lockstep::launcher

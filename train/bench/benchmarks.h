@@ -1,0 +1,33 @@
+// What `lockstep bench step` measures. Collective; the figures of rank 0 are the ones to show. Speeds are medians over repetitions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "train/config/config.h"
+#include "train/metrics/memory_report.h"
+
+namespace lockstep::train {
+
+struct StepBenchmark {
+  int ranks = 0, threads = 0;
+  std::string strategy, backend, precision;  // strategy as strategy_text() has it
+  int64_t parameters = 0;
+  int64_t steps = 0;   // measured; the warm-up is not counted
+  double step_ms = 0;  // median over steps of the slowest rank's time
+  double step_ms_min = 0, step_ms_max = 0;
+  bool items_are_tokens = true;
+  double items_per_s = 0;      // of all ranks
+  double mfu = 0;              // 0 to 1
+  double peak_mem_mb = 0;      // resident, of the rank that needs most
+  double comm_exposed_ms = 0;  // median over steps
+  double replica_ms = 0;       // checkpoint.replica_every: median of what steps with a copy in memory waited for it, which step_ms includes
+  double loss = 0;             // of the last step
+  MemoryReport memory{};       // of the measured steps: the stated bound and the peak, by category
+};
+StepBenchmark bench_step(const Config& config, std::shared_ptr<comm::ProcessGroup> group, int64_t warmup, int64_t steps);
+
+}  // namespace lockstep::train

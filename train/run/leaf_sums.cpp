@@ -1,0 +1,40 @@
+#include "train/run/leaf_sums.h"
+
+#include <functional>
+
+#include "core/base/sum_tree.h"
+
+namespace lockstep::train {
+namespace {
+
+constexpr int64_t kFlags = 3;
+
+}  // namespace
+
+float tree_sum(std::span<const float> leaves) {
+  if (leaves.empty()) return 0.0f;
+  std::vector<float> sums(leaves.begin(), leaves.end());
+  return sum_tree::combine(sums.data(), std::ssize(sums), std::plus<float>());
+}
+
+LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags, comm::ProcessGroup& group)
+    : values_(Tensor::zeros({total + kFlags})) {
+  const std::span<float> values = values_.span<float>();
+  for (const auto& [leaf, value] : mine) values[static_cast<size_t>(leaf)] = value;
+  const auto at = values.subspan(static_cast<size_t>(total));
+  at[0] = flags.stop, at[1] = flags.save, at[2] = flags.no_data;
+  work_ = group.all_reduce(values_);
+}
+
+float LeafSum::sum() {
+  work_.wait();
+  return tree_sum(std::span<const float>(values_.span<float>()).first(static_cast<size_t>(values_.numel() - kFlags)));
+}
+
+StepFlags LeafSum::flags() {
+  work_.wait();
+  const auto at = values_.span<float>().last(static_cast<size_t>(kFlags));
+  return {.stop = at[0] > 0, .save = at[1] > 0, .no_data = at[2] > 0};
+}
+
+}  // namespace lockstep::train

@@ -1,0 +1,338 @@
+#include "train/run/loop.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include "comm/peer_failure.h"
+#include "comm/text.h"
+#include "core/base/log.h"
+#include "core/base/size_text.h"
+#include "train/run/checkpoints.h"
+#include "train/run/data_note.h"
+#include "train/metrics/machine.h"
+#include "train/metrics/metrics_file.h"
+#include "train/metrics/progress.h"
+#include "train/run/run_dir.h"
+#include "train/run/save_attempts.h"
+#include "train/run/stop_budget.h"
+#include "train/run/trainer.h"
+
+namespace lockstep::train {
+namespace {
+
+DType compute_dtype(const Config& config) { return config.train.precision == "bf16" ? DType::bf16 : DType::f32; }
+
+ProgressScreen progress_screen(ScreenWriter* screen) {
+  if (screen)
+    return {.write = [screen](std::string_view text) { screen->write(ScreenWriter::Stream::output, text); },
+            .behind = [screen] { return !screen->all_written(); }};
+  return {.write = [](std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }};
+}
+
+// What rank 0 shows and writes; does nothing on the others.
+class Reporter {
+ public:
+  Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
+      : trainer_(trainer), peak_(peak_flops(compute_dtype(trainer.config()), trainer.group().size())) {
+    if (trainer.group().rank() != 0) return;
+    file_.emplace(run_dir.metrics_file(), first_step);
+    progress_.emplace(progress_screen(screen), first_step, trainer.config().train.steps,
+                      ProgressStyle::detect(stdout, trainer.config().train.log_every));
+  }
+
+  void step(const StepReport& report, std::optional<double> validation) {
+    if (!file_) return;
+    const double seconds = report.step_ms / 1e3;
+    const StepMetrics metrics{.step = report.step,
+                              .loss = report.loss,
+                              .lr = report.lr,
+                              .grad_norm = report.grad_norm,
+                              .step_ms = report.step_ms,
+                              .items_per_s = static_cast<double>(trainer_.items_per_step()) / seconds,
+                              .items_are_tokens = trainer_.model().items_are_tokens,
+                              .mfu = trainer_.flops_per_step() / seconds / peak_,
+                              .comm_exposed_ms = report.comm_exposed_ms,
+                              .peak_mem_mb = peak_memory_mb(),
+                              .val_loss = validation};
+    write(metrics);
+    progress_->update(metrics);
+  }
+
+  // How many steps after the first one were done before, and will be done again.
+  int64_t lost_steps() const { return file_ ? file_->lost_steps() : 0; }
+
+  void message(const std::string& line) {
+    if (progress_) progress_->message(line);
+  }
+  void finish() {
+    if (progress_) progress_->finish();
+  }
+
+ private:
+  // A full disk must not end the run. What could not be written is said once, until it goes well again.
+  void write(const StepMetrics& metrics) {
+    try {
+      file_->append(metrics);
+      file_fails_ = false;
+    } catch (const EnvironmentError& e) {
+      if (!file_fails_) message(str("warning: metrics from step ", metrics.step, " on are missing: ", e.what()));
+      file_fails_ = true;
+    }
+  }
+
+  Trainer& trainer_;
+  double peak_;
+  bool file_fails_ = false;
+  std::optional<MetricsFile> file_;
+  std::optional<Progress> progress_;
+};
+
+bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+std::string introduction(Trainer& trainer) {
+  const Config& config = trainer.config();
+  return str(config.model.kind, ", ", trainer.parameter_count(), " parameters; ", count_text(trainer.group().size(), "rank"), " (",
+             strategy_text(config.parallel), ", ", trainer.group().backend_name(), ", reduction ", config.parallel.reduction, "); ",
+             count_text(config.train.micro_batches(), "micro-batch", "es"), " of ", count_text(config.train.micro_batch, "sample"),
+             " a step, ", config.train.precision);
+}
+
+std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_steps) {
+  const std::string rest = resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
+                           : lost_steps > 0      ? str("; ", count_text(lost_steps, "step"), " to be done again")
+                                                 : "";
+  if (resumed.anew()) return str("found nothing to resume from: the run begins anew", rest);
+  if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, rest);
+  const std::string disk = resumed.folder_step < 0 ? "none on disk" : str("newest checkpoint on disk: step ", resumed.folder_step);
+  std::string buddies;
+  for (const int rank : resumed.from_others) buddies += str(buddies.empty() ? "; from other ranks the parts of rank " : ", ", rank);
+  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", rest);
+}
+
+// A run between its start and its end.
+class Run {
+ public:
+  Run(Trainer& trainer, const RunDir& run_dir, const RunOptions& options, Replicas* replicas, const Resumed& resumed)
+      : trainer_(trainer),
+        config_(trainer.config()),
+        options_(options),
+        replicas_(replicas),
+        attempts_(config_.checkpoint.every_minutes, options.now),
+        reporter_(trainer, run_dir, resumed.step, options.screen),
+        checkpoints_(trainer, run_dir.checkpoints(), options.now),
+        budget_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config_.checkpoint.stop_budget_s))),
+        first_step_(trainer.steps_done()),
+        saved_step_(resumed.folder_step),
+        result_{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder} {
+    reporter_.message(introduction(trainer));
+    if (options.restarted || !options.resume.empty()) reporter_.message(resumed_text(resumed, config_.train.steps, reporter_.lost_steps()));
+  }
+
+  RunResult run() {
+    begin();
+    bool stopped = false;
+    try {
+      while (trainer_.steps_done() < config_.train.steps && !stopped) stopped = step();
+    } catch (const EnvironmentError& e) {
+      if (trainer_.refused() == Refused::no) throw;
+      end_refused(e);
+    }
+    const auto last_step_ended = options_.now();
+    checkpoints_.wait();
+    look_at_saves();
+    if (saved_step_ != trainer_.steps_done()) result_.checkpoint = checkpoints_.save_last();
+    result_.last_save = options_.now() - last_step_ended;
+    reporter_.finish();
+    result_.finished = !stopped;
+    result_.steps_done = trainer_.steps_done();
+    result_.weights_sha256 = trainer_.weights_sha256();
+    return result_;
+  }
+
+ private:
+  bool is_rank0() const { return trainer_.group().rank() == 0; }
+
+  // What may be said before the first step.
+  void begin() {
+    if (trainer_.steps_done() >= config_.train.steps) return;
+    if (const std::string lack = checkpoints_.lack_of_file_size(); !lack.empty())
+      reporter_.message(str("warning: ", lack, ": as it is, this run will save nothing. Raise the limit"));
+    look_at_room(saves_by_steps() + 1);
+    DataIdentity& data = trainer_.data_identity();
+    if (data.read_within(kShortReading)) data.text();  // else the first save waits for it
+    leave_note();
+  }
+
+  // Saves to come that checkpoint.every asks for; the last one is another.
+  int64_t saves_by_steps() const {
+    const int64_t every = config_.checkpoint.every;
+    return every > 0 ? (config_.train.steps - 1) / every - trainer_.steps_done() / every : 0;
+  }
+
+  // Says once where the next so many saves will not find room.
+  void look_at_room(int64_t saves) {
+    if (!is_rank0() || room_lacks_) return;
+    checkpoint::Lack lack;
+    try {
+      lack = checkpoints_.lack_of_room(saves);
+    } catch (const EnvironmentError& e) {  // the save itself will say what matters
+      return reporter_.message(str("warning: cannot tell whether the next saves will find room: ", e.what()));
+    }
+    room_lacks_ = !lack.text.empty();
+    if (!room_lacks_) return;
+    reporter_.message(str("warning: ", lack.text, ": as it is, ",
+                          lack.fit == 0 ? "this run will save nothing. Free some space by hand"
+                                        : "later saves will fail. Free some space by hand, or lower checkpoint.keep"));
+  }
+
+  // What the time between saves tells of those to come is known with the first one.
+  void look_at_room_again(int64_t saved_step) {
+    const int64_t steps = saved_step - first_step_, left = config_.train.steps - trainer_.steps_done();
+    if (config_.checkpoint.every_minutes <= 0 || steps <= 0 || left <= 0) return;
+    look_at_room(std::max(saves_by_steps(), left / steps) + 1);
+  }
+
+  // Files of the data that were written or replaced with the very same bytes are no reason to end.
+  template <typename Attempt>
+  auto with_unchanged_data(const Attempt& attempt) {
+    constexpr int kTries = 3;
+    for (int tries = 1;; ++tries) {
+      try {
+        return attempt();
+      } catch (const EnvironmentError&) {
+        if (trainer_.refused() != Refused::no_data || tries == kTries || !trainer_.data_identity().unchanged()) throw;
+        reporter_.message(str("warning: after step ", trainer_.steps_done(),
+                              " files of data.path were found written or replaced, with the same bytes: the run goes on"));
+      }
+    }
+  }
+
+  // Returns whether the run is to stop.
+  bool step() {
+    const StepFlags wishes{.stop = options_.stop_requested(), .save = is_rank0() && attempts_.due() && !checkpoints_.busy()};
+    const auto begin = options_.now();
+    const StepReport report = with_unchanged_data([&] { return trainer_.step(wishes); });
+    const Duration took = options_.now() - begin;
+    const bool last = report.step == config_.train.steps;
+    const bool stopped = report.stop_agreed && !last;
+    const bool evaluates = config_.train.eval_batches > 0 && !stopped && (last || due(config_.train.eval_every, report.step));
+    const std::optional<double> validation = evaluates ? evaluate(report) : std::nullopt;
+    reporter_.step(report, validation);
+    result_.last_loss = report.loss;
+    if (validation) result_.validation_loss = *validation;
+    // Behind what rank 0 wrote of the step: a run that goes on from here will not write it again.
+    if (replicas_ && due(config_.checkpoint.replica_every, report.step)) replicas_->store();
+    budget_.stepped(took, options_.now() - begin);
+    if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
+      attempts_.began();
+      checkpoints_.save();
+      leave_note();
+    }
+    look_at_saves();
+    if (!last && !stopped) warn(budget_.warning());
+    return stopped;
+  }
+
+  std::optional<double> evaluate(const StepReport& report) {
+    try {
+      return with_unchanged_data([&] { return trainer_.evaluate(); });
+    } catch (const EnvironmentError&) {
+      reporter_.step(report, std::nullopt);  // the step counts: its state is saved if it can be
+      throw;
+    }
+  }
+
+  // Saves what the ranks have, whole and alike, and throws `e` with where that is.
+  [[noreturn]] void end_refused(const EnvironmentError& e) {
+    std::string saved;
+    try {
+      checkpoints_.wait();
+      look_at_saves();
+      // Older ones stay: they may be what the run has to go on from.
+      if (saved_step_ != trainer_.steps_done() && trainer_.steps_done() > 0) {
+        result_.checkpoint = checkpoints_.save_last(/*keep_all=*/true);
+        saved_step_ = trainer_.steps_done();
+      }
+      if (saved_step_ >= 0) saved = str(". The state after step ", saved_step_, " is saved in '", result_.checkpoint, "'");
+    } catch (const std::exception& failed) {
+      saved = str(". The state after step ", trainer_.steps_done(), " could not be saved: ", failed.what());
+    }
+    reporter_.finish();
+    std::rethrow_exception(comm::reworded(e, e.what() + saved));
+  }
+
+  void look_at_saves() {
+    for (const std::string& problem : replicas_ ? replicas_->ended() : std::vector<std::string>{})
+      reporter_.message(str("warning: ", problem));
+    for (const checkpoint::SaveOutcome& save : checkpoints_.ended()) {
+      if (save.folder.empty()) {
+        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
+        warn(attempts_.failed(save.error));
+      } else {
+        result_.checkpoint = save.folder;
+        if (saved_step_ <= first_step_) look_at_room_again(save.step);
+        saved_step_ = save.step;
+        budget_.saved(save.duration);
+        if (const std::string text = attempts_.succeeded(save.step); !text.empty()) reporter_.message(text);
+      }
+    }
+  }
+
+  void warn(const std::string& warning) {
+    if (!warning.empty()) reporter_.message("warning: " + warning);
+  }
+
+  // Of the data, for ranks that are started after these; as much as is known.
+  void leave_note() {
+    if (is_rank0() && options_.notes) leave_data_note(*options_.notes, trainer_);
+  }
+
+  static constexpr Duration kShortReading = std::chrono::milliseconds(500);
+
+  Trainer& trainer_;
+  const Config& config_;
+  const RunOptions& options_;
+  Replicas* replicas_;
+  SaveAttempts attempts_;
+  Reporter reporter_;
+  Checkpoints checkpoints_;
+  StopBudget budget_;
+  bool room_lacks_ = false;  // as was said
+  const int64_t first_step_;
+  int64_t saved_step_;
+  RunResult result_;
+};
+
+}  // namespace
+
+RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options) {
+  Trainer trainer(config, group);
+  trainer.data_identity();
+  check_data_note(options.notes, trainer);
+  const RunDir run_dir(config);
+  std::unique_ptr<Replicas> replicas;
+  if (config.checkpoint.replica_every > 0) {
+    comm::agree(group.get(), [&] {
+      check_replicas(config, !options.kept_memory.file.empty());
+      return std::string();
+    });
+    replicas = std::make_unique<Replicas>(trainer, run_dir.path, options.kept_memory);
+  }
+  const Resumed resumed = resume_newest(trainer, replicas.get(), {options.resume, options.restarted, run_dir.checkpoints()});
+  std::unique_ptr<RunLock> lock;
+  comm::agree(group.get(), [&] {
+    if (group->rank() != 0) return std::string();
+    lock = run_dir.lock(options.restarted || !options.resume.empty());
+    run_dir.prepare(config);
+    return std::string();
+  });
+
+  return Run(trainer, run_dir, options, replicas.get(), resumed).run();
+}
+
+}  // namespace lockstep::train

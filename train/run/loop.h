@@ -1,0 +1,50 @@
+// A whole run: steps, metrics, evaluation, checkpoints, stopping.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "comm/process_group.h"
+#include "core/base/clock.h"
+#include "core/base/screen_writer.h"
+#include "train/config/config.h"
+#include "train/run/job_notes.h"
+#include "train/run/replicas.h"
+
+namespace lockstep::train {
+
+struct RunOptions {
+  // Where to start: "" from nothing, "auto" from the newest good checkpoint of this run (or nothing), else a checkpoint folder.
+  std::string resume;
+  // The ranks were started again after a failure: what this run itself has comes first, in memory or on disk.
+  bool restarted = false;
+  // For checkpoint.replica_every.
+  KeptMemory kept_memory = {};
+  // Whether this process was asked to stop; read once a step.
+  std::function<bool()> stop_requested = [] { return false; };
+  // For ranks that are started after these; null: there will be none. Must outlive the run.
+  const JobNotes* notes = nullptr;
+  // Where rank 0 shows what it does; null: standard output, whose reader the run then waits for. Must
+  // outlive the run.
+  ScreenWriter* screen = nullptr;
+  // What checkpoint.every_minutes and checkpoint.stop_budget_s count by; rank 0's counts.
+  std::function<Clock::time_point()> now = [] { return Clock::now(); };
+};
+
+struct RunResult {
+  bool finished = false;  // false: stopped early, after saving
+  int64_t steps_done = 0;
+  double last_loss = 0;
+  double validation_loss = 0;  // 0 where nothing was evaluated
+  std::string run_dir = {};
+  std::string checkpoint = {};  // the last one saved; empty for none
+  Duration last_save{};         // from the end of the last step until the checkpoint was on disk
+  std::string weights_sha256 = {};
+};
+
+// Collective. Rank 0 writes the run's folder and the screen. Where a step cannot be made and all ranks stand at the same one (loss or
+// gradients are not finite, a rank's data changed or cannot be read), the state before it is saved, and the error says where.
+RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options);
+
+}  // namespace lockstep::train

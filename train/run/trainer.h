@@ -1,0 +1,111 @@
+// Trainer: one training run's state on this rank – model, optimizer, data – and one step of it. What a run does around its
+// steps (metrics, checkpoints, stopping) is in train/run/loop.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "core/optim/optimizer.h"
+#include "core/optim/schedule.h"
+#include "train/config/config.h"
+#include "train/data/data_identity.h"
+#include "train/data/dataset.h"
+#include "train/run/leaf_sums.h"
+#include "train/models/factory.h"
+#include "train/parallel/strategy.h"
+
+namespace lockstep::train {
+
+struct StepReport {
+  int64_t step = 0;  // counts from 1
+  double loss = 0;   // mean over the step's micro-batches: nats per token, or per sample where there are none
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double step_ms = 0;
+  double comm_exposed_ms = 0;
+  // Some rank asked to stop after this step, or to save.
+  bool stop_agreed = false, save_agreed = false;
+};
+
+// Why step() or evaluate() threw, where all ranks threw alike and hold the state of steps_done() whole: it can be saved.
+enum class Refused : uint8_t {
+  no,         // it did not throw, or the state cannot be relied on
+  no_data,    // a rank's data changed or cannot be read
+  not_finite  // the loss or the gradients
+};
+
+class Trainer {
+ public:
+  // Collective: every rank of `group` builds one from the same config. Throws UsageError for a config that differs between
+  // ranks or does not fit their number. `adapt` changes the model before it is spread over ranks, the same on all of them: freezes
+  // parameters (set_requires_grad), or gives some other initial values (set_initializer; with fsdp they have no memory yet).
+  // Freezing or unfreezing later is refused by step(): optimizer and checkpoints hold what was trained at first.
+  using Adapt = std::function<void(nn::Module&)>;
+  Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt = {});
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  // Runs the next step. `wishes`: this rank wants the run to end here, or to be saved; all ranks learn of it in the same step.
+  // Throws EnvironmentError naming the step where a rank has no data, or where loss or gradients are not finite, before the weights
+  // are touched: refused() is set then, and the step may be tried again.
+  StepReport step(const StepFlags& wishes = {});
+  // Mean validation loss over the config's evaluation batches; the same bits for any number of ranks. Throws as step() where a rank
+  // has no data.
+  double evaluate();
+  // Of the last step() or evaluate().
+  Refused refused() const { return refused_; }
+
+  int64_t steps_done() const { return steps_done_; }
+  const Config& config() const { return config_; }
+  comm::ProcessGroup& group() { return *group_; }
+  const Dataset& data() const { return *data_; }
+  // Collective at its first call.
+  DataIdentity& data_identity();
+  const BuiltModel& model() const { return model_; }
+  int64_t parameter_count() const;
+  double flops_per_step() const { return model_.flops_per_sample * static_cast<double>(config_.train.global_batch); }
+  int64_t items_per_step() const { return model_.items_per_sample * config_.train.global_batch; }
+
+  // The bytes that a step may take on this rank, by category, as far as they are known before it runs.
+  MemoryBound memory_bound() const;
+
+  // What a checkpoint holds: parameters under their names, frozen ones included, and optimizer states as "optim.<state>.<parameter>"; of
+  // each the part that this rank has.
+  std::vector<StatePart> state() const;
+  // Once state()'s tensors hold the values of that step.
+  void set_steps_done(int64_t steps);
+  // Collective. SHA-256 over the full parameters in name order.
+  std::string weights_sha256() const;
+
+ private:
+  void check_same_frozen() const;
+  Variable loss_of(const Batch& batch) const;
+  // Where `get` fails, what it said goes to `problem` and the batch is blank: the other ranks need this one's part in the step.
+  Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem) const;
+  std::vector<LeafSum::Leaf> run_micro_batches(int64_t step, std::string& problem);
+  // Collective. Throws what the ranks without data said.
+  void refuse_without_data(const std::string& doing, const std::string& problem);
+  double grad_norm() const;
+
+  Config config_;
+  std::shared_ptr<comm::ProcessGroup> group_;
+  std::unique_ptr<Dataset> data_;
+  BuiltModel model_;
+  std::vector<Parameter> parameters_;  // the model's
+  std::vector<bool> trained_;          // of these
+  std::unique_ptr<Strategy> strategy_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  optim::Schedule schedule_;
+  DType compute_dtype_;
+  int64_t steps_done_ = 0;
+  Refused refused_ = Refused::no;
+  std::unique_ptr<DataIdentity> identity_;  // of data_
+};
+
+}  // namespace lockstep::train
