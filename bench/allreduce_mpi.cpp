@@ -1,11 +1,13 @@
-// All-reduce in shared memory beside Open MPI's own MPI_Allreduce, in the same processes and in turn. scripts/compare_mpi starts it:
+// All-reduce in shared memory beside Open MPI's own MPI_Allreduce, in the same processes and in
+// turn. scripts/compare_mpi starts it:
 //
 //   mpirun -np RANKS bench_allreduce_mpi [--json]
 //
-// f32 sums, in place. Each rank writes its tensor before every call, as a backward pass does: otherwise the parts that a rank sums
-// would lie in its own cache already. A round makes many calls, back to back; its time is that of the slowest rank, less that of a
-// round which only writes. Rounds of the ways alternate, so that a machine whose speed drifts is fair to all. The figures are medians
-// over rounds, in microseconds a call.
+// f32 sums, in place. Each rank writes its tensor before every call, as a backward pass does:
+// otherwise the parts that a rank sums would lie in its own cache already. A round makes many
+// calls, back to back; its time is that of the slowest rank, less that of a round which only
+// writes. Rounds of the ways alternate, so that a machine whose speed drifts is fair to all. The
+// figures are medians over rounds, in microseconds a call.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -25,8 +27,8 @@
 namespace lockstep {
 namespace {
 
-// As much of a store as the shm backend needs to meet: one key that rank 0 sets and each of the others gets once, and keys without a value,
-// one of each rank, for which all wait.
+// As much of a store as the shm backend needs to meet: one key that rank 0 sets and each of the
+// others gets once, and keys without a value, one of each rank, for which all wait.
 class BroadcastStore final : public comm::Store {
  public:
   explicit BroadcastStore(int rank) : rank_(rank) {}
@@ -38,7 +40,8 @@ class BroadcastStore final : public comm::Store {
   std::string get(const std::string&, Duration) override { return share(""); }
   void wait(const std::vector<std::string>&, Duration) override { MPI_Barrier(MPI_COMM_WORLD); }
   int64_t add(const std::string& key, int64_t delta) override { return own_.add(key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     return own_.compare_and_set(key, expected, desired);
   }
 
@@ -61,7 +64,8 @@ struct Way {
 };
 
 double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
   return values[values.size() / 2];
 }
 
@@ -83,7 +87,8 @@ std::vector<double> measure(std::vector<Way>& ways, int64_t bytes) {
     }
   }
   std::vector<double> us;
-  for (size_t i = 1; i < ways.size(); ++i) us.push_back(median(ways[i].rounds_us) - median(ways[0].rounds_us));
+  for (size_t i = 1; i < ways.size(); ++i)
+    us.push_back(median(ways[i].rounds_us) - median(ways[0].rounds_us));
   return us;
 }
 
@@ -91,22 +96,30 @@ void bench(int rank, int size, bool json) {
   const auto group = comm::create("shm", std::make_shared<BroadcastStore>(rank), rank, size);
   nlohmann::ordered_json out = {{"ranks", size}, {"results", nlohmann::ordered_json::array()}};
   if (rank == 0 && !json)
-    std::printf("| bytes | Open MPI µs | shm, ordinary µs | shm, allocate()d µs | faster by | |\n|---|---|---|---|---|---|\n");
+    std::printf(
+        "| bytes | Open MPI µs | shm, ordinary µs | shm, allocate()d µs | faster by | "
+        "|\n|---|---|---|---|---|---|\n");
   for (const int64_t bytes : {4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 25 << 20}) {
     const int64_t n = bytes / 4;
-    const Tensor theirs = Tensor::zeros({n}), ordinary = Tensor::zeros({n}), allocated = group->allocate({n}, DType::f32);
+    const Tensor theirs = Tensor::zeros({n}), ordinary = Tensor::zeros({n}),
+                 allocated = group->allocate({n}, DType::f32);
     std::vector<Way> ways = {
         {ordinary, [] {}},
-        {theirs, [&] { MPI_Allreduce(MPI_IN_PLACE, theirs.raw(), static_cast<int>(n), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); }},
+        {theirs,
+         [&] {
+           MPI_Allreduce(MPI_IN_PLACE, theirs.raw(), static_cast<int>(n), MPI_FLOAT, MPI_SUM,
+                         MPI_COMM_WORLD);
+         }},
         {ordinary, [&] { group->all_reduce(ordinary).wait(); }},
         {allocated, [&] { group->all_reduce(allocated).wait(); }},
     };
     const auto us = measure(ways, bytes);
     const double mpi = us[0], plain = us[1], shared = us[2];
-    out["results"].push_back({{"bytes", bytes}, {"mpi_us", mpi}, {"ordinary_us", plain}, {"allocated_us", shared}});
+    out["results"].push_back(
+        {{"bytes", bytes}, {"mpi_us", mpi}, {"ordinary_us", plain}, {"allocated_us", shared}});
     if (rank == 0 && !json) {
-      std::printf("| %lld | %.1f | %.1f | %.1f | %.2f× | %.2f× |\n", static_cast<long long>(bytes), mpi, plain, shared, mpi / plain,
-                  mpi / shared);
+      std::printf("| %lld | %.1f | %.1f | %.1f | %.2f× | %.2f× |\n", static_cast<long long>(bytes),
+                  mpi, plain, shared, mpi / plain, mpi / shared);
       std::fflush(stdout);
     }
   }
@@ -123,7 +136,9 @@ int main(int argc, char** argv) {
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   const bool json = argc == 2 && std::string(argv[1]) == "--json";
   if ((argc > 1 && !json) || size < 2) {
-    if (rank == 0) std::fprintf(stderr, "usage: mpirun -np RANKS bench_allreduce_mpi [--json], with at least 2 ranks\n");
+    if (rank == 0)
+      std::fprintf(stderr,
+                   "usage: mpirun -np RANKS bench_allreduce_mpi [--json], with at least 2 ranks\n");
     MPI_Finalize();
     return 2;
   }

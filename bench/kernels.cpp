@@ -1,6 +1,7 @@
-// The kernels that a training step spends its time in, at the shapes of a GPT with 4 sequences of 256 tokens, 384 wide.
-// GEMM reports GFLOP/s and its share of the probed peak (onednn.cpp: oneDNN's); the others report the bytes they touch per second,
-// beside memcpy. One thread, unless OMP_NUM_THREADS says otherwise.
+// The kernels that a training step spends its time in, at the shapes of a GPT with 4 sequences of
+// 256 tokens, 384 wide. GEMM reports GFLOP/s and its share of the probed peak (onednn.cpp:
+// oneDNN's); the others report the bytes they touch per second, beside memcpy. One thread, unless
+// OMP_NUM_THREADS says otherwise.
 #include <cstdlib>
 
 #include "bench/measure.h"
@@ -8,7 +9,9 @@
 namespace lockstep::bench {
 namespace {
 
-void report_bytes(benchmark::State& state, int64_t bytes) { state.SetBytesProcessed(state.iterations() * bytes); }
+void report_bytes(benchmark::State& state, int64_t bytes) {
+  state.SetBytesProcessed(state.iterations() * bytes);
+}
 
 template <typename T>
 void gemm(benchmark::State& state) {
@@ -18,9 +21,16 @@ void gemm(benchmark::State& state) {
   const std::vector<T> a(a32.begin(), a32.end()), b(b32.begin(), b32.end());
   std::vector<float> c(static_cast<size_t>(m * n));
   const DType c_dtype = ta ? DType::f32 : dtype_of<T>();  // weights' gradients are f32
-  const GemmArgs args{
-      m, n,     depth,  {a.data(), dtype_of<T>(), ta ? m : depth, ta}, {b.data(), dtype_of<T>(), tb ? depth : n, tb}, c.data(), c_dtype,
-      n, false, nullptr};
+  const GemmArgs args{m,
+                      n,
+                      depth,
+                      {a.data(), dtype_of<T>(), ta ? m : depth, ta},
+                      {b.data(), dtype_of<T>(), tb ? depth : n, tb},
+                      c.data(),
+                      c_dtype,
+                      n,
+                      false,
+                      nullptr};
   for (auto _ : state) k().gemm(args);
   report_rate(state, 2.0 * static_cast<double>(m * n * depth), dtype_of<T>());
 }
@@ -30,10 +40,21 @@ BENCHMARK(gemm<BFloat16>)->Apply(step_shapes);
 
 struct AttentionData {
   static constexpr int64_t kBatch = 4, kTime = 256, kHeads = 6, kHeadDim = 64;
-  std::vector<float> qkv = data(kBatch * kTime * 3 * kDim), out = data(kBatch * kTime * kDim), lse = data(kBatch * kHeads * kTime),
-                     grad = qkv;
-  AttentionArgs args{kBatch,           kTime,    kHeads,   kHeadDim, DType::f32, qkv.data(), qkv.data() + kDim, qkv.data() + 2 * kDim,
-                     kTime * 3 * kDim, 3 * kDim, kHeadDim, 0.125f,   true};
+  std::vector<float> qkv = data(kBatch * kTime * 3 * kDim), out = data(kBatch * kTime * kDim),
+                     lse = data(kBatch * kHeads * kTime), grad = qkv;
+  AttentionArgs args{kBatch,
+                     kTime,
+                     kHeads,
+                     kHeadDim,
+                     DType::f32,
+                     qkv.data(),
+                     qkv.data() + kDim,
+                     qkv.data() + 2 * kDim,
+                     kTime * 3 * kDim,
+                     3 * kDim,
+                     kHeadDim,
+                     0.125f,
+                     true};
   // Of one product of the causal half.
   static constexpr double kFlops = 2.0 * kBatch * kHeads * kTime * kTime / 2 * kHeadDim;
 };
@@ -49,7 +70,8 @@ void attention_backward(benchmark::State& state) {
   AttentionData d;
   k().attention(d.args, d.out.data(), d.lse.data());
   for (auto _ : state)
-    k().attention_backward(d.args, d.out.data(), d.lse.data(), d.out.data(), d.grad.data(), d.grad.data() + kDim, d.grad.data() + 2 * kDim);
+    k().attention_backward(d.args, d.out.data(), d.lse.data(), d.out.data(), d.grad.data(),
+                           d.grad.data() + kDim, d.grad.data() + 2 * kDim);
   report_rate(state, 5 * AttentionData::kFlops, DType::f32);
 }
 BENCHMARK(attention_backward);
@@ -75,7 +97,8 @@ BENCHMARK(gelu);
 void gelu_backward(benchmark::State& state) {
   const auto x = data(kHidden), dy = data(kHidden);
   std::vector<float> dx(x.size());
-  for (auto _ : state) k().unary_backward(UnaryOp::gelu, DType::f32, kHidden, x.data(), dy.data(), dx.data(), false);
+  for (auto _ : state)
+    k().unary_backward(UnaryOp::gelu, DType::f32, kHidden, x.data(), dy.data(), dx.data(), false);
   report_bytes(state, 3 * kHidden * 4);
 }
 BENCHMARK(gelu_backward);
@@ -83,7 +106,8 @@ BENCHMARK(gelu_backward);
 void dropout(benchmark::State& state) {
   const auto x = data(kHidden);
   std::vector<float> y(x.size());
-  for (auto _ : state) k().dropout(DType::f32, kHidden, 0.1f, {.seed = 1}, x.data(), y.data(), false);
+  for (auto _ : state)
+    k().dropout(DType::f32, kHidden, 0.1f, {.seed = 1}, x.data(), y.data(), false);
   report_bytes(state, 2 * kHidden * 4);
 }
 BENCHMARK(dropout);
@@ -91,7 +115,9 @@ BENCHMARK(dropout);
 void layer_norm(benchmark::State& state) {
   const auto x = data(kTokens * kDim), w = data(kDim);
   std::vector<float> y(x.size()), mean(kTokens), rstd(kTokens);
-  for (auto _ : state) k().layer_norm(DType::f32, kTokens, kDim, 1e-5f, x.data(), w.data(), w.data(), y.data(), mean.data(), rstd.data());
+  for (auto _ : state)
+    k().layer_norm(DType::f32, kTokens, kDim, 1e-5f, x.data(), w.data(), w.data(), y.data(),
+                   mean.data(), rstd.data());
   report_bytes(state, 2 * kTokens * kDim * 4);
 }
 BENCHMARK(layer_norm);
@@ -100,8 +126,8 @@ void layer_norm_backward(benchmark::State& state) {
   const auto x = data(kTokens * kDim), w = data(kDim), mean = data(kTokens), rstd = data(kTokens);
   std::vector<float> dx(x.size()), dw(kDim), db(kDim);
   for (auto _ : state)
-    k().layer_norm_backward(DType::f32, kTokens, kDim, x.data(), w.data(), mean.data(), rstd.data(), x.data(), dx.data(), false, dw.data(),
-                            true, db.data(), true);
+    k().layer_norm_backward(DType::f32, kTokens, kDim, x.data(), w.data(), mean.data(), rstd.data(),
+                            x.data(), dx.data(), false, dw.data(), true, db.data(), true);
   report_bytes(state, 3 * kTokens * kDim * 4);
 }
 BENCHMARK(layer_norm_backward);
@@ -127,7 +153,9 @@ BENCHMARK(square_sums);
 void adamw(benchmark::State& state) {
   auto p = data(kParameters), m = data(kParameters), v = std::vector<float>(kParameters, 0.1f);
   const auto g = data(kParameters);
-  for (auto _ : state) k().adamw({kParameters, p.data(), g.data(), m.data(), v.data(), 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, true, 10, 1.0f});
+  for (auto _ : state)
+    k().adamw({kParameters, p.data(), g.data(), m.data(), v.data(), 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f,
+               true, 10, 1.0f});
   report_bytes(state, 7 * kParameters * 4);
 }
 BENCHMARK(adamw);
@@ -138,7 +166,8 @@ BENCHMARK(adamw);
 int main(int argc, char** argv) {
   if (!std::getenv("OMP_NUM_THREADS")) lockstep::set_num_threads(1);
   benchmark::AddCustomContext("instruction set", lockstep::cpu_instruction_set());
-  benchmark::AddCustomContext("peak GFLOP/s of a core, f32", std::to_string(lockstep::probe_peak_gflops(lockstep::DType::f32)));
+  benchmark::AddCustomContext("peak GFLOP/s of a core, f32",
+                              std::to_string(lockstep::probe_peak_gflops(lockstep::DType::f32)));
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -22,9 +22,11 @@ inline std::vector<float> data(int64_t n) {
 }
 
 inline void report_rate(benchmark::State& state, double flops, DType dtype) {
-  state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
   const double peak = probe_peak_gflops(dtype) * num_threads();
-  state.counters["of_peak"] = benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["of_peak"] =
+      benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // The matrix products of a step: m, n, k, A transposed, B transposed.

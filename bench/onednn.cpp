@@ -1,5 +1,6 @@
-// oneDNN's matrix products at the same shapes, to measure the own ones against: dnnl_sgemm, and the matmul primitive for bf16 (operands,
-// and results but for the weights' gradients). Built where oneDNN is installed.
+// oneDNN's matrix products at the same shapes, to measure the own ones against: dnnl_sgemm, and the
+// matmul primitive for bf16 (operands, and results but for the weights' gradients). Built where
+// oneDNN is installed.
 #include <dnnl.hpp>
 
 #include "bench/measure.h"
@@ -13,11 +14,13 @@ void gemm_onednn_f32(benchmark::State& state) {
   const auto a = data(m * depth), b = data(depth * n);
   std::vector<float> c(static_cast<size_t>(m * n));
   for (auto _ : state)
-    dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, depth, 1.0f, a.data(), ta ? m : depth, b.data(), tb ? depth : n, 0.0f, c.data(), n);
+    dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, depth, 1.0f, a.data(), ta ? m : depth,
+               b.data(), tb ? depth : n, 0.0f, c.data(), n);
   report_rate(state, 2.0 * static_cast<double>(m * n * depth), DType::f32);
 }
 
-dnnl::memory::desc matrix(int64_t rows, int64_t columns, bool transposed, dnnl::memory::data_type type) {
+dnnl::memory::desc matrix(int64_t rows, int64_t columns, bool transposed,
+                          dnnl::memory::data_type type) {
   const auto strides = transposed ? dnnl::memory::dims{1, rows} : dnnl::memory::dims{columns, 1};
   return {{rows, columns}, type, strides};
 }
@@ -35,9 +38,11 @@ void gemm_onednn_bf16(benchmark::State& state) {
              c_desc = matrix(m, n, false, ta ? Type::f32 : Type::bf16);
   try {
     const dnnl::matmul product({{a_desc, b_desc, c_desc}, engine});
-    dnnl::memory left(a_desc, engine, a.data()), right(b_desc, engine, b.data()), out(c_desc, engine, c.data());
+    dnnl::memory left(a_desc, engine, a.data()), right(b_desc, engine, b.data()),
+        out(c_desc, engine, c.data());
     for (auto _ : state) {
-      product.execute(stream, {{DNNL_ARG_SRC, left}, {DNNL_ARG_WEIGHTS, right}, {DNNL_ARG_DST, out}});
+      product.execute(stream,
+                      {{DNNL_ARG_SRC, left}, {DNNL_ARG_WEIGHTS, right}, {DNNL_ARG_DST, out}});
       stream.wait();
     }
     report_rate(state, 2.0 * static_cast<double>(m * n * depth), DType::bf16);

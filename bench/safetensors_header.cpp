@@ -1,7 +1,8 @@
-// Reads the worst safetensors headers of nearly 100 MB (tests/support/large_headers.h) from a file in the page cache, each in a process of
-// its own: bench_safetensors_header [DIR]. Prints, as a Markdown table, the time, the process's peak memory beyond what it had before, and
-// how long nlohmann's parser takes to say whether the text is JSON at all, with the text in memory; and, in a second table, what comparing
-// each file with itself takes.
+// Reads the worst safetensors headers of nearly 100 MB (tests/support/large_headers.h) from a file
+// in the page cache, each in a process of its own: bench_safetensors_header [DIR]. Prints, as a
+// Markdown table, the time, the process's peak memory beyond what it had before, and how long
+// nlohmann's parser takes to say whether the text is JSON at all, with the text in memory; and, in
+// a second table, what comparing each file with itself takes.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -31,7 +32,9 @@ double peak_mb() {
   return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
 }
 
-double milliseconds_since(Clock::time_point start) { return std::chrono::duration<double, std::milli>(Clock::now() - start).count(); }
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
 
 void write_file(const std::string& path, const test::LargeHeader& header) {
   const uint64_t length = header.text.size();
@@ -60,7 +63,8 @@ void measure_reading(const char* name, const std::string& path) {
     said = "refused";
   }
   const double ms = milliseconds_since(start), peak = peak_mb() - before;
-  std::printf("| %s | %s | %.0f | %.0f | %.0f |\n", name, said.c_str(), ms, peak, time_nlohmann(path));
+  std::printf("| %s | %s | %.0f | %.0f | %.0f |\n", name, said.c_str(), ms, peak,
+              time_nlohmann(path));
 }
 
 // Opens the file twice, as `lockstep checkpoint diff` does.
@@ -69,9 +73,11 @@ void measure_comparing(const char* name, const std::string& path) {
   const auto start = Clock::now();
   const auto a = checkpoint::open_tensors(path), b = checkpoint::open_tensors(path);
   const double opened = milliseconds_since(start);
-  const checkpoint::Compared result = checkpoint::diff(*a, *b, {}, [](const checkpoint::TensorDifference&) {});
+  const checkpoint::Compared result =
+      checkpoint::diff(*a, *b, {}, [](const checkpoint::TensorDifference&) {});
   const double ms = milliseconds_since(start), peak = peak_mb() - before;
-  std::printf("| %s | %.0f | %.0f | %.0f | %.0f |\n", name, opened, ms, peak, peak * 1e6 / static_cast<double>(2 * result.tensors));
+  std::printf("| %s | %.0f | %.0f | %.0f | %.0f |\n", name, opened, ms, peak,
+              peak * 1e6 / static_cast<double>(2 * result.tensors));
 }
 
 // For its peak memory. Whether it went well.
@@ -92,15 +98,18 @@ bool in_process_of_its_own(const std::function<void()>& body) {
 
 int main(int argc, char** argv) {
   using namespace lockstep;
-  const std::string path = (argc > 1 ? std::string(argv[1]) : std::filesystem::temp_directory_path().string()) + "/lockstep-header-" +
-                           std::to_string(::getpid()) + ".safetensors";
+  const std::string path =
+      (argc > 1 ? std::string(argv[1]) : std::filesystem::temp_directory_path().string()) +
+      "/lockstep-header-" + std::to_string(::getpid()) + ".safetensors";
   bool good = true;
   std::printf("| header | | ms | peak MB | nlohmann::json::accept, ms |\n|---|---|---|---|---|\n");
   for (const auto& [name, make] : test::large_headers()) {
     write_file(path, make());
     good = in_process_of_its_own([&] { measure_reading(name, path); }) && good;
   }
-  std::printf("\n| compared with itself | opened after ms | compared after ms | peak MB | bytes a tensor |\n|---|---|---|---|---|\n");
+  std::printf(
+      "\n| compared with itself | opened after ms | compared after ms | peak MB | bytes a tensor "
+      "|\n|---|---|---|---|---|\n");
   for (const auto& [name, make] : test::large_headers()) {
     if (std::string_view(name).find("million tensors") == std::string_view::npos) continue;
     write_file(path, make());

@@ -6,8 +6,8 @@
 #include <set>
 
 #include "checkpoint/format/digest.h"
-#include "comm/long_agreement.h"
 #include "checkpoint/restore/verify.h"
+#include "comm/long_agreement.h"
 #include "comm/text.h"
 #include "core/base/error.h"
 
@@ -21,7 +21,8 @@ std::string name_of_folder(const std::string& folder) {
   const size_t last = folder.find_last_not_of('/');
   if (last == std::string::npos) return {};
   const size_t slash = folder.find_last_of('/', last);
-  return folder.substr(slash == std::string::npos ? 0 : slash + 1, last - (slash == std::string::npos ? 0 : slash + 1) + 1);
+  return folder.substr(slash == std::string::npos ? 0 : slash + 1,
+                       last - (slash == std::string::npos ? 0 : slash + 1) + 1);
 }
 
 // Which files' sizes to look at: every `of`-th from `first` on, where ranks share this out.
@@ -30,7 +31,8 @@ struct Share {
 };
 
 // The files have their sizes, or an error that lists all that have not.
-void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem& files, Share share) {
+void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem& files,
+                 Share share) {
   std::string problems;
   for (size_t i = share.first; i < manifest.files.size(); i += share.of) try {
       const ManifestFile& file = manifest.files[i];
@@ -49,14 +51,16 @@ Manifest read_manifest(const std::string& folder, FileSystem& files, Share share
   const std::string sums = read_text(*files.open(sums_path), kMaxManifestBytes);
   const std::string digest = sha256_hex(text);
   if (sums.substr(0, digest.size()) != digest)
-    throw EnvironmentError(
-        str("'", path, "' was changed: its SHA-256 is ", digest, ", but SHA256SUMS says ", sums.substr(0, digest.size())));
+    throw EnvironmentError(str("'", path, "' was changed: its SHA-256 is ", digest,
+                               ", but SHA256SUMS says ", sums.substr(0, digest.size())));
   Manifest manifest = parse_manifest(text, path);
   if (sums != sums_text(manifest, digest))
-    throw EnvironmentError(str("'", sums_path, "' was changed: it does not agree with ", Manifest::kFileName));
+    throw EnvironmentError(
+        str("'", sums_path, "' was changed: it does not agree with ", Manifest::kFileName));
   const int64_t step = step_of_folder(name_of_folder(folder));
   if (step >= 0 && step != manifest.step)
-    throw EnvironmentError(str("'", path, "' is of step ", manifest.step, ", but its folder is named for step ", step));
+    throw EnvironmentError(str("'", path, "' is of step ", manifest.step,
+                               ", but its folder is named for step ", step));
   check_sizes(folder, manifest, files, share);
   return manifest;
 }
@@ -71,7 +75,8 @@ std::vector<std::pair<int64_t, std::string>> committed(const std::string& dir, F
   return found;
 }
 
-std::vector<std::string> unknown_names(const std::string& folder, const Manifest& manifest, FileSystem& files) {
+std::vector<std::string> unknown_names(const std::string& folder, const Manifest& manifest,
+                                       FileSystem& files) {
   std::set<std::string> known = {Manifest::kFileName, Manifest::kSumsName};
   for (const ManifestFile& file : manifest.files) known.insert(file.name);
   std::vector<std::string> names = files.list(folder);
@@ -80,11 +85,14 @@ std::vector<std::string> unknown_names(const std::string& folder, const Manifest
 }
 
 // Why not all ranks can use this checkpoint; empty: all have read it, and `result` holds it.
-std::string try_restore(const std::string& folder, std::span<const Entry> entries, comm::ProcessGroup* group,
-                        const std::function<void(const Checkpoint&)>& accept, FileSystem& files, Restored& result) {
+std::string try_restore(const std::string& folder, std::span<const Entry> entries,
+                        comm::ProcessGroup* group,
+                        const std::function<void(const Checkpoint&)>& accept, FileSystem& files,
+                        Restored& result) {
   const auto reasons = agree_on_long_work(group, [&](const std::atomic<bool>&) -> std::string {
     try {
-      result.checkpoint = group ? Checkpoint::open(folder, &files, group->rank(), group->size()) : Checkpoint::open(folder, &files);
+      result.checkpoint = group ? Checkpoint::open(folder, &files, group->rank(), group->size())
+                                : Checkpoint::open(folder, &files);
       if (accept) accept(*result.checkpoint);
       result.read = result.checkpoint->read(entries);
       return {};
@@ -93,7 +101,8 @@ std::string try_restore(const std::string& folder, std::span<const Entry> entrie
     }
   });
   for (size_t rank = 0; rank < reasons.size(); ++rank)
-    if (!reasons[rank].empty()) return reasons.size() == 1 ? reasons[rank] : str("rank ", rank, ": ", reasons[rank]);
+    if (!reasons[rank].empty())
+      return reasons.size() == 1 ? reasons[rank] : str("rank ", rank, ": ", reasons[rank]);
   return {};
 }
 
@@ -102,7 +111,9 @@ std::string try_restore(const std::string& folder, std::span<const Entry> entrie
 Checkpoint Checkpoint::open(const std::string& folder, FileSystem* files, int rank, int ranks) {
   FileSystem& used = files ? *files : posix_file_system();
   try {
-    Checkpoint checkpoint(folder, read_manifest(folder, used, {static_cast<size_t>(rank), static_cast<size_t>(ranks)}), used);
+    Checkpoint checkpoint(
+        folder,
+        read_manifest(folder, used, {static_cast<size_t>(rank), static_cast<size_t>(ranks)}), used);
     if (checkpoint.manifest_.version == 1) verify_contents(folder, checkpoint.manifest_, used);
     return checkpoint;
   } catch (const EnvironmentError& e) {
@@ -112,7 +123,8 @@ Checkpoint Checkpoint::open(const std::string& folder, FileSystem* files, int ra
 
 const std::string& Checkpoint::metadata(const std::string& key) const {
   const auto found = manifest_.metadata.find(key);
-  check(found != manifest_.metadata.end(), "[checkpoint] the metadata of '", folder_, "' has no '", key, "'");
+  check(found != manifest_.metadata.end(), "[checkpoint] the metadata of '", folder_, "' has no '",
+        key, "'");
   return found->second;
 }
 
@@ -139,7 +151,8 @@ LatestGood latest_good(const std::string& dir, Check check) {
   return result;
 }
 
-Restored restore_latest(const std::string& dir, std::span<const Entry> entries, comm::ProcessGroup* group,
+Restored restore_latest(const std::string& dir, std::span<const Entry> entries,
+                        comm::ProcessGroup* group,
                         const std::function<void(const Checkpoint&)>& accept, FileSystem* files) {
   FileSystem& used = files ? *files : posix_file_system();
   // One rank looks, so that all try the same ones in the same order.
@@ -152,7 +165,8 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries, 
   Restored result;
   for (size_t at = 0; at < names.size();) {
     const size_t end = names.find(kEndOfName, at);
-    const std::string reason = try_restore(names.substr(at, end - at), entries, group, accept, used, result);
+    const std::string reason =
+        try_restore(names.substr(at, end - at), entries, group, accept, used, result);
     if (reason.empty()) return result;
     result.checkpoint.reset();
     result.skipped.push_back(reason);
@@ -161,17 +175,23 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries, 
   if (result.skipped.empty()) return result;
   std::string reasons;
   for (const auto& reason : result.skipped) reasons += "\n  " + reason;
-  throw EnvironmentError(str("[checkpoint] none of the ", result.skipped.size(), " checkpoints in '", dir,
+  throw EnvironmentError(str("[checkpoint] none of the ", result.skipped.size(),
+                             " checkpoints in '", dir,
                              "' can be used; to start anew, move them away:", reasons));
 }
 
 bool is_checkpoint(const std::string& folder) {
-  return std::filesystem::exists(folder + "/" + Manifest::kFileName) || std::filesystem::exists(folder + "/" + Manifest::kSumsName);
+  return std::filesystem::exists(folder + "/" + Manifest::kFileName) ||
+         std::filesystem::exists(folder + "/" + Manifest::kSumsName);
 }
 
 Listed look_at(const std::string& folder, Check check) {
   FileSystem& files = posix_file_system();
-  Listed listed{.folder = folder, .step = step_of_folder(name_of_folder(folder)), .bytes = 0, .problem = {}, .unknown = {}};
+  Listed listed{.folder = folder,
+                .step = step_of_folder(name_of_folder(folder)),
+                .bytes = 0,
+                .problem = {},
+                .unknown = {}};
   try {
     const Manifest manifest = read_manifest(folder, files);
     listed.step = manifest.step;
@@ -188,7 +208,8 @@ Listed look_at(const std::string& folder, Check check) {
 
 std::vector<Listed> list(const std::string& dir, Check check) {
   std::vector<Listed> all;
-  for (const auto& [step, folder] : committed(dir, posix_file_system())) all.push_back(look_at(folder, check));
+  for (const auto& [step, folder] : committed(dir, posix_file_system()))
+    all.push_back(look_at(folder, check));
   return all;
 }
 

@@ -47,10 +47,12 @@ void print(const train::CheckpointBenchmark& b, bool json) {
     return;
   }
   const auto line = [&](const char* what, double seconds, const char* note) {
-    if (seconds > 0) std::printf("  %-22s %9.3f s %9.0f MB/s%s%s\n", what, seconds, mb / seconds, *note ? "   " : "", note);
+    if (seconds > 0)
+      std::printf("  %-22s %9.3f s %9.0f MB/s%s%s\n", what, seconds, mb / seconds,
+                  *note ? "   " : "", note);
   };
-  std::printf("%s on %s x %s\n", size_text(static_cast<double>(b.bytes)).c_str(), count_text(b.ranks, "rank").c_str(),
-              count_text(b.threads, "thread").c_str());
+  std::printf("%s on %s x %s\n", size_text(static_cast<double>(b.bytes)).c_str(),
+              count_text(b.ranks, "rank").c_str(), count_text(b.threads, "thread").c_str());
   line("save", b.save_s, "until everything is on disk");
   line("  plain write", b.plain_write_s, "the same bytes without checksums: the disk's own speed");
   line("  with checksums", b.summed_write_s, "these bytes with their checksums, measured in turn");
@@ -60,9 +62,13 @@ void print(const train::CheckpointBenchmark& b, bool json) {
   line("stall of async save", b.stall_s, "");
   line("  memcpy", b.memcpy_s, "of the same state, by all ranks at once");
   line("checksums alone", b.checksum_s, "SHA-256 and XXH3");
-  std::printf("  %-22s %8.1f %%   of a save to disk (\"with checksums\" less \"plain write\"); equal writes differed by %.1f %%%s\n",
-              "what checksums cost", b.checksum_share() * 100, b.noise_share() * 100,
-              b.noise_share() > kTooNoisy ? ": too much to tell; leave the machine idle, or give more --repetitions" : "");
+  std::printf(
+      "  %-22s %8.1f %%   of a save to disk (\"with checksums\" less \"plain write\"); equal "
+      "writes differed by %.1f %%%s\n",
+      "what checksums cost", b.checksum_share() * 100, b.noise_share() * 100,
+      b.noise_share() > kTooNoisy
+          ? ": too much to tell; leave the machine idle, or give more --repetitions"
+          : "");
 }
 
 // What the kernel thinks that programs may still take; without limit where it does not say.
@@ -74,21 +80,25 @@ int64_t available_memory() {
   return std::numeric_limits<int64_t>::max();
 }
 
-// The state, and the copy of it that a save in the background writes. Better refused than killed, and other programs with it.
+// The state, and the copy of it that a save in the background writes. Better refused than killed,
+// and other programs with it.
 void check_memory(const Options& options, int ranks_here, int ranks) {
-  const int64_t needed = 2 * options.megabytes * 1'000'000 / ranks * ranks_here, available = available_memory();
+  const int64_t needed = 2 * options.megabytes * 1'000'000 / ranks * ranks_here,
+                available = available_memory();
   const auto text = [](int64_t bytes) { return size_text(static_cast<double>(bytes)); };
-  check(needed <= available, "[bench] --mb ", options.megabytes, " takes ", text(needed), " of this host's memory, and ", text(available),
-        " are available: choose a smaller state");
+  check(needed <= available, "[bench] --mb ", options.megabytes, " takes ", text(needed),
+        " of this host's memory, and ", text(available), " are available: choose a smaller state");
 }
 
 int bench(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here || placement.rank.local_rank == 0)
-    check_memory(options, placement.launch_here ? 1 : placement.rank.local_size, placement.launch_here ? 1 : placement.rank.size);
+    check_memory(options, placement.launch_here ? 1 : placement.rank.local_size,
+                 placement.launch_here ? 1 : placement.rank.size);
   if (placement.launch_here) return launch_ranks({.ranks = options.ranks});
   const auto group = train::make_group({.backend = options.backend}, placement.rank);
-  const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes * 1'000'000, options.repetitions);
+  const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes * 1'000'000,
+                                              options.repetitions);
   if (placement.rank.rank == 0) print(result, options.json);
   return 0;
 }
@@ -96,17 +106,25 @@ int bench(const Options& options) {
 }  // namespace
 
 void add_bench_checkpoint(CLI::App& bench_command, int& exit_code) {
-  CLI::App* command = bench_command.add_subcommand("checkpoint", "checkpoints: save, load and stall, beside the disk and memcpy");
+  CLI::App* command = bench_command.add_subcommand(
+      "checkpoint", "checkpoints: save, load and stall, beside the disk and memcpy");
   auto options = std::make_shared<Options>();
-  command->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")->check(whole_number(1, 1024));
+  command->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")
+      ->check(whole_number(1, 1024));
   command->add_option("--mb", options->megabytes, "size of the state in MB, over all ranks")
       ->check(whole_number(1, 1 << 20))
       ->capture_default_str();
-  command->add_option("--dir", options->dir, "a folder on the disk to measure; what is written is removed")->capture_default_str();
-  command->add_option("--repetitions", options->repetitions, "of each measurement; medians are shown")
+  command
+      ->add_option("--dir", options->dir,
+                   "a folder on the disk to measure; what is written is removed")
+      ->capture_default_str();
+  command
+      ->add_option("--repetitions", options->repetitions, "of each measurement; medians are shown")
       ->check(whole_number(1, 1000))
       ->capture_default_str();
-  command->add_option("--backend", options->backend, "how ranks talk")->check(CLI::IsMember({"auto", "shm", "mpi"}))->capture_default_str();
+  command->add_option("--backend", options->backend, "how ranks talk")
+      ->check(CLI::IsMember({"auto", "shm", "mpi"}))
+      ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object");
   command->callback([options, &exit_code] { exit_code = bench(*options); });
 }

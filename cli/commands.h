@@ -1,5 +1,5 @@
-// The subcommands of the `lockstep` program, one file each. Each add_… registers options and a callback that sets `exit_code`.
-// Errors leave as exceptions; main() turns them into words.
+// The subcommands of the `lockstep` program, one file each. Each add_… registers options and a
+// callback that sets `exit_code`. Errors leave as exceptions; main() turns them into words.
 #pragma once
 
 #include <CLI/App.hpp>

@@ -38,7 +38,8 @@ class Report {
 void report_threads(Report& report) {
   const double quota = cpu_quota();
   const std::string cores =
-      str("cores: ", std::thread::hardware_concurrency(), std::isfinite(quota) ? str(" (a CPU quota grants the time of ", quota, ")") : "",
+      str("cores: ", std::thread::hardware_concurrency(),
+          std::isfinite(quota) ? str(" (a CPU quota grants the time of ", quota, ")") : "",
           ", compute threads of a single process: ");
   try {
     report.line(true, str(cores, num_threads()));
@@ -51,9 +52,11 @@ void report_threads(Report& report) {
 void report_shared_memory(Report& report) {
   struct statvfs shm {};
   if (statvfs("/dev/shm", &shm) != 0)
-    return report.line(false, "/dev/shm is not there", "mount a tmpfs on it: Open MPI's ranks on one host need it");
+    return report.line(false, "/dev/shm is not there",
+                       "mount a tmpfs on it: Open MPI's ranks on one host need it");
   const double free_bytes = static_cast<double>(shm.f_bavail) * static_cast<double>(shm.f_frsize);
-  report.line(free_bytes >= 256.0 * (1 << 20), "/dev/shm, for Open MPI: " + size_text(free_bytes) + " free",
+  report.line(free_bytes >= 256.0 * (1 << 20),
+              "/dev/shm, for Open MPI: " + size_text(free_bytes) + " free",
               "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
 }
 
@@ -61,17 +64,22 @@ int doctor() {
   std::printf("%s\n", version_text().c_str());
   Report report;
   report_threads(report);
-  report.line(std::string(cpu_instruction_set()) != "generic", str("instruction set of the kernels: ", cpu_instruction_set()),
+  report.line(std::string(cpu_instruction_set()) != "generic",
+              str("instruction set of the kernels: ", cpu_instruction_set()),
               "this processor lacks AVX2: training works, slowly");
-  report.line(true, str("peak of one core: ", static_cast<int>(probe_peak_gflops(DType::f32)), " GFLOP/s in f32, ",
-                        static_cast<int>(probe_peak_gflops(DType::bf16)), " in bf16 (probed)"));
+  report.line(true, str("peak of one core: ", static_cast<int>(probe_peak_gflops(DType::f32)),
+                        " GFLOP/s in f32, ", static_cast<int>(probe_peak_gflops(DType::bf16)),
+                        " in bf16 (probed)"));
   if (comm::has_mpi()) report_shared_memory(report);
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
-  report.line(files.rlim_cur >= 1024, str("open files: ", files.rlim_cur, " of ", files.rlim_max), "raise it: ulimit -n 4096");
-  report.line(comm::has_mpi(), str("Open MPI backend: ", comm::has_mpi() ? "built in" : "not built in"),
+  report.line(files.rlim_cur >= 1024, str("open files: ", files.rlim_cur, " of ", files.rlim_max),
+              "raise it: ulimit -n 4096");
+  report.line(comm::has_mpi(),
+              str("Open MPI backend: ", comm::has_mpi() ? "built in" : "not built in"),
               "install libopenmpi-dev and openmpi-bin, then build again");
-  report.line(true, str("CUDA device: ", is_available({DeviceType::cuda, 0}) ? "available" : "not in this build"));
+  report.line(true, str("CUDA device: ",
+                        is_available({DeviceType::cuda, 0}) ? "available" : "not in this build"));
   char host[256] = {};
   gethostname(host, sizeof host - 1);
   report.line(host[0] != 0, str("host name: ", host));
@@ -81,9 +89,8 @@ int doctor() {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, int& exit_code) {
-  app.add_subcommand("doctor", "look at this machine, and say what to do about what it lacks")->callback([&exit_code] {
-    exit_code = doctor();
-  });
+  app.add_subcommand("doctor", "look at this machine, and say what to do about what it lacks")
+      ->callback([&exit_code] { exit_code = doctor(); });
 }
 
 }  // namespace lockstep::cli

@@ -1,4 +1,5 @@
-// lockstep eval CHECKPOINT [--ids IDS|FILE [--logits FILE]] [--batches N] [--set key=value]… [--json]
+// lockstep eval CHECKPOINT [--ids IDS|FILE [--logits FILE]] [--batches N] [--set key=value]…
+// [--json]
 #include <cstdio>
 #include <filesystem>
 
@@ -25,21 +26,30 @@ struct Options {
 
 std::vector<int32_t> tokens_of(const std::string& ids) {
   if (!std::filesystem::is_regular_file(ids)) return train::parse_token_ids(ids, "--ids");
-  return train::parse_token_ids(checkpoint::read_text(*checkpoint::open_file(ids), kMaxIdBytes), ids);
+  return train::parse_token_ids(checkpoint::read_text(*checkpoint::open_file(ids), kMaxIdBytes),
+                                ids);
 }
 
-void print(const Options& options, const train::SavedModel& model, const char* unit, int64_t count, double loss) {
+void print(const Options& options, const train::SavedModel& model, const char* unit, int64_t count,
+           double loss) {
   if (options.json) {
-    std::puts(
-        nlohmann::json{{"checkpoint", text_of_bytes(model.folder)}, {"step", model.step}, {unit, count}, {"loss", loss}}.dump().c_str());
+    std::puts(nlohmann::json{{"checkpoint", text_of_bytes(model.folder)},
+                             {"step", model.step},
+                             {unit, count},
+                             {"loss", loss}}
+                  .dump()
+                  .c_str());
     return;
   }
-  std::printf("checkpoint %s\n%-10s %lld\nloss       %.9g\n", model.folder.c_str(), unit, static_cast<long long>(count), loss);
+  std::printf("checkpoint %s\n%-10s %lld\nloss       %.9g\n", model.folder.c_str(), unit,
+              static_cast<long long>(count), loss);
 }
 
 int eval(const Options& options) {
-  check(options.logits.empty() || !options.ids.empty(), "--logits needs --ids: which tokens to compute them for");
-  check(options.batches == 0 || options.ids.empty(), "--batches is for data, and --ids says which tokens to take instead");
+  check(options.logits.empty() || !options.ids.empty(),
+        "--logits needs --ids: which tokens to compute them for");
+  check(options.batches == 0 || options.ids.empty(),
+        "--batches is for data, and --ids says which tokens to take instead");
   const train::SavedModel model = train::load_model(options.checkpoint, options.sets);
   if (options.ids.empty()) {
     const int64_t batches = options.batches > 0 ? options.batches : model.config.train.eval_batches;
@@ -56,14 +66,24 @@ int eval(const Options& options) {
 }  // namespace
 
 void add_eval_command(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("eval", "a saved model's loss on its data, or loss and logits of given tokens");
+  CLI::App* command = app.add_subcommand(
+      "eval", "a saved model's loss on its data, or loss and logits of given tokens");
   auto options = std::make_shared<Options>();
-  command->add_option("checkpoint", options->checkpoint, "a checkpoint, or a run's folder (its newest good one)")->required();
-  command->add_option("--ids", options->ids, "token ids (\"1,2,3\"), or a file of them: text, or JSON with 'input_ids'");
-  command->add_option("--logits", options->logits, "write the logits to a new file: .json, or else safetensors");
-  command->add_option("--batches", options->batches, "micro-batches of the data's validation part; default: train.eval_batches")
+  command
+      ->add_option("checkpoint", options->checkpoint,
+                   "a checkpoint, or a run's folder (its newest good one)")
+      ->required();
+  command->add_option("--ids", options->ids,
+                      "token ids (\"1,2,3\"), or a file of them: text, or JSON with 'input_ids'");
+  command->add_option("--logits", options->logits,
+                      "write the logits to a new file: .json, or else safetensors");
+  command
+      ->add_option("--batches", options->batches,
+                   "micro-batches of the data's validation part; default: train.eval_batches")
       ->check(whole_number(1, 1 << 30));
-  command->add_option("--set", options->sets, "set a key over the saved config: data.path=FILE (repeatable)")
+  command
+      ->add_option("--set", options->sets,
+                   "set a key over the saved config: data.path=FILE (repeatable)")
       ->option_text("KEY=VALUE")
       ->allow_extra_args(false);
   command->add_flag("--json", options->json, "one line of JSON");

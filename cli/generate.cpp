@@ -15,10 +15,15 @@ void add_generate_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("generate", "write text with a trained model");
   auto options = std::make_shared<train::GenerateOptions>();
   auto path = std::make_shared<std::string>();
-  command->add_option("checkpoint", *path, "a checkpoint, or a run's folder (its newest good one)")->required();
+  command->add_option("checkpoint", *path, "a checkpoint, or a run's folder (its newest good one)")
+      ->required();
   command->add_option("--prompt", options->prompt, "how the text begins")->required();
-  command->add_option("--tokens", options->tokens, "how many to write")->check(whole_number(0, 1 << 20))->capture_default_str();
-  command->add_option("--temperature", options->temperature, "0: always the likeliest")->check(number_from_zero())->capture_default_str();
+  command->add_option("--tokens", options->tokens, "how many to write")
+      ->check(whole_number(0, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--temperature", options->temperature, "0: always the likeliest")
+      ->check(number_from_zero())
+      ->capture_default_str();
   command->add_option("--seed", options->seed, "equal seeds give equal text")
       ->check(whole_number(0, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();

@@ -1,4 +1,5 @@
-// The `lockstep` program: finds the subcommand, runs it, and turns errors into words and an exit code.
+// The `lockstep` program: finds the subcommand, runs it, and turns errors into words and an exit
+// code.
 #include <cerrno>
 #include <cstdio>
 #include <exception>
@@ -23,19 +24,23 @@ namespace {
 
 int report(const std::exception& error, int code) {
   lockstep::log::error(error.what());
-  // Under an agent the reason goes into its report too: the process that fails first is not always the one that is to blame.
+  // Under an agent the reason goes into its report too: the process that fails first is not always
+  // the one that is to blame.
   lockstep::launcher::report_failure(error.what(), lockstep::comm::caused_by_peer(error));
   return code;
 }
 
-// What a command prints is its result, and a program that reads it must not take half of it for all.
+// What a command prints is its result, and a program that reads it must not take half of it for
+// all.
 int checked_output(int code) {
   errno = 0;
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
   int reason = errno;
-  // Where an earlier part could not be written its reason is gone: another byte behind the gap meets the same one.
+  // Where an earlier part could not be written its reason is gone: another byte behind the gap
+  // meets the same one.
   if (reason == 0 && ::write(STDOUT_FILENO, "\n", 1) < 0) reason = errno;
-  return report(lockstep::EnvironmentError("cannot write to standard output" + (reason ? ": " + lockstep::errno_text(reason) : "")),
+  return report(lockstep::EnvironmentError("cannot write to standard output" +
+                                           (reason ? ": " + lockstep::errno_text(reason) : "")),
                 code != 0 ? code : lockstep::cli::kFailed);
 }
 
@@ -57,7 +62,9 @@ int run_command(int argc, char** argv, bool is_run) {
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", cli::version_text);  // asked for, it names the kernels, which may refuse LOCKSTEP_ISA
+  app.set_version_flag(
+      "--version",
+      cli::version_text);  // asked for, it names the kernels, which may refuse LOCKSTEP_ISA
   int exit_code = 0;
   cli::add_train_command(app, exit_code);
   cli::add_run_command(app, exit_code);
@@ -83,11 +90,15 @@ int run_command(int argc, char** argv, bool is_run) {
   } catch (const UsageError& e) {
     return fail(e, cli::kWrongUse);
   } catch (const std::bad_alloc&) {
-    return fail(EnvironmentError("out of memory: use a smaller model or micro_batch, or fewer ranks on this host"), cli::kFailed);
+    return fail(
+        EnvironmentError(
+            "out of memory: use a smaller model or micro_batch, or fewer ranks on this host"),
+        cli::kFailed);
   } catch (const std::exception& e) {
     return fail(e, cli::kFailed);
   }
-  // Not so for training: its results are in the run's folder, and the agent's screen does not matter to the ranks either.
+  // Not so for training: its results are in the run's folder, and the agent's screen does not
+  // matter to the ranks either.
   return is_run ? exit_code : checked_output(exit_code);
 }
 

@@ -16,8 +16,10 @@ bool parse(const std::string& text, T& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-// The prompt and the words of `run`'s program mean themselves, and torchrun's own defaults of the others are empty.
-const std::set<std::string> kMayBeEmpty = {"--prompt", "PROGRAM", "--rdzv-conf", "--rdzv-endpoint", "--local-ranks-filter"};
+// The prompt and the words of `run`'s program mean themselves, and torchrun's own defaults of the
+// others are empty.
+const std::set<std::string> kMayBeEmpty = {"--prompt", "PROGRAM", "--rdzv-conf", "--rdzv-endpoint",
+                                           "--local-ranks-filter"};
 
 bool may_be_empty(const CLI::Option& option) {
   if (option.get_positional()) return kMayBeEmpty.contains(option.get_name());
@@ -26,7 +28,9 @@ bool may_be_empty(const CLI::Option& option) {
   return false;
 }
 
-std::string refuse_empty(const std::string& value) { return value.empty() ? "expected a value, got nothing" : ""; }
+std::string refuse_empty(const std::string& value) {
+  return value.empty() ? "expected a value, got nothing" : "";
+}
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// lockstep plan CONFIG [-n RANKS] [--set key=value]… [--json]: what a run would do, before it does it.
+// lockstep plan CONFIG [-n RANKS] [--set key=value]… [--json]: what a run would do, before it does
+// it.
 #include <algorithm>
 #include <cstdio>
 
@@ -34,7 +35,8 @@ std::string leaves_text(const Progression& leaves) {
 // A list of a step's micro-batches could have thousands of millions of entries.
 nlohmann::ordered_json leaves_json(const std::vector<Progression>& all) {
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
-  for (const Progression& leaves : all) out.push_back({{"first", leaves.front()}, {"count", leaves.size()}, {"step", leaves.step()}});
+  for (const Progression& leaves : all)
+    out.push_back({{"first", leaves.front()}, {"count", leaves.size()}, {"step", leaves.step()}});
   return out;
 }
 
@@ -42,14 +44,17 @@ nlohmann::ordered_json leaves_json(const std::vector<Progression>& all) {
 std::string memory_text(const train::MemoryBound& memory) {
   std::string text;
   for (size_t c = 0; c < kMemoryCategories; ++c)
-    if (memory[c] > 0) text += str(name_of(static_cast<MemoryCategory>(c)), " ", size_text(static_cast<double>(memory[c])), ", ");
+    if (memory[c] > 0)
+      text += str(name_of(static_cast<MemoryCategory>(c)), " ",
+                  size_text(static_cast<double>(memory[c])), ", ");
   return text + "and activations";
 }
 
 std::string traffic_text(const fsdp::TrafficPlan& traffic) {
   std::string text;
   const auto add = [&](const char* what, int64_t bytes) {
-    if (bytes > 0) text += str(text.empty() ? "" : ", ", what, " ", size_text(static_cast<double>(bytes)));
+    if (bytes > 0)
+      text += str(text.empty() ? "" : ", ", what, " ", size_text(static_cast<double>(bytes)));
   };
   add("all_gather", traffic.gathered);
   add("reduce_scatter", traffic.reduced);
@@ -59,14 +64,18 @@ std::string traffic_text(const fsdp::TrafficPlan& traffic) {
 
 void print(const train::RunPlan& plan, const train::Config& config) {
   const size_t ranks = plan.leaves.size();
-  std::printf("model          %s, %lld parameters\n", config.model.kind.c_str(), static_cast<long long>(plan.parameters));
+  std::printf("model          %s, %lld parameters\n", config.model.kind.c_str(),
+              static_cast<long long>(plan.parameters));
   std::printf("strategy       %s, %s\n", train::strategy_text(config.parallel).c_str(),
               count_text(static_cast<long long>(ranks), "rank").c_str());
-  std::printf("step           %s of %s, %.3g floating-point operations\n", count_text(plan.micro_batches, "micro-batch", "es").c_str(),
+  std::printf("step           %s of %s, %.3g floating-point operations\n",
+              count_text(plan.micro_batches, "micro-batch", "es").c_str(),
               count_text(config.train.micro_batch, "sample").c_str(), plan.flops_per_step);
   for (size_t r = 0; r < ranks; ++r)
-    std::printf("  rank %-4zu    micro-batch%s %s\n", r, plan.leaves[r].size() == 1 ? "" : "es", leaves_text(plan.leaves[r]).c_str());
-  std::printf("balance        the busiest rank does %.0f %% of an even share\n", 100.0 * plan.imbalance());
+    std::printf("  rank %-4zu    micro-batch%s %s\n", r, plan.leaves[r].size() == 1 ? "" : "es",
+                leaves_text(plan.leaves[r]).c_str());
+  std::printf("balance        the busiest rank does %.0f %% of an even share\n",
+              100.0 * plan.imbalance());
   std::printf("memory a rank  %s%s\n", memory_text(plan.memory).c_str(),
               config.parallel.offload ? "; what is offloaded lies in files" : "");
   std::printf("traffic a rank %s\n", traffic_text(plan.traffic).c_str());
@@ -76,17 +85,19 @@ void print_json(const train::RunPlan& plan, const train::Config& config) {
   nlohmann::ordered_json memory = nlohmann::ordered_json::object();
   for (size_t c = 0; c < kMemoryCategories; ++c)
     if (plan.memory[c] != train::kUnplanned)
-      memory[std::string(name_of(static_cast<MemoryCategory>(c)))] = static_cast<double>(plan.memory[c]) / kMB;
-  const nlohmann::ordered_json out = {{"ranks", plan.leaves.size()},
-                                      {"strategy", train::strategy_text(config.parallel)},
-                                      {"parameters", plan.parameters},
-                                      {"micro_batches", leaves_json(plan.leaves)},
-                                      {"flops_per_step", plan.flops_per_step},
-                                      {"memory_mb", memory},
-                                      {"traffic_mb",
-                                       {{"all_gather", static_cast<double>(plan.traffic.gathered) / kMB},
-                                        {"reduce_scatter", static_cast<double>(plan.traffic.reduced) / kMB},
-                                        {"all_reduce", static_cast<double>(plan.traffic.replicas) / kMB}}}};
+      memory[std::string(name_of(static_cast<MemoryCategory>(c)))] =
+          static_cast<double>(plan.memory[c]) / kMB;
+  const nlohmann::ordered_json out = {
+      {"ranks", plan.leaves.size()},
+      {"strategy", train::strategy_text(config.parallel)},
+      {"parameters", plan.parameters},
+      {"micro_batches", leaves_json(plan.leaves)},
+      {"flops_per_step", plan.flops_per_step},
+      {"memory_mb", memory},
+      {"traffic_mb",
+       {{"all_gather", static_cast<double>(plan.traffic.gathered) / kMB},
+        {"reduce_scatter", static_cast<double>(plan.traffic.reduced) / kMB},
+        {"all_reduce", static_cast<double>(plan.traffic.replicas) / kMB}}}};
   std::printf("%s\n", out.dump().c_str());
 }
 
@@ -100,7 +111,8 @@ int plan(const Options& options) {
 }  // namespace
 
 void add_plan_command(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("plan", "who would compute what, and how much memory and traffic that takes");
+  CLI::App* command = app.add_subcommand(
+      "plan", "who would compute what, and how much memory and traffic that takes");
   auto options = std::make_shared<Options>();
   options->add_to(*command, true);
   command->get_option("-n")->description("for this many ranks");

@@ -27,36 +27,46 @@ std::vector<std::string>& arguments() {
 
 std::string quoted(const std::string& word) {
   if (!word.empty() &&
-      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+%@") == std::string::npos)
+      word.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+%@") ==
+          std::string::npos)
     return word;
   std::string out = "'";
   for (char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
 }
 
-// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its own, and the CPU quota of their container
-// in any case: more threads than cores would only wait for one another. Our own agent sets OMP_NUM_THREADS.
+// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its
+// own, and the CPU quota of their container in any case: more threads than cores would only wait
+// for one another. Our own agent sets OMP_NUM_THREADS.
 void share_cores(const launcher::RankEnv& rank) {
   const char* given = std::getenv("OMP_NUM_THREADS");
   if (rank.local_size <= 1 || (given && *given)) return;
   const double cores = bound_cores();
   const bool own = cores < static_cast<double>(::sysconf(_SC_NPROCESSORS_ONLN));
-  const double share = std::min(own ? cores : cores / rank.local_size, std::ceil(cpu_quota()) / rank.local_size);
+  const double share =
+      std::min(own ? cores : cores / rank.local_size, std::ceil(cpu_quota()) / rank.local_size);
   set_num_threads(std::max(1, static_cast<int>(share)));
 }
 
 }  // namespace
 
 void RankOptions::add_config_to(CLI::App& command, bool is_positional) {
-  command.add_option(is_positional ? "config" : "--config", config_file, "YAML file (docs/configuration.md lists the keys)")
+  command
+      .add_option(is_positional ? "config" : "--config", config_file,
+                  "YAML file (docs/configuration.md lists the keys)")
       ->required()
       ->option_text("FILE");
-  command.add_option("--set", overrides, "set a key: train.steps=100 (repeatable)")->option_text("KEY=VALUE")->allow_extra_args(false);
+  command.add_option("--set", overrides, "set a key: train.steps=100 (repeatable)")
+      ->option_text("KEY=VALUE")
+      ->allow_extra_args(false);
 }
 
 void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
   add_config_to(command, config_is_positional);
-  command.add_option("-n,--ranks", ranks, "start this many ranks on this host")->option_text("N")->check(whole_number(1, 1024));
+  command.add_option("-n,--ranks", ranks, "start this many ranks on this host")
+      ->option_text("N")
+      ->check(whole_number(1, 1024));
 }
 
 Placement place(const RankOptions& options) {
@@ -65,8 +75,9 @@ Placement place(const RankOptions& options) {
   const launcher::RankEnv& rank = placement.rank;
   placement.given = rank.size > 1 || launcher::has_agent();
   if (placement.given) {
-    check(options.ranks == 0 || options.ranks == rank.size, "-n ", options.ranks, " contradicts the launcher (", rank.source,
-          "), which started ", rank.size, " ranks; leave out -n");
+    check(options.ranks == 0 || options.ranks == rank.size, "-n ", options.ranks,
+          " contradicts the launcher (", rank.source, "), which started ", rank.size,
+          " ranks; leave out -n");
     return placement;
   }
   placement.launch_here = options.ranks > 1;
@@ -83,7 +94,8 @@ int launch_ranks(const OwnRanks& own) {
   spec.hold_stop_signals = own.stop_signals;
   spec.max_restarts = own.max_restarts;
   spec.job_values = own.job_values;
-  spec.stop_grace = std::max(spec.stop_grace, own.stop_budget + spec.grace);  // they also have to end
+  spec.stop_grace =
+      std::max(spec.stop_grace, own.stop_budget + spec.grace);  // they also have to end
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
   if (!own.stop_signals) return launcher::launch(spec).exit_code;
@@ -96,7 +108,9 @@ std::string command_line_without(std::string_view option) {
   std::string out;
   bool skip_value = false;
   for (const std::string& word : arguments()) {
-    if (std::exchange(skip_value, word == option) || skip_value || word.starts_with(str(option, "="))) continue;
+    if (std::exchange(skip_value, word == option) || skip_value ||
+        word.starts_with(str(option, "=")))
+      continue;
     out += (out.empty() ? "" : " ") + quoted(word);
   }
   return out;

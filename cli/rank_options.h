@@ -1,4 +1,5 @@
-// What `train` and `bench` share: a config with overrides, and the number of ranks – started here, or given by a launcher.
+// What `train` and `bench` share: a config with overrides, and the number of ranks – started here,
+// or given by a launcher.
 #pragma once
 
 #include <chrono>
@@ -28,8 +29,8 @@ struct RankOptions {
 // Where the ranks of this process's job come from.
 struct Placement {
   launcher::RankEnv rank;
-  // Whether the ranks come from elsewhere. Else this process may start some: a launcher that started one process alone is no launcher of
-  // ranks, unless it is our agent.
+  // Whether the ranks come from elsewhere. Else this process may start some: a launcher that
+  // started one process alone is no launcher of ranks, unless it is our agent.
   bool given = false;
   bool launch_here = false;  // this process is no rank itself: it starts options.ranks of them
 };
@@ -42,7 +43,8 @@ struct OwnRanks {
   // They save and stop on these signals (stop_signal.h), which this process has handled so far.
   bool stop_signals = false;
   int max_restarts = 0;  // how often all are started again after a failure
-  // How long they may take to save and stop; the agent kills none of them before, nor before its default.
+  // How long they may take to save and stop; the agent kills none of them before, nor before its
+  // default.
   std::chrono::milliseconds stop_budget = {};
   std::vector<std::pair<std::string, std::string>> job_values = {};  // LaunchSpec::job_values
 };

@@ -48,7 +48,8 @@ struct RunFlags {
 int to_int(const std::string& text, const char* what) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size(), "[run] ", what, " must be a number, got '", text, "'");
+  check(error == std::errc() && end == text.data() + text.size(), "[run] ", what,
+        " must be a number, got '", text, "'");
   return value;
 }
 
@@ -63,7 +64,8 @@ std::vector<std::string> split(const std::string& text, char at) {
 }
 
 int visible_gpus() {
-  if (const char* list = std::getenv("CUDA_VISIBLE_DEVICES")) return *list ? static_cast<int>(split(list, ',').size()) : 0;
+  if (const char* list = std::getenv("CUDA_VISIBLE_DEVICES"))
+    return *list ? static_cast<int>(split(list, ',').size()) : 0;
   int count = 0;
   while (std::filesystem::exists("/dev/nvidia" + std::to_string(count))) ++count;
   return count;
@@ -87,13 +89,15 @@ std::string both_spellings(const std::string& names) {
   std::string out = names;
   for (const auto& name : split(names, ',')) {
     std::string underscored = name;
-    std::replace(underscored.begin() + std::min<std::ptrdiff_t>(2, std::ssize(underscored)), underscored.end(), '-', '_');
+    std::replace(underscored.begin() + std::min<std::ptrdiff_t>(2, std::ssize(underscored)),
+                 underscored.end(), '-', '_');
     if (underscored != name) out += "," + underscored;
   }
   return out;
 }
 
-// "join_timeout=600,lease=10": keys that others use for settings that we do not have are of no harm.
+// "join_timeout=600,lease=10": keys that others use for settings that we do not have are of no
+// harm.
 void apply_rdzv_conf(const std::string& text, RunFlags& flags) {
   if (text.empty()) return;
   for (const auto& entry : split(text, ',')) {
@@ -117,7 +121,8 @@ std::vector<std::string> full_command(const RunFlags& flags) {
   check(!argv.empty(), "[run] expected a program: lockstep run [OPTIONS] -- PROGRAM [ARG]...");
   if (flags.module) {
     argv.insert(argv.begin(), {"python3", "-u", "-m"});
-  } else if (!flags.no_python && argv.front().ends_with(".py") && ::access(argv.front().c_str(), X_OK) != 0) {
+  } else if (!flags.no_python && argv.front().ends_with(".py") &&
+             ::access(argv.front().c_str(), X_OK) != 0) {
     argv.insert(argv.begin(), {"python3", "-u"});
   }
   return argv;
@@ -128,32 +133,40 @@ std::chrono::milliseconds to_ms(double s, const char* what) {
   return std::chrono::milliseconds(static_cast<int64_t>(s * 1000));
 }
 
-// torchrun's static rendezvous: the master's address is all that is known. Its port is for rank 0, ours comes after it.
+// torchrun's static rendezvous: the master's address is all that is known. Its port is for rank 0,
+// ours comes after it.
 std::string static_endpoint(const LaunchSpec& spec) {
   const int port = (spec.master_port != 0 ? spec.master_port : 29500) + 1;
   check(port >= 1 && port <= 65535, "[run] --master-port ", spec.master_port,
-        ": the rendezvous is at the port after it, so that at most 65534 is possible; or give --rdzv-endpoint");
+        ": the rendezvous is at the port after it, so that at most 65534 is possible; or give "
+        "--rdzv-endpoint");
   return launcher::Endpoint{spec.master_addr, port}.text();
 }
 
-// A name that a user of the same host or of the same address cannot have by chance: with one, agents of two jobs would become one job.
+// A name that a user of the same host or of the same address cannot have by chance: with one,
+// agents of two jobs would become one job.
 std::string shared_run_id(int nodes) {
   const std::string job = launcher::launcher_job();
-  check(!job.empty(), "[run] --nnodes ", nodes, " needs --rdzv-id NAME: equal on all hosts of this run, and used by no other run");
+  check(!job.empty(), "[run] --nnodes ", nodes,
+        " needs --rdzv-id NAME: equal on all hosts of this run, and used by no other run");
   return job;
 }
 
 LaunchSpec make_spec(RunFlags& flags) {
   apply_rdzv_conf(flags.rdzv_conf, flags);
   LaunchSpec& spec = flags.spec;
-  if (!spec.master_addr.empty()) spec.master_addr = launcher::bare_host(spec.master_addr, "--master-addr");
+  if (!spec.master_addr.empty())
+    spec.master_addr = launcher::bare_host(spec.master_addr, "--master-addr");
   spec.argv = full_command(flags);
   spec.nproc = parse_nproc(flags.nproc);
   spec.nodes = parse_nodes(flags.nodes);
   spec.hidden_streams = parse_streams(flags.redirects, spec.nproc);
-  parse_streams(flags.tee, spec.nproc);  // screen and log at once is what happens anyway; only its form is checked
+  parse_streams(
+      flags.tee,
+      spec.nproc);  // screen and log at once is what happens anyway; only its form is checked
   if (!flags.local_ranks.empty())
-    for (const auto& part : split(flags.local_ranks, ',')) spec.shown_local_ranks.push_back(to_int(part, "--local-ranks-filter"));
+    for (const auto& part : split(flags.local_ranks, ','))
+      spec.shown_local_ranks.push_back(to_int(part, "--local-ranks-filter"));
   if (flags.show_rank0) spec.screen = launcher::Screen::rank0;
   spec.grace = to_ms(flags.grace, "--grace");
   spec.stop_grace = to_ms(flags.stop_grace, "--stop-grace");
@@ -178,7 +191,8 @@ void refuse_unknown(const CLI::App& run, const std::vector<std::string>& extras)
     }
     const std::string flag = extra.substr(0, extra.find('='));
     const std::string near = nearest_option(flag, known);
-    throw UsageError(str("[run] unknown option '", flag, "'", near.empty() ? "" : "; did you mean " + near + "?",
+    throw UsageError(str("[run] unknown option '", flag, "'",
+                         near.empty() ? "" : "; did you mean " + near + "?",
                          " (options of the program come after its name)"));
   }
 }
@@ -194,19 +208,25 @@ void add_options(CLI::App& run, RunFlags& flags) {
   const auto flag = [&](const std::string& names, bool& variable, const std::string& help) {
     return run.add_flag(both_spellings(names), variable, help);
   };
-  add("-n,--np,--nproc-per-node", flags.nproc, "Ranks on this host: a number, auto, cpu or gpu (1)");
+  add("-n,--np,--nproc-per-node", flags.nproc,
+      "Ranks on this host: a number, auto, cpu or gpu (1)");
   add("--nnodes", flags.nodes, "Hosts that take part; each runs this command (1)");
   add("--node-rank", spec.node_rank, "This host's place among them (in order of arrival)");
-  add("--rdzv-endpoint", spec.endpoint, "host:port where node 0 serves the rendezvous (port 29400)");
-  add("--rdzv-id", spec.run_id, "Name of the run, equal on all hosts; must be given for several, unless srun starts the agents");
+  add("--rdzv-endpoint", spec.endpoint,
+      "host:port where node 0 serves the rendezvous (port 29400)");
+  add("--rdzv-id", spec.run_id,
+      "Name of the run, equal on all hosts; must be given for several, unless srun starts the "
+      "agents");
   add("--rdzv-backend", flags.rdzv_backend, "Accepted for torchrun's sake: there is only one");
   add("--rdzv-conf", flags.rdzv_conf, "join_timeout=SECONDS,lease=SECONDS");
   flag("--standalone", flags.standalone, "One host and a free port, whatever --rdzv-endpoint says");
   add("--master-addr", spec.master_addr, "MASTER_ADDR of the ranks (the host of rank 0)");
   add("--master-port", spec.master_port, "MASTER_PORT of the ranks (a free one)");
-  add("--max-restarts", spec.max_restarts, "Start all ranks again so many times after a failure (0)");
+  add("--max-restarts", spec.max_restarts,
+      "Start all ranks again so many times after a failure (0)");
   add("--log-dir", spec.log_dir, "Folder for rank-N.log of every rank");
-  add("-r,--redirects", flags.redirects, "Streams off the screen: 0 none, 1 output, 2 errors, 3 both; or per rank: 0:1,1:3");
+  add("-r,--redirects", flags.redirects,
+      "Streams off the screen: 0 none, 1 output, 2 errors, 3 both; or per rank: 0:1,1:3");
   add("-t,--tee", flags.tee, "Accepted for torchrun's sake: screen and log get everything");
   add("--local-ranks-filter", flags.local_ranks, "Show only these local ranks: 0,1");
   flag("--rank0", flags.show_rank0, "Show rank 0 as it is, and of the others only standard error");
@@ -214,11 +234,14 @@ void add_options(CLI::App& run, RunFlags& flags) {
   add("--grace", flags.grace, "Seconds from SIGTERM to SIGKILL after a failure (5)");
   add("--stop-grace", flags.stop_grace, "The same when the job is asked to stop and saves (120)");
   add("--join-timeout", flags.join_timeout, "Seconds until all hosts must be there (300)");
-  add("--monitor-interval", flags.monitor_interval, "Accepted for torchrun's sake: ends are seen at once");
+  add("--monitor-interval", flags.monitor_interval,
+      "Accepted for torchrun's sake: ends are seen at once");
   add("--start-method", flags.start_method, "Accepted for torchrun's sake: ranks are programs");
   flag("--no-python", flags.no_python, "PROGRAM is a program even if its name ends in .py");
   flag("-m,--module", flags.module, "PROGRAM is a Python module");
-  run.add_option("PROGRAM", flags.command, "The program and its arguments")->required()->expected(1, 1 << 20);
+  run.add_option("PROGRAM", flags.command, "The program and its arguments")
+      ->required()
+      ->expected(1, 1 << 20);
 }
 
 }  // namespace
@@ -239,10 +262,12 @@ std::string nearest_option(const std::string& name, const std::vector<std::strin
 std::vector<int> parse_streams(const std::string& text, int nproc) {
   const auto value = [&](const std::string& part) {
     const int mask = to_int(part, "a stream setting");
-    check(mask >= 0 && mask <= 3, "[run] a stream setting is 0 (none), 1 (output), 2 (errors) or 3 (both), got ", mask);
+    check(mask >= 0 && mask <= 3,
+          "[run] a stream setting is 0 (none), 1 (output), 2 (errors) or 3 (both), got ", mask);
     return mask;
   };
-  if (text.find(':') == std::string::npos) return std::vector<int>(static_cast<size_t>(nproc), value(text));
+  if (text.find(':') == std::string::npos)
+    return std::vector<int>(static_cast<size_t>(nproc), value(text));
   std::vector<int> masks(static_cast<size_t>(nproc), 0);
   for (const auto& part : split(text, ',')) {
     const size_t colon = part.find(':');
@@ -277,7 +302,8 @@ int parse_nproc(const std::string& text) {
 }
 
 void add_run_command(CLI::App& app, int& exit_code) {
-  CLI::App* run = app.add_subcommand("run", "start any program on the ranks of one or many hosts (torchrun's options)");
+  CLI::App* run = app.add_subcommand(
+      "run", "start any program on the ranks of one or many hosts (torchrun's options)");
   auto flags = std::make_shared<RunFlags>();
   add_options(*run, *flags);
   run->footer("Everything after PROGRAM belongs to it; '--' before it is allowed.");

@@ -14,12 +14,14 @@
 namespace lockstep::cli {
 namespace {
 
-// A file that is opened while standard output is closed would get its number, and everything that is printed after that. gRPC 1.51
-// opens an eventfd before main() begins, to see whether it can, and leaves it: that counts as closed.
+// A file that is opened while standard output is closed would get its number, and everything that
+// is printed after that. gRPC 1.51 opens an eventfd before main() begins, to see whether it can,
+// and leaves it: that counts as closed.
 void open_standard_streams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     char target[32] = {};
-    [[maybe_unused]] const ssize_t length = ::readlink(str("/proc/self/fd/", fd).c_str(), target, sizeof target - 1);
+    [[maybe_unused]] const ssize_t length =
+        ::readlink(str("/proc/self/fd/", fd).c_str(), target, sizeof target - 1);
     if (::fcntl(fd, F_GETFD) >= 0 && std::string_view(target) != "anon_inode:[eventfd]") continue;
     const int null = ::open("/dev/null", O_RDWR);
     if (null == fd || null < 0) continue;
@@ -47,7 +49,8 @@ void prepare_process(std::string_view command) {
   if (is_run) {
     std::signal(SIGPIPE, SIG_IGN);
     // What our agent or another one of its kind has set: it ends its ranks itself.
-    install_stop_signals(std::getenv("LOCKSTEP_ERROR_FILE") ? Impatience::of_agent : Impatience::here);
+    install_stop_signals(std::getenv("LOCKSTEP_ERROR_FILE") ? Impatience::of_agent
+                                                            : Impatience::here);
   }
   sigset_t none;
   sigemptyset(&none);

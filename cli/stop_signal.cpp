@@ -17,7 +17,8 @@ using launcher::StopWish;
 
 std::atomic<int> g_asked_by{0};  // the first signal; 0: none
 std::atomic<int> g_exit_code{0};
-static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+static_assert(std::atomic<int>::is_always_lock_free,
+              "a signal handler may only touch lock-free atomics");
 // For handlers only. Several threads may handle signals at once.
 StopWish g_wish;
 std::atomic_flag g_wish_in_use = ATOMIC_FLAG_INIT;
@@ -66,7 +67,9 @@ void install(void (*handler)(int)) {
 
 }  // namespace
 
-void install_stop_signals(Impatience impatience) { install(impatience == Impatience::here ? on_signal_alone : on_signal); }
+void install_stop_signals(Impatience impatience) {
+  install(impatience == Impatience::here ? on_signal_alone : on_signal);
+}
 
 bool stop_requested() { return g_asked_by.load(std::memory_order_relaxed) != 0; }
 

@@ -1,5 +1,5 @@
-// The signals that ask a run to stop: SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored (nohup), SIGHUP. However many of them arrive,
-// they ask once (launcher/base/stop_wish.h).
+// The signals that ask a run to stop: SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored (nohup),
+// SIGHUP. However many of them arrive, they ask once (launcher/base/stop_wish.h).
 #pragma once
 
 #include <functional>
@@ -17,8 +17,8 @@ void install_stop_signals(Impatience impatience);
 bool stop_requested();
 
 // Runs a launch, which handles these signals itself; one that has arrived is sent once more, to it.
-// The launch returns its exit code. From then on each of these signals ends the process at once, with
-// that code; after an exception with kFailed.
+// The launch returns its exit code. From then on each of these signals ends the process at once,
+// with that code; after an exception with kFailed.
 int hand_stop_signals_to(const std::function<int()>& launch);
 
 }  // namespace lockstep::cli

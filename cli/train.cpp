@@ -15,9 +15,9 @@
 #include "cli/screen.h"
 #include "cli/stop_signal.h"
 #include "core/base/log.h"
-#include "train/run/checkpoints.h"
 #include "train/data/dataset.h"
 #include "train/parallel/groups.h"
+#include "train/run/checkpoints.h"
 #include "train/run/job_notes.h"
 #include "train/run/loop.h"
 #include "train/run/replicas.h"
@@ -45,7 +45,8 @@ std::string name_of_run() {
 // The notes of this run for ranks that are started after this one; null where none will be.
 std::unique_ptr<train::JobNotes> job_notes(const launcher::AgentEnv& agent) {
   if (agent.kept_memory.empty()) return nullptr;
-  return std::make_unique<train::JobNotes>(launcher::connect_job_store(), name_of_run(), agent.epoch);
+  return std::make_unique<train::JobNotes>(launcher::connect_job_store(), name_of_run(),
+                                           agent.epoch);
 }
 
 // What can be wrong is found here, before any rank starts: within milliseconds, and said once.
@@ -57,33 +58,47 @@ void check_before_start(const train::Config& config, const Options& options, int
   train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
 }
 
-// The config in a run's folder says where that folder is as seen from where the run began. From elsewhere, or after a move, the run
-// would not be found, and another one of its name begun.
+// The config in a run's folder says where that folder is as seen from where the run began. From
+// elsewhere, or after a move, the run would not be found, and another one of its name begun.
 void check_runs_own_config(const train::Config& config, const Options& options) {
   namespace fs = std::filesystem;
-  const auto set_by_hand = [](const std::string& set) { return set.starts_with("run.name=") || set.starts_with("run.dir="); };
-  if (options.resume != "auto" || std::any_of(options.overrides.begin(), options.overrides.end(), set_by_hand)) return;
+  const auto set_by_hand = [](const std::string& set) {
+    return set.starts_with("run.name=") || set.starts_with("run.dir=");
+  };
+  if (options.resume != "auto" ||
+      std::any_of(options.overrides.begin(), options.overrides.end(), set_by_hand))
+    return;
   std::error_code error;
-  const fs::path file(options.config_file), folder = fs::canonical(file.has_parent_path() ? file.parent_path() : ".", error);
+  const fs::path file(options.config_file),
+      folder = fs::canonical(file.has_parent_path() ? file.parent_path() : ".", error);
   const std::string found = train::RunDir(config).path;
-  if (error || file.filename() != train::RunDir::kConfigName || checkpoint::list((folder / "checkpoints").string()).empty()) return;
-  check(fs::equivalent(folder, found, error), "'", options.config_file, "' is the config of the run in '", folder.string(),
+  if (error || file.filename() != train::RunDir::kConfigName ||
+      checkpoint::list((folder / "checkpoints").string()).empty())
+    return;
+  check(fs::equivalent(folder, found, error), "'", options.config_file,
+        "' is the config of the run in '", folder.string(),
         "', but to this process its run.dir and run.name mean '", found,
         "': start where the run began, or add --set run.dir=", folder.parent_path().string(),
         " --set run.name=", folder.filename().string());
 }
 
-// Ranks that another launcher started: what was asked for is up to it, and must not be ignored in silence, or found out with the first
-// failure.
-void check_launched(const train::Config& config, const Options& options, const std::string& launcher) {
-  // Under an agent that is not ours a restart may follow a refusal, and would then continue the very run that was not to be touched.
+// Ranks that another launcher started: what was asked for is up to it, and must not be ignored in
+// silence, or found out with the first failure.
+void check_launched(const train::Config& config, const Options& options,
+                    const std::string& launcher) {
+  // Under an agent that is not ours a restart may follow a refusal, and would then continue the
+  // very run that was not to be touched.
   check(options.max_restarts == 0 || launched_by_us(),
-        "--max-restarts is for ranks that this command starts itself (-n), but these were started by another launcher (", launcher,
-        "): leave it out; `lockstep run --max-restarts N -- lockstep train … --resume auto` starts them again");
-  check(
-      config.checkpoint.replica_every == 0 || options.agent.kept_memory.empty() || options.max_restarts > 0 || !options.resume.empty(),
-      "checkpoint.replica_every under `lockstep run` needs --resume auto: without it ranks that are started again do not go on, but begin "
-      "anew");
+        "--max-restarts is for ranks that this command starts itself (-n), but these were started "
+        "by another launcher (",
+        launcher,
+        "): leave it out; `lockstep run --max-restarts N -- lockstep train … --resume auto` starts "
+        "them again");
+  check(config.checkpoint.replica_every == 0 || options.agent.kept_memory.empty() ||
+            options.max_restarts > 0 || !options.resume.empty(),
+        "checkpoint.replica_every under `lockstep run` needs --resume auto: without it ranks that "
+        "are started again do not go on, but begin "
+        "anew");
 }
 
 // From what this run saved, whatever it was resumed from itself.
@@ -92,32 +107,41 @@ std::string resume_command() { return command_line_without("--resume") + " --res
 // The newest checkpoint of the run, going by its manifest; without a folder: there is none.
 checkpoint::Listed newest_saved(const train::Config& config) {
   const auto saved = checkpoint::list(train::RunDir(config).checkpoints());
-  const auto good = std::find_if(saved.rbegin(), saved.rend(), [](const checkpoint::Listed& each) { return each.problem.empty(); });
-  return good == saved.rend() ? checkpoint::Listed{.folder = {}, .step = -1, .problem = {}, .unknown = {}} : *good;
+  const auto good = std::find_if(saved.rbegin(), saved.rend(), [](const checkpoint::Listed& each) {
+    return each.problem.empty();
+  });
+  return good == saved.rend()
+             ? checkpoint::Listed{.folder = {}, .step = -1, .problem = {}, .unknown = {}}
+             : *good;
 }
 
 // What rank 0 ends with.
-std::string last_lines(const train::Config& config, const launcher::RankEnv& rank, const train::RunResult& result) {
+std::string last_lines(const train::Config& config, const launcher::RankEnv& rank,
+                       const train::RunResult& result) {
   std::string text = str("run        ", result.run_dir, "\n");
   if (!result.checkpoint.empty()) text += str("checkpoint ", result.checkpoint, "\n");
   if (!result.finished)
-    text +=
-        str("stopped after step ", result.steps_done, " of ", config.train.steps, ", saved in ", train::stop_time_text(result.last_save),
-            "; to go on", rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "", ":\n  ", resume_command(), "\n");
+    text += str("stopped after step ", result.steps_done, " of ", config.train.steps, ", saved in ",
+                train::stop_time_text(result.last_save), "; to go on",
+                rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "", ":\n  ",
+                resume_command(), "\n");
   return text + str("weights sha256:", result.weights_sha256, "\n");
 }
 
-int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank, const train::JobNotes* notes) {
-  const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
+int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank,
+             const train::JobNotes* notes) {
+  const bool agent =
+      std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   const auto group = train::make_group(config.parallel, rank);
-  const train::RunResult result = train::run_training(config, group,
-                                                      {.resume = options.resume,
-                                                       .restarted = options.restarted(),
-                                                       .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
-                                                       .stop_requested = stop_requested,
-                                                       .notes = notes,
-                                                       .screen = screen()});
+  const train::RunResult result = train::run_training(
+      config, group,
+      {.resume = options.resume,
+       .restarted = options.restarted(),
+       .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
+       .stop_requested = stop_requested,
+       .notes = notes,
+       .screen = screen()});
   const int exit_code = result.finished ? kDone : kStoppedAfterSaving;
   if (!result.finished) launcher::report_saved();
   if (rank.rank == 0) print(last_lines(config, rank, result));
@@ -128,28 +152,34 @@ int train(Options& options) {
   options.agent = launcher::agent_env();
   const Placement placement = place(options);
   const bool restart_alone = options.max_restarts > 0 && !placement.given;
-  const bool launches = placement.launch_here || restart_alone;  // the agent has a screen of its own
+  const bool launches =
+      placement.launch_here || restart_alone;  // the agent has a screen of its own
   if (!launches) open_screen();
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
   const auto load = [&] { return options.load(); };
-  const train::Config config = notes ? train::config_of_job(*notes, placement.rank.rank, load) : load();
+  const train::Config config =
+      notes ? train::config_of_job(*notes, placement.rank.rank, load) : load();
   check_runs_own_config(config, options);
   if (launches) {
     const int ranks = std::max(1, options.ranks);
     check_before_start(config, options, ranks);
-    // What this run saved is whole, which may not be true of what it found: that can be the very cause of the failure.
+    // What this run saved is whole, which may not be true of what it found: that can be the very
+    // cause of the failure.
     const int64_t found = newest_saved(config).step;
-    const auto stop_budget = std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(config.checkpoint.stop_budget_s));
-    const int code = launch_ranks({.ranks = ranks,
-                                   .log_dir = train::RunDir(config).logs(),
-                                   .stop_signals = true,
-                                   .max_restarts = options.max_restarts,
-                                   .stop_budget = stop_budget,
-                                   .job_values = {train::config_note_for_ranks(name_of_run(), config)}});
+    const auto stop_budget = std::chrono::ceil<std::chrono::milliseconds>(
+        std::chrono::duration<double>(config.checkpoint.stop_budget_s));
+    const int code =
+        launch_ranks({.ranks = ranks,
+                      .log_dir = train::RunDir(config).logs(),
+                      .stop_signals = true,
+                      .max_restarts = options.max_restarts,
+                      .stop_budget = stop_budget,
+                      .job_values = {train::config_note_for_ranks(name_of_run(), config)}});
     if (code != kFailed) return code;
     open_screen();
     if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)
-      print(str("newest checkpoint: ", newest.folder, "; to go on:\n  ", resume_command(), "\n"), ScreenWriter::Stream::error);
+      print(str("newest checkpoint: ", newest.folder, "; to go on:\n  ", resume_command(), "\n"),
+            ScreenWriter::Stream::error);
     return code;
   }
   if (placement.given) check_launched(config, options, placement.rank.source);
@@ -160,14 +190,18 @@ int train(Options& options) {
 }  // namespace
 
 void add_train_command(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("train", "train what a config describes; under mpirun or srun the ranks come from there");
+  CLI::App* command = app.add_subcommand(
+      "train", "train what a config describes; under mpirun or srun the ranks come from there");
   auto options = std::make_shared<Options>();
   options->add_to(*command, true);
-  command->add_option("--resume", options->resume, "continue: 'auto' from the newest good checkpoint of this run, or from a folder")
+  command
+      ->add_option("--resume", options->resume,
+                   "continue: 'auto' from the newest good checkpoint of this run, or from a folder")
       ->option_text("auto|DIR");
   command
       ->add_option("--max-restarts", options->max_restarts,
-                   "after a failure start all ranks again, so many times at most, from the newest state of this run (0)")
+                   "after a failure start all ranks again, so many times at most, from the newest "
+                   "state of this run (0)")
       ->option_text("N")
       ->check(whole_number(0, 1000000));
   command->callback([options, &exit_code] { exit_code = train(*options); });

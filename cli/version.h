@@ -5,7 +5,8 @@
 
 namespace lockstep::cli {
 
-// Several lines: version, compiler, libraries, instruction set. Results are comparable bit for bit where these are equal.
+// Several lines: version, compiler, libraries, instruction set. Results are comparable bit for bit
+// where these are equal.
 std::string version_text();
 
 }  // namespace lockstep::cli

@@ -10,29 +10,33 @@
 namespace lockstep::comm {
 namespace {
 
-std::unique_ptr<Backend> make_backend(const std::string& backend, std::shared_ptr<Store> store, int rank, int size,
-                                      const GroupOptions& options) {
+std::unique_ptr<Backend> make_backend(const std::string& backend, std::shared_ptr<Store> store,
+                                      int rank, int size, const GroupOptions& options) {
   if (backend == "mpi") return make_mpi(std::move(store), rank, size, options);
   const bool automatic = backend == "auto";
-  check(automatic || backend == "local" || backend == "shm", "[comm] unknown backend '", backend, "': this build has auto, local, shm",
-        has_mpi() ? ", mpi" : "");
+  check(automatic || backend == "local" || backend == "shm", "[comm] unknown backend '", backend,
+        "': this build has auto, local, shm", has_mpi() ? ", mpi" : "");
   // A single rank has nobody to share memory with.
   if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, options);
   check(store != nullptr, "[comm] backend '", backend, "' with ", size, " ranks needs a store");
   // A name may be used again: the n-th group of a name on one rank meets the n-th on the others.
   const int64_t generation = store->add(str("group/", options.name, "/rank-", rank), 1);
   store = with_prefix(std::move(store), str("group/", options.name, "/", generation));
-  return backend == "local" ? make_local(std::move(store), rank, size, options) : make_shm(std::move(store), rank, size, options);
+  return backend == "local" ? make_local(std::move(store), rank, size, options)
+                            : make_shm(std::move(store), rank, size, options);
 }
 
 }  // namespace
 
-std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store, int rank, int size,
-                                     const GroupOptions& options) {
-  check(size >= 1 && rank >= 0 && rank < size, "[comm] rank must be in [0, size), got rank ", rank, " of ", size);
+std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
+                                     int rank, int size, const GroupOptions& options) {
+  check(size >= 1 && rank >= 0 && rank < size, "[comm] rank must be in [0, size), got rank ", rank,
+        " of ", size);
   if (options.timeout)
-    check(*options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ", seconds(*options.timeout), " s");
-  return std::make_unique<ProcessGroup>(make_backend(backend, std::move(store), rank, size, options), options);
+    check(*options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ",
+          seconds(*options.timeout), " s");
+  return std::make_unique<ProcessGroup>(
+      make_backend(backend, std::move(store), rank, size, options), options);
 }
 
 }  // namespace lockstep::comm

@@ -10,7 +10,8 @@ namespace {
 
 std::string describe(const std::vector<MeshDimension>& dimensions) {
   std::string text;
-  for (const MeshDimension& d : dimensions) text += str(text.empty() ? "" : " x ", d.name, " ", d.size);
+  for (const MeshDimension& d : dimensions)
+    text += str(text.empty() ? "" : " x ", d.name, " ", d.size);
   return text;
 }
 
@@ -23,10 +24,13 @@ std::vector<MeshDimension> resolve(std::vector<MeshDimension> dimensions, int ra
   for (MeshDimension& d : dimensions) {
     check(!d.name.empty(), "[mesh] a dimension of ", given, " has no name");
     const auto same = [&](const MeshDimension& other) { return other.name == d.name; };
-    check(std::count_if(dimensions.begin(), dimensions.end(), same) == 1, "[mesh] '", d.name, "' appears twice in ", given);
-    check(d.size >= 1 || d.size == -1, "[mesh] expected a size of at least 1 for '", d.name, "' (or -1 for what is left), got ", d.size);
+    check(std::count_if(dimensions.begin(), dimensions.end(), same) == 1, "[mesh] '", d.name,
+          "' appears twice in ", given);
+    check(d.size >= 1 || d.size == -1, "[mesh] expected a size of at least 1 for '", d.name,
+          "' (or -1 for what is left), got ", d.size);
     if (d.size == -1) {
-      check(open == nullptr, "[mesh] only one size may be left open; both '", open ? open->name : "", "' and '", d.name, "' are");
+      check(open == nullptr, "[mesh] only one size may be left open; both '",
+            open ? open->name : "", "' and '", d.name, "' are");
       open = &d;
       continue;
     }
@@ -34,11 +38,12 @@ std::vector<MeshDimension> resolve(std::vector<MeshDimension> dimensions, int ra
     known *= d.size;
   }
   if (open) {
-    check(known <= ranks && ranks % known == 0, "[mesh] ", ranks, " ranks do not divide by the ", known, " of ", given, ", so '",
-          open->name, "' has no size");
+    check(known <= ranks && ranks % known == 0, "[mesh] ", ranks, " ranks do not divide by the ",
+          known, " of ", given, ", so '", open->name, "' has no size");
     open->size = static_cast<int>(ranks / known);
   }
-  check(open || known == ranks, "[mesh] ", given, " has ", known, " places, but there are ", ranks, " ranks");
+  check(open || known == ranks, "[mesh] ", given, " has ", known, " places, but there are ", ranks,
+        " ranks");
   return dimensions;
 }
 
@@ -46,7 +51,8 @@ std::vector<MeshDimension> resolve(std::vector<MeshDimension> dimensions, int ra
 void check_same(ProcessGroup& world, const std::string& mine) {
   const std::vector<std::string> all = all_gather_text(world, mine);
   for (size_t rank = 0; rank < all.size(); ++rank)
-    check(all[rank] == all[0], "[mesh] ranks 0 and ", rank, " ask for different meshes: ", all[0], " and ", all[rank]);
+    check(all[rank] == all[0], "[mesh] ranks 0 and ", rank, " ask for different meshes: ", all[0],
+          " and ", all[rank]);
 }
 
 }  // namespace
@@ -63,8 +69,11 @@ DeviceMesh::DeviceMesh(std::shared_ptr<ProcessGroup> world, std::vector<MeshDime
   }
   for (size_t i = 0; i < dimensions_.size(); ++i) {
     const bool everybody = dimensions_[i].size == world_->size();
-    // The color is the line's first rank: that of this rank with its coordinate in this dimension taken to 0.
-    groups_.push_back(everybody ? world_ : world_->split(world_->rank() - coordinates_[i] * strides[i], coordinates_[i]));
+    // The color is the line's first rank: that of this rank with its coordinate in this dimension
+    // taken to 0.
+    groups_.push_back(
+        everybody ? world_
+                  : world_->split(world_->rank() - coordinates_[i] * strides[i], coordinates_[i]));
   }
 }
 
@@ -75,11 +84,14 @@ size_t DeviceMesh::index(std::string_view name) const {
 }
 
 bool DeviceMesh::has(std::string_view name) const {
-  return std::any_of(dimensions_.begin(), dimensions_.end(), [&](const MeshDimension& d) { return d.name == name; });
+  return std::any_of(dimensions_.begin(), dimensions_.end(),
+                     [&](const MeshDimension& d) { return d.name == name; });
 }
 int DeviceMesh::size(std::string_view name) const { return dimensions_[index(name)].size; }
 int DeviceMesh::coordinate(std::string_view name) const { return coordinates_[index(name)]; }
-const std::shared_ptr<ProcessGroup>& DeviceMesh::group(std::string_view name) const { return groups_[index(name)]; }
+const std::shared_ptr<ProcessGroup>& DeviceMesh::group(std::string_view name) const {
+  return groups_[index(name)];
+}
 std::string DeviceMesh::describe() const { return comm::describe(dimensions_); }
 
 }  // namespace lockstep::comm

@@ -16,8 +16,9 @@ constexpr auto kSignOfLife = std::chrono::milliseconds(500);
 
 }  // namespace
 
-std::vector<std::string> agree_on_long_work(comm::ProcessGroup* group,
-                                            const std::function<std::string(const std::atomic<bool>& stop)>& local) {
+std::vector<std::string> agree_on_long_work(
+    comm::ProcessGroup* group,
+    const std::function<std::string(const std::atomic<bool>& stop)>& local) {
   std::atomic<bool> stop = false, failed = false;
   if (!group || group->size() == 1) return comm::agree(group, [&] { return local(stop); });
   const auto guarded = [&] {
@@ -31,7 +32,8 @@ std::vector<std::string> agree_on_long_work(comm::ProcessGroup* group,
   std::future<std::string> work;
   try {
     work = start_async("for this rank's part in a checkpoint", guarded);
-  } catch (const EnvironmentError&) {  // the others must hear of it, as of any failure of the work itself
+  } catch (const EnvironmentError&) {  // the others must hear of it, as of any failure of the work
+                                       // itself
     failed = true;
     std::promise<std::string> refused;
     refused.set_exception(std::current_exception());
@@ -40,7 +42,8 @@ std::vector<std::string> agree_on_long_work(comm::ProcessGroup* group,
   try {
     for (bool all_ended = false; !all_ended;) {
       const bool ended = work.wait_for(kSignOfLife) == std::future_status::ready;
-      const Tensor state = Tensor::from(std::vector<int32_t>{ended, !failed}, {2});  // of all ranks, the least counts
+      const Tensor state = Tensor::from(std::vector<int32_t>{ended, !failed},
+                                        {2});  // of all ranks, the least counts
       group->all_reduce(state, {.op = comm::ReduceOp::min}).wait();
       all_ended = state.data<int32_t>()[0] != 0;
       if (state.data<int32_t>()[1] == 0) stop = true;

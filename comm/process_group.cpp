@@ -7,8 +7,8 @@
 
 #include "comm/engine/engine.h"
 #include "comm/engine/failure_note.h"
-#include "comm/reduce/reduce_kernels.h"
 #include "comm/engine/work_state.h"
+#include "comm/reduce/reduce_kernels.h"
 
 namespace lockstep::comm {
 namespace {
@@ -16,15 +16,19 @@ namespace {
 // `role`: "tensor", "input tensor", "output tensor".
 void check_tensor(const Tensor& tensor, std::string_view role, Op op, Device device) {
   check(tensor.defined(), "[", name_of(op), "] the ", role, " is undefined");
-  check(tensor.is_contiguous(), "[", name_of(op), "] the ", role, " must be contiguous, got ", tensor, " with strides ", tensor.strides());
-  check(tensor.device() == device, "[", name_of(op), "] the ", role, " must be on ", device, ", the group's device, got ", tensor.device());
+  check(tensor.is_contiguous(), "[", name_of(op), "] the ", role, " must be contiguous, got ",
+        tensor, " with strides ", tensor.strides());
+  check(tensor.device() == device, "[", name_of(op), "] the ", role, " must be on ", device,
+        ", the group's device, got ", tensor.device());
 }
 
-void check_pair(const Tensor& big, std::string_view big_role, const Tensor& small, std::string_view small_role, int64_t factor, Op op) {
-  check(big.dtype() == small.dtype(), "[", name_of(op), "] ", big_role, " and ", small_role, " must have one dtype, got ", big, " and ",
+void check_pair(const Tensor& big, std::string_view big_role, const Tensor& small,
+                std::string_view small_role, int64_t factor, Op op) {
+  check(big.dtype() == small.dtype(), "[", name_of(op), "] ", big_role, " and ", small_role,
+        " must have one dtype, got ", big, " and ", small);
+  check(big.numel() == factor * small.numel(), "[", name_of(op), "] ", big_role, " must hold ",
+        factor, " times the elements of ", small_role, " (one slice a rank), got ", big, " and ",
         small);
-  check(big.numel() == factor * small.numel(), "[", name_of(op), "] ", big_role, " must hold ", factor, " times the elements of ",
-        small_role, " (one slice a rank), got ", big, " and ", small);
 }
 
 bool overlap(const Tensor& a, const Tensor& b) {
@@ -36,7 +40,8 @@ bool overlap(const Tensor& a, const Tensor& b) {
 // A small tensor may share memory with a big one only as the slice of this rank.
 void check_overlap(const Tensor& big, const Tensor& small, int rank, Op op) {
   const auto* slice = static_cast<const std::byte*>(big.raw()) + rank * small.bytes();
-  check(!overlap(big, small) || small.raw() == slice, "[", name_of(op), "] input and output overlap, but not as slice ", rank,
+  check(!overlap(big, small) || small.raw() == slice, "[", name_of(op),
+        "] input and output overlap, but not as slice ", rank,
         " of the larger one, which is this rank's");
 }
 
@@ -52,10 +57,12 @@ class ProcessGroup::Impl {
         exceptions(std::uncaught_exceptions()) {}
 
   ~Impl() {
-    // Unwinding from an error, this rank will not make the calls that its pending ones are waiting for.
+    // Unwinding from an error, this rank will not make the calls that its pending ones are waiting
+    // for.
     if (std::uncaught_exceptions() > exceptions) {
       note_failure();
-      engine->abort(str("rank ", rank, " left group '", engine->options().name, "' because of an error"));
+      engine->abort(
+          str("rank ", rank, " left group '", engine->options().name, "' because of an error"));
     }
     engine->close();
   }
@@ -63,7 +70,8 @@ class ProcessGroup::Impl {
   Device device() const { return engine->backend().device(); }
 
   void check_rank(int r, std::string_view role, Op op) const {
-    check(r >= 0 && r < size, "[", name_of(op), "] ", role, " must be a rank in [0, ", size, "), got ", r);
+    check(r >= 0 && r < size, "[", name_of(op), "] ", role, " must be a rank in [0, ", size,
+          "), got ", r);
   }
 
   // But for what the engine adds when it takes the call: the group and the call's number.
@@ -81,8 +89,8 @@ class ProcessGroup::Impl {
   }
 
   // Everything is checked. `in` and `out` may be undefined where this rank has none.
-  Work start(Op op, const Tensor& in, const Tensor& out, DType dtype, int64_t count, int root = -1, const ReduceOptions* options = nullptr,
-             uint64_t label = 0) {
+  Work start(Op op, const Tensor& in, const Tensor& out, DType dtype, int64_t count, int root = -1,
+             const ReduceOptions* options = nullptr, uint64_t label = 0) {
     Call call;
     call.fingerprint = fingerprint(op, dtype, count, root);
     call.fingerprint.label = options ? options->label : label;
@@ -105,7 +113,8 @@ class ProcessGroup::Impl {
     }
     if (size == 1) {
       return engine->done_here(op, root, call.fingerprint, [&] {
-        if (out.defined() && in.defined() && out.raw() != in.raw()) out.flatten().copy_(in.flatten());
+        if (out.defined() && in.defined() && out.raw() != in.raw())
+          out.flatten().copy_(in.flatten());
       });
     }
     return engine->submit(call, tree, {in, out});
@@ -113,8 +122,9 @@ class ProcessGroup::Impl {
 
   void check_reduction(const Tensor& tensor, const ReduceOptions& options, Op op) const {
     check_reducible(tensor.dtype(), options.op);
-    check(!options.tree || options.tree->ranks() == size, "[", name_of(op), "] the reduce tree is for ",
-          options.tree ? options.tree->ranks() : 0, " ranks, but the group has ", size);
+    check(!options.tree || options.tree->ranks() == size, "[", name_of(op),
+          "] the reduce tree is for ", options.tree ? options.tree->ranks() : 0,
+          " ranks, but the group has ", size);
   }
 
   const std::shared_ptr<Engine> engine;
@@ -140,13 +150,15 @@ Work ProcessGroup::all_reduce(const Tensor& tensor, const ReduceOptions& options
   return impl_->start(Op::all_reduce, tensor, tensor, tensor.dtype(), tensor.numel(), -1, &options);
 }
 
-Work ProcessGroup::reduce_scatter(const Tensor& output, const Tensor& input, const ReduceOptions& options) {
+Work ProcessGroup::reduce_scatter(const Tensor& output, const Tensor& input,
+                                  const ReduceOptions& options) {
   check_tensor(output, "output tensor", Op::reduce_scatter, impl_->device());
   check_tensor(input, "input tensor", Op::reduce_scatter, impl_->device());
   check_pair(input, "input", output, "output", impl_->size, Op::reduce_scatter);
   check_overlap(input, output, impl_->rank, Op::reduce_scatter);
   impl_->check_reduction(input, options, Op::reduce_scatter);
-  return impl_->start(Op::reduce_scatter, input, output, output.dtype(), output.numel(), -1, &options);
+  return impl_->start(Op::reduce_scatter, input, output, output.dtype(), output.numel(), -1,
+                      &options);
 }
 
 Work ProcessGroup::all_gather(const Tensor& output, const Tensor& input, uint64_t label) {
@@ -154,13 +166,15 @@ Work ProcessGroup::all_gather(const Tensor& output, const Tensor& input, uint64_
   check_tensor(input, "input tensor", Op::all_gather, impl_->device());
   check_pair(output, "output", input, "input", impl_->size, Op::all_gather);
   check_overlap(output, input, impl_->rank, Op::all_gather);
-  return impl_->start(Op::all_gather, input, output, input.dtype(), input.numel(), -1, nullptr, label);
+  return impl_->start(Op::all_gather, input, output, input.dtype(), input.numel(), -1, nullptr,
+                      label);
 }
 
 Work ProcessGroup::broadcast(const Tensor& tensor, int root, uint64_t label) {
   check_tensor(tensor, "tensor", Op::broadcast, impl_->device());
   impl_->check_rank(root, "root", Op::broadcast);
-  return impl_->start(Op::broadcast, tensor, tensor, tensor.dtype(), tensor.numel(), root, nullptr, label);
+  return impl_->start(Op::broadcast, tensor, tensor, tensor.dtype(), tensor.numel(), root, nullptr,
+                      label);
 }
 
 Work ProcessGroup::reduce(const Tensor& tensor, int root, const ReduceOptions& options) {
@@ -179,7 +193,8 @@ Work ProcessGroup::gather(const Tensor& output, const Tensor& input, int root, u
     check_pair(output, "output", input, "input", impl_->size, Op::gather);
     check_overlap(output, input, impl_->rank, Op::gather);
   }
-  return impl_->start(Op::gather, input, is_root ? output : Tensor(), input.dtype(), input.numel(), root, nullptr, label);
+  return impl_->start(Op::gather, input, is_root ? output : Tensor(), input.dtype(), input.numel(),
+                      root, nullptr, label);
 }
 
 Work ProcessGroup::scatter(const Tensor& output, const Tensor& input, int root, uint64_t label) {
@@ -191,31 +206,35 @@ Work ProcessGroup::scatter(const Tensor& output, const Tensor& input, int root, 
     check_pair(input, "input", output, "output", impl_->size, Op::scatter);
     check_overlap(input, output, impl_->rank, Op::scatter);
   }
-  return impl_->start(Op::scatter, is_root ? input : Tensor(), output, output.dtype(), output.numel(), root, nullptr, label);
+  return impl_->start(Op::scatter, is_root ? input : Tensor(), output, output.dtype(),
+                      output.numel(), root, nullptr, label);
 }
 
 Work ProcessGroup::all_to_all(const Tensor& output, const Tensor& input, uint64_t label) {
   check_tensor(output, "output tensor", Op::all_to_all, impl_->device());
   check_tensor(input, "input tensor", Op::all_to_all, impl_->device());
   check_pair(output, "output", input, "input", 1, Op::all_to_all);
-  check(input.numel() % impl_->size == 0, "[all_to_all] the input's elements must divide into ", impl_->size, " slices, one a rank, got ",
-        input);
+  check(input.numel() % impl_->size == 0, "[all_to_all] the input's elements must divide into ",
+        impl_->size, " slices, one a rank, got ", input);
   check(!overlap(output, input), "[all_to_all] input and output must not overlap");
-  return impl_->start(Op::all_to_all, input, output, input.dtype(), input.numel() / impl_->size, -1, nullptr, label);
+  return impl_->start(Op::all_to_all, input, output, input.dtype(), input.numel() / impl_->size, -1,
+                      nullptr, label);
 }
 
 Work ProcessGroup::send(const Tensor& tensor, int destination, uint64_t label) {
   check_tensor(tensor, "tensor", Op::send, impl_->device());
   impl_->check_rank(destination, "destination", Op::send);
   check(destination != impl_->rank, "[send] rank ", destination, " is this rank itself");
-  return impl_->start(Op::send, tensor, Tensor(), tensor.dtype(), tensor.numel(), destination, nullptr, label);
+  return impl_->start(Op::send, tensor, Tensor(), tensor.dtype(), tensor.numel(), destination,
+                      nullptr, label);
 }
 
 Work ProcessGroup::recv(const Tensor& tensor, int source, uint64_t label) {
   check_tensor(tensor, "tensor", Op::recv, impl_->device());
   impl_->check_rank(source, "source", Op::recv);
   check(source != impl_->rank, "[recv] rank ", source, " is this rank itself");
-  return impl_->start(Op::recv, Tensor(), tensor, tensor.dtype(), tensor.numel(), source, nullptr, label);
+  return impl_->start(Op::recv, Tensor(), tensor, tensor.dtype(), tensor.numel(), source, nullptr,
+                      label);
 }
 
 Work ProcessGroup::barrier() { return impl_->start(Op::barrier, Tensor(), Tensor(), DType::u8, 0); }
@@ -225,12 +244,17 @@ uint64_t ProcessGroup::reserve_labels(uint64_t count) { return impl_->next_label
 std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   Engine& engine = *impl_->engine;
   const int rank = impl_->rank, size = impl_->size;
-  // Everybody learns what everybody wants; an all-gather in all but name, so that a split met by another call is seen.
+  // Everybody learns what everybody wants; an all-gather in all but name, so that a split met by
+  // another call is seen.
   std::vector<int64_t> wishes(static_cast<size_t>(2 * size));
   const std::array<int64_t, 2> mine{color, key};
   std::copy(mine.begin(), mine.end(), wishes.begin() + 2 * rank);
-  SplitPlan plan{
-      .name = {}, .color = color, .key = key, .ranks = {}, .timeout = engine.options().timeout, .limit = Deadline::after(kLongestLimit)};
+  SplitPlan plan{.name = {},
+                 .color = color,
+                 .key = key,
+                 .ranks = {},
+                 .timeout = engine.options().timeout,
+                 .limit = Deadline::after(kLongestLimit)};
   std::unique_ptr<Backend> backend;
   const auto form = [&](const Fingerprint& fingerprint, const WorkState& work) {
     plan.name = str(name(), "/", fingerprint.sequence, ".", color);
@@ -248,9 +272,11 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
     if (color >= 0) {
       for (int r = 0; r < size; ++r)
         if (wishes[static_cast<size_t>(2 * r)] == color) plan.ranks.push_back(r);
-      std::stable_sort(plan.ranks.begin(), plan.ranks.end(),
-                       [&](int a, int b) { return wishes[static_cast<size_t>(2 * a + 1)] < wishes[static_cast<size_t>(2 * b + 1)]; });
-      plan.rank = static_cast<int>(std::find(plan.ranks.begin(), plan.ranks.end(), rank) - plan.ranks.begin());
+      std::stable_sort(plan.ranks.begin(), plan.ranks.end(), [&](int a, int b) {
+        return wishes[static_cast<size_t>(2 * a + 1)] < wishes[static_cast<size_t>(2 * b + 1)];
+      });
+      plan.rank = static_cast<int>(std::find(plan.ranks.begin(), plan.ranks.end(), rank) -
+                                   plan.ranks.begin());
     }
     backend = engine.backend().split(plan);
   };
@@ -270,6 +296,8 @@ Tensor ProcessGroup::allocate(const Shape& shape, DType dtype) {
   return Tensor::wrap(impl_->engine->backend().allocate(bytes), shape, dtype);
 }
 
-std::vector<std::string> ProcessGroup::recent_calls() const { return impl_->engine->recorder().lines(); }
+std::vector<std::string> ProcessGroup::recent_calls() const {
+  return impl_->engine->recorder().lines();
+}
 
 }  // namespace lockstep::comm

@@ -1,13 +1,16 @@
 // ProcessGroup: the ranks that work together, and the collectives among them.
 //
-// Every rank of a group must call the same collectives in the same order with matching arguments. Each call carries a
-// fingerprint (group, sequence, op, dtype, count, root, reduce op); where they differ, the call fails on all ranks with a
-// message that names both ranks and both calls, and no wrong data is released.
+// Every rank of a group must call the same collectives in the same order with matching arguments.
+// Each call carries a fingerprint (group, sequence, op, dtype, count, root, reduce op); where they
+// differ, the call fails on all ranks with a message that names both ranks and both calls, and no
+// wrong data is released.
 //
-// Calls return at once; the Work says when they are done. Tensors must be contiguous, on the group's device, and stay untouched
-// until then (the Work keeps their memory alive). At world size 1 every collective is the identity.
+// Calls return at once; the Work says when they are done. Tensors must be contiguous, on the
+// group's device, and stay untouched until then (the Work keeps their memory alive). At world size
+// 1 every collective is the identity.
 //
-// Thread-safety: calls may come from any thread, but their order must be the same on all ranks. abort() may come at any time.
+// Thread-safety: calls may come from any thread, but their order must be the same on all ranks.
+// abort() may come at any time.
 #pragma once
 
 #include <chrono>
@@ -31,9 +34,11 @@ std::string_view name_of(ReduceOp op);
 
 struct ReduceOptions {
   ReduceOp op = ReduceOp::sum;
-  // The order of summation (see reduce_tree.h); null: pairing neighbours first. Must live until the call returns.
+  // The order of summation (see reduce_tree.h); null: pairing neighbours first. Must live until the
+  // call returns.
   const ReduceTree* tree = nullptr;
-  // What the call is for, where calls that are alike could be confused (FSDP: the unit). Ranks must agree on it.
+  // What the call is for, where calls that are alike could be confused (FSDP: the unit). Ranks must
+  // agree on it.
   uint64_t label = 0;
 };
 
@@ -48,9 +53,11 @@ inline constexpr Duration kDefaultStoppedTimeout = std::chrono::seconds(30);
 
 struct GroupOptions {
   std::string name = "world";
-  // Of each call, and of creation: how long ranks wait for one that does not come. A rank that died or left is never waited for.
-  // Unset: kDefaultTimeout, which a rank that computes should not need, but only kDefaultStoppedTimeout for one whose process is seen
-  // to be stopped. Set: exactly this, whatever the rank does. A rank that holds up the others is named in the log within seconds.
+  // Of each call, and of creation: how long ranks wait for one that does not come. A rank that died
+  // or left is never waited for. Unset: kDefaultTimeout, which a rank that computes should not
+  // need, but only kDefaultStoppedTimeout for one whose process is seen to be stopped. Set: exactly
+  // this, whatever the rank does. A rank that holds up the others is named in the log within
+  // seconds.
   std::optional<Duration> timeout = std::nullopt;
   Reduction reduction = Reduction::tree;
 };
@@ -59,7 +66,8 @@ class ProcessGroup {
  public:
   // Takes a backend (comm/engine/backend.h); users call create() below.
   ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options);
-  // Receives whose message has not come are withdrawn: their Work fails. Other calls are waited for, as their ranks count on them.
+  // Receives whose message has not come are withdrawn: their Work fails. Other calls are waited
+  // for, as their ranks count on them.
   ~ProcessGroup();
   ProcessGroup(const ProcessGroup&) = delete;
   ProcessGroup& operator=(const ProcessGroup&) = delete;
@@ -73,7 +81,8 @@ class ProcessGroup {
   Work all_reduce(const Tensor& tensor, const ReduceOptions& options = {});
   // input [W·n] → output [n], rank r's slice of the sum.
   Work reduce_scatter(const Tensor& output, const Tensor& input, const ReduceOptions& options = {});
-  // input [n] → output [W·n] in rank order. input may be rank r's slice of output. `label`, here and below: as in ReduceOptions.
+  // input [n] → output [W·n] in rank order. input may be rank r's slice of output. `label`, here
+  // and below: as in ReduceOptions.
   Work all_gather(const Tensor& output, const Tensor& input, uint64_t label = 0);
   Work broadcast(const Tensor& tensor, int root, uint64_t label = 0);
   // The sum at root; elsewhere the tensor is unchanged.
@@ -89,20 +98,22 @@ class ProcessGroup {
   Work recv(const Tensor& tensor, int source, uint64_t label = 0);
   Work barrier();
 
-  // The first of `count` labels (ReduceOptions::label) that this group hands out to nobody else on this rank, 2^32 or more. Ranks
-  // that reserve in the same order get the same ones. For wrappers whose calls look alike: two models of one shape.
-  // No communication. Thread-safe.
+  // The first of `count` labels (ReduceOptions::label) that this group hands out to nobody else on
+  // this rank, 2^32 or more. Ranks that reserve in the same order get the same ones. For wrappers
+  // whose calls look alike: two models of one shape. No communication. Thread-safe.
   uint64_t reserve_labels(uint64_t count);
 
-  // Splits into groups of equal `color` (negative: this rank joins none and gets nullptr), ordered by `key`, then rank.
+  // Splits into groups of equal `color` (negative: this rank joins none and gets nullptr), ordered
+  // by `key`, then rank.
   std::unique_ptr<ProcessGroup> split(int color, int key);
 
-  // Ends the group: every pending and later call fails at once with `reason`, on this rank and, as far as they can be
-  // reached, on the others.
+  // Ends the group: every pending and later call fails at once with `reason`, on this rank and, as
+  // far as they can be reached, on the others.
   void abort(const std::string& reason);
 
-  // A tensor in memory in which this group's collectives cost least (shared memory in shm: no copy in and out), for buffers
-  // that are reduced again and again. Contents are zero. Not a collective; the tensor may outlive the group.
+  // A tensor in memory in which this group's collectives cost least (shared memory in shm: no copy
+  // in and out), for buffers that are reduced again and again. Contents are zero. Not a collective;
+  // the tensor may outlive the group.
   Tensor allocate(const Shape& shape, DType dtype);
 
   // The last calls with times, newest last: one line each. For reports of hangs (flight recorder).
@@ -113,9 +124,10 @@ class ProcessGroup {
   std::unique_ptr<Impl> impl_;
 };
 
-// backend: "local" | "shm" | "mpi" (each with its own factory header in its folder); "auto" takes what fits. Rank r of
-// `size`; every rank calls it. Throws UsageError for an unknown name or one that this build lacks, and says which exist.
-std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store, int rank, int size,
-                                     const GroupOptions& options = {});
+// backend: "local" | "shm" | "mpi" (each with its own factory header in its folder); "auto" takes
+// what fits. Rank r of `size`; every rank calls it. Throws UsageError for an unknown name or one
+// that this build lacks, and says which exist.
+std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
+                                     int rank, int size, const GroupOptions& options = {});
 
 }  // namespace lockstep::comm

@@ -15,7 +15,8 @@ std::string ranks_text(std::span<const int> ranks) {
     items.push_back(last == first ? str(ranks[first]) : str(ranks[first], " to ", ranks[last]));
   }
   std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-  for (size_t i = 0; i < items.size(); ++i) text += str(i == 0 ? "" : i + 1 == items.size() ? " and " : ", ", items[i]);
+  for (size_t i = 0; i < items.size(); ++i)
+    text += str(i == 0 ? "" : i + 1 == items.size() ? " and " : ", ", items[i]);
   return text;
 }
 
@@ -27,7 +28,8 @@ std::vector<Saying> merge_equal(const std::vector<Saying>& sayings) {
     if (is_new)
       merged.push_back(saying);
     else
-      merged[at->second].ranks.insert(merged[at->second].ranks.end(), saying.ranks.begin(), saying.ranks.end());
+      merged[at->second].ranks.insert(merged[at->second].ranks.end(), saying.ranks.begin(),
+                                      saying.ranks.end());
   }
   return merged;
 }
@@ -36,7 +38,8 @@ std::string sayings_text(const std::vector<Saying>& sayings, int size) {
   std::string text;
   for (const auto& [ranks, said] : merge_equal(sayings)) {
     const bool all = size > 1 && ranks.size() == static_cast<size_t>(size);
-    text += str(text.empty() ? "" : "; ", all ? str("all ", size, " ranks") : ranks_text(ranks), ": ", said);
+    text += str(text.empty() ? "" : "; ", all ? str("all ", size, " ranks") : ranks_text(ranks),
+                ": ", said);
   }
   return text;
 }

@@ -16,9 +16,11 @@ struct Saying {
   std::string text;
 };
 
-// Each text once, with all ranks that said it, in the order in which the texts first come. `sayings` by ascending rank.
+// Each text once, with all ranks that said it, in the order in which the texts first come.
+// `sayings` by ascending rank.
 std::vector<Saying> merge_equal(const std::vector<Saying>& sayings);
-// That as one line: "ranks 0, 1 and 3: …; rank 2: …", or "all 5 ranks: …" where each of the `size` ranks said the same.
+// That as one line: "ranks 0, 1 and 3: …; rank 2: …", or "all 5 ranks: …" where each of the `size`
+// ranks said the same.
 std::string sayings_text(const std::vector<Saying>& sayings, int size);
 
 }  // namespace lockstep::comm

@@ -5,18 +5,26 @@ namespace {
 
 class PrefixStore final : public Store {
  public:
-  PrefixStore(std::shared_ptr<Store> store, std::string prefix) : store_(std::move(store)), prefix_(std::move(prefix) + "/") {}
+  PrefixStore(std::shared_ptr<Store> store, std::string prefix)
+      : store_(std::move(store)), prefix_(std::move(prefix) + "/") {}
 
-  void set(const std::string& key, const std::string& value) override { store_->set(prefix_ + key, value); }
-  std::string get(const std::string& key, Duration timeout) override { return store_->get(prefix_ + key, timeout); }
+  void set(const std::string& key, const std::string& value) override {
+    store_->set(prefix_ + key, value);
+  }
+  std::string get(const std::string& key, Duration timeout) override {
+    return store_->get(prefix_ + key, timeout);
+  }
   void wait(const std::vector<std::string>& keys, Duration timeout) override {
     std::vector<std::string> prefixed;
     prefixed.reserve(keys.size());
     for (const auto& key : keys) prefixed.push_back(prefix_ + key);
     store_->wait(prefixed, timeout);
   }
-  int64_t add(const std::string& key, int64_t delta) override { return store_->add(prefix_ + key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  int64_t add(const std::string& key, int64_t delta) override {
+    return store_->add(prefix_ + key, delta);
+  }
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     return store_->compare_and_set(prefix_ + key, expected, desired);
   }
 

@@ -30,24 +30,29 @@ std::string outcome(const std::function<std::string()>& local) {
   }
 }
 
-std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+std::string first_line(std::string_view text) {
+  return std::string(text.substr(0, text.find('\n')));
+}
 
 // The first line in which two texts differ, as both of them have it.
-std::pair<std::string, std::string> first_difference(std::string_view mine, std::string_view theirs) {
+std::pair<std::string, std::string> first_difference(std::string_view mine,
+                                                     std::string_view theirs) {
   while (!mine.empty() && !theirs.empty()) {
     const std::string a = first_line(mine), b = first_line(theirs);
     if (a != b) return {a, b};
     mine.remove_prefix(std::min(mine.size(), a.size() + 1));
     theirs.remove_prefix(std::min(theirs.size(), b.size() + 1));
   }
-  return {mine.empty() ? "nothing more" : first_line(mine), theirs.empty() ? "nothing more" : first_line(theirs)};
+  return {mine.empty() ? "nothing more" : first_line(mine),
+          theirs.empty() ? "nothing more" : first_line(theirs)};
 }
 
 }  // namespace
 
 std::vector<std::string> all_gather_text(ProcessGroup& group, const std::string& text) {
   if (group.size() == 1) return {text};
-  // The lengths first, then the texts padded to the longest: two collectives whose arguments agree on every rank.
+  // The lengths first, then the texts padded to the longest: two collectives whose arguments agree
+  // on every rank.
   const Tensor lengths = Tensor::empty({group.size()}, DType::i64);
   group.all_gather(lengths, Tensor::full({1}, static_cast<double>(text.size()), DType::i64)).wait();
   const auto sizes = lengths.to_vector<int64_t>();
@@ -57,7 +62,8 @@ std::vector<std::string> all_gather_text(ProcessGroup& group, const std::string&
   const auto bytes = padded.to_vector<uint8_t>();
   std::vector<std::string> texts;
   for (int64_t r = 0; r < group.size(); ++r)
-    texts.emplace_back(bytes.begin() + r * longest, bytes.begin() + r * longest + sizes[static_cast<size_t>(r)]);
+    texts.emplace_back(bytes.begin() + r * longest,
+                       bytes.begin() + r * longest + sizes[static_cast<size_t>(r)]);
   return texts;
 }
 
@@ -80,7 +86,8 @@ std::vector<std::string> agree(ProcessGroup* group, const std::function<std::str
   for (size_t rank = 0; rank < texts.size(); ++rank) {
     const char kind = texts[rank].empty() ? kEnvironment : texts[rank][0];
     if (kind != kFine) {
-      failures.push_back({{static_cast<int>(rank)}, texts[rank].substr(std::min<size_t>(1, texts[rank].size()))});
+      failures.push_back(
+          {{static_cast<int>(rank)}, texts[rank].substr(std::min<size_t>(1, texts[rank].size()))});
       only_usage = only_usage && kind == kUsage;
     }
     texts[rank].erase(0, 1);
@@ -88,17 +95,20 @@ std::vector<std::string> agree(ProcessGroup* group, const std::function<std::str
   if (failures.empty()) return texts;
   const bool by_peer = mine[0] == kFine;
   const std::string message = sayings_text(failures, static_cast<int>(texts.size()));
-  std::rethrow_exception(only_usage ? reworded(UsageError(""), message, by_peer) : reworded(EnvironmentError(""), message, by_peer));
+  std::rethrow_exception(only_usage ? reworded(UsageError(""), message, by_peer)
+                                    : reworded(EnvironmentError(""), message, by_peer));
 }
 
-void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem, std::string_view advice) {
+void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem,
+                      std::string_view advice) {
   const std::string at_zero = broadcast_text(group, text, 0);
   const Tensor other = Tensor::full({1}, text == at_zero ? group.size() : group.rank(), DType::i32);
   group.all_reduce(other, {.op = ReduceOp::min}).wait();
   const int rank = static_cast<int>(other.item());  // the first that differs
   if (rank == group.size()) return;
   const auto [zero, different] = first_difference(at_zero, broadcast_text(group, text, rank));
-  throw UsageError(str(problem, ": rank 0 has '", zero, "' where rank ", rank, " has '", different, "'; ", advice));
+  throw UsageError(str(problem, ": rank 0 has '", zero, "' where rank ", rank, " has '", different,
+                       "'; ", advice));
 }
 
 }  // namespace lockstep::comm

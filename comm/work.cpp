@@ -1,24 +1,29 @@
 #include "comm/work.h"
 
 #include "comm/engine/lane.h"
-#include "comm/peer_failure.h"
 #include "comm/engine/work_state.h"
+#include "comm/peer_failure.h"
 #include "core/base/error.h"
 
 namespace lockstep::comm {
 namespace {
 
-// How long a call that is given up gets to say why it is not done: far more than the naps of those that wait in it.
+// How long a call that is given up gets to say why it is not done: far more than the naps of those
+// that wait in it.
 constexpr Duration kLastWords = std::chrono::seconds(1);
-// How long a wait that gave up stays until the call lets go of its tensors, once the group has ended: backends react at once, unless
-// they are in the middle of a large copy.
+// How long a wait that gave up stays until the call lets go of its tensors, once the group has
+// ended: backends react at once, unless they are in the middle of a large copy.
 constexpr Duration kLetGo = std::chrono::seconds(60);
 
 }  // namespace
 
-WorkState::WorkState(std::string what, uint64_t number, const Patience& patience, std::weak_ptr<Lane> lane,
-                     std::function<void(const std::string&)> end_group)
-    : what_(std::move(what)), number_(number), patience_(patience), lane_(std::move(lane)), end_group_(std::move(end_group)) {}
+WorkState::WorkState(std::string what, uint64_t number, const Patience& patience,
+                     std::weak_ptr<Lane> lane, std::function<void(const std::string&)> end_group)
+    : what_(std::move(what)),
+      number_(number),
+      patience_(patience),
+      lane_(std::move(lane)),
+      end_group_(std::move(end_group)) {}
 
 void WorkState::finish(std::exception_ptr error) {
   std::lock_guard lock(mutex_);
@@ -35,7 +40,8 @@ std::exception_ptr WorkState::error() const {
 
 Limit WorkState::limit() const {
   const auto lane = lane_.lock();
-  return lane ? Limit(what_, patience_, lane->given_up(), number_) : Limit(Deadline::after(patience_.limit), what_);
+  return lane ? Limit(what_, patience_, lane->given_up(), number_)
+              : Limit(Deadline::after(patience_.limit), what_);
 }
 
 bool WorkState::given_up() const {
@@ -57,8 +63,8 @@ void WorkState::rethrow() const {
   if (const auto error = this->error()) std::rethrow_exception(error);
 }
 
-// The call keeps to its own limit, which starts when its turn comes; here the limit is of one wait, so a wait without a limit
-// of its own must allow for the calls before.
+// The call keeps to its own limit, which starts when its turn comes; here the limit is of one wait,
+// so a wait without a limit of its own must allow for the calls before.
 void WorkState::wait() {
   while (!done()) wait_until_done(patience_.limit, true);
   rethrow();
@@ -76,10 +82,12 @@ void WorkState::give_up(Duration waited) {
   if (const auto lane = lane_.lock()) lane->given_up().through(number_, waited);
   wait_until_done(kLastWords, false);
   if (!done()) {
-    const std::string message = str("[comm] ", what_, " was not done after a wait of ", seconds(waited), " s");
+    const std::string message =
+        str("[comm] ", what_, " was not done after a wait of ", seconds(waited), " s");
     end_group_(message);
     wait_until_done(kLetGo, false);
-    throw FromPeer<TimeoutError>(done() ? message : message + "; the call does not react, and still uses its tensors");
+    throw FromPeer<TimeoutError>(
+        done() ? message : message + "; the call does not react, and still uses its tensors");
   }
   try {
     rethrow();

@@ -17,7 +17,8 @@ Tensor gradient_memory(int64_t numel, Device device) {
 
 }  // namespace
 
-BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
+BucketLayout make_layout(const std::vector<size_t>& order,
+                         const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
                          int64_t bucket_bytes) {
   BucketLayout layout;
   int64_t filled = 0;
@@ -35,7 +36,8 @@ BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int
   return layout;
 }
 
-Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters, comm::ProcessGroup& group)
+Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters,
+               comm::ProcessGroup& group)
     : members_(std::move(members)) {
   int64_t numel = 0;
   for (size_t index : members_) {
@@ -49,7 +51,9 @@ Bucket::Bucket(std::vector<size_t> members, const std::vector<Parameter>& parame
   sums_ = BinaryCounter([=] { return gradient_memory(numel, device); });
 }
 
-Tensor Bucket::part_of(const Tensor& flat, size_t k) const { return flat.narrow(0, offsets_[k], shapes_[k].numel()).view(shapes_[k]); }
+Tensor Bucket::part_of(const Tensor& flat, size_t k) const {
+  return flat.narrow(0, offsets_[k], shapes_[k].numel()).view(shapes_[k]);
+}
 
 Tensor Bucket::target(size_t k, int64_t i, bool last) {
   const Tensor& level = sums_.target(i, last);

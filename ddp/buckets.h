@@ -1,5 +1,6 @@
-// The memory of gradients: parameters grouped into buckets, each one flat f32 tensor that is reduced by one collective.
-// Gradients are views into it, so nothing is copied before or after the reduction.
+// The memory of gradients: parameters grouped into buckets, each one flat f32 tensor that is
+// reduced by one collective. Gradients are views into it, so nothing is copied before or after the
+// reduction.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +15,19 @@ namespace lockstep::ddp {
 // Which parameters go into which bucket, in the order in which the buckets are reduced.
 using BucketLayout = std::vector<std::vector<size_t>>;
 
-// Fills buckets in the given order of parameter indices. A parameter is never split; one that is larger than the limit gets a
-// bucket of its own. The first bucket closes at `first_bytes`, so that communication starts early.
-BucketLayout make_layout(const std::vector<size_t>& order, const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
+// Fills buckets in the given order of parameter indices. A parameter is never split; one that is
+// larger than the limit gets a bucket of its own. The first bucket closes at `first_bytes`, so that
+// communication starts early.
+BucketLayout make_layout(const std::vector<size_t>& order,
+                         const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
                          int64_t bucket_bytes);
 
 // The flat memory of one bucket: `total` is what is reduced between ranks, in memory that suits the
 // group's collectives; a binary counter holds the partial sums of a rank's micro-batches.
 class Bucket {
  public:
-  Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters, comm::ProcessGroup& group);
+  Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters,
+         comm::ProcessGroup& group);
 
   const std::vector<size_t>& members() const { return members_; }
   const Tensor& total() const { return total_; }  // f32 [numel]
@@ -33,7 +37,9 @@ class Bucket {
   // writes to `total`.
   Tensor target(size_t k, int64_t i, bool last);
   // Adds to `gradient`, which was written there, what BinaryCounter::fold() says.
-  void fold(size_t k, const Tensor& gradient, int64_t i, bool last) const { sums_.fold(gradient, i, last, offsets_[k]); }
+  void fold(size_t k, const Tensor& gradient, int64_t i, bool last) const {
+    sums_.fold(gradient, i, last, offsets_[k]);
+  }
 
  private:
   Tensor part_of(const Tensor& flat, size_t k) const;

@@ -12,7 +12,8 @@ namespace lockstep::ddp {
 class CallLabels {
  public:
   // For up to `buckets` buckets. Ranks that make their wrappers in the same order get equal labels.
-  CallLabels(comm::ProcessGroup& group, uint64_t buckets) : slots_(buckets + kOwn), first_(group.reserve_labels(slots_ * kSteps)) {}
+  CallLabels(comm::ProcessGroup& group, uint64_t buckets)
+      : slots_(buckets + kOwn), first_(group.reserve_labels(slots_ * kSteps)) {}
 
   uint64_t active_ranks() const { return at(0); }
   uint64_t freezing() const { return at(1); }

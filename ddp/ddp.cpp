@@ -16,7 +16,8 @@ constexpr size_t kFrozen = static_cast<size_t>(-1);  // in trained_index_
 std::string names(const std::vector<Parameter>& parameters) {
   constexpr size_t kShown = 8;
   std::string out;
-  for (size_t i = 0; i < std::min(parameters.size(), kShown); ++i) out += str(i ? ", '" : "'", parameters[i].name(), "'");
+  for (size_t i = 0; i < std::min(parameters.size(), kShown); ++i)
+    out += str(i ? ", '" : "'", parameters[i].name(), "'");
   return parameters.size() > kShown ? str(out, " and ", parameters.size() - kShown, " more") : out;
 }
 
@@ -37,8 +38,9 @@ void doing(const What& what, const Call& call) {
 
 }  // namespace
 
-DistributedDataParallel::DistributedDataParallel(std::vector<Parameter> parameters, std::vector<std::pair<std::string, Tensor>> buffers,
-                                                 std::shared_ptr<comm::ProcessGroup> group, Options options)
+DistributedDataParallel::DistributedDataParallel(
+    std::vector<Parameter> parameters, std::vector<std::pair<std::string, Tensor>> buffers,
+    std::shared_ptr<comm::ProcessGroup> group, Options options)
     : all_(std::move(parameters)),
       trained_index_(all_.size(), kFrozen),
       group_(std::move(group)),
@@ -57,7 +59,8 @@ DistributedDataParallel::~DistributedDataParallel() = default;
 // Makes buckets for what is trained now. Gradients become final roughly in the reverse order of
 // registration.
 void DistributedDataParallel::take_trained() {
-  const bool any = std::any_of(all_.begin(), all_.end(), [](const Parameter& p) { return p.requires_grad(); });
+  const bool any =
+      std::any_of(all_.begin(), all_.end(), [](const Parameter& p) { return p.requires_grad(); });
   check(any, "[ddp] there is nothing to train: no parameter requires a gradient");
   for (const Parameter& p : parameters_) p.set_grad_buffer({});
   parameters_.clear();
@@ -82,8 +85,8 @@ void DistributedDataParallel::follow_freezing() {
   if (changed.empty()) return;
   doing(
       [&] {
-        return str("comparing which parameters are trained, since ", names(changed), " changed on rank ", group_->rank(), " (label ",
-                   labels_.freezing(), ")");
+        return str("comparing which parameters are trained, since ", names(changed),
+                   " changed on rank ", group_->rank(), " (label ", labels_.freezing(), ")");
       },
       [&] { check_same_freezing(all_, *group_, labels_.freezing()); });
   take_trained();
@@ -93,16 +96,19 @@ void DistributedDataParallel::build(BucketLayout layout) {
   layout_ = std::move(layout);
   buckets_.clear();
   slots_.resize(parameters_.size());
-  for (const Parameter& p : parameters_) p.set_grad_buffer({});  // frees the old buckets before the new ones are made
+  for (const Parameter& p : parameters_)
+    p.set_grad_buffer({});  // frees the old buckets before the new ones are made
   for (size_t b = 0; b < layout_.size(); ++b) {
     buckets_.emplace_back(layout_[b], parameters_, *group_);
     for (size_t k = 0; k < layout_[b].size(); ++k) slots_[layout_[b][k]] = {b, k};
   }
-  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_grad_buffer(buckets_[slots_[i].bucket].total_of(slots_[i].member));
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    parameters_[i].set_grad_buffer(buckets_[slots_[i].bucket].total_of(slots_[i].member));
 }
 
 void DistributedDataParallel::backward(const Variable& loss) {
-  check(loss.defined() && loss.data().numel() == 1, "[ddp] backward() takes one micro-batch's loss, a single number");
+  check(loss.defined() && loss.data().numel() == 1,
+        "[ddp] backward() takes one micro-batch's loss, a single number");
   micro_batch(true, [&] {
     if (options_.find_unused_parameters) {
       std::unordered_set<const void*> reached;
@@ -117,19 +123,25 @@ void DistributedDataParallel::backward(const Variable& loss) {
 }
 
 void DistributedDataParallel::skip() {
-  check(said_.has_value(), "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every rank");
+  check(said_.has_value(),
+        "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every "
+        "rank");
   micro_batch(false, [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
 }
 
 int DistributedDataParallel::active_ranks(bool have_input) {
-  check(tree_.leaves() == group_->size(), "[ddp] uneven inputs need one micro-batch a rank and step; this step has ", tree_.leaves(),
+  check(tree_.leaves() == group_->size(),
+        "[ddp] uneven inputs need one micro-batch a rank and step; this step has ", tree_.leaves(),
         " for ", group_->size(), " ranks");
   check(micro_index_ == 0 && !synchronised_,
         "[ddp] active_ranks() in the middle of a step: call it before the first backward(), and "
         "after the finish() of the step before");
   const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
-  doing([&] { return str("counting the ranks that have input (label ", labels_.active_ranks(), ")"); },
-        [&] { group_->all_reduce(count, {.label = labels_.active_ranks()}).wait(); });
+  doing(
+      [&] {
+        return str("counting the ranks that have input (label ", labels_.active_ranks(), ")");
+      },
+      [&] { group_->all_reduce(count, {.label = labels_.active_ranks()}).wait(); });
   const int ranks = static_cast<int>(count.item());
   said_.reset();
   if (ranks > 0) said_ = Said{have_input, ranks};
@@ -154,18 +166,23 @@ void DistributedDataParallel::micro_batch(bool has_input, const Differentiate& d
 void DistributedDataParallel::begin_micro_batch(bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
   if (said_ && said_->have_input != has_input)
-    fail(str("[ddp] rank ", group_->rank(), " told active_ranks() that it has ", said_->have_input ? "" : "no ", "input, but called ",
-             has_input ? "backward()" : "skip()", ": the mean would be over the wrong number of ranks"));
+    fail(str("[ddp] rank ", group_->rank(), " told active_ranks() that it has ",
+             said_->have_input ? "" : "no ", "input, but called ",
+             has_input ? "backward()" : "skip()",
+             ": the mean would be over the wrong number of ranks"));
   settle_abandoned();
   if (micro_index_ == 0) follow_freezing();
-  check(buckets_.size() == layout_.size(), "[ddp] the memory for the gradients could not be had in an earlier call: wrap the model anew");
+  check(buckets_.size() == layout_.size(),
+        "[ddp] the memory for the gradients could not be had in an earlier call: wrap the model "
+        "anew");
   if (const auto taken = hooks_->adopt())
-    fail(str("[ddp] a later DistributedDataParallel has taken over '", all_[*taken].name(), "' on rank ", group_->rank(),
-             ": use that one, or destroy it first"));
+    fail(str("[ddp] a later DistributedDataParallel has taken over '", all_[*taken].name(),
+             "' on rank ", group_->rank(), ": use that one, or destroy it first"));
   last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share());
   gradients_.clear();
   for (size_t i = 0; i < parameters_.size(); ++i)
-    gradients_.push_back(point_gradient(i, buckets_[slots_[i].bucket].target(slots_[i].member, micro_index_, last_micro_batch_)));
+    gradients_.push_back(point_gradient(
+        i, buckets_[slots_[i].bucket].target(slots_[i].member, micro_index_, last_micro_batch_)));
   ready_.assign(parameters_.size(), false);
   if (!last_micro_batch_) return;
   missing_in_bucket_.clear();
@@ -188,13 +205,15 @@ const void* DistributedDataParallel::point_gradient(size_t index, Tensor place) 
 void DistributedDataParallel::on_gradient(size_t index_in_all) {
   const Parameter& parameter = all_[index_in_all];
   // A backward() that did not come through us would be reduced twice or not at all.
-  check(!ready_.empty(), "[ddp] call ddp.backward(loss) rather than loss.backward(): '", parameter.name(),
-        "' received a gradient outside of a step");
+  check(!ready_.empty(), "[ddp] call ddp.backward(loss) rather than loss.backward(): '",
+        parameter.name(), "' received a gradient outside of a step");
   const size_t index = trained_index_[index_in_all];
   if (index == kFrozen)
-    fail(str("[ddp] rank ", group_->rank(), ": '", parameter.name(), "' received a gradient, but was frozen when the step began; call ",
+    fail(str("[ddp] rank ", group_->rank(), ": '", parameter.name(),
+             "' received a gradient, but was frozen when the step began; call ",
              "set_requires_grad() between steps, and before the forward pass"));
-  check(parameter.has_grad() && gradient_lies_at(parameter, gradients_[index]), "[ddp] the hook of '", parameter.name(),
+  check(parameter.has_grad() && gradient_lies_at(parameter, gradients_[index]),
+        "[ddp] the hook of '", parameter.name(),
         "' moved or dropped its gradient: change the values in place");
   gradient_is_final(index);
 }
@@ -219,7 +238,8 @@ void DistributedDataParallel::start_ready_buckets() {
     const uint64_t label = labels_.bucket(bucket);
     doing([&] { return describe_bucket(bucket, label); },
           [&] {
-            reductions_.push_back({options_.comm_hook(buckets_[bucket].total(), *group_, {tree_, label}), label});
+            reductions_.push_back(
+                {options_.comm_hook(buckets_[bucket].total(), *group_, {tree_, label}), label});
           });
   }
 }
@@ -239,7 +259,8 @@ void DistributedDataParallel::end_micro_batch() {
     if (!ready_[i]) missing.push_back(parameters_[i]);
   if (!missing.empty())
     fail(str("[ddp] rank ", group_->rank(), ": no gradient reached ", names(missing),
-             " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check the model's forward()"));
+             " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check "
+             "the model's forward()"));
   ready_.clear();
   ++micro_index_;
   guarded_ = guarded_ || no_sync_depth_ > 0;
@@ -260,27 +281,33 @@ void DistributedDataParallel::settle_abandoned() {
   reductions_.clear();
 }
 
-int64_t DistributedDataParallel::share() const { return tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank()); }
+int64_t DistributedDataParallel::share() const {
+  return tree_.begin(group_->rank() + 1) - tree_.begin(group_->rank());
+}
 
 int64_t DistributedDataParallel::gradient_bytes() const {
   int64_t bytes = 0;
-  for (const Bucket& bucket : buckets_) bytes += bucket.total().bytes() * (1 + sum_tree::level_count(share()));
+  for (const Bucket& bucket : buckets_)
+    bytes += bucket.total().bytes() * (1 + sum_tree::level_count(share()));
   return bytes;
 }
 
 std::string DistributedDataParallel::describe_bucket(size_t bucket, uint64_t label) const {
   std::vector<Parameter> members;
   for (size_t index : layout_[bucket]) members.push_back(parameters_[index]);
-  return str("summing bucket ", bucket, " of ", layout_.size(), " (", names(members), ") in step ", labels_.step(), " (label ", label,
-             "; this model has labels ", labels_.first(), " to ", labels_.last(), ")");
+  return str("summing bucket ", bucket, " of ", layout_.size(), " (", names(members), ") in step ",
+             labels_.step(), " (label ", label, "; this model has labels ", labels_.first(), " to ",
+             labels_.last(), ")");
 }
 
 void DistributedDataParallel::wait_for(const Reduction& reduction, size_t bucket) const {
-  doing([&] { return describe_bucket(bucket, reduction.label); }, [&] { reduction.pending.work.wait(); });
+  doing([&] { return describe_bucket(bucket, reduction.label); },
+        [&] { reduction.pending.work.wait(); });
 }
 
 void DistributedDataParallel::finish() {
-  check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ", micro_index_, " of ", share());
+  check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ",
+        micro_index_, " of ", share());
   if (finished_ == 0) exposed_ = Duration::zero();
   for (; finished_ < reductions_.size(); ++finished_) {  // goes on where an earlier call threw
     const auto start = Clock::now();
@@ -295,27 +322,34 @@ void DistributedDataParallel::finish() {
   said_.reset();
   labels_.next_step();
   for (size_t i = 0; i < parameters_.size(); ++i) {  // whatever happened to them since backward()
-    if (!gradient_lies_at(parameters_[i], gradients_[i])) point_gradient(i, buckets_[slots_[i].bucket].total_of(slots_[i].member));
+    if (!gradient_lies_at(parameters_[i], gradients_[i]))
+      point_gradient(i, buckets_[slots_[i].bucket].total_of(slots_[i].member));
     parameters_[i].mark_grad_valid();
   }
   if (!std::exchange(rebuilt_, true)) rebuild_in_ready_order();
 }
 
-// The ranks may have seen different orders (a slow op, an unused parameter), so rank 0's counts. The step's gradients move
-// along: the optimizer has yet to read them.
+// The ranks may have seen different orders (a slow op, an unused parameter), so rank 0's counts.
+// The step's gradients move along: the optimizer has yet to read them.
 void DistributedDataParallel::rebuild_in_ready_order() {
   std::vector<int32_t> seen(ready_order_.begin(), ready_order_.end());
   const Tensor shared = Tensor::from(seen, {static_cast<int64_t>(seen.size())});
-  doing([&] { return str("sharing the order in which rank 0's gradients became final (label ", labels_.ready_order(), ")"); },
-        [&] { group_->broadcast(shared, 0, labels_.ready_order()).wait(); });
+  doing(
+      [&] {
+        return str("sharing the order in which rank 0's gradients became final (label ",
+                   labels_.ready_order(), ")");
+      },
+      [&] { group_->broadcast(shared, 0, labels_.ready_order()).wait(); });
   std::vector<size_t> order;
   for (int32_t index : shared.to_vector<int32_t>()) order.push_back(static_cast<size_t>(index));
   std::vector<int64_t> bytes;
   for (const Parameter& p : parameters_) bytes.push_back(p.data().bytes());
-  BucketLayout layout = make_layout(order, bytes, options_.first_bucket_bytes, options_.bucket_bytes);
+  BucketLayout layout =
+      make_layout(order, bytes, options_.first_bucket_bytes, options_.bucket_bytes);
   if (layout == layout_) return;
 
-  // For a moment both layouts exist; the activations of the first step, which sit in the cache, make room for that.
+  // For a moment both layouts exist; the activations of the first step, which sit in the cache,
+  // make room for that.
   allocator(parameters_.front().device()).release_cached();
   std::vector<Tensor> gradients;
   for (const Parameter& p : parameters_) gradients.push_back(p.grad());

@@ -1,41 +1,43 @@
-// DistributedDataParallel: every rank holds the whole model, computes its share of a step's micro-batches, and all ranks end
-// with the same summed gradients.
+// DistributedDataParallel: every rank holds the whole model, computes its share of a step's
+// micro-batches, and all ranks end with the same summed gradients.
 //
 //   ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
 //   for (each step) {
 //     for (each micro-batch of this rank) ddp.backward(loss(micro-batch));
-//     ddp.finish();                  // gradients are now the mean over all micro-batches of all ranks
-//     optimizer.step(lr);
-//     optimizer.zero_grad();
+//     ddp.finish();                  // gradients are now the mean over all micro-batches of all
+//     ranks optimizer.step(lr); optimizer.zero_grad();
 //   }
 //
-// A step consists of V micro-batches (Options::micro_batches, one a rank by default); ReduceTree says which rank computes
-// which. Gradients are summed in f32 over the fixed tree of the V micro-batches: inside a rank as a binary counter adds, and
-// between ranks along the rest of the same tree. So the bits do not depend on the number of ranks.
+// A step consists of V micro-batches (Options::micro_batches, one a rank by default); ReduceTree
+// says which rank computes which. Gradients are summed in f32 over the fixed tree of the V
+// micro-batches: inside a rank as a binary counter adds, and between ranks along the rest of the
+// same tree. So the bits do not depend on the number of ranks.
 //
 // A step's gradients replace those of the step before, whether or not zero_grad() was called. To
 // add up more micro-batches, make them part of one step: Options::micro_batches, or no_sync().
 //
-// Communication starts during the last backward(): when all gradients of a bucket are final and all earlier buckets have been
-// started, the bucket is reduced while the rest is still being computed. Buckets start in index order, never in order of
-// arrival, so that all ranks issue the same collectives. After the first step the buckets are laid out anew, once, in the
-// order in which rank 0's gradients became final.
+// Communication starts during the last backward(): when all gradients of a bucket are final and all
+// earlier buckets have been started, the bucket is reduced while the rest is still being computed.
+// Buckets start in index order, never in order of arrival, so that all ranks issue the same
+// collectives. After the first step the buckets are laid out anew, once, in the order in which rank
+// 0's gradients became final.
 //
 // Parameters may be frozen and unfrozen (set_requires_grad) between steps, alike on all ranks: the
 // next step follows. A frozen parameter has no gradient, so that optimizers leave it alone. Where
 // ranks differ all of them get a UsageError.
 //
 // A backward() or skip() that threw leaves nothing behind and is still to be done. If it threw on
-// all ranks alike (a faulty batch, memory that ran out), call it again: the bits are those of a step
-// without the fault. If only some ranks threw, their next try is an error on all ranks, because the
-// others have used what they had sent. Before anything was sent, a rank may try again alone.
+// all ranks alike (a faulty batch, memory that ran out), call it again: the bits are those of a
+// step without the fault. If only some ranks threw, their next try is an error on all ranks,
+// because the others have used what they had sent. Before anything was sent, a rank may try again
+// alone.
 //
 // A user's hook of a parameter (Parameter::set_grad_hook) stays, whenever it is set. It sees the
 // gradient of this rank's micro-batch before anything is added to it, and may change the values in
 // place. A second wrapper of the same parameters takes them over from the first.
 //
-// Sources: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB 2020 (buckets, overlap,
-// rebuilding). Thread-safety: one thread, the one that runs backward.
+// Sources: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training",
+// VLDB 2020 (buckets, overlap, rebuilding). Thread-safety: one thread, the one that runs backward.
 #pragma once
 
 #include <memory>
@@ -57,18 +59,20 @@ struct Options {
   int64_t micro_batches = 0;  // V of one step, over all ranks; 0: one a rank
   int64_t first_bucket_bytes = 1 << 20;
   int64_t bucket_bytes = 8 << 20;
-  // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error that names it, because it
-  // is more often a mistake than a wish, and looking for them costs a walk over the graph.
+  // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error
+  // that names it, because it is more often a mistake than a wish, and looking for them costs a
+  // walk over the graph.
   bool find_unused_parameters = false;
   CommHook comm_hook = all_reduce_hook;
 };
 
 class DistributedDataParallel {
  public:
-  // Collective: checks that all ranks have the same names, shapes and dtypes, then copies rank 0's values to all.
-  // Parameters must be f32 (for bf16 compute keep f32 masters and use ops::PrecisionScope),
-  // contiguous, and listed once each; frozen ones are only copied.
-  DistributedDataParallel(std::vector<Parameter> parameters, std::vector<std::pair<std::string, Tensor>> buffers,
+  // Collective: checks that all ranks have the same names, shapes and dtypes, then copies rank 0's
+  // values to all. Parameters must be f32 (for bf16 compute keep f32 masters and use
+  // ops::PrecisionScope), contiguous, and listed once each; frozen ones are only copied.
+  DistributedDataParallel(std::vector<Parameter> parameters,
+                          std::vector<std::pair<std::string, Tensor>> buffers,
                           std::shared_ptr<comm::ProcessGroup> group, Options options = {});
   ~DistributedDataParallel();
   DistributedDataParallel(const DistributedDataParallel&) = delete;
@@ -77,14 +81,17 @@ class DistributedDataParallel {
   // Which micro-batches each rank computes.
   const comm::ReduceTree& tree() const { return tree_; }
 
-  // Differentiates one micro-batch's mean loss, weighted 1/V. The last one of this rank's share starts the communication.
+  // Differentiates one micro-batch's mean loss, weighted 1/V. The last one of this rank's share
+  // starts the communication.
   void backward(const Variable& loss);
 
-  // Waits for the reductions, in bucket order. Throws what a collective failed with, and names the bucket.
+  // Waits for the reductions, in bucket order. Throws what a collective failed with, and names the
+  // bucket.
   void finish();
 
-  // While the guard lives, backward() only accumulates, whatever the share: for steps whose number of micro-batches is decided
-  // by the caller. In a step that had a guard, the first backward() without one communicates.
+  // While the guard lives, backward() only accumulates, whatever the share: for steps whose number
+  // of micro-batches is decided by the caller. In a step that had a guard, the first backward()
+  // without one communicates.
   class NoSync {
    public:
     explicit NoSync(DistributedDataParallel& ddp) : ddp_(ddp) { ++ddp_.no_sync_depth_; }
@@ -110,7 +117,8 @@ class DistributedDataParallel {
   Duration exposed_communication() const { return exposed_; }
   // What gradients take on this rank: buckets, and the partial sums of its micro-batches.
   int64_t gradient_bytes() const;
-  // The parameters of each bucket, in the order in which buckets are reduced: indices among those that are trained.
+  // The parameters of each bucket, in the order in which buckets are reduced: indices among those
+  // that are trained.
   const BucketLayout& layout() const { return layout_; }
 
  private:

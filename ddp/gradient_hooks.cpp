@@ -5,17 +5,21 @@
 namespace lockstep::ddp {
 namespace {
 
-const Parameter::GradHook& hook_of(const Parameter& parameter) { return parameter.impl()->grad->hook; }
+const Parameter::GradHook& hook_of(const Parameter& parameter) {
+  return parameter.impl()->grad->hook;
+}
 
 }  // namespace
 
 void GradientHooks::Hook::operator()(const Parameter& parameter) const {
   const Entry* const mine = entry;
-  if (const Parameter::GradHook user = mine->user) user(parameter);  // a copy: it may replace itself
+  if (const Parameter::GradHook user = mine->user)
+    user(parameter);  // a copy: it may replace itself
   mine->owner->final_(mine->index);
 }
 
-GradientHooks::GradientHooks(const std::vector<Parameter>& parameters, Final final) : final_(std::move(final)) {
+GradientHooks::GradientHooks(const std::vector<Parameter>& parameters, Final final)
+    : final_(std::move(final)) {
   for (const Parameter& p : parameters) {
     entries_.push_back(std::make_unique<Entry>(Entry{this, entries_.size(), p, {}}));
     take(*entries_.back());

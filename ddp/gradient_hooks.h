@@ -1,5 +1,5 @@
-// The hooks by which a wrapper learns that gradients are final. A parameter has one hook: these keep
-// the one that a user set, whenever that was, and call it first.
+// The hooks by which a wrapper learns that gradients are final. A parameter has one hook: these
+// keep the one that a user set, whenever that was, and call it first.
 #pragma once
 
 #include <functional>

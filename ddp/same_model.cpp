@@ -11,40 +11,50 @@ namespace lockstep::ddp {
 namespace {
 
 // One line an entry; equal texts mean equal models.
-std::string describe(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers) {
+std::string describe(const std::vector<Parameter>& parameters,
+                     const std::vector<std::pair<std::string, Tensor>>& buffers) {
   std::ostringstream out;
-  for (const Parameter& p : parameters) out << "parameter " << p.name() << ' ' << p.data() << (p.requires_grad() ? "" : " frozen") << '\n';
+  for (const Parameter& p : parameters)
+    out << "parameter " << p.name() << ' ' << p.data() << (p.requires_grad() ? "" : " frozen")
+        << '\n';
   for (const auto& [name, tensor] : buffers) out << "buffer " << name << ' ' << tensor << '\n';
   return out.str();
 }
 
 void check_memory(std::string_view kind, const std::string& name, const Tensor& values) {
-  check(values.defined() && values.storage()->present(), "[ddp] ", kind, " '", name, "' has no values: initialize(seed), or ",
+  check(values.defined() && values.storage()->present(), "[ddp] ", kind, " '", name,
+        "' has no values: initialize(seed), or ",
         "materialize() a model that was built without memory, before it is wrapped");
-  check(values.is_contiguous(), "[ddp] ", kind, " '", name, "' is ", values, " with strides ", values.strides(),
-        ", but ranks exchange contiguous memory: give it values.contiguous()");
+  check(values.is_contiguous(), "[ddp] ", kind, " '", name, "' is ", values, " with strides ",
+        values.strides(), ", but ranks exchange contiguous memory: give it values.contiguous()");
 }
 
-void check_here(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers) {
+void check_here(const std::vector<Parameter>& parameters,
+                const std::vector<std::pair<std::string, Tensor>>& buffers) {
   for (const Parameter& p : parameters)
     if (p.defined() && p.impl()->grad->source)
       throw UsageError(str("[ddp] parameter '", p.name(),
-                           "' belongs to a model that was sharded: train it through its FullyShardedDataParallel, or build it anew"));
+                           "' belongs to a model that was sharded: train it through its "
+                           "FullyShardedDataParallel, or build it anew"));
   std::unordered_set<const void*> seen;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Parameter& p = parameters[i];
-    check(p.defined(), "[ddp] parameter ", i, " of the ", parameters.size(), " listed is undefined");
+    check(p.defined(), "[ddp] parameter ", i, " of the ", parameters.size(),
+          " listed is undefined");
     check_memory("parameter", p.name(), p.data());
     check(p.dtype() == DType::f32, "[ddp] parameter '", p.name(), "' is ", p.data(),
-          ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through ops::PrecisionScope");
-    check(seen.insert(p.impl().get()).second, "[ddp] parameter '", p.name(), "' is listed twice: list one that several modules share once");
+          ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through "
+          "ops::PrecisionScope");
+    check(seen.insert(p.impl().get()).second, "[ddp] parameter '", p.name(),
+          "' is listed twice: list one that several modules share once");
   }
   for (const auto& [name, tensor] : buffers) check_memory("buffer", name, tensor);
 }
 
 }  // namespace
 
-void check_usable(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers,
+void check_usable(const std::vector<Parameter>& parameters,
+                  const std::vector<std::pair<std::string, Tensor>>& buffers,
                   comm::ProcessGroup& group) {
   comm::agree(&group, [&] {
     check_here(parameters, buffers);
@@ -52,7 +62,8 @@ void check_usable(const std::vector<Parameter>& parameters, const std::vector<st
   });
 }
 
-void check_same_freezing(const std::vector<Parameter>& parameters, comm::ProcessGroup& group, uint64_t label) {
+void check_same_freezing(const std::vector<Parameter>& parameters, comm::ProcessGroup& group,
+                         uint64_t label) {
   const size_t count = parameters.size();
   std::vector<uint8_t> mine;
   for (const Parameter& p : parameters) mine.push_back(p.requires_grad() ? 1 : 0);
@@ -63,17 +74,22 @@ void check_same_freezing(const std::vector<Parameter>& parameters, comm::Process
   const auto word = [](uint8_t trained) { return trained != 0 ? "trains it" : "has it frozen"; };
   for (size_t i = 0; i < count; ++i)
     for (size_t r = 1; r < static_cast<size_t>(group.size()); ++r)
-      check(flags[r * count + i] == flags[i], "[ddp] the ranks do not train the same parameters: of '", parameters[i].name(), "', rank 0 ",
-            word(flags[i]), " and rank ", r, " ", word(flags[r * count + i]), "; call set_requires_grad() alike on every rank");
+      check(flags[r * count + i] == flags[i],
+            "[ddp] the ranks do not train the same parameters: of '", parameters[i].name(),
+            "', rank 0 ", word(flags[i]), " and rank ", r, " ", word(flags[r * count + i]),
+            "; call set_requires_grad() alike on every rank");
 }
 
-void check_same_model(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers,
+void check_same_model(const std::vector<Parameter>& parameters,
+                      const std::vector<std::pair<std::string, Tensor>>& buffers,
                       comm::ProcessGroup& group) {
-  comm::check_same_lines(group, describe(parameters, buffers), "[ddp] the ranks do not hold the same model",
+  comm::check_same_lines(group, describe(parameters, buffers),
+                         "[ddp] the ranks do not hold the same model",
                          "build the model from the same configuration on every rank");
 }
 
-void broadcast_model(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers,
+void broadcast_model(const std::vector<Parameter>& parameters,
+                     const std::vector<std::pair<std::string, Tensor>>& buffers,
                      comm::ProcessGroup& group) {
   if (group.size() == 1) return;
   std::vector<comm::Work> pending;

@@ -12,20 +12,24 @@ namespace lockstep::ddp {
 
 // Parameters must have values, be f32 and contiguous, and be listed once each; buffers must have
 // values and be contiguous. Where one rank finds another thing every rank throws UsageError.
-void check_usable(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers,
+void check_usable(const std::vector<Parameter>& parameters,
+                  const std::vector<std::pair<std::string, Tensor>>& buffers,
                   comm::ProcessGroup& group);
 
-// Compares names, shapes, dtypes and order over all ranks. Where they differ every rank throws UsageError, which names the
-// first differing entry and both ranks.
-void check_same_model(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers,
+// Compares names, shapes, dtypes and order over all ranks. Where they differ every rank throws
+// UsageError, which names the first differing entry and both ranks.
+void check_same_model(const std::vector<Parameter>& parameters,
+                      const std::vector<std::pair<std::string, Tensor>>& buffers,
                       comm::ProcessGroup& group);
 
 // Compares which parameters are trained. Where ranks differ every rank throws UsageError, which
 // names the first such parameter and two ranks. `label`: of the collective.
-void check_same_freezing(const std::vector<Parameter>& parameters, comm::ProcessGroup& group, uint64_t label);
+void check_same_freezing(const std::vector<Parameter>& parameters, comm::ProcessGroup& group,
+                         uint64_t label);
 
 // Copies rank 0's values to all ranks.
-void broadcast_model(const std::vector<Parameter>& parameters, const std::vector<std::pair<std::string, Tensor>>& buffers,
+void broadcast_model(const std::vector<Parameter>& parameters,
+                     const std::vector<std::pair<std::string, Tensor>>& buffers,
                      comm::ProcessGroup& group);
 
 }  // namespace lockstep::ddp

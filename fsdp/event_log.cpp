@@ -6,7 +6,8 @@
 
 namespace lockstep::fsdp {
 
-void EventLog::add(const Event& event, uint64_t pass, bool grads, const std::shared_ptr<const Use>& use) {
+void EventLog::add(const Event& event, uint64_t pass, bool grads,
+                   const std::shared_ptr<const Use>& use) {
   if (event.kind == Event::before_backward) visited_.insert(event.use->pass);
   if (event.in_backward) {
     pass = 0;
@@ -33,8 +34,8 @@ void EventLog::end_step() {
   first_ = true;
 }
 
-// Where its first pass begins: the first one that backward came to; if it came to none (all outputs were
-// detached, and parameters were read), the last one with gradients.
+// Where its first pass begins: the first one that backward came to; if it came to none (all outputs
+// were detached, and parameters were read), the last one with gradients.
 uint64_t EventLog::first_pass() const {
   if (!first_) return 0;
   if (visited_.size() > 1) return *std::next(visited_.begin());

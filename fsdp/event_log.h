@@ -1,10 +1,10 @@
-// EventLog: what one micro-batch makes the ranks do together, so that a rank without input can do the
-// same.
+// EventLog: what one micro-batch makes the ranks do together, so that a rank without input can do
+// the same.
 //
-// A micro-batch consists of the forward passes that its backward comes to, of what happens in backward,
-// and of passes in between that no backward can come to any more: those without gradients (a teacher's),
-// and those of which no graph is left. Such passes before the step's first one are evaluations, which a
-// rank without input runs as well.
+// A micro-batch consists of the forward passes that its backward comes to, of what happens in
+// backward, and of passes in between that no backward can come to any more: those without gradients
+// (a teacher's), and those of which no graph is left. Such passes before the step's first one are
+// evaluations, which a rank without input runs as well.
 #pragma once
 
 #include <memory>
@@ -16,7 +16,13 @@
 namespace lockstep::fsdp {
 
 struct Event {
-  enum Kind : uint8_t { before_forward, after_forward, read, before_backward, gradients_complete } kind;
+  enum Kind : uint8_t {
+    before_forward,
+    after_forward,
+    read,
+    before_backward,
+    gradients_complete
+  } kind;
   Unit* unit;
   bool in_backward;
   bool recorded = false;                // after_forward: backward will come
@@ -25,8 +31,8 @@ struct Event {
 
 class EventLog {
  public:
-  // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward; `grads`:
-  // whether gradients were enabled then; `use`: what after_forward recorded.
+  // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward;
+  // `grads`: whether gradients were enabled then; `use`: what after_forward recorded.
   void add(const Event& event, uint64_t pass, bool grads, const std::shared_ptr<const Use>& use);
   // The micro-batch is done: keeps its events for last().
   void end_micro_batch();

@@ -1,13 +1,13 @@
-// FullyShardedDataParallel: every rank holds a slice of the model – parameters, gradients, optimizer states – and gathers one unit
-// of it at a time, while it computes its share of a step's micro-batches.
+// FullyShardedDataParallel: every rank holds a slice of the model – parameters, gradients,
+// optimizer states – and gathers one unit of it at a time, while it computes its share of a step's
+// micro-batches.
 //
 //   const auto sharded = fsdp::fully_shard(model, group);
 //   const auto optimizer = optim::make_adamw(sharded->parameters());
 //   for (each step) {
 //     for (int64_t leaf : sharded->leaves()) sharded->backward(loss(micro-batch `leaf`));
-//     sharded->finish();             // this rank's slices now hold the mean gradients over all micro-batches of all ranks
-//     optimizer->step(lr);
-//     optimizer->zero_grad();
+//     sharded->finish();             // this rank's slices now hold the mean gradients over all
+//     micro-batches of all ranks optimizer->step(lr); optimizer->zero_grad();
 //   }
 //
 // The model's own code does not change, and its modules keep their names. A unit's parameters are
@@ -23,14 +23,14 @@
 // frozen or unfrozen after sharding: the next backward() ends on all ranks with an error that names
 // it.
 //
-// Gradients have the bits of DistributedDataParallel and of a single rank: they are summed in f32 over the fixed tree of the
-// step's V micro-batches (fsdp/mesh.h says who computes which).
+// Gradients have the bits of DistributedDataParallel and of a single rank: they are summed in f32
+// over the fixed tree of the step's V micro-batches (fsdp/mesh.h says who computes which).
 //
-// All ranks must run the same units in the same order. Where they do not, the next collective fails on all of them and names
-// both calls.
+// All ranks must run the same units in the same order. Where they do not, the next collective fails
+// on all of them and names both calls.
 //
-// Sources: Rajbhandari et al., "ZeRO", SC 2020; Zhao et al., "PyTorch FSDP", VLDB 2023; Wang et al., "ZeRO++", 2023 (nearby).
-// Thread-safety: one thread, the one that runs forward and backward.
+// Sources: Rajbhandari et al., "ZeRO", SC 2020; Zhao et al., "PyTorch FSDP", VLDB 2023; Wang et
+// al., "ZeRO++", 2023 (nearby). Thread-safety: one thread, the one that runs forward and backward.
 #pragma once
 
 #include <functional>
@@ -48,19 +48,24 @@
 
 namespace lockstep::fsdp {
 
-// What sharded training needs on one rank, in bytes where nothing else is said, known before it runs. Activations and optimizer states come
-// on top: the former are the model's own, the latter a multiple of the trained slices.
+// What sharded training needs on one rank, in bytes where nothing else is said, known before it
+// runs. Activations and optimizer states come on top: the former are the model's own, the latter a
+// multiple of the trained slices.
 struct MemoryPlan {
-  int64_t parameters = 0;  // this rank's slices, and their copies in the dtype in which they are gathered
-  int64_t gathered = 0;    // the most that is whole at a time: the root, and the largest units that may be there beside it
-  int64_t gradients = 0;   // this rank's slices with the partial sums of a step, and the buffers in which units are differentiated
-  int64_t trained = 0;     // elements that this rank updates: padding is none of them
+  int64_t parameters =
+      0;  // this rank's slices, and their copies in the dtype in which they are gathered
+  int64_t gathered = 0;   // the most that is whole at a time: the root, and the largest units that
+                          // may be there beside it
+  int64_t gradients = 0;  // this rank's slices with the partial sums of a step, and the buffers in
+                          // which units are differentiated
+  int64_t trained = 0;    // elements that this rank updates: padding is none of them
 };
 
 class FullyShardedDataParallel {
  public:
   // Collective: see fully_shard().
-  FullyShardedDataParallel(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, Options options);
+  FullyShardedDataParallel(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,
+                           Options options);
   // The module stays sharded, and cannot be used any more: running it, reading its parameters, or
   // going backward through a graph that is left throws UsageError, on any number of ranks.
   ~FullyShardedDataParallel();
@@ -77,23 +82,25 @@ class FullyShardedDataParallel {
   // within one step.
   void backward(const Variable& loss);
   // After the last backward() of a step: waits until the gradients are there. Then parameters() may
-  // be changed, by an optimizer or in place, also after a forward pass of which no variable is left,
-  // or under NoGradGuard (an evaluation, say).
+  // be changed, by an optimizer or in place, also after a forward pass of which no variable is
+  // left, or under NoGradGuard (an evaluation, say).
   void finish();
 
   // Uneven inputs. At the start of each step every rank says whether it still has input and learns
   // how many ranks do; 0 ends the epoch on all ranks. A rank without input calls skip() in place of
   // forward and backward(): it takes part in the communication with zeros, and the mean is over the
   // ranks that had input. For one micro-batch a rank and step; not before the rank's first
-  // backward(). A micro-batch begins with the first forward pass that its backward() comes to, and passes
-  // after that one are a part of it (a teacher's). Where the others run one before (an evaluation), a
-  // rank that skips runs it as well.
+  // backward(). A micro-batch begins with the first forward pass that its backward() comes to, and
+  // passes after that one are a part of it (a teacher's). Where the others run one before (an
+  // evaluation), a rank that skips runs it as well.
   int active_ranks(bool have_input);
   void skip();
 
-  // What this rank updates: its slices of the trained parameters, flat, under their full names, with gradients after finish().
+  // What this rank updates: its slices of the trained parameters, flat, under their full names,
+  // with gradients after finish().
   const std::vector<Parameter>& parameters() const;
-  // The trained parameters' full shapes, in the model's order, for what depends on them (weight decay, gradient norm).
+  // The trained parameters' full shapes, in the model's order, for what depends on them (weight
+  // decay, gradient norm).
   struct Slice {
     std::string name;
     Tensor values;  // this rank's elements, flat; views of what is trained
@@ -101,17 +108,20 @@ class FullyShardedDataParallel {
     size_t index;  // of the parameter among the model's
     bool trained;
   };
-  // Everything that this rank owns, frozen parameters included: the sharded state dict. No communication.
+  // Everything that this rank owns, frozen parameters included: the sharded state dict. No
+  // communication.
   const std::vector<Slice>& slices() const;
-  // Slices may be written to between finish() and the next forward pass, also after a forward pass of
-  // which no graph is alive. Within a step, or while such a graph is alive, call values_changed() on all
-  // ranks afterwards (a checkpoint was read): graphs of before cannot be differentiated any more. Call it
-  // also after writes through raw memory. Otherwise the next pass, backward() or finish() ends on all
-  // ranks with an error that names parameters and unit; so does a write to the module's own parameters.
+  // Slices may be written to between finish() and the next forward pass, also after a forward pass
+  // of which no graph is alive. Within a step, or while such a graph is alive, call
+  // values_changed() on all ranks afterwards (a checkpoint was read): graphs of before cannot be
+  // differentiated any more. Call it also after writes through raw memory. Otherwise the next pass,
+  // backward() or finish() ends on all ranks with an error that names parameters and unit; so does
+  // a write to the module's own parameters.
   void values_changed();
 
-  // Collective. The full state dict, one parameter at a time, in the order of their names: use(name, whole) on every rank (or, in an
-  // empty function, nowhere). `whole` lives until use() returns.
+  // Collective. The full state dict, one parameter at a time, in the order of their names:
+  // use(name, whole) on every rank (or, in an empty function, nowhere). `whole` lives until use()
+  // returns.
   void for_each_whole(const std::function<void(const std::string& name, const Tensor& whole)>& use);
 
   // Communication of the last step that compute did not hide.
@@ -125,16 +135,20 @@ class FullyShardedDataParallel {
   std::shared_ptr<Impl> impl_;
 };
 
-// Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every parameter below `module`, which
-// must be the root of its tree. Trained parameters must be f32 (for bf16 compute use ops::PrecisionScope). A model that was built
-// without memory (nn::DeferredInit) is drawn slice by slice. A module can be sharded once, as a
-// whole: a second time, or as a part of another module, is a UsageError that names a parameter.
+// Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every
+// parameter below `module`, which must be the root of its tree. Trained parameters must be f32 (for
+// bf16 compute use ops::PrecisionScope). A model that was built without memory (nn::DeferredInit)
+// is drawn slice by slice. A module can be sharded once, as a whole: a second time, or as a part of
+// another module, is a UsageError that names a parameter.
 //
-// `mesh`: {{"shard", W}}, or {{"replicate", R}, {"shard", S}} for R copies of the model, each on S neighbours (HSDP).
-std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,
+// `mesh`: {{"shard", W}}, or {{"replicate", R}, {"shard", S}} for R copies of the model, each on S
+// neighbours (HSDP).
+std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module,
+                                                      const comm::DeviceMesh& mesh,
                                                       Options options = {});
 // Over all ranks of a group.
-std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module, std::shared_ptr<comm::ProcessGroup> group,
+std::unique_ptr<FullyShardedDataParallel> fully_shard(std::shared_ptr<nn::Module> module,
+                                                      std::shared_ptr<comm::ProcessGroup> group,
                                                       Options options = {});
 
 }  // namespace lockstep::fsdp

@@ -6,7 +6,9 @@
 namespace lockstep::fsdp {
 namespace {
 
-void check_alive(const UnitHooks& hooks) { check(!hooks.alive.expired(), "[fsdp] unit '", hooks.unit, "': ", kGone); }
+void check_alive(const UnitHooks& hooks) {
+  check(!hooks.alive.expired(), "[fsdp] unit '", hooks.unit, "': ", kGone);
+}
 
 }  // namespace
 
@@ -19,8 +21,8 @@ void install(nn::Module& module, UnitHooks unit_hooks) {
   module.add_forward_post_hook([hooks](nn::Module&, const Variable& made) {
     check_alive(*hooks);
     const Variable output = hooks->output ? ops::cast(made, *hooks->output) : made;
-    // The output's node is as a rule the first of the unit's that backward runs. No node is added: that
-    // would change the order in which gradients are added up where others use the same values.
+    // The output's node is as a rule the first of the unit's that backward runs. No node is added:
+    // that would change the order in which gradients are added up where others use the same values.
     const auto& node = output.impl()->grad->node;
     const bool recorded = grad_enabled() && output.requires_grad() && node != nullptr;
     std::shared_ptr<const Use> use = hooks->after_forward(recorded);

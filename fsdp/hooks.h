@@ -11,8 +11,8 @@
 
 namespace lockstep::fsdp {
 
-// What happens around a unit's passes. The module keeps its hooks for good: once `alive` is gone they
-// throw UsageError.
+// What happens around a unit's passes. The module keeps its hooks for good: once `alive` is gone
+// they throw UsageError.
 struct UnitHooks {
   std::string unit;  // its name
   std::weak_ptr<const void> alive;

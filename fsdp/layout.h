@@ -1,7 +1,9 @@
-// FlatLayout: where the parameters of a unit lie in one flat buffer that ranks own in equal, contiguous slices.
+// FlatLayout: where the parameters of a unit lie in one flat buffer that ranks own in equal,
+// contiguous slices.
 //
-// A slice boundary cuts a parameter only at a multiple of kSquareBlock elements from its start, so that each block of the
-// gradient norm has one owner and the norm has the bits of the unsharded one.
+// A slice boundary cuts a parameter only at a multiple of kSquareBlock elements from its start, so
+// that each block of the gradient norm has one owner and the norm has the bits of the unsharded
+// one.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +22,12 @@ struct Piece {
 
 class FlatLayout {
  public:
-  // numels: elements of each parameter, in order; 0 is allowed. Takes the smallest slice that holds them.
+  // numels: elements of each parameter, in order; 0 is allowed. Takes the smallest slice that holds
+  // them.
   FlatLayout(std::vector<int64_t> numels, int ranks);
 
   int ranks() const { return ranks_; }
-  int64_t slice() const { return slice_; }           // elements that each rank owns; padding included
+  int64_t slice() const { return slice_; }  // elements that each rank owns; padding included
   int64_t total() const { return slice_ * ranks_; }  // of the whole buffer
   int64_t offset(size_t parameter) const { return offsets_[parameter]; }
   // What `rank` owns, in order; empty where it owns padding alone.

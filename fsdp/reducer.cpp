@@ -24,13 +24,15 @@ Tensor shared_zeros(int64_t numel, comm::ProcessGroup& group) {
 
 }  // namespace
 
-Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels)
+Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh,
+                 Assignment assignment, DType travels)
     : mesh_(mesh),
       assignment_(std::move(assignment)),
       units_(units.size()),
       by_round_(assignment_.by_round && mesh.columns() > 1),
       travels_(travels) {
-  check(travels == DType::f32 || travels == DType::bf16, "[fsdp] gradients travel as f32 or bf16, got ", travels);
+  check(travels == DType::f32 || travels == DType::bf16,
+        "[fsdp] gradients travel as f32 or bf16, got ", travels);
   for (const auto& unit : units) {
     slots_[unit.get()];
     if (unit != units.front()) largest_ = std::max(largest_, buffer_elements(*unit));
@@ -38,12 +40,14 @@ Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& me
       if (!section->trained()) continue;
       const int64_t slice = section->layout().slice(), total = section->layout().total();
       const Device device = section->master().device();
-      Sum sum{.gradient = mesh.rows() > 1 ? shared_zeros(slice, *mesh.replicate) : zeros(slice, device),
-              .shards = BinaryCounter([=] { return zeros(slice, device); }),
-              .whole = BinaryCounter([=] { return zeros(total, device); }),
-              .total = {}};
+      Sum sum{
+          .gradient = mesh.rows() > 1 ? shared_zeros(slice, *mesh.replicate) : zeros(slice, device),
+          .shards = BinaryCounter([=] { return zeros(slice, device); }),
+          .whole = BinaryCounter([=] { return zeros(total, device); }),
+          .total = {}};
       // With one shard a rank's own sum is what it owns.
-      if (!by_round_) sum.total = mesh.columns() == 1 ? sum.gradient : shared_zeros(total, *mesh.shard);
+      if (!by_round_)
+        sum.total = mesh.columns() == 1 ? sum.gradient : shared_zeros(total, *mesh.shard);
       sums_.emplace(section.get(), std::move(sum));
     }
   }
@@ -60,12 +64,15 @@ void Reducer::begin_round(int64_t round, int64_t leaf, bool zeros) {
   for (auto& [unit, slot] : slots_) slot = {};
 }
 
-uint64_t Reducer::label(const Unit& unit, uint64_t time) const { return unit.label() + (1 + time % kTimes) * units_; }
+uint64_t Reducer::label(const Unit& unit, uint64_t time) const {
+  return unit.label() + (1 + time % kTimes) * units_;
+}
 
 void Reducer::abandon_round() {
   abandoned_ = true;
   for (auto& [unit, slot] : slots_) {
-    const bool reduced = std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.buffer == slot.buffer; });
+    const bool reduced = std::any_of(pending_.begin(), pending_.end(),
+                                     [&](const Pending& p) { return p.buffer == slot.buffer; });
     if (slot.buffer && !reduced) slot.buffer->taken = false;
     if (slot.begun) drop_gradients(*unit);
     slot = {};
@@ -79,7 +86,8 @@ int64_t Reducer::buffer_elements(const Unit& unit) const {
   return elements;
 }
 
-// Rather waits for a reduction than grows, but a unit around others keeps its buffer while theirs come and go.
+// Rather waits for a reduction than grows, but a unit around others keeps its buffer while theirs
+// come and go.
 Reducer::Buffer& Reducer::take_buffer(const Unit& unit) {
   const int64_t elements = buffer_elements(unit);
   if (unit.is_root()) {
@@ -135,45 +143,61 @@ void Reducer::complete(Unit& unit) {
   if (by_round_) return reduce_round(unit, *slot.buffer);
   if (!has_summed_all())
     for (const auto& section : unit.sections())
-      if (section->trained()) sum_of(*section).whole.fold(place_of(*section, slot, 0), leaf_, last_leaf());
+      if (section->trained())
+        sum_of(*section).whole.fold(place_of(*section, slot, 0), leaf_, last_leaf());
   if (last_round()) reduce_total(unit);
 }
 
-// Starts one section's way to its owners: input f32 [total] → output f32 [slice], once it has settled.
+// Starts one section's way to its owners: input f32 [total] → output f32 [slice], once it has
+// settled.
 void Reducer::scatter(Pending& pending, const Tensor& output, const Tensor& input) {
   pending.outputs.push_back(output);
-  pending.received.push_back(travels_ == DType::f32 ? output : Tensor::empty(output.shape(), travels_, output.device()));
+  pending.received.push_back(
+      travels_ == DType::f32 ? output : Tensor::empty(output.shape(), travels_, output.device()));
   pending.works.push_back(mesh_.shard->reduce_scatter(
       pending.received.back(), input.to(travels_),
       {.tree = &assignment_.row_tree,
-       .label = label(*pending.unit, step_ * static_cast<uint64_t>(assignment_.rounds) + static_cast<uint64_t>(round_))}));
+       .label = label(*pending.unit, step_ * static_cast<uint64_t>(assignment_.rounds) +
+                                         static_cast<uint64_t>(round_))}));
 }
 
 void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
   settle(unit);  // its levels must have taken in the round before
-  Pending pending{.unit = &unit, .buffer = &buffer, .round = round_, .works = {}, .received = {}, .outputs = {}};
+  Pending pending{.unit = &unit,
+                  .buffer = &buffer,
+                  .round = round_,
+                  .works = {},
+                  .received = {},
+                  .outputs = {}};
   int64_t offset = 0;
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
     const Tensor level = sum.shards.target(round_, last_round());
     const int64_t total = section->layout().total();
-    scatter(pending, level.defined() ? level : sum.gradient, buffer.memory.narrow(0, offset, total));
+    scatter(pending, level.defined() ? level : sum.gradient,
+            buffer.memory.narrow(0, offset, total));
     offset += total;
   }
   pending_.push_back(std::move(pending));
 }
 
 void Reducer::reduce_total(Unit& unit) {
-  Pending pending{.unit = &unit, .buffer = nullptr, .round = round_, .works = {}, .received = {}, .outputs = {}};
+  Pending pending{.unit = &unit,
+                  .buffer = nullptr,
+                  .round = round_,
+                  .works = {},
+                  .received = {},
+                  .outputs = {}};
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
     if (mesh_.columns() > 1)
       scatter(pending, sum.gradient, sum.total);
     else if (mesh_.rows() > 1)
-      replicas_.emplace_back(&unit,
-                             mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = label(unit, step_)}));
+      replicas_.emplace_back(
+          &unit, mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree,
+                                                            .label = label(unit, step_)}));
   }
   if (mesh_.columns() > 1) pending_.push_back(std::move(pending));
 }
@@ -195,16 +219,20 @@ void Reducer::settle_front() {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
     const Tensor& output = done.outputs[i];
-    if (const Tensor& received = done.received[i++]; received.dtype() != output.dtype()) output.copy_(received);
+    if (const Tensor& received = done.received[i++]; received.dtype() != output.dtype())
+      output.copy_(received);
     if (by_round_) sum.shards.fold(output, done.round, last);
     if (last && mesh_.rows() > 1)
-      replicas_.emplace_back(
-          done.unit, mesh_.replicate->all_reduce(sum.gradient, {.tree = &assignment_.replica_tree, .label = label(*done.unit, step_)}));
+      replicas_.emplace_back(done.unit, mesh_.replicate->all_reduce(
+                                            sum.gradient, {.tree = &assignment_.replica_tree,
+                                                           .label = label(*done.unit, step_)}));
   }
 }
 
 void Reducer::settle(const Unit& unit) {
-  while (std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.unit == &unit; })) settle_front();
+  while (std::any_of(pending_.begin(), pending_.end(),
+                     [&](const Pending& p) { return p.unit == &unit; }))
+    settle_front();
 }
 
 void Reducer::finish() {

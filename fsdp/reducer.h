@@ -1,11 +1,12 @@
-// Reducer: brings the gradients of units to their owners, and sums them over a step's micro-batches.
+// Reducer: brings the gradients of units to their owners, and sums them over a step's
+// micro-batches.
 //
-// A unit's gradients lie in one flat buffer, from the first gradient of the round that arrives to the
-// last. Then, by round (mesh.h): a reduce-scatter over the row starts at once, and the owner adds its
-// slice to those of earlier rounds; the buffer serves the next unit. Or in full: the rank adds up its
-// own micro-batches first, in buffers that stay, and the reduce-scatter comes with the step's last
-// round. What rows have summed is at last added over the replicas. All of it in the order of one tree
-// over the step's micro-batches.
+// A unit's gradients lie in one flat buffer, from the first gradient of the round that arrives to
+// the last. Then, by round (mesh.h): a reduce-scatter over the row starts at once, and the owner
+// adds its slice to those of earlier rounds; the buffer serves the next unit. Or in full: the rank
+// adds up its own micro-batches first, in buffers that stay, and the reduce-scatter comes with the
+// step's last round. What rows have summed is at last added over the replicas. All of it in the
+// order of one tree over the step's micro-batches.
 #pragma once
 
 #include <deque>
@@ -21,25 +22,30 @@ namespace lockstep::fsdp {
 
 class Reducer {
  public:
-  // Buffers for units that are differentiated one after the other: one is filled while the other is reduced.
+  // Buffers for units that are differentiated one after the other: one is filled while the other is
+  // reduced.
   static constexpr size_t kBuffers = 2;
-  // A unit's reductions have labels of their own at each of so many times in turn, beside the unit's
-  // own label: a rank that tries a round again alone repeats a label, and so meets no later round of
-  // the others. `units` labels a time, from those of the units on.
+  // A unit's reductions have labels of their own at each of so many times in turn, beside the
+  // unit's own label: a rank that tries a round again alone repeats a label, and so meets no later
+  // round of the others. `units` labels a time, from those of the units on.
   static constexpr uint64_t kTimes = 1024;
 
   // `travels`: the dtype of gradients on their way, f32 or bf16.
-  Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment, DType travels = DType::f32);
+  Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment,
+          DType travels = DType::f32);
 
-  // A round of the step: the gradients of this rank's `leaf`-th micro-batch of the step are next. `zeros`: this rank has no
-  // input for the round, takes part in what the others do, and adds zeros – or nothing, where its micro-batches are through.
+  // A round of the step: the gradients of this rank's `leaf`-th micro-batch of the step are next.
+  // `zeros`: this rank has no input for the round, takes part in what the others do, and adds zeros
+  // – or nothing, where its micro-batches are through.
   void begin_round(int64_t round, int64_t leaf, bool zeros);
-  // The round ended in an exception, and will be begun again: what it has summed so far is written once more then.
+  // The round ended in an exception, and will be begun again: what it has summed so far is written
+  // once more then.
   void abandon_round();
   // Gives the unit's gradients a place, once a round. None of them may have arrived.
   void begin(Unit& unit);
   bool begun(const Unit& unit) const { return slots_.at(&unit).begun; }
-  // All gradients of the unit are there. Their place is taken away: no later one can get lost in it.
+  // All gradients of the unit are there. Their place is taken away: no later one can get lost in
+  // it.
   void complete(Unit& unit);
   // Waits until this rank's slices hold the step's sums.
   void finish();

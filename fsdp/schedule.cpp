@@ -9,15 +9,18 @@ namespace {
 
 // Whether units must make room for each other.
 bool bounded(const std::vector<std::unique_ptr<Unit>>& units, const Options& options) {
-  return options.reshard == Reshard::after_forward && units.front()->state() == Unit::State::sharded;
+  return options.reshard == Reshard::after_forward &&
+         units.front()->state() == Unit::State::sharded;
 }
 
 }  // namespace
 
 Schedule::Schedule(const std::vector<std::unique_ptr<Unit>>& units, const Options& options)
-    : units_in_flight_(bounded(units, options) ? options.units_in_flight : std::numeric_limits<int>::max()),
+    : units_in_flight_(bounded(units, options) ? options.units_in_flight
+                                               : std::numeric_limits<int>::max()),
       ahead_(bounded(units, options) ? options.units_in_flight - 1 : 1) {
-  check(options.units_in_flight >= 1, "[fsdp] expected at least one unit in flight, got ", options.units_in_flight);
+  check(options.units_in_flight >= 1, "[fsdp] expected at least one unit in flight, got ",
+        options.units_in_flight);
   for (const auto& unit : units) {
     entries_.emplace_back();
     entries_.back().unit = unit.get();
@@ -69,7 +72,8 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
   begins_.pop_back();
   if (!recorded) return nullptr;
   trail_->push_back(unit.index());
-  const auto use = std::make_shared<const Use>(Use{unit.index(), begin, clock_, pass_, step_, trail_, trail_->size() - 1});
+  const auto use = std::make_shared<const Use>(
+      Use{unit.index(), begin, clock_, pass_, step_, trail_, trail_->size() - 1});
   if (depth_ == 0) {
     std::erase_if(graphs_, [](const auto& graph) { return graph.expired(); });
     graphs_.push_back(use);
@@ -78,8 +82,9 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
 }
 
 void Schedule::before_backward(Unit& unit, const Use& use) {
-  // Nodes run in reverse order of creation: whatever began after this use has ended is through. If it is
-  // not (its output was computed before its forward pass), reading its parameters gathers it again.
+  // Nodes run in reverse order of creation: whatever began after this use has ended is through. If
+  // it is not (its output was computed before its forward pass), reading its parameters gathers it
+  // again.
   hide_seen();
   for (Entry& other : entries_)
     if (other.in_backward && other.visited > use.end) backward_done(*other.unit);
@@ -142,11 +147,13 @@ void Schedule::release_all() {
 }
 
 bool Schedule::has_gathered() const {
-  return std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.unit->state() != Unit::State::sharded; });
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [](const Entry& e) { return e.unit->state() != Unit::State::sharded; });
 }
 
 bool Schedule::has_open_graphs() const {
-  return std::any_of(graphs_.begin(), graphs_.end(), [](const auto& graph) { return !graph.expired(); });
+  return std::any_of(graphs_.begin(), graphs_.end(),
+                     [](const auto& graph) { return !graph.expired(); });
 }
 
 void Schedule::require(size_t u) {
@@ -169,7 +176,8 @@ void Schedule::gather(size_t u, bool may_evict) {
   }
 }
 
-// Room for one more unit. `for_certain`: it is needed now, so where all the others are in use as well the limit gives way.
+// Room for one more unit. `for_certain`: it is needed now, so where all the others are in use as
+// well the limit gives way.
 bool Schedule::make_room(bool for_certain) {
   while (true) {
     int whole = 0;

@@ -1,14 +1,14 @@
 // Schedule: when units are gathered and let go.
 //
-// A unit is gathered before its forward pass and before its backward pass, and stays while either runs.
-// Beyond that it stays until its room is needed: at most `units_in_flight` are whole at a time, the
-// least recently used one goes first. More are whole only where units lie inside of each other, and
-// where a parameter is read outside of its unit's forward: that gathers the unit without making room,
-// since the operation that reads may look at other units, too. The next forward or backward pass of a
-// unit makes the room. Parameters view their values while their unit is in use; else each read of a unit
-// between two passes is noticed once, whether or not the unit is whole: which ones are whole may depend
-// on the rank. The units that come next are fetched ahead into the same room: in the order of
-// the pass before, and for backward in the reverse order of forward.
+// A unit is gathered before its forward pass and before its backward pass, and stays while either
+// runs. Beyond that it stays until its room is needed: at most `units_in_flight` are whole at a
+// time, the least recently used one goes first. More are whole only where units lie inside of each
+// other, and where a parameter is read outside of its unit's forward: that gathers the unit without
+// making room, since the operation that reads may look at other units, too. The next forward or
+// backward pass of a unit makes the room. Parameters view their values while their unit is in use;
+// else each read of a unit between two passes is noticed once, whether or not the unit is whole:
+// which ones are whole may depend on the rank. The units that come next are fetched ahead into the
+// same room: in the order of the pass before, and for backward in the reverse order of forward.
 #pragma once
 
 #include <functional>
@@ -20,14 +20,15 @@
 
 namespace lockstep::fsdp {
 
-// One recorded forward pass of a unit, which backward will visit. The graph owns it: forward passes may
-// come in any order with their backward passes, or stay without one.
+// One recorded forward pass of a unit, which backward will visit. The graph owns it: forward passes
+// may come in any order with their backward passes, or stay without one.
 struct Use {
   size_t unit;
   uint64_t begin, end;  // on the schedule's clock
   uint64_t pass;        // the outermost forward pass that it belongs to
   uint64_t step;
-  // The units of the uses before this one, which backward will visit after it: trail[0 .. position).
+  // The units of the uses before this one, which backward will visit after it: trail[0 ..
+  // position).
   std::shared_ptr<const std::vector<size_t>> trail;
   size_t position;
 };
@@ -40,11 +41,11 @@ class Schedule {
   // `recorded`: backward will come. Returns the use for before_backward(); null if not recorded.
   std::shared_ptr<const Use> after_forward(Unit& unit, bool recorded);
   void before_backward(Unit& unit, const Use& use);
-  // A parameter of the unit is read while the unit is not in use. The view of its values ends when this
-  // rank's slices change.
+  // A parameter of the unit is read while the unit is not in use. The view of its values ends when
+  // this rank's slices change.
   void read(Unit& unit);
-  // The same where the read must be no part of what ranks do together: nothing happens unless the unit is
-  // whole, with the values of now. It can be read until they change.
+  // The same where the read must be no part of what ranks do together: nothing happens unless the
+  // unit is whole, with the values of now. It can be read until they change.
   void peek(Unit& unit);
   // Nothing more in this backward pass needs the unit's parameters.
   void backward_done(Unit& unit);
@@ -94,10 +95,12 @@ class Schedule {
   const int ahead_;
   uint64_t clock_ = 0, pass_ = 0, step_ = 0;
   int depth_ = 0;
-  std::vector<size_t> seen_;                      // units that were shown for reads since the last pass began
-  std::vector<size_t> order_, last_order_;        // of forward passes: this one's so far, and the one's before
-  std::vector<uint64_t> begins_;                  // of the forward passes that are running
-  std::vector<std::weak_ptr<const Use>> graphs_;  // of outermost passes since all units were last let go
+  std::vector<size_t> seen_;  // units that were shown for reads since the last pass began
+  std::vector<size_t> order_,
+      last_order_;                // of forward passes: this one's so far, and the one's before
+  std::vector<uint64_t> begins_;  // of the forward passes that are running
+  std::vector<std::weak_ptr<const Use>>
+      graphs_;  // of outermost passes since all units were last let go
   std::shared_ptr<std::vector<size_t>> trail_ = std::make_shared<std::vector<size_t>>();
   Duration exposed_{};
 };

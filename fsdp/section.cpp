@@ -24,7 +24,8 @@ std::vector<Shape> shapes_of(const std::vector<Parameter>& parameters) {
 
 }  // namespace
 
-Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh, const Owner& owner, const StorageScope::Make& own_memory)
+Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh,
+                 const Owner& owner, const StorageScope::Make& own_memory)
     : parameters_(std::move(parameters)),
       shapes_(shapes_of(parameters_)),
       layout_(numels_of(parameters_), mesh.columns()),
@@ -39,8 +40,8 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
     const bool read_by_others = dtype == wire && mesh.columns() > 1;
     std::optional<StorageScope> own;
     if (own_memory) own.emplace(own_memory);
-    master_ =
-        read_by_others && !own_memory ? mesh.shard->allocate({layout_.slice()}, dtype) : Tensor::zeros({layout_.slice()}, dtype, device);
+    master_ = read_by_others && !own_memory ? mesh.shard->allocate({layout_.slice()}, dtype)
+                                            : Tensor::zeros({layout_.slice()}, dtype, device);
     own.reset();
     wire_ = dtype == wire ? master_ : mesh.shard->allocate({layout_.slice()}, wire);
     if (mesh.nearby) nearby_ = mesh.nearby->allocate({layout_.total() / mesh.nearby->size()}, wire);
@@ -55,14 +56,18 @@ void Section::shard(size_t i, const Owner& owner) {
   const Parameter& p = parameters_[i];
   const std::string who = str("parameter '", p.name(), "' of unit '", owner.unit, "'");
   const auto absent = [&](DType dtype, std::string why, std::function<void()> bring) {
-    return Storage::absent(static_cast<size_t>(shapes_[i].numel() * size_of(dtype)), p.device(), std::move(why), std::move(bring));
+    return Storage::absent(static_cast<size_t>(shapes_[i].numel() * size_of(dtype)), p.device(),
+                           std::move(why), std::move(bring));
   };
-  gathered_.push_back(absent(wire_dtype_,
-                             str(who,
-                                 " of the sharded model is not gathered; read it between the start of the model's forward pass and "
-                                 "the end of backward(), or choose other units (parallel.wrap, Options::wrap)"),
-                             owner.read));
-  gathered_.back()->follow(master_.storage());  // a graph that read these values must not go on with others
+  gathered_.push_back(
+      absent(wire_dtype_,
+             str(who,
+                 " of the sharded model is not gathered; read it between the start of the model's "
+                 "forward pass and "
+                 "the end of backward(), or choose other units (parallel.wrap, Options::wrap)"),
+             owner.read));
+  gathered_.back()->follow(
+      master_.storage());  // a graph that read these values must not go on with others
   const Tensor gathered = Tensor::wrap(gathered_.back(), shapes_[i], wire_dtype_);
   const DType dtype = master_.dtype();
   p.set_grad_buffer({});
@@ -71,7 +76,8 @@ void Section::shard(size_t i, const Owner& owner) {
   // Of parameters that are gathered in another dtype, the values in their own are never there.
   unread_.push_back(absent(dtype,
                            str(who, " is gathered in ", wire_dtype_, " and was read in ", dtype,
-                               ": read it in products within an ops::PrecisionScope, or leave it out of Options::low_precision"),
+                               ": read it in products within an ops::PrecisionScope, or leave it "
+                               "out of Options::low_precision"),
                            {}));
   unread_.back()->follow(master_.storage());
   p.set_data(Tensor::wrap(unread_.back(), shapes_[i], dtype));
@@ -105,14 +111,16 @@ void Section::fill_master(const Mesh& mesh) {
       const Tensor mine = master_.narrow(0, piece.slice_offset, piece.length);
       if (drawn)
         mine.copy_(whole.view({whole.numel()}).narrow(0, piece.parameter_offset, piece.length));
-      else  // it has no memory: each rank draws what it keeps, the bits of which depend on nothing else
+      else  // it has no memory: each rank draws what it keeps, the bits of which depend on nothing
+            // else
         p.draw_initial(piece.parameter_offset, mine);
     }
   }
 }
 
 Tensor Section::view(const Tensor& flat, size_t parameter) const {
-  return flat.narrow(0, layout_.offset(parameter), shapes_[parameter].numel()).view(shapes_[parameter]);
+  return flat.narrow(0, layout_.offset(parameter), shapes_[parameter].numel())
+      .view(shapes_[parameter]);
 }
 
 const Tensor& Section::wire() {
@@ -132,8 +140,10 @@ void Section::master_changed() {
 std::string Section::written_parameter() const {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const std::shared_ptr<Storage>& own = unread_.empty() ? gathered_[i] : unread_[i];
-    if (parameters_[i].data().storage() != own) return str("set_data() replaced parameter '", parameters_[i].name(), "'");
-    if (gathered_[i]->version() != version()) return str(gathered_[i]->changed_by(), " changed parameter '", parameters_[i].name(), "'");
+    if (parameters_[i].data().storage() != own)
+      return str("set_data() replaced parameter '", parameters_[i].name(), "'");
+    if (gathered_[i]->version() != version())
+      return str(gathered_[i]->changed_by(), " changed parameter '", parameters_[i].name(), "'");
   }
   return {};
 }
@@ -141,7 +151,8 @@ std::string Section::written_parameter() const {
 std::string Section::written_slices() const {
   if (!changed()) return {};
   std::string names;
-  for (const Piece& piece : layout_.pieces(rank_)) names += str(names.empty() ? "'" : " or '", parameters_[piece.parameter].name(), "'");
+  for (const Piece& piece : layout_.pieces(rank_))
+    names += str(names.empty() ? "'" : " or '", parameters_[piece.parameter].name(), "'");
   return str(master_.storage()->changed_by(), " changed this rank's slice of ", names);
 }
 
@@ -174,17 +185,21 @@ void Section::drop_gradients() const {
 
 void Section::set_grad_source(const std::function<void(const Parameter&)>& provide) const {
   for (const Parameter& p : parameters_)
-    p.set_grad_source([provide, impl = std::weak_ptr(p.impl())] { provide(detail::as_parameter(impl.lock())); },
-                      str("[fsdp] the gradient of parameter '", p.name(),
-                          "' is spread over the ranks: after finish(), FullyShardedDataParallel::parameters() has this rank's slices"));
+    p.set_grad_source(
+        [provide, impl = std::weak_ptr(p.impl())] { provide(detail::as_parameter(impl.lock())); },
+        str("[fsdp] the gradient of parameter '", p.name(),
+            "' is spread over the ranks: after finish(), FullyShardedDataParallel::parameters() "
+            "has this rank's slices"));
 }
 
 std::vector<Section::Shard> Section::shards(const Tensor& gradient) const {
   std::vector<Shard> shards;
   for (const Piece& piece : layout_.pieces(rank_)) {
     const Parameter& whole = parameters_[piece.parameter];
-    Parameter shard(whole.name(), master_.narrow(0, piece.slice_offset, piece.length), whole.requires_grad());
-    if (gradient.defined()) shard.set_grad_buffer(gradient.narrow(0, piece.slice_offset, piece.length));
+    Parameter shard(whole.name(), master_.narrow(0, piece.slice_offset, piece.length),
+                    whole.requires_grad());
+    if (gradient.defined())
+      shard.set_grad_buffer(gradient.narrow(0, piece.slice_offset, piece.length));
     const ShardSpec spec{shapes_[piece.parameter], piece.parameter_offset, piece.length};
     shard.set_slice_of(spec);
     shards.push_back({piece.parameter, std::move(shard), spec});

@@ -10,19 +10,23 @@ namespace lockstep::fsdp {
 namespace {
 
 DType wire_dtype(const Parameter& parameter, int columns, const Options& options) {
-  const bool low = columns > 1 && parameter.dtype() == DType::f32 && options.low_precision && options.low_precision(parameter);
+  const bool low = columns > 1 && parameter.dtype() == DType::f32 && options.low_precision &&
+                   options.low_precision(parameter);
   return low ? options.compute : parameter.dtype();
 }
 
 }  // namespace
 
 std::vector<SectionPlan> plan_sections(const UnitPlan& unit, int columns, const Options& options) {
-  const auto kind = [](const Parameter& p, DType wire) { return std::tuple(p.dtype(), wire, p.requires_grad(), p.device()); };
+  const auto kind = [](const Parameter& p, DType wire) {
+    return std::tuple(p.dtype(), wire, p.requires_grad(), p.device());
+  };
   std::vector<SectionPlan> plans;
   for (const Parameter& p : unit.parameters) {
     const DType wire = wire_dtype(p, columns, options);
-    auto at = std::find_if(plans.begin(), plans.end(),
-                           [&](const SectionPlan& known) { return kind(known.parameters.front(), known.wire) == kind(p, wire); });
+    auto at = std::find_if(plans.begin(), plans.end(), [&](const SectionPlan& known) {
+      return kind(known.parameters.front(), known.wire) == kind(p, wire);
+    });
     if (at == plans.end()) at = plans.insert(plans.end(), {wire, {}});
     at->parameters.push_back(p);
   }
@@ -36,7 +40,8 @@ Unit::Unit(UnitPlan plan, size_t index, uint64_t label, const Mesh& mesh, const 
                     }};
   for (const Parameter& p : plan_.parameters) trained_ += p.requires_grad() ? 1 : 0;
   for (SectionPlan& section : plan_sections(plan_, mesh.columns(), options))
-    sections_.push_back(std::make_unique<Section>(std::move(section.parameters), section.wire, mesh, owner, options.own_memory));
+    sections_.push_back(std::make_unique<Section>(std::move(section.parameters), section.wire, mesh,
+                                                  owner, options.own_memory));
   if (mesh.columns() == 1) {
     state_ = State::gathered;
     shown_ = true;
@@ -93,7 +98,8 @@ void wait(const comm::Work& work, std::string_view what, const Unit& unit) {
   try {
     work.wait();
   } catch (const std::exception& e) {
-    std::rethrow_exception(comm::reworded(e, str("[fsdp] ", what, " unit '", unit.name(), "' (label ", unit.label(), "): ", e.what())));
+    std::rethrow_exception(comm::reworded(e, str("[fsdp] ", what, " unit '", unit.name(),
+                                                 "' (label ", unit.label(), "): ", e.what())));
   }
 }
 
@@ -102,7 +108,8 @@ void Unit::hold_values() {
 }
 
 bool Unit::changed() const {
-  return std::any_of(sections_.begin(), sections_.end(), [](const auto& section) { return section->changed(); });
+  return std::any_of(sections_.begin(), sections_.end(),
+                     [](const auto& section) { return section->changed(); });
 }
 
 std::string Unit::written_parameter() const {

@@ -18,7 +18,8 @@ struct SectionPlan {
   DType wire;
   std::vector<Parameter> parameters;
 };
-// Of one dtype, one wire dtype, one device, and all trained or all frozen; in order of first appearance. `columns`: ranks of a row.
+// Of one dtype, one wire dtype, one device, and all trained or all frozen; in order of first
+// appearance. `columns`: ranks of a row.
 std::vector<SectionPlan> plan_sections(const UnitPlan& unit, int columns, const Options& options);
 
 class Unit {
@@ -29,8 +30,8 @@ class Unit {
     gathered,   // all values are here
   };
 
-  // Collective. `index`: the unit's number from 0 on; 0 is the root. `label`: of its collectives, the
-  // same on all ranks, and no other unit's or model's.
+  // Collective. `index`: the unit's number from 0 on; 0 is the root. `label`: of its collectives,
+  // the same on all ranks, and no other unit's or model's.
   Unit(UnitPlan plan, size_t index, uint64_t label, const Mesh& mesh, const Options& options);
   Unit(const Unit&) = delete;
   Unit& operator=(const Unit&) = delete;
@@ -53,14 +54,16 @@ class Unit {
   // What somebody did to values that are in use, for messages (Section); empty: nothing.
   std::string written_parameter() const;
   std::string written_slices() const;
-  // sharded → gathering: over the row, or once that has been done in this step, over the nearby ranks.
+  // sharded → gathering: over the row, or once that has been done in this step, over the nearby
+  // ranks.
   void start_gather();
   // gathering → gathered. Throws what the gather failed with, naming the unit.
   void wait_gathered();
   // gathered → sharded.
   void release();
-  // While gathered: lets the parameters view the values, or takes the view away, so that the next read is
-  // noticed. On one rank the view stays. `until_changed`: at most until this rank's slices change.
+  // While gathered: lets the parameters view the values, or takes the view away, so that the next
+  // read is noticed. On one rank the view stays. `until_changed`: at most until this rank's slices
+  // change.
   void show(bool until_changed = false);
   void hide();
   // The masters may have changed; not while gathered or gathering.

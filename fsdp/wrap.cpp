@@ -27,7 +27,8 @@ class Planner {
   std::vector<UnitPlan> run(nn::Module& root) {
     add_unit(root, kRoot);
     visit(root, kRoot, false);
-    for (const Parameter& parameter : root.parameters()) units_[owners_.at(parameter.impl().get())].parameters.push_back(parameter);
+    for (const Parameter& parameter : root.parameters())
+      units_[owners_.at(parameter.impl().get())].parameters.push_back(parameter);
     std::vector<UnitPlan> kept;
     for (UnitPlan& unit : units_)
       if (kept.empty() || !unit.parameters.empty()) kept.push_back(std::move(unit));
@@ -89,13 +90,15 @@ std::vector<std::string> split(const std::string& text, char at) {
 
 bool matches(const std::vector<std::string>& pattern, const std::string& path) {
   const auto names = split(path, '.');
-  return std::equal(pattern.begin(), pattern.end(), names.begin(), names.end(),
-                    [](const std::string& p, const std::string& name) { return p == "*" || p == name; });
+  return std::equal(
+      pattern.begin(), pattern.end(), names.begin(), names.end(),
+      [](const std::string& p, const std::string& name) { return p == "*" || p == name; });
 }
 
 bool any_module(const nn::Module& module, const std::function<bool(const nn::Module&)>& is) {
-  return std::any_of(module.children().begin(), module.children().end(),
-                     [&](const auto& child) { return is(*child.second) || any_module(*child.second, is); });
+  return std::any_of(module.children().begin(), module.children().end(), [&](const auto& child) {
+    return is(*child.second) || any_module(*child.second, is);
+  });
 }
 
 }  // namespace
@@ -106,18 +109,26 @@ std::function<bool(const nn::Module&)> wrap_rule(const std::string& words, const
   std::vector<std::vector<std::string>> patterns;
   for (const std::string& text : split(words, ',')) {
     patterns.push_back(split(text, '.'));
-    const auto is = [&](const nn::Module& module) { return matches(patterns.back(), module.path()); };
+    const auto is = [&](const nn::Module& module) {
+      return matches(patterns.back(), module.path());
+    };
     if (any_module(root, is)) continue;
     std::string known;
     for (const auto& [name, child] : root.children()) known += (known.empty() ? "" : ", ") + name;
-    throw UsageError(str("no module has the path '", text, "': expected blocks, none or paths such as 'blocks.*'; the model consists of ",
-                         known.empty() ? "one module" : known));
+    throw UsageError(
+        str("no module has the path '", text,
+            "': expected blocks, none or paths such as 'blocks.*'; the model consists of ",
+            known.empty() ? "one module" : known));
   }
   return [patterns](const nn::Module& module) {
-    return std::any_of(patterns.begin(), patterns.end(), [&](const auto& pattern) { return matches(pattern, module.path()); });
+    return std::any_of(patterns.begin(), patterns.end(),
+                       [&](const auto& pattern) { return matches(pattern, module.path()); });
   };
 }
 
-std::vector<UnitPlan> plan_units(nn::Module& root, const std::function<bool(const nn::Module&)>& wrap) { return Planner(wrap).run(root); }
+std::vector<UnitPlan> plan_units(nn::Module& root,
+                                 const std::function<bool(const nn::Module&)>& wrap) {
+  return Planner(wrap).run(root);
+}
 
 }  // namespace lockstep::fsdp

@@ -11,9 +11,9 @@
 #include "core/base/log.h"
 #include "launcher/agent/agent.h"
 #include "launcher/agent/farewell.h"
+#include "launcher/base/needs.h"
 #include "launcher/base/random_id.h"
 #include "launcher/rank/rank_env.h"
-#include "launcher/base/needs.h"
 #include "launcher/rendezvous/server.h"
 
 namespace lockstep::launcher {
@@ -29,8 +29,9 @@ constexpr Duration kHastyScreen = std::chrono::milliseconds(500);
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
-// 15 descriptors of an agent's own were seen, and of each rank two pipes, a pidfd, the place of its report, its log and its connection to
-// the store; where ranks may be started again, what is kept for them.
+// 15 descriptors of an agent's own were seen, and of each rank two pipes, a pidfd, the place of its
+// report, its log and its connection to the store; where ranks may be started again, what is kept
+// for them.
 void require_files_for(int ranks, bool restarts) {
   const int64_t own = 16, of_rank = restarts ? 7 : 6;
   require_files(static_cast<int>(std::min<int64_t>(own + of_rank * ranks, 1 << 29)),
@@ -41,20 +42,28 @@ void validate(const LaunchSpec& spec) {
   check(!spec.argv.empty(), "[launch] no program given");
   check(spec.nproc >= 1, "[launch] the number of ranks must be at least 1, got ", spec.nproc);
   check(spec.nodes >= 1, "[launch] the number of nodes must be at least 1, got ", spec.nodes);
-  check(spec.max_restarts >= 0, "[launch] the number of restarts cannot be negative, got ", spec.max_restarts);
-  check(spec.node_rank >= -1 && spec.node_rank < spec.nodes, "[launch] node rank ", spec.node_rank, " does not exist among ", spec.nodes,
-        " node(s)");
-  check(spec.nodes == 1 || !spec.endpoint.empty(), "[launch] ", spec.nodes, " nodes need a rendezvous: give host:port of node 0");
-  check(spec.nodes == 1 || !spec.run_id.empty(), "[launch] ", spec.nodes, " nodes need a run id that is equal on all of them");
-  check(spec.nodes == 1 || spec.job_values.empty(), "[launch] values for the job's store are for a single node, not for ", spec.nodes);
-  check(spec.master_port >= 0 && spec.master_port <= 65535, "[launch] expected a master port from 0 to 65535, got ", spec.master_port);
-  check(spec.lease.count() > 0, "[launch] the lease of a node must be above 0 s, got ", seconds(spec.lease), " s");
+  check(spec.max_restarts >= 0, "[launch] the number of restarts cannot be negative, got ",
+        spec.max_restarts);
+  check(spec.node_rank >= -1 && spec.node_rank < spec.nodes, "[launch] node rank ", spec.node_rank,
+        " does not exist among ", spec.nodes, " node(s)");
+  check(spec.nodes == 1 || !spec.endpoint.empty(), "[launch] ", spec.nodes,
+        " nodes need a rendezvous: give host:port of node 0");
+  check(spec.nodes == 1 || !spec.run_id.empty(), "[launch] ", spec.nodes,
+        " nodes need a run id that is equal on all of them");
+  check(spec.nodes == 1 || spec.job_values.empty(),
+        "[launch] values for the job's store are for a single node, not for ", spec.nodes);
+  check(spec.master_port >= 0 && spec.master_port <= 65535,
+        "[launch] expected a master port from 0 to 65535, got ", spec.master_port);
+  check(spec.lease.count() > 0, "[launch] the lease of a node must be above 0 s, got ",
+        seconds(spec.lease), " s");
   for (const int rank : spec.shown_local_ranks)
-    check(rank >= 0 && rank < spec.nproc, "[launch] local rank ", rank, " does not exist among ", spec.nproc, " rank(s)");
+    check(rank >= 0 && rank < spec.nproc, "[launch] local rank ", rank, " does not exist among ",
+          spec.nproc, " rank(s)");
 }
 
-// The rendezvous in the agent's own process cannot be gone, only slow: on a machine that lets nobody run for seconds it is not given up,
-// nor does it give up its own node where that is the only one.
+// The rendezvous in the agent's own process cannot be gone, only slow: on a machine that lets
+// nobody run for seconds it is not given up, nor does it give up its own node where that is the
+// only one.
 constexpr auto kOwnServer = std::chrono::seconds(60);
 
 JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
@@ -84,13 +93,16 @@ Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
     return meeting;
   }
   meeting.endpoint = Endpoint::parse(spec.endpoint, kDefaultPort);
-  const bool serve = spec.node_rank == 0 || spec.nodes == 1 || (spec.node_rank < 0 && is_local(meeting.endpoint.host));
+  const bool serve = spec.node_rank == 0 || spec.nodes == 1 ||
+                     (spec.node_rank < 0 && is_local(meeting.endpoint.host));
   if (!serve) return meeting;
   try {
-    meeting.server = std::make_unique<RendezvousServer>(listen_host(meeting.endpoint.host), meeting.endpoint.port, shape_of(spec, run_id));
+    meeting.server = std::make_unique<RendezvousServer>(
+        listen_host(meeting.endpoint.host), meeting.endpoint.port, shape_of(spec, run_id));
     meeting.endpoint.port = meeting.server->port();
   } catch (const AddressInUse& e) {
-    // Without node ranks the agents of one host race for the port, and the losers are guests. Another job's rendezvous says so itself.
+    // Without node ranks the agents of one host race for the port, and the losers are guests.
+    // Another job's rendezvous says so itself.
     meeting.in_use = e.what();
   }
   return meeting;
@@ -105,35 +117,43 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
   node.node_rank = spec.node_rank;
   // The ranks of a single node, or of several agents on one host, need nothing but loopback.
   const bool loopback = spec.nodes == 1 || is_loopback_host(meeting.endpoint.host);
-  node.master_addr = !spec.master_addr.empty() ? spec.master_addr : loopback ? "127.0.0.1" : host_name();
+  node.master_addr = !spec.master_addr.empty() ? spec.master_addr
+                     : loopback                ? "127.0.0.1"
+                                               : host_name();
   node.master_port = spec.master_port != 0 ? spec.master_port : free_port("");
   return node;
 }
 
 // Makes the node a member of the job. Throws as RendezvousClient::join().
-void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting, RendezvousClient& client) {
+void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting,
+          RendezvousClient& client) {
   // The rendezvous of this process answers soon, however short others may keep this node waiting.
-  const Duration limit = meeting.server           ? std::max<Duration>(kOwnServer, spec.join_timeout)
+  const Duration limit = meeting.server ? std::max<Duration>(kOwnServer, spec.join_timeout)
                          : meeting.in_use.empty() ? Duration(spec.join_timeout)
                                                   : std::min<Duration>(kProbe, spec.join_timeout);
   try {
     client.join(node, spec.nodes, spec.max_restarts, limit, [] { return true; });
   } catch (const EnvironmentError& e) {
-    if (!meeting.in_use.empty()) throw EnvironmentError(meeting.in_use + ", and not by a rendezvous that answers; choose another port");
+    if (!meeting.in_use.empty())
+      throw EnvironmentError(meeting.in_use +
+                             ", and not by a rendezvous that answers; choose another port");
     throw;
   }
 }
 
-// What is to be read must not be lost, and nobody may wait for ever for a reader that does not read. Who asks for a stop meanwhile is
-// not to wait so long, either.
+// What is to be read must not be lost, and nobody may wait for ever for a reader that does not
+// read. Who asks for a stop meanwhile is not to wait so long, either.
 void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell, Duration limit) {
-  const auto unread = [&] { return (failed || farewell.asked()) && screen.stalled() > ScreenWriter::kUnread; };
+  const auto unread = [&] {
+    return (failed || farewell.asked()) && screen.stalled() > ScreenWriter::kUnread;
+  };
   farewell.wait_until([&] { return screen.all_written() || unread(); }, limit);
   if (!screen.all_written()) screen.give_up();
 }
 
 // The other nodes learn that this one is done, and those that it serves how the job ended.
-void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server, Farewell& farewell, Duration limit) {
+void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server,
+                Farewell& farewell, Duration limit) {
   courier.send([&] { client.leave(); });
   const auto has_left = [&] {
     try {
@@ -156,7 +176,9 @@ LaunchResult launch(const LaunchSpec& spec) {
   if (!spec.log_dir.empty()) {
     std::error_code error;
     std::filesystem::create_directories(spec.log_dir, error);
-    if (error) throw EnvironmentError(str("[launch] cannot make the log folder '", spec.log_dir, "': ", error.message()));
+    if (error)
+      throw EnvironmentError(
+          str("[launch] cannot make the log folder '", spec.log_dir, "': ", error.message()));
   }
   const std::string run_id = spec.run_id.empty() ? random_id() : spec.run_id;
   const std::string node_id = str(host_name(), "-", ::getpid(), "-", random_id());
@@ -169,20 +191,23 @@ LaunchResult launch(const LaunchSpec& spec) {
   ScreenWriter screen([&] { wakeup.ring(); });
   Meeting meeting = meet(spec, run_id);
   if (meeting.server)
-    for (const auto& [key, value] : spec.job_values) meeting.server->set_value(str(kJobStore, "/", key), value);
+    for (const auto& [key, value] : spec.job_values)
+      meeting.server->set_value(str(kJobStore, "/", key), value);
   ClientLimits limits;
   if (meeting.server) limits.lost_after = kOwnServer;
   RendezvousClient client(
       meeting.endpoint, run_id, [&] { wakeup.ring(); }, limits);
   Courier courier([&] { wakeup.ring(); });
   // However this ends: no call to the rendezvous keeps the courier.
-  const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(&client, [](RendezvousClient* it) { it->abandon(); });
+  const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(
+      &client, [](RendezvousClient* it) { it->abandon(); });
 
   LaunchResult result;
   bool insisted = false, joined = false;
   StopWish wish;
   {
-    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client, courier, wakeup, screen});
+    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client,
+                 courier, wakeup, screen});
     const Node node = describe_node(spec, node_id, meeting);
     result = agent.run([&spec, &meeting, &client, node] { join(spec, node, meeting, client); });
     insisted = agent.insisted();
@@ -191,8 +216,10 @@ LaunchResult launch(const LaunchSpec& spec) {
   }
   Farewell farewell(signals, wish, /*usr1_asks=*/spec.hold_stop_signals);
   // Whoever was not let in has little to take leave of.
-  take_leave(client, courier, meeting.server.get(), farewell, insisted || !joined ? kHastyFarewell : kFarewell);
-  finish_screen(screen, /*failed=*/result.exit_code != 0, farewell, insisted ? kHastyScreen : kLongestLimit);
+  take_leave(client, courier, meeting.server.get(), farewell,
+             insisted || !joined ? kHastyFarewell : kFarewell);
+  finish_screen(screen, /*failed=*/result.exit_code != 0, farewell,
+                insisted ? kHastyScreen : kLongestLimit);
   return result;
 }
 

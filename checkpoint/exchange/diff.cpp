@@ -24,7 +24,8 @@ T load(const char* at) {
   return value;
 }
 
-// A number as text that reads back as the same one, and as a double; other types as their bytes, and as NaN.
+// A number as text that reads back as the same one, and as a double; other types as their bytes,
+// and as NaN.
 struct Element {
   std::string text;
   double value = std::nan("");
@@ -58,7 +59,8 @@ Element element_of(std::string_view dtype, const char* at, int64_t bytes) {
   std::string hex = "0x";
   for (int64_t i = bytes; i-- > 0;) {
     std::array<char, 3> digits{};
-    std::snprintf(digits.data(), digits.size(), "%02x", static_cast<unsigned>(static_cast<unsigned char>(at[i])));
+    std::snprintf(digits.data(), digits.size(), "%02x",
+                  static_cast<unsigned>(static_cast<unsigned char>(at[i])));
     hex += digits.data();
   }
   return {hex, std::nan("")};
@@ -85,12 +87,14 @@ class ValueComparison {
     result_.elements = type.bytes / element_;
   }
 
-  void piece(const std::vector<char>& a, const std::vector<char>& b, int64_t offset, int64_t bytes) {
+  void piece(const std::vector<char>& a, const std::vector<char>& b, int64_t offset,
+             int64_t bytes) {
     if (std::memcmp(a.data(), b.data(), static_cast<size_t>(bytes)) == 0) return;
     for (int64_t at = 0; at < bytes; at += element_) {
       const char *left = a.data() + at, *right = b.data() + at;
       if (std::memcmp(left, right, static_cast<size_t>(element_)) == 0) continue;
-      const Element x = element_of(type_.dtype, left, element_), y = element_of(type_.dtype, right, element_);
+      const Element x = element_of(type_.dtype, left, element_),
+                    y = element_of(type_.dtype, right, element_);
       if (result_.count++ == 0) {
         result_.a = x.text;
         result_.b = y.text;
@@ -150,12 +154,18 @@ Compared diff(const TensorSource& a, const TensorSource& b, std::span<const std:
   };
   Comparison comparison(a, b);
   for (size_t i = 0, j = 0; i < a.size() || j < b.size();) {
-    const bool in_a = i < a.size() && (j == b.size() || a.name(i) <= b.name(j)), in_b = j < b.size() && (!in_a || a.name(i) == b.name(j));
+    const bool in_a = i < a.size() && (j == b.size() || a.name(i) <= b.name(j)),
+               in_b = j < b.size() && (!in_a || a.name(i) == b.name(j));
     const std::string_view name = in_a ? a.name(i) : b.name(j);
     const size_t at_a = std::exchange(i, i + in_a), at_b = std::exchange(j, j + in_b);
-    if (std::any_of(skip.begin(), skip.end(), [&](const std::string& prefix) { return name.starts_with(prefix); })) continue;
+    if (std::any_of(skip.begin(), skip.end(),
+                    [&](const std::string& prefix) { return name.starts_with(prefix); }))
+      continue;
     if (!in_a || !in_b) {
-      report({.kind = in_a ? Kind::only_in_a : Kind::only_in_b, .name = std::string(name), .a = {}, .b = {}});
+      report({.kind = in_a ? Kind::only_in_a : Kind::only_in_b,
+              .name = std::string(name),
+              .a = {},
+              .b = {}});
       continue;
     }
     ++result.tensors;
@@ -182,7 +192,8 @@ std::string to_text(const TensorDifference& d) {
   }
   std::string index;
   for (const int64_t i : d.index) index += (index.empty() ? "" : ", ") + std::to_string(i);
-  return str(d.name, ": ", d.count, " of ", d.elements, " elements differ, first at [", index, "]: ", d.a, " and ", d.b,
+  return str(d.name, ": ", d.count, " of ", d.elements, " elements differ, first at [", index,
+             "]: ", d.a, " and ", d.b,
              d.largest > 0 ? str("; largest difference ", d.largest) : std::string());
 }
 

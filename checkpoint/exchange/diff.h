@@ -29,12 +29,14 @@ struct Compared {
   int64_t different = 0;           // calls of `found`
 };
 
-// Compares all tensors whose names start with none of `skip`, in the order of their names, and calls `found` for each that differs. Reads
-// both in pieces of a few MiB. Throws EnvironmentError where one cannot be read.
+// Compares all tensors whose names start with none of `skip`, in the order of their names, and
+// calls `found` for each that differs. Reads both in pieces of a few MiB. Throws EnvironmentError
+// where one cannot be read.
 Compared diff(const TensorSource& a, const TensorSource& b, std::span<const std::string> skip,
               const std::function<void(const TensorDifference&)>& found);
 
-// One line for a difference: "wte.weight: 3 of 1024 elements differ, first at [0, 7]: 0.5 and 0.25; largest difference 0.25".
+// One line for a difference: "wte.weight: 3 of 1024 elements differ, first at [0, 7]: 0.5 and 0.25;
+// largest difference 0.25".
 std::string to_text(const TensorDifference& difference);
 
 }  // namespace lockstep::checkpoint

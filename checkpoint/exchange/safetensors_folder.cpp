@@ -19,13 +19,16 @@ namespace fs = std::filesystem;
 
 using File = std::vector<const WantedTensor*>;
 
-int64_t bytes_of(const WantedTensor& tensor) { return tensor.shape.numel() * size_of(tensor.dtype); }
+int64_t bytes_of(const WantedTensor& tensor) {
+  return tensor.shape.numel() * size_of(tensor.dtype);
+}
 
 std::vector<File> split(const FolderRequest& request) {
   std::vector<File> files(1);
   int64_t bytes = 0;
   for (const WantedTensor& tensor : request.tensors) {
-    if (request.max_shard_bytes > 0 && !files.back().empty() && bytes + bytes_of(tensor) > request.max_shard_bytes) {
+    if (request.max_shard_bytes > 0 && !files.back().empty() &&
+        bytes + bytes_of(tensor) > request.max_shard_bytes) {
       files.emplace_back();
       bytes = 0;
     }
@@ -48,15 +51,17 @@ void write_file(const std::string& path, const File& tensors) {
   std::unordered_map<std::string_view, const WantedTensor*> by_name;
   for (const WantedTensor* tensor : tensors) {
     header.tensors.push_back({tensor->name, safetensors_dtype(tensor->dtype), tensor->shape, 0, 0});
-    check(by_name.emplace(tensor->name, tensor).second, "[safetensors] two tensors have the name '", tensor->name, "'");
+    check(by_name.emplace(tensor->name, tensor).second, "[safetensors] two tensors have the name '",
+          tensor->name, "'");
   }
   const std::string start = make_safetensors_header(header);
   const auto file = posix_file_system().create(path);
   file->write(start.data(), start.size());
   for (const SafetensorsInfo info : header.tensors) {
     const Tensor values = by_name.at(info.name)->values();
-    check(values.bytes() == info.bytes && values.is_contiguous() && values.device() == kCpu, "[safetensors] '", info.name, "': expected ",
-          info.dtype, info.shape, ", contiguous and on the host, got ", values);
+    check(values.bytes() == info.bytes && values.is_contiguous() && values.device() == kCpu,
+          "[safetensors] '", info.name, "': expected ", info.dtype, info.shape,
+          ", contiguous and on the host, got ", values);
     file->write(values.raw(), static_cast<size_t>(info.bytes));
   }
   file->sync();
@@ -83,7 +88,8 @@ WrittenFolder write_all(const std::string& folder, const FolderRequest& request)
     write_file(folder + "/" + written.files.back(), files[i]);
     for (const WantedTensor* tensor : files[i]) written.bytes += bytes_of(*tensor);
   }
-  if (files.size() > 1) write_text(folder + "/model.safetensors.index.json", index_text(files, written.bytes));
+  if (files.size() > 1)
+    write_text(folder + "/model.safetensors.index.json", index_text(files, written.bytes));
   for (const auto& [name, text] : request.texts) write_text(folder + "/" + name, text);
   posix_file_system().sync_directory(folder);
   return written;
@@ -93,9 +99,13 @@ WrittenFolder write_all(const std::string& folder, const FolderRequest& request)
 
 WrittenFolder write_safetensors_folder(const FolderRequest& request) {
   FileSystem& files = posix_file_system();
-  const std::string dir = fs::path(request.dir).has_filename() ? request.dir : fs::path(request.dir).parent_path().string();
-  check(!fs::exists(fs::symlink_status(dir)), "'", dir, "' exists: nothing is written over; name a folder that is not there yet");
-  const fs::path parent = fs::path(dir).has_parent_path() ? fs::path(dir).parent_path() : fs::path(".");
+  const std::string dir = fs::path(request.dir).has_filename()
+                              ? request.dir
+                              : fs::path(request.dir).parent_path().string();
+  check(!fs::exists(fs::symlink_status(dir)), "'", dir,
+        "' exists: nothing is written over; name a folder that is not there yet");
+  const fs::path parent =
+      fs::path(dir).has_parent_path() ? fs::path(dir).parent_path() : fs::path(".");
   files.make_directories(parent.string());
   std::random_device random;
   // Not the folder's own name and more: that could be too long.

@@ -1,5 +1,6 @@
-// Writes a folder of safetensors files as Hugging Face lays them out: model.safetensors, or model-00001-of-0000N.safetensors… with
-// model.safetensors.index.json, and texts such as config.json beside them.
+// Writes a folder of safetensors files as Hugging Face lays them out: model.safetensors, or
+// model-00001-of-0000N.safetensors… with model.safetensors.index.json, and texts such as
+// config.json beside them.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 namespace lockstep::checkpoint {
 
-// A tensor to write. Its values are asked for when their turn comes, so that one tensor is in memory at a time.
+// A tensor to write. Its values are asked for when their turn comes, so that one tensor is in
+// memory at a time.
 struct WantedTensor {
   std::string name;
   DType dtype = DType::f32;
@@ -23,7 +25,8 @@ struct WantedTensor {
 struct FolderRequest {
   std::string dir;                    // must not exist yet
   std::vector<WantedTensor> tensors;  // split in this order
-  // A file takes tensors until the next one would exceed this; a larger tensor gets a file of its own. 0: one file.
+  // A file takes tensors until the next one would exceed this; a larger tensor gets a file of its
+  // own. 0: one file.
   int64_t max_shard_bytes = 0;
   std::map<std::string, std::string> texts = {};  // file name → contents
 };
@@ -33,8 +36,8 @@ struct WrittenFolder {
   int64_t bytes = 0;               // of tensors
 };
 
-// Writes aside, syncs, renames: `dir` appears complete or not at all, and what exists is never replaced (UsageError).
-// EnvironmentError with operation, path and errno; then nothing is left.
+// Writes aside, syncs, renames: `dir` appears complete or not at all, and what exists is never
+// replaced (UsageError). EnvironmentError with operation, path and errno; then nothing is left.
 WrittenFolder write_safetensors_folder(const FolderRequest& request);
 
 }  // namespace lockstep::checkpoint

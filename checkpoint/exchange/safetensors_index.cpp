@@ -14,18 +14,21 @@ constexpr int64_t kMaxIndexBytes = 256 << 20;
 constexpr const char* kMap = "weight_map";
 
 bool is_plain_name(std::string_view file) {
-  return !file.empty() && file[0] != '.' && file.find('/') == std::string_view::npos && file.find('\0') == std::string_view::npos;
+  return !file.empty() && file[0] != '.' && file.find('/') == std::string_view::npos &&
+         file.find('\0') == std::string_view::npos;
 }
 
 }  // namespace
 
-// Takes what it needs as the text is parsed: a tree of it would take many times as much. What lies beside the map may be anything.
+// Takes what it needs as the text is parsed: a tree of it would take many times as much. What lies
+// beside the map may be anything.
 class SafetensorsIndex::Reader final : public JsonEvents {
  public:
   Reader(SafetensorsIndex& index, const std::string& path) : JsonEvents(path), index_(index) {}
 
   void check_end() const {
-    if (!has_map_) throw EnvironmentError(str(path_, ": expected an object with an object '", kMap, "'"));
+    if (!has_map_)
+      throw EnvironmentError(str(path_, ": expected an object with an object '", kMap, "'"));
   }
 
   bool null() override { return value("null"); }
@@ -36,7 +39,8 @@ class SafetensorsIndex::Reader final : public JsonEvents {
   bool string(string_t& file) override {
     if (!in_map_) return true;
     if (!is_plain_name(file)) fail(shown(file));
-    const auto [place, added] = numbers_.try_emplace(file, static_cast<uint32_t>(index_.files_.size()));
+    const auto [place, added] =
+        numbers_.try_emplace(file, static_cast<uint32_t>(index_.files_.size()));
     if (added) index_.files_.push_back(file);
     index_.tensors_.back().file = place->second;
     return true;
@@ -44,11 +48,13 @@ class SafetensorsIndex::Reader final : public JsonEvents {
 
   bool key(string_t& key) override {
     if (in_map_) {
-      index_.tensors_.push_back({static_cast<uint32_t>(index_.names_.size()), static_cast<uint32_t>(key.size()), 0});
+      index_.tensors_.push_back(
+          {static_cast<uint32_t>(index_.names_.size()), static_cast<uint32_t>(key.size()), 0});
       index_.names_ += key;
     } else if (depth_ == 1) {
       is_map_ = key == kMap;
-      if (is_map_ && has_map_) throw EnvironmentError(str(path_, ": the key '", kMap, "' is there twice"));
+      if (is_map_ && has_map_)
+        throw EnvironmentError(str(path_, ": the key '", kMap, "' is there twice"));
     }
     return true;
   }
@@ -68,8 +74,8 @@ class SafetensorsIndex::Reader final : public JsonEvents {
 
  private:
   [[noreturn]] void fail(const std::string& got) const {
-    throw EnvironmentError(
-        str(path_, ": ", shown(index_.name_of(index_.tensors_.back())), ": expected the name of a file in the same folder, got ", got));
+    throw EnvironmentError(str(path_, ": ", shown(index_.name_of(index_.tensors_.back())),
+                               ": expected the name of a file in the same folder, got ", got));
   }
   // Of another kind than a string.
   bool value(const char* kind) const {
@@ -89,16 +95,21 @@ class SafetensorsIndex::Reader final : public JsonEvents {
   bool in_map_ = false, has_map_ = false;
 };
 
-SafetensorsIndex SafetensorsIndex::read(const std::string& path) { return {read_text(*open_file(path), kMaxIndexBytes), path}; }
+SafetensorsIndex SafetensorsIndex::read(const std::string& path) {
+  return {read_text(*open_file(path), kMaxIndexBytes), path};
+}
 
 SafetensorsIndex::SafetensorsIndex(std::string_view text, const std::string& path) {
   Reader reader(*this, path);
   reader.parse(text);
   reader.check_end();
-  std::sort(tensors_.begin(), tensors_.end(), [&](const Tensor& a, const Tensor& b) { return name_of(a) < name_of(b); });
-  const auto twice =
-      std::adjacent_find(tensors_.begin(), tensors_.end(), [&](const Tensor& a, const Tensor& b) { return name_of(a) == name_of(b); });
-  if (twice != tensors_.end()) throw EnvironmentError(str(path, ": the key ", shown(name_of(*twice)), " is there twice"));
+  std::sort(tensors_.begin(), tensors_.end(),
+            [&](const Tensor& a, const Tensor& b) { return name_of(a) < name_of(b); });
+  const auto twice = std::adjacent_find(
+      tensors_.begin(), tensors_.end(),
+      [&](const Tensor& a, const Tensor& b) { return name_of(a) == name_of(b); });
+  if (twice != tensors_.end())
+    throw EnvironmentError(str(path, ": the key ", shown(name_of(*twice)), " is there twice"));
 }
 
 }  // namespace lockstep::checkpoint

@@ -1,4 +1,5 @@
-// model.safetensors.index.json, as Hugging Face writes it beside the files of a model: which of them holds which tensor.
+// model.safetensors.index.json, as Hugging Face writes it beside the files of a model: which of
+// them holds which tensor.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +15,9 @@ class SafetensorsIndex {
  public:
   static constexpr const char* kFileName = "model.safetensors.index.json";
 
-  // `path` is for messages. Throws EnvironmentError for what is no such index, for a tensor that is listed twice, and for a file that is no
-  // plain name: an index must not reach outside of its folder.
+  // `path` is for messages. Throws EnvironmentError for what is no such index, for a tensor that is
+  // listed twice, and for a file that is no plain name: an index must not reach outside of its
+  // folder.
   SafetensorsIndex(std::string_view text, const std::string& path);
   static SafetensorsIndex read(const std::string& path);
 
@@ -32,7 +34,9 @@ class SafetensorsIndex {
     uint32_t begin, bytes;  // of the name, in names_
     uint32_t file;
   };
-  std::string_view name_of(const Tensor& tensor) const { return std::string_view(names_).substr(tensor.begin, tensor.bytes); }
+  std::string_view name_of(const Tensor& tensor) const {
+    return std::string_view(names_).substr(tensor.begin, tensor.bytes);
+  }
 
   std::vector<std::string> files_;
   std::vector<Tensor> tensors_;

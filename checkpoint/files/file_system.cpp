@@ -31,7 +31,9 @@ namespace {
 }
 
 // What file systems answer that do not know an operation.
-bool lacks_operation(int error) { return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == EBADF; }
+bool lacks_operation(int error) {
+  return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == EBADF;
+}
 
 // fsync, retried when a signal comes between.
 int sync_fd(int fd) {
@@ -43,10 +45,12 @@ int sync_fd(int fd) {
 
 class PosixFile final : public WritableFile {
  public:
-  explicit PosixFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) {
+  explicit PosixFile(const std::string& path)
+      : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) {
     if (fd_ < 0) fail("create", path_, errno);
     struct statfs info {};
-    // On an overlay sync_file_range() does nothing: pages would leave of which nobody asked whether they are on disk.
+    // On an overlay sync_file_range() does nothing: pages would leave of which nobody asked whether
+    // they are on disk.
     can_drop_ = ::fstatfs(fd_, &info) == 0 && info.f_type != OVERLAYFS_SUPER_MAGIC;
   }
   // Data is safe once sync() returned; what close() could still say is of no use then.
@@ -58,7 +62,8 @@ class PosixFile final : public WritableFile {
       const int64_t piece = kBeginBytes - at_ % kBeginBytes;
       const ssize_t written = ::write(fd_, from, std::min(bytes, static_cast<size_t>(piece)));
       if (written < 0 && errno == EINTR) continue;
-      if (written < 0) throw EnvironmentError(str("write '", path_, "' at byte ", at_, ": ", errno_text(errno)));
+      if (written < 0)
+        throw EnvironmentError(str("write '", path_, "' at byte ", at_, ": ", errno_text(errno)));
       from += written;
       at_ += written;
       bytes -= static_cast<size_t>(written);
@@ -73,26 +78,33 @@ class PosixFile final : public WritableFile {
 
  private:
   static constexpr int64_t kBeginBytes = 8 << 20;
-  // What stays in the page cache of a large file, for a restart to come: its first part, and its last, on which the disk is at work.
+  // What stays in the page cache of a large file, for a restart to come: its first part, and its
+  // last, on which the disk is at work.
   static constexpr int64_t kKeptBytes = 128 << 20, kLastBytes = 64 << 20;
 
-  // The disk may begin: sync() then has little left to wait for. ext4 finds room for pages only now; where there is none it drops them,
-  // says so here, and sync() would succeed. Where the system lacks the call, or has no memory for it now, sync() does it all.
+  // The disk may begin: sync() then has little left to wait for. ext4 finds room for pages only
+  // now; where there is none it drops them, says so here, and sync() would succeed. Where the
+  // system lacks the call, or has no memory for it now, sync() does it all.
   void begin_disk() {
     if (sync_range(begun_, at_, SYNC_FILE_RANGE_WRITE) != 0 && errno != ENOMEM) {
-      const bool unknown = errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == EOPNOTSUPP;
+      const bool unknown =
+          errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == EOPNOTSUPP;
       if (!unknown) fail_sync(at_, errno);
       can_drop_ = false;
     }
     begun_ = at_;
   }
-  // A state of many gigabytes would push what others read, such as the data to train on, out of memory, and on a virtual machine
-  // each new page may have to come from its host, which takes longer than the disk does.
+  // A state of many gigabytes would push what others read, such as the data to train on, out of
+  // memory, and on a virtual machine each new page may have to come from its host, which takes
+  // longer than the disk does.
   void drop_from_page_cache() {
-    const int64_t end = (at_ - kLastBytes) / kBeginBytes * kBeginBytes;  // where no large page straddles it: it would stay whole
+    const int64_t end = (at_ - kLastBytes) / kBeginBytes *
+                        kBeginBytes;  // where no large page straddles it: it would stay whole
     if (!can_drop_ || end <= dropped_) return;
-    // Only what is on disk can leave. An error counts: it is told once, so that sync() would not hear of it any more.
-    constexpr unsigned kOnDisk = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    // Only what is on disk can leave. An error counts: it is told once, so that sync() would not
+    // hear of it any more.
+    constexpr unsigned kOnDisk =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
     if (sync_range(dropped_, end, kOnDisk) != 0) fail_sync(end, errno);
     ::posix_fadvise(fd_, dropped_, end - dropped_, POSIX_FADV_DONTNEED);
     dropped_ = end;
@@ -113,12 +125,14 @@ class PosixFile final : public WritableFile {
   int64_t at_ = 0;
   int64_t begun_ = 0;             // up to where the disk has been asked to write
   int64_t dropped_ = kKeptBytes;  // from kKeptBytes up to here nothing is in the page cache
-  bool can_drop_;                 // false where sync_file_range() is missing, forbidden or without effect
+  bool can_drop_;  // false where sync_file_range() is missing, forbidden or without effect
 };
 
 class PosixFileSystem final : public FileSystem {
  public:
-  std::unique_ptr<WritableFile> create(const std::string& path) override { return std::make_unique<PosixFile>(path); }
+  std::unique_ptr<WritableFile> create(const std::string& path) override {
+    return std::make_unique<PosixFile>(path);
+  }
   void make_directories(const std::string& path) override {
     namespace fs = std::filesystem;
     std::error_code error;
@@ -126,10 +140,13 @@ class PosixFileSystem final : public FileSystem {
     const fs::path parent = fs::path(path).parent_path();
     if (!parent.empty() && parent != path) make_directories(parent);
     if (!fs::create_directory(path, error)) {
-      if (error || !fs::is_directory(path, error)) fail("make folder", path, error ? error.value() : ENOTDIR);
+      if (error || !fs::is_directory(path, error))
+        fail("make folder", path, error ? error.value() : ENOTDIR);
       return;  // another rank was first
     }
-    sync_directory(parent.empty() ? "." : parent.string());  // or a power cut would take the folder and all in it
+    sync_directory(parent.empty()
+                       ? "."
+                       : parent.string());  // or a power cut would take the folder and all in it
   }
   void make_directory(const std::string& path) override {
     if (::mkdir(path.c_str(), 0777) != 0) fail("make folder", path, errno);
@@ -139,7 +156,8 @@ class PosixFileSystem final : public FileSystem {
     if (fd < 0) fail("open folder", path, errno);
     const int error = sync_fd(fd) == 0 ? 0 : errno;
     ::close(fd);
-    // Some network and user-space file systems cannot sync a folder and say so; their renames are durable by themselves.
+    // Some network and user-space file systems cannot sync a folder and say so; their renames are
+    // durable by themselves.
     if (error != 0 && !lacks_operation(error)) fail("sync folder", path, error);
   }
   void rename_directory(const std::string& from, const std::string& to) override {
@@ -159,12 +177,16 @@ class PosixFileSystem final : public FileSystem {
     std::error_code error;
     std::vector<std::string> names;
     std::filesystem::directory_iterator it(path, error);
-    for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) names.push_back(it->path().filename());
-    if (error && error != std::errc::no_such_file_or_directory) fail("list folder", path, error.value());
+    for (; !error && it != std::filesystem::directory_iterator(); it.increment(error))
+      names.push_back(it->path().filename());
+    if (error && error != std::errc::no_such_file_or_directory)
+      fail("list folder", path, error.value());
     std::sort(names.begin(), names.end());
     return names;
   }
-  std::unique_ptr<ReadableFile> open(const std::string& path) override { return open_file(path, Links::refuse); }
+  std::unique_ptr<ReadableFile> open(const std::string& path) override {
+    return open_file(path, Links::refuse);
+  }
   std::optional<int64_t> free_bytes(const std::string& path) override {
     struct statvfs info {};
     if (::statvfs(path.c_str(), &info) != 0) {
@@ -175,12 +197,14 @@ class PosixFileSystem final : public FileSystem {
   }
 
  private:
-  // The files of a folder, two at a time: giving the page cache of gigabytes back is work for a core. What fails here, remove_all() tells.
+  // The files of a folder, two at a time: giving the page cache of gigabytes back is work for a
+  // core. What fails here, remove_all() tells.
   static void remove_files(const std::string& folder) {
     std::error_code error;
     if (!std::filesystem::is_directory(std::filesystem::symlink_status(folder, error))) return;
     std::vector<std::string> paths;
-    for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+         it.increment(error))
       if (it->is_regular_file(error) && !it->is_symlink(error)) paths.push_back(it->path());
     std::atomic<size_t> next = 0;
     const auto remove = [&] {
@@ -231,11 +255,13 @@ void rename_to_new(const std::string& from, const std::string& to) {
   }
   // Some file systems know no links either, and none has them of folders (EPERM): a look has to do.
   if (!lacks_operation(errno) && errno != EPERM) fail_rename(from, to, errno);
-  if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) fail_rename(from, to, EEXIST);
+  if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    fail_rename(from, to, EEXIST);
   if (::rename(from.c_str(), to.c_str()) != 0) fail_rename(from, to, errno);
 }
 
-void write_whole_file(const std::string& path, const std::function<void(const std::string& aside)>& write, bool replaces) {
+void write_whole_file(const std::string& path,
+                      const std::function<void(const std::string& aside)>& write, bool replaces) {
   std::random_device random;
   // Not the file's own name and more: that could be too long.
   const std::string folder = path.substr(0, path.find_last_of('/') + 1);

@@ -15,15 +15,19 @@ class PosixReadableFile final : public ReadableFile {
  public:
   // O_NONBLOCK: a pipe in a file's place must not make open() wait for a writer.
   PosixReadableFile(std::string path, int more_flags)
-      : path_(std::move(path)), fd_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | more_flags)) {
+      : path_(std::move(path)),
+        fd_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | more_flags)) {
     if (fd_ < 0)
-      throw EnvironmentError(
-          str("open '", path_, "': ", errno == ELOOP && more_flags ? "a symbolic link is not allowed here" : errno_text(errno)));
+      throw EnvironmentError(str("open '", path_, "': ",
+                                 errno == ELOOP && more_flags
+                                     ? "a symbolic link is not allowed here"
+                                     : errno_text(errno)));
     struct stat info {};
     const int failed = ::fstat(fd_, &info) != 0 ? errno : 0;
     if (failed || !S_ISREG(info.st_mode)) {
       ::close(fd_);
-      throw EnvironmentError(str("open '", path_, "': ", failed ? errno_text(failed) : "not a regular file"));
+      throw EnvironmentError(
+          str("open '", path_, "': ", failed ? errno_text(failed) : "not a regular file"));
     }
     bytes_ = info.st_size;
   }
@@ -37,8 +41,12 @@ class PosixReadableFile final : public ReadableFile {
     for (int64_t done = 0; done < bytes;) {
       const ssize_t got = ::pread(fd_, to + done, static_cast<size_t>(bytes - done), offset + done);
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0) throw EnvironmentError(str("read '", path_, "' at byte ", offset + done, ": ", errno_text(errno)));
-      if (got == 0) throw EnvironmentError(str("read '", path_, "': ends at byte ", offset + done, ", expected ", offset + bytes));
+      if (got < 0)
+        throw EnvironmentError(
+            str("read '", path_, "' at byte ", offset + done, ": ", errno_text(errno)));
+      if (got == 0)
+        throw EnvironmentError(
+            str("read '", path_, "': ends at byte ", offset + done, ", expected ", offset + bytes));
       done += got;
     }
   }
@@ -56,7 +64,9 @@ std::unique_ptr<ReadableFile> open_file(const std::string& path, Links links) {
 }
 
 std::string read_text(const ReadableFile& file, int64_t limit) {
-  if (file.bytes() > limit) throw EnvironmentError(str("'", file.path(), "' has ", file.bytes(), " bytes, more than ", limit));
+  if (file.bytes() > limit)
+    throw EnvironmentError(
+        str("'", file.path(), "' has ", file.bytes(), " bytes, more than ", limit));
   std::string text(static_cast<size_t>(file.bytes()), '\0');
   file.read(0, text.data(), file.bytes());
   return text;

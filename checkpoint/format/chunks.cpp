@@ -11,7 +11,9 @@ constexpr size_t kDigitsPerSum = 16;
 
 }  // namespace
 
-uint64_t xxh3(const void* data, int64_t bytes) { return XXH3_64bits(data, static_cast<size_t>(bytes)); }
+uint64_t xxh3(const void* data, int64_t bytes) {
+  return XXH3_64bits(data, static_cast<size_t>(bytes));
+}
 
 std::string hex_of(const std::vector<uint64_t>& sums) {
   std::string text;
@@ -24,7 +26,9 @@ std::string hex_of(const std::vector<uint64_t>& sums) {
 std::string hex_of(uint64_t sum) { return hex_of(std::vector<uint64_t>{sum}); }
 
 bool parse_sums(std::string_view text, int64_t count, std::vector<uint64_t>& sums) {
-  if (text.size() % kDigitsPerSum != 0 || static_cast<int64_t>(text.size() / kDigitsPerSum) != count) return false;
+  if (text.size() % kDigitsPerSum != 0 ||
+      static_cast<int64_t>(text.size() / kDigitsPerSum) != count)
+    return false;
   sums.assign(static_cast<size_t>(count), 0);
   for (size_t i = 0; i < text.size(); ++i) {
     const size_t digit = kDigits.find(text[i]);

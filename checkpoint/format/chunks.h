@@ -1,4 +1,5 @@
-// The checksums of a checkpoint's chunks: XXH3 with 64 bits, one for each MiB (docs/formats/checkpoint.md).
+// The checksums of a checkpoint's chunks: XXH3 with 64 bits, one for each MiB
+// (docs/formats/checkpoint.md).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,9 @@ namespace lockstep::checkpoint {
 constexpr int64_t kChunkBytes = 1 << 20;
 
 uint64_t xxh3(const void* data, int64_t bytes);
-inline uint64_t xxh3(std::string_view text) { return xxh3(text.data(), static_cast<int64_t>(text.size())); }
+inline uint64_t xxh3(std::string_view text) {
+  return xxh3(text.data(), static_cast<int64_t>(text.size()));
+}
 
 // How many chunks that many bytes make.
 constexpr int64_t chunk_count(int64_t bytes) { return (bytes + kChunkBytes - 1) / kChunkBytes; }

@@ -23,13 +23,15 @@ Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 void Sha256::update(const void* data, size_t bytes) {
-  if (EVP_DigestUpdate(context_->evp, data, bytes) != 1) throw EnvironmentError("[sha256] update failed");
+  if (EVP_DigestUpdate(context_->evp, data, bytes) != 1)
+    throw EnvironmentError("[sha256] update failed");
 }
 
 std::string Sha256::hex() {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
-  if (EVP_DigestFinal_ex(context_->evp, digest, &size) != 1) throw EnvironmentError("[sha256] the end of the hash failed");
+  if (EVP_DigestFinal_ex(context_->evp, digest, &size) != 1)
+    throw EnvironmentError("[sha256] the end of the hash failed");
   constexpr char digits[] = "0123456789abcdef";
   std::string text;
   for (unsigned int i = 0; i < size; ++i) {
@@ -46,7 +48,8 @@ std::string sha256_hex(std::string_view text) {
 }
 
 void WeightsDigest::add(std::string_view name, const Tensor& full) {
-  check(!any_ || last_name_ < name, "[weights_digest] names must ascend: '", name, "' came after '", last_name_, "'");
+  check(!any_ || last_name_ < name, "[weights_digest] names must ascend: '", name, "' came after '",
+        last_name_, "'");
   any_ = true;
   last_name_ = name;
   const Tensor host = full.contiguous().to(kCpu);
@@ -59,7 +62,8 @@ void WeightsDigest::add(std::string_view name, const Tensor& full) {
 std::string weights_sha256(std::span<const NamedTensor> tensors) {
   std::vector<const NamedTensor*> sorted;
   for (const auto& tensor : tensors) sorted.push_back(&tensor);
-  std::sort(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) { return a->first < b->first; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto* a, const auto* b) { return a->first < b->first; });
   WeightsDigest digest;
   for (const auto* tensor : sorted) digest.add(tensor->first, tensor->second);
   return digest.hex();

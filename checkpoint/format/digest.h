@@ -1,4 +1,5 @@
-// SHA-256, and the digest of a model's weights. (OpenSSL's EVP: uses the processor's SHA instructions.)
+// SHA-256, and the digest of a model's weights. (OpenSSL's EVP: uses the processor's SHA
+// instructions.)
 #pragma once
 
 #include <cstddef>
@@ -32,8 +33,9 @@ class Sha256 {
 
 std::string sha256_hex(std::string_view text);
 
-// The digest of weights, one tensor at a time (docs/checkpoint.md defines the bytes). Names must come in ascending order of their
-// bytes: UsageError otherwise. With sharded weights, gather a tensor, add() it, let it go.
+// The digest of weights, one tensor at a time (docs/checkpoint.md defines the bytes). Names must
+// come in ascending order of their bytes: UsageError otherwise. With sharded weights, gather a
+// tensor, add() it, let it go.
 class WeightsDigest {
  public:
   void add(std::string_view name, const Tensor& full);

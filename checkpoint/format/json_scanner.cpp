@@ -78,8 +78,12 @@ bool JsonScanner::refill() {
 
 int JsonScanner::peek_further() { return refill() ? peek() : -1; }
 
-void JsonScanner::fail(const std::string& what) const { throw Error(str("byte ", offset_ - (end_ - at_), ": ", what)); }
-void JsonScanner::fail_here(const std::string& expected) { fail(str("expected ", expected, ", got ", name_of(byte()))); }
+void JsonScanner::fail(const std::string& what) const {
+  throw Error(str("byte ", offset_ - (end_ - at_), ": ", what));
+}
+void JsonScanner::fail_here(const std::string& expected) {
+  fail(str("expected ", expected, ", got ", name_of(byte())));
+}
 void JsonScanner::fail_expecting(char c) { fail_here(c == '"' ? "a string" : str('\'', c, '\'')); }
 
 bool JsonScanner::continues(char close) {
@@ -93,8 +97,8 @@ void JsonScanner::expect_end() {
   if (peek() >= 0) fail_here("nothing more");
 }
 
-// Strings grow by doubling, but never past what can still come, and keep room for a byte of the caller's. A fresh one, since std::string's
-// reserve() doubles on its own.
+// Strings grow by doubling, but never past what can still come, and keep room for a byte of the
+// caller's. A fresh one, since std::string's reserve() doubles on its own.
 void JsonScanner::append(std::string& to, const char* data, size_t bytes) const {
   if (bytes >= to.capacity() - to.size()) {
     std::string grown;
@@ -124,12 +128,18 @@ void JsonScanner::string(std::string& to) {
   ++at_;
 }
 
-// One of more than one byte. Overlong ones, surrogates and those behind U+10FFFF show in the second byte at the latest.
+// One of more than one byte. Overlong ones, surrogates and those behind U+10FFFF show in the second
+// byte at the latest.
 void JsonScanner::character(std::string& to) {
   const int lead = byte();
   if (lead < 0xc2 || lead > 0xf4) fail_here("UTF-8");
   const size_t bytes = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  int low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80, high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+  int low = lead == 0xe0   ? 0xa0
+            : lead == 0xf0 ? 0x90
+                           : 0x80,
+      high = lead == 0xed   ? 0x9f
+             : lead == 0xf4 ? 0x8f
+                            : 0xbf;
   char character[4] = {static_cast<char>(lead)};
   ++at_;
   for (size_t i = 1; i < bytes; ++i) {
@@ -147,7 +157,8 @@ uint32_t JsonScanner::four_digits() {
   uint32_t value = 0;
   for (int i = 0; i < 4; ++i) {
     const int c = byte(), letter = c | 0x20;
-    if (!is_digit(c) && (letter < 'a' || letter > 'f')) fail_here("four hexadecimal digits after '\\u'");
+    if (!is_digit(c) && (letter < 'a' || letter > 'f'))
+      fail_here("four hexadecimal digits after '\\u'");
     value = value << 4 | static_cast<uint32_t>(is_digit(c) ? c - '0' : letter - 'a' + 10);
     ++at_;
   }
@@ -166,14 +177,16 @@ void JsonScanner::escape(std::string& to) {
   }
   ++at_;
   uint32_t code = four_digits();
-  if (code >= 0xdc00 && code <= 0xdfff) fail("the second half of a surrogate pair without its first");
+  if (code >= 0xdc00 && code <= 0xdfff)
+    fail("the second half of a surrogate pair without its first");
   if (code >= 0xd800 && code <= 0xdbff) {
     for (const char expected : {'\\', 'u'}) {
       if (byte() != expected) fail_here("the second half of a surrogate pair");
       ++at_;
     }
     const uint32_t second = four_digits();
-    if (second < 0xdc00 || second > 0xdfff) fail("the first half of a surrogate pair without its second");
+    if (second < 0xdc00 || second > 0xdfff)
+      fail("the first half of a surrogate pair without its second");
     code = 0x10000 + ((code - 0xd800) << 10) + (second - 0xdc00);
   }
   char character[4];
@@ -184,9 +197,11 @@ std::optional<int64_t> JsonScanner::count() {
   if (const int c = peek(); c != '-' && !is_digit(c)) return std::nullopt;
   int64_t value = 0;
   const char* digit = at_;
-  for (; digit != end_ && is_digit(*digit) && digit - at_ < 18; ++digit) value = 10 * value + (*digit - '0');
+  for (; digit != end_ && is_digit(*digit) && digit - at_ < 18; ++digit)
+    value = 10 * value + (*digit - '0');
   // Only what cannot go on as a number; the rest is looked at with care.
-  if (digit != at_ && digit != end_ && (*digit == ',' || *digit == ']') && (*at_ != '0' || digit - at_ == 1)) {
+  if (digit != at_ && digit != end_ && (*digit == ',' || *digit == ']') &&
+      (*at_ != '0' || digit - at_ == 1)) {
     at_ = digit;
     return value;
   }

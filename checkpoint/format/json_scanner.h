@@ -1,6 +1,7 @@
-// Strict JSON (RFC 8259, in UTF-8 as RFC 3629 defines it), scanned forwards through a window. Nothing is built and nothing recurses, so a
-// text of any size takes no memory beyond the window and what the caller keeps. For texts whose grammar the caller knows, such as the
-// header of a safetensors file; parse_strict_json() (checkpoint/format/strict_json.h) reads the others.
+// Strict JSON (RFC 8259, in UTF-8 as RFC 3629 defines it), scanned forwards through a window.
+// Nothing is built and nothing recurses, so a text of any size takes no memory beyond the window
+// and what the caller keeps. For texts whose grammar the caller knows, such as the header of a
+// safetensors file; parse_strict_json() (checkpoint/format/strict_json.h) reads the others.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@ namespace lockstep::checkpoint {
 
 class JsonScanner {
  public:
-  // What is no JSON: "byte 17: expected ':', got '}'", short and fit for a terminal; bytes count from the start of the file.
+  // What is no JSON: "byte 17: expected ':', got '}'", short and fit for a terminal; bytes count
+  // from the start of the file.
   class Error : public std::runtime_error {
    public:
     using std::runtime_error::runtime_error;
@@ -40,10 +42,11 @@ class JsonScanner {
   bool continues(char close);
   void expect_end();
 
-  // Takes a string and appends its characters to `to`, which grows by no more than what is left of the text, and keeps room for one more.
+  // Takes a string and appends its characters to `to`, which grows by no more than what is left of
+  // the text, and keeps room for one more.
   void string(std::string& to);
-  // Takes a whole number from 0 to 2^63-1, written without fraction and exponent. Nothing where another value comes; described() then
-  // says what.
+  // Takes a whole number from 0 to 2^63-1, written without fraction and exponent. Nothing where
+  // another value comes; described() then says what.
   std::optional<int64_t> count();
   // For a message: "a string", "an object", "a list", or the number or word itself.
   std::string described();

@@ -18,10 +18,13 @@ constexpr std::string_view kFolderPrefix = "step-";
 // No file has more; below them sums of sizes do not overflow.
 constexpr int64_t kMostFileBytes = int64_t{1} << 60, kMostHeaderBytes = 100'000'008;
 
-bool is_sha256(const std::string& text) { return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos; }
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
 
 DType parse_dtype(const std::string& word, const std::string& path, const std::string& what) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8, DType::boolean})
+  for (const DType dtype :
+       {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8, DType::boolean})
     if (name_of(dtype) == word) return dtype;
   throw EnvironmentError(str(path, ": ", what, ": unknown dtype ", shown(word)));
 }
@@ -29,15 +32,18 @@ DType parse_dtype(const std::string& word, const std::string& path, const std::s
 bool is_plain_name(const std::string& name) {
   constexpr size_t kLongest = 255;  // of a file's name
   const auto forbidden = [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '/'; };
-  return !name.empty() && name.size() <= kLongest && name[0] != '.' && std::none_of(name.begin(), name.end(), forbidden) &&
-         name != Manifest::kFileName && name != Manifest::kSumsName;
+  return !name.empty() && name.size() <= kLongest && name[0] != '.' &&
+         std::none_of(name.begin(), name.end(), forbidden) && name != Manifest::kFileName &&
+         name != Manifest::kSumsName;
 }
 
 // Reads a manifest of any version; `path` is for messages.
 class Parser {
  public:
   Parser(const json& all, int64_t version, const std::string& path) : path_(path) {
-    const JsonFields fields(all, {"format", "version", "step", "world_size", "metadata", "files", "entries"}, path, "manifest");
+    const JsonFields fields(
+        all, {"format", "version", "step", "world_size", "metadata", "files", "entries"}, path,
+        "manifest");
     manifest_.version = version;
     manifest_.step = fields.integer("step");
     manifest_.world_size = fields.integer("world_size");
@@ -49,7 +55,8 @@ class Parser {
     }
     if (version == 1) return;
     const auto files = static_cast<int64_t>(manifest_.files.size());
-    const bool fits = version == 2 ? manifest_.world_size == files : manifest_.world_size >= 1 && manifest_.world_size <= files;
+    const bool fits = version == 2 ? manifest_.world_size == files
+                                   : manifest_.world_size >= 1 && manifest_.world_size <= files;
     if (!fits) fail("'world_size' is ", manifest_.world_size, ", but there are ", files, " files");
     check_files_are_covered();
   }
@@ -64,17 +71,23 @@ class Parser {
   ManifestFile parse_file(const json& value) {
     const bool first = manifest_.version == 1;
     const JsonFields fields(value, first ? kFileKeys1 : kFileKeys2, path_, "a file");
-    ManifestFile file{.name = fields.text("name"), .bytes = fields.integer("bytes"), .sha256 = fields.text("sha256")};
-    // Names are joined to the folder's path: nothing may lead out of it, and no file may stand for two.
+    ManifestFile file{.name = fields.text("name"),
+                      .bytes = fields.integer("bytes"),
+                      .sha256 = fields.text("sha256")};
+    // Names are joined to the folder's path: nothing may lead out of it, and no file may stand for
+    // two.
     if (!is_plain_name(file.name)) fail(shown(file.name), " cannot be the name of a shard file");
     if (!names_.insert(file.name).second) fail("file '", file.name, "' is there twice");
-    if (file.bytes > kMostFileBytes) fail("file '", file.name, "': ", file.bytes, " bytes are too many");
+    if (file.bytes > kMostFileBytes)
+      fail("file '", file.name, "': ", file.bytes, " bytes are too many");
     if (!is_sha256(file.sha256)) fail("file '", file.name, "': sha256 must be 64 hex digits");
     if (first) return file;
     file.header_bytes = fields.integer("header_bytes");
-    if (file.header_bytes > kMostHeaderBytes) fail("file '", file.name, "': a header of ", file.header_bytes, " bytes is too long");
+    if (file.header_bytes > kMostHeaderBytes)
+      fail("file '", file.name, "': a header of ", file.header_bytes, " bytes is too long");
     std::vector<uint64_t> sums;
-    if (!parse_sums(fields.text("header_xxh3"), 1, sums)) fail("file '", file.name, "': header_xxh3 must be 16 hex digits");
+    if (!parse_sums(fields.text("header_xxh3"), 1, sums))
+      fail("file '", file.name, "': header_xxh3 must be 16 hex digits");
     file.header_xxh3 = sums[0];
     return file;
   }
@@ -86,14 +99,17 @@ class Parser {
                 .begin = fields.integer("begin"),
                 .offset = fields.integer("offset"),
                 .length = fields.integer("length")};
-    if (piece.file >= static_cast<int64_t>(manifest_.files.size())) fail(what, ": file ", piece.file, " of ", manifest_.files.size());
+    if (piece.file >= static_cast<int64_t>(manifest_.files.size()))
+      fail(what, ": file ", piece.file, " of ", manifest_.files.size());
     const ManifestFile& file = manifest_.files[static_cast<size_t>(piece.file)];
     const int64_t room = piece.begin > file.bytes ? 0 : (file.bytes - piece.begin) / size_of(dtype);
     if (piece.length == 0 || piece.length > room)
-      fail(what, ": ", piece.length, " elements at byte ", piece.begin, " do not lie in '", file.name, "' of ", file.bytes, " bytes");
+      fail(what, ": ", piece.length, " elements at byte ", piece.begin, " do not lie in '",
+           file.name, "' of ", file.bytes, " bytes");
     const int64_t chunks = chunk_count(piece.length * size_of(dtype));
     if (!first && !parse_sums(fields.text("xxh3"), chunks, piece.xxh3))
-      fail(what, ": xxh3 must be 16 hex digits for each of ", chunks, chunks == 1 ? " chunk" : " chunks");
+      fail(what, ": xxh3 must be 16 hex digits for each of ", chunks,
+           chunks == 1 ? " chunk" : " chunks");
     return piece;
   }
 
@@ -111,7 +127,8 @@ class Parser {
     for (const json& item : fields.list("pieces")) {
       entry.pieces.push_back(parse_piece(item, entry.dtype, what));
       const Piece& piece = entry.pieces.back();
-      if (piece.offset != at) fail(what, ": a piece starts at element ", piece.offset, ", expected ", at);
+      if (piece.offset != at)
+        fail(what, ": a piece starts at element ", piece.offset, ", expected ", at);
       at += piece.length;
       if (at > elements) break;  // before it could overflow
     }
@@ -127,17 +144,22 @@ class Parser {
       int64_t at = file.header_bytes;
       for (const PlacedPiece& placed : pieces[i]) {
         if (placed.piece->begin != at)
-          fail("entry ", shown(*placed.name), " starts at byte ", placed.piece->begin, " of '", file.name, "', expected ", at);
+          fail("entry ", shown(*placed.name), " starts at byte ", placed.piece->begin, " of '",
+               file.name, "', expected ", at);
         at += placed.bytes;
       }
-      if (at != file.bytes) fail("file '", file.name, "': its tensors end at byte ", at, " of ", file.bytes);
+      if (at != file.bytes)
+        fail("file '", file.name, "': its tensors end at byte ", at, " of ", file.bytes);
     }
   }
 
   static constexpr std::initializer_list<const char*> kFileKeys1 = {"name", "bytes", "sha256"};
-  static constexpr std::initializer_list<const char*> kFileKeys2 = {"name", "bytes", "sha256", "header_bytes", "header_xxh3"};
-  static constexpr std::initializer_list<const char*> kPieceKeys1 = {"file", "begin", "offset", "length"};
-  static constexpr std::initializer_list<const char*> kPieceKeys2 = {"file", "begin", "offset", "length", "xxh3"};
+  static constexpr std::initializer_list<const char*> kFileKeys2 = {"name", "bytes", "sha256",
+                                                                    "header_bytes", "header_xxh3"};
+  static constexpr std::initializer_list<const char*> kPieceKeys1 = {"file", "begin", "offset",
+                                                                     "length"};
+  static constexpr std::initializer_list<const char*> kPieceKeys2 = {"file", "begin", "offset",
+                                                                     "length", "xxh3"};
 
   const std::string& path_;
   Manifest manifest_;
@@ -151,14 +173,18 @@ std::string to_json(const Manifest& manifest) {
   json files = json::array();
   for (const auto& file : manifest.files) {
     json out = {{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}};
-    if (!first) out.update({{"header_bytes", file.header_bytes}, {"header_xxh3", hex_of(file.header_xxh3)}});
+    if (!first)
+      out.update({{"header_bytes", file.header_bytes}, {"header_xxh3", hex_of(file.header_xxh3)}});
     files.push_back(std::move(out));
   }
   json entries = json::object();
   for (const auto& [name, entry] : manifest.entries) {
     json pieces = json::array();
     for (const auto& piece : entry.pieces) {
-      json out = {{"file", piece.file}, {"begin", piece.begin}, {"offset", piece.offset}, {"length", piece.length}};
+      json out = {{"file", piece.file},
+                  {"begin", piece.begin},
+                  {"offset", piece.offset},
+                  {"length", piece.length}};
       if (!first) out["xxh3"] = hex_of(piece.xxh3);
       pieces.push_back(std::move(out));
     }
@@ -180,10 +206,12 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   const json all = parse_strict_json(text, path);
   // Before anything else: a later version may have other keys.
   if (!all.is_object() || !all.contains("format") || all["format"] != kFormat)
-    throw EnvironmentError(str(path, ": not the manifest of a checkpoint: \"format\" must be \"", kFormat, "\""));
+    throw EnvironmentError(
+        str(path, ": not the manifest of a checkpoint: \"format\" must be \"", kFormat, "\""));
   const json version = all.value("version", json());
   if (!version.is_number_unsigned() || version < 1 || version > Manifest::kVersion)
-    throw EnvironmentError(str(path, ": this program reads checkpoints of version 1 to ", Manifest::kVersion, ", this one has version ",
+    throw EnvironmentError(str(path, ": this program reads checkpoints of version 1 to ",
+                               Manifest::kVersion, ", this one has version ",
                                version.is_null() ? "none" : shown_value(version)));
   return Parser(all, version.get<int64_t>(), path).take();
 }
@@ -192,9 +220,11 @@ std::vector<std::vector<PlacedPiece>> pieces_by_file(const Manifest& manifest) {
   std::vector<std::vector<PlacedPiece>> files(manifest.files.size());
   for (const auto& [name, entry] : manifest.entries)
     for (const Piece& piece : entry.pieces)
-      files[static_cast<size_t>(piece.file)].push_back({&name, &entry, &piece, piece.length * size_of(entry.dtype)});
+      files[static_cast<size_t>(piece.file)].push_back(
+          {&name, &entry, &piece, piece.length * size_of(entry.dtype)});
   for (auto& pieces : files)
-    std::sort(pieces.begin(), pieces.end(), [](const auto& a, const auto& b) { return a.piece->begin < b.piece->begin; });
+    std::sort(pieces.begin(), pieces.end(),
+              [](const auto& a, const auto& b) { return a.piece->begin < b.piece->begin; });
   return files;
 }
 
@@ -213,7 +243,9 @@ std::string step_folder(int64_t step) {
 int64_t step_of_folder(std::string_view name) {
   if (name.substr(0, kFolderPrefix.size()) != kFolderPrefix) return -1;
   const std::string digits(name.substr(kFolderPrefix.size()));
-  if (digits.size() < 8 || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
+  if (digits.size() < 8 || digits.size() > 18 ||
+      digits.find_first_not_of("0123456789") != std::string::npos)
+    return -1;
   const int64_t step = std::stoll(digits);
   return step_folder(step) == name ? step : -1;
 }

@@ -50,8 +50,9 @@ struct Manifest {
 
 // Equal manifests give equal texts.
 std::string to_json(const Manifest& manifest);
-// Strict: throws EnvironmentError naming `path` and the field for anything that is missing, unknown, doubled, of the wrong type or
-// out of range, and for pieces that leave their file, overlap or leave a gap, in the tensor or in the file.
+// Strict: throws EnvironmentError naming `path` and the field for anything that is missing,
+// unknown, doubled, of the wrong type or out of range, and for pieces that leave their file,
+// overlap or leave a gap, in the tensor or in the file.
 Manifest parse_manifest(std::string_view text, const std::string& path);
 
 // The pieces of every file, in the order of their bytes. Points into `manifest`.

@@ -11,7 +11,8 @@
 namespace lockstep::checkpoint {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "safetensors is little-endian, and so is everything that lockstep runs on");
+static_assert(std::endian::native == std::endian::little,
+              "safetensors is little-endian, and so is everything that lockstep runs on");
 
 constexpr std::string_view kMetadata = "__metadata__";
 
@@ -31,7 +32,8 @@ std::string_view safetensors_dtype(DType dtype) {
 }
 
 std::optional<DType> dtype_of_safetensors(std::string_view word) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8, DType::boolean})
+  for (const DType dtype :
+       {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8, DType::boolean})
     if (safetensors_dtype(dtype) == word) return dtype;
   return std::nullopt;
 }
@@ -42,14 +44,17 @@ std::string quoted(std::string_view text) {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::exception&) {
-    throw UsageError(str("[safetensors] ", shown(text), " cannot be a name or metadata: it is no UTF-8"));
+    throw UsageError(
+        str("[safetensors] ", shown(text), " cannot be a name or metadata: it is no UTF-8"));
   }
 }
 
 void check_length(const std::string& text, const SafetensorsHeader& header) {
-  check(static_cast<int64_t>(text.size()) <= kMaxSafetensorsHeaderBytes, "[safetensors] the header of ", header.tensors.size(),
-        " tensors would have more than the ", kMaxSafetensorsHeaderBytes,
-        " bytes that readers accept: spread the tensors over more files (a checkpoint has one for each rank, an export as many as "
+  check(static_cast<int64_t>(text.size()) <= kMaxSafetensorsHeaderBytes,
+        "[safetensors] the header of ", header.tensors.size(), " tensors would have more than the ",
+        kMaxSafetensorsHeaderBytes,
+        " bytes that readers accept: spread the tensors over more files (a checkpoint has one for "
+        "each rank, an export as many as "
         "--max-shard-size asks for), or shorten names and metadata");
 }
 
@@ -58,8 +63,10 @@ void check_length(const std::string& text, const SafetensorsHeader& header) {
 std::string make_safetensors_header(SafetensorsHeader& header) {
   SafetensorsTensors& tensors = header.tensors;
   tensors.sort_by_width();
-  if (const auto name = tensors.repeated_name()) throw UsageError(str("[safetensors] two tensors have the name ", shown(*name)));
-  if (const auto key = header.metadata.repeated_key()) throw UsageError(str("[safetensors] metadata has the key ", shown(*key), " twice"));
+  if (const auto name = tensors.repeated_name())
+    throw UsageError(str("[safetensors] two tensors have the name ", shown(*name)));
+  if (const auto key = header.metadata.repeated_key())
+    throw UsageError(str("[safetensors] metadata has the key ", shown(*key), " twice"));
   std::string text = "{";
   const auto begin_next = [&] { text += text.back() == '{' ? "" : ","; };
   if (!header.metadata.empty()) {

@@ -19,21 +19,24 @@ struct Word {
   std::string_view name;
   int bits;
 };
-constexpr std::array kWords = {Word{"F32", 32},    Word{"BF16", 16},   Word{"F16", 16},        Word{"BOOL", 8},        Word{"F4", 4},
-                               Word{"F6_E2M3", 6}, Word{"F6_E3M2", 6}, Word{"U8", 8},          Word{"I8", 8},          Word{"F8_E5M2", 8},
-                               Word{"F8_E4M3", 8}, Word{"F8_E8M0", 8}, Word{"F8_E4M3FNUZ", 8}, Word{"F8_E5M2FNUZ", 8}, Word{"I16", 16},
-                               Word{"U16", 16},    Word{"I32", 32},    Word{"U32", 32},        Word{"C64", 64},        Word{"F64", 64},
-                               Word{"I64", 64},    Word{"U64", 64}};
+constexpr std::array kWords = {
+    Word{"F32", 32},        Word{"BF16", 16},       Word{"F16", 16},    Word{"BOOL", 8},
+    Word{"F4", 4},          Word{"F6_E2M3", 6},     Word{"F6_E3M2", 6}, Word{"U8", 8},
+    Word{"I8", 8},          Word{"F8_E5M2", 8},     Word{"F8_E4M3", 8}, Word{"F8_E8M0", 8},
+    Word{"F8_E4M3FNUZ", 8}, Word{"F8_E5M2FNUZ", 8}, Word{"I16", 16},    Word{"U16", 16},
+    Word{"I32", 32},        Word{"U32", 32},        Word{"C64", 64},    Word{"F64", 64},
+    Word{"I64", 64},        Word{"U64", 64}};
 
 size_t word_of(std::string_view dtype) {
-  return static_cast<size_t>(std::find_if(kWords.begin(), kWords.end(), [&](const Word& word) { return word.name == dtype; }) -
+  return static_cast<size_t>(std::find_if(kWords.begin(), kWords.end(),
+                                          [&](const Word& word) { return word.name == dtype; }) -
                              kWords.begin());
 }
 
 constexpr size_t kFirstBlock = 1 << 10, kLargestBlock = 64 << 10;
 
-// Sorts by the bits below `bits`, a byte at a time from the highest on, in place; hashes are spread evenly, so one or two levels leave
-// pieces that fit a cache.
+// Sorts by the bits below `bits`, a byte at a time from the highest on, in place; hashes are spread
+// evenly, so one or two levels leave pieces that fit a cache.
 void sort_hashes(std::span<uint64_t> hashes, int bits = 64) {
   if (hashes.size() < 512 || bits == 0) return std::sort(hashes.begin(), hashes.end());
   const int shift = bits - 8;
@@ -46,24 +49,30 @@ void sort_hashes(std::span<uint64_t> hashes, int bits = 64) {
   for (size_t bucket = 0; bucket < 256; ++bucket) {
     while (next[bucket] < end[bucket]) {
       uint64_t hash = hashes[next[bucket]];
-      for (size_t to = hash >> shift & 0xff; to != bucket; to = hash >> shift & 0xff) std::swap(hash, hashes[next[to]++]);
+      for (size_t to = hash >> shift & 0xff; to != bucket; to = hash >> shift & 0xff)
+        std::swap(hash, hashes[next[to]++]);
       hashes[next[bucket]++] = hash;
     }
   }
-  for (size_t i = 0, begin = 0; i < 256; begin = end[i++]) sort_hashes(hashes.subspan(begin, end[i] - begin), shift);
+  for (size_t i = 0, begin = 0; i < 256; begin = end[i++])
+    sort_hashes(hashes.subspan(begin, end[i] - begin), shift);
 }
 
-// A key that is there twice, of `count` keys that each(body) gives to body(key). By their hashes, since a set of them would take more
-// memory than the text they come from. The seed differs from process to process: nobody can write keys that share their hashes.
+// A key that is there twice, of `count` keys that each(body) gives to body(key). By their hashes,
+// since a set of them would take more memory than the text they come from. The seed differs from
+// process to process: nobody can write keys that share their hashes.
 template <typename Each>
 std::optional<std::string_view> repeated(size_t count, const Each& each) {
   static const uint64_t seed = (uint64_t{std::random_device{}()} << 32) + std::random_device{}();
-  const auto hash_of = [](std::string_view key) { return static_cast<uint64_t>(XXH3_64bits_withSeed(key.data(), key.size(), seed)); };
+  const auto hash_of = [](std::string_view key) {
+    return static_cast<uint64_t>(XXH3_64bits_withSeed(key.data(), key.size(), seed));
+  };
   std::vector<uint64_t> hashes;
   hashes.reserve(count);
   each([&](std::string_view key) { hashes.push_back(hash_of(key)); });
   sort_hashes(hashes);
-  for (auto twice = hashes.begin(); (twice = std::adjacent_find(twice, hashes.end())) != hashes.end(); ++twice) {
+  for (auto twice = hashes.begin();
+       (twice = std::adjacent_find(twice, hashes.end())) != hashes.end(); ++twice) {
     std::vector<std::string_view> alike;  // different ones, by an unlikely chance
     std::optional<std::string_view> found;
     each([&](std::string_view key) {
@@ -85,7 +94,8 @@ int safetensors_bits(std::string_view dtype) {
 
 char* SafetensorsTensors::room(size_t bytes) {
   if (blocks_.empty() || bytes > block_bytes_ - used_) {
-    block_bytes_ = std::max(bytes, blocks_.empty() ? kFirstBlock : std::min(kLargestBlock, 2 * block_bytes_));
+    block_bytes_ =
+        std::max(bytes, blocks_.empty() ? kFirstBlock : std::min(kLargestBlock, 2 * block_bytes_));
     blocks_.push_back(std::make_unique_for_overwrite<char[]>(block_bytes_));
     used_ = 0;
   }
@@ -94,7 +104,9 @@ char* SafetensorsTensors::room(size_t bytes) {
 
 void SafetensorsTensors::push_back(const SafetensorsInfo& info) {
   const size_t word = word_of(info.dtype);
-  if (word == kWords.size()) throw UsageError(str("[safetensors] tensor ", shown(info.name), ": unknown dtype ", shown(info.dtype)));
+  if (word == kWords.size())
+    throw UsageError(
+        str("[safetensors] tensor ", shown(info.name), ": unknown dtype ", shown(info.dtype)));
   const std::span<const int64_t> dims(info.shape.begin(), info.shape.end());
   const int64_t bytes = checked_bytes(dims, kWords[word].bits);
   if (bytes < 0 || info.name.size() > UINT32_MAX)
@@ -104,7 +116,8 @@ void SafetensorsTensors::push_back(const SafetensorsInfo& info) {
   std::copy(info.name.begin(), info.name.end(), data);
   std::memcpy(data + info.name.size(), dims.data(), dims.size_bytes());
   // By half, where push_back() would double: the old and the new ones are there at once.
-  if (records_.size() == records_.capacity()) records_.reserve(records_.size() + records_.size() / 2 + 8);
+  if (records_.size() == records_.capacity())
+    records_.reserve(records_.size() + records_.size() / 2 + 8);
   records_.push_back({.data = data,
                       .begin = info.begin,
                       .name_bytes = static_cast<uint32_t>(info.name.size()),
@@ -119,7 +132,8 @@ SafetensorsInfo SafetensorsTensors::operator[](size_t i) const {
   std::memcpy(dims.data(), record.data + record.name_bytes, record.dims * sizeof(int64_t));
   const std::span<const int64_t> shape(dims.data(), record.dims);
   const Word& word = kWords[record.word];
-  return {record.name(), word.name, Shape(shape), record.begin, record.empty ? 0 : checked_bytes(shape, word.bits)};
+  return {record.name(), word.name, Shape(shape), record.begin,
+          record.empty ? 0 : checked_bytes(shape, word.bits)};
 }
 
 void SafetensorsTensors::sort_by_width() {
@@ -130,8 +144,11 @@ void SafetensorsTensors::sort_by_width() {
 }
 
 void SafetensorsTensors::sort_by_begin() {
-  const auto before = [](const Record& a, const Record& b) { return a.begin != b.begin ? a.begin < b.begin : a.empty > b.empty; };
-  if (!std::is_sorted(records_.begin(), records_.end(), before)) std::stable_sort(records_.begin(), records_.end(), before);
+  const auto before = [](const Record& a, const Record& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.empty > b.empty;
+  };
+  if (!std::is_sorted(records_.begin(), records_.end(), before))
+    std::stable_sort(records_.begin(), records_.end(), before);
 }
 
 std::optional<std::string_view> SafetensorsTensors::repeated_name() const {
@@ -148,12 +165,15 @@ SafetensorsMetadata SafetensorsMetadata::of_text(std::string text) {
 
 void SafetensorsMetadata::add(std::string_view key, std::string_view value) {
   for (const std::string_view text : {key, value}) {
-    if (text.find(kEnd) != std::string_view::npos) throw UsageError(str("[safetensors] metadata ", shown(key), ": is no UTF-8"));
+    if (text.find(kEnd) != std::string_view::npos)
+      throw UsageError(str("[safetensors] metadata ", shown(key), ": is no UTF-8"));
     (text_ += text) += kEnd;
   }
 }
 
-size_t SafetensorsMetadata::size() const { return static_cast<size_t>(std::count(text_.begin(), text_.end(), kEnd)) / 2; }
+size_t SafetensorsMetadata::size() const {
+  return static_cast<size_t>(std::count(text_.begin(), text_.end(), kEnd)) / 2;
+}
 
 std::optional<std::string_view> SafetensorsMetadata::find(std::string_view key) const {
   std::optional<std::string_view> found;
@@ -164,7 +184,9 @@ std::optional<std::string_view> SafetensorsMetadata::find(std::string_view key) 
 }
 
 std::optional<std::string_view> SafetensorsMetadata::repeated_key() const {
-  return repeated(size(), [&](const auto& body) { each([&](std::string_view key, std::string_view) { body(key); }); });
+  return repeated(size(), [&](const auto& body) {
+    each([&](std::string_view key, std::string_view) { body(key); });
+  });
 }
 
 }  // namespace lockstep::checkpoint

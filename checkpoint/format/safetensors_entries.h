@@ -1,5 +1,5 @@
-// What a safetensors header holds, compactly: a file may bring millions of tensors or of metadata's keys, and what is kept of one takes
-// less than its text does.
+// What a safetensors header holds, compactly: a file may bring millions of tensors or of metadata's
+// keys, and what is kept of one takes less than its text does.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ struct SafetensorsInfo {
   int64_t bytes = 0;
 };
 
-// A list of tensors. Elements are made when they are asked for: 24 bytes, the name and 8 bytes a dimension are kept of each.
+// A list of tensors. Elements are made when they are asked for: 24 bytes, the name and 8 bytes a
+// dimension are kept of each.
 class SafetensorsTensors {
  public:
   SafetensorsTensors() = default;
@@ -34,8 +35,9 @@ class SafetensorsTensors {
     for (const SafetensorsInfo& info : list) push_back(info);
   }
 
-  // Copies the name; `bytes` follows from dtype and shape, whatever the argument says. Throws UsageError for a tensor that no file can
-  // hold: unknown dtype, no whole number of bytes, or more than 63 bits of them.
+  // Copies the name; `bytes` follows from dtype and shape, whatever the argument says. Throws
+  // UsageError for a tensor that no file can hold: unknown dtype, no whole number of bytes, or more
+  // than 63 bits of them.
   void push_back(const SafetensorsInfo& info);
   size_t size() const { return records_.size(); }
   bool empty() const { return records_.empty(); }
@@ -63,7 +65,8 @@ class SafetensorsTensors {
 
   // The order in which writers lay tensors out: the widest elements first, then by name.
   void sort_by_width();
-  // By first byte, those without bytes before the one that starts there; equal ones stay in their order.
+  // By first byte, those without bytes before the one that starts there; equal ones stay in their
+  // order.
   void sort_by_begin();
   void set_begin(size_t i, int64_t begin) { records_[i].begin = begin; }
   void move_by(int64_t bytes) {
@@ -122,7 +125,9 @@ class SafetensorsMetadata {
   }
 
  private:
-  std::string_view part(size_t at) const { return std::string_view(text_).substr(at, text_.find(kEnd, at) - at); }
+  std::string_view part(size_t at) const {
+    return std::string_view(text_).substr(at, text_.find(kEnd, at) - at);
+  }
 
   std::string text_;
 };

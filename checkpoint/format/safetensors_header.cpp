@@ -1,11 +1,12 @@
-// Reading: the header is taken apart as it comes, so that of its text no more than a window is ever held.
+// Reading: the header is taken apart as it comes, so that of its text no more than a window is ever
+// held.
 #include <algorithm>
 #include <array>
 #include <limits>
 #include <span>
 
-#include "checkpoint/format/json_scanner.h"
 #include "checkpoint/files/readable_file.h"
+#include "checkpoint/format/json_scanner.h"
 #include "checkpoint/format/safetensors.h"
 #include "checkpoint/format/strict_json.h"
 #include "core/base/error.h"
@@ -30,7 +31,8 @@ class HeaderReader {
     } catch (const JsonScanner::Error& e) {
       fail(str("not valid JSON: ", e.what()));
     }
-    SafetensorsHeader header{.metadata = SafetensorsMetadata::of_text(std::move(metadata_)), .tensors = std::move(tensors_)};
+    SafetensorsHeader header{.metadata = SafetensorsMetadata::of_text(std::move(metadata_)),
+                             .tensors = std::move(tensors_)};
     check_keys(header);
     check_coverage(header.tensors);
     return header;
@@ -38,7 +40,9 @@ class HeaderReader {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    const std::string place = !inside_ ? "" : name_ == kMetadata ? "'__metadata__': " : str("tensor ", shown(name_), ": ");
+    const std::string place = !inside_             ? ""
+                              : name_ == kMetadata ? "'__metadata__': "
+                                                   : str("tensor ", shown(name_), ": ");
     throw EnvironmentError(str(path_, ": ", place, what));
   }
 
@@ -46,7 +50,8 @@ class HeaderReader {
     name_.clear();
     in_.string(name_);
     in_.expect(':');
-    if (name_ == kMetadata && std::exchange(has_metadata_, true)) fail("the key '__metadata__' is there twice");
+    if (name_ == kMetadata && std::exchange(has_metadata_, true))
+      fail("the key '__metadata__' is there twice");
     inside_ = true;
     if (in_.peek() != '{') fail(str("expected an object, got ", in_.described()));
     in_.expect('{');
@@ -60,7 +65,8 @@ class HeaderReader {
       read_text();
       in_.expect(':');
       if (in_.peek() != '"') {
-        const std::string name = shown(std::string_view(metadata_).substr(key, metadata_.size() - 1 - key));
+        const std::string name =
+            shown(std::string_view(metadata_).substr(key, metadata_.size() - 1 - key));
         fail(str(name, ": expected strings only, got ", in_.described()));
       }
       read_text();
@@ -77,7 +83,8 @@ class HeaderReader {
       field_.clear();
       in_.string(field_);
       in_.expect(':');
-      const auto field = static_cast<size_t>(std::find(kFields.begin(), kFields.end(), field_) - kFields.begin());
+      const auto field =
+          static_cast<size_t>(std::find(kFields.begin(), kFields.end(), field_) - kFields.begin());
       if (field == kFields.size()) fail(str("unknown key ", shown(field_)));
       if (std::exchange(seen[field], true)) fail(str("the key '", field_, "' is there twice"));
       if (field == 0) read_dtype();
@@ -102,7 +109,8 @@ class HeaderReader {
     count = 0;
     for (bool more = in_.begins(']'); more; more = in_.continues(']')) {
       const std::optional<int64_t> value = in_.count();
-      if (!value) fail(str("'", field_, "': expected integers of 0 or more, got ", in_.described()));
+      if (!value)
+        fail(str("'", field_, "': expected integers of 0 or more, got ", in_.described()));
       if (count == kMost) fail(str("'", field_, "' has more than ", kMost, " numbers"));
       list[count++] = *value;
     }
@@ -111,20 +119,29 @@ class HeaderReader {
   void add_tensor() {
     const int bits = safetensors_bits(dtype_);
     if (bits == 0) fail(str("unknown dtype ", shown(dtype_)));
-    const std::span<const int64_t> dims(dims_.data(), dim_count_), offsets(offsets_.data(), offset_count_);
+    const std::span<const int64_t> dims(dims_.data(), dim_count_),
+        offsets(offsets_.data(), offset_count_);
     const int64_t needed = checked_bytes(dims, bits);
     if (needed < 0) fail("its shape is no whole number of bytes, or too large");
     if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_bytes_)
-      fail(str("data_offsets must be two ascending numbers up to ", data_bytes_, ", got ", Shape(offsets)));
+      fail(str("data_offsets must be two ascending numbers up to ", data_bytes_, ", got ",
+               Shape(offsets)));
     const int64_t bytes = offsets[1] - offsets[0];
-    if (bytes != needed) fail(str(dtype_, Shape(dims), " needs ", needed, " bytes, data_offsets span ", bytes));
-    tensors_.push_back({.name = name_, .dtype = dtype_, .shape = Shape(dims), .begin = offsets[0], .bytes = bytes});
+    if (bytes != needed)
+      fail(str(dtype_, Shape(dims), " needs ", needed, " bytes, data_offsets span ", bytes));
+    tensors_.push_back({.name = name_,
+                        .dtype = dtype_,
+                        .shape = Shape(dims),
+                        .begin = offsets[0],
+                        .bytes = bytes});
   }
 
   void check_keys(const SafetensorsHeader& header) const {
     if (const auto key = header.metadata.repeated_key())
-      throw EnvironmentError(str(path_, ": '__metadata__': the key ", shown(*key), " is there twice"));
-    if (const auto name = header.tensors.repeated_name()) throw EnvironmentError(str(path_, ": the key ", shown(*name), " is there twice"));
+      throw EnvironmentError(
+          str(path_, ": '__metadata__': the key ", shown(*key), " is there twice"));
+    if (const auto name = header.tensors.repeated_name())
+      throw EnvironmentError(str(path_, ": the key ", shown(*name), " is there twice"));
   }
 
   // Tensors must follow each other without holes or overlaps, to the end.
@@ -133,11 +150,14 @@ class HeaderReader {
     int64_t at = 0;
     for (const SafetensorsInfo info : tensors) {
       if (info.begin != at)
-        throw EnvironmentError(str(path_, ": tensor ", shown(info.name), " starts at offset ", info.begin, ", expected ", at,
-                                   info.begin > at ? " (a hole before it)" : " (it overlaps the one before)"));
+        throw EnvironmentError(str(
+            path_, ": tensor ", shown(info.name), " starts at offset ", info.begin, ", expected ",
+            at, info.begin > at ? " (a hole before it)" : " (it overlaps the one before)"));
       at += info.bytes;
     }
-    if (at != data_bytes_) throw EnvironmentError(str(path_, ": the tensors end at offset ", at, ", the file's data at ", data_bytes_));
+    if (at != data_bytes_)
+      throw EnvironmentError(
+          str(path_, ": the tensors end at offset ", at, ", the file's data at ", data_bytes_));
   }
 
   const std::string& path_;
@@ -155,26 +175,35 @@ class HeaderReader {
 
 }  // namespace
 
-SafetensorsHeader read_safetensors_header(const std::string& path, int64_t file_bytes, const ReadAt& read) {
-  if (file_bytes < 8) throw EnvironmentError(str(path, ": ", file_bytes, " bytes are too few for a safetensors file"));
+SafetensorsHeader read_safetensors_header(const std::string& path, int64_t file_bytes,
+                                          const ReadAt& read) {
+  if (file_bytes < 8)
+    throw EnvironmentError(
+        str(path, ": ", file_bytes, " bytes are too few for a safetensors file"));
   uint64_t length = 0;
   read(0, &length, 8);
   const auto limit = static_cast<uint64_t>(std::min(kMaxSafetensorsHeaderBytes, file_bytes - 8));
-  if (length > limit) throw EnvironmentError(str(path, ": claims a header of ", length, " bytes, but at most ", limit, " can be"));
+  if (length > limit)
+    throw EnvironmentError(
+        str(path, ": claims a header of ", length, " bytes, but at most ", limit, " can be"));
   char first = 0;
   if (length > 0) read(8, &first, 1);
   if (first != '{') throw EnvironmentError(str(path, ": byte 8: the header must start with '{'"));
   const int64_t data_begin = 8 + static_cast<int64_t>(length);
-  SafetensorsHeader header = HeaderReader(path, read, static_cast<int64_t>(length), file_bytes - data_begin).read();
+  SafetensorsHeader header =
+      HeaderReader(path, read, static_cast<int64_t>(length), file_bytes - data_begin).read();
   header.tensors.move_by(data_begin);
   return header;
 }
 
 SafetensorsHeader read_safetensors_header(const ReadableFile& file) {
-  return read_safetensors_header(file.path(), file.bytes(),
-                                 [&](int64_t offset, void* data, int64_t bytes) { file.read(offset, data, bytes); });
+  return read_safetensors_header(
+      file.path(), file.bytes(),
+      [&](int64_t offset, void* data, int64_t bytes) { file.read(offset, data, bytes); });
 }
 
-SafetensorsHeader read_safetensors_header(const std::string& path) { return read_safetensors_header(*open_file(path)); }
+SafetensorsHeader read_safetensors_header(const std::string& path) {
+  return read_safetensors_header(*open_file(path));
+}
 
 }  // namespace lockstep::checkpoint

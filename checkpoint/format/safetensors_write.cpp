@@ -15,10 +15,12 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kWorthAThread = 4 << 20;
-// Hashing begins when the disk has this much to do, or all there is. Until then two threads on one core would only hold each other up,
-// and the disk too: the kernel may leave two writers on one core while hashes, however little they matter, keep the other one busy.
+// Hashing begins when the disk has this much to do, or all there is. Until then two threads on one
+// core would only hold each other up, and the disk too: the kernel may leave two writers on one
+// core while hashes, however little they matter, keep the other one busy.
 constexpr size_t kHeadStart = 64 << 20;
-// Writes of many whole pages, from where large pages of the page cache begin, take less of a core: fewer pages are made and looked after.
+// Writes of many whole pages, from where large pages of the page cache begin, take less of a core:
+// fewer pages are made and looked after.
 constexpr int64_t kWriteBytes = 8 << 20;
 
 // A way through a file's bytes: its header, then its tensors, in pieces.
@@ -28,7 +30,9 @@ class Cursor {
     chunks,  // of a tensor, as they have their sums
     writes   // ends at multiples of kWriteBytes in the file
   };
-  Cursor(const FileToWrite& file, Cut cut) : file_(file), cut_(cut), rest_(file.header) { find_piece(); }
+  Cursor(const FileToWrite& file, Cut cut) : file_(file), cut_(cut), rest_(file.header) {
+    find_piece();
+  }
 
   // What is left of the header or the piece; empty at the end of the file.
   std::string_view rest() const { return rest_; }
@@ -46,11 +50,14 @@ class Cursor {
 
  private:
   void find_piece() {
-    while (rest_.empty() && (tensor_ == 0 || next_ == bytes_of(tensor_)) && tensor_ < file_.tensors.size()) ++tensor_, next_ = 0;
+    while (rest_.empty() && (tensor_ == 0 || next_ == bytes_of(tensor_)) &&
+           tensor_ < file_.tensors.size())
+      ++tensor_, next_ = 0;
     if (!rest_.empty() || tensor_ == 0) return;
     const int64_t most = cut_ == Cut::chunks ? kChunkBytes : kWriteBytes - in_file_ % kWriteBytes;
     const int64_t bytes = std::min(most, bytes_of(tensor_) - next_);
-    rest_ = {static_cast<const char*>(file_.tensors[tensor_ - 1].raw()) + next_, static_cast<size_t>(bytes)};
+    rest_ = {static_cast<const char*>(file_.tensors[tensor_ - 1].raw()) + next_,
+             static_cast<size_t>(bytes)};
     next_ += bytes;
   }
   int64_t bytes_of(size_t tensor) const { return file_.tensors[tensor - 1].bytes(); }
@@ -63,8 +70,8 @@ class Cursor {
   std::string_view rest_;
 };
 
-// For the calling thread: it runs while nothing else wants the core. Where cores are few, the disk must not stand still because its
-// writer, or the kernel's, waits for hashes.
+// For the calling thread: it runs while nothing else wants the core. Where cores are few, the disk
+// must not stand still because its writer, or the kernel's, waits for hashes.
 void give_way() {
   const sched_param none{};
   ::sched_setscheduler(0, SCHED_IDLE, &none);
@@ -74,25 +81,33 @@ void give_way() {
 class Sums {
  public:
   explicit Sums(const std::vector<FileToWrite>& wanted)
-      : cursors_{Cursor(wanted[0], Cursor::Cut::chunks), Cursor(wanted.size() > 1 ? wanted[1] : kNone, Cursor::Cut::chunks)} {
+      : cursors_{Cursor(wanted[0], Cursor::Cut::chunks),
+                 Cursor(wanted.size() > 1 ? wanted[1] : kNone, Cursor::Cut::chunks)} {
     for (const FileToWrite& file : wanted) {
-      written_.push_back({.bytes = static_cast<int64_t>(file.header.size()), .sha256 = {}, .header_xxh3 = xxh3(file.header), .xxh3 = {}});
+      written_.push_back({.bytes = static_cast<int64_t>(file.header.size()),
+                          .sha256 = {},
+                          .header_xxh3 = xxh3(file.header),
+                          .xxh3 = {}});
       written_.back().xxh3.resize(file.tensors.size());
       for (size_t i = 0; i < file.tensors.size(); ++i) {
         written_.back().bytes += file.tensors[i].bytes();
         written_.back().xxh3[i].reserve(static_cast<size_t>(chunk_count(file.tensors[i].bytes())));
       }
     }
-    for (size_t file = 0; file < wanted.size(); ++file) sum_chunk(file);  // a file without a header begins with one
+    for (size_t file = 0; file < wanted.size(); ++file)
+      sum_chunk(file);  // a file without a header begins with one
   }
 
   // False once all is done.
   bool step() {
     const std::string_view a = cursors_[0].rest(), b = cursors_[1].rest();
-    // As much as both have, for they are fast together; what one file has more than the other comes alone.
-    const size_t both = a.empty() || b.empty() ? std::max(a.size(), b.size()) : std::min(a.size(), b.size());
+    // As much as both have, for they are fast together; what one file has more than the other comes
+    // alone.
+    const size_t both =
+        a.empty() || b.empty() ? std::max(a.size(), b.size()) : std::min(a.size(), b.size());
     if (both == 0) return false;
-    const std::array<size_t, 2> bytes = {std::min({a.size(), both, kStepBytes}), std::min({b.size(), both, kStepBytes})};
+    const std::array<size_t, 2> bytes = {std::min({a.size(), both, kStepBytes}),
+                                         std::min({b.size(), both, kStepBytes})};
     sums_.update(a.data(), bytes[0], b.data(), bytes[1]);
     for (size_t file = 0; file < 2; ++file)
       if (bytes[file] > 0 && cursors_[file].advance(bytes[file])) sum_chunk(file);
@@ -112,7 +127,8 @@ class Sums {
 
   void sum_chunk(size_t file) {
     const Cursor& at = cursors_[file];
-    if (at.tensor() > 0 && !at.at_end()) written_[file].xxh3[at.tensor() - 1].push_back(xxh3(at.rest()));
+    if (at.tensor() > 0 && !at.at_end())
+      written_[file].xxh3[at.tensor() - 1].push_back(xxh3(at.rest()));
   }
 
   std::vector<WrittenFile> written_;
@@ -122,8 +138,8 @@ class Sums {
 
 }  // namespace
 
-void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::function<bool()>& stopped,
-                 const std::function<void()>& disk_has_work) {
+void write_bytes(FileSystem& files, const std::vector<FileToWrite>& wanted,
+                 const std::function<bool()>& stopped, const std::function<void()>& disk_has_work) {
   std::vector<std::unique_ptr<WritableFile>> open;
   std::vector<Cursor> cursors;
   for (const FileToWrite& file : wanted) {
@@ -155,8 +171,11 @@ std::vector<WrittenFile> compute_sums(const std::vector<FileToWrite>& wanted) {
   return sums.take();
 }
 
-std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<FileToWrite>& wanted, const std::atomic<bool>* stop) {
-  check(wanted.size() == 1 || wanted.size() == 2, "[safetensors] one file or two are written at once, not ", wanted.size());
+std::vector<WrittenFile> write_safetensors(FileSystem& files,
+                                           const std::vector<FileToWrite>& wanted,
+                                           const std::atomic<bool>* stop) {
+  check(wanted.size() == 1 || wanted.size() == 2,
+        "[safetensors] one file or two are written at once, not ", wanted.size());
   int64_t bytes = 0;
   for (const FileToWrite& file : wanted)
     for (const Tensor& tensor : file.tensors) bytes += tensor.bytes();
@@ -189,7 +208,8 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files, const std::vector<
   return sums.take();
 }
 
-WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header, std::vector<Tensor> tensors) {
+WrittenFile write_safetensors(FileSystem& files, const std::string& path, std::string header,
+                              std::vector<Tensor> tensors) {
   return write_safetensors(files, {{path, std::move(header), std::move(tensors)}})[0];
 }
 

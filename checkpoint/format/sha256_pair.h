@@ -1,5 +1,6 @@
-// SHA-256 (FIPS 180-4) of two streams at once. The processor's SHA instructions wait for each other within a stream; those of a second
-// one fill the gaps, so that a core hashes nearly twice the bytes in the same time. Without these instructions: OpenSSL, one after another.
+// SHA-256 (FIPS 180-4) of two streams at once. The processor's SHA instructions wait for each other
+// within a stream; those of a second one fill the gaps, so that a core hashes nearly twice the
+// bytes in the same time. Without these instructions: OpenSSL, one after another.
 #pragma once
 
 #include <array>
@@ -19,7 +20,8 @@ class Sha256Pair {
  public:
   explicit Sha256Pair(Sha256Path path = Sha256Path::fastest);
 
-  // Adds bytes to both; either may have none. Together they are fast as far as they are of one size: what one has more is hashed alone.
+  // Adds bytes to both; either may have none. Together they are fast as far as they are of one
+  // size: what one has more is hashed alone.
   void update(const void* first, size_t first_bytes, const void* second, size_t second_bytes);
   // 64 lower-case hex digits each. Ends the hashes: no update() after it.
   std::array<std::string, 2> hex();
@@ -35,7 +37,8 @@ class Sha256Pair {
     size_t begun_bytes = 0;
     uint64_t bytes = 0;
   };
-  // Fills the begun block up, and hashes it once it is full; what is left of the bytes begins a block.
+  // Fills the begun block up, and hashes it once it is full; what is left of the bytes begins a
+  // block.
   static void fill_block(Stream& stream, const uint8_t*& data, size_t& bytes);
   static std::string end(Stream& stream);
 

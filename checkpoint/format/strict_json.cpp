@@ -9,7 +9,8 @@ namespace {
 constexpr size_t kMaxDepth = 16;
 
 bool is_count(const nlohmann::json& value) {
-  return value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  return value.is_number_unsigned() &&
+         value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 }
 
 // Cut after so many bytes, but not inside a character of UTF-8.
@@ -26,8 +27,9 @@ EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exc
   return EnvironmentError(str(path, ": not valid JSON: ", printable(e.what(), 200)));
 }
 
-// Looks at a text before a tree is built of it. (A parser's callback could do so as the tree grows, but with a callback nlohmann's takes
-// time quadratic in the number of objects: at the end of each it goes through all that lie beside it.)
+// Looks at a text before a tree is built of it. (A parser's callback could do so as the tree grows,
+// but with a callback nlohmann's takes time quadratic in the number of objects: at the end of each
+// it goes through all that lie beside it.)
 class StrictCheck final : public JsonEvents {
  public:
   using JsonEvents::JsonEvents;
@@ -46,7 +48,8 @@ class StrictCheck final : public JsonEvents {
  private:
   bool open() {
     keys_.emplace_back();
-    if (keys_.size() > kMaxDepth) throw EnvironmentError(str(path_, ": JSON nested deeper than ", kMaxDepth, " levels"));
+    if (keys_.size() > kMaxDepth)
+      throw EnvironmentError(str(path_, ": JSON nested deeper than ", kMaxDepth, " levels"));
     return true;
   }
   bool close() {
@@ -73,7 +76,9 @@ void JsonEvents::parse(std::string_view text) {
   nlohmann::json::sax_parse(text.begin(), text.end(), this);
 }
 
-bool JsonEvents::parse_error(size_t, const std::string&, const nlohmann::json::exception& e) { throw invalid_json(path_, e); }
+bool JsonEvents::parse_error(size_t, const std::string&, const nlohmann::json::exception& e) {
+  throw invalid_json(path_, e);
+}
 
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path) {
   StrictCheck(path).parse(text);
@@ -84,12 +89,13 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& path)
   }
 }
 
-JsonFields::JsonFields(const nlohmann::json& value, std::initializer_list<const char*> keys, const std::string& path,
-                       const std::string& what)
+JsonFields::JsonFields(const nlohmann::json& value, std::initializer_list<const char*> keys,
+                       const std::string& path, const std::string& what)
     : value_(value), path_(path), what_(what) {
   if (!value.is_object()) throw EnvironmentError(str(path, ": ", what, ": expected an object"));
   for (const char* key : keys)
-    if (!value.contains(key)) throw EnvironmentError(str(path, ": ", what, ": '", key, "' is missing"));
+    if (!value.contains(key))
+      throw EnvironmentError(str(path, ": ", what, ": '", key, "' is missing"));
   if (value.size() == keys.size()) return;
   for (const auto& item : value.items()) {
     bool known = false;
@@ -99,7 +105,8 @@ JsonFields::JsonFields(const nlohmann::json& value, std::initializer_list<const 
 }
 
 void JsonFields::fail(const char* key, const char* expected, const nlohmann::json& got) const {
-  throw EnvironmentError(str(path_, ": ", what_, ": '", key, "': expected ", expected, ", got ", shown_value(got)));
+  throw EnvironmentError(
+      str(path_, ": ", what_, ": '", key, "': expected ", expected, ", got ", shown_value(got)));
 }
 
 int64_t JsonFields::integer(const char* key) const {

@@ -1,4 +1,5 @@
-// JSON as files of ours are read: no doubled keys, no deep nesting, and errors that name file and field.
+// JSON as files of ours are read: no doubled keys, no deep nesting, and errors that name file and
+// field.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +16,13 @@
 
 namespace lockstep::checkpoint {
 
-// Out of somebody's file, for messages: a name in quotes; a value, of which lists and objects are only called so. Cut after 100 bytes,
-// without what a terminal would obey.
+// Out of somebody's file, for messages: a name in quotes; a value, of which lists and objects are
+// only called so. Cut after 100 bytes, without what a terminal would obey.
 std::string shown(std::string_view name);
 std::string shown_value(const nlohmann::json& value);
 
-// What a parser comes upon, one after another: for texts of which a tree would take too much memory. Each event may throw.
+// What a parser comes upon, one after another: for texts of which a tree would take too much
+// memory. Each event may throw.
 class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit JsonEvents(const std::string& path) : path_(path) {}
@@ -40,14 +42,16 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   const std::string& path_;
 };
 
-// Throws EnvironmentError "PATH: …" for text that is no single JSON value, has a key twice in an object or is deeper than 16 levels.
+// Throws EnvironmentError "PATH: …" for text that is no single JSON value, has a key twice in an
+// object or is deeper than 16 levels.
 nlohmann::json parse_strict_json(std::string_view text, const std::string& path);
 
 // The parts of an object, checked. `what` names the object in messages: "entry 'wte.weight'".
 class JsonFields {
  public:
   // Throws unless `value` is an object with exactly these keys.
-  JsonFields(const nlohmann::json& value, std::initializer_list<const char*> keys, const std::string& path, const std::string& what);
+  JsonFields(const nlohmann::json& value, std::initializer_list<const char*> keys,
+             const std::string& path, const std::string& what);
 
   int64_t integer(const char* key) const;  // 0 or more
   std::string text(const char* key) const;
@@ -63,8 +67,8 @@ class JsonFields {
   std::string what_;
 };
 
-// The bytes of a shape; -1 where they are no whole number, the product of the dimensions other than 0 leaves 63 bits, or the shape has
-// more than Shape::kMaxDims dimensions.
+// The bytes of a shape; -1 where they are no whole number, the product of the dimensions other than
+// 0 leaves 63 bits, or the shape has more than Shape::kMaxDims dimensions.
 int64_t checked_bytes(std::span<const int64_t> dims, int64_t bits_per_element);
 
 }  // namespace lockstep::checkpoint

@@ -23,7 +23,8 @@ namespace {
 constexpr int kNone = -1;
 constexpr int64_t kNothing = -1;  // for a step
 
-// What the ranks hold, as they tell each other: a line "copy OWNER STEP" or "! reason" for each copy.
+// What the ranks hold, as they tell each other: a line "copy OWNER STEP" or "! reason" for each
+// copy.
 struct Holdings {
   using Holders = std::vector<std::vector<int>>;  // by owner: the ranks that hold its part
   std::map<int64_t, Holders> by_step;
@@ -58,12 +59,14 @@ int source_of(const Holdings::Holders& holders, int owner) {
 std::string missing_text(int64_t step, const Holdings::Holders& holders) {
   std::string text;
   for (size_t owner = 0; owner < holders.size(); ++owner)
-    if (holders[owner].empty()) text += str(text.empty() ? str("of step ", step, ", the part of rank ") : ", ", owner);
+    if (holders[owner].empty())
+      text += str(text.empty() ? str("of step ", step, ", the part of rank ") : ", ", owner);
   return text.empty() ? text : text + " is nowhere";
 }
 
 bool overlap(const Part& a, const Part& b) {
-  return a.name == b.name && a.shard.offset < b.shard.offset + b.shard.length && b.shard.offset < a.shard.offset + a.shard.length;
+  return a.name == b.name && a.shard.offset < b.shard.offset + b.shard.length &&
+         b.shard.offset < a.shard.offset + a.shard.length;
 }
 
 }  // namespace
@@ -76,7 +79,8 @@ BuddyDistance buddy_distance(const std::vector<int>& node_of) {
   for (int distance = 1; distance < ranks; ++distance) {
     bool apart = true;
     for (int r = 0; r < ranks; ++r)
-      apart = apart && node_of[static_cast<size_t>(r)] != node_of[static_cast<size_t>((r + distance) % ranks)];
+      apart = apart && node_of[static_cast<size_t>(r)] !=
+                           node_of[static_cast<size_t>((r + distance) % ranks)];
     if (apart) return {.distance = distance, .covers_nodes = true};
   }
   int largest = 0;
@@ -94,8 +98,9 @@ class ReplicaStore::Impl {
     join();
     pending_ = nullptr;
     const int size = group.size();
-    check(options_.distance >= 0 && (options_.distance == 0 || options_.distance % size != 0), "[replica] the distance to the buddy is ",
-          options_.distance, ", which must be above 0 and no multiple of the ", size, " ranks, or 0 for no buddies");
+    check(options_.distance >= 0 && (options_.distance == 0 || options_.distance % size != 0),
+          "[replica] the distance to the buddy is ", options_.distance,
+          ", which must be above 0 and no multiple of the ", size, " ranks, or 0 for no buddies");
     group_ = group.split(0, group.rank());
     plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries));
     layouts_.clear();
@@ -108,12 +113,14 @@ class ReplicaStore::Impl {
     cut_short_ = false;
     note_foreign_copies();
     const auto sames = comm::agree(group_.get(), [&] {
-      const int64_t own = layout_of(rank()).bytes, other = layout_of(guest()).bytes;  // without buddies a rank is its own guest
+      const int64_t own = layout_of(rank()).bytes,
+                    other = layout_of(guest()).bytes;  // without buddies a rank is its own guest
       memory_.reserve(with_buddies() ? 4 : 2, largest, std::max(own, other));
       return str("distance ", options_.distance, ", identity ", options_.identity);
     });
     for (size_t r = 1; r < sames.size(); ++r)
-      check(sames[r] == sames[0], "[replica] rank 0 has ", sames[0], " and rank ", r, " has ", sames[r], "; give all ranks the same");
+      check(sames[r] == sames[0], "[replica] rank 0 has ", sames[0], " and rank ", r, " has ",
+            sames[r], "; give all ranks the same");
   }
 
   void start(int64_t step, const std::vector<Entry>& entries) {
@@ -132,7 +139,8 @@ class ReplicaStore::Impl {
       const std::lock_guard lock(mutex_);
       ended_.push_back(std::move(outcome));
     };
-    if (!with_buddies()) {  // nothing to send: waking a thread for the vote alone takes longer than the vote
+    if (!with_buddies()) {  // nothing to send: waking a thread for the vote alone takes longer than
+                            // the vote
       pending_ = exchanged;
       return;
     }
@@ -208,21 +216,24 @@ class ReplicaStore::Impl {
   int size() const { return group_->size(); }
   bool with_buddies() const { return options_.distance > 0; }
   int buddy() const { return (rank() + options_.distance) % size(); }
-  int guest() const { return (rank() + size() - options_.distance % size()) % size(); }  // the rank whose buddy this one is
+  int guest() const {
+    return (rank() + size() - options_.distance % size()) % size();
+  }  // the rank whose buddy this one is
   const CopyLayout& layout_of(int owner) const { return layouts_[static_cast<size_t>(owner)]; }
 
   // Whether a copy is of this state, so that its bytes are those of a layout that is known.
   bool fits(const CopyLabel& label) const {
     return label.ranks == size() && label.owner >= 0 && label.owner < size() && label.step >= 0 &&
-           label.layout == layout_of(static_cast<int>(label.owner)).digest && label.bytes == layout_of(static_cast<int>(label.owner)).bytes;
+           label.layout == layout_of(static_cast<int>(label.owner)).digest &&
+           label.bytes == layout_of(static_cast<int>(label.owner)).bytes;
   }
 
   void note_foreign_copies() {
     misfits_.clear();
     for (int copy = 0; copy < memory_.copies(); ++copy)
       if (const auto label = memory_.label(copy); label && !fits(*label))
-        misfits_ += str("! its copy of step ", label->step, ", for rank ", label->owner, " of ", label->ranks,
-                        ", is of another run, state or number of ranks\n");
+        misfits_ += str("! its copy of step ", label->step, ", for rank ", label->owner, " of ",
+                        label->ranks, ", is of another run, state or number of ranks\n");
   }
 
   std::string describe_held() {
@@ -231,16 +242,17 @@ class ReplicaStore::Impl {
       const auto label = memory_.label(copy);
       if (!label || !fits(*label)) continue;
       const int64_t damaged = memory_.view(copy, label->bytes).first_damaged_chunk();
-      text += damaged < 0
-                  ? str("copy ", label->owner, " ", label->step, "\n")
-                  : str("! its copy of step ", label->step, " for rank ", label->owner, " was changed in memory, in chunk ", damaged, "\n");
+      text += damaged < 0 ? str("copy ", label->owner, " ", label->step, "\n")
+                          : str("! its copy of step ", label->step, " for rank ", label->owner,
+                                " was changed in memory, in chunk ", damaged, "\n");
       if (damaged >= 0) memory_.break_seal(copy);
     }
     return text;
   }
 
-  // The copies of the step that was found stay until it is stored again. Where ranks were numbered anew before, and killed while they
-  // stored that step again, these may be more than half: then those that other ranks send go.
+  // The copies of the step that was found stay until it is stored again. Where ranks were numbered
+  // anew before, and killed while they stored that step again, these may be more than half: then
+  // those that other ranks send go.
   void keep_found() {
     const Holdings::Holders& holders = found_.by_step.at(found_step_);
     std::map<int64_t, int> copies;  // by owner
@@ -249,13 +261,15 @@ class ReplicaStore::Impl {
       if (label && fits(*label) && label->step == found_step_) {
         copies[label->owner] = copy;
       } else {
-        memory_.break_seal(copy);  // later steps will come anew, and must not meet what is left of their first time
+        memory_.break_seal(copy);  // later steps will come anew, and must not meet what is left of
+                                   // their first time
       }
     }
     kept_.fill(false);
     const bool too_many = static_cast<int>(copies.size()) > memory_.copies() / 2;
     for (const auto& [owner, copy] : copies)
-      kept_[static_cast<size_t>(copy)] = !too_many || source_of(holders, static_cast<int>(owner)) == rank();
+      kept_[static_cast<size_t>(copy)] =
+          !too_many || source_of(holders, static_cast<int>(owner)) == rank();
   }
 
   // A copy that may be written over.
@@ -266,21 +280,29 @@ class ReplicaStore::Impl {
   }
 
   CopyLabel label_for(int owner, int64_t step) const {
-    return {.owner = owner, .ranks = size(), .step = step, .bytes = layout_of(owner).bytes, .layout = layout_of(owner).digest};
+    return {.owner = owner,
+            .ranks = size(),
+            .step = step,
+            .bytes = layout_of(owner).bytes,
+            .layout = layout_of(owner).digest};
   }
 
   // The copy that training waits for. What is wrong, the other ranks must hear of: in the exchange.
   std::string put_aside(int64_t step, const std::vector<Entry>& entries) {
     check(group_ != nullptr, "[replica] prepare() must come before the first step is stored");
-    if (cut_short_) return "an exchange was cut short before, and what it left must stay for those that come after these ranks";
+    if (cut_short_)
+      return "an exchange was cut short before, and what it left must stay for those that come "
+             "after these ranks";
     try {
       own_ = free_copy();
       memory_.break_seal(own_);
       guest_ = with_buddies() ? free_copy(own_) : kNone;
       if (with_buddies()) memory_.break_seal(guest_);
       check(step >= 0, "the step must not be negative, got ", step);
-      check(parts_text(checkpoint::parts_of(entries)) == parts_text(plan_->held[static_cast<size_t>(rank())]),
-            "names, shapes or shards are not those that were prepared; make a new ReplicaStore for another state");
+      check(parts_text(checkpoint::parts_of(entries)) ==
+                parts_text(plan_->held[static_cast<size_t>(rank())]),
+            "names, shapes or shards are not those that were prepared; make a new ReplicaStore for "
+            "another state");
       const CopyLayout& layout = layout_of(rank());
       memory_.view(own_, layout.bytes).fill(slices_of(entries, layout), layout);
       memory_.seal(own_, label_for(rank(), step));
@@ -290,29 +312,37 @@ class ReplicaStore::Impl {
     }
   }
 
-  // Collective. A copy counts once it is complete and proved, whatever becomes of the exchange after that: which step is whole, the
-  // ranks find out when they restore. That all have heard of all, is what lets the older copies go. Where an exchange is cut short, some
-  // may have heard and let them go, and others not: then these must not touch the newer ones either, ever.
+  // Collective. A copy counts once it is complete and proved, whatever becomes of the exchange
+  // after that: which step is whole, the ranks find out when they restore. That all have heard of
+  // all, is what lets the older copies go. Where an exchange is cut short, some may have heard and
+  // let them go, and others not: then these must not touch the newer ones either, ever.
   void exchange(int64_t step, const std::string& problem) {
     try {
       if (cut_short_) throw EnvironmentError(problem);
       cut_short_ = true;
-      const std::string swap_problem = with_buddies() ? swap_copies(problem.empty() ? step : kNothing) : "";
+      const std::string swap_problem =
+          with_buddies() ? swap_copies(problem.empty() ? step : kNothing) : "";
       vote(step, problem.empty() ? swap_problem : problem);
       kept_.fill(false);
       kept_[static_cast<size_t>(own_)] = true;
       if (with_buddies()) kept_[static_cast<size_t>(guest_)] = true;
     } catch (const std::exception& e) {
-      std::rethrow_exception(comm::reworded(e, str("[replica] step ", step, " has no replicas: ", e.what())));
+      std::rethrow_exception(
+          comm::reworded(e, str("[replica] step ", step, " has no replicas: ", e.what())));
     }
   }
 
-  // Throws on all ranks where the steps differ or something is wrong on any. cut_short_ stays true unless all have heard of all.
+  // Throws on all ranks where the steps differ or something is wrong on any. cut_short_ stays true
+  // unless all have heard of all.
   void vote(int64_t step, const std::string& wrong) {
     const Tensor steps = Tensor::empty({size()}, DType::i64);
-    group_->all_gather(steps, Tensor::full({1}, static_cast<double>(wrong.empty() ? step : kNothing), DType::i64)).wait();
+    group_
+        ->all_gather(steps, Tensor::full({1}, static_cast<double>(wrong.empty() ? step : kNothing),
+                                         DType::i64))
+        .wait();
     const int64_t* of = steps.data<int64_t>();
-    const bool equal = std::all_of(of, of + size(), [&](int64_t each) { return each == of[0] && each >= 0; });
+    const bool equal =
+        std::all_of(of, of + size(), [&](int64_t each) { return each == of[0] && each >= 0; });
     std::vector<std::string> reasons;
     if (!equal) reasons = comm::all_gather_text(*group_, wrong);
     cut_short_ = false;
@@ -321,13 +351,18 @@ class ReplicaStore::Impl {
     for (size_t r = 0; r < reasons.size(); ++r)
       if (!reasons[r].empty()) all += str(all.empty() ? "" : "; ", "rank ", r, ": ", reasons[r]);
     if (!all.empty()) throw EnvironmentError(all);
-    for (int r = 1; r < size(); ++r) check(of[r] == of[0], "rank 0 stores step ", of[0], " and rank ", r, " step ", of[r]);
+    for (int r = 1; r < size(); ++r)
+      check(of[r] == of[0], "rank 0 stores step ", of[0], " and rank ", r, " step ", of[r]);
   }
 
-  // Sends the own copy, with the step that it is of, to the buddy, and takes the guest's. Returns what is wrong with that.
+  // Sends the own copy, with the step that it is of, to the buddy, and takes the guest's. Returns
+  // what is wrong with that.
   std::string swap_copies(int64_t step) {
-    const StateCopy own = memory_.view(own_, layout_of(rank()).bytes), kept = memory_.view(guest_, layout_of(guest()).bytes);
-    const auto with_step = [](const StateCopy& copy) { return Tensor::empty({1 + copy.sums.numel()}, DType::i64); };
+    const StateCopy own = memory_.view(own_, layout_of(rank()).bytes),
+                    kept = memory_.view(guest_, layout_of(guest()).bytes);
+    const auto with_step = [](const StateCopy& copy) {
+      return Tensor::empty({1 + copy.sums.numel()}, DType::i64);
+    };
     const Tensor out = with_step(own), in = with_step(kept);
     out.data<int64_t>()[0] = step;
     out.narrow(0, 1, own.sums.numel()).copy_(own.sums);
@@ -346,19 +381,24 @@ class ReplicaStore::Impl {
   bool holds_part_of(int rank, const CopyLayout& layout) const {
     const auto& held = plan_->held[static_cast<size_t>(rank)];
     return std::any_of(layout.parts.begin(), layout.parts.end(), [&](const auto& placed) {
-      return std::any_of(held.begin(), held.end(), [&](const Part& part) { return overlap(placed.part, part); });
+      return std::any_of(held.begin(), held.end(),
+                         [&](const Part& part) { return overlap(placed.part, part); });
     });
   }
 
   StateCopy copy_of(int owner, int64_t step) const {
     for (int copy = 0; copy < memory_.copies(); ++copy)
-      if (const auto label = memory_.label(copy); label && fits(*label) && label->owner == owner && label->step == step)
+      if (const auto label = memory_.label(copy);
+          label && fits(*label) && label->owner == owner && label->step == step)
         return memory_.view(copy, label->bytes);
-    throw EnvironmentError(str("[replica] the copy of step ", step, " for rank ", owner, " was changed in memory"));
+    throw EnvironmentError(
+        str("[replica] the copy of step ", step, " for rank ", owner, " was changed in memory"));
   }
 
-  // Every rank's part goes from who has it to all that hold anything of it: in one order on all ranks, so that nobody waits in a circle.
-  void send_parts(const std::vector<Entry>& entries, const Holdings::Holders& holders, ReplicaRestored& restored) {
+  // Every rank's part goes from who has it to all that hold anything of it: in one order on all
+  // ranks, so that nobody waits in a circle.
+  void send_parts(const std::vector<Entry>& entries, const Holdings::Holders& holders,
+                  ReplicaRestored& restored) {
     CopyReader reader(entries);
     std::string damage;
     for (int owner = 0; owner < size(); ++owner) {
@@ -368,19 +408,24 @@ class ReplicaStore::Impl {
       for (int to = 0; to < size(); ++to) {
         if ((rank() != source && rank() != to) || !holds_part_of(to, layout)) continue;
         if (source == to) {
-          reader.take(layout, 0, copy_of(owner, restored.step).data.raw(), layout.bytes);  // proved when it was announced
+          reader.take(layout, 0, copy_of(owner, restored.step).data.raw(),
+                      layout.bytes);  // proved when it was announced
         } else if (rank() == source) {
           send_copy(*group_, copy_of(owner, restored.step), to);
         } else {
           const int64_t damaged = receive_copy(*group_, layout, source, reader);
-          if (damaged >= 0) damage = str("chunk ", damaged, " of rank ", owner, "'s part came damaged from rank ", source);
+          if (damaged >= 0)
+            damage = str("chunk ", damaged, " of rank ", owner, "'s part came damaged from rank ",
+                         source);
           restored.received_bytes += layout.bytes;
         }
       }
     }
     reader.finish();
     comm::agree(group_.get(), [&] {
-      if (!damage.empty()) throw EnvironmentError(str("[replica] step ", restored.step, " was not restored: ", damage));
+      if (!damage.empty())
+        throw EnvironmentError(
+            str("[replica] step ", restored.step, " was not restored: ", damage));
       return std::string();
     });
   }
@@ -391,10 +436,11 @@ class ReplicaStore::Impl {
   std::vector<CopyLayout> layouts_;  // by owner
   std::string misfits_;              // lines about copies that prepare() found and nobody can use
 
-  ReplicaMemory memory_;                                 // the thread's while it runs, and so are the next four
-  std::array<bool, ReplicaMemory::kMostCopies> kept_{};  // of the last step that is whole on all ranks
-  bool cut_short_ = false;                               // an exchange of this group, and nobody knows whose copies are in place
-  int own_ = kNone, guest_ = kNone;                      // the copies of the exchange that goes on
+  ReplicaMemory memory_;  // the thread's while it runs, and so are the next four
+  std::array<bool, ReplicaMemory::kMostCopies>
+      kept_{};              // of the last step that is whole on all ranks
+  bool cut_short_ = false;  // an exchange of this group, and nobody knows whose copies are in place
+  int own_ = kNone, guest_ = kNone;  // the copies of the exchange that goes on
 
   Holdings found_;
   int64_t found_step_ = -1;
@@ -404,18 +450,27 @@ class ReplicaStore::Impl {
   std::deque<ReplicaOutcome> ended_;
 };
 
-ReplicaStore::ReplicaStore(const ReplicaOptions& options) : impl_(std::make_unique<Impl>(options)) {}
+ReplicaStore::ReplicaStore(const ReplicaOptions& options)
+    : impl_(std::make_unique<Impl>(options)) {}
 ReplicaStore::~ReplicaStore() = default;
-void ReplicaStore::prepare(const std::vector<Entry>& entries, comm::ProcessGroup& group) { impl_->prepare(entries, group); }
-void ReplicaStore::start(int64_t step, const std::vector<Entry>& entries) { impl_->start(step, entries); }
-void ReplicaStore::store(int64_t step, const std::vector<Entry>& entries) { impl_->store(step, entries); }
+void ReplicaStore::prepare(const std::vector<Entry>& entries, comm::ProcessGroup& group) {
+  impl_->prepare(entries, group);
+}
+void ReplicaStore::start(int64_t step, const std::vector<Entry>& entries) {
+  impl_->start(step, entries);
+}
+void ReplicaStore::store(int64_t step, const std::vector<Entry>& entries) {
+  impl_->store(step, entries);
+}
 std::optional<ReplicaOutcome> ReplicaStore::poll() { return impl_->poll(); }
 std::optional<ReplicaOutcome> ReplicaStore::wait() {
   impl_->finish();
   return impl_->poll();
 }
 ReplicasFound ReplicaStore::find() { return impl_->find(); }
-ReplicaRestored ReplicaStore::restore(const std::vector<Entry>& entries) { return impl_->restore(entries); }
+ReplicaRestored ReplicaStore::restore(const std::vector<Entry>& entries) {
+  return impl_->restore(entries);
+}
 void ReplicaStore::forget() { impl_->forget(); }
 
 }  // namespace lockstep::checkpoint

@@ -15,8 +15,12 @@ constexpr int64_t kMessageBytes = 4 * kChunkBytes;
 constexpr size_t kMessagesInFlight = 4;
 constexpr int64_t kAlignment = 64;
 
-const char* chunk_at(const StateCopy& copy, int64_t chunk) { return static_cast<const char*>(copy.data.raw()) + chunk * kChunkBytes; }
-int64_t chunk_bytes(const StateCopy& copy, int64_t chunk) { return std::min(kChunkBytes, copy.data.bytes() - chunk * kChunkBytes); }
+const char* chunk_at(const StateCopy& copy, int64_t chunk) {
+  return static_cast<const char*>(copy.data.raw()) + chunk * kChunkBytes;
+}
+int64_t chunk_bytes(const StateCopy& copy, int64_t chunk) {
+  return std::min(kChunkBytes, copy.data.bytes() - chunk * kChunkBytes);
+}
 
 }  // namespace
 
@@ -27,13 +31,16 @@ CopyLayout lay_out_copy(const Plan& plan, int rank, std::string_view identity) {
     layout.parts.push_back({part, layout.bytes});
     layout.bytes += (layout.parts.back().bytes() + kAlignment - 1) / kAlignment * kAlignment;
   }
-  layout.digest = xxh3(str("rank ", rank, " of ", plan.ranks, "\n", parts_text(parts), "\n", identity));
+  layout.digest =
+      xxh3(str("rank ", rank, " of ", plan.ranks, "\n", parts_text(parts), "\n", identity));
   return layout;
 }
 
 std::span<const CopyLayout::Placed> CopyLayout::within(int64_t begin, int64_t bytes) const {
-  const auto first = std::partition_point(parts.begin(), parts.end(), [&](const Placed& p) { return p.begin + p.bytes() <= begin; });
-  const auto last = std::partition_point(first, parts.end(), [&](const Placed& p) { return p.begin < begin + bytes; });
+  const auto first = std::partition_point(
+      parts.begin(), parts.end(), [&](const Placed& p) { return p.begin + p.bytes() <= begin; });
+  const auto last = std::partition_point(first, parts.end(),
+                                         [&](const Placed& p) { return p.begin < begin + bytes; });
   return {first, last};
 }
 
@@ -51,8 +58,11 @@ void StateCopy::fill(const std::vector<Tensor>& slices, const CopyLayout& layout
     const int64_t begin = i * kChunkBytes, end = begin + chunk_bytes(*this, i);
     for (const CopyLayout::Placed& placed : layout.within(begin, end - begin)) {
       const auto& slice = hosts[static_cast<size_t>(&placed - layout.parts.data())];
-      const int64_t from = std::max(begin, placed.begin), until = std::min(end, placed.begin + placed.bytes());
-      std::memcpy(chunk + (from - begin), static_cast<const char*>(slice.raw()) + (from - placed.begin), static_cast<size_t>(until - from));
+      const int64_t from = std::max(begin, placed.begin),
+                    until = std::min(end, placed.begin + placed.bytes());
+      std::memcpy(chunk + (from - begin),
+                  static_cast<const char*>(slice.raw()) + (from - placed.begin),
+                  static_cast<size_t>(until - from));
     }
     out[i] = static_cast<int64_t>(xxh3(chunk, end - begin));  // what lies between parts included
   });
@@ -62,7 +72,8 @@ int64_t StateCopy::first_damaged_chunk() const {
   std::atomic<int64_t> first = sums.numel();
   const auto* expected = sums.data<int64_t>();
   parallel_for(sums.numel(), [&](int64_t i) {
-    if (static_cast<int64_t>(xxh3(chunk_at(*this, i), chunk_bytes(*this, i))) == expected[i]) return;
+    if (static_cast<int64_t>(xxh3(chunk_at(*this, i), chunk_bytes(*this, i))) == expected[i])
+      return;
     for (int64_t seen = first; i < seen && !first.compare_exchange_weak(seen, i);) {
     }
   });
@@ -75,14 +86,18 @@ std::vector<Tensor> slices_of(const std::vector<Entry>& entries, const CopyLayou
   std::vector<Tensor> slices;
   for (const auto& [part, begin] : layout.parts) {
     const Entry& entry = *by_name.at(part.name);
-    slices.push_back(entry.tensor.flatten().narrow(0, part.shard.offset - entry.shard.offset, part.shard.length));
+    slices.push_back(entry.tensor.flatten().narrow(0, part.shard.offset - entry.shard.offset,
+                                                   part.shard.length));
   }
   return slices;
 }
 
-void exchange_bytes(comm::ProcessGroup& group, const Tensor& out, int to, const Tensor& in, int from) {
+void exchange_bytes(comm::ProcessGroup& group, const Tensor& out, int to, const Tensor& in,
+                    int from) {
   std::deque<comm::Work> under_way;
-  const auto piece = [](const Tensor& all, int64_t at) { return all.narrow(0, at, std::min(kMessageBytes, all.numel() - at)); };
+  const auto piece = [](const Tensor& all, int64_t at) {
+    return all.narrow(0, at, std::min(kMessageBytes, all.numel() - at));
+  };
   for (int64_t at = 0; at < std::max(out.numel(), in.numel()); at += kMessageBytes) {
     if (at < out.numel()) under_way.push_back(group.send(piece(out, at), to));
     if (at < in.numel()) under_way.push_back(group.recv(piece(in, at), from));
@@ -96,7 +111,8 @@ void send_copy(comm::ProcessGroup& group, const StateCopy& copy, int to) {
   exchange_bytes(group, copy.data, to, Tensor::empty({0}, DType::u8), to);
 }
 
-int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int from, CopyReader& reader) {
+int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int from,
+                     CopyReader& reader) {
   const Tensor sums = Tensor::empty({chunk_count(layout.bytes)}, DType::i64);
   group.recv(sums, from).wait();
   int64_t first_damaged = -1;
@@ -105,10 +121,14 @@ int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int fr
     const Tensor piece = message.narrow(0, 0, std::min(kMessageBytes, layout.bytes - at));
     group.recv(piece, from).wait();
     for (int64_t begin = 0; begin < piece.numel(); begin += kChunkBytes) {
-      const int64_t bytes = std::min(kChunkBytes, piece.numel() - begin), chunk = (at + begin) / kChunkBytes;
+      const int64_t bytes = std::min(kChunkBytes, piece.numel() - begin),
+                    chunk = (at + begin) / kChunkBytes;
       const char* data = static_cast<const char*>(piece.raw()) + begin;
-      if (first_damaged < 0 && static_cast<int64_t>(xxh3(data, bytes)) != sums.data<int64_t>()[chunk]) first_damaged = chunk;
-      if (first_damaged < 0) reader.take(layout, at + begin, data, bytes);  // else it only listens to the end
+      if (first_damaged < 0 &&
+          static_cast<int64_t>(xxh3(data, bytes)) != sums.data<int64_t>()[chunk])
+        first_damaged = chunk;
+      if (first_damaged < 0)
+        reader.take(layout, at + begin, data, bytes);  // else it only listens to the end
     }
   }
   return first_damaged;
@@ -117,7 +137,10 @@ int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int fr
 CopyReader::CopyReader(const std::vector<Entry>& entries) {
   for (const Entry& entry : entries) {
     const bool direct = entry.tensor.device() == kCpu && entry.tensor.is_contiguous();
-    targets_[entry.name] = {entry.tensor, direct ? entry.tensor : Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()), entry.shard};
+    targets_[entry.name] = {
+        entry.tensor,
+        direct ? entry.tensor : Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()),
+        entry.shard};
   }
 }
 
@@ -129,12 +152,15 @@ void CopyReader::take(const CopyLayout& layout, int64_t begin, const void* data,
     const ShardSpec& wanted = target->second.shard;
     // Bytes of the flattened global tensor: what came, and what is wanted.
     const int64_t part_at = placed.part.shard.offset * element - placed.begin;
-    const int64_t from = std::max({placed.begin + part_at, begin + part_at, wanted.offset * element});
+    const int64_t from =
+        std::max({placed.begin + part_at, begin + part_at, wanted.offset * element});
     const int64_t until =
-        std::min({placed.begin + placed.bytes() + part_at, begin + bytes + part_at, (wanted.offset + wanted.length) * element});
+        std::min({placed.begin + placed.bytes() + part_at, begin + bytes + part_at,
+                  (wanted.offset + wanted.length) * element});
     if (from >= until) continue;
     std::memcpy(static_cast<char*>(target->second.host.raw()) + from - wanted.offset * element,
-                static_cast<const char*>(data) + (from - part_at - begin), static_cast<size_t>(until - from));
+                static_cast<const char*>(data) + (from - part_at - begin),
+                static_cast<size_t>(until - from));
     target->second.tensor.mark_changed("restoring a replica");
   }
 }

@@ -35,7 +35,8 @@ struct StateCopy {
   Tensor data;  // u8 [bytes]
   Tensor sums;  // i64: XXH3 of each chunk
 
-  // Copies slices_of() some entries into `data` and sums them up, with all threads: a chunk is summed while it is in the cache.
+  // Copies slices_of() some entries into `data` and sums them up, with all threads: a chunk is
+  // summed while it is in the cache.
   void fill(const std::vector<Tensor>& slices, const CopyLayout& layout) const;
   // The first chunk whose sum is not the one in `sums`; -1: all are right.
   int64_t first_damaged_chunk() const;
@@ -44,11 +45,13 @@ struct StateCopy {
 // This rank's parts of the entries, contiguous, in the layout's order.
 std::vector<Tensor> slices_of(const std::vector<Entry>& entries, const CopyLayout& layout);
 
-// Both ways at once, either of which may have no elements: `out` to one rank, `in` from another; in messages of bounded size, a few at a
-// time.
-void exchange_bytes(comm::ProcessGroup& group, const Tensor& out, int to, const Tensor& in, int from);
+// Both ways at once, either of which may have no elements: `out` to one rank, `in` from another; in
+// messages of bounded size, a few at a time.
+void exchange_bytes(comm::ProcessGroup& group, const Tensor& out, int to, const Tensor& in,
+                    int from);
 
-// Where the bytes of copies go: into the entries' tensors, wherever they overlap with a copy's parts.
+// Where the bytes of copies go: into the entries' tensors, wherever they overlap with a copy's
+// parts.
 class CopyReader {
  public:
   explicit CopyReader(const std::vector<Entry>& entries);
@@ -65,9 +68,10 @@ class CopyReader {
   std::unordered_map<std::string, Target> targets_;
 };
 
-// A copy from one rank's memory into another's tensors, piece by piece. The receiver gives the first chunk whose sum was wrong, -1: none;
-// values of chunks from there on were not taken.
+// A copy from one rank's memory into another's tensors, piece by piece. The receiver gives the
+// first chunk whose sum was wrong, -1: none; values of chunks from there on were not taken.
 void send_copy(comm::ProcessGroup& group, const StateCopy& copy, int to);
-int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int from, CopyReader& reader);
+int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int from,
+                     CopyReader& reader);
 
 }  // namespace lockstep::checkpoint

@@ -19,7 +19,8 @@
 namespace lockstep::checkpoint {
 namespace {
 
-constexpr uint64_t kMagic = 0x3130'4c50'5250'534c;  // "LSPRPL01"; another layout gets another number
+constexpr uint64_t kMagic =
+    0x3130'4c50'5250'534c;  // "LSPRPL01"; another layout gets another number
 constexpr int64_t kPage = 4096;
 
 // The file's first page.
@@ -34,33 +35,45 @@ struct Record {
   uint64_t seal = 0;  // 0: broken
   CopyLabel label;
 };
-static_assert(sizeof(Header) <= kPage && sizeof(Record) <= kPage && std::atomic_ref<uint64_t>::is_always_lock_free);
+static_assert(sizeof(Header) <= kPage && sizeof(Record) <= kPage &&
+              std::atomic_ref<uint64_t>::is_always_lock_free);
 
 constexpr int64_t pages(int64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
-constexpr int64_t sums_bytes(int64_t capacity) { return chunk_count(capacity) * static_cast<int64_t>(sizeof(uint64_t)); }
-constexpr int64_t copy_bytes(int64_t capacity) { return kPage + pages(sums_bytes(capacity)) + pages(capacity); }
-constexpr int64_t file_bytes(int64_t copies, int64_t capacity) { return kPage + copies * copy_bytes(capacity); }
+constexpr int64_t sums_bytes(int64_t capacity) {
+  return chunk_count(capacity) * static_cast<int64_t>(sizeof(uint64_t));
+}
+constexpr int64_t copy_bytes(int64_t capacity) {
+  return kPage + pages(sums_bytes(capacity)) + pages(capacity);
+}
+constexpr int64_t file_bytes(int64_t copies, int64_t capacity) {
+  return kPage + copies * copy_bytes(capacity);
+}
 // So that no product of what was read overflows.
 constexpr int64_t kMostBytes = std::numeric_limits<int64_t>::max() / 16;
 
 uint64_t sum_of(const Header& header) { return xxh3(&header, offsetof(Header, sum)); }
 uint64_t seal_of(const Record& record, const char* sums) {
-  const uint64_t parts[] = {xxh3(&record.label, sizeof record.label), xxh3(sums, sums_bytes(record.label.bytes))};
+  const uint64_t parts[] = {xxh3(&record.label, sizeof record.label),
+                            xxh3(sums, sums_bytes(record.label.bytes))};
   const uint64_t seal = xxh3(parts, sizeof parts);
   return seal == 0 ? 1 : seal;
 }
 
 }  // namespace
 
-ReplicaMemory::ReplicaMemory(std::string file) : name_(file.empty() ? "its memory" : std::move(file)) {
+ReplicaMemory::ReplicaMemory(std::string file)
+    : name_(file.empty() ? "its memory" : std::move(file)) {
   const bool kept = name_.starts_with('/');
-  fd_ = kept ? ::open(name_.c_str(), O_RDWR | O_CLOEXEC) : ::memfd_create("lockstep-replicas", MFD_CLOEXEC);
+  fd_ = kept ? ::open(name_.c_str(), O_RDWR | O_CLOEXEC)
+             : ::memfd_create("lockstep-replicas", MFD_CLOEXEC);
   if (fd_ < 0) throw EnvironmentError(str("[replica] open ", name_, ": ", errno_text(errno)));
   try {
     // On a disk, copies would wait for it, and outlive what keeps them.
-    if (::fcntl(fd_, F_GET_SEALS) < 0) throw EnvironmentError(str("[replica] ", name_, " is no file in memory"));
+    if (::fcntl(fd_, F_GET_SEALS) < 0)
+      throw EnvironmentError(str("[replica] ", name_, " is no file in memory"));
     if (::flock(fd_, LOCK_EX | LOCK_NB) != 0)
-      throw EnvironmentError(str("[replica] ", name_, " is in use by another process: ", errno_text(errno)));
+      throw EnvironmentError(
+          str("[replica] ", name_, " is in use by another process: ", errno_text(errno)));
     adopt();
   } catch (...) {
     ::close(fd_);
@@ -76,7 +89,9 @@ ReplicaMemory::Mapping::~Mapping() { ::munmap(data, bytes); }
 void ReplicaMemory::map(int64_t bytes) {
   const auto size = static_cast<size_t>(bytes);
   void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
-  if (data == MAP_FAILED) throw EnvironmentError(str("[replica] map ", bytes, " bytes of ", name_, ": ", errno_text(errno)));
+  if (data == MAP_FAILED)
+    throw EnvironmentError(
+        str("[replica] map ", bytes, " bytes of ", name_, ": ", errno_text(errno)));
   mapping_ = std::make_shared<Mapping>(static_cast<char*>(data), size);
 }
 
@@ -84,9 +99,13 @@ void ReplicaMemory::map(int64_t bytes) {
 void ReplicaMemory::adopt() {
   struct stat info {};
   Header header;
-  if (::fstat(fd_, &info) != 0 || ::pread(fd_, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header)) return;
+  if (::fstat(fd_, &info) != 0 ||
+      ::pread(fd_, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header))
+    return;
   if (header.magic != kMagic || header.sum != sum_of(header)) return;
-  if (header.copies < 1 || header.copies > kMostCopies || header.capacity < 0 || header.capacity > kMostBytes) return;
+  if (header.copies < 1 || header.copies > kMostCopies || header.capacity < 0 ||
+      header.capacity > kMostBytes)
+    return;
   if (info.st_size != file_bytes(header.copies, header.capacity)) return;
   map(info.st_size);
   copies_ = static_cast<int>(header.copies);
@@ -94,10 +113,13 @@ void ReplicaMemory::adopt() {
 }
 
 void ReplicaMemory::reserve(int copies, int64_t capacity, int64_t bytes) {
-  check(copies >= 1 && copies <= kMostCopies && bytes >= 0 && bytes <= capacity && capacity <= kMostBytes, "[replica] cannot hold ", copies,
-        " copies of ", bytes, " bytes where the largest has ", capacity);
+  check(copies >= 1 && copies <= kMostCopies && bytes >= 0 && bytes <= capacity &&
+            capacity <= kMostBytes,
+        "[replica] cannot hold ", copies, " copies of ", bytes, " bytes where the largest has ",
+        capacity);
   const auto failed = [&](const char* what, int error) {
-    return EnvironmentError(str("[replica] ", what, " for ", copies, " copies of ", bytes, " bytes: ", errno_text(error)));
+    return EnvironmentError(str("[replica] ", what, " for ", copies, " copies of ", bytes,
+                                " bytes: ", errno_text(error)));
   };
   if (copies_ != copies || capacity_ != capacity) {
     copies_ = 0;
@@ -105,9 +127,11 @@ void ReplicaMemory::reserve(int copies, int64_t capacity, int64_t bytes) {
     mapping_.reset();
     const int64_t total = file_bytes(copies, capacity);
     // Empty first: nobody who is interrupted here leaves copies of another layout.
-    if (::ftruncate(fd_, 0) != 0 || ::ftruncate(fd_, total) != 0) throw failed("cannot size the memory", errno);
+    if (::ftruncate(fd_, 0) != 0 || ::ftruncate(fd_, total) != 0)
+      throw failed("cannot size the memory", errno);
     map(total);
-    if (const int error = ::posix_fallocate(fd_, 0, kPage); error != 0) throw failed("no memory", error);
+    if (const int error = ::posix_fallocate(fd_, 0, kPage); error != 0)
+      throw failed("no memory", error);
     Header header{.copies = copies, .capacity = capacity};
     header.sum = sum_of(header);
     std::memcpy(mapping_->data, &header, sizeof header);
@@ -118,13 +142,15 @@ void ReplicaMemory::reserve(int copies, int64_t capacity, int64_t bytes) {
   for (int copy = 0; copy < copies; ++copy) {
     const auto found = label(copy);
     const int64_t begin = begin_of(copy) - mapping_->data;
-    const int64_t size = kPage + pages(sums_bytes(capacity)) + pages(std::max(bytes, found ? found->bytes : 0));
+    const int64_t size =
+        kPage + pages(sums_bytes(capacity)) + pages(std::max(bytes, found ? found->bytes : 0));
     // Taken now: a write to a page that finds no memory later would end the process.
-    if (const int error = ::posix_fallocate(fd_, begin, size); error != 0) throw failed("no memory", error);
+    if (const int error = ::posix_fallocate(fd_, begin, size); error != 0)
+      throw failed("no memory", error);
     // So that the first copies cost no page faults; older kernels do not know it.
     ::madvise(mapping_->data + begin, static_cast<size_t>(size), MADV_POPULATE_WRITE);
-    memory_[static_cast<size_t>(copy)] =
-        std::make_shared<Storage>(mapping_->data + begin, static_cast<size_t>(size), kCpu, [mapping = mapping_] {});
+    memory_[static_cast<size_t>(copy)] = std::make_shared<Storage>(
+        mapping_->data + begin, static_cast<size_t>(size), kCpu, [mapping = mapping_] {});
   }
 }
 
@@ -137,7 +163,8 @@ std::optional<CopyLabel> ReplicaMemory::label(int copy) const {
   const char* begin = begin_of(copy);
   Record record;
   std::memcpy(&record, begin, sizeof record);
-  if (record.seal == 0 || record.label.bytes < 0 || record.label.bytes > capacity_) return std::nullopt;
+  if (record.seal == 0 || record.label.bytes < 0 || record.label.bytes > capacity_)
+    return std::nullopt;
   if (record.seal != seal_of(record, begin + kPage)) return std::nullopt;
   return record.label;
 }
@@ -145,21 +172,24 @@ std::optional<CopyLabel> ReplicaMemory::label(int copy) const {
 StateCopy ReplicaMemory::view(int copy, int64_t bytes) const {
   const std::shared_ptr<Storage>& memory = memory_.at(static_cast<size_t>(copy));
   const int64_t data = kPage + pages(sums_bytes(capacity_));
-  check(memory && bytes >= 0 && data + bytes <= static_cast<int64_t>(memory->bytes()), "[replica] there is no memory for ", bytes,
-        " bytes of copy ", copy);
-  return {Tensor::wrap(memory, {bytes}, DType::u8, data), Tensor::wrap(memory, {chunk_count(bytes)}, DType::i64, kPage)};
+  check(memory && bytes >= 0 && data + bytes <= static_cast<int64_t>(memory->bytes()),
+        "[replica] there is no memory for ", bytes, " bytes of copy ", copy);
+  return {Tensor::wrap(memory, {bytes}, DType::u8, data),
+          Tensor::wrap(memory, {chunk_count(bytes)}, DType::i64, kPage)};
 }
 
 void ReplicaMemory::break_seal(int copy) {
   std::atomic_ref(reinterpret_cast<Record*>(begin_of(copy))->seal).store(0);
-  // No write to the copy moves up here. A signal's fence is enough: whoever reads this comes when the process has ended.
+  // No write to the copy moves up here. A signal's fence is enough: whoever reads this comes when
+  // the process has ended.
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 void ReplicaMemory::seal(int copy, const CopyLabel& label) {
   auto* record = reinterpret_cast<Record*>(begin_of(copy));
   record->label = label;
-  std::atomic_ref(record->seal).store(seal_of(*record, begin_of(copy) + kPage), std::memory_order_release);
+  std::atomic_ref(record->seal)
+      .store(seal_of(*record, begin_of(copy) + kPage), std::memory_order_release);
 }
 
 }  // namespace lockstep::checkpoint

@@ -1,4 +1,5 @@
-// Reading parts of tensors: which chunks hold them, and each verified before its values are let out.
+// Reading parts of tensors: which chunks hold them, and each verified before its values are let
+// out.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -25,12 +26,14 @@ void check_wanted(const Manifest& manifest, const Entry& entry, const std::strin
   const auto found = manifest.entries.find(entry.name);
   check(found != manifest.entries.end(), "[checkpoint] '", folder, "' holds no '", entry.name, "'");
   const ManifestEntry& stored = found->second;
-  check(entry.tensor.defined() && entry.tensor.numel() == entry.shard.length, "[checkpoint] '", entry.name, "': no tensor of ",
-        entry.shard.length, " elements to read into");
-  check(stored.dtype == entry.tensor.dtype() && stored.shape == entry.shard.global_shape, "[checkpoint] '", entry.name, "' is ",
-        stored.dtype, stored.shape, " in '", folder, "', but the program has ", entry.tensor.dtype(), entry.shard.global_shape);
-  check(entry.shard.offset >= 0 && entry.shard.offset <= stored.shape.numel() - entry.shard.length, "[checkpoint] '", entry.name,
-        "': ", entry.shard.length, " elements from element ", entry.shard.offset, " on do not lie in ", stored.shape);
+  check(entry.tensor.defined() && entry.tensor.numel() == entry.shard.length, "[checkpoint] '",
+        entry.name, "': no tensor of ", entry.shard.length, " elements to read into");
+  check(stored.dtype == entry.tensor.dtype() && stored.shape == entry.shard.global_shape,
+        "[checkpoint] '", entry.name, "' is ", stored.dtype, stored.shape, " in '", folder,
+        "', but the program has ", entry.tensor.dtype(), entry.shard.global_shape);
+  check(entry.shard.offset >= 0 && entry.shard.offset <= stored.shape.numel() - entry.shard.length,
+        "[checkpoint] '", entry.name, "': ", entry.shard.length, " elements from element ",
+        entry.shard.offset, " on do not lie in ", stored.shape);
 }
 
 class Reader {
@@ -44,15 +47,18 @@ class Reader {
     const int64_t element = size_of(stored->second.dtype);
     for (const Piece& piece : stored->second.pieces) {
       const int64_t first = std::max(piece.offset, wanted.offset) - piece.offset;
-      const int64_t last = std::min(piece.offset + piece.length, wanted.offset + wanted.length) - piece.offset;
+      const int64_t last =
+          std::min(piece.offset + piece.length, wanted.offset + wanted.length) - piece.offset;
       if (first < last)
-        add_chunks({&stored->first, &stored->second, &piece, piece.length * element}, first * element, last * element,
+        add_chunks({&stored->first, &stored->second, &piece, piece.length * element},
+                   first * element, last * element,
                    to + (piece.offset + first - wanted.offset) * element);
     }
   }
 
   ReadReport run() {
-    parallel_for(static_cast<int64_t>(jobs_.size()), [&](int64_t i) { read(jobs_[static_cast<size_t>(i)]); });
+    parallel_for(static_cast<int64_t>(jobs_.size()),
+                 [&](int64_t i) { read(jobs_[static_cast<size_t>(i)]); });
     ReadReport report{.bytes = header_bytes_, .files = 0};
     for (const auto& shard : shards_) report.files += shard ? 1 : 0;
     for (const ChunkJob& job : jobs_) report.bytes += job.bytes;
@@ -66,7 +72,8 @@ class Reader {
     for (int64_t chunk = first / kChunkBytes; chunk * kChunkBytes < last; ++chunk) {
       const int64_t begin = chunk * kChunkBytes, end = std::min(begin + kChunkBytes, placed.bytes);
       const int64_t from = std::max(first, begin), until = std::min(last, end);
-      jobs_.push_back({&shard, placed, chunk, end - begin, from - begin, until - from, to + (from - first)});
+      jobs_.push_back(
+          {&shard, placed, chunk, end - begin, from - begin, until - from, to + (from - first)});
     }
   }
 
@@ -107,11 +114,14 @@ ReadReport Checkpoint::read(std::span<const Entry> entries) const {
   for (const Entry& entry : entries) check_wanted(manifest_, entry, folder_);
   try {
     Reader reader(folder_, manifest_, *files_);
-    std::vector<std::pair<const Entry*, Tensor>> aside;  // for tensors that are no plain memory of the host
+    std::vector<std::pair<const Entry*, Tensor>>
+        aside;  // for tensors that are no plain memory of the host
     for (const Entry& entry : entries) {
       const bool direct = entry.tensor.device() == kCpu && entry.tensor.is_contiguous();
-      if (!direct) aside.emplace_back(&entry, Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()));
-      reader.add(entry.name, entry.shard, static_cast<char*>((direct ? entry.tensor : aside.back().second).raw()));
+      if (!direct)
+        aside.emplace_back(&entry, Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()));
+      reader.add(entry.name, entry.shard,
+                 static_cast<char*>((direct ? entry.tensor : aside.back().second).raw()));
     }
     // A part is changed also where reading fails.
     for (const Entry& entry : entries) entry.tensor.mark_changed("reading a checkpoint");

@@ -12,27 +12,34 @@
 namespace lockstep::checkpoint {
 namespace {
 
-[[noreturn]] void changed(const std::string& path, const std::string& what, uint64_t got, uint64_t expected) {
-  throw EnvironmentError(str("'", path, "' was changed: ", what, ": the XXH3 is ", hex_of(got), ", expected ", hex_of(expected)));
+[[noreturn]] void changed(const std::string& path, const std::string& what, uint64_t got,
+                          uint64_t expected) {
+  throw EnvironmentError(str("'", path, "' was changed: ", what, ": the XXH3 is ", hex_of(got),
+                             ", expected ", hex_of(expected)));
 }
 
-// The file's own header must say what the manifest says, or programs that know only the header would read something else.
+// The file's own header must say what the manifest says, or programs that know only the header
+// would read something else.
 void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>& pieces) {
   const SafetensorsHeader header = read_safetensors_header(shard);
   std::map<std::string_view, SafetensorsInfo> infos;
   for (const SafetensorsInfo info : header.tensors) infos.emplace(info.name, info);
   if (infos.size() != pieces.size())
-    throw EnvironmentError(str("'", shard.path(), "' holds ", infos.size(), " tensors, the manifest knows ", pieces.size()));
+    throw EnvironmentError(str("'", shard.path(), "' holds ", infos.size(),
+                               " tensors, the manifest knows ", pieces.size()));
   for (const PlacedPiece& placed : pieces) {
     const auto found = infos.find(*placed.name);
-    if (found == infos.end() || found->second.begin != placed.piece->begin || found->second.bytes != placed.bytes ||
+    if (found == infos.end() || found->second.begin != placed.piece->begin ||
+        found->second.bytes != placed.bytes ||
         found->second.dtype != safetensors_dtype(placed.entry->dtype))
-      throw EnvironmentError(str("'", shard.path(), "': its header describes '", *placed.name, "' in another way than the manifest"));
+      throw EnvironmentError(str("'", shard.path(), "': its header describes '", *placed.name,
+                                 "' in another way than the manifest"));
   }
 }
 
 // One pass over the file, in the order of its bytes.
-void verify_file(const ReadableFile& shard, const ManifestFile& file, const std::vector<PlacedPiece>& pieces, bool chunks) {
+void verify_file(const ReadableFile& shard, const ManifestFile& file,
+                 const std::vector<PlacedPiece>& pieces, bool chunks) {
   check_size(shard, file);
   Sha256 hash;
   std::vector<char> buffer(static_cast<size_t>(std::min(kChunkBytes, file.bytes)));
@@ -49,14 +56,16 @@ void verify_file(const ReadableFile& shard, const ManifestFile& file, const std:
     check_header(shard, file);
     each_chunk(0, file.header_bytes, no_look);
     for (const PlacedPiece& placed : pieces)
-      each_chunk(placed.piece->begin, placed.bytes,
-                 [&](int64_t chunk, int64_t count) { check_chunk(shard.path(), placed, chunk, buffer.data(), count); });
+      each_chunk(placed.piece->begin, placed.bytes, [&](int64_t chunk, int64_t count) {
+        check_chunk(shard.path(), placed, chunk, buffer.data(), count);
+      });
   } else {
     each_chunk(0, file.bytes, no_look);
   }
   const std::string digest = hash.hex();
   if (digest != file.sha256)
-    throw EnvironmentError(str("'", shard.path(), "' was changed: its SHA-256 is ", digest, ", expected ", file.sha256));
+    throw EnvironmentError(str("'", shard.path(), "' was changed: its SHA-256 is ", digest,
+                               ", expected ", file.sha256));
   check_description(shard, pieces);
 }
 
@@ -64,16 +73,20 @@ void verify_file(const ReadableFile& shard, const ManifestFile& file, const std:
 
 void check_size(const ReadableFile& shard, const ManifestFile& file) {
   if (shard.bytes() != file.bytes)
-    throw EnvironmentError(str("'", shard.path(), "' was changed: it has ", shard.bytes(), " bytes, expected ", file.bytes));
+    throw EnvironmentError(str("'", shard.path(), "' was changed: it has ", shard.bytes(),
+                               " bytes, expected ", file.bytes));
 }
 
-void check_chunk(const std::string& path, const PlacedPiece& placed, int64_t chunk, const void* data, int64_t bytes) {
+void check_chunk(const std::string& path, const PlacedPiece& placed, int64_t chunk,
+                 const void* data, int64_t bytes) {
   const uint64_t got = xxh3(data, bytes), expected = placed.piece->xxh3[static_cast<size_t>(chunk)];
   if (got == expected) return;
-  const int64_t element = size_of(placed.entry->dtype), first = placed.piece->offset + chunk * kChunkBytes / element;
+  const int64_t element = size_of(placed.entry->dtype),
+                first = placed.piece->offset + chunk * kChunkBytes / element;
   const int64_t begin = placed.piece->begin + chunk * kChunkBytes;
   changed(path,
-          str("bytes ", begin, " to ", begin + bytes, " ('", *placed.name, "', elements ", first, " to ", first + bytes / element, ")"),
+          str("bytes ", begin, " to ", begin + bytes, " ('", *placed.name, "', elements ", first,
+              " to ", first + bytes / element, ")"),
           got, expected);
 }
 
@@ -82,7 +95,8 @@ int64_t check_header(const ReadableFile& shard, const ManifestFile& file) {
   shard.read(0, header.data(), file.header_bytes);
   const uint64_t got = xxh3(header);
   if (file.header_bytes > 0 && got != file.header_xxh3)
-    changed(shard.path(), str("bytes 0 to ", file.header_bytes, " (the header)"), got, file.header_xxh3);
+    changed(shard.path(), str("bytes 0 to ", file.header_bytes, " (the header)"), got,
+            file.header_xxh3);
   return file.header_bytes;
 }
 

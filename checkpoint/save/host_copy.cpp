@@ -21,8 +21,9 @@ void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to
       continue;
     }
     for (int64_t at = 0; at < from[i].bytes(); at += kPiece)
-      pieces.push_back(
-          {static_cast<const char*>(from[i].raw()) + at, static_cast<char*>(to[i].raw()) + at, std::min(kPiece, from[i].bytes() - at)});
+      pieces.push_back({static_cast<const char*>(from[i].raw()) + at,
+                        static_cast<char*>(to[i].raw()) + at,
+                        std::min(kPiece, from[i].bytes() - at)});
   }
   parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
     const Piece& piece = pieces[static_cast<size_t>(i)];

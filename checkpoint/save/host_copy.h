@@ -1,4 +1,5 @@
-// Copies of tensors in host memory, made with all threads: what stalls training while a state is put aside.
+// Copies of tensors in host memory, made with all threads: what stalls training while a state is
+// put aside.
 #pragma once
 
 #include <vector>
@@ -7,7 +8,8 @@
 
 namespace lockstep::checkpoint {
 
-// from[i], contiguous, to to[i], contiguous on the host, of the same size; in pieces that threads share out evenly.
+// from[i], contiguous, to to[i], contiguous on the host, of the same size; in pieces that threads
+// share out evenly.
 void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to);
 
 }  // namespace lockstep::checkpoint

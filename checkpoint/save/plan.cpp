@@ -25,10 +25,12 @@ struct Global {
 };
 
 Global& find_global(std::map<std::string, Global>& globals, const Part& part, size_t rank) {
-  const auto [it, added] = globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, 0, {}});
+  const auto [it, added] =
+      globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, 0, {}});
   Global& global = it->second;
-  check(global.dtype == part.dtype && global.shape == part.shard.global_shape, "[checkpoint] '", part.name, "' is ", global.dtype,
-        global.shape, " on rank ", global.first_rank, " and ", part.dtype, part.shard.global_shape, " on rank ", rank);
+  check(global.dtype == part.dtype && global.shape == part.shard.global_shape, "[checkpoint] '",
+        part.name, "' is ", global.dtype, global.shape, " on rank ", global.first_rank, " and ",
+        part.dtype, part.shard.global_shape, " on rank ", rank);
   return global;
 }
 
@@ -37,10 +39,13 @@ std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held
   for (size_t rank = 0; rank < held.size(); ++rank)
     for (const Part& part : held[rank]) {
       Global& global = find_global(globals, part, rank);
-      check(global.last_rank != rank + 1, "[checkpoint] '", part.name, "' is there twice on rank ", rank);
+      check(global.last_rank != rank + 1, "[checkpoint] '", part.name, "' is there twice on rank ",
+            rank);
       global.last_rank = rank + 1;
       if (part.shard.length == 0) continue;
-      const auto same = [&](const Held& h) { return h.offset == part.shard.offset && h.length == part.shard.length; };
+      const auto same = [&](const Held& h) {
+        return h.offset == part.shard.offset && h.length == part.shard.length;
+      };
       const auto found = std::find_if(global.pieces.begin(), global.pieces.end(), same);
       if (found != global.pieces.end()) {
         found->ranks.push_back(rank);
@@ -52,14 +57,17 @@ std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held
 }
 
 void check_coverage(const std::string& name, Global& global) {
-  std::sort(global.pieces.begin(), global.pieces.end(), [](const Held& a, const Held& b) { return a.offset < b.offset; });
+  std::sort(global.pieces.begin(), global.pieces.end(),
+            [](const Held& a, const Held& b) { return a.offset < b.offset; });
   int64_t at = 0;
   for (const Held& piece : global.pieces) {
-    check(piece.offset == at, "[checkpoint] '", name, "': the part of rank ", piece.ranks[0], " starts at element ", piece.offset,
-          ", expected ", at, piece.offset > at ? ": no rank holds what is between" : ": parts overlap");
+    check(piece.offset == at, "[checkpoint] '", name, "': the part of rank ", piece.ranks[0],
+          " starts at element ", piece.offset, ", expected ", at,
+          piece.offset > at ? ": no rank holds what is between" : ": parts overlap");
     at += piece.length;
   }
-  check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ", at, " to ", global.shape.numel());
+  check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ",
+        at, " to ", global.shape.numel());
 }
 
 int64_t bytes_of(const Part& part) { return part.shard.length * size_of(part.dtype); }
@@ -74,13 +82,22 @@ struct Planned {
   const std::vector<size_t>* holders;
 };
 
-// A piece that many ranks hold and that is more than a fair share is cut among them, at whole chunks.
-void cut(const std::string& name, const Global& global, const Held& piece, int64_t fair, std::vector<Planned>& work) {
-  const int64_t per_chunk = kChunkBytes / size_of(global.dtype), bytes = piece.length * size_of(global.dtype);
-  const int64_t cuts = bytes <= kChunkBytes ? 1 : std::min<int64_t>(static_cast<int64_t>(piece.ranks.size()), (bytes + fair - 1) / fair);
+// A piece that many ranks hold and that is more than a fair share is cut among them, at whole
+// chunks.
+void cut(const std::string& name, const Global& global, const Held& piece, int64_t fair,
+         std::vector<Planned>& work) {
+  const int64_t per_chunk = kChunkBytes / size_of(global.dtype),
+                bytes = piece.length * size_of(global.dtype);
+  const int64_t cuts =
+      bytes <= kChunkBytes
+          ? 1
+          : std::min<int64_t>(static_cast<int64_t>(piece.ranks.size()), (bytes + fair - 1) / fair);
   for (int64_t i = 0, begin = 0; i < cuts; ++i) {
-    const int64_t end = i + 1 == cuts ? piece.length : piece.length * (i + 1) / cuts / per_chunk * per_chunk;
-    if (begin < end) work.push_back({Part{name, global.dtype, {global.shape, piece.offset + begin, end - begin}}, &piece.ranks});
+    const int64_t end =
+        i + 1 == cuts ? piece.length : piece.length * (i + 1) / cuts / per_chunk * per_chunk;
+    if (begin < end)
+      work.push_back({Part{name, global.dtype, {global.shape, piece.offset + begin, end - begin}},
+                      &piece.ranks});
     begin = end;
   }
 }
@@ -88,16 +105,20 @@ void cut(const std::string& name, const Global& global, const Held& piece, int64
 // The parts that each rank writes, the largest first.
 std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks) {
   // The large ones first: what comes last then evens out.
-  std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) { return bytes_of(a.part) > bytes_of(b.part); });
+  std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) {
+    return bytes_of(a.part) > bytes_of(b.part);
+  });
   std::vector<std::vector<Part>> by_rank(ranks);
   std::vector<int64_t> load(ranks, 0);
   std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of a tensor
   for (Planned& planned : work) {
     const auto lighter = [&](size_t a, size_t b) {
-      const bool taken_a = taken.count({planned.part.name, a}) != 0, taken_b = taken.count({planned.part.name, b}) != 0;
+      const bool taken_a = taken.count({planned.part.name, a}) != 0,
+                 taken_b = taken.count({planned.part.name, b}) != 0;
       return taken_a != taken_b ? taken_b : load[a] < load[b];
     };
-    const size_t rank = *std::min_element(planned.holders->begin(), planned.holders->end(), lighter);
+    const size_t rank =
+        *std::min_element(planned.holders->begin(), planned.holders->end(), lighter);
     load[rank] += bytes_of(planned.part);
     taken.emplace(planned.part.name, rank);
     by_rank[rank].push_back(std::move(planned.part));
@@ -105,8 +126,9 @@ std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks)
   return by_rank;
 }
 
-// Shares a rank's parts, the largest first, out among two files: whole ones as far as they give about equal bytes; else one is cut, at a
-// whole chunk. The second file is empty where nothing can be cut.
+// Shares a rank's parts, the largest first, out among two files: whole ones as far as they give
+// about equal bytes; else one is cut, at a whole chunk. The second file is empty where nothing can
+// be cut.
 std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   std::array<std::vector<Part>, 2> halves;
   std::array<int64_t, 2> load = {0, 0};
@@ -118,7 +140,8 @@ std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   const size_t heavier = load[1] > load[0] ? 1 : 0;
   // What the heavier one got last made it so: it has at least as many bytes as the difference.
   Part& last = halves[heavier].back();
-  const int64_t keep = chunk_count(bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2) * kChunkBytes;
+  const int64_t keep =
+      chunk_count(bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2) * kChunkBytes;
   if (keep >= bytes_of(last)) return halves;
   const int64_t elements = keep / size_of(last.dtype);
   Part rest = last;
@@ -134,8 +157,10 @@ std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
 std::string parts_text(const std::vector<Part>& parts) {
   std::ostringstream out;
   for (const Part& part : parts) {
-    check(!part.name.empty() && part.name.find('\n') == std::string::npos, "[checkpoint] '", part.name, "' cannot be the name of a tensor");
-    out << static_cast<int>(part.dtype) << ' ' << part.shard.offset << ' ' << part.shard.length << ' ' << part.shard.global_shape.size();
+    check(!part.name.empty() && part.name.find('\n') == std::string::npos, "[checkpoint] '",
+          part.name, "' cannot be the name of a tensor");
+    out << static_cast<int>(part.dtype) << ' ' << part.shard.offset << ' ' << part.shard.length
+        << ' ' << part.shard.global_shape.size();
     for (const int64_t dim : part.shard.global_shape) out << ' ' << dim;
     out << ' ' << part.name << '\n';
   }
@@ -154,7 +179,9 @@ std::vector<Part> parse_parts(std::string_view text) {
     for (int64_t dim; dims > 0 && in >> dim; --dims) part.shard.global_shape.push_back(dim);
     in.get();
     std::getline(in, part.name);
-    if (in.fail()) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable part: '", line, "'"));
+    if (in.fail())
+      throw EnvironmentError(
+          str("[checkpoint] another rank sent an unreadable part: '", line, "'"));
     parts.push_back(std::move(part));
   }
   return parts;
@@ -169,7 +196,8 @@ std::vector<size_t> Plan::files_of(int64_t rank) const {
 
 std::vector<Part> Plan::parts_of(int64_t rank) const {
   std::vector<Part> parts;
-  for (const size_t file : files_of(rank)) parts.insert(parts.end(), files[file].parts.begin(), files[file].parts.end());
+  for (const size_t file : files_of(rank))
+    parts.insert(parts.end(), files[file].parts.begin(), files[file].parts.end());
   return parts;
 }
 
@@ -215,12 +243,15 @@ ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step) {
               {"world_size", std::to_string(plan.ranks)}};
   for (const Part& part : parts) {
     const bool whole = part.shard.is_whole();
-    if (!whole) metadata.add("shard." + part.name, str("offset ", part.shard.offset, " of ", part.shard.global_shape));
-    layout.header.tensors.push_back({.name = part.name,
-                                     .dtype = safetensors_dtype(part.dtype),
-                                     .shape = whole ? part.shard.global_shape : Shape{part.shard.length},
-                                     .begin = 0,
-                                     .bytes = 0});
+    if (!whole)
+      metadata.add("shard." + part.name,
+                   str("offset ", part.shard.offset, " of ", part.shard.global_shape));
+    layout.header.tensors.push_back(
+        {.name = part.name,
+         .dtype = safetensors_dtype(part.dtype),
+         .shape = whole ? part.shard.global_shape : Shape{part.shard.length},
+         .begin = 0,
+         .bytes = 0});
   }
   layout.bytes = make_safetensors_header(layout.header);
   layout.file_bytes = static_cast<int64_t>(layout.bytes.size());
@@ -257,10 +288,14 @@ std::vector<WrittenFile> parse_written(std::string_view text) {
     WrittenFile& file = files.emplace_back();
     std::string header, word;
     std::vector<uint64_t> sums;
-    bool good = static_cast<bool>(in >> file.bytes >> file.sha256 >> header) && parse_sums(header, 1, sums);
+    bool good =
+        static_cast<bool>(in >> file.bytes >> file.sha256 >> header) && parse_sums(header, 1, sums);
     if (good) file.header_xxh3 = sums[0];
-    while (good && in >> word) good = parse_sums(word, static_cast<int64_t>(word.size() / 16), file.xxh3.emplace_back());
-    if (!good) throw EnvironmentError(str("[checkpoint] another rank sent an unreadable report: '", line.substr(0, 100), "'"));
+    while (good && in >> word)
+      good = parse_sums(word, static_cast<int64_t>(word.size() / 16), file.xxh3.emplace_back());
+    if (!good)
+      throw EnvironmentError(
+          str("[checkpoint] another rank sent an unreadable report: '", line.substr(0, 100), "'"));
   }
   return files;
 }
@@ -268,13 +303,15 @@ std::vector<WrittenFile> parse_written(std::string_view text) {
 namespace {
 
 // Adds one file, as its rank wrote it.
-void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFile& written, int64_t step) {
+void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFile& written,
+              int64_t step) {
   const ShardLayout layout = lay_out_shard(plan, file, step);
   const auto& tensors = layout.header.tensors;
   const std::string name = shard_name(file, plan.files.size());
   if (layout.file_bytes != written.bytes || written.xxh3.size() != tensors.size())
-    throw EnvironmentError(str("[checkpoint] rank ", plan.files[file].rank, " wrote ", written.bytes, " bytes in ", written.xxh3.size(),
-                               " tensors to '", name, "', expected ", layout.file_bytes, " in ", tensors.size()));
+    throw EnvironmentError(str("[checkpoint] rank ", plan.files[file].rank, " wrote ",
+                               written.bytes, " bytes in ", written.xxh3.size(), " tensors to '",
+                               name, "', expected ", layout.file_bytes, " in ", tensors.size()));
   manifest.files.push_back({.name = name,
                             .bytes = written.bytes,
                             .sha256 = written.sha256,
@@ -294,17 +331,23 @@ void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFi
 
 }  // namespace
 
-Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step) {
+Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held,
+                       const std::vector<WrittenFile>& files, int64_t step) {
   if (files.size() != plan.files.size())
-    throw EnvironmentError(str("[checkpoint] the ranks wrote ", files.size(), " files, expected ", plan.files.size()));
+    throw EnvironmentError(
+        str("[checkpoint] the ranks wrote ", files.size(), " files, expected ", plan.files.size()));
   Manifest manifest;
   manifest.step = step;
   manifest.world_size = plan.ranks;
   for (const auto& parts : held)
-    for (const Part& part : parts) manifest.entries.try_emplace(part.name, ManifestEntry{part.dtype, part.shard.global_shape, {}});
-  for (size_t file = 0; file < files.size(); ++file) add_file(manifest, plan, file, files[file], step);
+    for (const Part& part : parts)
+      manifest.entries.try_emplace(part.name,
+                                   ManifestEntry{part.dtype, part.shard.global_shape, {}});
+  for (size_t file = 0; file < files.size(); ++file)
+    add_file(manifest, plan, file, files[file], step);
   for (auto& [name, entry] : manifest.entries)
-    std::sort(entry.pieces.begin(), entry.pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+    std::sort(entry.pieces.begin(), entry.pieces.end(),
+              [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
   return manifest;
 }
 

@@ -1,4 +1,5 @@
-// Who writes what: from the parts that all ranks hold to the files of a checkpoint. Pure: every rank computes the same plan.
+// Who writes what: from the parts that all ranks hold to the files of a checkpoint. Pure: every
+// rank computes the same plan.
 #pragma once
 
 #include <cstdint>
@@ -30,17 +31,20 @@ struct PlannedFile {
   int64_t rank = 0;
   std::vector<Part> parts = {};
 };
-// What each rank writes. A part that several ranks hold goes to the one with the fewest bytes so far; others to their holder.
+// What each rank writes. A part that several ranks hold goes to the one with the fewest bytes so
+// far; others to their holder.
 struct Plan {
   int64_t ranks = 0;
-  // Rank after rank. Each has one, or two of about equal bytes if it writes much: one thread hashes both at once (sha256_pair.h).
+  // Rank after rank. Each has one, or two of about equal bytes if it writes much: one thread hashes
+  // both at once (sha256_pair.h).
   std::vector<PlannedFile> files = {};
 
   std::vector<size_t> files_of(int64_t rank) const;  // indices
   std::vector<Part> parts_of(int64_t rank) const;    // of all its files
 };
 // A rank that writes more than `two_files_above` bytes has two files.
-// Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or leave a gap.
+// Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or
+// leave a gap.
 Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above);
 
 std::string shard_name(size_t file, size_t files);
@@ -60,7 +64,9 @@ int64_t planned_bytes(const Plan& plan);
 std::string written_text(const std::vector<WrittenFile>& files);
 std::vector<WrittenFile> parse_written(std::string_view text);
 
-// The manifest of a plan whose files were written; metadata is left empty. `held` also knows the tensors without elements.
-Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held, const std::vector<WrittenFile>& files, int64_t step);
+// The manifest of a plan whose files were written; metadata is left empty. `held` also knows the
+// tensors without elements.
+Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held,
+                       const std::vector<WrittenFile>& files, int64_t step);
 
 }  // namespace lockstep::checkpoint

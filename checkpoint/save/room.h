@@ -28,8 +28,8 @@ struct Room {
   int64_t fit = 0;      // the first so many find room
   int64_t missing = 0;  // bytes, for all to find it
 };
-// Plain arithmetic. `older`: bytes of the checkpoints that are there, oldest first, all from before the
-// first save to come. `free`: bytes.
+// Plain arithmetic. `older`: bytes of the checkpoints that are there, oldest first, all from before
+// the first save to come. `free`: bytes.
 Room room_for(const SavesToCome& saves, std::span<const int64_t> older, int64_t free);
 
 struct Lack {
@@ -37,7 +37,8 @@ struct Lack {
   int64_t fit = 0;   // the first so many saves find room
 };
 // Why the file system of a folder of checkpoints cannot take all saves that come after `step`.
-Lack lack_of_room(const std::string& dir, int64_t step, const SavesToCome& saves, FileSystem* files = nullptr);
+Lack lack_of_room(const std::string& dir, int64_t step, const SavesToCome& saves,
+                  FileSystem* files = nullptr);
 
 // Why this process may not write a file of so many bytes (RLIMIT_FSIZE); empty where it may.
 std::string lack_of_file_size(int64_t bytes);

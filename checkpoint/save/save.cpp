@@ -6,9 +6,9 @@
 #include <unordered_map>
 
 #include "checkpoint/format/digest.h"
-#include "comm/long_agreement.h"
-#include "checkpoint/save/save_job.h"
 #include "checkpoint/format/strict_json.h"
+#include "checkpoint/save/save_job.h"
+#include "comm/long_agreement.h"
 #include "comm/peer_failure.h"
 #include "comm/text.h"
 #include "core/base/byte_text.h"
@@ -28,14 +28,16 @@ void warn_once(const std::string& path, const std::string& message) {
   if (said.insert(path).second) log::warn(message);
 }
 
-// Removes a folder that nobody needs any more. What cannot be removed costs room, and no save: that is said once, and tried again by
-// the next save.
+// Removes a folder that nobody needs any more. What cannot be removed costs room, and no save: that
+// is said once, and tried again by the next save.
 void remove_or_warn(FileSystem& files, const std::string& path) noexcept {
   try {
     files.remove_all(path);
   } catch (const std::exception& e) {
     warn_once(path,
-              str("[checkpoint] '", path, "' is of no use any more and could not be removed; saves go on, and try again: ", e.what()));
+              str("[checkpoint] '", path,
+                  "' is of no use any more and could not be removed; saves go on, and try again: ",
+                  e.what()));
   }
 }
 
@@ -69,7 +71,9 @@ class Save {
     try {
       aside_ = comm::agree(job_.group, [&] { return prepare(); })[0];
       const auto written = write();
-      agree_on_long_work(job_.group, [&](const std::atomic<bool>&) { return rank_ == 0 ? commit(written) : std::string(); });
+      agree_on_long_work(job_.group, [&](const std::atomic<bool>&) {
+        return rank_ == 0 ? commit(written) : std::string();
+      });
     } catch (const std::exception&) {
       give_up();
       throw;
@@ -89,12 +93,15 @@ class Save {
     for (const auto& [key, value] : job_.metadata)
       for (const std::string& text : {key, value})
         check(find_no_utf8(text) == std::string::npos, "[checkpoint] metadata ", shown(key),
-              " is no UTF-8, which a manifest needs; text_of_bytes() of core/base/byte_text.h makes UTF-8 of any bytes");
+              " is no UTF-8, which a manifest needs; text_of_bytes() of core/base/byte_text.h "
+              "makes UTF-8 of any bytes");
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
-    if (const std::string lack = lack_of_room(job_.dir, planned_bytes(job_.plan->plan), &files_); !lack.empty())
-      throw EnvironmentError(
-          lack + ": free some space by hand. A save removes older checkpoints only when it has succeeded: to keep N takes room for N + 1");
+    if (const std::string lack = lack_of_room(job_.dir, planned_bytes(job_.plan->plan), &files_);
+        !lack.empty())
+      throw EnvironmentError(lack +
+                             ": free some space by hand. A save removes older checkpoints only "
+                             "when it has succeeded: to keep N takes room for N + 1");
     aside_ = final_ + kAside + unique_suffix();
     files_.make_directory(aside_);
     return aside_;
@@ -103,7 +110,8 @@ class Save {
   // This rank's files; returns what all ranks wrote, in the plan's order.
   std::vector<WrittenFile> write() {
     const auto texts = agree_on_long_work(job_.group, [&](const std::atomic<bool>& stop) {
-      return written_text(write_safetensors(files_, planned_files(*job_.plan, rank_, job_.step, aside_, job_.tensors), &stop));
+      return written_text(write_safetensors(
+          files_, planned_files(*job_.plan, rank_, job_.step, aside_, job_.tensors), &stop));
     });
     std::vector<WrittenFile> written;
     for (const auto& text : texts)
@@ -123,7 +131,8 @@ class Save {
     try {
       files_.sync_directory(job_.dir);
     } catch (const std::exception&) {
-      // It could vanish with a power cut, so it must not count; whatever had its name before comes back.
+      // It could vanish with a power cut, so it must not count; whatever had its name before comes
+      // back.
       files_.rename_directory(final_, aside_);
       throw;
     }
@@ -135,7 +144,8 @@ class Save {
     if (rank_ == 0 && !aside_.empty()) remove_or_warn(files_, aside_);
   }
 
-  // After the commit nothing may fail any more: what cannot be removed now is tried again next time.
+  // After the commit nothing may fail any more: what cannot be removed now is tried again next
+  // time.
   void tidy_up() noexcept {
     remove_or_warn(files_, aside_);  // a replaced checkpoint of the same step
     if (job_.keep <= 0) return;
@@ -143,11 +153,13 @@ class Save {
       std::vector<int64_t> older;
       for (const auto& name : files_.list(job_.dir)) {
         const int64_t step = step_of_folder(name);
-        // Later steps are left alone: the run was taken up again from before them, and this one must not be their victim.
+        // Later steps are left alone: the run was taken up again from before them, and this one
+        // must not be their victim.
         if (step >= 0 && step < job_.step) older.push_back(step);
       }
       std::sort(older.rbegin(), older.rend());
-      for (size_t i = static_cast<size_t>(job_.keep) - 1; i < older.size(); ++i) remove_checkpoint(job_.dir + "/" + step_folder(older[i]));
+      for (size_t i = static_cast<size_t>(job_.keep) - 1; i < older.size(); ++i)
+        remove_checkpoint(job_.dir + "/" + step_folder(older[i]));
     } catch (const std::exception& e) {
       warn_once(job_.dir, str("[checkpoint] old checkpoints could not be looked for: ", e.what()));
     }
@@ -159,7 +171,8 @@ class Save {
     try {
       files_.rename_directory(folder, doomed);
     } catch (const std::exception& e) {
-      return warn_once(folder, str("[checkpoint] the old checkpoint '", folder, "' could not be removed; saves go on: ", e.what()));
+      return warn_once(folder, str("[checkpoint] the old checkpoint '", folder,
+                                   "' could not be removed; saves go on: ", e.what()));
     }
     remove_or_warn(files_, doomed);
   }
@@ -177,7 +190,8 @@ auto naming_step(int64_t step, const Body& body) {
   try {
     return body();
   } catch (const std::exception& e) {
-    std::rethrow_exception(comm::reworded(e, str("[checkpoint] step ", step, " was not saved: ", e.what())));
+    std::rethrow_exception(
+        comm::reworded(e, str("[checkpoint] step ", step, " was not saved: ", e.what())));
   }
 }
 
@@ -190,23 +204,29 @@ std::vector<Part> parts_of(const std::vector<Entry>& entries) {
     check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
     check(find_no_utf8(entry.name) == std::string::npos, "[checkpoint] ", shown(entry.name),
           " cannot be the name of a tensor: it is no UTF-8, which a manifest needs");
-    check(entry.tensor.numel() == shard.length && shard.offset >= 0 && shard.offset <= shard.global_shape.numel() - shard.length,
-          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(), " elements cannot be the ", shard.length,
-          " elements from element ", shard.offset, " on of ", shard.global_shape);
+    check(entry.tensor.numel() == shard.length && shard.offset >= 0 &&
+              shard.offset <= shard.global_shape.numel() - shard.length,
+          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(),
+          " elements cannot be the ", shard.length, " elements from element ", shard.offset,
+          " on of ", shard.global_shape);
     parts.push_back({entry.name, entry.tensor.dtype(), shard});
   }
   return parts;
 }
 
-SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries, int64_t two_files_above) {
+SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries,
+                   int64_t two_files_above) {
   SavePlan plan;
-  const auto texts = comm::agree(group, [&] { return str(two_files_above, '\n', parts_text(parts_of(entries))); });
-  for (const std::string& text : texts) plan.held.push_back(parse_parts(std::string_view(text).substr(text.find('\n') + 1)));
+  const auto texts =
+      comm::agree(group, [&] { return str(two_files_above, '\n', parts_text(parts_of(entries))); });
+  for (const std::string& text : texts)
+    plan.held.push_back(parse_parts(std::string_view(text).substr(text.find('\n') + 1)));
   plan.plan = make_plan(plan.held, std::stoll(texts[0]));
   return plan;
 }
 
-std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const std::vector<Entry>& entries) {
+std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank,
+                                    const std::vector<Entry>& entries) {
   std::unordered_map<std::string_view, const Entry*> by_name;
   for (const Entry& entry : entries) by_name[entry.name] = &entry;
   std::vector<Tensor> tensors;
@@ -217,20 +237,24 @@ std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const st
     for (const SafetensorsInfo info : layout.header.tensors) {
       const Entry& entry = *by_name.at(info.name);
       const ShardSpec& shard = parts.at(info.name)->shard;
-      tensors.push_back(entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));
+      tensors.push_back(
+          entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));
     }
   }
   return tensors;
 }
 
-std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64_t step, const std::string& folder,
+std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64_t step,
+                                       const std::string& folder,
                                        const std::vector<Tensor>& tensors) {
   std::vector<FileToWrite> files;
   auto tensor = tensors.begin();
   for (const size_t file : plan.plan.files_of(rank)) {
     ShardLayout layout = lay_out_shard(plan.plan, file, step);
     const auto end = tensor + static_cast<std::ptrdiff_t>(layout.header.tensors.size());
-    files.push_back({folder + "/" + shard_name(file, plan.plan.files.size()), std::move(layout.bytes), {tensor, end}});
+    files.push_back({folder + "/" + shard_name(file, plan.plan.files.size()),
+                     std::move(layout.bytes),
+                     {tensor, end}});
     tensor = end;
   }
   return files;
@@ -245,7 +269,8 @@ void remove_half_written(FileSystem& files, const std::string& dir) {
     if (!is_half_written(name)) continue;
     std::string path = dir + "/" + name;
     if (!name.ends_with(kTaken)) {
-      // Under another name first: a stale process that still writes here must not commit what it has left.
+      // Under another name first: a stale process that still writes here must not commit what it
+      // has left.
       try {
         files.rename_directory(path, path + kTaken);
         path += kTaken;
@@ -257,7 +282,9 @@ void remove_half_written(FileSystem& files, const std::string& dir) {
 }
 
 std::string save(const SaveRequest& request) {
-  const SavePlan plan = naming_step(request.step, [&] { return plan_save(request.group, request.entries, request.two_files_above); });
+  const SavePlan plan = naming_step(request.step, [&] {
+    return plan_save(request.group, request.entries, request.two_files_above);
+  });
   SaveJob job{.dir = request.dir,
               .step = request.step,
               .keep = request.keep,
@@ -266,7 +293,8 @@ std::string save(const SaveRequest& request) {
               .files = request.files,
               .plan = &plan};
   try {
-    for (const Tensor& tensor : planned_tensors(plan, request.group ? request.group->rank() : 0, request.entries))
+    for (const Tensor& tensor :
+         planned_tensors(plan, request.group ? request.group->rank() : 0, request.entries))
       job.tensors.push_back(tensor.to(kCpu));
   } catch (const std::exception& e) {
     job.problem = e.what();

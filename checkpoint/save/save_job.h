@@ -16,15 +16,20 @@ struct SavePlan {
   Plan plan;
 };
 // Collective. Throws on all ranks, as save() does, where parts are wrong on one.
-SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries, int64_t two_files_above = kTwoFilesAbove);
+SavePlan plan_save(comm::ProcessGroup* group, const std::vector<Entry>& entries,
+                   int64_t two_files_above = kTwoFilesAbove);
 
-// What this rank holds, as other ranks would hear it. Throws UsageError for tensors that do not fit their shards.
+// What this rank holds, as other ranks would hear it. Throws UsageError for tensors that do not fit
+// their shards.
 std::vector<Part> parts_of(const std::vector<Entry>& entries);
 
-// What this rank writes, in the order of its files: flat views, where they lie, or copies of tensors that are not contiguous.
-std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank, const std::vector<Entry>& entries);
+// What this rank writes, in the order of its files: flat views, where they lie, or copies of
+// tensors that are not contiguous.
+std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank,
+                                    const std::vector<Entry>& entries);
 // This rank's files, made of planned_tensors() on the host.
-std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64_t step, const std::string& folder,
+std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64_t step,
+                                       const std::string& folder,
                                        const std::vector<Tensor>& tensors);
 
 struct SaveJob {
@@ -36,7 +41,7 @@ struct SaveJob {
   FileSystem* files = nullptr;
   const SavePlan* plan = nullptr;
   std::vector<Tensor> tensors = {};  // planned_tensors(), on the host
-  std::string problem = {};          // not empty: this rank could not even begin, and all must give up
+  std::string problem = {};  // not empty: this rank could not even begin, and all must give up
 };
 // Collective: write aside, agree, commit by rename. Returns the folder; throws as save() does.
 std::string write_checkpoint(const SaveJob& job);

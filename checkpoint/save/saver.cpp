@@ -14,17 +14,21 @@
 namespace lockstep::checkpoint {
 namespace {
 
-bool same(const std::vector<Part>& a, const std::vector<Part>& b) { return parts_text(a) == parts_text(b); }
+bool same(const std::vector<Part>& a, const std::vector<Part>& b) {
+  return parts_text(a) == parts_text(b);
+}
 
 }  // namespace
 
 class Saver::Impl {
  public:
   explicit Impl(const SaverOptions& options) : options_(options) {
-    if (options.group && options.group->size() > 1) group_ = options.group->split(0, options.group->rank());
+    if (options.group && options.group->size() > 1)
+      group_ = options.group->split(0, options.group->rank());
     rank_ = group_ ? group_->rank() : 0;
     comm::agree(group_.get(), [&] {
-      if (rank_ == 0) remove_half_written(options_.files ? *options_.files : posix_file_system(), options_.dir);
+      if (rank_ == 0)
+        remove_half_written(options_.files ? *options_.files : posix_file_system(), options_.dir);
       return std::string();
     });
   }
@@ -37,10 +41,12 @@ class Saver::Impl {
     plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries, options_.two_files_above));
     buffers_.clear();
     // Zeros: so that the memory is there before the first copy.
-    for (const Tensor& tensor : planned_tensors(*plan_, rank_, entries)) buffers_.push_back(Tensor::zeros(tensor.shape(), tensor.dtype()));
+    for (const Tensor& tensor : planned_tensors(*plan_, rank_, entries))
+      buffers_.push_back(Tensor::zeros(tensor.shape(), tensor.dtype()));
   }
 
-  void start(int64_t step, const std::vector<Entry>& entries, std::map<std::string, std::string> metadata) {
+  void start(int64_t step, const std::vector<Entry>& entries,
+             std::map<std::string, std::string> metadata) {
     const auto begin = Clock::now();
     if (thread_.joinable()) thread_.join();
     if (!plan_) prepare(entries);
@@ -54,7 +60,8 @@ class Saver::Impl {
                 .tensors = buffers_};
     try {
       check(same(parts_of(entries), plan_->held[static_cast<size_t>(rank_)]),
-            "[checkpoint] names, shapes or shards are not those of the first save; make a new Saver for another state");
+            "[checkpoint] names, shapes or shards are not those of the first save; make a new "
+            "Saver for another state");
       copy_to_host(planned_tensors(*plan_, rank_, entries), buffers_);
     } catch (const std::exception& e) {
       job.problem = e.what();  // the others must hear of it, in the background
@@ -64,7 +71,9 @@ class Saver::Impl {
       busy_ = true;
     }
     const Duration stall = Clock::now() - begin;
-    const std::function<void()> work = [this, job = std::move(job), begin, stall] { write(job, begin, stall); };
+    const std::function<void()> work = [this, job = std::move(job), begin, stall] {
+      write(job, begin, stall);
+    };
     try {
       thread_ = start_thread("to save in the background", work);
     } catch (const EnvironmentError& e) {
@@ -122,7 +131,8 @@ class Saver::Impl {
 Saver::Saver(const SaverOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 Saver::~Saver() = default;
 void Saver::prepare(const std::vector<Entry>& entries) { impl_->prepare(entries); }
-void Saver::start(int64_t step, const std::vector<Entry>& entries, std::map<std::string, std::string> metadata) {
+void Saver::start(int64_t step, const std::vector<Entry>& entries,
+                  std::map<std::string, std::string> metadata) {
   impl_->start(step, entries, std::move(metadata));
 }
 bool Saver::busy() const { return impl_->busy(); }

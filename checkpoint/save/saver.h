@@ -36,22 +36,26 @@ struct SaveOutcome {
   Duration duration{};  // from start() to the commit
 };
 
-// Used by one thread on each rank. Holds a copy of what its rank writes, made at the first start() and used again for the later ones: in
-// data parallelism one W-th of the state, with shards the rank's own.
+// Used by one thread on each rank. Holds a copy of what its rank writes, made at the first start()
+// and used again for the later ones: in data parallelism one W-th of the state, with shards the
+// rank's own.
 class Saver {
  public:
-  // Collective. Splits a group of its own off, so that what the background exchanges cannot mix with the caller's collectives, and
-  // removes what earlier savers left half done in `dir`: one that still lives then cannot commit any more.
+  // Collective. Splits a group of its own off, so that what the background exchanges cannot mix
+  // with the caller's collectives, and removes what earlier savers left half done in `dir`: one
+  // that still lives then cannot commit any more.
   explicit Saver(const SaverOptions& options);
   ~Saver();  // waits
 
-  // Collective. What may be done before the first start(), so that it stalls no longer than later ones: the plan, and memory.
+  // Collective. What may be done before the first start(), so that it stalls no longer than later
+  // ones: the plan, and memory.
   void prepare(const std::vector<Entry>& entries);
 
-  // Collective, with the same names and shards each time; where they changed on any rank, the save fails on all. Waits
-  // for the save before, if it is still being written; its outcome stays for poll(). Then copies this rank's part of the state
-  // and returns; the entries may change at once.
-  void start(int64_t step, const std::vector<Entry>& entries, std::map<std::string, std::string> metadata);
+  // Collective, with the same names and shards each time; where they changed on any rank, the save
+  // fails on all. Waits for the save before, if it is still being written; its outcome stays for
+  // poll(). Then copies this rank's part of the state and returns; the entries may change at once.
+  void start(int64_t step, const std::vector<Entry>& entries,
+             std::map<std::string, std::string> metadata);
 
   bool busy() const;
   // The outcome of a save that has ended and was not told yet. Does not wait.

@@ -1,9 +1,11 @@
-// Backend: what differs between local, shm, mpi, … – the least of it. ProcessGroup does everything that they share, once:
-// validation, the identity at world size 1, sequence numbers, fingerprints, the flight recorder, Work, abort, threads.
+// Backend: what differs between local, shm, mpi, … – the least of it. ProcessGroup does everything
+// that they share, once: validation, the identity at world size 1, sequence numbers, fingerprints,
+// the flight recorder, Work, abort, threads.
 //
-// To add a backend: derive from Backend, write a factory header in a folder of its own (comm/<name>/factory.h), name it in
-// comm/create.cpp, and add it to the conformance suite. One that can only send and receive bytes implements Transport
-// (comm/engine/transport.h) and takes all collectives from there.
+// To add a backend: derive from Backend, write a factory header in a folder of its own
+// (comm/<name>/factory.h), name it in comm/create.cpp, and add it to the conformance suite. One
+// that can only send and receive bytes implements Transport (comm/engine/transport.h) and takes all
+// collectives from there.
 #pragma once
 
 #include <atomic>
@@ -19,22 +21,22 @@
 
 namespace lockstep::comm {
 
-// One call, checked already: pointers and counts are right on this rank, and size() is at least 2. Plain data; what it points
-// to outlives execute().
+// One call, checked already: pointers and counts are right on this rank, and size() is at least 2.
+// Plain data; what it points to outlives execute().
 struct Call {
-  Fingerprint fingerprint;  // equal on all ranks where the program is right; the backend compares it before it moves data
+  Fingerprint fingerprint;  // equal on all ranks where the program is right; the backend compares
+                            // it before it moves data
 
   // W = size(), n = count.          in              out
   //   all_reduce                    [n]             [n]        in == out
   //   reduce_scatter                [W·n]           [n]        out may be rank r's slice of in
   //   all_gather                    [n]             [W·n]      in may be rank r's slice of out
   //   broadcast                     [n] at root     [n]        in == out
-  //   reduce                        [n]             [n]        in == out; out is written at root only
-  //   gather                        [n]             [W·n] at root, else null; in may be root's slice of out
-  //   scatter                       [W·n] at root, else null   [n]; out may be root's slice of in
-  //   all_to_all                    [W·n]           [W·n]      no overlap
-  //   send / recv                   [n] / null      null / [n]
-  //   barrier                       null            null
+  //   reduce                        [n]             [n]        in == out; out is written at root
+  //   only gather                        [n]             [W·n] at root, else null; in may be root's
+  //   slice of out scatter                       [W·n] at root, else null   [n]; out may be root's
+  //   slice of in all_to_all                    [W·n]           [W·n]      no overlap send / recv
+  //   [n] / null      null / [n] barrier                       null            null
   const void* in = nullptr;
   void* out = nullptr;
 
@@ -47,9 +49,11 @@ struct Call {
   const ReduceTree* tree = nullptr;  // never null for all_reduce, reduce_scatter and reduce
   Limit limit = Deadline(Clock::time_point::max());
 
-  // Where the tensors' contents come from: work submitted to this stream so far. Always complete on a CPU.
+  // Where the tensors' contents come from: work submitted to this stream so far. Always complete on
+  // a CPU.
   Stream stream{kCpu};
-  // True while a thread is blocked on the result, which then may as well spin; otherwise the core has better to do.
+  // True while a thread is blocked on the result, which then may as well spin; otherwise the core
+  // has better to do.
   const std::atomic<int>* waiters = nullptr;
 
   std::string_view what() const { return limit.what(); }
@@ -59,12 +63,13 @@ struct Call {
 
 // How a group splits, the same on all its ranks but for `rank`.
 struct SplitPlan {
-  std::string name;                                // of the new group; unique among the groups that came from one create()
-  int color = -1;                                  // negative: this rank joins none
-  int key = 0;                                     // ordering asked for; `ranks` follows it already
-  std::vector<int> ranks;                          // this group's ranks that form the new one, in its order; empty where color is negative
-  int rank = -1;                                   // this rank's place in `ranks`
-  std::optional<Duration> timeout = std::nullopt;  // of the new group's calls, as in GroupOptions
+  std::string name;        // of the new group; unique among the groups that came from one create()
+  int color = -1;          // negative: this rank joins none
+  int key = 0;             // ordering asked for; `ranks` follows it already
+  std::vector<int> ranks;  // this group's ranks that form the new one, in its order; empty where
+                           // color is negative
+  int rank = -1;           // this rank's place in `ranks`
+  std::optional<Duration> timeout = std::nullopt;    // of the new group's calls, as in GroupOptions
   Limit limit = Deadline(Clock::time_point::max());  // of forming it
 };
 
@@ -82,31 +87,35 @@ class Backend {
   // Where the tensors must be.
   virtual Device device() const = 0;
 
-  // Runs one call to its end: on return the output may be read on the host (a device backend instead returns when the
-  // operation is ordered before later work on call.stream).
+  // Runs one call to its end: on return the output may be read on the host (a device backend
+  // instead returns when the operation is ordered before later work on call.stream).
   //
-  // Threads: calls of one lane come one at a time, in order, from any thread. Lanes run at the same time and independently
-  // of each other: all collectives are one lane, the sends to each rank are one, the receives from each rank are one. So a
-  // send may take until the receiver is there.
+  // Threads: calls of one lane come one at a time, in order, from any thread. Lanes run at the same
+  // time and independently of each other: all collectives are one lane, the sends to each rank are
+  // one, the receives from each rank are one. So a send may take until the receiver is there.
   //
   // Throws, always in time (call.limit; a peer's death or abort within a second):
   //   UsageError        fingerprints differ (mismatch_error); on all ranks of the call
-  //   TimeoutError      the limit has passed; says so (call.limit.reached()), who has not arrived and, where known, at which call they are
-  //   EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
-  // The message is the cause alone, without the call: ProcessGroup adds group, rank and call. After a failure it calls
-  // abort() and executes nothing more.
+  //   TimeoutError      the limit has passed; says so (call.limit.reached()), who has not arrived
+  //   and, where known, at which call they are EnvironmentError  a peer died, left or aborted;
+  //   names rank, pid and host where known
+  // The message is the cause alone, without the call: ProcessGroup adds group, rank and call. After
+  // a failure it calls abort() and executes nothing more.
   virtual void execute(const Call& call) = 0;
 
-  // Forms the new group's backend; null where plan.color is negative. Comes on every rank, in the lane of collectives. Throws as
-  // execute() does, in time too: a rank that dies, leaves or aborts this group meanwhile is not waited for.
+  // Forms the new group's backend; null where plan.color is negative. Comes on every rank, in the
+  // lane of collectives. Throws as execute() does, in time too: a rank that dies, leaves or aborts
+  // this group meanwhile is not waited for.
   virtual std::unique_ptr<Backend> split(const SplitPlan& plan) = 0;
 
-  // Memory in which this backend's collectives cost least (shared memory, pinned or registered pages); may outlive the
-  // backend. Contents are zero. Ordinary memory where there is nothing better.
+  // Memory in which this backend's collectives cost least (shared memory, pinned or registered
+  // pages); may outlive the backend. Contents are zero. Ordinary memory where there is nothing
+  // better.
   virtual std::shared_ptr<Storage> allocate(size_t bytes) = 0;
 
-  // From any thread, at any time, any number of times: running execute() calls throw EnvironmentError with `reason` at once,
-  // here and, as far as they can be reached, on the other ranks.
+  // From any thread, at any time, any number of times: running execute() calls throw
+  // EnvironmentError with `reason` at once, here and, as far as they can be reached, on the other
+  // ranks.
   virtual void abort(const std::string& reason) noexcept = 0;
 };
 

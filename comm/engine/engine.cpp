@@ -7,10 +7,12 @@
 namespace lockstep::comm {
 namespace {
 
-// From here on a call is worth a thread of its own at once, so that it overlaps with what the caller does meanwhile.
+// From here on a call is worth a thread of its own at once, so that it overlaps with what the
+// caller does meanwhile.
 constexpr int64_t kLargeBytes = 2 << 20;
 
-// Of the calls before the one that ran into its limit, so many lines go to the log: those that run or wait say more.
+// Of the calls before the one that ran into its limit, so many lines go to the log: those that run
+// or wait say more.
 constexpr size_t kEndedCallsShown = 3;
 
 // Bytes of the larger tensor.
@@ -26,15 +28,21 @@ int64_t volume(const Call& call, int size) {
 }
 
 // (op, peer) as the lane sees it.
-std::pair<Op, int> lane_key(Op op, int peer) { return point_to_point(op) ? std::pair(op, peer) : std::pair(Op::barrier, -1); }
+std::pair<Op, int> lane_key(Op op, int peer) {
+  return point_to_point(op) ? std::pair(op, peer) : std::pair(Op::barrier, -1);
+}
 
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Backend> backend, const GroupOptions& options)
-    : backend_(std::move(backend)), options_(options), patience_(patience_of(options.timeout)), group_hash_(hash_name(options.name)) {}
+    : backend_(std::move(backend)),
+      options_(options),
+      patience_(patience_of(options.timeout)),
+      group_hash_(hash_name(options.name)) {}
 
 std::string Engine::where(const Fingerprint& fingerprint) const {
-  return str(describe(fingerprint), " in group '", options_.name, "' on rank ", backend_->rank(), " of ", backend_->size());
+  return str(describe(fingerprint), " in group '", options_.name, "' on rank ", backend_->rank(),
+             " of ", backend_->size());
 }
 
 Engine::End Engine::ended() const {
@@ -47,7 +55,8 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
   // The caller's tree may be gone when the call runs.
   auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
   return enqueue(call.op, peer, call.fingerprint, volume(call, backend_->size()) >= kLargeBytes,
-                 [this, call, own_tree, tensors = std::move(tensors)](const Fingerprint& fingerprint, const WorkState& work) mutable {
+                 [this, call, own_tree, tensors = std::move(tensors)](
+                     const Fingerprint& fingerprint, const WorkState& work) mutable {
                    call.fingerprint = fingerprint;
                    call.tree = own_tree.get();
                    call.limit = work.limit();
@@ -71,12 +80,15 @@ Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body 
   uint64_t& last = sequences_[lane_key(op, peer)];
   fingerprint.group = group_hash_;
   fingerprint.sequence = last + 1;
-  auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_, lane, end_group);
+  auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_, lane,
+                                          end_group);
   const uint64_t entry = recorder_.submitted(fingerprint);
   try {
     lane->submit({.work = work,
-                  .run = [self, work, fingerprint, entry,
-                          body = std::move(body)]() mutable { self->run(*work, fingerprint, entry, std::move(body)); },
+                  .run =
+                      [self, work, fingerprint, entry, body = std::move(body)]() mutable {
+                        self->run(*work, fingerprint, entry, std::move(body));
+                      },
                   .large = large});
   } catch (...) {
     recorder_.finished(entry, false);
@@ -89,7 +101,9 @@ Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body 
 void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body) {
   std::exception_ptr error;
   if (const End end = ended(); !end.reason.empty()) {
-    error = reworded(EnvironmentError(""), str("[comm] ", where(fingerprint), ": the group has ended: ", end.reason), end.by_peer);
+    error = reworded(EnvironmentError(""),
+                     str("[comm] ", where(fingerprint), ": the group has ended: ", end.reason),
+                     end.by_peer);
   } else {
     recorder_.started(entry);
     try {
@@ -103,14 +117,17 @@ void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry
   work.finish(error);
 }
 
-Work Engine::done_here(Op op, int peer, Fingerprint fingerprint, const std::function<void()>& body) {
+Work Engine::done_here(Op op, int peer, Fingerprint fingerprint,
+                       const std::function<void()>& body) {
   {
     std::lock_guard lock(mutex_);
     fingerprint.group = group_hash_;
     fingerprint.sequence = ++sequences_[lane_key(op, peer)];
   }
-  const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_, std::weak_ptr<Lane>(), nullptr);
-  run(*work, fingerprint, recorder_.submitted(fingerprint), [&](const Fingerprint&, const WorkState&) { body(); });
+  const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_,
+                                                std::weak_ptr<Lane>(), nullptr);
+  run(*work, fingerprint, recorder_.submitted(fingerprint),
+      [&](const Fingerprint&, const WorkState&) { body(); });
   return Work(work);
 }
 
@@ -121,9 +138,11 @@ std::exception_ptr Engine::failure_of(const WorkState& work) {
     std::string message = str("[comm] ", work.what(), ": ", e.what());
     const bool late = dynamic_cast<const TimeoutError*>(&e);
     if (work.withdrawn()) return reworded(EnvironmentError(""), message, false);
-    if (late && !work.given_up()) message += "; GroupOptions::timeout (train: parallel.timeout_s) sets the limit";
+    if (late && !work.given_up())
+      message += "; GroupOptions::timeout (train: parallel.timeout_s) sets the limit";
     note_failure();
-    // As things were before the abort, which ends other calls; told after it, since a screen may be slow.
+    // As things were before the abort, which ends other calls; told after it, since a screen may be
+    // slow.
     FlightRecorder::Excerpt calls;
     if (late) calls = recorder_.excerpt(kEndedCallsShown);
     abort(message, caused_by_peer(e));
@@ -137,7 +156,8 @@ void Engine::log_calls(const FlightRecorder::Excerpt& calls) const {
   const std::string group = str("[comm] group '", options_.name, "': ");
   for (const std::string& line : calls.left_out) log::debug(group, line);
   if (!calls.left_out.empty())
-    log::error(group, calls.left_out.size(), " more of the last ", calls.left_out.size() + calls.shown.size(),
+    log::error(group, calls.left_out.size(), " more of the last ",
+               calls.left_out.size() + calls.shown.size(),
                " calls have ended; LOCKSTEP_LOG_LEVEL=debug shows them, too");
   for (const std::string& line : calls.shown) log::error(group, line);
 }

@@ -1,5 +1,5 @@
-// Engine: runs a group's calls on its backend – in order, with limits, and with the first failure ending the group. What
-// ProcessGroup keeps behind its interface.
+// Engine: runs a group's calls on its backend – in order, with limits, and with the first failure
+// ending the group. What ProcessGroup keeps behind its interface.
 #pragma once
 
 #include <functional>
@@ -12,8 +12,8 @@
 #include "comm/engine/backend.h"
 #include "comm/engine/flight_recorder.h"
 #include "comm/engine/lane.h"
-#include "comm/work.h"
 #include "comm/engine/work_state.h"
+#include "comm/work.h"
 
 namespace lockstep::comm {
 
@@ -29,8 +29,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // What runs for a call: its fingerprint is complete, with group and sequence.
   using Body = std::function<void(const Fingerprint&, const WorkState&)>;
 
-  // These give the call its number in its lane (1, 2, …) and queue it, in one step: calls run in the order of their numbers, whatever
-  // threads they come from, and one that throws here has taken no number.
+  // These give the call its number in its lane (1, 2, …) and queue it, in one step: calls run in
+  // the order of their numbers, whatever threads they come from, and one that throws here has taken
+  // no number.
   //
   // `tensors` stay alive until the call is done.
   Work submit(Call call, const ReduceTree* tree, std::vector<Tensor> tensors);
@@ -41,8 +42,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   // Ends the group; the first one counts. `by_peer`: another rank is the cause.
   void abort(const std::string& reason, bool by_peer = false);
-  // Withdraws receives whose message has not come, and waits for all else that was submitted: other ranks count on this one's part.
-  // The engine accepts nothing after it.
+  // Withdraws receives whose message has not come, and waits for all else that was submitted: other
+  // ranks count on this one's part. The engine accepts nothing after it.
   void close();
 
  private:
@@ -55,10 +56,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   using LaneKey = std::pair<Op, int>;  // (send|recv, peer), or (barrier, -1) for all collectives
   Work enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body body);
-  // Drops `body`, and the tensors that it holds, before the work is done: what a waiter lets go then is gone.
+  // Drops `body`, and the tensors that it holds, before the work is done: what a waiter lets go
+  // then is gone.
   void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body);
-  // The current exception, with group, rank and call in front of its message; ends the group, unless the call was withdrawn. It
-  // comes from a peer if the group's end does.
+  // The current exception, with group, rank and call in front of its message; ends the group,
+  // unless the call was withdrawn. It comes from a peer if the group's end does.
   std::exception_ptr failure_of(const WorkState& work);
   std::string where(const Fingerprint& fingerprint) const;
   void log_calls(const FlightRecorder::Excerpt& calls) const;

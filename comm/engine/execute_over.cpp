@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "comm/engine/backend.h"
-#include "comm/reduce/reduce_kernels.h"
 #include "comm/engine/transport.h"
+#include "comm/reduce/reduce_kernels.h"
 
 namespace lockstep::comm {
 namespace {
@@ -15,7 +15,11 @@ using Channel = Transport::Channel;
 class Execution {
  public:
   Execution(Transport& transport, const Call& call)
-      : transport_(transport), call_(call), rank_(transport.rank()), size_(transport.size()), bytes_(static_cast<size_t>(call.bytes())) {}
+      : transport_(transport),
+        call_(call),
+        rank_(transport.rank()),
+        size_(transport.size()),
+        bytes_(static_cast<size_t>(call.bytes())) {}
 
   void run() {
     if (point_to_point(call_.op)) return message();
@@ -34,8 +38,12 @@ class Execution {
   }
 
  private:
-  const std::byte* in(int64_t element = 0) const { return static_cast<const std::byte*>(call_.in) + element * size_of(call_.dtype); }
-  std::byte* out(int64_t element = 0) const { return static_cast<std::byte*>(call_.out) + element * size_of(call_.dtype); }
+  const std::byte* in(int64_t element = 0) const {
+    return static_cast<const std::byte*>(call_.in) + element * size_of(call_.dtype);
+  }
+  std::byte* out(int64_t element = 0) const {
+    return static_cast<std::byte*>(call_.out) + element * size_of(call_.dtype);
+  }
   void send(int to, const void* data, size_t bytes) { sends_.push_back({to, data, bytes}); }
   void receive(int from, void* data, size_t bytes) { receives_.push_back({from, data, bytes}); }
   void exchange(Channel channel = Channel::collective) {
@@ -43,7 +51,8 @@ class Execution {
     sends_.clear();
     receives_.clear();
   }
-  // Calls f(peer) for all others, starting behind this rank so that not all send to the same one first.
+  // Calls f(peer) for all others, starting behind this rank so that not all send to the same one
+  // first.
   template <typename F>
   void for_peers(F f) const {
     for (int i = 1; i < size_; ++i) f((rank_ + i) % size_);
@@ -63,8 +72,8 @@ class Execution {
     check_equal(calls);
   }
 
-  // The sender says what comes, the receiver answers what it expects, then the data moves: a mismatch is known to both before,
-  // and a sender never runs ahead of a receiver.
+  // The sender says what comes, the receiver answers what it expects, then the data moves: a
+  // mismatch is known to both before, and a sender never runs ahead of a receiver.
   void message() {
     const int peer = call_.root;
     const Fingerprint& mine = call_.fingerprint;
@@ -89,10 +98,12 @@ class Execution {
 
   // Sums slice [part] of every rank's values; `slices` by rank.
   void sum(const std::vector<const void*>& slices, void* result, int64_t count) const {
-    reduce_in_order(call_.dtype, call_.reduce_op, call_.tree->steps(), slices, std::span<void* const>(&result, 1), count);
+    reduce_in_order(call_.dtype, call_.reduce_op, call_.tree->steps(), slices,
+                    std::span<void* const>(&result, 1), count);
   }
 
-  // Brings the pieces [begin(r), end(r)) of every rank's `in` to rank r and sums them there into `result`.
+  // Brings the pieces [begin(r), end(r)) of every rank's `in` to rank r and sums them there into
+  // `result`.
   template <typename RangeOf>
   void direct_reduce(RangeOf range_of, void* result) {
     const Range mine = range_of(rank_);
@@ -125,10 +136,15 @@ class Execution {
   }
 
   void reduce_scatter() {
-    direct_reduce([&](int rank) { return Range{rank * call_.count, (rank + 1) * call_.count}; }, call_.out);
+    direct_reduce(
+        [&](int rank) {
+          return Range{rank * call_.count, (rank + 1) * call_.count};
+        },
+        call_.out);
   }
 
-  // Every rank sums its part, the root collects them: no rank receives more than twice the data, whatever their number.
+  // Every rank sums its part, the root collects them: no rank receives more than twice the data,
+  // whatever their number.
   void reduce() {
     const auto range_of = [&](int rank) { return part_of(call_.count, size_, rank); };
     const Range mine = range_of(rank_);
@@ -156,10 +172,13 @@ class Execution {
     exchange();
   }
 
-  // Scatter, then all-gather: twice the data through each rank, instead of W times the data out of the root.
+  // Scatter, then all-gather: twice the data through each rank, instead of W times the data out of
+  // the root.
   void broadcast() {
     const auto part = [&](int rank) { return part_of(call_.count, size_, rank); };
-    const auto part_bytes = [&](int rank) { return static_cast<size_t>(part(rank).size() * size_of(call_.dtype)); };
+    const auto part_bytes = [&](int rank) {
+      return static_cast<size_t>(part(rank).size() * size_of(call_.dtype));
+    };
     if (rank_ == call_.root)
       for_peers([&](int peer) { send(peer, in(part(peer).begin), part_bytes(peer)); });
     else

@@ -1,5 +1,5 @@
-// Whether a call of some group of this process has failed. Its ranks may have lost each other then, so the end of the process must not
-// wait for them long (comm/mpi/runtime.cpp).
+// Whether a call of some group of this process has failed. Its ranks may have lost each other then,
+// so the end of the process must not wait for them long (comm/mpi/runtime.cpp).
 #pragma once
 
 #include <atomic>

@@ -35,7 +35,9 @@ std::string describe(const Fingerprint& call) {
   out << name_of(call.op) << " #" << call.sequence;
   if (call.op == Op::barrier || call.op == Op::split) return out.str();
   out << " (" << call.dtype << ", " << call.count << (call.count == 1 ? " element" : " elements");
-  if (reduces(call.op)) out << ", " << name_of(call.reduce_op) << ", order " << std::hex << (call.tree & 0xffff) << std::dec;
+  if (reduces(call.op))
+    out << ", " << name_of(call.reduce_op) << ", order " << std::hex << (call.tree & 0xffff)
+        << std::dec;
   if (call.label != 0) out << ", label " << call.label;
   if (point_to_point(call.op))
     out << ", from rank " << call.root;
@@ -48,10 +50,13 @@ std::string describe(const Fingerprint& call) {
 
 UsageError mismatch_error(int rank_a, const Fingerprint& a, int rank_b, const Fingerprint& b) {
   if (a.group != b.group)
-    return UsageError(
-        str("ranks ", rank_a, " and ", rank_b, " are in groups of different names; every rank must create its groups in the same order"));
-  return UsageError(str("ranks called different things: rank ", rank_a, " called ", describe(a), ", but rank ", rank_b, " called ",
-                        describe(b), "; every rank must make the same calls in the same order. No data was exchanged"));
+    return UsageError(str(
+        "ranks ", rank_a, " and ", rank_b,
+        " are in groups of different names; every rank must create its groups in the same order"));
+  return UsageError(
+      str("ranks called different things: rank ", rank_a, " called ", describe(a), ", but rank ",
+          rank_b, " called ", describe(b),
+          "; every rank must make the same calls in the same order. No data was exchanged"));
 }
 
 UsageError mismatch_error(std::span<const Fingerprint> calls) {

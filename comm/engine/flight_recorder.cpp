@@ -43,10 +43,11 @@ void FlightRecorder::finished(uint64_t number, bool well) {
 std::string FlightRecorder::line(const Entry& entry, Clock::time_point now) {
   const std::string what = describe(entry.call) + ": ";
   constexpr Clock::time_point kNever{};
-  if (entry.finished != kNever && entry.started == kNever) return what + "failed before it began, " + ago(now - entry.finished) + " ago";
+  if (entry.finished != kNever && entry.started == kNever)
+    return what + "failed before it began, " + ago(now - entry.finished) + " ago";
   if (entry.finished != kNever)
-    return what + (entry.well ? "took " : "failed after ") + ago(entry.finished - entry.started) + ", ended " + ago(now - entry.finished) +
-           " ago";
+    return what + (entry.well ? "took " : "failed after ") + ago(entry.finished - entry.started) +
+           ", ended " + ago(now - entry.finished) + " ago";
   if (entry.started != kNever) return what + "running for " + ago(now - entry.started);
   return what + "queued for " + ago(now - entry.submitted);
 }
@@ -54,7 +55,9 @@ std::string FlightRecorder::line(const Entry& entry, Clock::time_point now) {
 FlightRecorder::Excerpt FlightRecorder::excerpt(size_t ended) const {
   std::lock_guard lock(mutex_);
   const auto now = Clock::now();
-  const auto has_ended = [](const Entry& entry) { return entry.number != 0 && entry.finished != Clock::time_point{}; };
+  const auto has_ended = [](const Entry& entry) {
+    return entry.number != 0 && entry.finished != Clock::time_point{};
+  };
   const auto all_ended = static_cast<size_t>(std::count_if(ring_.begin(), ring_.end(), has_ended));
   size_t too_many = all_ended - std::min(ended, all_ended);
   Excerpt excerpt;

@@ -18,7 +18,8 @@ class FlightRecorder {
   // So many calls are remembered.
   static constexpr size_t kKept = 64;
 
-  // Returns the entry's number, for the calls below; they do nothing when the entry has been written over since.
+  // Returns the entry's number, for the calls below; they do nothing when the entry has been
+  // written over since.
   uint64_t submitted(const Fingerprint& call);
   void started(uint64_t entry);
   void finished(uint64_t entry, bool well);
@@ -26,7 +27,8 @@ class FlightRecorder {
   // Oldest first: "all_reduce #12 (f32, 1000 elements, sum): took 1.20 ms, ended 3.4 s ago".
   std::vector<std::string> lines() const { return excerpt(kKept).shown; }
 
-  // The same, in two parts: what is running or queued with the last `ended` of those that have ended, and the others.
+  // The same, in two parts: what is running or queued with the last `ended` of those that have
+  // ended, and the others.
   struct Excerpt {
     std::vector<std::string> left_out, shown;
   };

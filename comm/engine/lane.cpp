@@ -6,7 +6,8 @@
 namespace lockstep::comm {
 namespace {
 
-// How long a lone small job waits for somebody to wait for it. Waking a thread for it takes longer than most of them run.
+// How long a lone small job waits for somebody to wait for it. Waking a thread for it takes longer
+// than most of them run.
 constexpr Duration kPatience = std::chrono::milliseconds(5);
 
 }  // namespace
@@ -25,7 +26,8 @@ bool Lane::is_due() const {
   const Job& next = queue_.front();
   // Whoever waits for it found the lane busy when it came to help, and sleeps by now.
   const bool awaited = next.work->waiters().load(std::memory_order_relaxed) > 0;
-  return stopping_ || queue_.size() > 1 || next.large || awaited || Clock::now() - next.submitted >= kPatience;
+  return stopping_ || queue_.size() > 1 || next.large || awaited ||
+         Clock::now() - next.submitted >= kPatience;
 }
 
 void Lane::run_front(std::unique_lock<std::mutex>& lock) {
@@ -45,8 +47,9 @@ void Lane::help(const WorkState& work) {
   if (!busy_ && (stopping_ || !queue_.empty())) wake_.notify_one();
 }
 
-// While the lane is in use the thread looks at it by itself now and then, so that nobody has to wake it for a small job. With a
-// job in the queue it must look again: it may have been woken too early for that job, and nobody else is bound to run it.
+// While the lane is in use the thread looks at it by itself now and then, so that nobody has to
+// wake it for a small job. With a job in the queue it must look again: it may have been woken too
+// early for that job, and nobody else is bound to run it.
 void Lane::sleep(std::unique_lock<std::mutex>& lock) {
   if (used_ || !queue_.empty()) {
     used_ = false;

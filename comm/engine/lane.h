@@ -15,9 +15,10 @@ namespace lockstep::comm {
 
 class WorkState;
 
-// Thread-safe. Small calls are mostly waited for at once, and changing threads, there and back, would cost them more than their
-// work. So a thread that waits for a job runs the queue itself (help), and the lane's own thread leaves a lone small job to it
-// for a while; it starts large jobs, and whatever has another job behind it, at once.
+// Thread-safe. Small calls are mostly waited for at once, and changing threads, there and back,
+// would cost them more than their work. So a thread that waits for a job runs the queue itself
+// (help), and the lane's own thread leaves a lone small job to it for a while; it starts large
+// jobs, and whatever has another job behind it, at once.
 class Lane {
  public:
   struct Job {

@@ -1,4 +1,5 @@
-// Limit: until when a call may run – its group's time limit, or less where somebody who waits for the call gives up.
+// Limit: until when a call may run – its group's time limit, or less where somebody who waits for
+// the call gives up.
 #pragma once
 
 #include <algorithm>
@@ -19,26 +20,32 @@ struct Patience {
   Patience(std::chrono::duration<Count, Unit> for_any) : limit(for_any), stopped(for_any) {}
   Patience(Duration for_any, Duration for_stopped) : limit(for_any), stopped(for_stopped) {}
   Duration limit;    // for any rank
-  Duration stopped;  // for a rank whose process is stopped (SIGSTOP, Ctrl-Z, a debugger), from when that is seen
+  Duration stopped;  // for a rank whose process is stopped (SIGSTOP, Ctrl-Z, a debugger), from when
+                     // that is seen
 };
 
-// When to say for the next time that a rank holds up the others, after it has been said `times` times: a job whose ranks differ
-// says it rarely, and one that hangs says it within seconds.
-constexpr Duration say_after(uint32_t times) { return std::chrono::seconds(10) * (int64_t{1} << std::min<uint32_t>(times, 20)); }
+// When to say for the next time that a rank holds up the others, after it has been said `times`
+// times: a job whose ranks differ says it rarely, and one that hangs says it within seconds.
+constexpr Duration say_after(uint32_t times) {
+  return std::chrono::seconds(10) * (int64_t{1} << std::min<uint32_t>(times, 20));
+}
 
-// Which calls of a lane are given up: all up to a number, for a call cannot end before those in front of it. Thread-safe.
+// Which calls of a lane are given up: all up to a number, for a call cannot end before those in
+// front of it. Thread-safe.
 class GivenUp {
  public:
   // `waited`: how long somebody waited for call `number`.
   void through(uint64_t number, Duration waited) {
     waited_ns_.store(waited.count(), std::memory_order_relaxed);
     uint64_t before = number_.load(std::memory_order_relaxed);
-    while (before < number && !number_.compare_exchange_weak(before, number, std::memory_order_release)) {
+    while (before < number &&
+           !number_.compare_exchange_weak(before, number, std::memory_order_release)) {
     }
   }
   bool covers(uint64_t number) const { return number <= number_.load(std::memory_order_acquire); }
   Duration waited() const { return Duration(waited_ns_.load(std::memory_order_relaxed)); }
-  // All calls, present and later: their group goes, and its other ranks may do without them. They end quietly.
+  // All calls, present and later: their group goes, and its other ranks may do without them. They
+  // end quietly.
   void withdraw() { withdrawn_.store(true, std::memory_order_release); }
   bool withdrawn() const { return withdrawn_.load(std::memory_order_acquire); }
 
@@ -54,28 +61,42 @@ class Limit {
   // Never given up. Implicit: whoever forms a group has a deadline and nothing else.
   Limit(Deadline deadline, std::string_view what = "") : what_(what), deadline_(deadline) {}
   // From now on, never given up: for whoever forms a group of ranks that may be stopped meanwhile.
-  explicit Limit(const Patience& patience) : patience_(patience), deadline_(Deadline::after(patience.limit)) {}
-  // From now on, for call `number` of the lane whose waiters say in `given_up` what they give up. `what` and it must outlive the call.
+  explicit Limit(const Patience& patience)
+      : patience_(patience), deadline_(Deadline::after(patience.limit)) {}
+  // From now on, for call `number` of the lane whose waiters say in `given_up` what they give up.
+  // `what` and it must outlive the call.
   Limit(std::string_view what, const Patience& patience, const GivenUp& given_up, uint64_t number)
-      : what_(what), patience_(patience), deadline_(Deadline::after(patience.limit)), given_up_(&given_up), number_(number) {}
+      : what_(what),
+        patience_(patience),
+        deadline_(Deadline::after(patience.limit)),
+        given_up_(&given_up),
+        number_(number) {}
 
-  // The call in words, for messages: "all_reduce #12 (…) in group 'world' on rank 0 of 4". Empty where a group forms.
+  // The call in words, for messages: "all_reduce #12 (…) in group 'world' on rank 0 of 4". Empty
+  // where a group forms.
   std::string_view what() const { return what_; }
   bool passed() const { return is_given_up() || withdrawn() || deadline_.passed(); }
-  // The call is a receive of a group that goes: it must end as if it had never been made, and end nothing else.
+  // The call is a receive of a group that goes: it must end as if it had never been made, and end
+  // nothing else.
   bool withdrawn() const { return given_up_ && given_up_->withdrawn(); }
   // Whether a rank that has been stopped for so long counts as missing.
   bool passed_for_stopped(Duration stopped) const { return stopped >= patience_.stopped; }
-  // How long a waiter may sleep before it looks at the limit again: nobody wakes it when the call is given up. Never negative.
-  Duration nap() const { return std::min<Duration>(std::chrono::milliseconds(50), deadline_.remaining()); }
+  // How long a waiter may sleep before it looks at the limit again: nobody wakes it when the call
+  // is given up. Never negative.
+  Duration nap() const {
+    return std::min<Duration>(std::chrono::milliseconds(50), deadline_.remaining());
+  }
   // Never negative.
   Duration remaining() const { return passed() ? Duration::zero() : deadline_.remaining(); }
   // Once it has passed, what has: the beginning of the message.
   std::string reached() const {
     if (is_given_up()) return str("given up after a wait of ", seconds(given_up_->waited()), " s");
     if (withdrawn()) return "withdrawn, as this rank destroys the group";
-    if (!deadline_.passed()) return str("limit of ", seconds(patience_.stopped), " s for a stopped rank reached");
-    return patience_.limit > Duration::zero() ? str("time limit of ", seconds(patience_.limit), " s reached") : "time limit reached";
+    if (!deadline_.passed())
+      return str("limit of ", seconds(patience_.stopped), " s for a stopped rank reached");
+    return patience_.limit > Duration::zero()
+               ? str("time limit of ", seconds(patience_.limit), " s reached")
+               : "time limit reached";
   }
 
  private:

@@ -21,7 +21,8 @@ std::string doing(const std::optional<ProcessLook>& before, const std::optional<
   if (now->state == '?') return "exists";
   if (now->stopped()) return "is stopped";
   // A thread that computes may be without a core for as long.
-  if (now->state == 'R' || (before && (before->state == 'R' || now->cpu > before->cpu))) return "is computing";
+  if (now->state == 'R' || (before && (before->state == 'R' || now->cpu > before->cpu)))
+    return "is computing";
   return now->state == 'D' ? "waits for a device" : "is idle";
 }
 
@@ -29,7 +30,8 @@ std::string doing(const std::optional<ProcessLook>& before, const std::optional<
 
 std::optional<ProcessLook> look_at_process(int pid) {
   const int fd = ::open(str("/proc/", pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0 && errno != ENOENT) return ProcessLook{};  // no descriptor is left, say: that is no death
+  if (fd < 0 && errno != ENOENT)
+    return ProcessLook{};  // no descriptor is left, say: that is no death
   char line_bytes[1024];
   const ssize_t got = fd < 0 ? 0 : ::read(fd, line_bytes, sizeof line_bytes);
   if (fd >= 0) ::close(fd);
@@ -53,7 +55,8 @@ std::vector<std::string> doings(std::span<const int> pids) {
   for (const int pid : pids) before.push_back(look_at_process(pid));
   std::this_thread::sleep_for(kBetweenLooks);
   std::vector<std::string> texts;
-  for (size_t i = 0; i < pids.size(); ++i) texts.push_back(doing(before[i], look_at_process(pids[i])));
+  for (size_t i = 0; i < pids.size(); ++i)
+    texts.push_back(doing(before[i], look_at_process(pids[i])));
   return texts;
 }
 

@@ -11,7 +11,8 @@
 namespace lockstep::comm {
 
 struct ProcessLook {
-  char state = '?';  // as ps has it: R runs, S sleeps, D waits for a device, T stopped, t traced; ?: not known
+  char state = '?';  // as ps has it: R runs, S sleeps, D waits for a device, T stopped, t traced;
+                     // ?: not known
   Duration cpu{};    // processor time of all its threads so far
   bool stopped() const { return state == 'T' || state == 't'; }
 };
@@ -19,8 +20,8 @@ struct ProcessLook {
 // Nothing where the process does not exist, or is dead already.
 std::optional<ProcessLook> look_at_process(int pid);
 
-// What each of them does now: "is computing", "is idle", "waits for a device", "is stopped", "has ended";
-// "exists" where this process cannot look. Takes two looks, a moment apart.
+// What each of them does now: "is computing", "is idle", "waits for a device", "is stopped", "has
+// ended"; "exists" where this process cannot look. Takes two looks, a moment apart.
 std::vector<std::string> doings(std::span<const int> pids);
 
 }  // namespace lockstep::comm

@@ -1,5 +1,5 @@
-// Transport: bytes between pairs of ranks, from which execute_over() makes every collective. A backend that can only send and
-// receive (mpi in tree order, tcp) implements this and is done.
+// Transport: bytes between pairs of ranks, from which execute_over() makes every collective. A
+// backend that can only send and receive (mpi in tree order, tcp) implements this and is done.
 #pragma once
 
 #include <cstddef>
@@ -31,18 +31,22 @@ class Transport {
   // Messages of different channels never meet. message: from a send() to its recv(); answer: back.
   enum class Channel : uint8_t { collective, message, answer };
 
-  // Starts all of the sends and receives, in any order, and returns when all are done. Between two ranks the messages of one
-  // channel and direction match in the order of the exchanges and, inside one, of the lists; sizes of matching messages are
-  // equal, and may be 0. Never to or from the own rank. One exchange must not wait for another one's progress: threads call
-  // it at the same time, one for the collectives, one for each peer's sends and one for each peer's receives.
+  // Starts all of the sends and receives, in any order, and returns when all are done. Between two
+  // ranks the messages of one channel and direction match in the order of the exchanges and, inside
+  // one, of the lists; sizes of matching messages are equal, and may be 0. Never to or from the own
+  // rank. One exchange must not wait for another one's progress: threads call it at the same time,
+  // one for the collectives, one for each peer's sends and one for each peer's receives.
   //
-  // Throws as Backend::execute() does; a TimeoutError begins with limit.reached() and names the ranks from which something is missing.
-  virtual void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) = 0;
+  // Throws as Backend::execute() does; a TimeoutError begins with limit.reached() and names the
+  // ranks from which something is missing.
+  virtual void exchange(Channel channel, std::span<const Send> sends,
+                        std::span<const Receive> receives, const Limit& limit) = 0;
 };
 
-// Runs any call over the transport (Backend::execute() has the contract): compares fingerprints, then moves the data. Reductions
-// run as a direct exchange – each rank gets its slice from all others and sums it in the tree's order – which moves as many
-// bytes as a ring, keeps any order of summation and carries 16-bit sums in f32.
+// Runs any call over the transport (Backend::execute() has the contract): compares fingerprints,
+// then moves the data. Reductions run as a direct exchange – each rank gets its slice from all
+// others and sums it in the tree's order – which moves as many bytes as a ring, keeps any order of
+// summation and carries 16-bit sums in f32.
 void execute_over(Transport& transport, const Call& call);
 
 }  // namespace lockstep::comm

@@ -19,9 +19,9 @@ class Lane;
 // Thread-safe.
 class WorkState {
  public:
-  // `what` and `number`: the call, and its place in the lane, which may be gone already. `patience`: the call's, and that of
-  // wait() without a limit.
-  // `end_group`: for a wait that reached its limit, where the call does not end either.
+  // `what` and `number`: the call, and its place in the lane, which may be gone already.
+  // `patience`: the call's, and that of wait() without a limit. `end_group`: for a wait that
+  // reached its limit, where the call does not end either.
   WorkState(std::string what, uint64_t number, const Patience& patience, std::weak_ptr<Lane> lane,
             std::function<void(const std::string&)> end_group);
 
@@ -40,7 +40,8 @@ class WorkState {
   // Of the call, which begins now; holds as long as its lane.
   Limit limit() const;
 
-  // Whether somebody has ended the call before its limit: by a wait that gave up, or by destroying the group.
+  // Whether somebody has ended the call before its limit: by a wait that gave up, or by destroying
+  // the group.
   bool given_up() const;
   bool withdrawn() const;
 

@@ -18,8 +18,8 @@ void copy(void* to, const void* from, int64_t bytes) {
   if (to != from && bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
-// This rank's part of a collective, with everybody's tensors at hand. No two ranks write the same bytes, and none writes what
-// another one reads.
+// This rank's part of a collective, with everybody's tensors at hand. No two ranks write the same
+// bytes, and none writes what another one reads.
 class Move {
  public:
   Move(int rank, const Call& call, const std::vector<Call>& calls)
@@ -40,11 +40,13 @@ class Move {
       case Op::broadcast: return copy(call_.out, in(call_.root, 0), call_.bytes());
       case Op::gather:
         if (rank_ == call_.root)
-          for (int r = 0; r < size_; ++r) copy(out(rank_, r * call_.count), in(r, 0), call_.bytes());
+          for (int r = 0; r < size_; ++r)
+            copy(out(rank_, r * call_.count), in(r, 0), call_.bytes());
         return;
       case Op::scatter: return copy(call_.out, in(call_.root, rank_ * call_.count), call_.bytes());
       case Op::all_to_all:
-        for (int r = 0; r < size_; ++r) copy(out(rank_, r * call_.count), in(r, rank_ * call_.count), call_.bytes());
+        for (int r = 0; r < size_; ++r)
+          copy(out(rank_, r * call_.count), in(r, rank_ * call_.count), call_.bytes());
         return;
       default: return;
     }
@@ -53,10 +55,12 @@ class Move {
  private:
   Range part() const { return part_of(call_.count, size_, rank_); }
   const std::byte* in(int rank, int64_t element) const {
-    return static_cast<const std::byte*>(calls_[static_cast<size_t>(rank)].in) + element * size_of(call_.dtype);
+    return static_cast<const std::byte*>(calls_[static_cast<size_t>(rank)].in) +
+           element * size_of(call_.dtype);
   }
   std::byte* out(int rank, int64_t element) const {
-    return static_cast<std::byte*>(calls_[static_cast<size_t>(rank)].out) + element * size_of(call_.dtype);
+    return static_cast<std::byte*>(calls_[static_cast<size_t>(rank)].out) +
+           element * size_of(call_.dtype);
   }
   void reduce(int64_t begin, const std::vector<void*>& outs, int64_t count) const {
     std::vector<const void*> sources;
@@ -74,7 +78,8 @@ class Move {
 
 class LocalBackend final : public Backend {
  public:
-  LocalBackend(std::shared_ptr<Hub> hub, std::string key, int rank) : hub_(std::move(hub)), key_(std::move(key)), rank_(rank) {}
+  LocalBackend(std::shared_ptr<Hub> hub, std::string key, int rank)
+      : hub_(std::move(hub)), key_(std::move(key)), rank_(rank) {}
   ~LocalBackend() override { hub_->leave(rank_); }
 
   std::string name() const override { return "local"; }
@@ -84,7 +89,8 @@ class LocalBackend final : public Backend {
 
   void execute(const Call& call) override {
     if (point_to_point(call.op)) return hub_->message(rank_, call);
-    hub_->collective(rank_, call, [&](const std::vector<Call>& calls) { Move(rank_, call, calls).run(); });
+    hub_->collective(rank_, call,
+                     [&](const std::vector<Call>& calls) { Move(rank_, call, calls).run(); });
   }
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
@@ -96,7 +102,8 @@ class LocalBackend final : public Backend {
       for (const int rank : missing) here.push_back(plan.ranks[static_cast<size_t>(rank)]);
       hub_->check_there(here);
     };
-    auto hub = Hub::join(key, plan.rank, static_cast<int>(plan.ranks.size()), plan.name, plan.limit, check_missing);
+    auto hub = Hub::join(key, plan.rank, static_cast<int>(plan.ranks.size()), plan.name, plan.limit,
+                         check_missing);
     return std::make_unique<LocalBackend>(std::move(hub), key, plan.rank);
   }
 
@@ -118,7 +125,8 @@ class LocalBackend final : public Backend {
 
 namespace lockstep::comm {
 
-std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options) {
+std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int size,
+                                    const GroupOptions& options) {
   static std::atomic<uint64_t> groups = 0;
   const Deadline deadline = Deadline::after(patience_of(options.timeout).limit);
   const std::string process = str("process ", ::getpid());
@@ -127,12 +135,16 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
     try {
       return store->get("local", deadline.remaining());
     } catch (const TimeoutError& e) {
-      throw FromPeer<TimeoutError>(str("[comm] local: rank 0 of ", size, " did not join in time: ", e.what()));
+      throw FromPeer<TimeoutError>(
+          str("[comm] local: rank 0 of ", size, " did not join in time: ", e.what()));
     }
   }();
-  check(key.starts_with(process + ","), "[comm] backend 'local' joins threads of one process, but rank 0 is in ",
-        key.substr(0, key.find(',')), " and rank ", rank, " in ", process, "; use 'shm' between processes");
-  return std::make_unique<local::LocalBackend>(local::Hub::join(key, rank, size, options.name, deadline, {}), key, rank);
+  check(key.starts_with(process + ","),
+        "[comm] backend 'local' joins threads of one process, but rank 0 is in ",
+        key.substr(0, key.find(',')), " and rank ", rank, " in ", process,
+        "; use 'shm' between processes");
+  return std::make_unique<local::LocalBackend>(
+      local::Hub::join(key, rank, size, options.name, deadline, {}), key, rank);
 }
 
 }  // namespace lockstep::comm

@@ -1,4 +1,5 @@
-// The backend for ranks that are threads of one process: they read and write each other's tensors directly.
+// The backend for ranks that are threads of one process: they read and write each other's tensors
+// directly.
 #pragma once
 
 #include <memory>
@@ -7,7 +8,9 @@
 
 namespace lockstep::comm {
 
-// Every rank calls it with the same store, each from a thread of its own. Waits for all of them: TimeoutError names the missing.
-std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options);
+// Every rank calls it with the same store, each from a thread of its own. Waits for all of them:
+// TimeoutError names the missing.
+std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int size,
+                                    const GroupOptions& options);
 
 }  // namespace lockstep::comm

@@ -12,7 +12,8 @@ void HashStore::set(const std::string& key, const std::string& value) {
   changed_.notify_all();
 }
 
-void HashStore::await(std::unique_lock<std::mutex>& lock, const std::string& key, const Deadline& deadline, Duration limit) {
+void HashStore::await(std::unique_lock<std::mutex>& lock, const std::string& key,
+                      const Deadline& deadline, Duration limit) {
   if (!changed_.wait_until(lock, deadline.at(), [&] { return values_.contains(key); }))
     throw TimeoutError(str("[store] key '", key, "' did not appear within ", seconds(limit), " s"));
 }
@@ -35,8 +36,8 @@ int64_t HashStore::add(const std::string& key, int64_t delta) {
   int64_t number = 0;
   if (!value.empty()) {
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    check(error == std::errc() && end == value.data() + value.size(), "[store] add: key '", key, "' holds '", value,
-          "', which is no number");
+    check(error == std::errc() && end == value.data() + value.size(), "[store] add: key '", key,
+          "' holds '", value, "', which is no number");
   }
   number += delta;
   value = std::to_string(number);
@@ -44,7 +45,8 @@ int64_t HashStore::add(const std::string& key, int64_t delta) {
   return number;
 }
 
-std::string HashStore::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
+std::string HashStore::compare_and_set(const std::string& key, const std::string& expected,
+                                       const std::string& desired) {
   std::lock_guard lock(mutex_);
   const auto found = values_.find(key);
   const std::string now = found == values_.end() ? "" : found->second;

@@ -15,10 +15,12 @@ class HashStore final : public Store {
   std::string get(const std::string& key, Duration timeout) override;
   void wait(const std::vector<std::string>& keys, Duration timeout) override;
   int64_t add(const std::string& key, int64_t delta) override;
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override;
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override;
 
  private:
-  void await(std::unique_lock<std::mutex>& lock, const std::string& key, const Deadline& deadline, Duration limit);
+  void await(std::unique_lock<std::mutex>& lock, const std::string& key, const Deadline& deadline,
+             Duration limit);
 
   std::mutex mutex_;
   std::condition_variable changed_;

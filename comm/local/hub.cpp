@@ -34,8 +34,8 @@ Hub::Hub(int size, std::string name)
       calls_(static_cast<size_t>(size)),
       slots_(static_cast<size_t>(size) * static_cast<size_t>(size)) {}
 
-std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const std::string& name, const Limit& limit,
-                               const Check& check) {
+std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const std::string& name,
+                               const Limit& limit, const Check& check) {
   std::shared_ptr<Hub> hub;
   {
     std::lock_guard lock(registry().mutex);
@@ -49,7 +49,8 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
   hub->changed_.notify_all();
   try {
     hub->await(
-        lock, limit, str("group '", name, "'"), "joined", [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; }, check);
+        lock, limit, str("group '", name, "'"), "joined",
+        [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; }, check);
   } catch (...) {
     std::lock_guard registry_lock(registry().mutex);
     registry().entries.erase(key);
@@ -58,8 +59,8 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
   return hub;
 }
 
-void Hub::await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing, const std::function<bool(int)>& present,
-                const Check& check) {
+void Hub::await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing,
+                const std::function<bool(int)>& present, const Check& check) {
   for (const auto start = Clock::now();;) {
     std::vector<int> missing, left;
     for (int rank = 0; rank < size(); ++rank) {
@@ -69,9 +70,12 @@ void Hub::await(Lock& lock, const Limit& limit, std::string_view what, std::stri
     }
     if (missing.empty()) return;
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
-    if (!left.empty()) throw FromPeer<EnvironmentError>(str(ranks_text(left), left.size() == 1 ? " has" : " have", " left the group"));
+    if (!left.empty())
+      throw FromPeer<EnvironmentError>(
+          str(ranks_text(left), left.size() == 1 ? " has" : " have", " left the group"));
     if (check) check(missing);
-    if (limit.passed()) throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing_text(missing, doing)));
+    if (limit.passed())
+      throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing_text(missing, doing)));
     say_missing(missing, what, doing, Clock::now() - start);
     changed_.wait_for(lock, limit.nap());
   }
@@ -84,7 +88,8 @@ std::string Hub::last_call(int rank) const {
 
 // "rank 2 has not arrived (last call all_reduce #11 (…))".
 std::string Hub::missing_text(const std::vector<int>& missing, std::string_view doing) const {
-  std::string text = str(ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing);
+  std::string text =
+      str(ranks_text(missing), missing.size() == 1 ? " has" : " have", " not ", doing);
   if (doing == "joined") return text;
   std::vector<Saying> calls;
   for (const int rank : missing) calls.push_back({{rank}, last_call(rank)});
@@ -94,18 +99,21 @@ std::string Hub::missing_text(const std::vector<int>& missing, std::string_view 
 }
 
 // One rank says it: whoever finds that it is time, for all that wait.
-void Hub::say_missing(const std::vector<int>& missing, std::string_view what, std::string_view doing, Duration waited) {
+void Hub::say_missing(const std::vector<int>& missing, std::string_view what,
+                      std::string_view doing, Duration waited) {
   Member& first = members_[static_cast<size_t>(missing.front())];
   if (waited < say_after(first.said)) return;
   for (const int rank : missing) ++members_[static_cast<size_t>(rank)].said;
-  log::warn("[comm] ", what, " is held up for ", seconds(say_after(first.said - 1)), " s: ", missing_text(missing, doing));
+  log::warn("[comm] ", what, " is held up for ", seconds(say_after(first.said - 1)),
+            " s: ", missing_text(missing, doing));
 }
 
 void Hub::check_there(const std::vector<int>& ranks) {
   std::lock_guard lock(mutex_);
   if (ended()) throw FromPeer<EnvironmentError>(aborted_);
   for (const int rank : ranks)
-    if (members_[static_cast<size_t>(rank)].left) throw FromPeer<EnvironmentError>(str("rank ", rank, " has left group '", name_, "'"));
+    if (members_[static_cast<size_t>(rank)].left)
+      throw FromPeer<EnvironmentError>(str("rank ", rank, " has left group '", name_, "'"));
 }
 
 void Hub::end_with(const Call& call) {
@@ -119,15 +127,18 @@ void Hub::end_with(const Call& call) {
   changed_.notify_all();
 }
 
-void Hub::collective(int rank, const Call& call, const std::function<void(const std::vector<Call>&)>& move) {
+void Hub::collective(int rank, const Call& call,
+                     const std::function<void(const std::vector<Call>&)>& move) {
   Lock lock(mutex_);
   Member& me = members_[static_cast<size_t>(rank)];
   calls_[static_cast<size_t>(rank)] = call;
   const uint64_t turn = ++me.arrived;
   changed_.notify_all();
   try {
-    await(lock, call.limit, call.what(), "arrived", [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
-    // First of all: a rank that sees the mismatch earlier has ended the group, but every rank is to get the same error.
+    await(lock, call.limit, call.what(), "arrived",
+          [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
+    // First of all: a rank that sees the mismatch earlier has ended the group, but every rank is to
+    // get the same error.
     std::vector<Fingerprint> fingerprints;
     for (const Call& c : calls_) fingerprints.push_back(c.fingerprint);
     check_equal(fingerprints);
@@ -141,7 +152,10 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
     me.moving = false;
     end_with(call);
     // Nobody begins to move any more, and `move` does not wait, so those inside it come out.
-    changed_.wait(lock, [&] { return std::none_of(members_.begin(), members_.end(), [](const Member& m) { return m.moving; }); });
+    changed_.wait(lock, [&] {
+      return std::none_of(members_.begin(), members_.end(),
+                          [](const Member& m) { return m.moving; });
+    });
     throw;
   }
   me.moving = false;
@@ -150,7 +164,8 @@ void Hub::collective(int rank, const Call& call, const std::function<void(const 
   // No limit of its own, as above.
   const auto idle = [&](const Member& m) { return m.moved >= turn || (ended() && !m.moving); };
   changed_.wait(lock, [&] { return std::all_of(members_.begin(), members_.end(), idle); });
-  const bool all_moved = std::all_of(members_.begin(), members_.end(), [&](const Member& m) { return m.moved >= turn; });
+  const bool all_moved = std::all_of(members_.begin(), members_.end(),
+                                     [&](const Member& m) { return m.moved >= turn; });
   if (!all_moved) throw FromPeer<EnvironmentError>(aborted_);
 }
 
@@ -163,11 +178,14 @@ void Hub::message(int rank, const Call& call) {
   const uint64_t turn = sending ? ++slot.sends : ++slot.recvs;
   changed_.notify_all();
   try {
-    await(lock, call.limit, call.what(), "arrived", [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
+    await(lock, call.limit, call.what(), "arrived",
+          [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
     if (slot.done >= turn) return;  // the receiver may even be at its next message
-    if (slot.send.fingerprint != slot.recv.fingerprint) throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
+    if (slot.send.fingerprint != slot.recv.fingerprint)
+      throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
     // The receiver reads the sender's memory, and may be at it when the group ends.
-    if (sending) changed_.wait(lock, [&] { return slot.done >= turn || (ended() && !slot.copying); });
+    if (sending)
+      changed_.wait(lock, [&] { return slot.done >= turn || (ended() && !slot.copying); });
     if (slot.done >= turn) return;
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
   } catch (...) {

@@ -12,8 +12,9 @@
 
 namespace lockstep::comm::local {
 
-// Thread-safe. The first call that fails ends the group, in one step under the lock: from then on nobody begins to touch another
-// rank's tensors, and a failing call returns only when nobody is at it any more.
+// Thread-safe. The first call that fails ends the group, in one step under the lock: from then on
+// nobody begins to touch another rank's tensors, and a failing call returns only when nobody is at
+// it any more.
 class Hub {
  public:
   // `name`: the group's, for messages.
@@ -21,22 +22,25 @@ class Hub {
 
   // What a waiter in join() asks now and then: throws where the missing ranks will not come.
   using Check = std::function<void(const std::vector<int>& missing)>;
-  // The hub under `key`, the same one for each of the `size` ranks that ask; forgotten when all have. Waits for them.
-  static std::shared_ptr<Hub> join(const std::string& key, int rank, int size, const std::string& name, const Limit& limit,
-                                   const Check& check);
+  // The hub under `key`, the same one for each of the `size` ranks that ask; forgotten when all
+  // have. Waits for them.
+  static std::shared_ptr<Hub> join(const std::string& key, int rank, int size,
+                                   const std::string& name, const Limit& limit, const Check& check);
 
   int size() const { return static_cast<int>(members_.size()); }
 
-  // The two halves of every collective. `move` runs between them, with all ranks' calls, and must not wait for anything. Peers
-  // touch a rank's tensors only inside `move`, so nobody returns – not even with an error – while anyone is in it. An exception
-  // that leaves `move` ends the group.
-  void collective(int rank, const Call& call, const std::function<void(const std::vector<Call>& calls)>& move);
+  // The two halves of every collective. `move` runs between them, with all ranks' calls, and must
+  // not wait for anything. Peers touch a rank's tensors only inside `move`, so nobody returns – not
+  // even with an error – while anyone is in it. An exception that leaves `move` ends the group.
+  void collective(int rank, const Call& call,
+                  const std::function<void(const std::vector<Call>& calls)>& move);
   // A send() and the recv() that it meets; the receiver copies.
   void message(int rank, const Call& call);
 
   void abort(const std::string& reason);
   void leave(int rank);
-  // Throws where the group has ended, or where one of these ranks has left it. Such ranks come to no other group either.
+  // Throws where the group has ended, or where one of these ranks has left it. Such ranks come to
+  // no other group either.
   void check_there(const std::vector<int>& ranks);
 
  private:
@@ -52,13 +56,15 @@ class Hub {
   };
   using Lock = std::unique_lock<std::mutex>;
 
-  // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors and, within seconds, in the log.
-  // `what` waits for them to have `doing`: "all_reduce #12 (…) …", "arrived".
-  void await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing, const std::function<bool(int)>& present,
-             const Check& check = {});
+  // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors and,
+  // within seconds, in the log. `what` waits for them to have `doing`: "all_reduce #12 (…) …",
+  // "arrived".
+  void await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing,
+             const std::function<bool(int)>& present, const Check& check = {});
   std::string last_call(int rank) const;
   std::string missing_text(const std::vector<int>& missing, std::string_view doing) const;
-  void say_missing(const std::vector<int>& missing, std::string_view what, std::string_view doing, Duration waited);
+  void say_missing(const std::vector<int>& missing, std::string_view what, std::string_view doing,
+                   Duration waited);
   // With the current exception, of `call`, as the reason, unless there is one.
   void end_with(const Call& call);
   bool ended() const { return !aborted_.empty(); }

@@ -16,7 +16,8 @@ namespace {
 
 class MpiBackend final : public Backend {
  public:
-  // `communicator`: of exactly the members, in their order; MPI_COMM_NULL where MPI's own collectives are not wanted.
+  // `communicator`: of exactly the members, in their order; MPI_COMM_NULL where MPI's own
+  // collectives are not wanted.
   MpiBackend(Runtime& runtime, int context, std::vector<int> members, MPI_Comm communicator)
       : transport_(runtime, context, std::move(members)), communicator_(communicator) {}
 
@@ -27,7 +28,8 @@ class MpiBackend final : public Backend {
 
   void execute(const Call& call) override {
     if (communicator_ == MPI_COMM_NULL || !is_native(call)) return execute_over(transport_, call);
-    // A barrier over the transport compares the fingerprints, with limits and names; then MPI may move data.
+    // A barrier over the transport compares the fingerprints, with limits and names; then MPI may
+    // move data.
     Call meeting = call;
     meeting.op = Op::barrier;
     execute_over(transport_, meeting);
@@ -41,12 +43,14 @@ class MpiBackend final : public Backend {
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (size() == 1)
-      return std::make_unique<MpiBackend>(transport_.runtime(), transport_.context(), std::vector{transport_.world_rank(0)}, MPI_COMM_NULL);
+      return std::make_unique<MpiBackend>(transport_.runtime(), transport_.context(),
+                                          std::vector{transport_.world_rank(0)}, MPI_COMM_NULL);
     const int context = agree_on_context(transport_, "", plan.limit);
     if (plan.color < 0) return nullptr;
     std::vector<int> members;
     for (const int r : plan.ranks) members.push_back(transport_.world_rank(r));
-    return std::make_unique<MpiBackend>(transport_.runtime(), context, std::move(members), MPI_COMM_NULL);
+    return std::make_unique<MpiBackend>(transport_.runtime(), context, std::move(members),
+                                        MPI_COMM_NULL);
   }
 
   std::shared_ptr<Storage> allocate(size_t bytes) override {
@@ -72,10 +76,12 @@ MpiTransport& creation_transport(Runtime& runtime) {
   return transport;
 }
 
-// For MPI's own collectives. Not given back: a process has few groups, and freeing takes all ranks once more. Only groups of
-// the whole job have one: MPI has no call that makes one for a part and does not block.
+// For MPI's own collectives. Not given back: a process has few groups, and freeing takes all ranks
+// once more. Only groups of the whole job have one: MPI has no call that makes one for a part and
+// does not block.
 MPI_Comm duplicate_world(Runtime& runtime, const Limit& limit) {
-  MPI_Comm& made = *new MPI_Comm(MPI_COMM_NULL);  // MPI writes it at some time, even if we have given up
+  MPI_Comm& made =
+      *new MPI_Comm(MPI_COMM_NULL);  // MPI writes it at some time, even if we have given up
   Pending pending(runtime);
   runtime.locked([&] {
     MPI_Request request = MPI_REQUEST_NULL;
@@ -91,12 +97,16 @@ MPI_Comm duplicate_world(Runtime& runtime, const Limit& limit) {
 
 bool has_mpi() { return true; }
 
-std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size, const GroupOptions& options) {
+std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size,
+                                  const GroupOptions& options) {
   const auto job = mpi_job();
-  check(size == 1 || job.has_value(), "[mpi] this process was not started by mpirun; use: mpirun -np ", size, " PROGRAM");
-  check(!job || (job->rank == rank && job->size == size), "[mpi] mpirun made this process rank ", job ? job->rank : 0, " of ",
-        job ? job->size : 1, ", got rank ", rank, " of ", size);
-  if (size == 1) return std::make_unique<mpi::MpiBackend>(mpi::Runtime::instance(), mpi::kCreationContext, std::vector{0}, MPI_COMM_NULL);
+  check(size == 1 || job.has_value(),
+        "[mpi] this process was not started by mpirun; use: mpirun -np ", size, " PROGRAM");
+  check(!job || (job->rank == rank && job->size == size), "[mpi] mpirun made this process rank ",
+        job ? job->rank : 0, " of ", job ? job->size : 1, ", got rank ", rank, " of ", size);
+  if (size == 1)
+    return std::make_unique<mpi::MpiBackend>(mpi::Runtime::instance(), mpi::kCreationContext,
+                                             std::vector{0}, MPI_COMM_NULL);
   const Limit limit(patience_of(options.timeout));
   mpi::Runtime& runtime = mpi::Runtime::start(Deadline::after(limit.remaining()));
   static std::mutex one_at_a_time;
@@ -104,7 +114,8 @@ std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size, co
   const int context = mpi::agree_on_context(mpi::creation_transport(runtime), options.name, limit);
   std::vector<int> all(static_cast<size_t>(size));
   std::iota(all.begin(), all.end(), 0);
-  const MPI_Comm communicator = options.reduction == Reduction::fast ? mpi::duplicate_world(runtime, limit) : MPI_COMM_NULL;
+  const MPI_Comm communicator =
+      options.reduction == Reduction::fast ? mpi::duplicate_world(runtime, limit) : MPI_COMM_NULL;
   return std::make_unique<mpi::MpiBackend>(runtime, context, std::move(all), communicator);
 }
 

@@ -11,13 +11,14 @@
 
 namespace lockstep::comm::mpi {
 
-// Yields while the answer is likely to be near, so that ranks that share a core take turns at once; then naps, so that a rank
-// that waits for a slower one leaves it the machine.
+// Yields while the answer is likely to be near, so that ranks that share a core take turns at once;
+// then naps, so that a rank that waits for a slower one leaves it the machine.
 class Backoff {
  public:
   enum class Expect { message, data };
 
-  // message: the peer may be far away in its own work. data: it is here, and bytes are moving while we poll.
+  // message: the peer may be far away in its own work. data: it is here, and bytes are moving while
+  // we poll.
   explicit Backoff(Expect expect = Expect::message)
       : yield_until_(Clock::now() + (expect == Expect::data ? kYieldForData : kYieldForMessage)),
         longest_nap_(expect == Expect::data ? kNapForData : kNapForMessage) {}

@@ -11,11 +11,13 @@ namespace {
 
 int number_from(const char* variable) {
   const char* text = std::getenv(variable);
-  check(text != nullptr, "[mpi] ", variable, " is not set though OMPI_COMM_WORLD_RANK is; start the program with Open MPI's mpirun");
+  check(text != nullptr, "[mpi] ", variable,
+        " is not set though OMPI_COMM_WORLD_RANK is; start the program with Open MPI's mpirun");
   const std::string_view view(text);
   int number = -1;
   const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), number);
-  check(error == std::errc() && end == view.data() + view.size() && number >= 0, "[mpi] ", variable, " must be a number, got '", view, "'");
+  check(error == std::errc() && end == view.data() + view.size() && number >= 0, "[mpi] ", variable,
+        " must be a number, got '", view, "'");
   return number;
 }
 
@@ -27,7 +29,8 @@ std::optional<MpiJob> mpi_job() {
                    .size = number_from("OMPI_COMM_WORLD_SIZE"),
                    .local_rank = number_from("OMPI_COMM_WORLD_LOCAL_RANK"),
                    .local_size = number_from("OMPI_COMM_WORLD_LOCAL_SIZE")};
-  check(job.rank < job.size, "[mpi] OMPI_COMM_WORLD_RANK is ", job.rank, ", expected less than OMPI_COMM_WORLD_SIZE, ", job.size);
+  check(job.rank < job.size, "[mpi] OMPI_COMM_WORLD_RANK is ", job.rank,
+        ", expected less than OMPI_COMM_WORLD_SIZE, ", job.size);
   check(job.local_rank < job.local_size, "[mpi] OMPI_COMM_WORLD_LOCAL_RANK is ", job.local_rank,
         ", expected less than OMPI_COMM_WORLD_LOCAL_SIZE, ", job.local_size);
   return job;

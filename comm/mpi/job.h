@@ -1,4 +1,5 @@
-// What mpirun tells a process through its environment. Needs no MPI library, and does not initialise MPI.
+// What mpirun tells a process through its environment. Needs no MPI library, and does not
+// initialise MPI.
 #pragma once
 
 #include <optional>
@@ -12,7 +13,8 @@ struct MpiJob {
   int local_size = 1;
 };
 
-// Nothing when mpirun did not start this process. Throws UsageError when the variables (OMPI_COMM_WORLD_*) make no sense.
+// Nothing when mpirun did not start this process. Throws UsageError when the variables
+// (OMPI_COMM_WORLD_*) make no sense.
 std::optional<MpiJob> mpi_job();
 
 inline bool is_mpi_job() { return mpi_job().has_value(); }

@@ -57,7 +57,8 @@ class Reader {
 
  private:
   size_t advance(size_t by) {
-    if (by > bytes_.size() - at_) throw EnvironmentError("[store] a message is shorter than it says");
+    if (by > bytes_.size() - at_)
+      throw EnvironmentError("[store] a message is shorter than it says");
     return std::exchange(at_, at_ + by);
   }
   const std::string& bytes_;
@@ -65,10 +66,19 @@ class Reader {
 };
 
 std::string pack(const StoreRequest& r) {
-  return Writer().number(r.id).number(r.kind).number(r.delta).text(r.key).text(r.expected).text(r.value).take();
+  return Writer()
+      .number(r.id)
+      .number(r.kind)
+      .number(r.delta)
+      .text(r.key)
+      .text(r.expected)
+      .text(r.value)
+      .take();
 }
 
-std::string pack(const StoreAnswer& a) { return Writer().number(a.id).number(a.kind).number(a.number).text(a.value).take(); }
+std::string pack(const StoreAnswer& a) {
+  return Writer().number(a.id).number(a.kind).number(a.number).text(a.value).take();
+}
 
 StoreRequest unpack_request(const std::string& bytes) {
   Reader in(bytes);
@@ -116,7 +126,8 @@ std::optional<Letter> take_letter(Runtime& runtime, int source, int tag) {
   Backoff backoff(Backoff::Expect::data);
   while (!runtime.locked([&] { return pending.poll(); })) {
     if (deadline.passed())
-      throw FromPeer<TimeoutError>(str("[store] half a message came from rank ", letter.from, " (", runtime.describe(letter.from), ")"));
+      throw FromPeer<TimeoutError>(str("[store] half a message came from rank ", letter.from, " (",
+                                       runtime.describe(letter.from), ")"));
     backoff.pause();
   }
   return letter;
@@ -125,7 +136,9 @@ std::optional<Letter> take_letter(Runtime& runtime, int source, int tag) {
 }  // namespace
 
 StoreServer::StoreServer(Runtime& runtime, std::shared_ptr<Store> map)
-    : runtime_(runtime), map_(std::move(map)), thread_(start_thread("to serve the ranks' store", [this] { serve(); })) {}
+    : runtime_(runtime),
+      map_(std::move(map)),
+      thread_(start_thread("to serve the ranks' store", [this] { serve(); })) {}
 
 void StoreServer::stop() {
   stop_ = true;
@@ -158,7 +171,9 @@ StoreAnswer StoreServer::answer(const StoreRequest& request) {
       case StoreRequest::Kind::set: map_->set(request.key, request.value); break;
       case StoreRequest::Kind::get: answer.value = map_->get(request.key, Duration::zero()); break;
       case StoreRequest::Kind::add: answer.number = map_->add(request.key, request.delta); break;
-      case StoreRequest::Kind::compare_and_set: answer.value = map_->compare_and_set(request.key, request.expected, request.value); break;
+      case StoreRequest::Kind::compare_and_set:
+        answer.value = map_->compare_and_set(request.key, request.expected, request.value);
+        break;
     }
   } catch (const TimeoutError&) {
     answer.kind = StoreAnswer::Kind::no_such_key;
@@ -179,8 +194,10 @@ StoreAnswer MpiStore::ask(StoreRequest request) {
     const auto letter = take_letter(runtime_, 0, kAnswerTag);
     if (!letter) {
       if (deadline.passed())
-        throw FromPeer<TimeoutError>(str("[store] rank 0 (", runtime_.describe(0), "), which holds the store, has not answered within ",
-                                         seconds(kAnswerLimit), " s about key '", request.key, "'"));
+        throw FromPeer<TimeoutError>(str("[store] rank 0 (", runtime_.describe(0),
+                                         "), which holds the store, has not answered within ",
+                                         seconds(kAnswerLimit), " s about key '", request.key,
+                                         "'"));
       backoff.pause();
       continue;
     }
@@ -198,10 +215,14 @@ void MpiStore::set(const std::string& key, const std::string& value) {
 std::string MpiStore::get(const std::string& key, Duration timeout) {
   const Deadline deadline = Deadline::after(timeout);
   // Asking again and again keeps the server free of waiters, and of what becomes of them.
-  for (auto nap = Duration(std::chrono::microseconds(200));; nap = std::min<Duration>(nap * 2, kLongestRetry)) {
-    StoreAnswer answer = ask({.kind = StoreRequest::Kind::get, .key = key, .expected = {}, .value = {}});
+  for (auto nap = Duration(std::chrono::microseconds(200));;
+       nap = std::min<Duration>(nap * 2, kLongestRetry)) {
+    StoreAnswer answer =
+        ask({.kind = StoreRequest::Kind::get, .key = key, .expected = {}, .value = {}});
     if (answer.kind == StoreAnswer::Kind::value) return std::move(answer.value);
-    if (deadline.passed()) throw FromPeer<TimeoutError>(str("[store] key '", key, "' did not appear within ", seconds(timeout), " s"));
+    if (deadline.passed())
+      throw FromPeer<TimeoutError>(
+          str("[store] key '", key, "' did not appear within ", seconds(timeout), " s"));
     std::this_thread::sleep_for(std::min(nap, deadline.remaining()));
   }
 }
@@ -212,11 +233,21 @@ void MpiStore::wait(const std::vector<std::string>& keys, Duration timeout) {
 }
 
 int64_t MpiStore::add(const std::string& key, int64_t delta) {
-  return ask({.kind = StoreRequest::Kind::add, .delta = delta, .key = key, .expected = {}, .value = {}}).number;
+  return ask({.kind = StoreRequest::Kind::add,
+              .delta = delta,
+              .key = key,
+              .expected = {},
+              .value = {}})
+      .number;
 }
 
-std::string MpiStore::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
-  return ask({.kind = StoreRequest::Kind::compare_and_set, .key = key, .expected = expected, .value = desired}).value;
+std::string MpiStore::compare_and_set(const std::string& key, const std::string& expected,
+                                      const std::string& desired) {
+  return ask({.kind = StoreRequest::Kind::compare_and_set,
+              .key = key,
+              .expected = expected,
+              .value = desired})
+      .value;
 }
 
 }  // namespace lockstep::comm::mpi

@@ -28,8 +28,8 @@ struct StoreAnswer {
   std::string value;  // or the error's text
 };
 
-// Answers requests from the map until stopped; its thread polls, often while requests come and 200 times a second
-// otherwise.
+// Answers requests from the map until stopped; its thread polls, often while requests come and 200
+// times a second otherwise.
 class StoreServer {
  public:
   StoreServer(Runtime& runtime, std::shared_ptr<Store> map);
@@ -46,7 +46,8 @@ class StoreServer {
   std::thread thread_;
 };
 
-// The map on rank 0, seen from another rank. Besides the limits of get() and wait() every request has one of 30 s.
+// The map on rank 0, seen from another rank. Besides the limits of get() and wait() every request
+// has one of 30 s.
 class MpiStore final : public Store {
  public:
   explicit MpiStore(Runtime& runtime) : runtime_(runtime) {}
@@ -54,7 +55,8 @@ class MpiStore final : public Store {
   std::string get(const std::string& key, Duration timeout) override;
   void wait(const std::vector<std::string>& keys, Duration timeout) override;
   int64_t add(const std::string& key, int64_t delta) override;
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override;
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override;
 
  private:
   StoreAnswer ask(StoreRequest request);

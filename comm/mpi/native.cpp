@@ -35,18 +35,22 @@ MPI_Op op_of(ReduceOp op) {
   throw UsageError("[mpi] unknown reduce operation");
 }
 
-const void* or_in_place(const void* own, const void* place) { return own == place ? MPI_IN_PLACE : own; }
+const void* or_in_place(const void* own, const void* place) {
+  return own == place ? MPI_IN_PLACE : own;
+}
 void* or_in_place(void* own, const void* place) { return own == place ? MPI_IN_PLACE : own; }
 
 }  // namespace
 
 bool is_native(const Call& call) {
   if (point_to_point(call.op) || call.count > std::numeric_limits<int>::max()) return false;
-  const bool summable = call.dtype == DType::f32 || call.dtype == DType::i64 || call.dtype == DType::i32 || call.dtype == DType::u8;
+  const bool summable = call.dtype == DType::f32 || call.dtype == DType::i64 ||
+                        call.dtype == DType::i32 || call.dtype == DType::u8;
   return !reduces(call.op) || summable;
 }
 
-void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Call& call, const std::function<void(MPI_Request)>& complete) {
+void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Call& call,
+                    const std::function<void(MPI_Request)>& complete) {
   const int n = static_cast<int>(call.count);
   const MPI_Datatype type = type_of(call.dtype);
   const auto bytes = static_cast<size_t>(call.bytes());
@@ -63,29 +67,43 @@ void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Cal
   runtime.locked([&] {
     switch (call.op) {
       case Op::all_reduce:
-        return start(MPI_Iallreduce(MPI_IN_PLACE, call.out, n, type, op_of(call.reduce_op), communicator, &request), "MPI_Iallreduce");
+        return start(MPI_Iallreduce(MPI_IN_PLACE, call.out, n, type, op_of(call.reduce_op),
+                                    communicator, &request),
+                     "MPI_Iallreduce");
       case Op::reduce_scatter: {
         if (call.out == in_slice) aside.resize(bytes);
         void* out = aside.empty() ? call.out : aside.data();
-        return start(MPI_Ireduce_scatter_block(call.in, out, n, type, op_of(call.reduce_op), communicator, &request),
+        return start(MPI_Ireduce_scatter_block(call.in, out, n, type, op_of(call.reduce_op),
+                                               communicator, &request),
                      "MPI_Ireduce_scatter_block");
       }
       case Op::reduce: {
         const void* in = rank == call.root ? MPI_IN_PLACE : call.in;
-        return start(MPI_Ireduce(in, call.out, n, type, op_of(call.reduce_op), call.root, communicator, &request), "MPI_Ireduce");
+        return start(MPI_Ireduce(in, call.out, n, type, op_of(call.reduce_op), call.root,
+                                 communicator, &request),
+                     "MPI_Ireduce");
       }
       case Op::all_gather:
-        return start(MPI_Iallgather(or_in_place(call.in, out_slice), n, type, call.out, n, type, communicator, &request), "MPI_Iallgather");
-      case Op::broadcast: return start(MPI_Ibcast(call.out, n, type, call.root, communicator, &request), "MPI_Ibcast");
+        return start(MPI_Iallgather(or_in_place(call.in, out_slice), n, type, call.out, n, type,
+                                    communicator, &request),
+                     "MPI_Iallgather");
+      case Op::broadcast:
+        return start(MPI_Ibcast(call.out, n, type, call.root, communicator, &request),
+                     "MPI_Ibcast");
       case Op::gather: {
         const void* in = rank == call.root ? or_in_place(call.in, out_slice) : call.in;
-        return start(MPI_Igather(in, n, type, call.out, n, type, call.root, communicator, &request), "MPI_Igather");
+        return start(MPI_Igather(in, n, type, call.out, n, type, call.root, communicator, &request),
+                     "MPI_Igather");
       }
       case Op::scatter: {
         void* out = rank == call.root ? or_in_place(call.out, in_slice) : call.out;
-        return start(MPI_Iscatter(call.in, n, type, out, n, type, call.root, communicator, &request), "MPI_Iscatter");
+        return start(
+            MPI_Iscatter(call.in, n, type, out, n, type, call.root, communicator, &request),
+            "MPI_Iscatter");
       }
-      case Op::all_to_all: return start(MPI_Ialltoall(call.in, n, type, call.out, n, type, communicator, &request), "MPI_Ialltoall");
+      case Op::all_to_all:
+        return start(MPI_Ialltoall(call.in, n, type, call.out, n, type, communicator, &request),
+                     "MPI_Ialltoall");
       default: return;  // barrier: the fingerprints have met
     }
   });

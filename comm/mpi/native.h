@@ -6,11 +6,13 @@
 
 namespace lockstep::comm::mpi {
 
-// Whether MPI has this call for this dtype, operation and count. It has no 16-bit floats and counts in int.
+// Whether MPI has this call for this dtype, operation and count. It has no 16-bit floats and counts
+// in int.
 bool is_native(const Call& call);
 
-// Runs the call to its end over `communicator`, which has exactly the group's ranks. All ranks have come with the same
-// fingerprint. `complete` waits for a request, with limits.
-void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Call& call, const std::function<void(MPI_Request)>& complete);
+// Runs the call to its end over `communicator`, which has exactly the group's ranks. All ranks have
+// come with the same fingerprint. `complete` waits for a request, with limits.
+void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Call& call,
+                    const std::function<void(MPI_Request)>& complete);
 
 }  // namespace lockstep::comm::mpi

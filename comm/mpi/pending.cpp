@@ -9,8 +9,9 @@ namespace lockstep::comm::mpi {
 namespace {
 
 constexpr size_t kPiece = size_t{1} << 30;  // MPI counts in int
-// Messages up to this size are sent from a copy, so that giving them up needs no cancelling. Fingerprints are such messages,
-// and data only moves when those have met: hence nearly every failure leaves MPI usable.
+// Messages up to this size are sent from a copy, so that giving them up needs no cancelling.
+// Fingerprints are such messages, and data only moves when those have met: hence nearly every
+// failure leaves MPI usable.
 constexpr size_t kSmall = 256;
 // Messages up to this size are copied by every network at once.
 constexpr size_t kCopiedAtOnce = 2048;
@@ -21,7 +22,9 @@ constexpr int kLastPolls = 100;
 
 Pending::~Pending() {
   try {
-    if (std::all_of(requests_.begin(), requests_.end(), [](MPI_Request r) { return r == MPI_REQUEST_NULL; })) return;
+    if (std::all_of(requests_.begin(), requests_.end(),
+                    [](MPI_Request r) { return r == MPI_REQUEST_NULL; }))
+      return;
     runtime_.locked([&] { give_up(); });
   } catch (const std::exception&) {
     // MPI is retired already: it will never touch the memory again.
@@ -45,7 +48,9 @@ void Pending::send(int peer, int tag, const void* data, size_t bytes) {
   do {
     const size_t piece = std::min(bytes, kPiece);
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Isend(at, static_cast<int>(piece), MPI_BYTE, peer, tag, runtime_.world(), &request), "MPI_Isend");
+    check_mpi(
+        MPI_Isend(at, static_cast<int>(piece), MPI_BYTE, peer, tag, runtime_.world(), &request),
+        "MPI_Isend");
     add({Kind::send, peer, std::move(copy)}, request);  // a small message is one piece
     at += piece;
     bytes -= piece;
@@ -59,7 +64,9 @@ void Pending::receive(int peer, int tag, void* data, size_t bytes) {
   do {
     const size_t piece = std::min(bytes, kPiece);
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Irecv(at, static_cast<int>(piece), MPI_BYTE, peer, tag, runtime_.world(), &request), "MPI_Irecv");
+    check_mpi(
+        MPI_Irecv(at, static_cast<int>(piece), MPI_BYTE, peer, tag, runtime_.world(), &request),
+        "MPI_Irecv");
     add({Kind::receive, peer, nullptr}, request);
     at += piece;
     bytes -= piece;
@@ -74,15 +81,18 @@ void Pending::adopt(MPI_Request request) {
 bool Pending::poll() {
   completed_.resize(requests_.size());
   int done = 0;
-  check_mpi(MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &done, completed_.data(), MPI_STATUSES_IGNORE),
+  check_mpi(MPI_Testsome(static_cast<int>(requests_.size()), requests_.data(), &done,
+                         completed_.data(), MPI_STATUSES_IGNORE),
             "MPI_Testsome");
-  return std::all_of(requests_.begin(), requests_.end(), [](MPI_Request r) { return r == MPI_REQUEST_NULL; });
+  return std::all_of(requests_.begin(), requests_.end(),
+                     [](MPI_Request r) { return r == MPI_REQUEST_NULL; });
 }
 
 std::vector<int> Pending::unfinished(Kind kind) const {
   std::vector<int> peers;
   for (size_t i = 0; i < requests_.size(); ++i)
-    if (requests_[i] != MPI_REQUEST_NULL && entries_[i].kind == kind) peers.push_back(entries_[i].peer);
+    if (requests_[i] != MPI_REQUEST_NULL && entries_[i].kind == kind)
+      peers.push_back(entries_[i].peer);
   std::sort(peers.begin(), peers.end());
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
   return peers;
@@ -105,7 +115,8 @@ void Pending::give_up() {
     }
     if (entries_[i].kind == Kind::receive) MPI_Cancel(&requests_[i]);
     int done = 0;
-    for (int polls = 0; polls < kLastPolls && !done; ++polls) MPI_Test(&requests_[i], &done, MPI_STATUS_IGNORE);
+    for (int polls = 0; polls < kLastPolls && !done; ++polls)
+      MPI_Test(&requests_[i], &done, MPI_STATUS_IGNORE);
     finished = finished && done;
   }
   if (!finished) runtime_.retire("a transfer was given up half-way");

@@ -10,8 +10,9 @@
 
 namespace lockstep::comm::mpi {
 
-// Of one thread. send(), receive(), adopt() and poll() only under runtime.locked(). What is not done when it is destroyed is
-// cancelled; where MPI cannot cancel (the transfer has begun), MPI is retired, because it may write into the memory later.
+// Of one thread. send(), receive(), adopt() and poll() only under runtime.locked(). What is not
+// done when it is destroyed is cancelled; where MPI cannot cancel (the transfer has begun), MPI is
+// retired, because it may write into the memory later.
 class Pending {
  public:
   explicit Pending(Runtime& runtime) : runtime_(runtime) {}
@@ -19,7 +20,8 @@ class Pending {
   Pending(const Pending&) = delete;
   Pending& operator=(const Pending&) = delete;
 
-  // `peer` is a rank of the job. The memory must live until the request is done, or for send() of small messages not at all.
+  // `peer` is a rank of the job. The memory must live until the request is done, or for send() of
+  // small messages not at all.
   void send(int peer, int tag, const void* data, size_t bytes);
   void receive(int peer, int tag, void* data, size_t bytes);
   // A request of another kind; cannot be cancelled.
@@ -31,7 +33,8 @@ class Pending {
   std::vector<int> unfinished_from() const { return unfinished(Kind::receive); }
   std::vector<int> unfinished_to() const { return unfinished(Kind::send); }
   bool has_large() const { return large_; }
-  // Whether MPI may move something straight from one rank's memory to another's, at a time that it chooses.
+  // Whether MPI may move something straight from one rank's memory to another's, at a time that it
+  // chooses.
   bool has_shared() const { return shared_; }
   // How many ranks it has to do with.
   size_t peers() const;

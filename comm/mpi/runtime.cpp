@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "comm/engine/failure_note.h"
+#include "comm/engine/process_look.h"
 #include "comm/mpi/backoff.h"
 #include "comm/mpi/job.h"
-#include "comm/engine/process_look.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/thread.h"
@@ -20,8 +20,8 @@
 namespace lockstep::comm::mpi {
 namespace {
 
-// How long the end of the process waits for the other ranks: long for one that still writes a checkpoint, short after a
-// failure of any group, whatever its backend, when they may never come.
+// How long the end of the process waits for the other ranks: long for one that still writes a
+// checkpoint, short after a failure of any group, whatever its backend, when they may never come.
 constexpr auto kEndLimit = std::chrono::seconds(60);
 constexpr auto kEndLimitAfterFailure = std::chrono::seconds(2);
 
@@ -51,7 +51,8 @@ Runtime& Runtime::start(Deadline deadline) {
 
 void Runtime::initialise(Deadline deadline) {
   const auto job = mpi_job();
-  check(job.has_value(), "[mpi] this process was not started by mpirun; start it with: mpirun -np RANKS PROGRAM");
+  check(job.has_value(),
+        "[mpi] this process was not started by mpirun; start it with: mpirun -np RANKS PROGRAM");
   blocking("MPI_Init: some ranks have not reached it", deadline, [this] {
     int done = 0;
     check_mpi(MPI_Initialized(&done), "MPI_Initialized");
@@ -59,9 +60,12 @@ void Runtime::initialise(Deadline deadline) {
     if (done)
       check_mpi(MPI_Query_thread(&provided), "MPI_Query_thread");
     else
-      check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+      check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided),
+                "MPI_Init_thread");
     if (provided < MPI_THREAD_SERIALIZED)
-      throw EnvironmentError("[mpi] MPI lacks MPI_THREAD_SERIALIZED; initialise it with that level or leave it to lockstep");
+      throw EnvironmentError(
+          "[mpi] MPI lacks MPI_THREAD_SERIALIZED; initialise it with that level or leave it to "
+          "lockstep");
     owner_ = !done;
     check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &world_), "MPI_Comm_dup");
     check_mpi(MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -69,27 +73,33 @@ void Runtime::initialise(Deadline deadline) {
     check_mpi(MPI_Comm_size(world_, &size_), "MPI_Comm_size");
     int* last_tag = nullptr;
     int known = 0;
-    check_mpi(MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &last_tag, &known), "MPI_Comm_get_attr");
+    check_mpi(MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &last_tag, &known),
+              "MPI_Comm_get_attr");
     last_tag_ = known ? *last_tag : 32767;
     Host mine{};
     gethostname(mine.name, sizeof mine.name - 1);
     mine.pid = static_cast<int>(getpid());
     hosts_.resize(static_cast<size_t>(size_));
-    check_mpi(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, hosts_.data(), sizeof mine, MPI_BYTE, world_), "MPI_Allgather");
+    check_mpi(
+        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, hosts_.data(), sizeof mine, MPI_BYTE, world_),
+        "MPI_Allgather");
   });
   initialised_ = true;
-  log::debug("mpi: rank ", rank_, " of ", size_);  // also builds the logger before our exit handler, so that it outlives that
+  log::debug("mpi: rank ", rank_, " of ",
+             size_);  // also builds the logger before our exit handler, so that it outlives that
   std::atexit([] { instance().finalise(); });
 }
 
 void Runtime::check_usable() const {
-  if (retired_) throw EnvironmentError(str("[mpi] MPI can no longer be used in this process: ", *retired_));
+  if (retired_)
+    throw EnvironmentError(str("[mpi] MPI can no longer be used in this process: ", *retired_));
 }
 
 void Runtime::blocking(std::string_view what, Deadline deadline, std::function<void()> f) {
   std::lock_guard lock(mutex_);
   check_usable();
-  // The thread owns all that it touches, should it be given up; only the runtime itself, which never dies, is shared.
+  // The thread owns all that it touches, should it be given up; only the runtime itself, which
+  // never dies, is shared.
   std::packaged_task<void()> task(std::move(f));
   std::future<void> done = task.get_future();
   start_thread("for a call of MPI", std::move(task)).detach();
@@ -110,12 +120,16 @@ void Runtime::post(int world_rank, int tag, std::string bytes) {
     reap_posted();
     auto copy = std::make_unique<std::string>(std::move(bytes));
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Isend(copy->data(), static_cast<int>(copy->size()), MPI_BYTE, world_rank, tag, world_, &request), "MPI_Isend");
+    check_mpi(MPI_Isend(copy->data(), static_cast<int>(copy->size()), MPI_BYTE, world_rank, tag,
+                        world_, &request),
+              "MPI_Isend");
     keep(request, std::move(copy));
   });
 }
 
-void Runtime::keep(MPI_Request request, std::unique_ptr<std::string> bytes) { posted_.push_back({request, std::move(bytes)}); }
+void Runtime::keep(MPI_Request request, std::unique_ptr<std::string> bytes) {
+  posted_.push_back({request, std::move(bytes)});
+}
 
 void Runtime::reap_posted() {
   posted_.remove_if([](Posted& entry) {
@@ -127,7 +141,8 @@ void Runtime::reap_posted() {
 int Runtime::take_context() {
   std::lock_guard lock(mutex_);
   const int64_t context = kFirstFreeContext + int64_t{contexts_taken_++} * size_ + rank_;
-  if ((context + 1) * kTagsPerContext > last_tag_) throw EnvironmentError("[mpi] too many groups: MPI's message tags are used up");
+  if ((context + 1) * kTagsPerContext > last_tag_)
+    throw EnvironmentError("[mpi] too many groups: MPI's message tags are used up");
   return static_cast<int>(context);
 }
 

@@ -1,10 +1,11 @@
-// The process's one door to MPI. Every MPI call is made under its lock (MPI_THREAD_SERIALIZED) and returns at once; waiting
-// is polling, with limits. What cannot be polled (MPI_Init, creating a communicator) runs in a thread of its own that can be
-// given up.
+// The process's one door to MPI. Every MPI call is made under its lock (MPI_THREAD_SERIALIZED) and
+// returns at once; waiting is polling, with limits. What cannot be polled (MPI_Init, creating a
+// communicator) runs in a thread of its own that can be given up.
 //
-// Open MPI 4 cannot recover from a failure in the middle of a transfer: a buffer that MPI may still write to belongs to it
-// for good. After such a failure the process makes no MPI call any more (retire()), so that nothing is written late into
-// memory that has a new owner, and every use throws.
+// Open MPI 4 cannot recover from a failure in the middle of a transfer: a buffer that MPI may still
+// write to belongs to it for good. After such a failure the process makes no MPI call any more
+// (retire()), so that nothing is written late into memory that has a new owner, and every use
+// throws.
 #pragma once
 
 #include <functional>
@@ -22,7 +23,8 @@
 
 namespace lockstep::comm::mpi {
 
-// Tags: each group has a context of its own, and a context four tags. Contexts are never used twice in a process.
+// Tags: each group has a context of its own, and a context four tags. Contexts are never used twice
+// in a process.
 inline constexpr int kCreationContext = 0;  // ranks agree on the context of a group
 inline constexpr int kStoreContext = 1;
 inline constexpr int kFirstFreeContext = 2;
@@ -33,10 +35,11 @@ void check_mpi(int code, const char* call);
 
 class Runtime {
  public:
-  // Initialises MPI at the first call; all ranks must come. Throws UsageError outside an MPI job, TimeoutError when MPI does
-  // not start before the deadline.
+  // Initialises MPI at the first call; all ranks must come. Throws UsageError outside an MPI job,
+  // TimeoutError when MPI does not start before the deadline.
   static Runtime& start(Deadline deadline);
-  // The same without initialising: a single rank, until start() has been called. Makes no MPI call then.
+  // The same without initialising: a single rank, until start() has been called. Makes no MPI call
+  // then.
   static Runtime& instance();
 
   int rank() const { return rank_; }
@@ -51,7 +54,8 @@ class Runtime {
     check_usable();
     return f();
   }
-  // Runs f(), which may block for peers, and keeps all others out of MPI meanwhile. After a TimeoutError MPI is retired.
+  // Runs f(), which may block for peers, and keeps all others out of MPI meanwhile. After a
+  // TimeoutError MPI is retired.
   void blocking(std::string_view what, Deadline deadline, std::function<void()> f);
 
   // Sends a small message that nobody waits for.
@@ -63,7 +67,8 @@ class Runtime {
   // No MPI call is made any more. The first reason stays.
   void retire(const std::string& reason);
 
-  // Contexts that this rank hands out when it leads the creation of a group; no other rank hands out the same.
+  // Contexts that this rank hands out when it leads the creation of a group; no other rank hands
+  // out the same.
   int take_context();
 
   // "pid 71 on node5, stopped": what is known about a process of the job.

@@ -4,17 +4,18 @@
 
 #include "comm/engine/failure_note.h"
 #include "comm/engine/fingerprint.h"
+#include "comm/engine/process_look.h"
 #include "comm/mpi/backoff.h"
 #include "comm/peer_failure.h"
-#include "comm/engine/process_look.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
 namespace lockstep::comm::mpi {
 namespace {
 
-// Notes travel beside the data. A rank that reads one keeps on for this long, to receive what was sent before it: after a
-// mismatch all ranks shall see the mismatch, and after the last collective a rank may leave while others still read.
+// Notes travel beside the data. A rank that reads one keeps on for this long, to receive what was
+// sent before it: after a mismatch all ranks shall see the mismatch, and after the last collective
+// a rank may leave while others still read.
 constexpr auto kGrace = std::chrono::milliseconds(300);
 constexpr int kPollsPerNote = 16;
 // Small enough that MPI sends it at once, whatever the network.
@@ -26,7 +27,8 @@ constexpr char kLeft = 'L';
 
 MpiTransport::MpiTransport(Runtime& runtime, int context, std::vector<int> members)
     : runtime_(runtime), context_(context), members_(std::move(members)) {
-  rank_ = static_cast<int>(std::find(members_.begin(), members_.end(), runtime_.rank()) - members_.begin());
+  rank_ = static_cast<int>(std::find(members_.begin(), members_.end(), runtime_.rank()) -
+                           members_.begin());
 }
 
 MpiTransport::~MpiTransport() {
@@ -38,15 +40,19 @@ MpiTransport::~MpiTransport() {
   }
 }
 
-void MpiTransport::exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) {
+void MpiTransport::exchange(Channel channel, std::span<const Send> sends,
+                            std::span<const Receive> receives, const Limit& limit) {
   throw_if_aborted();
-  // No data to or from a rank that has given up: it takes nothing any more, and MPI would be lost here, too. Fingerprints still meet, so
-  // that all ranks see a mismatch.
+  // No data to or from a rank that has given up: it takes nothing any more, and MPI would be lost
+  // here, too. Fingerprints still meet, so that all ranks see a mismatch.
   const auto is_data = [](const auto& message) { return message.bytes > sizeof(Fingerprint); };
-  if (std::any_of(sends.begin(), sends.end(), is_data) || std::any_of(receives.begin(), receives.end(), is_data)) throw_if_ended_by_peer();
+  if (std::any_of(sends.begin(), sends.end(), is_data) ||
+      std::any_of(receives.begin(), receives.end(), is_data))
+    throw_if_ended_by_peer();
   Pending pending(runtime_);
   runtime_.locked([&] {
-    for (const auto& r : receives) pending.receive(world_rank(r.from), tag(channel), r.data, r.bytes);
+    for (const auto& r : receives)
+      pending.receive(world_rank(r.from), tag(channel), r.data, r.bytes);
     for (const auto& s : sends) pending.send(world_rank(s.to), tag(channel), s.data, s.bytes);
   });
   complete(pending, limit);
@@ -73,14 +79,16 @@ void MpiTransport::complete(Pending& pending, const Limit& limit) {
         const std::string why = grace->passed() ? ended_by_peer(pending) : "";
         if (!why.empty()) throw FromPeer<EnvironmentError>(why);
       }
-      if (limit.passed()) throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(pending)));
+      if (limit.passed())
+        throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(pending)));
       if (watch.next.passed()) look(watch, pending, limit);
       backoff.pause();
     }
   } catch (const Error& error) {
     if (limit.withdrawn()) throw;
     note_failure();
-    abort(error.what());  // before the requests are given up: that may be the end of MPI in this process
+    abort(error.what());  // before the requests are given up: that may be the end of MPI in this
+                          // process
     throw;
   }
 }
@@ -109,12 +117,15 @@ void MpiTransport::read_notes() {
   for (;;) {
     int found = 0;
     MPI_Status status;
-    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, note_tag(), runtime_.world(), &found, &status), "MPI_Iprobe");
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, note_tag(), runtime_.world(), &found, &status),
+              "MPI_Iprobe");
     if (!found) return;
     int bytes = 0;
     check_mpi(MPI_Get_count(&status, MPI_BYTE, &bytes), "MPI_Get_count");
     std::string note(static_cast<size_t>(bytes), '\0');
-    check_mpi(MPI_Recv(note.data(), bytes, MPI_BYTE, status.MPI_SOURCE, note_tag(), runtime_.world(), MPI_STATUS_IGNORE), "MPI_Recv");
+    check_mpi(MPI_Recv(note.data(), bytes, MPI_BYTE, status.MPI_SOURCE, note_tag(),
+                       runtime_.world(), MPI_STATUS_IGNORE),
+              "MPI_Recv");
     std::lock_guard lock(state_mutex_);
     if (note.front() == kLeft)
       left_.push_back(status.MPI_SOURCE);
@@ -141,20 +152,24 @@ std::string MpiTransport::ended_by_peer(const Pending& pending) const {
   std::vector<int> gone;
   for (const auto& unfinished : {pending.unfinished_from(), pending.unfinished_to()})
     for (const int peer : unfinished)
-      if (std::count(left_.begin(), left_.end(), peer) > 0 && std::count(gone.begin(), gone.end(), peer) == 0) gone.push_back(peer);
+      if (std::count(left_.begin(), left_.end(), peer) > 0 &&
+          std::count(gone.begin(), gone.end(), peer) == 0)
+        gone.push_back(peer);
   return gone.empty() ? "" : str(who(gone), " left the group");
 }
 
 std::string MpiTransport::who(const std::vector<int>& world_ranks) const {
   std::string text;
   for (const int world : world_ranks) {
-    text += str(text.empty() ? "" : ", ", "rank ", place_of(world), " (", runtime_.describe(world), ")");
+    text += str(text.empty() ? "" : ", ", "rank ", place_of(world), " (", runtime_.describe(world),
+                ")");
   }
   return text;
 }
 
 int MpiTransport::place_of(int world_rank) const {
-  return static_cast<int>(std::find(members_.begin(), members_.end(), world_rank) - members_.begin());
+  return static_cast<int>(std::find(members_.begin(), members_.end(), world_rank) -
+                          members_.begin());
 }
 
 void MpiTransport::look(Watch& watch, const Pending& pending, const Limit& limit) {
@@ -167,7 +182,8 @@ void MpiTransport::look(Watch& watch, const Pending& pending, const Limit& limit
     const auto process = pid != 0 ? look_at_process(pid) : std::nullopt;
     if (!process || !process->stopped())
       watch.stopped_since.erase(rank);
-    else if (limit.passed_for_stopped(now - watch.stopped_since.try_emplace(rank, now).first->second))
+    else if (limit.passed_for_stopped(now -
+                                      watch.stopped_since.try_emplace(rank, now).first->second))
       throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(pending)));
   }
   const uint32_t said = said_missing_;
@@ -176,10 +192,11 @@ void MpiTransport::look(Watch& watch, const Pending& pending, const Limit& limit
   // Where all wait for the same ranks, the first of those that wait says it for all.
   const bool all_wait = pending.peers() + 1 == members_.size();
   int first_here = 0;
-  while (std::count(late.begin(), late.end(), members_[static_cast<size_t>(first_here)]) > 0) ++first_here;
+  while (std::count(late.begin(), late.end(), members_[static_cast<size_t>(first_here)]) > 0)
+    ++first_here;
   if (all_wait && first_here != rank_) return;
-  log::warn("[comm] ", limit.what().empty() ? "a group that forms" : limit.what(), " is held up for ", seconds(say_after(said)),
-            " s: ", missing(pending));
+  log::warn("[comm] ", limit.what().empty() ? "a group that forms" : limit.what(),
+            " is held up for ", seconds(say_after(said)), " s: ", missing(pending));
 }
 
 // "rank 2 (pid 71 on node5, stopped) has not arrived". Says of ranks on this host what they do.
@@ -193,8 +210,10 @@ std::string MpiTransport::missing(const Pending& pending) const {
   std::string text;
   for (size_t i = 0; i < late.size(); ++i) {
     const std::string known = runtime_.describe(late[i]);
-    const bool running = pids[i] != 0 && (doing[i] == "is computing" || doing[i] == "is idle" || doing[i] == "waits for a device");
-    text += str(i == 0 ? "" : ", ", "rank ", place_of(late[i]), " (", known, running ? ", " + doing[i] : "", ")");
+    const bool running = pids[i] != 0 && (doing[i] == "is computing" || doing[i] == "is idle" ||
+                                          doing[i] == "waits for a device");
+    text += str(i == 0 ? "" : ", ", "rank ", place_of(late[i]), " (", known,
+                running ? ", " + doing[i] : "", ")");
   }
   if (from.empty()) return text + " took nothing of what was sent";
   return text + (from.size() == 1 ? " has not arrived" : " have not arrived");
@@ -208,7 +227,8 @@ int agree_on_context(MpiTransport& parent, const std::string& name, const Limit&
   const auto size = static_cast<size_t>(parent.size());
   const auto rank = static_cast<size_t>(parent.rank());
   std::vector<Hello> hellos(size);
-  // The first rank's proposal counts. It never proposes one twice, nor what another rank may propose.
+  // The first rank's proposal counts. It never proposes one twice, nor what another rank may
+  // propose.
   hellos[rank] = {parent.rank() == 0 ? parent.runtime().take_context() : 0, hash_name(name)};
   std::vector<Transport::Send> sends;
   std::vector<Transport::Receive> receives;
@@ -219,8 +239,9 @@ int agree_on_context(MpiTransport& parent, const std::string& name, const Limit&
   }
   parent.exchange(Transport::Channel::collective, sends, receives, limit);
   for (size_t i = 0; i < size; ++i)
-    check(hellos[i].name == hellos[0].name, "[mpi] ranks create groups in different order: rank ", rank, " creates '", name, "', but rank ",
-          hellos[i].name == hellos[rank].name ? 0 : i, " another one");
+    check(hellos[i].name == hellos[0].name, "[mpi] ranks create groups in different order: rank ",
+          rank, " creates '", name, "', but rank ", hellos[i].name == hellos[rank].name ? 0 : i,
+          " another one");
   return static_cast<int>(hellos[0].context);
 }
 

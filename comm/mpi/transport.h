@@ -1,4 +1,5 @@
-// Transport over MPI's send and receive, for one group of ranks, and what the group's ranks tell each other when it ends.
+// Transport over MPI's send and receive, for one group of ranks, and what the group's ranks tell
+// each other when it ends.
 #pragma once
 
 #include <atomic>
@@ -7,16 +8,17 @@
 #include <string>
 #include <vector>
 
+#include "comm/engine/transport.h"
 #include "comm/mpi/pending.h"
 #include "comm/mpi/runtime.h"
-#include "comm/engine/transport.h"
 
 namespace lockstep::comm::mpi {
 
 // Thread-safe, as Transport demands.
 class MpiTransport final : public Transport {
  public:
-  // `members`: the group's ranks as ranks of the job, in the group's order. All have been given the same `context`.
+  // `members`: the group's ranks as ranks of the job, in the group's order. All have been given the
+  // same `context`.
   MpiTransport(Runtime& runtime, int context, std::vector<int> members);
   // Tells the others that this rank has left.
   ~MpiTransport() override;
@@ -27,7 +29,8 @@ class MpiTransport final : public Transport {
   int world_rank(int rank) const { return members_[static_cast<size_t>(rank)]; }
   Runtime& runtime() const { return runtime_; }
 
-  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const Limit& limit) override;
+  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives,
+                const Limit& limit) override;
 
   // Waits until all are done. Throws as exchange() does; the other ranks are told why.
   void complete(Pending& pending, const Limit& limit);
@@ -52,7 +55,8 @@ class MpiTransport final : public Transport {
     Deadline next = Deadline::after(std::chrono::seconds(1));
     std::map<int, Clock::time_point> stopped_since;  // by rank of the job
   };
-  // Throws where a rank has been stopped for longer than the limit allows, and tells users that ranks are late.
+  // Throws where a rank has been stopped for longer than the limit allows, and tells users that
+  // ranks are late.
   void look(Watch& watch, const Pending& pending, const Limit& limit);
   std::string missing(const Pending& pending) const;
 
@@ -69,8 +73,8 @@ class MpiTransport final : public Transport {
   std::atomic<uint32_t> said_missing_{0};  // how often it was said that some are late
 };
 
-// All ranks of `parent` call it in the same order. Returns the context for a new group, or for several that have no rank in
-// common. Throws UsageError where the names differ.
+// All ranks of `parent` call it in the same order. Returns the context for a new group, or for
+// several that have no rank in common. Throws UsageError where the names differ.
 int agree_on_context(MpiTransport& parent, const std::string& name, const Limit& limit);
 
 }  // namespace lockstep::comm::mpi

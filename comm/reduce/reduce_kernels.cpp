@@ -47,7 +47,8 @@ template <typename T, ReduceOp kOp>
 [[gnu::always_inline]] inline Carried<T> combine(Carried<T> a, Carried<T> b) {
   using A = Carried<T>;
   if constexpr (std::is_same_v<T, bool>) {
-    if constexpr (kOp == ReduceOp::product || kOp == ReduceOp::min || kOp == ReduceOp::band) return static_cast<A>(a & b);
+    if constexpr (kOp == ReduceOp::product || kOp == ReduceOp::min || kOp == ReduceOp::band)
+      return static_cast<A>(a & b);
     if constexpr (kOp == ReduceOp::bxor) return static_cast<A>(a ^ b);
     return static_cast<A>(a | b);
   } else if constexpr (kOp == ReduceOp::sum) {
@@ -81,8 +82,8 @@ struct Value {
   const Carried<T>* carried;  // where not null
 };
 
-// The loops, as a type so that they can be compiled again for wider vectors. Pointers may be equal (in place), which has no
-// dependence between iterations: hence ivdep.
+// The loops, as a type so that they can be compiled again for wider vectors. Pointers may be equal
+// (in place), which has no dependence between iterations: hence ivdep.
 template <typename T, ReduceOp kOp>
 struct Loops {
   using A = Carried<T>;
@@ -90,10 +91,12 @@ struct Loops {
   template <typename Out, typename L, typename R>
   [[gnu::always_inline]] static inline void add(Out* out, const L* a, const R* b, int64_t n) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<Out>(combine<T, kOp>(static_cast<A>(a[i]), static_cast<A>(b[i])));
+    for (int64_t i = 0; i < n; ++i)
+      out[i] = static_cast<Out>(combine<T, kOp>(static_cast<A>(a[i]), static_cast<A>(b[i])));
   }
   template <typename Out>
-  [[gnu::always_inline]] static inline void add(Out* out, const Value<T>& a, const Value<T>& b, int64_t n) {
+  [[gnu::always_inline]] static inline void add(Out* out, const Value<T>& a, const Value<T>& b,
+                                                int64_t n) {
     if (a.carried)
       b.carried ? add(out, a.carried, b.carried, n) : add(out, a.carried, b.source, n);
     else
@@ -108,7 +111,8 @@ struct Job {
   int64_t count;
 };
 
-// A source is read when its first sum is made, and the last sum goes to where it is wanted: nothing is copied on the way.
+// A source is read when its first sum is made, and the last sum goes to where it is wanted: nothing
+// is copied on the way.
 template <typename T, ReduceOp kOp>
 [[gnu::always_inline]] inline void run_blocks(const Job& job) {
   using L = Loops<T, kOp>;
@@ -119,7 +123,8 @@ template <typename T, ReduceOp kOp>
   for (int64_t at = 0; at < job.count; at += kBlock) {
     const int64_t n = std::min(kBlock, job.count - at);
     const size_t bytes = static_cast<size_t>(n) * sizeof(T);
-    for (size_t rank = 0; rank < values.size(); ++rank) values[rank] = {static_cast<const T*>(job.sources[rank]) + at, nullptr};
+    for (size_t rank = 0; rank < values.size(); ++rank)
+      values[rank] = {static_cast<const T*>(job.sources[rank]) + at, nullptr};
     const auto value = [&](int rank) -> Value<T>& { return values[static_cast<size_t>(rank)]; };
     if (job.steps.empty()) std::memmove(first + at, values[0].source, bytes);
     for (size_t i = 0; i < job.steps.size(); ++i) {
@@ -132,7 +137,8 @@ template <typename T, ReduceOp kOp>
         value(left).carried = sum;
       }
     }
-    for (size_t i = 1; i < job.outs.size(); ++i) std::memcpy(static_cast<T*>(job.outs[i]) + at, first + at, bytes);
+    for (size_t i = 1; i < job.outs.size(); ++i)
+      std::memcpy(static_cast<T*>(job.outs[i]) + at, first + at, bytes);
   }
 }
 
@@ -142,7 +148,8 @@ void run_portable(const Job& job) {
 }
 
 #if defined(__x86_64__)
-// The same loops with wider vectors; the bits are the same, since every element has its own chain of operations.
+// The same loops with wider vectors; the bits are the same, since every element has its own chain
+// of operations.
 template <typename T>
 [[gnu::target("avx2,f16c")]] void sum_avx2(const Job& job) {
   run_blocks<T, ReduceOp::sum>(job);
@@ -207,13 +214,15 @@ std::string_view name_of(ReduceOp op) {
 
 void check_reducible(DType dtype, ReduceOp op) {
   const bool bits = op == ReduceOp::band || op == ReduceOp::bor || op == ReduceOp::bxor;
-  check(!bits || !is_floating(dtype), "[comm] ", name_of(op), " needs integers or bool, got ", dtype);
+  check(!bits || !is_floating(dtype), "[comm] ", name_of(op), " needs integers or bool, got ",
+        dtype);
 }
 
-void reduce_in_order(DType dtype, ReduceOp op, std::span<const ReduceTree::Step> steps, std::span<const void* const> sources,
-                     std::span<void* const> outs, int64_t count) {
-  check(!sources.empty() && !outs.empty() && steps.size() + 1 == sources.size(), "[reduce] ", sources.size(), " sources need ",
-        sources.size() - 1, " steps, got ", steps.size());
+void reduce_in_order(DType dtype, ReduceOp op, std::span<const ReduceTree::Step> steps,
+                     std::span<const void* const> sources, std::span<void* const> outs,
+                     int64_t count) {
+  check(!sources.empty() && !outs.empty() && steps.size() + 1 == sources.size(), "[reduce] ",
+        sources.size(), " sources need ", sources.size() - 1, " steps, got ", steps.size());
   if (count == 0) return;
   dispatch(dtype, [&](auto zero) { run_op<decltype(zero)>(op, {steps, sources, outs, count}); });
 }

@@ -10,12 +10,14 @@
 namespace lockstep::comm {
 namespace {
 
-// The best way to cut a node into whole nodes, one a rank. A tree has few different sizes of nodes (powers of two and what is
-// left of `leaves` after them), so remembering them makes this quick; and more ranks never make the largest block larger, so the
-// best cut is where the two children's blocks cross, which a bisection finds.
+// The best way to cut a node into whole nodes, one a rank. A tree has few different sizes of nodes
+// (powers of two and what is left of `leaves` after them), so remembering them makes this quick;
+// and more ranks never make the largest block larger, so the best cut is where the two children's
+// blocks cross, which a bisection finds.
 class Cuts {
  public:
-  // How many of `ranks` (>= 2) go to the left child, so that the largest block is smallest; the fewest where several do.
+  // How many of `ranks` (>= 2) go to the left child, so that the largest block is smallest; the
+  // fewest where several do.
   int left_ranks(int64_t leaves, int ranks) { return best(leaves, ranks).left_ranks; }
 
  private:
@@ -29,16 +31,22 @@ class Cuts {
     const auto key = std::pair(leaves, ranks);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     const int64_t left = sum_tree::split(leaves), right = leaves - left;
-    const auto fewest = static_cast<int>(std::max<int64_t>(1, ranks - right)), most = static_cast<int>(std::min<int64_t>(left, ranks - 1));
+    const auto fewest = static_cast<int>(std::max<int64_t>(1, ranks - right)),
+               most = static_cast<int>(std::min<int64_t>(left, ranks - 1));
     const auto left_block = [&](int on_left) { return best(left, on_left).largest_block; };
-    const auto right_block = [&](int on_left) { return best(right, ranks - on_left).largest_block; };
-    // From here on the right child has the larger block, before it the left one has. (Or there is no such place.)
-    const int crossing = first_of(fewest, most + 1, [&](int on_left) { return left_block(on_left) <= right_block(on_left); });
+    const auto right_block = [&](int on_left) {
+      return best(right, ranks - on_left).largest_block;
+    };
+    // From here on the right child has the larger block, before it the left one has. (Or there is
+    // no such place.)
+    const int crossing = first_of(
+        fewest, most + 1, [&](int on_left) { return left_block(on_left) <= right_block(on_left); });
     Cut cut{leaves + 1, 0};
     if (crossing <= most) cut = {right_block(crossing), crossing};
     if (crossing > fewest && left_block(crossing - 1) <= cut.largest_block) {
       const int64_t block = left_block(crossing - 1);
-      cut = {block, first_of(fewest, crossing, [&](int on_left) { return left_block(on_left) <= block; })};
+      cut = {block,
+             first_of(fewest, crossing, [&](int on_left) { return left_block(on_left) <= block; })};
     }
     return known_[key] = cut;
   }
@@ -59,7 +67,8 @@ class Cuts {
   std::map<std::pair<int64_t, int>, Cut> known_;
 };
 
-void cut_node(Cuts& cuts, int64_t first, int64_t leaves, int ranks, std::vector<int64_t>& begin, std::vector<ReduceTree::Step>& steps) {
+void cut_node(Cuts& cuts, int64_t first, int64_t leaves, int ranks, std::vector<int64_t>& begin,
+              std::vector<ReduceTree::Step>& steps) {
   if (ranks == 1) {
     begin.push_back(first);
     return;
@@ -76,8 +85,8 @@ void cut_node(Cuts& cuts, int64_t first, int64_t leaves, int ranks, std::vector<
 }  // namespace
 
 ReduceTree::ReduceTree(int64_t leaves, int ranks) {
-  check(ranks >= 1 && leaves >= ranks, "[reduce_tree] needs at least one leaf for each rank, got ", leaves, " leaves for ", ranks,
-        " ranks; use fewer ranks or more micro-batches");
+  check(ranks >= 1 && leaves >= ranks, "[reduce_tree] needs at least one leaf for each rank, got ",
+        leaves, " leaves for ", ranks, " ranks; use fewer ranks or more micro-batches");
   assign(0, leaves, ranks);
   begin_.push_back(leaves);
 }

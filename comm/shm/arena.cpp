@@ -26,7 +26,11 @@ Location Arena::find(const void* data, size_t bytes) const {
   const auto offset = static_cast<size_t>(first - block->first);
   const auto& [id, memory] = block->second;
   if (offset + bytes > memory.bytes()) return {};
-  return {.id = id, .fd = memory.fd(), .bytes = memory.bytes(), .offset = offset, .inode = memory.inode()};
+  return {.id = id,
+          .fd = memory.fd(),
+          .bytes = memory.bytes(),
+          .offset = offset,
+          .inode = memory.inode()};
 }
 
 void Arena::withdraw(const void* data) {
@@ -46,7 +50,10 @@ std::byte* PeerMaps::resolve(int rank, int pid, uint32_t retired, const Location
   peer.retired = retired;
   auto map = peer.maps.find(location.id);
   if (map == peer.maps.end())
-    map = peer.maps.emplace(location.id, Memory::open(pid, location.fd, location.bytes, location.inode, true)).first;
+    map = peer.maps
+              .emplace(location.id,
+                       Memory::open(pid, location.fd, location.bytes, location.inode, true))
+              .first;
   return map->second.data() + location.offset;
 }
 

@@ -35,11 +35,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   uint32_t retired_ = 0;
 };
 
-// What the peers have allocated, mapped here when it is first needed. Not thread-safe: for the lane of collectives.
+// What the peers have allocated, mapped here when it is first needed. Not thread-safe: for the lane
+// of collectives.
 class PeerMaps {
  public:
   explicit PeerMaps(int size) : peers_(static_cast<size_t>(size)) {}
-  // The address here of what `rank` (process `pid`) calls `location`. Maps that the peer has retired are dropped first.
+  // The address here of what `rank` (process `pid`) calls `location`. Maps that the peer has
+  // retired are dropped first.
   std::byte* resolve(int rank, int pid, uint32_t retired, const Location& location);
 
  private:

@@ -7,12 +7,13 @@ namespace lockstep::comm {
 namespace shm {
 namespace {
 
-std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size, const std::string& name, const Limit& limit,
-                              const Kin& kin);
+std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size,
+                              const std::string& name, const Limit& limit, const Kin& kin);
 
 class ShmBackend final : public Backend {
  public:
-  ShmBackend(std::shared_ptr<Store> store, int rank, int size, const std::string& name, const Limit& limit, const Kin& kin)
+  ShmBackend(std::shared_ptr<Store> store, int rank, int size, const std::string& name,
+             const Limit& limit, const Kin& kin)
       : store_(std::move(store)),
         group_(*store_, rank, size, name, limit, kin),
         arena_(std::make_shared<Arena>()),
@@ -38,7 +39,8 @@ class ShmBackend final : public Backend {
       for (const int rank : missing) here.push_back(plan.ranks[static_cast<size_t>(rank)]);
       group_.check_there(here);
     };
-    return make(with_prefix(store_, plan.name), plan.rank, static_cast<int>(plan.ranks.size()), plan.name, plan.limit, kin);
+    return make(with_prefix(store_, plan.name), plan.rank, static_cast<int>(plan.ranks.size()),
+                plan.name, plan.limit, kin);
   }
 
   std::shared_ptr<Storage> allocate(size_t bytes) override { return arena_->allocate(bytes); }
@@ -52,8 +54,8 @@ class ShmBackend final : public Backend {
   Messages messages_;
 };
 
-std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size, const std::string& name, const Limit& limit,
-                              const Kin& kin) {
+std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size,
+                              const std::string& name, const Limit& limit, const Kin& kin) {
   // A single rank has nobody to share memory with.
   if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, {.name = name});
   check(size <= 128, "[comm] backend 'shm' takes at most 128 ranks, got ", size);
@@ -63,8 +65,10 @@ std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size, 
 }  // namespace
 }  // namespace shm
 
-std::unique_ptr<Backend> make_shm(std::shared_ptr<Store> store, int rank, int size, const GroupOptions& options) {
-  return shm::make(std::move(store), rank, size, options.name, Limit(patience_of(options.timeout)), {});
+std::unique_ptr<Backend> make_shm(std::shared_ptr<Store> store, int rank, int size,
+                                  const GroupOptions& options) {
+  return shm::make(std::move(store), rank, size, options.name, Limit(patience_of(options.timeout)),
+                   {});
 }
 
 }  // namespace lockstep::comm

@@ -13,9 +13,10 @@ void copy_bytes(void* to, const void* from, size_t bytes) {
   if (to != from && bytes > 0) std::memcpy(to, from, bytes);
 }
 
-// From how many bytes on a tensor in shared memory is used where it is (docs/performance.md). By way of a slot its owner need not wait
-// for whoever reads it, and can write the next one meanwhile: worth a copy up to some size, and to a broadcast's root at any. In an
-// all_reduce all ranks wait for each other anyway.
+// From how many bytes on a tensor in shared memory is used where it is (docs/performance.md). By
+// way of a slot its owner need not wait for whoever reads it, and can write the next one meanwhile:
+// worth a copy up to some size, and to a broadcast's root at any. In an all_reduce all ranks wait
+// for each other anyway.
 size_t in_place_from(Op op) {
   switch (op) {
     case Op::all_reduce: return static_cast<size_t>(kSinglePassBytes) + 1;
@@ -55,7 +56,8 @@ class Collectives::Run {
  private:
   void go_through_steps(bool in_place) {
     const bool staging = offers(rank_) && !in_place;
-    // Whoever stages knows already that the call goes by chunks, so it need not meet the others first.
+    // Whoever stages knows already that the call goes by chunks, so it need not meet the others
+    // first.
     uint32_t staged = 0;
     do {
       if (staging) stage_step(staged);
@@ -83,14 +85,16 @@ class Collectives::Run {
     owner_.step_ = first_ + steps();
   }
 
-  // After a failure. The others may be in the middle of this rank's tensor, and stay there as long as they like; the caller gets it
-  // back all the same. In this order: whoever uses the tensor still sees that the group has ended when it is done.
+  // After a failure. The others may be in the middle of this rank's tensor, and stay there as long
+  // as they like; the caller gets it back all the same. In this order: whoever uses the tensor
+  // still sees that the group has ended when it is done.
   void take_back(const std::string& reason) {
     group_.abort(str("[comm] ", call_.what(), ": ", reason));
     try {
       owner_.arena_->withdraw(call_.in);
     } catch (const EnvironmentError& e) {
-      log::warn("[comm] ", call_.what(), ": the other ranks may still write to its tensor: ", e.what());
+      log::warn("[comm] ", call_.what(),
+                ": the other ranks may still write to its tensor: ", e.what());
     }
   }
   // Whoever gave up has its tensor back: then what was read of it may be anything.
@@ -107,15 +111,20 @@ class Collectives::Run {
     const int64_t begin = k * chunk_;
     return {begin, std::min(chunk_, call_.count - begin)};
   }
-  uint32_t steps() const { return static_cast<uint32_t>(std::max<int64_t>(1, (call_.count + chunk_ - 1) / chunk_)); }
-  // Where every rank has something of its own for each other one, a step's slot is shared among them.
+  uint32_t steps() const {
+    return static_cast<uint32_t>(std::max<int64_t>(1, (call_.count + chunk_ - 1) / chunk_));
+  }
+  // Where every rank has something of its own for each other one, a step's slot is shared among
+  // them.
   int64_t chunk_elements() const {
     const auto slot = static_cast<int64_t>(kChunkBytes);
     const int64_t elements = slot / element_ / (slices_for_all() ? size_ : 1);
     return elements >= 64 ? elements / 64 * 64 : std::max<int64_t>(1, elements);
   }
 
-  bool slices_for_all() const { return call_.op == Op::reduce_scatter || call_.op == Op::scatter || call_.op == Op::all_to_all; }
+  bool slices_for_all() const {
+    return call_.op == Op::reduce_scatter || call_.op == Op::scatter || call_.op == Op::all_to_all;
+  }
   bool is_root() const { return call_.root == rank_; }
   // Whether others need data of `rank`.
   bool offers(int rank) const {
@@ -128,26 +137,42 @@ class Collectives::Run {
     }
   }
   // The elements of a chunk that `rank` sums.
-  Range part(int64_t n, int rank) const { return single_pass_ ? Range{0, n} : part_of(n, size_, rank); }
+  Range part(int64_t n, int rank) const {
+    return single_pass_ ? Range{0, n} : part_of(n, size_, rank);
+  }
   // Whether a sum goes to `rank`, if another rank has made it.
-  bool collects(int rank) const { return (call_.op == Op::all_reduce && !single_pass_) || (call_.op == Op::reduce && rank == call_.root); }
+  bool collects(int rank) const {
+    return (call_.op == Op::all_reduce && !single_pass_) ||
+           (call_.op == Op::reduce && rank == call_.root);
+  }
 
   size_t bytes(int64_t elements) const { return static_cast<size_t>(elements * element_); }
-  const std::byte* in(int64_t element) const { return static_cast<const std::byte*>(call_.in) + element * element_; }
-  std::byte* out(int64_t element) const { return static_cast<std::byte*>(call_.out) + element * element_; }
-  std::byte* stage(int rank, uint32_t k, int64_t element) const { return group_.stage(rank, first_ + k) + element * element_; }
-  std::byte* result(int rank, uint32_t k, int64_t element) const { return group_.result(rank, first_ + k) + element * element_; }
+  const std::byte* in(int64_t element) const {
+    return static_cast<const std::byte*>(call_.in) + element * element_;
+  }
+  std::byte* out(int64_t element) const {
+    return static_cast<std::byte*>(call_.out) + element * element_;
+  }
+  std::byte* stage(int rank, uint32_t k, int64_t element) const {
+    return group_.stage(rank, first_ + k) + element * element_;
+  }
+  std::byte* result(int rank, uint32_t k, int64_t element) const {
+    return group_.result(rank, first_ + k) + element * element_;
+  }
   // Another rank's tensor where it can be reached from here, else null.
   std::byte* tensor(int rank, int64_t element) const {
     std::byte* const data = tensors_[static_cast<size_t>(rank)];
     return data ? data + element * element_ : nullptr;
   }
-  // What `peer` offers of chunk k: from `element` of the chunk on, of slice `slice` where it offers several.
+  // What `peer` offers of chunk k: from `element` of the chunk on, of slice `slice` where it offers
+  // several.
   const std::byte* offered(int peer, uint32_t k, int64_t element, int64_t slice = 0) const {
-    if (const std::byte* data = tensor(peer, slice * call_.count + chunk(k).begin + element)) return data;
+    if (const std::byte* data = tensor(peer, slice * call_.count + chunk(k).begin + element))
+      return data;
     return stage(peer, k, slice * chunk_ + element);
   }
-  // Calls f(peer) for all others, beginning behind this rank, so that not all read the same one at first.
+  // Calls f(peer) for all others, beginning behind this rank, so that not all read the same one at
+  // first.
   template <typename F>
   void for_peers(F f) const {
     for (int i = 1; i < size_; ++i) f((rank_ + i) % size_);
@@ -159,19 +184,24 @@ class Collectives::Run {
   void await_all(Word Member::*word, uint32_t k) {
     for_peers([&](int peer) { group_.await(group_.member(peer).*word, done(k), peer, call_); });
   }
-  Notice& notice_of(int rank) { return group_.member(rank).notices[call_.fingerprint.sequence % 2]; }
+  Notice& notice_of(int rank) {
+    return group_.member(rank).notices[call_.fingerprint.sequence % 2];
+  }
 
   // Says what this rank calls, and where its data is; whether others can get at it there.
   bool announce() {
     Notice& notice = notice_of(rank_);
     const int64_t elements = slices_for_all() ? size_ * call_.count : call_.count;
     notice.call = call_.fingerprint;
-    notice.in = offers(rank_) && bytes(elements) >= in_place_from(call_.op) ? owner_.arena_->find(call_.in, bytes(elements)) : Location{};
+    notice.in = offers(rank_) && bytes(elements) >= in_place_from(call_.op)
+                    ? owner_.arena_->find(call_.in, bytes(elements))
+                    : Location{};
     notice.retired = owner_.arena_->retired();
     return notice.in.id != 0;
   }
 
-  // Everybody is here and has said what it calls. If all that is offered can be read where it is, the call is a single step.
+  // Everybody is here and has said what it calls. If all that is offered can be read where it is,
+  // the call is a single step.
   void meet() {
     std::vector<Fingerprint> calls;
     for (int r = 0; r < size_; ++r) calls.push_back(notice_of(r).call);
@@ -183,8 +213,10 @@ class Collectives::Run {
       any = true;
       direct = direct && notice.in.id != 0;
       if (notice.in.id == 0) continue;
-      tensors_[static_cast<size_t>(r)] = r == rank_ ? static_cast<std::byte*>(const_cast<void*>(call_.in))
-                                                    : owner_.peer_maps_.resolve(r, group_.member(r).pid, notice.retired, notice.in);
+      tensors_[static_cast<size_t>(r)] =
+          r == rank_
+              ? static_cast<std::byte*>(const_cast<void*>(call_.in))
+              : owner_.peer_maps_.resolve(r, group_.member(r).pid, notice.retired, notice.in);
     }
     check_tensors_of_others();  // no need to begin
     if (direct && any) chunk_ = std::max<int64_t>(1, call_.count);
@@ -192,7 +224,9 @@ class Collectives::Run {
 
   void stage_step(uint32_t k) {
     // The slot's last readers must have gone. (As for the sums, see kAhead.)
-    for_peers([&](int peer) { group_.await(group_.member(peer).read, done(k) - group_.slots(), peer, call_); });
+    for_peers([&](int peer) {
+      group_.await(group_.member(peer).read, done(k) - group_.slots(), peer, call_);
+    });
     const auto [begin, n] = chunk(k);
     switch (call_.op) {
       case Op::all_reduce:
@@ -200,13 +234,15 @@ class Collectives::Run {
         if (single_pass_) return owner_.writer_.copy(stage(rank_, k, 0), in(begin), bytes(n));
         return for_peers([&, begin = begin, n = n](int peer) {
           const Range theirs = part(n, peer);
-          owner_.writer_.copy(stage(rank_, k, theirs.begin), in(begin + theirs.begin), bytes(theirs.size()));
+          owner_.writer_.copy(stage(rank_, k, theirs.begin), in(begin + theirs.begin),
+                              bytes(theirs.size()));
         });
       case Op::reduce_scatter:
       case Op::scatter:
       case Op::all_to_all:
         return for_peers([&, begin = begin, n = n](int peer) {
-          owner_.writer_.copy(stage(rank_, k, peer * chunk_), in(peer * call_.count + begin), bytes(n));
+          owner_.writer_.copy(stage(rank_, k, peer * chunk_), in(peer * call_.count + begin),
+                              bytes(n));
         });
       default: return owner_.writer_.copy(stage(rank_, k, 0), in(begin), bytes(n));
     }
@@ -221,8 +257,8 @@ class Collectives::Run {
     reduce_in_order(call_.dtype, call_.reduce_op, call_.tree->steps(), sources, outs, n);
   }
 
-  // This rank's part of a chunk: into its own tensor, into those of others where they can be reached, and into the slot from
-  // which the rest collect it.
+  // This rank's part of a chunk: into its own tensor, into those of others where they can be
+  // reached, and into the slot from which the rest collect it.
   void sum_part(uint32_t k) {
     const auto [begin, n] = chunk(k);
     const Range mine = part(n, rank_);
@@ -237,13 +273,15 @@ class Collectives::Run {
         to_slot = true;
     });
     std::byte* const slot = result(rank_, k, mine.begin);
-    // Into the slot with the same pass over the data, or with a copy of its own, which may go past the caches. (Ranks that share cores
-    // are interrupted while they copy, so they cannot tell well which is faster.)
+    // Into the slot with the same pass over the data, or with a copy of its own, which may go past
+    // the caches. (Ranks that share cores are interrupted while they copy, so they cannot tell well
+    // which is faster.)
     const bool same_pass = group_.own_cores() && owner_.writer_.plain_stores_pay();
     const bool copy_to_slot = to_slot && !outs.empty() && !same_pass;
     if (outs.empty() || (to_slot && !copy_to_slot)) outs.push_back(slot);
     sum(
-        in(begin + mine.begin), [&](int peer) { return offered(peer, k, mine.begin); }, outs, mine.size());
+        in(begin + mine.begin), [&](int peer) { return offered(peer, k, mine.begin); }, outs,
+        mine.size());
     if (copy_to_slot) owner_.writer_.copy(slot, outs[0], bytes(mine.size()));
   }
 
@@ -252,7 +290,9 @@ class Collectives::Run {
     // This rank's own slice, where input and output are apart, and everybody else's.
     const auto take = [&, begin = begin, n = n](int64_t own, int64_t slice) {
       copy_bytes(out(rank_ * call_.count + begin), in(own * call_.count + begin), bytes(n));
-      for_peers([&](int peer) { copy_bytes(out(peer * call_.count + begin), offered(peer, k, 0, slice), bytes(n)); });
+      for_peers([&](int peer) {
+        copy_bytes(out(peer * call_.count + begin), offered(peer, k, 0, slice), bytes(n));
+      });
     };
     switch (call_.op) {
       case Op::all_reduce:
@@ -260,14 +300,19 @@ class Collectives::Run {
       case Op::reduce_scatter: {
         void* const target = out(begin);
         return sum(
-            in(rank_ * call_.count + begin), [&](int peer) { return offered(peer, k, 0, rank_); }, {&target, 1}, n);
+            in(rank_ * call_.count + begin), [&](int peer) { return offered(peer, k, 0, rank_); },
+            {&target, 1}, n);
       }
       case Op::all_gather: return take(0, 0);
       case Op::all_to_all: return take(rank_, rank_);
       case Op::gather: return is_root() ? take(0, 0) : void();
-      case Op::broadcast: return is_root() ? void() : copy_bytes(out(begin), offered(call_.root, k, 0), bytes(n));
+      case Op::broadcast:
+        return is_root() ? void() : copy_bytes(out(begin), offered(call_.root, k, 0), bytes(n));
       case Op::scatter:
-        return copy_bytes(out(begin), is_root() ? in(rank_ * call_.count + begin) : offered(call_.root, k, 0, rank_), bytes(n));
+        return copy_bytes(
+            out(begin),
+            is_root() ? in(rank_ * call_.count + begin) : offered(call_.root, k, 0, rank_),
+            bytes(n));
       default: return;
     }
   }
@@ -295,7 +340,8 @@ class Collectives::Run {
   std::vector<std::byte*> tensors_;  // by rank; null where its data goes through the slots
 };
 
-Collectives::Collectives(Group& group, std::shared_ptr<Arena> arena) : group_(group), arena_(std::move(arena)), peer_maps_(group.size()) {}
+Collectives::Collectives(Group& group, std::shared_ptr<Arena> arena)
+    : group_(group), arena_(std::move(arena)), peer_maps_(group.size()) {}
 
 void Collectives::execute(const Call& call) { Run(*this, call).run(); }
 

@@ -12,14 +12,17 @@
 
 namespace lockstep::comm::shm {
 
-// Runs the calls of the collectives' lane, one at a time. A call goes through its data in steps; in step s every rank
+// Runs the calls of the collectives' lane, one at a time. A call goes through its data in steps; in
+// step s every rank
 //   stages   copies what others need of it into its slot s % slots, and publishes `staged`;
-//   consumes waits until all have staged, takes (or sums) its part from their slots, and publishes `read`;
-//   collects waits until all have read, and copies their sums (only where a sum goes to other ranks).
-// A rank whose tensor lies in shared memory stages nothing and collects nothing: the others read and write the tensor itself.
-// Slot s is filled again in step s + slots, when all have read s. All ranks go through the same number of steps in every call,
-// whatever their role, so the steps can be counted over the whole life of the group. Words hold the count's lower 32 bits, slots follow
-// from all of it: their number need not divide 2^32.
+//   consumes waits until all have staged, takes (or sums) its part from their slots, and publishes
+//   `read`; collects waits until all have read, and copies their sums (only where a sum goes to
+//   other ranks).
+// A rank whose tensor lies in shared memory stages nothing and collects nothing: the others read
+// and write the tensor itself. Slot s is filled again in step s + slots, when all have read s. All
+// ranks go through the same number of steps in every call, whatever their role, so the steps can be
+// counted over the whole life of the group. Words hold the count's lower 32 bits, slots follow from
+// all of it: their number need not divide 2^32.
 class Collectives {
  public:
   Collectives(Group& group, std::shared_ptr<Arena> arena);

@@ -1,4 +1,5 @@
-// How the ranks of a host find each other: rank 0 makes the memory and says in the store where it is, the others map it.
+// How the ranks of a host find each other: rank 0 makes the memory and says in the store where it
+// is, the others map it.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -23,7 +24,8 @@
 namespace lockstep::comm::shm {
 namespace {
 
-// How long to wait before the first look at the ranks that have not come, and how long at most between two.
+// How long to wait before the first look at the ranks that have not come, and how long at most
+// between two.
 constexpr Duration kFirstLook = std::chrono::milliseconds(50);
 constexpr Duration kLook = std::chrono::milliseconds(400);
 
@@ -43,19 +45,23 @@ std::string host_name() {
 }
 
 EnvironmentError other_host(int rank, const std::string& host, int own_rank) {
-  return EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank ", rank, " is on ", host, " and rank ", own_rank,
-                              " on ", host_name(), " (or in another container); use 'mpi' between hosts"));
+  return EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank ", rank,
+                              " is on ", host, " and rank ", own_rank, " on ", host_name(),
+                              " (or in another container); use 'mpi' between hosts"));
 }
 
 }  // namespace
 
-// The waits of one rank while the group forms. Each looks now and then whether the ranks that are missing can still come.
+// The waits of one rank while the group forms. Each looks now and then whether the ranks that are
+// missing can still come.
 class Group::Formation {
  public:
-  Formation(Group& group, Store& store, const Limit& limit, const Kin& kin) : group_(group), store_(store), limit_(limit), kin_(kin) {
+  Formation(Group& group, Store& store, const Limit& limit, const Kin& kin)
+      : group_(group), store_(store), limit_(limit), kin_(kin) {
     for (int r = 0; r < group_.size(); ++r) keys_.push_back(str("attached-", r));
     // First of all: from here on the others can see whether this process lives.
-    store_.set(keys_[static_cast<size_t>(group_.rank())], str(::getpid(), " ", host_identity(), " ", host_name()));
+    store_.set(keys_[static_cast<size_t>(group_.rank())],
+               str(::getpid(), " ", host_identity(), " ", host_name()));
   }
 
   std::string where_the_memory_is() {
@@ -95,7 +101,10 @@ class Group::Formation {
 
   bool is_mapped() const { return group_.memory_.data() != nullptr; }
   bool has_joined(int r) const { return is_mapped() && group_.member(r).joined.reached(1); }
-  bool has_left(int r) const { return has_joined(r) && group_.member(r).presence.load(std::memory_order_acquire) == Presence::left; }
+  bool has_left(int r) const {
+    return has_joined(r) &&
+           group_.member(r).presence.load(std::memory_order_acquire) == Presence::left;
+  }
 
   void look() {
     std::vector<int> missing;
@@ -107,16 +116,21 @@ class Group::Formation {
     for (int r = 0; r < group_.size(); ++r) {
       const int pid = r == group_.rank() || has_left(r) ? 0 : pid_of(r);
       // It may have joined, found all others there, and left, while this thread looked.
-      if (pid != 0 && !look_at_process(pid) && !has_left(r)) dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
+      if (pid != 0 && !look_at_process(pid) && !has_left(r))
+        dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
     }
-    if (!dead.empty()) throw FromPeer<EnvironmentError>(str("[comm] shm: ", dead, " of ", group_.size(), " died while the group formed"));
+    if (!dead.empty())
+      throw FromPeer<EnvironmentError>(
+          str("[comm] shm: ", dead, " of ", group_.size(), " died while the group formed"));
     if (limit_.passed() || is_stopped_for_long(missing))
-      throw FromPeer<TimeoutError>(str("[comm] shm: ", ranks_text(missing), " of ", group_.size(), " did not join in time (",
-                                       limit_.reached(), ")", what_they_do(missing)));
+      throw FromPeer<TimeoutError>(str("[comm] shm: ", ranks_text(missing), " of ", group_.size(),
+                                       " did not join in time (", limit_.reached(), ")",
+                                       what_they_do(missing)));
     if (Clock::now() - start_ < say_after(said_) || missing.empty()) return;
     if (group_.rank() < missing.front() || missing.front() == 0)
-      log::warn("[comm] group '", group_.name_, "' has been forming for ", seconds(say_after(said_)), " s: ", ranks_text(missing), " of ",
-                group_.size(), missing.size() == 1 ? " has" : " have", " not joined", what_they_do(missing));
+      log::warn("[comm] group '", group_.name_, "' has been forming for ",
+                seconds(say_after(said_)), " s: ", ranks_text(missing), " of ", group_.size(),
+                missing.size() == 1 ? " has" : " have", " not joined", what_they_do(missing));
     ++said_;
   }
 
@@ -146,7 +160,8 @@ class Group::Formation {
     if (known.empty()) return "";
     std::string text;
     const auto doing = doings(pids);
-    for (size_t i = 0; i < known.size(); ++i) text += str("; rank ", known[i], " (pid ", pids[i], ") ", doing[i]);
+    for (size_t i = 0; i < known.size(); ++i)
+      text += str("; rank ", known[i], " (pid ", pids[i], ") ", doing[i]);
     return text;
   }
 
@@ -184,7 +199,8 @@ class Group::Formation {
   uint32_t said_ = 0;
 };
 
-Group::Group(Store& store, int rank, int size, const std::string& name, const Limit& limit, const Kin& kin)
+Group::Group(Store& store, int rank, int size, const std::string& name, const Limit& limit,
+             const Kin& kin)
     : name_(name), rank_(rank), size_(size), layout_(size), pidfds_(static_cast<size_t>(size), -1) {
   Formation formation(*this, store, limit, kin);
   if (rank == 0)
@@ -222,7 +238,8 @@ void Group::create(Store& store) {
     new (&member(r)) Member;
     for (int to = 0; to < size_; ++to) new (&channel(r, to)) Channel;
   }
-  store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(), " ", host_name()));
+  store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(),
+                       " ", host_name()));
 }
 
 void Group::attach(Formation& formation) {
@@ -235,10 +252,12 @@ void Group::attach(Formation& formation) {
     memory_ = Memory::open(pid, fd, layout_.bytes(), 0, false);
   } catch (const EnvironmentError& e) {
     std::rethrow_exception(
-        reworded(e, str("[comm] shm: rank ", rank_, " cannot join the group of rank 0 (pid ", pid, " on ", host, "): ", e.what())));
+        reworded(e, str("[comm] shm: rank ", rank_, " cannot join the group of rank 0 (pid ", pid,
+                        " on ", host, "): ", e.what())));
   }
   if (control().cookie != cookie)
-    throw FromPeer<EnvironmentError>(str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
+    throw FromPeer<EnvironmentError>(
+        str("[comm] rank 0 (pid ", pid, " on ", host, ") has ended while rank ", rank_, " joined"));
 }
 
 void Group::watch_peers() {
@@ -248,9 +267,13 @@ void Group::watch_peers() {
     const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
     const int error = fd < 0 ? errno : 0;
     // Done with the group and gone already: nobody to watch.
-    if (error == ESRCH && member(r).presence.load(std::memory_order_acquire) == Presence::left) continue;
-    if (error == ESRCH) throw FromPeer<EnvironmentError>(str("[comm] ", who(r), " died while the group formed"));
-    if (fd < 0) throw EnvironmentError(str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(error)));
+    if (error == ESRCH && member(r).presence.load(std::memory_order_acquire) == Presence::left)
+      continue;
+    if (error == ESRCH)
+      throw FromPeer<EnvironmentError>(str("[comm] ", who(r), " died while the group formed"));
+    if (fd < 0)
+      throw EnvironmentError(
+          str("[comm] cannot watch ", who(r), ": pidfd_open: ", errno_text(error)));
     pidfds_[static_cast<size_t>(r)] = fd;
   }
 }

@@ -16,12 +16,12 @@ namespace {
 // How often a sleeper looks whether the awaited rank still lives.
 constexpr Duration kLook = std::chrono::milliseconds(50);
 
-// How long to look for a change before sleeping: about what a sleep and a wake-up cost, or, where the thread computes behind
-// somebody's back, much less, since the core has better to do.
+// How long to look for a change before sleeping: about what a sleep and a wake-up cost, or, where
+// the thread computes behind somebody's back, much less, since the core has better to do.
 constexpr Duration kSpinAwaited = std::chrono::microseconds(200);
 constexpr Duration kSpinBehind = std::chrono::microseconds(5);
-// How long a rank that has a core keeps it while it looks. Whoever else wants that core, and it may be a stranger, gets it for
-// milliseconds; longer than this, the awaited rank may be the one.
+// How long a rank that has a core keeps it while it looks. Whoever else wants that core, and it may
+// be a stranger, gets it for milliseconds; longer than this, the awaited rank may be the one.
 constexpr Duration kKeepCore = std::chrono::microseconds(20);
 
 void pause_core() {
@@ -46,7 +46,9 @@ int Group::usable_cores() {
   return CPU_COUNT(&all);
 }
 
-std::string Group::who(int rank) { return str("rank ", rank, " (pid ", member(rank).pid, " on ", member(rank).host, ")"); }
+std::string Group::who(int rank) {
+  return str("rank ", rank, " (pid ", member(rank).pid, " on ", member(rank).host, ")");
+}
 
 bool Group::spin(const Word& word, uint32_t target, const Call& call) const {
   const auto start = Clock::now();
@@ -99,12 +101,14 @@ void Group::check_there(const std::vector<int>& ranks) {
   for (const int rank : ranks) {
     if (member(rank).presence.load(std::memory_order_acquire) == Presence::left)
       throw FromPeer<EnvironmentError>(str(who(rank), " has left group '", name_, "'"));
-    if (is_dead(rank)) throw FromPeer<EnvironmentError>(str(who(rank), " of group '", name_, "' died"));
+    if (is_dead(rank))
+      throw FromPeer<EnvironmentError>(str(who(rank), " of group '", name_, "' died"));
   }
 }
 
 void Group::check_not_aborted() {
-  if (control().aborted.load(std::memory_order_acquire)) throw FromPeer<EnvironmentError>(control().reason);
+  if (control().aborted.load(std::memory_order_acquire))
+    throw FromPeer<EnvironmentError>(control().reason);
 }
 
 void Group::abort(const std::string& reason) noexcept {
@@ -121,7 +125,9 @@ void Group::abort(const std::string& reason) noexcept {
     wake(member(r).staged);
     wake(member(r).read);
     for (int to = 0; to < size_; ++to)
-      for (Word* word : {&channel(r, to).posted, &channel(r, to).ready, &channel(r, to).filled, &channel(r, to).drained}) wake(*word);
+      for (Word* word : {&channel(r, to).posted, &channel(r, to).ready, &channel(r, to).filled,
+                         &channel(r, to).drained})
+        wake(*word);
   }
 }
 

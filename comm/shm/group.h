@@ -1,5 +1,5 @@
-// Group: the ranks of one host around their shared memory – how they find each other, wait for each other, and notice that one
-// has died, left or aborted.
+// Group: the ranks of one host around their shared memory – how they find each other, wait for each
+// other, and notice that one has died, left or aborted.
 #pragma once
 
 #include <functional>
@@ -15,7 +15,8 @@
 
 namespace lockstep::comm::shm {
 
-// What is known of the ranks of a new group before they have come to it, where they are ranks of another one already.
+// What is known of the ranks of a new group before they have come to it, where they are ranks of
+// another one already.
 struct Kin {
   std::vector<int> pids;  // by rank; empty: unknown
   // Throws where ranks of the new group that are missing will not come.
@@ -25,7 +26,8 @@ struct Kin {
 // Thread-safe, but for the data behind the pointers, which the protocol of the callers protects.
 class Group {
  public:
-  Group(Store& store, int rank, int size, const std::string& name, const Limit& limit, const Kin& kin);
+  Group(Store& store, int rank, int size, const std::string& name, const Limit& limit,
+        const Kin& kin);
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -34,9 +36,15 @@ class Group {
   int size() const { return size_; }
   Member& member(int rank) { return *at<Member>(layout_.member(rank)); }
   Channel& channel(int from, int to) { return *at<Channel>(layout_.channel(from, to)); }
-  std::byte* message(int from, int to, uint32_t piece) { return memory_.data() + layout_.message(from, to, piece % kMessageSlots); }
-  std::byte* stage(int rank, uint64_t step) { return memory_.data() + layout_.stage(rank, static_cast<uint32_t>(step % slots())); }
-  std::byte* result(int rank, uint64_t step) { return memory_.data() + layout_.result(rank, static_cast<uint32_t>(step % slots())); }
+  std::byte* message(int from, int to, uint32_t piece) {
+    return memory_.data() + layout_.message(from, to, piece % kMessageSlots);
+  }
+  std::byte* stage(int rank, uint64_t step) {
+    return memory_.data() + layout_.stage(rank, static_cast<uint32_t>(step % slots()));
+  }
+  std::byte* result(int rank, uint64_t step) {
+    return memory_.data() + layout_.result(rank, static_cast<uint32_t>(step % slots()));
+  }
 
   // This rank begins a call: if it was stopped, it has gone on.
   void arrive();
@@ -46,14 +54,15 @@ class Group {
   // How many of a rank's slots take turns.
   uint32_t slots() const { return own_cores_ ? kSlots : kSlotsOnSharedCores; }
 
-  // Waits until `word`, which `peer` publishes, has reached `target`: spins while that pays, then sleeps. Throws as
-  // Backend::execute() does.
+  // Waits until `word`, which `peer` publishes, has reached `target`: spins while that pays, then
+  // sleeps. Throws as Backend::execute() does.
   void await(Word& word, uint32_t target, int peer, const Call& call);
 
   void abort(const std::string& reason) noexcept;
   // Throws what ended the group, where something has.
   void check_not_aborted();
-  // Throws where the group has ended, or where one of these ranks has died or left. Such ranks come to no other group either.
+  // Throws where the group has ended, or where one of these ranks has died or left. Such ranks come
+  // to no other group either.
   void check_there(const std::vector<int>& ranks);
 
   // Tells all ranks what this one waits in, until it is told otherwise (see Member::waits_in).
@@ -79,10 +88,12 @@ class Group {
 
   // reports.cpp
   class Watch;
-  // From here on, what any thread of this process waits in is shown to this group's ranks, and no longer.
+  // From here on, what any thread of this process waits in is shown to this group's ranks, and no
+  // longer.
   void enter_process();
   void leave_process();
-  // Say, once for all that wait for it, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a debugger), or that some are late.
+  // Say, once for all that wait for it, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a
+  // debugger), or that some are late.
   void warn_of_stopped(int peer, const Call& call);
   void warn_of_missing(int peer, const Call& call, Duration waited);
   FromPeer<TimeoutError> late(int peer, const Call& call);

@@ -18,7 +18,9 @@ namespace {
 
 std::byte* map(int fd, size_t bytes, int flags) {
   void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
-  if (data == MAP_FAILED) throw EnvironmentError(str("cannot map ", bytes, " bytes of shared memory: ", errno_text(errno)));
+  if (data == MAP_FAILED)
+    throw EnvironmentError(
+        str("cannot map ", bytes, " bytes of shared memory: ", errno_text(errno)));
   return static_cast<std::byte*>(data);
 }
 
@@ -52,11 +54,14 @@ void Memory::close_fd() {
 Memory Memory::create(size_t bytes) {
   Memory memory;
   memory.fd_ = ::memfd_create("lockstep", MFD_CLOEXEC);
-  if (memory.fd_ < 0) throw EnvironmentError(str("cannot create shared memory: ", errno_text(errno)));
+  if (memory.fd_ < 0)
+    throw EnvironmentError(str("cannot create shared memory: ", errno_text(errno)));
   if (::ftruncate(memory.fd_, static_cast<off_t>(bytes)) != 0)
-    throw EnvironmentError(str("cannot size shared memory to ", bytes, " bytes: ", errno_text(errno)));
+    throw EnvironmentError(
+        str("cannot size shared memory to ", bytes, " bytes: ", errno_text(errno)));
   struct stat status {};
-  if (::fstat(memory.fd_, &status) != 0) throw EnvironmentError(str("cannot look at shared memory: ", errno_text(errno)));
+  if (::fstat(memory.fd_, &status) != 0)
+    throw EnvironmentError(str("cannot look at shared memory: ", errno_text(errno)));
   memory.inode_ = status.st_ino;
   memory.data_ = map(memory.fd_, bytes, 0);
   memory.bytes_ = bytes;
@@ -68,16 +73,22 @@ void Memory::make_private() {
   for (size_t at = 0; at < bytes; at += kPrivatePiece) {
     const size_t piece = std::min(kPrivatePiece, bytes - at);
     void* copy = ::mmap(nullptr, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (copy == MAP_FAILED) throw EnvironmentError(str("cannot copy ", piece, " bytes of shared memory: ", errno_text(errno)));
+    if (copy == MAP_FAILED)
+      throw EnvironmentError(
+          str("cannot copy ", piece, " bytes of shared memory: ", errno_text(errno)));
     std::memcpy(copy, data_ + at, piece);
     // Takes the old pages' place in one step.
     if (::mremap(copy, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED, data_ + at) == MAP_FAILED) {
       const int error = errno;
       ::munmap(copy, piece);
-      throw EnvironmentError(str("cannot replace ", piece, " bytes of shared memory: ", errno_text(error)));
+      throw EnvironmentError(
+          str("cannot replace ", piece, " bytes of shared memory: ", errno_text(error)));
     }
-    // Nobody has a use for the old pages; where they cannot be given back, they go with the last mapping.
-    if (fd_ >= 0) ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at), static_cast<off_t>(piece));
+    // Nobody has a use for the old pages; where they cannot be given back, they go with the last
+    // mapping.
+    if (fd_ >= 0)
+      ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at),
+                  static_cast<off_t>(piece));
   }
   close_fd();
 }
@@ -87,16 +98,21 @@ Memory Memory::open(int pid, int fd, size_t bytes, uint64_t inode, bool whole) {
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) {
     const int error = errno;
-    // Where /proc hides the processes of other users they seem to be gone, too, but are not to be signalled.
+    // Where /proc hides the processes of other users they seem to be gone, too, but are not to be
+    // signalled.
     if (error == ENOENT && (::kill(pid, 0) == 0 || errno == ESRCH))
-      throw FromPeer<EnvironmentError>(str("process ", pid, " has ended, or has given up its shared memory"));
-    throw EnvironmentError(str("cannot open the shared memory of process ", pid, " through ", path, ": ", errno_text(error),
-                               "; the ranks of a host must run as one user and see each other's processes"));
+      throw FromPeer<EnvironmentError>(
+          str("process ", pid, " has ended, or has given up its shared memory"));
+    throw EnvironmentError(
+        str("cannot open the shared memory of process ", pid, " through ", path, ": ",
+            errno_text(error),
+            "; the ranks of a host must run as one user and see each other's processes"));
   }
   Memory memory;
   memory.fd_ = file;
   struct stat status {};
-  if (::fstat(file, &status) != 0 || static_cast<size_t>(status.st_size) != bytes || (inode != 0 && status.st_ino != inode))
+  if (::fstat(file, &status) != 0 || static_cast<size_t>(status.st_size) != bytes ||
+      (inode != 0 && status.st_ino != inode))
     throw EnvironmentError(str(path, " is not the shared memory that process ", pid, " announced"));
   memory.data_ = map(file, bytes, whole ? MAP_POPULATE : 0);
   memory.bytes_ = bytes;

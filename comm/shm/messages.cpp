@@ -5,7 +5,10 @@
 
 namespace lockstep::comm::shm {
 
-Messages::Messages(Group& group) : group_(group), sent_(static_cast<size_t>(group.size())), received_(static_cast<size_t>(group.size())) {}
+Messages::Messages(Group& group)
+    : group_(group),
+      sent_(static_cast<size_t>(group.size())),
+      received_(static_cast<size_t>(group.size())) {}
 
 void Messages::execute(const Call& call) { call.op == Op::send ? send(call) : recv(call); }
 
@@ -18,13 +21,15 @@ void Messages::send(const Call& call) {
   channel.posted.publish(message);
   group_.await(channel.ready, message, peer, call);
   const Fingerprint& theirs = channel.recvs[message % 2];
-  if (theirs != call.fingerprint) throw mismatch_error(group_.rank(), call.fingerprint, peer, theirs);
+  if (theirs != call.fingerprint)
+    throw mismatch_error(group_.rank(), call.fingerprint, peer, theirs);
 
   const auto* data = static_cast<const std::byte*>(call.in);
   const auto bytes = static_cast<size_t>(call.bytes());
   for (size_t at = 0; at < bytes; at += kMessageBytes) {
     group_.await(channel.drained, progress.pieces + 1 - kMessageSlots, peer, call);
-    progress.writer.copy(group_.message(group_.rank(), peer, progress.pieces), data + at, std::min(kMessageBytes, bytes - at));
+    progress.writer.copy(group_.message(group_.rank(), peer, progress.pieces), data + at,
+                         std::min(kMessageBytes, bytes - at));
     channel.filled.publish(++progress.pieces);
   }
 }
@@ -44,13 +49,15 @@ void Messages::recv(const Call& call) {
     throw;
   }
   const Fingerprint& theirs = channel.sends[message % 2];
-  if (theirs != call.fingerprint) throw mismatch_error(peer, theirs, group_.rank(), call.fingerprint);
+  if (theirs != call.fingerprint)
+    throw mismatch_error(peer, theirs, group_.rank(), call.fingerprint);
 
   auto* data = static_cast<std::byte*>(call.out);
   const auto bytes = static_cast<size_t>(call.bytes());
   for (size_t at = 0; at < bytes; at += kMessageBytes) {
     group_.await(channel.filled, progress.pieces + 1, peer, call);
-    std::memcpy(data + at, group_.message(peer, group_.rank(), progress.pieces), std::min(kMessageBytes, bytes - at));
+    std::memcpy(data + at, group_.message(peer, group_.rank(), progress.pieces),
+                std::min(kMessageBytes, bytes - at));
     channel.drained.publish(++progress.pieces);
   }
 }

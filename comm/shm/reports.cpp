@@ -1,4 +1,5 @@
-// What a group says of ranks that hold up the others: in the log while it waits, and in the error at the time limit.
+// What a group says of ranks that hold up the others: in the log while it waits, and in the error
+// at the time limit.
 #include <algorithm>
 #include <cstring>
 #include <mutex>
@@ -18,7 +19,8 @@ struct Process {
   std::list<std::pair<const void*, std::string>> waits;  // by whoever waits; the oldest first
 
   void show() {
-    for (Group* group : groups) group->show_waiting(waits.empty() ? std::string() : waits.front().second);
+    for (Group* group : groups)
+      group->show_waiting(waits.empty() ? std::string() : waits.front().second);
   }
 };
 
@@ -81,22 +83,26 @@ std::string Group::waits_in(int rank) {
   std::memcpy(text, other.waits_in, sizeof text);
   // A write of nothing, which keeps the reads before it in their place: thread sanitizers know no
   // fences.
-  const bool whole = before % 2 == 0 && other.waits_version.fetch_add(0, std::memory_order_acq_rel) == before;
+  const bool whole =
+      before % 2 == 0 && other.waits_version.fetch_add(0, std::memory_order_acq_rel) == before;
   return whole ? std::string(text, ::strnlen(text, sizeof text)) : "";
 }
 
 // The last collective of a rank that has not arrived at `call`.
 std::string Group::last_call(int rank, const Call& call) {
   const auto& notices = member(rank).notices;
-  const bool even_is_last =
-      point_to_point(call.op) ? notices[0].call.sequence > notices[1].call.sequence : call.fingerprint.sequence % 2 == 1;
+  const bool even_is_last = point_to_point(call.op)
+                                ? notices[0].call.sequence > notices[1].call.sequence
+                                : call.fingerprint.sequence % 2 == 1;
   const Notice& before = notices[even_is_last ? 0 : 1];
-  return before.call.sequence == 0 ? "it has made no call yet" : "its last call was " + describe(before.call);
+  return before.call.sequence == 0 ? "it has made no call yet"
+                                   : "its last call was " + describe(before.call);
 }
 
 bool Group::has_arrived(int rank, int peer, const Call& call) {
   if (point_to_point(call.op)) return rank != peer;
-  return member(rank).notices[call.fingerprint.sequence % 2].call.sequence >= call.fingerprint.sequence;
+  return member(rank).notices[call.fingerprint.sequence % 2].call.sequence >=
+         call.fingerprint.sequence;
 }
 
 // "rank 2 (pid 4711 on node7) is computing and has not arrived, its last call was …; rank 3 …".
@@ -112,8 +118,10 @@ std::string Group::missing_text(int peer, const Call& call) {
   for (size_t i = 0; i < missing.size(); ++i) {
     const int r = missing[i];
     const std::string other = waits_in(r);
-    text += str(i == 0 ? "" : "; ", who(r), " ", other.empty() || doing[i] == "is stopped" ? doing[i] : "waits in " + other);
-    text += all_here ? std::string(" and has arrived, but does not go on") : str(" and has not arrived, ", last_call(r, call));
+    text += str(i == 0 ? "" : "; ", who(r), " ",
+                other.empty() || doing[i] == "is stopped" ? doing[i] : "waits in " + other);
+    text += all_here ? std::string(" and has arrived, but does not go on")
+                     : str(" and has not arrived, ", last_call(r, call));
   }
   return text;
 }
@@ -121,21 +129,28 @@ std::string Group::missing_text(int peer, const Call& call) {
 void Group::warn_of_stopped(int peer, const Call& call) {
   if (member(peer).said_stopped.exchange(true, std::memory_order_relaxed)) return;
   const uint64_t sequence = call.fingerprint.sequence;
-  const bool arrived = !point_to_point(call.op) && member(peer).notices[sequence % 2].call.sequence >= sequence;
-  log::warn("[comm] ", who(peer), " is stopped and holds up ", describe(call.fingerprint), " in group '", name_, "'",
-            arrived ? ", in which it takes part" : "; " + last_call(peer, call), "; 'kill -CONT ", member(peer).pid,
-            "' lets it go on, or it counts as missing at the group's time limit");
+  const bool arrived =
+      !point_to_point(call.op) && member(peer).notices[sequence % 2].call.sequence >= sequence;
+  log::warn("[comm] ", who(peer), " is stopped and holds up ", describe(call.fingerprint),
+            " in group '", name_, "'",
+            arrived ? ", in which it takes part" : "; " + last_call(peer, call), "; 'kill -CONT ",
+            member(peer).pid, "' lets it go on, or it counts as missing at the group's time limit");
 }
 
 void Group::warn_of_missing(int peer, const Call& call, Duration waited) {
   std::atomic<uint32_t>& times = member(peer).said_missing;
   uint32_t said = times.load(std::memory_order_relaxed);
-  if (waited < say_after(said) || !times.compare_exchange_strong(said, said + 1, std::memory_order_relaxed)) return;
-  log::warn("[comm] ", call.what(), " is held up for ", seconds(say_after(said)), " s: ", missing_text(peer, call));
+  if (waited < say_after(said) ||
+      !times.compare_exchange_strong(said, said + 1, std::memory_order_relaxed))
+    return;
+  log::warn("[comm] ", call.what(), " is held up for ", seconds(say_after(said)),
+            " s: ", missing_text(peer, call));
 }
 
 FromPeer<TimeoutError> Group::late(int peer, const Call& call) {
-  return FromPeer<TimeoutError>(str(call.limit.reached(), ": ", point_to_point(call.op) ? "waiting for " : "", missing_text(peer, call)));
+  return FromPeer<TimeoutError>(str(call.limit.reached(), ": ",
+                                    point_to_point(call.op) ? "waiting for " : "",
+                                    missing_text(peer, call)));
 }
 
 }  // namespace lockstep::comm::shm

@@ -19,7 +19,8 @@ constexpr uint32_t kTrialEvery = 128;
 constexpr uint32_t kFirstTrials = 8;
 // Past the caches costs the reader a way to memory as well, so it must be clearly faster here.
 constexpr double kClearly = 2;
-// What was fast once counts less and less. A slow copy says little: the thread may have been interrupted.
+// What was fast once counts less and less. A slow copy says little: the thread may have been
+// interrupted.
 constexpr double kForget = 1.05;
 
 #if defined(__x86_64__)
@@ -49,7 +50,8 @@ void stream(std::byte* to, const std::byte* from, size_t bytes) { std::memcpy(to
 }  // namespace
 
 SlotWriter::Way SlotWriter::faster() const {
-  return recent_best_[through_caches] > kClearly * recent_best_[past_caches] ? past_caches : through_caches;
+  return recent_best_[through_caches] > kClearly * recent_best_[past_caches] ? past_caches
+                                                                             : through_caches;
 }
 
 SlotWriter::Way SlotWriter::next_way() {

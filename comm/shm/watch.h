@@ -1,4 +1,5 @@
-// Watch: what a rank does while it waits for another one for long: looks whether that one is stopped, and tells the users.
+// Watch: what a rank does while it waits for another one for long: looks whether that one is
+// stopped, and tells the users.
 #pragma once
 
 #include <list>
@@ -17,7 +18,8 @@ class Group::Watch {
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  // To be called now and then. Throws TimeoutError where the peer has been stopped for longer than the call allows.
+  // To be called now and then. Throws TimeoutError where the peer has been stopped for longer than
+  // the call allows.
   void look() {
     if (next_.passed()) look_closely();
   }

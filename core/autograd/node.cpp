@@ -17,18 +17,22 @@ void add_in_place(const Tensor& into, const Tensor& value) {
   const Kernels& k = kernels(into.device());
   if (into.dtype() == DType::f16) {
     const StridedView sum{into.raw(), into.dtype(), into.shape(), into.strides()};
-    if (into.numel() > 0) k.binary(BinaryOp::add, sum, sum, {value.raw(), value.dtype(), value.shape(), value.strides()});
+    if (into.numel() > 0)
+      k.binary(BinaryOp::add, sum, sum,
+               {value.raw(), value.dtype(), value.shape(), value.strides()});
     return;
   }
   const Tensor dense = value.contiguous();
-  check(is_floating(into.dtype()) && into.is_contiguous(), "[autograd] cannot add gradients of type ", into);
+  check(is_floating(into.dtype()) && into.is_contiguous(),
+        "[autograd] cannot add gradients of type ", into);
   k.axpby(into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
 }
 
 // Values may have been given another shape (set_data) since the gradient's memory was.
 void check_memory(const detail::GradState& t) {
-  check(!t.grad.defined() || (t.grad.shape() == t.shape && t.grad.dtype() == t.dtype), "[autograd] the values are ", t.dtype, t.shape,
-        ", but the memory for their gradient is ", t.grad, "; give it other memory with set_grad_buffer()");
+  check(!t.grad.defined() || (t.grad.shape() == t.shape && t.grad.dtype() == t.dtype),
+        "[autograd] the values are ", t.dtype, t.shape, ", but the memory for their gradient is ",
+        t.grad, "; give it other memory with set_grad_buffer()");
 }
 
 // Memory for a gradient that has none yet.
@@ -36,7 +40,8 @@ void make_memory(detail::GradState& t) {
   if (t.source) {
     const Parameter::GradSource provide = t.source;  // a copy: it may replace itself
     provide();
-    check(t.grad.defined(), "[autograd] a gradient arrived, but there is no memory for it. ", t.elsewhere);
+    check(t.grad.defined(), "[autograd] a gradient arrived, but there is no memory for it. ",
+          t.elsewhere);
     return check_memory(t);
   }
   MemoryScope scope(t.node == nullptr ? MemoryCategory::gradients : MemoryScope::current());
@@ -46,7 +51,8 @@ void make_memory(detail::GradState& t) {
 
 class FunctionNode final : public Node {
  public:
-  FunctionNode(std::string_view op, std::vector<Variable> inputs, BackwardFn fn) : Node(op, std::move(inputs)), fn_(std::move(fn)) {}
+  FunctionNode(std::string_view op, std::vector<Variable> inputs, BackwardFn fn)
+      : Node(op, std::move(inputs)), fn_(std::move(fn)) {}
   void backward(const Tensor& gradient) override { fn_(gradient, *this); }
   void release() override { fn_ = nullptr; }
 
@@ -63,8 +69,8 @@ Edge::Edge(const Variable& input) {
 void Edge::add(const Tensor& gradient) const {
   if (!needed()) return;
   detail::GradState& t = *target_;
-  check(gradient.shape() == t.shape && gradient.dtype() == t.dtype, "[autograd] expected a gradient ", t.dtype, t.shape, ", got ",
-        gradient);
+  check(gradient.shape() == t.shape && gradient.dtype() == t.dtype,
+        "[autograd] expected a gradient ", t.dtype, t.shape, ", got ", gradient);
   check_memory(t);
   if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
     ++t.grad_changes;
@@ -105,22 +111,28 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
   t.grad_valid = true;
 }
 
-void Edge::write_over(const Tensor& gradient, const std::function<void(const Tensor& dst, bool accumulate)>& write_to) const {
+void Edge::write_over(
+    const Tensor& gradient,
+    const std::function<void(const Tensor& dst, bool accumulate)>& write_to) const {
   if (!needed()) return;
   detail::GradState& t = *target_;
   const bool free = t.node != nullptr && !t.grad_valid && gradient.storage().use_count() == 1;
-  if (!free || gradient.shape() != t.shape || gradient.dtype() != t.dtype || !gradient.is_contiguous()) return write(write_to);
+  if (!free || gradient.shape() != t.shape || gradient.dtype() != t.dtype ||
+      !gradient.is_contiguous())
+    return write(write_to);
   write_to(gradient, false);
   add(gradient);
 }
 
-Node::Node(std::string_view op, std::vector<Variable> inputs) : op_(op), sequence_(g_sequence.fetch_add(1, std::memory_order_relaxed)) {
+Node::Node(std::string_view op, std::vector<Variable> inputs)
+    : op_(op), sequence_(g_sequence.fetch_add(1, std::memory_order_relaxed)) {
   edges_.reserve(inputs.size());
   for (const Variable& input : inputs) edges_.emplace_back(input);
 }
 
 Node::~Node() {
-  // A node may be the last owner of a long chain of others: take it apart in a loop, or the stack would be as deep as the chain.
+  // A node may be the last owner of a long chain of others: take it apart in a loop, or the stack
+  // would be as deep as the chain.
   std::vector<Edge> pending = std::move(edges_);
   while (!pending.empty()) {
     const std::shared_ptr<detail::GradState> state = pending.back().target();
@@ -144,7 +156,9 @@ void Node::set_recipe(const Tensor& output, std::function<Tensor()> again) {
 }
 
 std::function<Tensor()> Node::recipe_for(const Tensor& output) const {
-  if (!again_ || output.storage() != output_.lock() || output.storage()->version() != output_version_) return nullptr;
+  if (!again_ || output.storage() != output_.lock() ||
+      output.storage()->version() != output_version_)
+    return nullptr;
   return again_;
 }
 
@@ -178,7 +192,8 @@ void detail::InputLog::add(std::string_view op, const Variable& input) {
   const auto [at, added] = latest_.try_emplace(impl.get(), inputs_.size());
   if (!added && !inputs_[at->second].variable.expired()) return;
   at->second = inputs_.size();  // a variable that is gone had the same address
-  inputs_.push_back({impl, input.requires_grad(), input.dtype(), input.shape(), ValueMark(op, input)});
+  inputs_.push_back(
+      {impl, input.requires_grad(), input.dtype(), input.shape(), ValueMark(op, input)});
 }
 
 void detail::InputLog::Input::check_unchanged() const {
@@ -198,14 +213,17 @@ std::vector<detail::InputLog::Input> detail::InputLog::take(const Variable& outp
   return std::exchange(inputs_, {});
 }
 
-Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs, BackwardFn backward) {
+Variable record(std::string_view op, Tensor result, std::vector<Variable> inputs,
+                BackwardFn backward) {
   detail::InputLog::note(op, inputs);
   if (!detail::must_record(inputs)) return Variable(std::move(result));
-  return Variable::from_node(std::move(result), std::make_shared<FunctionNode>(op, std::move(inputs), std::move(backward)));
+  return Variable::from_node(std::move(result), std::make_shared<FunctionNode>(
+                                                    op, std::move(inputs), std::move(backward)));
 }
 
 Variable recomputable(Variable result, std::function<Tensor()> again) {
-  if (const auto& node = result.impl()->grad->node) node->set_recipe(result.data(), std::move(again));
+  if (const auto& node = result.impl()->grad->node)
+    node->set_recipe(result.data(), std::move(again));
   return result;
 }
 

@@ -6,13 +6,16 @@
 
 namespace lockstep {
 
-SavedTensor::SavedTensor(std::string_view op, std::string_view what, Tensor kept) : op_(op), what_(what), tensor_(std::move(kept)) {
+SavedTensor::SavedTensor(std::string_view op, std::string_view what, Tensor kept)
+    : op_(op), what_(what), tensor_(std::move(kept)) {
   if (tensor_.defined()) version_ = tensor_.storage()->version();
 }
 
-SavedTensor::SavedTensor(std::string_view op, const Variable& input) : SavedTensor(op, input, input.data()) {}
+SavedTensor::SavedTensor(std::string_view op, const Variable& input)
+    : SavedTensor(op, input, input.data()) {}
 
-SavedTensor::SavedTensor(std::string_view op, const Variable& input, Tensor kept) : SavedTensor(op, "an input", std::move(kept)) {
+SavedTensor::SavedTensor(std::string_view op, const Variable& input, Tensor kept)
+    : SavedTensor(op, "an input", std::move(kept)) {
   if (!input.impl()->name.empty()) named_ = input.impl();
 }
 
@@ -24,30 +27,37 @@ const Tensor& SavedTensor::get() const {
 
 void SavedTensor::fail() const {
   const auto named = named_.lock();
-  const std::string tensor = named ? str("'", named->name, "' ", named->data) : str(what_, ", ", tensor_);
+  const std::string tensor =
+      named ? str("'", named->name, "' ", named->data) : str(what_, ", ", tensor_);
   throw UsageError(detail::changed_in_place(op_, tensor, tensor_.storage()->changed_by()));
 }
 
-SavedInput::SavedInput(std::string_view op, const Variable& input, Tensor kept) : shape_(kept.shape()) {
+SavedInput::SavedInput(std::string_view op, const Variable& input, Tensor kept)
+    : shape_(kept.shape()) {
   if (const auto& node = input.impl()->grad->node) again_ = node->recipe_for(input.data());
   if (!again_) kept_ = SavedTensor(op, input, std::move(kept));
 }
 
 Tensor SavedInput::get() const { return again_ ? again_().view(shape_) : kept_.get(); }
 
-std::string detail::changed_in_place(std::string_view op, std::string_view tensor, std::string_view by) {
+std::string detail::changed_in_place(std::string_view op, std::string_view tensor,
+                                     std::string_view by) {
   return str("[", op, "] backward needs ", tensor, " as it was in the forward pass, but ", by,
              " changed it since; call backward() before that, or compute with a clone()");
 }
 
 detail::ValueMark::ValueMark(std::string_view op, const Variable& variable)
-    : op_(op), storage_(variable.data().storage()), version_(variable.data().storage()->version()), replaced_(variable.impl()->replaced) {}
+    : op_(op),
+      storage_(variable.data().storage()),
+      version_(variable.data().storage()->version()),
+      replaced_(variable.impl()->replaced) {}
 
 void detail::ValueMark::check_unchanged(const VariableImpl& now) const {
   const auto& storage = now.data.storage();
   const bool replaced = now.replaced != replaced_;
   if (!replaced && (storage != storage_.lock() || storage->version() == version_)) return;
-  const std::string tensor = now.name.empty() ? str("an input, ", now.data) : str("'", now.name, "' ", now.data);
+  const std::string tensor =
+      now.name.empty() ? str("an input, ", now.data) : str("'", now.name, "' ", now.data);
   throw UsageError(changed_in_place(op_, tensor, replaced ? "set_data()" : storage->changed_by()));
 }
 

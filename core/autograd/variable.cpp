@@ -62,7 +62,8 @@ Leaves find_leaves(const std::shared_ptr<State>& root) {
     State* current = todo.back();
     todo.pop_back();
     if (!current->node) continue;
-    check(!current->node->released(), "[backward] the graph of '", current->node->op(), "' was already used by an earlier backward(), ",
+    check(!current->node->released(), "[backward] the graph of '", current->node->op(),
+          "' was already used by an earlier backward(), ",
           "which frees it as it runs; run the forward pass again before a second backward()");
     for (const Edge& edge : current->node->edges()) {
       if (!edge.needed()) continue;
@@ -75,7 +76,8 @@ Leaves find_leaves(const std::shared_ptr<State>& root) {
 }
 
 struct Ready {
-  std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst> queue;
+  std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst>
+      queue;
   std::unordered_set<State*> queued;
   void push(const std::shared_ptr<State>& state) {
     if (queued.insert(state.get()).second) queue.push(state);
@@ -117,8 +119,9 @@ void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   node.mark_released();
 }
 
-// Runs the nodes below `root`, whose gradient is set, and tells used(leaf) of every edge into a leaf that has been served. Nodes
-// older than `oldest` are left alone: their gradients wait for whoever runs them.
+// Runs the nodes below `root`, whose gradient is set, and tells used(leaf) of every edge into a
+// leaf that has been served. Nodes older than `oldest` are left alone: their gradients wait for
+// whoever runs them.
 template <typename F>
 void run_nodes(const std::shared_ptr<State>& root, uint64_t oldest, const F& used) {
   Ready ready;
@@ -148,10 +151,14 @@ void run_hook(const State& leaf) {
 
 }  // namespace
 
-Parameter detail::as_parameter(std::shared_ptr<VariableImpl> impl) { return Parameter(std::move(impl)); }
+Parameter detail::as_parameter(std::shared_ptr<VariableImpl> impl) {
+  return Parameter(std::move(impl));
+}
 
-Variable::Variable(Tensor data, bool requires_grad) : impl_(std::make_shared<detail::VariableImpl>()) {
-  check(!requires_grad || is_floating(data.dtype()), "[variable] only floating-point values can require a gradient, got ", data);
+Variable::Variable(Tensor data, bool requires_grad)
+    : impl_(std::make_shared<detail::VariableImpl>()) {
+  check(!requires_grad || is_floating(data.dtype()),
+        "[variable] only floating-point values can require a gradient, got ", data);
   impl_->grad = std::make_shared<State>();
   impl_->grad->shape = data.shape();
   impl_->grad->dtype = data.dtype();
@@ -171,8 +178,8 @@ bool Variable::is_leaf() const { return impl_ && impl_->grad->node == nullptr; }
 
 detail::GradState& Variable::leaf_state(std::string_view call) const {
   if (!is_leaf())
-    throw UsageError(
-        str("[", call, "] only leaves keep a gradient; this variable ", defined() ? "was computed by an operation" : "is undefined"));
+    throw UsageError(str("[", call, "] only leaves keep a gradient; this variable ",
+                         defined() ? "was computed by an operation" : "is undefined"));
   return *impl_->grad;
 }
 
@@ -180,8 +187,10 @@ Tensor Variable::grad() const {
   const State& leaf = leaf_state("grad");
   check_is_here(leaf);
   if (!leaf.grad_valid) return {};
-  check(!leaf.grad_incomplete, "[grad] the gradient of '", impl_->name, "' ", leaf.dtype, leaf.shape,
-        " is incomplete: a backward() that failed added a part of another one to it; call zero_grad() and do the step again");
+  check(!leaf.grad_incomplete, "[grad] the gradient of '", impl_->name, "' ", leaf.dtype,
+        leaf.shape,
+        " is incomplete: a backward() that failed added a part of another one to it; call "
+        "zero_grad() and do the step again");
   return leaf.grad;
 }
 
@@ -205,9 +214,10 @@ void Variable::mark_grad_valid() const {
 
 void Variable::set_grad_buffer(Tensor buffer) const {
   State& leaf = leaf_state("set_grad_buffer");
-  check(!buffer.defined() ||
-            (buffer.shape() == shape() && buffer.dtype() == dtype() && buffer.device() == device() && buffer.is_contiguous()),
-        "[set_grad_buffer] expected a contiguous ", data(), " for '", impl_->name, "', got ", buffer);
+  check(!buffer.defined() || (buffer.shape() == shape() && buffer.dtype() == dtype() &&
+                              buffer.device() == device() && buffer.is_contiguous()),
+        "[set_grad_buffer] expected a contiguous ", data(), " for '", impl_->name, "', got ",
+        buffer);
   check(!buffer.defined() || buffer.numel() == 0 || buffer.storage() != data().storage() ||
             (buffer.raw() != data().raw() && !buffer.overlaps(data())),
         "[set_grad_buffer] expected other memory than that of the values of '", impl_->name, "'");
@@ -227,8 +237,10 @@ Variable Variable::from_node(Tensor data, std::shared_ptr<Node> node) {
 
 void Variable::backward(const Tensor& seed) const {
   check(requires_grad(), "[backward] nothing here requires a gradient");
-  check(seed.defined() || data().numel() == 1, "[backward] a variable of shape ", shape(), " needs a seed gradient of that shape");
-  check(!seed.defined() || (seed.shape() == shape() && seed.dtype() == dtype() && seed.device() == device()),
+  check(seed.defined() || data().numel() == 1, "[backward] a variable of shape ", shape(),
+        " needs a seed gradient of that shape");
+  check(!seed.defined() ||
+            (seed.shape() == shape() && seed.dtype() == dtype() && seed.device() == device()),
         "[backward] expected a seed like the variable, ", data(), " on ", device(), ", got ", seed);
   NoGradGuard no_grad;
 
@@ -261,8 +273,10 @@ void detail::backward_part(const Variable& root, const Tensor& gradient, uint64_
   run_nodes(state, oldest, [](State&) {});
 }
 
-Parameter::Parameter(std::string name, Tensor data, bool requires_grad) : Variable(std::move(data), requires_grad) {
-  check(impl_->data.defined(), "[parameter] expected values for '", name, "', got an undefined tensor");
+Parameter::Parameter(std::string name, Tensor data, bool requires_grad)
+    : Variable(std::move(data), requires_grad) {
+  check(impl_->data.defined(), "[parameter] expected values for '", name,
+        "', got an undefined tensor");
   impl_->name = std::move(name);
 }
 
@@ -273,7 +287,9 @@ detail::VariableImpl& Parameter::state(std::string_view call) const {
 
 const std::string& Parameter::name() const { return state("name").name; }
 void Parameter::set_name(std::string name) const { state("set_name").name = std::move(name); }
-void Parameter::set_grad_hook(GradHook hook) const { state("set_grad_hook").grad->hook = std::move(hook); }
+void Parameter::set_grad_hook(GradHook hook) const {
+  state("set_grad_hook").grad->hook = std::move(hook);
+}
 
 void Parameter::set_grad_source(GradSource provide, std::string elsewhere) const {
   state("set_grad_source").grad->source = std::move(provide);
@@ -282,8 +298,8 @@ void Parameter::set_grad_source(GradSource provide, std::string elsewhere) const
 
 void Parameter::set_data(Tensor data) const {
   state("set_data");
-  check(data.defined() && (!impl_->requires_grad || is_floating(data.dtype())), "[set_data] expected values for '", name(), "', ",
-        impl_->data, " so far, got ", data);
+  check(data.defined() && (!impl_->requires_grad || is_floating(data.dtype())),
+        "[set_data] expected values for '", name(), "', ", impl_->data, " so far, got ", data);
   impl_->grad->shape = data.shape();
   impl_->grad->dtype = data.dtype();
   impl_->grad->device = data.device();
@@ -292,15 +308,18 @@ void Parameter::set_data(Tensor data) const {
   impl_->data = std::move(data);
 }
 
-void Parameter::set_initializer(Initializer initializer) const { state("set_initializer").initializer = std::move(initializer); }
+void Parameter::set_initializer(Initializer initializer) const {
+  state("set_initializer").initializer = std::move(initializer);
+}
 
 void Parameter::draw_initial(int64_t first, const Tensor& values) const {
   check(state("draw_initial").initializer != nullptr, "[init] nothing says how '", name(),
         "' starts: call initialize(seed) on the model first");
-  check(first >= 0 && values.numel() <= data().numel() && first <= data().numel() - values.numel() && values.defined() &&
+  check(first >= 0 && values.numel() <= data().numel() &&
+            first <= data().numel() - values.numel() && values.defined() &&
             values.dtype() == DType::f32 && values.is_contiguous(),
-        "[init] expected contiguous f32 for elements within the ", data().numel(), " of '", name(), "', got ", values, " from element ",
-        first);
+        "[init] expected contiguous f32 for elements within the ", data().numel(), " of '", name(),
+        "', got ", values, " from element ", first);
   if (values.numel() == 0) return;
   values.mark_changed("draw_initial");
   impl_->initializer(first, values);
@@ -308,20 +327,24 @@ void Parameter::draw_initial(int64_t first, const Tensor& values) const {
 
 void Parameter::set_requires_grad(bool requires_grad) const {
   detail::VariableImpl& variable = state("set_requires_grad");
-  check(!requires_grad || is_floating(variable.data.dtype()), "[set_requires_grad] '", variable.name, "' is ", variable.data,
+  check(!requires_grad || is_floating(variable.data.dtype()), "[set_requires_grad] '",
+        variable.name, "' is ", variable.data,
         ", but only floating-point values can require a gradient");
   variable.requires_grad = requires_grad;
 }
 
 void Parameter::set_slice_of(const ShardSpec& part) const {
-  check(part.offset >= 0 && part.length == data().numel() && part.offset <= part.global_shape.numel() - part.length, "[set_slice_of] '",
-        name(), "' is ", data(), ", which cannot be the ", part.length, " elements from element ", part.offset, " on of ",
-        part.global_shape);
+  check(part.offset >= 0 && part.length == data().numel() &&
+            part.offset <= part.global_shape.numel() - part.length,
+        "[set_slice_of] '", name(), "' is ", data(), ", which cannot be the ", part.length,
+        " elements from element ", part.offset, " on of ", part.global_shape);
   state("set_slice_of").slice = std::make_unique<ShardSpec>(part);
 }
 
 bool Parameter::is_slice() const { return state("is_slice").slice != nullptr; }
-ShardSpec Parameter::slice() const { return is_slice() ? *impl_->slice : ShardSpec::whole(shape()); }
+ShardSpec Parameter::slice() const {
+  return is_slice() ? *impl_->slice : ShardSpec::whole(shape());
+}
 
 NoGradGuard::NoGradGuard() : previous_(std::exchange(t_grad_enabled, false)) {}
 NoGradGuard::~NoGradGuard() { t_grad_enabled = previous_; }

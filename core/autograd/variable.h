@@ -1,10 +1,12 @@
 // Define-by-run reverse-mode differentiation.
 //
-// A Variable is a handle to a tensor that remembers how it was computed. Operations (core/ops/functions.h) record a Node each;
-// backward() runs the nodes in reverse order of creation. Leaves gather their gradients, and each leaf has one hook, "gradient
-// is final": DDP and FSDP meet autograd there and nowhere else.
+// A Variable is a handle to a tensor that remembers how it was computed. Operations
+// (core/ops/functions.h) record a Node each; backward() runs the nodes in reverse order of
+// creation. Leaves gather their gradients, and each leaf has one hook, "gradient is final": DDP and
+// FSDP meet autograd there and nowhere else.
 //
-// Thread-safety: a graph belongs to the thread that built it. Parameters may not be shared by two graphs that run at once.
+// Thread-safety: a graph belongs to the thread that built it. Parameters may not be shared by two
+// graphs that run at once.
 #pragma once
 
 #include <functional>
@@ -43,29 +45,32 @@ class Variable {
   bool requires_grad() const;
   bool is_leaf() const;
 
-  // For leaves only: on a computed or undefined variable these throw UsageError, but for has_grad().
+  // For leaves only: on a computed or undefined variable these throw UsageError, but for
+  // has_grad().
   //
-  // The gradient gathered so far; undefined where there is none. Throws UsageError where a backward()
-  // that failed added a part of its own to it: zero_grad() and do the step again.
+  // The gradient gathered so far; undefined where there is none. Throws UsageError where a
+  // backward() that failed added a part of its own to it: zero_grad() and do the step again.
   Tensor grad() const;
   bool has_grad() const;
   // Forgets the gradient but keeps its memory: the next backward overwrites instead of adding.
   void zero_grad() const;
-  // Gives the leaf the memory for its gradient, in the leaf's shape and dtype (DDP: a view of a bucket). Holds no gradient yet.
+  // Gives the leaf the memory for its gradient, in the leaf's shape and dtype (DDP: a view of a
+  // bucket). Holds no gradient yet.
   void set_grad_buffer(Tensor buffer) const;
   // The memory, whether or not it holds a gradient; undefined before the first backward.
   Tensor grad_buffer() const;
   // Declares that the gradient buffer's contents are the gradient.
   void mark_grad_valid() const;
 
-  // Differentiates with respect to all leaves. `seed` is the gradient of this variable: 1 by default, which needs one element.
-  // The graph is released as it runs: a second backward() throws UsageError naming the operation. So does
-  // one that needs values that were changed in place since forward.
+  // Differentiates with respect to all leaves. `seed` is the gradient of this variable: 1 by
+  // default, which needs one element. The graph is released as it runs: a second backward() throws
+  // UsageError naming the operation. So does one that needs values that were changed in place since
+  // forward.
   //
-  // A backward() that throws – in an operation, a hook, a recomputation – leaves nothing behind: leaves
-  // that held no gradient hold none, and values in between forget theirs. A leaf that held a gradient
-  // and received a part of the new one cannot be put back: its grad() throws until zero_grad(). Hooks
-  // that have run are not undone.
+  // A backward() that throws – in an operation, a hook, a recomputation – leaves nothing behind:
+  // leaves that held no gradient hold none, and values in between forget theirs. A leaf that held a
+  // gradient and received a part of the new one cannot be put back: its grad() throws until
+  // zero_grad(). Hooks that have run are not undone.
   void backward(const Tensor& seed = {}) const;
 
   // The same values, cut off from the graph.
@@ -92,19 +97,21 @@ class Parameter : public Variable {
 
   const std::string& name() const;
   void set_name(std::string name) const;
-  // Runs once in each backward() in which this parameter received a gradient, when nothing more will be added to it. One hook
-  // a parameter; an empty function removes it.
+  // Runs once in each backward() in which this parameter received a gradient, when nothing more
+  // will be added to it. One hook a parameter; an empty function removes it.
   void set_grad_hook(GradHook hook) const;
-  // For gradients that lie elsewhere between backward passes (FSDP: in slices on the ranks). `provide` runs when a gradient
-  // arrives and there is no memory for it: it calls set_grad_buffer(), or throws. While there is no memory, grad() and
-  // has_grad() throw UsageError with `elsewhere`. An empty function undoes it.
+  // For gradients that lie elsewhere between backward passes (FSDP: in slices on the ranks).
+  // `provide` runs when a gradient arrives and there is no memory for it: it calls
+  // set_grad_buffer(), or throws. While there is no memory, grad() and has_grad() throw UsageError
+  // with `elsewhere`. An empty function undoes it.
   using GradSource = std::function<void()>;
   void set_grad_source(GradSource provide, std::string elsewhere) const;
-  // Replaces the values' tensor. A backward() that needs the values of before throws UsageError, also
-  // where equal ones came back. Who only takes the memory away for a while keeps the tensor, and calls
-  // attach() and detach() on its storage (Storage::absent): that is no change.
+  // Replaces the values' tensor. A backward() that needs the values of before throws UsageError,
+  // also where equal ones came back. Who only takes the memory away for a while keeps the tensor,
+  // and calls attach() and detach() on its storage (Storage::absent): that is no change.
   void set_data(Tensor data) const;
-  // Holds for what is recorded from now on. Throws UsageError for values that are not floating-point.
+  // Holds for what is recorded from now on. Throws UsageError for values that are not
+  // floating-point.
   void set_requires_grad(bool requires_grad) const;
 
   // Declares that the values are one part of a larger parameter (FSDP: a rank's slice, flat). Other
@@ -114,12 +121,13 @@ class Parameter : public Variable {
   // Which part of which whole; all of itself where nothing was declared.
   ShardSpec slice() const;
 
-  // How initial values are drawn, for any range of elements: values[i] is element first + i of the flattened parameter, so that a
-  // shard draws what the whole would have there. `values`: f32, contiguous.
+  // How initial values are drawn, for any range of elements: values[i] is element first + i of the
+  // flattened parameter, so that a shard draws what the whole would have there. `values`: f32,
+  // contiguous.
   using Initializer = std::function<void(int64_t first, const Tensor& values)>;
   void set_initializer(Initializer initializer) const;
-  // Writes elements [first, first + values.numel()) of the initial values. Throws UsageError where none were declared
-  // (nn::Module::initialize does) or the range lies outside.
+  // Writes elements [first, first + values.numel()) of the initial values. Throws UsageError where
+  // none were declared (nn::Module::initialize does) or the range lies outside.
   void draw_initial(int64_t first, const Tensor& values) const;
 
  private:
@@ -153,7 +161,8 @@ class EnableGradGuard {
 };
 bool grad_enabled();
 
-// The leaves that a backward() from `root` would reach; for finding parameters that took no part in a step.
+// The leaves that a backward() from `root` would reach; for finding parameters that took no part in
+// a step.
 std::vector<Parameter> reachable_leaves(const Variable& root);
 
 }  // namespace lockstep

@@ -9,16 +9,21 @@ constexpr std::string_view kDigits = "0123456789ABCDEF";
 
 // How many bytes of a character begin here; 0: none does.
 size_t character_at(std::string_view bytes) {
-  const auto byte = [&](size_t i) { return i < bytes.size() ? static_cast<uint8_t>(bytes[i]) : uint8_t{0}; };
+  const auto byte = [&](size_t i) {
+    return i < bytes.size() ? static_cast<uint8_t>(bytes[i]) : uint8_t{0};
+  };
   const uint8_t lead = byte(0);
   if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+  const size_t length = lead >= 0xc2 && lead < 0xe0   ? 2
+                        : lead >= 0xe0 && lead < 0xf0 ? 3
+                        : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                      : 0;
   if (length == 0 || bytes.size() < length) return 0;
   for (size_t i = 1; i < length; ++i)
     if ((byte(i) & 0xc0) != 0x80) return 0;
   // Longer than need be, surrogates, and beyond Unicode's end.
-  const bool wrong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) >= 0xa0) || (lead == 0xf0 && byte(1) < 0x90) ||
-                     (lead == 0xf4 && byte(1) >= 0x90);
+  const bool wrong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) >= 0xa0) ||
+                     (lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) >= 0x90);
   return wrong ? 0 : length;
 }
 
@@ -30,7 +35,9 @@ int digit_of(char c) {
 
 // The byte of a word \xHH that begins here; -1: none does.
 int word_at(std::string_view text) {
-  if (text.size() < 4 || text[0] != '\\' || text[1] != 'x' || digit_of(text[2]) < 0 || digit_of(text[3]) < 0) return -1;
+  if (text.size() < 4 || text[0] != '\\' || text[1] != 'x' || digit_of(text[2]) < 0 ||
+      digit_of(text[3]) < 0)
+    return -1;
   return digit_of(text[2]) * 16 + digit_of(text[3]);
 }
 

@@ -1,4 +1,5 @@
-// Time for waits and measurements: monotonic only, so that a step of the wall clock cannot disturb a run.
+// Time for waits and measurements: monotonic only, so that a step of the wall clock cannot disturb
+// a run.
 #pragma once
 
 #include <algorithm>
@@ -9,19 +10,24 @@ namespace lockstep {
 using Clock = std::chrono::steady_clock;
 using Duration = std::chrono::nanoseconds;
 
-// The longest limit: longer ones, Duration::max() above all, count as this one. Far below the range of the clocks, so that sums
-// of a moment and what remains of a limit do not overflow in code that knows nothing of it.
+// The longest limit: longer ones, Duration::max() above all, count as this one. Far below the range
+// of the clocks, so that sums of a moment and what remains of a limit do not overflow in code that
+// knows nothing of it.
 inline constexpr Duration kLongestLimit = std::chrono::hours(24 * 365 * 100);
 
 // The moment at which a wait gives up. A value; cheap to copy. Every `now + limit` belongs here.
 class Deadline {
  public:
   explicit Deadline(Clock::time_point at) : at_(at) {}
-  static Deadline after(Duration limit) { return Deadline(Clock::now() + std::clamp(limit, Duration::zero(), kLongestLimit)); }
+  static Deadline after(Duration limit) {
+    return Deadline(Clock::now() + std::clamp(limit, Duration::zero(), kLongestLimit));
+  }
 
   bool passed() const { return Clock::now() >= at_; }
   // Never negative.
-  Duration remaining() const { return std::max(Duration::zero(), std::chrono::duration_cast<Duration>(at_ - Clock::now())); }
+  Duration remaining() const {
+    return std::max(Duration::zero(), std::chrono::duration_cast<Duration>(at_ - Clock::now()));
+  }
   Clock::time_point at() const { return at_; }
 
  private:
@@ -29,6 +35,8 @@ class Deadline {
 };
 
 inline double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
-inline double milliseconds(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+inline double milliseconds(Duration d) {
+  return std::chrono::duration<double, std::milli>(d).count();
+}
 
 }  // namespace lockstep

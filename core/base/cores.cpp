@@ -40,11 +40,16 @@ double cores_of(const std::string& quota, const std::string& period) {
   return time > 0 && of > 0 ? static_cast<double>(time) / static_cast<double>(of) : kNoQuota;
 }
 
-std::string first_line(const std::optional<std::string>& text) { return text ? text->substr(0, text->find('\n')) : std::string(); }
+std::string first_line(const std::optional<std::string>& text) {
+  return text ? text->substr(0, text->find('\n')) : std::string();
+}
 
-// What one group allows: "200000 100000" in cpu.max (version 2), or a file for each number (version 1).
+// What one group allows: "200000 100000" in cpu.max (version 2), or a file for each number (version
+// 1).
 double quota_of_group(const ReadFile& read, const std::string& folder, bool version2) {
-  if (!version2) return cores_of(first_line(read(folder + "/cpu.cfs_quota_us")), first_line(read(folder + "/cpu.cfs_period_us")));
+  if (!version2)
+    return cores_of(first_line(read(folder + "/cpu.cfs_quota_us")),
+                    first_line(read(folder + "/cpu.cfs_period_us")));
   const std::vector<std::string> words = split(first_line(read(folder + "/cpu.max")), ' ');
   return words.size() == 2 ? cores_of(words[0], words[1]) : kNoQuota;
 }
@@ -95,12 +100,14 @@ double cpu_quota(const ReadFile& read) {
   // "4:cpu,cpuacct:/path" in version 1, "0::/path" in version 2.
   for (const std::string& line : split(read("/proc/self/cgroup").value_or(""), '\n')) {
     const size_t controllers = line.find(':');
-    const size_t path = controllers == std::string::npos ? controllers : line.find(':', controllers + 1);
+    const size_t path =
+        controllers == std::string::npos ? controllers : line.find(':', controllers + 1);
     if (path == std::string::npos) continue;
     const std::string names = line.substr(controllers + 1, path - controllers - 1);
     if (!names.empty() && !contains(split(names, ','), "cpu")) continue;
     for (const Mount& mount : mounts)
-      if (mount.version2 == names.empty()) least = std::min(least, quota_below(read, mount, line.substr(path + 1)));
+      if (mount.version2 == names.empty())
+        least = std::min(least, quota_below(read, mount, line.substr(path + 1)));
   }
   return least;
 }
@@ -109,10 +116,13 @@ double cpu_quota() { return cpu_quota(read_file); }
 
 int bound_cores() {
   cpu_set_t mask;
-  return ::sched_getaffinity(0, sizeof mask, &mask) == 0 ? std::max(1, CPU_COUNT(&mask))
-                                                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return ::sched_getaffinity(0, sizeof mask, &mask) == 0
+             ? std::max(1, CPU_COUNT(&mask))
+             : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-int usable_cores() { return std::max(1, static_cast<int>(std::min<double>(bound_cores(), std::ceil(cpu_quota())))); }
+int usable_cores() {
+  return std::max(1, static_cast<int>(std::min<double>(bound_cores(), std::ceil(cpu_quota()))));
+}
 
 }  // namespace lockstep

@@ -27,7 +27,9 @@ constexpr int64_t size_of(DType dtype) {
   return 0;
 }
 
-constexpr bool is_floating(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
+constexpr bool is_floating(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+}
 
 // "f32", "bf16", "f16", "i64", "i32", "u8", "bool".
 std::string_view name_of(DType dtype);
@@ -54,7 +56,8 @@ constexpr DType dtype_of() {
   }
 }
 
-// Calls f(T{}) with the C++ type of `dtype`: dispatch(dtype, [&](auto zero) { using T = decltype(zero); ... }).
+// Calls f(T{}) with the C++ type of `dtype`: dispatch(dtype, [&](auto zero) { using T =
+// decltype(zero); ... }).
 template <typename F>
 decltype(auto) dispatch(DType dtype, F&& f) {
   switch (dtype) {

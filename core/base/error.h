@@ -1,7 +1,8 @@
 // The two families of errors (docs/errors.md).
 //
-//   UsageError        the caller did something wrong: says what was expected, what came, and what to do.
-//   EnvironmentError  the world did something wrong (peer, disk, network): says rank, host, operation or path.
+//   UsageError        the caller did something wrong: says what was expected, what came, and what
+//   to do. EnvironmentError  the world did something wrong (peer, disk, network): says rank, host,
+//   operation or path.
 //
 // Libraries throw; only cli/ turns an error into an exit code.
 #pragma once

@@ -47,7 +47,8 @@ class Sink final : public spdlog::sinks::base_sink<std::mutex> {
     }
   }
 
-  const bool colours_ = spdlog::details::os::in_terminal(stderr) && spdlog::details::os::is_color_terminal();
+  const bool colours_ =
+      spdlog::details::os::in_terminal(stderr) && spdlog::details::os::is_color_terminal();
   std::function<void(std::string_view line)> write_;
 };
 
@@ -59,7 +60,8 @@ Sink& sink() {
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
     // The logger only borrows the sink, which lives as long as the process.
-    auto made = std::make_shared<spdlog::logger>("lockstep", spdlog::sink_ptr(&sink(), [](spdlog::sinks::sink*) {}));
+    auto made = std::make_shared<spdlog::logger>(
+        "lockstep", spdlog::sink_ptr(&sink(), [](spdlog::sinks::sink*) {}));
     made->set_pattern("%^%l%$: %v");
     made->flush_on(spdlog::level::debug);
     return made;
@@ -79,17 +81,23 @@ spdlog::level::level_enum to_spdlog(Level level) {
 
 }  // namespace
 
-void set_identity(std::string who) { logger().set_pattern(who.empty() ? "%^%l%$: %v" : "[" + who + "] %^%l%$: %v"); }
+void set_identity(std::string who) {
+  logger().set_pattern(who.empty() ? "%^%l%$: %v" : "[" + who + "] %^%l%$: %v");
+}
 
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 
 void set_level_from_environment() {
   const char* asked = std::getenv("LOCKSTEP_LOG_LEVEL");
   if (!asked) return;
-  constexpr std::pair<std::string_view, Level> kLevels[] = {
-      {"debug", Level::debug}, {"info", Level::info}, {"warn", Level::warn}, {"error", Level::error}};
-  const auto* level = std::find_if(std::begin(kLevels), std::end(kLevels), [&](const auto& named) { return named.first == asked; });
-  check(level != std::end(kLevels), "LOCKSTEP_LOG_LEVEL must be debug, info, warn or error, got '", asked, "'");
+  constexpr std::pair<std::string_view, Level> kLevels[] = {{"debug", Level::debug},
+                                                            {"info", Level::info},
+                                                            {"warn", Level::warn},
+                                                            {"error", Level::error}};
+  const auto* level = std::find_if(std::begin(kLevels), std::end(kLevels),
+                                   [&](const auto& named) { return named.first == asked; });
+  check(level != std::end(kLevels), "LOCKSTEP_LOG_LEVEL must be debug, info, warn or error, got '",
+        asked, "'");
   set_level(level->second);
 }
 

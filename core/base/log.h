@@ -14,10 +14,12 @@ enum class Level { debug, info, warn, error };
 // Lines go to stderr as "[rank 1] warn: text"; `who` is the part in brackets, empty for none.
 void set_identity(std::string who);
 void set_level(Level level);
-// LOCKSTEP_LOG_LEVEL: debug, info (where it is not set), warn or error. Throws UsageError for another word.
+// LOCKSTEP_LOG_LEVEL: debug, info (where it is not set), warn or error. Throws UsageError for
+// another word.
 void set_level_from_environment();
 void write(Level level, std::string_view text);
-// From here on finished lines go to `sink` instead of stderr, until it is set to nothing again. It must not log.
+// From here on finished lines go to `sink` instead of stderr, until it is set to nothing again. It
+// must not log.
 void set_sink(std::function<void(std::string_view line)> sink);
 
 template <typename... Args>

@@ -22,8 +22,9 @@
 namespace lockstep {
 namespace {
 
-// How long a thread looks out for work, or for the last piece of another, before it sleeps. Kernels follow one another within
-// microseconds, and waking a thread costs some; but on a busy machine what one waits for may be a time slice away.
+// How long a thread looks out for work, or for the last piece of another, before it sleeps. Kernels
+// follow one another within microseconds, and waking a thread costs some; but on a busy machine
+// what one waits for may be a time slice away.
 constexpr Duration kLookOut = std::chrono::microseconds(20);
 
 using Body = std::function<void(int64_t)>;
@@ -61,15 +62,16 @@ int default_threads() {
   int threads = 0;
   const auto [end, error] = std::from_chars(first.data(), first.data() + first.size(), threads);
   check(error == std::errc{} && end == first.data() + first.size() && threads >= 1,
-        "OMP_NUM_THREADS: expected a number of threads from 1 to ", std::numeric_limits<int>::max(), ", got '", text,
-        "'; set it right, or unset it for one thread a core");
+        "OMP_NUM_THREADS: expected a number of threads from 1 to ", std::numeric_limits<int>::max(),
+        ", got '", text, "'; set it right, or unset it for one thread a core");
   return threads;
 }
 
 // Where memory is so short that not even this can be said, num_threads() still tells.
 void warn_of_missing_threads(const char* reason, int granted, int wanted) noexcept {
   try {
-    log::warn("[parallel] the system grants no more threads (", reason, "): computing with ", granted, " instead of ", wanted);
+    log::warn("[parallel] the system grants no more threads (", reason, "): computing with ",
+              granted, " instead of ", wanted);
   } catch (const std::exception&) {
   }
 }
@@ -99,7 +101,10 @@ class Team {
   }
 
   // From then on the team belongs to the calling thread, until run() returns.
-  bool try_take() { return !taken_.load(std::memory_order_relaxed) && !taken_.exchange(true, std::memory_order_acquire); }
+  bool try_take() {
+    return !taken_.load(std::memory_order_relaxed) &&
+           !taken_.exchange(true, std::memory_order_acquire);
+  }
 
   // Computes the pieces [first, pieces) and gives the team back.
   void run(int64_t first, int64_t pieces, const Body& body) {
@@ -112,10 +117,12 @@ class Team {
     call(static_cast<int>(std::min<int64_t>(size() - 1, pieces - first - 1)));
     int64_t piece, own = 0;
     for (; claim(piece); ++own) compute(piece);
-    // Workers' pieces. No more of them than there are workers are unfinished at a time, so 32 bits tell.
+    // Workers' pieces. No more of them than there are workers are unfinished at a time, so 32 bits
+    // tell.
     const auto others = static_cast<uint32_t>(pieces - first - own);
     if (!look_out([&] { return finished_.load(std::memory_order_acquire) == others; }))
-      for (uint32_t seen = finished_.load(); seen != others; seen = finished_.load()) finished_.wait(seen);
+      for (uint32_t seen = finished_.load(); seen != others; seen = finished_.load())
+        finished_.wait(seen);
     const std::exception_ptr failure = std::exchange(failure_, nullptr);
     taken_.store(false, std::memory_order_release);
     if (failure) std::rethrow_exception(failure);
@@ -124,12 +131,14 @@ class Team {
  private:
   Team() { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
 
-  // A piece that nobody has begun. `left_` alone says whose it is: a call stays in run() as long as one of its claimed pieces is
-  // unfinished, so after the step from n to n - 1 the rest of the call can be read, and before it nothing of it may be.
+  // A piece that nobody has begun. `left_` alone says whose it is: a call stays in run() as long as
+  // one of its claimed pieces is unfinished, so after the step from n to n - 1 the rest of the call
+  // can be read, and before it nothing of it may be.
   bool claim(int64_t& piece) {
     int64_t left = left_.load(std::memory_order_relaxed);
     while (left > 0)
-      if (left_.compare_exchange_weak(left, left - 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+      if (left_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
+                                      std::memory_order_relaxed)) {
         piece = pieces_ - left;
         return true;
       }
@@ -147,22 +156,27 @@ class Team {
 
   // Wakes `helpers` workers, and starts those that are missing.
   void call(int helpers) {
-    // Sequentially consistent, as is the sleeper's side: either the sleeper sees the new value or we see the sleeper.
+    // Sequentially consistent, as is the sleeper's side: either the sleeper sees the new value or
+    // we see the sleeper.
     posted_.fetch_add(1);
-    for (int sleepers = std::min(helpers, sleepers_.load()); sleepers > 0; --sleepers) posted_.notify_one();
+    for (int sleepers = std::min(helpers, sleepers_.load()); sleepers > 0; --sleepers)
+      posted_.notify_one();
     if (workers_.load(std::memory_order_relaxed) < helpers) start(helpers);
   }
 
   void start(int helpers) {
     std::lock_guard lock(mutex_);
-    // Signals are the business of the program's own threads, but for a profiler's and those that a thread causes by itself.
+    // Signals are the business of the program's own threads, but for a profiler's and those that a
+    // thread causes by itself.
     sigset_t blocked, before;
     sigfillset(&blocked);
-    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF}) sigdelset(&blocked, signal);
+    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF})
+      sigdelset(&blocked, signal);
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     try {
       for (; workers_ < helpers; ++workers_) std::thread(&Team::live, this).detach();
-    } catch (const std::exception& error) {  // std::system_error, or std::bad_alloc where memory is short
+    } catch (const std::exception&
+                 error) {  // std::system_error, or std::bad_alloc where memory is short
       const int wanted = size_.exchange(workers_ + 1);
       warn_of_missing_threads(error.what(), workers_ + 1, wanted);
     }
@@ -209,13 +223,15 @@ class Team {
     team.mutex_.unlock();
   }
 
-  // The call that the team works for. Written by its thread while there are no claims, read by those that have one.
+  // The call that the team works for. Written by its thread while there are no claims, read by
+  // those that have one.
   const Body* body_ = nullptr;
   int64_t pieces_ = 0;
   std::exception_ptr failure_;  // of the thread that set failed_
   std::atomic<bool> failed_{false};
 
-  alignas(64) std::atomic<int64_t> left_{0};       // pieces that nobody has claimed: the last ones of the call
+  alignas(64) std::atomic<int64_t> left_{
+      0};  // pieces that nobody has claimed: the last ones of the call
   alignas(64) std::atomic<uint32_t> finished_{0};  // pieces that workers have computed
   alignas(64) std::atomic<uint32_t> posted_{0};    // grows with every call; what workers sleep on
   std::atomic<int> sleepers_{0};

@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11;
-// the implementation is Random123's). A number depends on its key and counter alone, so the same number comes out on any
-// rank, in any order, for any part of a tensor.
+// Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", SC'11; the implementation is Random123's). A number depends on its key and counter
+// alone, so the same number comes out on any rank, in any order, for any part of a tensor.
 #pragma once
 
 #include <array>
@@ -10,7 +10,8 @@
 
 namespace lockstep {
 
-// Names one stream of random numbers. Never holds a rank: that would make results depend on the world size.
+// Names one stream of random numbers. Never holds a rank: that would make results depend on the
+// world size.
 struct RandomKey {
   uint64_t seed = 0;   // of the run
   uint32_t step = 0;   // 0 for initialisation
@@ -21,7 +22,8 @@ struct RandomKey {
 // The four 32-bit numbers at position `index` of the stream.
 inline std::array<uint32_t, 4> philox(const RandomKey& key, uint32_t index) {
   const r123::Philox4x32::ctr_type counter{{index, key.site, key.micro, key.step}};
-  const r123::Philox4x32::key_type k{{static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)}};
+  const r123::Philox4x32::key_type k{
+      {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)}};
   const auto out = r123::Philox4x32()(counter, k);
   return {out[0], out[1], out[2], out[3]};
 }

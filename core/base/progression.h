@@ -38,7 +38,8 @@ class Progression {
   using value_type = int64_t;
 
   Progression() = default;
-  Progression(int64_t first, int64_t count, int64_t step = 1) : first_(first), count_(count), step_(step) {}
+  Progression(int64_t first, int64_t count, int64_t step = 1)
+      : first_(first), count_(count), step_(step) {}
 
   size_t size() const { return static_cast<size_t>(count_); }
   bool empty() const { return count_ == 0; }

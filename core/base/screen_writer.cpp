@@ -28,7 +28,8 @@ constexpr size_t kChunk = 4096;
 bool same_file(int a, int b) {
   struct stat first {
   }, second{};
-  return ::fstat(a, &first) == 0 && ::fstat(b, &second) == 0 && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+  return ::fstat(a, &first) == 0 && ::fstat(b, &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
 }
 
 // For the destructor.
@@ -46,9 +47,10 @@ struct ScreenWriter::Writer {
   std::condition_variable changed;
   std::string waiting;  // from `begin` on
   size_t begin = 0;
-  size_t dropped = 0;   // behind `waiting`
-  std::string newest;   // behind that
-  Duration moved_at{};  // when the first byte that waits began to, or the last one before it was taken
+  size_t dropped = 0;  // behind `waiting`
+  std::string newest;  // behind that
+  Duration
+      moved_at{};  // when the first byte that waits began to, or the last one before it was taken
   bool broken = false;  // nobody can read it any more, or nobody waits for that
   bool stopping = false;
 
@@ -123,7 +125,8 @@ struct ScreenWriter::Writer {
     begin = 0;
     waiting.clear();
     if (dropped > 0)
-      waiting = str(torn ? "\n" : "", "[", std::exchange(dropped, 0), " bytes are missing here: nobody read them for too long]\n");
+      waiting = str(torn ? "\n" : "", "[", std::exchange(dropped, 0),
+                    " bytes are missing here: nobody read them for too long]\n");
     waiting += newest;
     newest.clear();
   }
@@ -133,7 +136,9 @@ struct ScreenWriter::Writer {
     stopping = true;
     changed.notify_all();
     const Duration began = now();
-    const auto last_chance = [&] { return Clock::time_point(std::max(began, moved_at) + kLastChance); };
+    const auto last_chance = [&] {
+      return Clock::time_point(std::max(began, moved_at) + kLastChance);
+    };
     while (size() > 0 && Clock::now() < last_chance()) changed.wait_until(lock, last_chance());
     drop();
   }
@@ -157,10 +162,12 @@ ScreenWriter::ScreenWriter(std::function<void()> on_room) {
     auto& writer = writers_[static_cast<size_t>(stream)];
     writer = stream == Stream::error && same_file(STDOUT_FILENO, STDERR_FILENO)
                  ? writers_[0]
-                 : std::make_shared<Writer>(stream == Stream::output ? STDOUT_FILENO : STDERR_FILENO, on_room);
+                 : std::make_shared<Writer>(
+                       stream == Stream::output ? STDOUT_FILENO : STDERR_FILENO, on_room);
   }
   for (size_t i = 0; i < 2; ++i)
-    if (i == 0 || writers_[1] != writers_[0]) start_thread("to write to the screen", [writer = writers_[i]] { writer->run(); }).detach();
+    if (i == 0 || writers_[1] != writers_[0])
+      start_thread("to write to the screen", [writer = writers_[i]] { writer->run(); }).detach();
   log::set_sink([this](std::string_view line) { write(Stream::error, line); });
 }
 
@@ -172,7 +179,9 @@ ScreenWriter::~ScreenWriter() {
   }
 }
 
-void ScreenWriter::write(Stream stream, std::string_view bytes) { writers_[static_cast<size_t>(stream)]->add(bytes); }
+void ScreenWriter::write(Stream stream, std::string_view bytes) {
+  writers_[static_cast<size_t>(stream)]->add(bytes);
+}
 
 bool ScreenWriter::full(Stream stream) const {
   const Writer& writer = *writers_[static_cast<size_t>(stream)];
@@ -186,7 +195,9 @@ Duration ScreenWriter::stalled(Stream stream) const {
   return writer.size() == 0 ? Duration::zero() : now() - writer.moved_at;
 }
 
-Duration ScreenWriter::stalled() const { return std::max(stalled(Stream::output), stalled(Stream::error)); }
+Duration ScreenWriter::stalled() const {
+  return std::max(stalled(Stream::output), stalled(Stream::error));
+}
 
 bool ScreenWriter::wait_until_written(Duration limit) const {
   const Deadline deadline = Deadline::after(limit);

@@ -1,7 +1,7 @@
 // ScreenWriter: this process's standard output and standard error, written by a thread of their own
 // each. Who reads them may be slow, or stop reading; a process that trains or watches ranks must
-// meanwhile heed signals and do its work, so no thread of the work ever writes there itself. What the
-// log says while a screen lives goes through it as well.
+// meanwhile heed signals and do its work, so no thread of the work ever writes there itself. What
+// the log says while a screen lives goes through it as well.
 #pragma once
 
 #include <functional>
@@ -24,16 +24,17 @@ class ScreenWriter {
   // After a stop or a failure nobody waits longer than this for a screen of which no byte is taken.
   static constexpr Duration kUnread = std::chrono::seconds(5);
 
-  // `on_room` is called on another thread when a stream is not full any more, or when all is written.
-  // Throws EnvironmentError where the system grants no threads.
+  // `on_room` is called on another thread when a stream is not full any more, or when all is
+  // written. Throws EnvironmentError where the system grants no threads.
   explicit ScreenWriter(std::function<void()> on_room = [] {});
   // Writes what waits, unless nobody takes a byte of it for 1 s.
   ~ScreenWriter();
   ScreenWriter(const ScreenWriter&) = delete;
   ScreenWriter& operator=(const ScreenWriter&) = delete;
 
-  // Never blocks. A screen that nobody can read any more is no reason to end a job, so errors are left
-  // aside. `bytes` that are whole lines stay whole, and reach the system line by line or several at once.
+  // Never blocks. A screen that nobody can read any more is no reason to end a job, so errors are
+  // left aside. `bytes` that are whole lines stay whole, and reach the system line by line or
+  // several at once.
   void write(Stream stream, std::string_view bytes);
   bool full(Stream stream) const;
   // For how long nobody has taken a byte of what waits; zero where nothing does.

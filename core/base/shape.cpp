@@ -23,7 +23,8 @@ int64_t Shape::numel() const {
   for (int64_t d : *this) {
     check(d >= 0, "[shape] negative dimension in ", *this);
     empty = empty || d == 0;
-    check(!__builtin_mul_overflow(n, std::max<int64_t>(1, d), &n), "[shape] too many elements: ", *this);
+    check(!__builtin_mul_overflow(n, std::max<int64_t>(1, d), &n),
+          "[shape] too many elements: ", *this);
   }
   return empty ? 0 : n;
 }

@@ -16,7 +16,8 @@ class Shape {
   static constexpr int kMaxDims = 8;
 
   Shape() = default;
-  Shape(std::initializer_list<int64_t> dims) : Shape(std::span<const int64_t>(dims.begin(), dims.size())) {}
+  Shape(std::initializer_list<int64_t> dims)
+      : Shape(std::span<const int64_t>(dims.begin(), dims.size())) {}
   explicit Shape(std::span<const int64_t> dims) {
     check(dims.size() <= kMaxDims, "[shape] at most ", kMaxDims, " dimensions, got ", dims.size());
     for (int64_t d : dims) dims_[static_cast<size_t>(size_++)] = d;
@@ -39,8 +40,8 @@ class Shape {
   void insert(int at, int64_t dim);
   void erase(int at);
 
-  // Product of the dimensions; 1 for a scalar. Throws UsageError on a negative dimension, and where the
-  // product of those that are not 0 overflows: strides are made of it.
+  // Product of the dimensions; 1 for a scalar. Throws UsageError on a negative dimension, and where
+  // the product of those that are not 0 overflows: strides are made of it.
   int64_t numel() const;
   // Row-major strides, in elements. Throws as numel() does.
   Shape contiguous_strides() const;
@@ -57,7 +58,8 @@ class Shape {
   int size_ = 0;
 };
 
-// The shape that both broadcast to (NumPy's rules); throws UsageError naming `op` where there is none.
+// The shape that both broadcast to (NumPy's rules); throws UsageError naming `op` where there is
+// none.
 Shape broadcast_shapes(const Shape& a, const Shape& b, std::string_view op);
 
 // "[2, 3]".

@@ -1,4 +1,5 @@
-// Numbers of bytes for people. MB is 10^6 bytes wherever a user meets it (`_mb` in keys and figures, too); 2^20 bytes are a MiB.
+// Numbers of bytes for people. MB is 10^6 bytes wherever a user meets it (`_mb` in keys and
+// figures, too); 2^20 bytes are a MiB.
 #pragma once
 
 #include <string>

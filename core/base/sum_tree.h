@@ -8,7 +8,8 @@
 // Three ways of walking add in this order, and so give equal bits:
 //   - from the top down: split(), as ranks do that hold whole nodes (comm/reduce/reduce_tree.h);
 //   - from the bottom up: combine(), which adds neighbours, then neighbours of those;
-//   - term by term: level_of() and carried_by(), as a binary counter adds 1 (tensor/binary_counter.h).
+//   - term by term: level_of() and carried_by(), as a binary counter adds 1
+//   (tensor/binary_counter.h).
 //
 // Kernels of all instruction sets include this file: every function has internal linkage.
 #pragma once
@@ -18,7 +19,9 @@
 namespace lockstep::sum_tree {
 
 // How many of a node's n >= 2 terms its left child has.
-static inline int64_t split(int64_t n) { return int64_t{1} << (63 - __builtin_clzll(static_cast<uint64_t>(n - 1))); }
+static inline int64_t split(int64_t n) {
+  return int64_t{1} << (63 - __builtin_clzll(static_cast<uint64_t>(n - 1)));
+}
 
 // values[0] = the sum of values[0 .. n), n >= 1, where two(left, right) adds. Overwrites `values`.
 template <typename T, typename F>
@@ -36,11 +39,15 @@ static inline T combine(T* values, int64_t n, const F& two) {
 // stays, 2^level terms in all. The last term of a sum has no level: with it the sum is whole.
 static inline int level_of(int64_t i) { return __builtin_ctzll(~static_cast<uint64_t>(i)); }
 
-// The levels whose sums are added to term i, the lowest first, as a set of bits: those that complete
-// a pair with it, or, if it is the last term, all that are filled.
-static inline uint64_t carried_by(int64_t i, bool last) { return last ? static_cast<uint64_t>(i) : (uint64_t{1} << level_of(i)) - 1; }
+// The levels whose sums are added to term i, the lowest first, as a set of bits: those that
+// complete a pair with it, or, if it is the last term, all that are filled.
+static inline uint64_t carried_by(int64_t i, bool last) {
+  return last ? static_cast<uint64_t>(i) : (uint64_t{1} << level_of(i)) - 1;
+}
 
 // How many levels a sum of n >= 0 terms uses.
-static inline int level_count(int64_t n) { return n <= 1 ? 0 : 64 - __builtin_clzll(static_cast<uint64_t>(n - 1)); }
+static inline int level_count(int64_t n) {
+  return n <= 1 ? 0 : 64 - __builtin_clzll(static_cast<uint64_t>(n - 1));
+}
 
 }  // namespace lockstep::sum_tree

@@ -17,13 +17,14 @@ std::string limit_text(__rlimit_resource which, rlim_t unit) {
 
 std::string thread_advice() {
   // In the shell's units: ulimit -v counts KiB.
-  return str("raise the limit of this user's processes and threads (ulimit -u, now ", limit_text(RLIMIT_NPROC, 1),
-             "; or the container's) or of memory (ulimit -v, now ", limit_text(RLIMIT_AS, 1024), ")");
+  return str("raise the limit of this user's processes and threads (ulimit -u, now ",
+             limit_text(RLIMIT_NPROC, 1), "; or the container's) or of memory (ulimit -v, now ",
+             limit_text(RLIMIT_AS, 1024), ")");
 }
 
 void throw_no_thread(std::string_view purpose, std::string_view reason) {
-  throw EnvironmentError(str("the system grants no thread ", purpose, " (", reason, "): ", thread_advice(),
-                             ", or use fewer ranks or threads (OMP_NUM_THREADS)"));
+  throw EnvironmentError(str("the system grants no thread ", purpose, " (", reason, "): ",
+                             thread_advice(), ", or use fewer ranks or threads (OMP_NUM_THREADS)"));
 }
 
 }  // namespace lockstep

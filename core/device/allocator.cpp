@@ -21,7 +21,8 @@ std::string_view name_of(MemoryCategory category) {
   return "?";
 }
 
-MemoryScope::MemoryScope(MemoryCategory category) : previous_(std::exchange(t_category, category)) {}
+MemoryScope::MemoryScope(MemoryCategory category)
+    : previous_(std::exchange(t_category, category)) {}
 MemoryScope::~MemoryScope() { t_category = previous_; }
 MemoryCategory MemoryScope::current() { return t_category; }
 

@@ -1,5 +1,5 @@
-// Device memory with accounting. Blocks are cached: a training step asks for the same sizes again and again, and returning
-// them to the system would cost page faults on each one.
+// Device memory with accounting. Blocks are cached: a training step asks for the same sizes again
+// and again, and returning them to the system would cost page faults on each one.
 #pragma once
 
 #include <array>
@@ -11,13 +11,24 @@
 
 namespace lockstep {
 
-// What memory is used for; the accounting is per category. Set for a region of code with MemoryScope.
-// `offloaded` is memory in files, which the system can take back when it needs to: it counts neither in totals nor against a limit.
-enum class MemoryCategory : uint8_t { parameters, gathered, gradients, optimizer, activations, buffers, other, offloaded };
+// What memory is used for; the accounting is per category. Set for a region of code with
+// MemoryScope. `offloaded` is memory in files, which the system can take back when it needs to: it
+// counts neither in totals nor against a limit.
+enum class MemoryCategory : uint8_t {
+  parameters,
+  gathered,
+  gradients,
+  optimizer,
+  activations,
+  buffers,
+  other,
+  offloaded
+};
 inline constexpr int kMemoryCategories = 8;
 std::string_view name_of(MemoryCategory category);
 
-// While it lives, allocations of this thread count as `category`. The default outside any scope is `activations`.
+// While it lives, allocations of this thread count as `category`. The default outside any scope is
+// `activations`.
 class MemoryScope {
  public:
   explicit MemoryScope(MemoryCategory category);
@@ -44,17 +55,18 @@ struct MemoryStats {
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // 64-byte aligned, contents undefined. Throws EnvironmentError when the device has no memory left or the limit is reached: what
-  // was asked for, and what is in use by category.
+  // 64-byte aligned, contents undefined. Throws EnvironmentError when the device has no memory left
+  // or the limit is reached: what was asked for, and what is in use by category.
   virtual void* allocate(size_t bytes, MemoryCategory category) = 0;
   virtual void deallocate(void* pointer, size_t bytes, MemoryCategory category) noexcept = 0;
   virtual MemoryStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void release_cached() = 0;
-  // Memory that tensors use but others own (shared memory, mapped files): counted in its category, and against the limit; negative
-  // when it goes. Throws as allocate() does.
+  // Memory that tensors use but others own (shared memory, mapped files): counted in its category,
+  // and against the limit; negative when it goes. Throws as allocate() does.
   virtual void count_external(int64_t bytes, MemoryCategory category) = 0;
-  // The most bytes that this process may hold, free blocks included: an allocation beyond gives these back first, then fails. 0: no limit.
+  // The most bytes that this process may hold, free blocks included: an allocation beyond gives
+  // these back first, then fails. 0: no limit.
   virtual void set_limit(int64_t bytes) = 0;
 };
 

@@ -11,7 +11,9 @@
 
 namespace lockstep {
 namespace {
-void check_index(Device device) { check(device.index == 0, "[device] there is one CPU device, cpu; got ", device); }
+void check_index(Device device) {
+  check(device.index == 0, "[device] there is one CPU device, cpu; got ", device);
+}
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, Device device) {
@@ -19,7 +21,9 @@ std::ostream& operator<<(std::ostream& out, Device device) {
   return out << (device.type == DeviceType::cpu ? "cpu:" : "cuda:") << device.index;
 }
 
-bool is_available(Device device) { return device.type == DeviceType::cpu ? device.index == 0 : cuda::is_available(device.index); }
+bool is_available(Device device) {
+  return device.type == DeviceType::cpu ? device.index == 0 : cuda::is_available(device.index);
+}
 
 void Stream::synchronize() const {
   if (device_.type == DeviceType::cuda) cuda::synchronize(*this);

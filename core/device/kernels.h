@@ -1,22 +1,38 @@
-// The kernel table of a device: everything that computes, and the only way to compute. core/ops validates shapes and dtypes,
-// allocates results and then calls one of these through kernels(device); a new device fills one such table.
+// The kernel table of a device: everything that computes, and the only way to compute. core/ops
+// validates shapes and dtypes, allocates results and then calls one of these through
+// kernels(device); a new device fills one such table.
 //
-// Common rules. Pointers are device addresses. Work runs on current_stream(device). Matrices and rows are row-major and dense
-// unless a stride says otherwise. `DType` arguments named `dtype` are f32 or bf16 unless a comment says more; bf16 is storage
-// only, arithmetic and sums are f32. Every kernel gives the same bits for any number of threads: it cuts its work into pieces
-// that depend on shapes alone, and combines sums of pieces in a fixed order.
+// Common rules. Pointers are device addresses. Work runs on current_stream(device). Matrices and
+// rows are row-major and dense unless a stride says otherwise. `DType` arguments named `dtype` are
+// f32 or bf16 unless a comment says more; bf16 is storage only, arithmetic and sums are f32. Every
+// kernel gives the same bits for any number of threads: it cuts its work into pieces that depend on
+// shapes alone, and combines sums of pieces in a fixed order.
 #pragma once
 
 #include <cstdint>
 
-#include "core/base/philox.h"
-#include "core/device/device.h"
 #include "core/base/dtype.h"
+#include "core/base/philox.h"
 #include "core/base/shape.h"
+#include "core/device/device.h"
 
 namespace lockstep {
 
-enum class UnaryOp : uint8_t { neg, exp, log, sqrt, rsqrt, square, abs, tanh, sigmoid, relu, silu, gelu, gelu_tanh };
+enum class UnaryOp : uint8_t {
+  neg,
+  exp,
+  log,
+  sqrt,
+  rsqrt,
+  square,
+  abs,
+  tanh,
+  sigmoid,
+  relu,
+  silu,
+  gelu,
+  gelu_tanh
+};
 enum class BinaryOp : uint8_t { add, sub, mul, div, maximum, minimum, equal, less, greater };
 enum class ReduceKind : uint8_t { sum, mean, max, min };
 
@@ -31,7 +47,8 @@ struct StridedView {
   Shape strides;
 };
 
-// op(A) in C = op(A) · op(B): stored [rows, cols] with `ld` elements from row to row, or its transpose.
+// op(A) in C = op(A) · op(B): stored [rows, cols] with `ld` elements from row to row, or its
+// transpose.
 struct GemmOperand {
   const void* data;
   DType dtype;  // f32 or bf16
@@ -49,7 +66,8 @@ struct GemmArgs {
   const float* bias;  // [N], added to each row, or nullptr
 };
 
-// Causal self-attention. q, k, v are [B, T, H, D] with element strides; the last dimension is dense.
+// Causal self-attention. q, k, v are [B, T, H, D] with element strides; the last dimension is
+// dense.
 struct AttentionArgs {
   int64_t batch, time, heads, head_dim;
   DType dtype;
@@ -95,7 +113,8 @@ struct Kernels {
   // y = op(x), contiguous.
   void (*unary)(UnaryOp op, DType dtype, int64_t n, const void* x, void* y);
   // dx = dy · op'(x), plus dx when accumulating. `x` is the op's input.
-  void (*unary_backward)(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy, void* dx, bool accumulate);
+  void (*unary_backward)(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy,
+                         void* dx, bool accumulate);
   // Broadcasting; a and b of one dtype (any but bool for arithmetic; comparisons write bool).
   void (*binary)(BinaryOp op, const StridedView& dst, const StridedView& a, const StridedView& b);
   // y = alpha·x + beta·y, contiguous; beta 0 does not read y.
@@ -103,58 +122,78 @@ struct Kernels {
 
   // ---- reductions ----
   // x [outer, n, inner] → y [outer, inner]; x f32, bf16 or i64 (y of the same dtype).
-  void (*reduce)(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner, const void* x, void* y);
+  void (*reduce)(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner,
+                 const void* x, void* y);
   // index of the first maximum over the last axis: x [rows, n] → y i64 [rows].
   void (*argmax)(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
-  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), the last block being short where n is no multiple; on
-  // the host, in double. A block's sum depends on its elements alone, so a shard that starts at a block has the whole's numbers.
+  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), the last block being
+  // short where n is no multiple; on the host, in double. A block's sum depends on its elements
+  // alone, so a shard that starts at a block has the whole's numbers.
   void (*square_sums)(DType dtype, int64_t n, const void* x, double* sums);
 
   // ---- matrices ----
   void (*gemm)(const GemmArgs& args);
   // db[n] (+)= sum over rows of dy [rows, n]; the bias gradient. db is f32.
-  void (*sum_rows)(DType dtype, int64_t rows, int64_t n, const void* dy, float* db, bool accumulate);
+  void (*sum_rows)(DType dtype, int64_t rows, int64_t n, const void* dy, float* db,
+                   bool accumulate);
 
   // ---- attention ----
-  // out: [B, T, H, D] dense; lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for backward. No T×T memory.
+  // out: [B, T, H, D] dense; lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for
+  // backward. No T×T memory.
   void (*attention)(const AttentionArgs& args, void* out, float* lse);
   // dq, dk, dv have the strides of q, k, v. Overwritten.
-  void (*attention_backward)(const AttentionArgs& args, const void* out, const float* lse, const void* dout, void* dq, void* dk, void* dv);
+  void (*attention_backward)(const AttentionArgs& args, const void* out, const float* lse,
+                             const void* dout, void* dq, void* dk, void* dv);
 
   // ---- rows of [rows, n] ----
   void (*softmax)(DType dtype, int64_t rows, int64_t n, const void* x, void* y);
-  void (*softmax_backward)(DType dtype, int64_t rows, int64_t n, const void* y, const void* dy, void* dx, bool accumulate);
+  void (*softmax_backward)(DType dtype, int64_t rows, int64_t n, const void* y, const void* dy,
+                           void* dx, bool accumulate);
   // weight and bias [n] f32 (either may be nullptr); mean, rstd: f32 [rows], kept for backward.
-  void (*layer_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight, const float* bias, void* y,
-                     float* mean, float* rstd);
-  // dx accumulates where accumulate_dx; dweight and dbias (either may be nullptr) where accumulate_dw.
-  void (*layer_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight, const float* mean,
-                              const float* rstd, const void* dy, void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight,
-                              float* dbias, bool accumulate_dbias);
-  void (*rms_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight, void* y, float* rstd);
-  void (*rms_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight, const float* rstd, const void* dy,
-                            void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight);
-  // Mean over rows of -log softmax(logits)[target]. targets: i32; `ignore` marks rows that do not count. lse: f32 [rows].
-  // loss: f32 [1]; returns through `counted` (host) how many rows counted. Rows are summed in a fixed tree.
-  void (*cross_entropy)(DType dtype, int64_t rows, int64_t classes, const void* logits, const int32_t* targets, int32_t ignore, float* loss,
-                        float* lse, int64_t* counted);
-  // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), 0 for ignored rows. scale: f32 [1], the incoming gradient.
-  void (*cross_entropy_backward)(DType dtype, int64_t rows, int64_t classes, const void* logits, const int32_t* targets, int32_t ignore,
-                                 const float* lse, int64_t counted, const float* scale, void* dlogits);
+  void (*layer_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x,
+                     const float* weight, const float* bias, void* y, float* mean, float* rstd);
+  // dx accumulates where accumulate_dx; dweight and dbias (either may be nullptr) where
+  // accumulate_dw.
+  void (*layer_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x,
+                              const float* weight, const float* mean, const float* rstd,
+                              const void* dy, void* dx, bool accumulate_dx, float* dweight,
+                              bool accumulate_dweight, float* dbias, bool accumulate_dbias);
+  void (*rms_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x,
+                   const float* weight, void* y, float* rstd);
+  void (*rms_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x,
+                            const float* weight, const float* rstd, const void* dy, void* dx,
+                            bool accumulate_dx, float* dweight, bool accumulate_dweight);
+  // Mean over rows of -log softmax(logits)[target]. targets: i32; `ignore` marks rows that do not
+  // count. lse: f32 [rows]. loss: f32 [1]; returns through `counted` (host) how many rows counted.
+  // Rows are summed in a fixed tree.
+  void (*cross_entropy)(DType dtype, int64_t rows, int64_t classes, const void* logits,
+                        const int32_t* targets, int32_t ignore, float* loss, float* lse,
+                        int64_t* counted);
+  // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), 0 for ignored rows. scale: f32 [1],
+  // the incoming gradient.
+  void (*cross_entropy_backward)(DType dtype, int64_t rows, int64_t classes, const void* logits,
+                                 const int32_t* targets, int32_t ignore, const float* lse,
+                                 int64_t counted, const float* scale, void* dlogits);
 
   // ---- indexing ----
-  // y[i] = table[ids[i]]: table f32 [vocab, n], y [rows, n] of `dtype`. ids in range (checked by core/ops).
-  void (*embedding)(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids, void* y);
+  // y[i] = table[ids[i]]: table f32 [vocab, n], y [rows, n] of `dtype`. ids in range (checked by
+  // core/ops).
+  void (*embedding)(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids,
+                    void* y);
   // dtable [vocab, n] f32 (+)= rows of dy at their ids, summed in row order.
-  void (*embedding_backward)(DType dtype, int64_t rows, int64_t n, int64_t vocab, const int32_t* ids, const void* dy, float* dtable,
-                             bool accumulate);
+  void (*embedding_backward)(DType dtype, int64_t rows, int64_t n, int64_t vocab,
+                             const int32_t* ids, const void* dy, float* dtable, bool accumulate);
 
   // ---- random ----
-  // Element i of the tensor uses number (first + i) of the stream, so a shard draws what the whole would have drawn there.
+  // Element i of the tensor uses number (first + i) of the stream, so a shard draws what the whole
+  // would have drawn there.
   void (*uniform)(int64_t n, float low, float high, const RandomKey& key, int64_t first, float* y);
-  void (*normal)(int64_t n, float mean, float stddev, const RandomKey& key, int64_t first, float* y);  // Box-Muller
-  // y = x·mask/(1−p); the backward pass calls it again with dy: the mask is drawn anew from the key, never stored.
-  void (*dropout)(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y, bool accumulate);
+  void (*normal)(int64_t n, float mean, float stddev, const RandomKey& key, int64_t first,
+                 float* y);  // Box-Muller
+  // y = x·mask/(1−p); the backward pass calls it again with dy: the mask is drawn anew from the
+  // key, never stored.
+  void (*dropout)(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y,
+                  bool accumulate);
 
   // ---- optimizers ----
   void (*adamw)(const AdamWArgs& args);
@@ -163,8 +202,9 @@ struct Kernels {
 
 const Kernels& kernels(Device device);
 
-// The instruction set that the CPU kernels were chosen for: "avx512_bf16", "avx512", "avx2", "generic". Part of a run's record, because
-// bits are comparable only among machines with the same one.
+// The instruction set that the CPU kernels were chosen for: "avx512_bf16", "avx512", "avx2",
+// "generic". Part of a run's record, because bits are comparable only among machines with the same
+// one.
 const char* cpu_instruction_set();
 
 }  // namespace lockstep

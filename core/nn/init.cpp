@@ -18,15 +18,19 @@ void declare(const Parameter& parameter, Parameter::Initializer initializer) {
 }  // namespace
 
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed) {
-  declare(parameter, [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
-    kernels(values.device()).normal(values.numel(), mean, stddev, stream, first, values.data<float>());
-  });
+  declare(parameter,
+          [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
+            kernels(values.device())
+                .normal(values.numel(), mean, stddev, stream, first, values.data<float>());
+          });
 }
 
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed) {
-  declare(parameter, [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
-    kernels(values.device()).uniform(values.numel(), low, high, stream, first, values.data<float>());
-  });
+  declare(parameter,
+          [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
+            kernels(values.device())
+                .uniform(values.numel(), low, high, stream, first, values.data<float>());
+          });
 }
 
 void init_constant(const Parameter& parameter, float value) {
@@ -36,8 +40,11 @@ void init_constant(const Parameter& parameter, float value) {
 Tensor parameter_data(const Shape& shape, float value) {
   if (t_deferred) {
     const auto bytes = static_cast<size_t>(byte_count(shape, DType::f32));
-    return Tensor::wrap(Storage::absent(bytes, kCpu, "the model was built under nn::DeferredInit; shard it, or call materialize()"), shape,
-                        DType::f32);
+    return Tensor::wrap(
+        Storage::absent(
+            bytes, kCpu,
+            "the model was built under nn::DeferredInit; shard it, or call materialize()"),
+        shape, DType::f32);
   }
   MemoryScope scope(MemoryCategory::parameters);
   return Tensor::full(shape, value);
@@ -51,10 +58,13 @@ InitialDraws::~InitialDraws() {
 }
 
 RandomKey InitialDraws::stream(const Parameter& parameter, uint64_t seed) {
-  check(t_draws != nullptr, "[init] '", parameter.name(), "' cannot draw its initial values here, where its name may not be whole yet and ",
-        "others may have the same; draw them in reset_parameters(), which initialize() of the whole model calls, or open an ",
+  check(t_draws != nullptr, "[init] '", parameter.name(),
+        "' cannot draw its initial values here, where its name may not be whole yet and ",
+        "others may have the same; draw them in reset_parameters(), which initialize() of the "
+        "whole model calls, or open an ",
         "nn::InitialDraws around all draws");
-  return {.seed = seed, .site = t_draws->names_[seed].claim(parameter.name(), parameter.impl().get())};
+  return {.seed = seed,
+          .site = t_draws->names_[seed].claim(parameter.name(), parameter.impl().get())};
 }
 
 DeferredInit::DeferredInit() : previous_(std::exchange(t_deferred, true)) {}

@@ -1,6 +1,7 @@
-// Initial values. Each parameter draws from the stream (seed, site_of(its full name)), so its values depend on nothing else, and
-// any range of them can be drawn by itself: each function declares the parameter's initializer (Parameter::draw_initial), and
-// writes the values at once where the parameter has memory.
+// Initial values. Each parameter draws from the stream (seed, site_of(its full name)), so its
+// values depend on nothing else, and any range of them can be drawn by itself: each function
+// declares the parameter's initializer (Parameter::draw_initial), and writes the values at once
+// where the parameter has memory.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +21,10 @@ void init_constant(const Parameter& parameter, float value);
 // An f32 tensor counted as parameter memory; without memory where a DeferredInit is open.
 Tensor parameter_data(const Shape& shape, float value = 0.0f);
 
-// While it lives, the functions above draw, and refuse two parameters of this thread that would draw
-// the same numbers, because their seed is one and their names are or have one site: UsageError names
-// both. Module::initialize() opens one for the whole tree; one that is opened within another does
-// nothing.
+// While it lives, the functions above draw, and refuse two parameters of this thread that would
+// draw the same numbers, because their seed is one and their names are or have one site: UsageError
+// names both. Module::initialize() opens one for the whole tree; one that is opened within another
+// does nothing.
 class InitialDraws {
  public:
   InitialDraws();
@@ -39,8 +40,9 @@ class InitialDraws {
   bool outermost_;
 };
 
-// While it lives, modules that this thread builds have parameters without memory: shapes and names, but no values. Whoever shards
-// the model then draws each rank's part alone, and Module::materialize() all of it. Until then, reading values throws UsageError.
+// While it lives, modules that this thread builds have parameters without memory: shapes and names,
+// but no values. Whoever shards the model then draws each rank's part alone, and
+// Module::materialize() all of it. Until then, reading values throws UsageError.
 class DeferredInit {
  public:
   DeferredInit();

@@ -15,7 +15,8 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias) {
 
 Linear::Linear(Parameter shared_weight) : weight(shared_weight), shares_weight_(true) {
   register_shared_parameter("weight", std::move(shared_weight));
-  check(weight.data().dim() == 2, "[Linear] expected a weight [out, in], got '", weight.name(), "' ", weight.data());
+  check(weight.data().dim() == 2, "[Linear] expected a weight [out, in], got '", weight.name(),
+        "' ", weight.data());
 }
 
 Variable Linear::forward(const Variable& x) { return ops::linear(x, weight, bias); }
@@ -28,7 +29,8 @@ void Linear::reset_parameters(uint64_t seed) {
 }
 
 Embedding::Embedding(int64_t count, int64_t dim) {
-  check(count > 0 && dim > 0, "[Embedding] expected a positive count and width, got ", count, " and ", dim);
+  check(count > 0 && dim > 0, "[Embedding] expected a positive count and width, got ", count,
+        " and ", dim);
   weight = register_parameter("weight", parameter_data({count, dim}));
 }
 
@@ -56,23 +58,32 @@ RmsNorm::RmsNorm(int64_t dim, float epsilon) : eps(epsilon) {
 Variable RmsNorm::forward(const Variable& x) { return ops::rms_norm(x, weight, eps); }
 void RmsNorm::reset_parameters(uint64_t) { init_constant(weight, 1.0f); }
 
-Dropout::Dropout(float p) : p_(p) { check(p >= 0.0f && p < 1.0f, "[Dropout] expected a probability within [0, 1), got ", p); }
+Dropout::Dropout(float p) : p_(p) {
+  check(p >= 0.0f && p < 1.0f, "[Dropout] expected a probability within [0, 1), got ", p);
+}
 
-Variable Dropout::forward(const Variable& x) { return training() && p_ > 0.0f ? ops::dropout(x, p_, RandomScope::key(path(), this)) : x; }
+Variable Dropout::forward(const Variable& x) {
+  return training() && p_ > 0.0f ? ops::dropout(x, p_, RandomScope::key(path(), this)) : x;
+}
 
 CausalSelfAttention::CausalSelfAttention(int64_t dim, int64_t heads) : heads_(heads) {
-  check(dim > 0 && heads > 0 && dim % heads == 0, "[CausalSelfAttention] expected a width that ", heads, " heads divide, got ", dim);
+  check(dim > 0 && heads > 0 && dim % heads == 0, "[CausalSelfAttention] expected a width that ",
+        heads, " heads divide, got ", dim);
   qkv_ = register_module("qkv", std::make_shared<Linear>(dim, 3 * dim));
   proj_ = register_module("proj", std::make_shared<Linear>(dim, dim));
 }
 
-Variable CausalSelfAttention::forward(const Variable& x) { return (*proj_)(ops::causal_attention((*qkv_)(x), heads_)); }
+Variable CausalSelfAttention::forward(const Variable& x) {
+  return (*proj_)(ops::causal_attention((*qkv_)(x), heads_));
+}
 
 Sequential::Sequential(std::vector<std::shared_ptr<Module>> modules) {
   for (auto& module : modules) append(std::move(module));
 }
 
-void Sequential::append(std::shared_ptr<Module> module) { register_module(std::to_string(size()), std::move(module)); }
+void Sequential::append(std::shared_ptr<Module> module) {
+  register_module(std::to_string(size()), std::move(module));
+}
 
 Variable Sequential::forward(const Variable& x) {
   Variable value = x;

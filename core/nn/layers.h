@@ -10,11 +10,13 @@
 
 namespace lockstep::nn {
 
-// x [..., in] → x·weightᵀ + bias [..., out]. weight [out, in], bias [out]; both start uniform in ±1/sqrt(in).
+// x [..., in] → x·weightᵀ + bias [..., out]. weight [out, in], bias [out]; both start uniform in
+// ±1/sqrt(in).
 class Linear final : public Module {
  public:
   Linear(int64_t in, int64_t out, bool bias = true);
-  // With a weight [out, in] that another module owns, initialises and names (tied weights), and no bias.
+  // With a weight [out, in] that another module owns, initialises and names (tied weights), and no
+  // bias.
   explicit Linear(Parameter shared_weight);
   Parameter weight, bias;  // bias is undefined where there is none
 
@@ -59,11 +61,11 @@ class RmsNorm final : public Module {
   void reset_parameters(uint64_t seed) override;
 };
 
-// Zeroes elements with probability p and scales the rest by 1/(1−p); passes everything on when not training. Its mask is named
-// by the RandomScope and the module's path: a module that is called twice in a micro-batch draws the same mask twice.
-// In training, one without a path (not registered) throws UsageError, and so does one whose path
-// another module of the RandomScope has: two models of one micro-batch need names or seeds of their
-// own.
+// Zeroes elements with probability p and scales the rest by 1/(1−p); passes everything on when not
+// training. Its mask is named by the RandomScope and the module's path: a module that is called
+// twice in a micro-batch draws the same mask twice. In training, one without a path (not
+// registered) throws UsageError, and so does one whose path another module of the RandomScope has:
+// two models of one micro-batch need names or seeds of their own.
 class Dropout final : public Module {
  public:
   explicit Dropout(float p);
@@ -87,7 +89,8 @@ class Activation final : public Module {
   UnaryOp op_;
 };
 
-// x [B, T, C] → [B, T, C]: one projection to q, k and v, causal attention, and a projection of the result.
+// x [B, T, C] → [B, T, C]: one projection to q, k and v, causal attention, and a projection of the
+// result.
 class CausalSelfAttention final : public Module {
  public:
   CausalSelfAttention(int64_t dim, int64_t heads);

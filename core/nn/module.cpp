@@ -19,11 +19,14 @@ void add_modes(const Module& module, Modes& modes) {
 
 void check_modes(const Modes& modes) {
   for (const auto& [module, training] : modes)
-    check(module->training() == training, "[recompute] '", module->path(), "' was switched by train() between forward and backward");
+    check(module->training() == training, "[recompute] '", module->path(),
+          "' was switched by train() between forward and backward");
 }
 
-// forward(), which a backward pass may run again: it must meet all modules in the training() of now.
-std::function<Variable(const Variable&)> repeatable(const Module& module, std::function<Variable(const Variable&)> forward) {
+// forward(), which a backward pass may run again: it must meet all modules in the training() of
+// now.
+std::function<Variable(const Variable&)> repeatable(
+    const Module& module, std::function<Variable(const Variable&)> forward) {
   Modes modes;
   add_modes(module, modes);
   return [modes = std::move(modes), forward = std::move(forward)](const Variable& x) {
@@ -36,7 +39,10 @@ std::function<Variable(const Variable&)> repeatable(const Module& module, std::f
 
 Variable Module::operator()(const Variable& input) {
   for (const PreHook& hook : pre_hooks_) hook(*this, input);
-  Variable output = recompute_ ? recompute(input, repeatable(*this, [this](const Variable& x) { return forward(x); })) : forward(input);
+  Variable output =
+      recompute_
+          ? recompute(input, repeatable(*this, [this](const Variable& x) { return forward(x); }))
+          : forward(input);
   for (const PostHook& hook : post_hooks_) output = hook(*this, output);
   return output;
 }
@@ -64,7 +70,8 @@ std::vector<std::pair<std::string, Tensor>> Module::buffers() const {
   std::unordered_set<const Module*> seen;
   const auto visit = [&](const auto& self, const Module& module) -> void {
     if (!seen.insert(&module).second) return;
-    for (const auto& [name, tensor] : module.buffers_) found.emplace_back(module.full_name(name), tensor);
+    for (const auto& [name, tensor] : module.buffers_)
+      found.emplace_back(module.full_name(name), tensor);
     for (const auto& child : module.children_) self(self, *child.second);
   };
   visit(visit, *this);
@@ -121,7 +128,8 @@ Tensor Module::register_buffer(std::string name, Tensor data) {
 void Module::add_child(std::string name, std::shared_ptr<Module> module) {
   check_new_name(name);
   check(module != nullptr, "[module] the module '", full_name(name), "' is null");
-  check(!module->holds(*this), "[module] the module '", full_name(name), "' holds the one that it is registered into");
+  check(!module->holds(*this), "[module] the module '", full_name(name),
+        "' holds the one that it is registered into");
   module->set_path(full_name(name));
   children_.emplace_back(std::move(name), std::move(module));
 }
@@ -151,9 +159,13 @@ void Module::set_path(const std::string& path) {
 }
 
 void Module::check_new_name(const std::string& name) const {
-  check(!name.empty() && name.find('.') == std::string::npos, "[module] expected a name without '.', got '", name, "'");
-  check(find_no_utf8(name) == std::string::npos && name.find('\n') == std::string::npos && name != "__metadata__", "[module] '",
-        text_of_bytes(name), "' cannot be a name: checkpoints hold names of UTF-8 without line feeds, and '__metadata__' is their own");
+  check(!name.empty() && name.find('.') == std::string::npos,
+        "[module] expected a name without '.', got '", name, "'");
+  check(find_no_utf8(name) == std::string::npos && name.find('\n') == std::string::npos &&
+            name != "__metadata__",
+        "[module] '", text_of_bytes(name),
+        "' cannot be a name: checkpoints hold names of UTF-8 without line feeds, and "
+        "'__metadata__' is their own");
   bool taken = false;
   for (const Entry& entry : parameters_) taken = taken || entry.name == name;
   for (const auto& buffer : buffers_) taken = taken || buffer.first == name;

@@ -12,7 +12,8 @@
 
 namespace lockstep::nn {
 
-// Not copyable: parameters are shared handles, and a copy would silently train the same weights. Not thread-safe.
+// Not copyable: parameters are shared handles, and a copy would silently train the same weights.
+// Not thread-safe.
 class Module {
  public:
   Module() = default;
@@ -26,48 +27,57 @@ class Module {
   // The module's name in the tree it was registered into ("blocks.0"); empty for the root.
   const std::string& path() const { return path_; }
 
-  // Parameters in order of registration, depth first. Their names are full ones, from the root ("blocks.0.qkv.weight"). A
-  // parameter that several modules share appears once, under the name that its own module gave it.
+  // Parameters in order of registration, depth first. Their names are full ones, from the root
+  // ("blocks.0.qkv.weight"). A parameter that several modules share appears once, under the name
+  // that its own module gave it.
   std::vector<Parameter> parameters() const;
   // Those that this module itself registered, shared ones included.
   std::vector<Parameter> own_parameters() const;
-  // Tensors that belong to the state but are not trained. Those of a module that is registered twice
-  // appear once.
+  // Tensors that belong to the state but are not trained. Those of a module that is registered
+  // twice appear once.
   std::vector<std::pair<std::string, Tensor>> buffers() const;
   // Direct children with their names.
-  const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const { return children_; }
+  const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const {
+    return children_;
+  }
 
   void zero_grad() const;
-  // Sets every parameter below to its layer's initial values. Each draws from a stream of its own, keyed by `seed` and its full
-  // name, so that its values depend on nothing else. Call it on the root, once the tree is complete: weights are 0 before.
-  // Throws UsageError where two names would draw the same values.
+  // Sets every parameter below to its layer's initial values. Each draws from a stream of its own,
+  // keyed by `seed` and its full name, so that its values depend on nothing else. Call it on the
+  // root, once the tree is complete: weights are 0 before. Throws UsageError where two names would
+  // draw the same values.
   void initialize(uint64_t seed);
-  // Gives memory and initial values to all parameters below that have none (nn::DeferredInit), after initialize().
+  // Gives memory and initial values to all parameters below that have none (nn::DeferredInit),
+  // after initialize().
   void materialize() const;
   // Turns dropout on (the default) or off, in this module and below.
   void train(bool on = true);
   bool training() const { return training_; }
 
-  // Whether forward() is computed again in backward instead of keeping its activations (core/nn/recompute.h): the same bits for
-  // less memory and a second forward pass. Hooks of this module run once, outside of what is recomputed; those of modules below
-  // run again with it. The module must outlive backward, in the same training().
+  // Whether forward() is computed again in backward instead of keeping its activations
+  // (core/nn/recompute.h): the same bits for less memory and a second forward pass. Hooks of this
+  // module run once, outside of what is recomputed; those of modules below run again with it. The
+  // module must outlive backward, in the same training().
   void set_recompute(bool on = true) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
 
   using PreHook = std::function<void(Module&, const Variable& input)>;
-  using PostHook = std::function<Variable(Module&, const Variable& output)>;  // returns the output to pass on
+  using PostHook =
+      std::function<Variable(Module&, const Variable& output)>;  // returns the output to pass on
   // A hook is no empty function.
   void add_forward_pre_hook(PreHook hook);
   void add_forward_post_hook(PostHook hook);
 
  protected:
   virtual Variable forward(const Variable& input) = 0;
-  // Sets initial values, after the children set theirs: a module may overrule its children. init.h has the usual ones.
+  // Sets initial values, after the children set theirs: a module may overrule its children. init.h
+  // has the usual ones.
   virtual void reset_parameters(uint64_t /*seed*/) {}
 
-  // Names are local; full names come from the tree. Each throws UsageError on a name already taken, an empty one or one with
-  // a '.', one that no checkpoint could hold, on something undefined, and on a module that holds this one. A parameter gets its full name
-  // from the module that registers it as its own.
+  // Names are local; full names come from the tree. Each throws UsageError on a name already taken,
+  // an empty one or one with a '.', one that no checkpoint could hold, on something undefined, and
+  // on a module that holds this one. A parameter gets its full name from the module that registers
+  // it as its own.
   Parameter register_parameter(std::string name, Tensor data);
   void register_shared_parameter(std::string name, Parameter parameter);  // tied weights
   Tensor register_buffer(std::string name, Tensor data);
@@ -82,7 +92,9 @@ class Module {
   void check_new_name(const std::string& name) const;
   bool holds(const Module& other) const;
   void set_path(const std::string& path);
-  std::string full_name(const std::string& local) const { return path_.empty() ? local : path_ + "." + local; }
+  std::string full_name(const std::string& local) const {
+    return path_.empty() ? local : path_ + "." + local;
+  }
 
   struct Entry {
     std::string name;

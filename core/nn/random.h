@@ -1,5 +1,5 @@
-// Where random numbers come from in a model: streams named by seed, step, micro-batch and site (core/base/philox.h), never by
-// rank or by the order of calls.
+// Where random numbers come from in a model: streams named by seed, step, micro-batch and site
+// (core/base/philox.h), never by rank or by the order of calls.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +35,10 @@ class SiteNames {
   std::unordered_map<uint32_t, Claim> claims_;
 };
 
-// While it lives, this thread's forward passes belong to this micro-batch of this step. Steps count from 1 (0 is for
-// initialisation); `micro` counts within the step, over all ranks. Scopes nest; an inner one of the same
-// seed, step and micro-batch draws from the same streams, and shares the names.
+// While it lives, this thread's forward passes belong to this micro-batch of this step. Steps count
+// from 1 (0 is for initialisation); `micro` counts within the step, over all ranks. Scopes nest; an
+// inner one of the same seed, step and micro-batch draws from the same streams, and shares the
+// names.
 class RandomScope {
  public:
   // Throws UsageError for step 0.

@@ -23,7 +23,8 @@ Variable standing_in(const Tensor& values, const std::shared_ptr<State>& gradien
   return variable;
 }
 
-// What gradients flow into from the part of the graph below `output` whose nodes are `oldest` or younger.
+// What gradients flow into from the part of the graph below `output` whose nodes are `oldest` or
+// younger.
 std::vector<std::shared_ptr<State>> inputs_of(const Variable& output, uint64_t oldest) {
   std::vector<std::shared_ptr<State>> inputs, todo{output.impl()->grad};
   std::unordered_set<State*> seen{todo.front().get()};
@@ -45,7 +46,8 @@ class AsLogged {
  public:
   explicit AsLogged(const std::vector<detail::InputLog::Input>& inputs) {
     for (const auto& input : inputs)
-      if (auto variable = input.variable.lock(); variable && !variable->grad->node && variable->requires_grad != input.requires_grad) {
+      if (auto variable = input.variable.lock();
+          variable && !variable->grad->node && variable->requires_grad != input.requires_grad) {
         variable->requires_grad = input.requires_grad;
         switched_.push_back(std::move(variable));
       }
@@ -63,7 +65,8 @@ class AsLogged {
 class RecomputeNode final : public Node {
  public:
   // `inputs`: all that the part sends gradients to. `read`: all values that it reads.
-  RecomputeNode(std::vector<Variable> inputs, const Variable& input, std::vector<detail::InputLog::Input> read, Forward forward)
+  RecomputeNode(std::vector<Variable> inputs, const Variable& input,
+                std::vector<detail::InputLog::Input> read, Forward forward)
       : Node("recompute", std::move(inputs)),
         values_("recompute", input),
         read_(std::move(read)),
@@ -75,11 +78,14 @@ class RecomputeNode final : public Node {
   void backward(const Tensor& gradient) override {
     const uint64_t oldest = Node::next_sequence();
     const Variable output = run();
-    check(output.requires_grad() && output.impl()->grad->node != nullptr && output.impl()->grad->node->sequence() >= oldest,
-          "[recompute] what the forward pass computed from parameters, it gave back without computing the second time; it must compute "
+    check(output.requires_grad() && output.impl()->grad->node != nullptr &&
+              output.impl()->grad->node->sequence() >= oldest,
+          "[recompute] what the forward pass computed from parameters, it gave back without "
+          "computing the second time; it must compute "
           "the same each time");
-    check(output.shape() == gradient.shape() && output.dtype() == gradient.dtype(), "[recompute] the forward pass gave ", gradient,
-          " and, computed again, ", output.data(), "; it must compute the same each time");
+    check(output.shape() == gradient.shape() && output.dtype() == gradient.dtype(),
+          "[recompute] the forward pass gave ", gradient, " and, computed again, ", output.data(),
+          "; it must compute the same each time");
     detail::backward_part(output, gradient, oldest);
   }
 
@@ -115,7 +121,8 @@ class RecomputeNode final : public Node {
 Variable recompute(const Variable& input, Forward forward) {
   check(forward != nullptr, "[recompute] expected a function, got an empty one");
   if (!grad_enabled()) return forward(input);
-  // Recorded and dropped: only the graph knows which parameters took part. While it runs it needs what backward will need again.
+  // Recorded and dropped: only the graph knows which parameters took part. While it runs it needs
+  // what backward will need again.
   const uint64_t oldest = Node::next_sequence();
   std::vector<detail::InputLog::Input> read;
   const Variable output = [&] {
@@ -124,10 +131,14 @@ Variable recompute(const Variable& input, Forward forward) {
     if (made.defined()) read = log.take(made);
     return made;
   }();
-  if (!output.requires_grad() || output.impl()->grad->node == nullptr || output.impl()->grad->node->sequence() < oldest) return output;
+  if (!output.requires_grad() || output.impl()->grad->node == nullptr ||
+      output.impl()->grad->node->sequence() < oldest)
+    return output;
   std::vector<Variable> inputs;
   for (const auto& state : inputs_of(output, oldest)) inputs.push_back(standing_in({}, state));
-  return Variable::from_node(output.data(), std::make_shared<RecomputeNode>(std::move(inputs), input, std::move(read), std::move(forward)));
+  return Variable::from_node(
+      output.data(), std::make_shared<RecomputeNode>(std::move(inputs), input, std::move(read),
+                                                     std::move(forward)));
 }
 
 }  // namespace lockstep::nn

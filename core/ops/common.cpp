@@ -13,9 +13,12 @@ struct Operand {
 
 // Rows that are dense, or columns that are; anything else is copied.
 Operand operand(const Tensor& t) {
-  const int64_t rows = t.size(0), columns = t.size(1), down = t.strides()[0], across = t.strides()[1];
-  if ((across == 1 || columns == 1) && (down >= columns || rows == 1)) return {t, {t.raw(), t.dtype(), std::max(down, columns), false}};
-  if ((down == 1 || rows == 1) && (across >= rows || columns == 1)) return {t, {t.raw(), t.dtype(), std::max(across, rows), true}};
+  const int64_t rows = t.size(0), columns = t.size(1), down = t.strides()[0],
+                across = t.strides()[1];
+  if ((across == 1 || columns == 1) && (down >= columns || rows == 1))
+    return {t, {t.raw(), t.dtype(), std::max(down, columns), false}};
+  if ((down == 1 || rows == 1) && (across >= rows || columns == 1))
+    return {t, {t.raw(), t.dtype(), std::max(across, rows), true}};
   const Tensor dense = t.clone();
   return {dense, {dense.raw(), dense.dtype(), std::max<int64_t>(columns, 1), false}};
 }
@@ -24,17 +27,19 @@ Operand operand(const Tensor& t) {
 
 void check_floating(std::string_view op, const Variable& x) {
   check(x.defined(), "[", op, "] expected a value, got an undefined variable");
-  check(x.dtype() == DType::f32 || x.dtype() == DType::bf16, "[", op, "] expected f32 or bf16, got ", x.data());
+  check(x.dtype() == DType::f32 || x.dtype() == DType::bf16, "[", op,
+        "] expected f32 or bf16, got ", x.data());
 }
 
 void check_vector(std::string_view op, std::string_view what, const Variable& x, int64_t n) {
   if (!x.defined()) return;
-  check(x.dtype() == DType::f32 && x.shape() == Shape{n}, "[", op, "] expected ", what, " of f32[", n, "], got ", x.data());
+  check(x.dtype() == DType::f32 && x.shape() == Shape{n}, "[", op, "] expected ", what, " of f32[",
+        n, "], got ", x.data());
 }
 
 void check_same_device(std::string_view op, const Variable& a, const Variable& b) {
-  check(!b.defined() || a.device() == b.device(), "[", op, "] expected values on one device, got ", a.device(), " and ",
-        b.defined() ? b.device() : a.device());
+  check(!b.defined() || a.device() == b.device(), "[", op, "] expected values on one device, got ",
+        a.device(), " and ", b.defined() ? b.device() : a.device());
 }
 
 Tensor as_rows(const Tensor& x) {
@@ -44,7 +49,8 @@ Tensor as_rows(const Tensor& x) {
   return dense.view({leading.numel(), x.size(-1)});  // rows without elements are rows, too
 }
 
-void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b, const Tensor& bias) {
+void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
+          const Tensor& bias) {
   if (accumulate && dst.dtype() != DType::f32) {
     const Tensor aside = Tensor::empty(dst.shape(), dst.dtype(), dst.device());
     gemm(aside, false, a, b, bias);
@@ -53,20 +59,22 @@ void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b, 
   }
   const Operand left = operand(a), right = operand(b);
   const float* add = bias.defined() ? bias.data<float>() : nullptr;
-  kernels_of(dst).gemm(
-      {dst.size(0), dst.size(1), a.size(1), left.gemm, right.gemm, dst.raw(), dst.dtype(), dst.strides()[0], accumulate, add});
+  kernels_of(dst).gemm({dst.size(0), dst.size(1), a.size(1), left.gemm, right.gemm, dst.raw(),
+                        dst.dtype(), dst.strides()[0], accumulate, add});
 }
 
 Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) {
   const Shape shape = broadcast_shapes(a.shape(), b.shape(), "binary");
   const bool compares = op == BinaryOp::equal || op == BinaryOp::less || op == BinaryOp::greater;
   const Tensor out = Tensor::empty(shape, compares ? DType::boolean : a.dtype(), a.device());
-  if (out.numel() > 0) kernels_of(out).binary(op, strided(out), strided(a.expand(shape)), strided(b.expand(shape)));
+  if (out.numel() > 0)
+    kernels_of(out).binary(op, strided(out), strided(a.expand(shape)), strided(b.expand(shape)));
   return out;
 }
 
 Tensor reduced(ReduceKind kind, const Tensor& x, int axis) {
-  if (x.dtype() == DType::f16) return reduced(kind, x.to(DType::f32), axis).to(DType::f16);  // no kernel for it
+  if (x.dtype() == DType::f16)
+    return reduced(kind, x.to(DType::f32), axis).to(DType::f16);  // no kernel for it
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < axis; ++i) outer *= x.size(i);
   for (int i = axis + 1; i < x.dim(); ++i) inner *= x.size(i);
@@ -74,7 +82,8 @@ Tensor reduced(ReduceKind kind, const Tensor& x, int axis) {
   shape.erase(axis);
   const Tensor out = Tensor::empty(shape, x.dtype(), x.device());
   const Tensor dense = x.contiguous();
-  if (out.numel() > 0) kernels_of(x).reduce(kind, x.dtype(), outer, x.size(axis), inner, dense.raw(), out.raw());
+  if (out.numel() > 0)
+    kernels_of(x).reduce(kind, x.dtype(), outer, x.size(axis), inner, dense.raw(), out.raw());
   return out;
 }
 
@@ -94,7 +103,8 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 }
 
 Tensor scaled(const Tensor& x, float factor) {
-  if (x.dtype() == DType::f16) return scaled(x.to(DType::f32), factor).to(DType::f16);  // no kernel for it
+  if (x.dtype() == DType::f16)
+    return scaled(x.to(DType::f32), factor).to(DType::f16);  // no kernel for it
   const Tensor dense = x.contiguous();
   const Tensor out = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels_of(x).axpby(x.dtype(), x.numel(), factor, dense.raw(), 0.0f, out.raw());
@@ -102,11 +112,14 @@ Tensor scaled(const Tensor& x, float factor) {
 }
 
 Tensor checked_ids(std::string_view op, const Tensor& ids, int64_t limit, const int32_t* ignore) {
-  check(ids.defined() && (ids.dtype() == DType::i32 || ids.dtype() == DType::i64 || ids.dtype() == DType::u8), "[", op,
-        "] expected ids of i32, i64 or u8, got ", ids);
-  check(limit <= std::numeric_limits<int32_t>::max(), "[", op, "] expected fewer than 2^31 rows, got ", limit);
+  check(ids.defined() &&
+            (ids.dtype() == DType::i32 || ids.dtype() == DType::i64 || ids.dtype() == DType::u8),
+        "[", op, "] expected ids of i32, i64 or u8, got ", ids);
+  check(limit <= std::numeric_limits<int32_t>::max(), "[", op,
+        "] expected fewer than 2^31 rows, got ", limit);
   for (const int64_t id : ids.to_vector<int64_t>())
-    check((id >= 0 && id < limit) || (ignore && id == *ignore), "[", op, "] expected ids within [0, ", limit, "), got ", id);
+    check((id >= 0 && id < limit) || (ignore && id == *ignore), "[", op,
+          "] expected ids within [0, ", limit, "), got ", id);
   return ids.to(DType::i32).contiguous();
 }
 
@@ -119,7 +132,8 @@ void overwrite(const Edge& edge, const std::function<void(const Tensor& dst)>& c
   });
 }
 
-void write_if_needed(const Edge& edge, const std::function<void(const Tensor& dst, bool accumulate)>& write) {
+void write_if_needed(const Edge& edge,
+                     const std::function<void(const Tensor& dst, bool accumulate)>& write) {
   if (edge.needed())
     edge.write(write);
   else

@@ -22,13 +22,17 @@ void check_floating(std::string_view op, const Variable& x);
 void check_vector(std::string_view op, std::string_view what, const Variable& x, int64_t n);
 void check_same_device(std::string_view op, const Variable& a, const Variable& b);
 
-inline Tensor data_or_undefined(const Variable& x) { return x.defined() ? x.data().contiguous() : Tensor(); }
+inline Tensor data_or_undefined(const Variable& x) {
+  return x.defined() ? x.data().contiguous() : Tensor();
+}
 
 // x [..., n] as dense rows [rows, n].
 Tensor as_rows(const Tensor& x);
 
-// dst [M, N] (+)= a [M, K] · b [K, N] (+ bias f32 [N]). a and b are of one dtype; transposed views cost no copy.
-void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b, const Tensor& bias = {});
+// dst [M, N] (+)= a [M, K] · b [K, N] (+ bias f32 [N]). a and b are of one dtype; transposed views
+// cost no copy.
+void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
+          const Tensor& bias = {});
 
 // a op b, broadcasting, as a new tensor.
 Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
@@ -39,11 +43,14 @@ Tensor scaled(const Tensor& x, float factor);
 Tensor reduced(ReduceKind kind, const Tensor& x, int axis);
 
 // The values as dense i32 on x's device, each in [0, limit) or equal to `ignore`.
-Tensor checked_ids(std::string_view op, const Tensor& ids, int64_t limit, const int32_t* ignore = nullptr);
+Tensor checked_ids(std::string_view op, const Tensor& ids, int64_t limit,
+                   const int32_t* ignore = nullptr);
 
-// Edge::write for kernels that cannot add: where the place holds a gradient already, computes aside and adds.
+// Edge::write for kernels that cannot add: where the place holds a gradient already, computes aside
+// and adds.
 void overwrite(const Edge& edge, const std::function<void(const Tensor& dst)>& compute);
 // Edge::write, but calls `write` with an undefined tensor where no gradient is needed.
-void write_if_needed(const Edge& edge, const std::function<void(const Tensor& dst, bool accumulate)>& write);
+void write_if_needed(const Edge& edge,
+                     const std::function<void(const Tensor& dst, bool accumulate)>& write);
 
 }  // namespace lockstep::ops

@@ -8,7 +8,8 @@ namespace {
 
 Tensor checked_binary(std::string_view name, BinaryOp op, const Variable& a, const Variable& b) {
   check(a.defined() && b.defined(), "[", name, "] expected two values, got an undefined variable");
-  check(a.dtype() == b.dtype(), "[", name, "] expected values of one dtype, got ", a.data(), " and ", b.data(), "; cast() one of them");
+  check(a.dtype() == b.dtype(), "[", name, "] expected values of one dtype, got ", a.data(),
+        " and ", b.data(), "; cast() one of them");
   check_same_device(name, a, b);
   broadcast_shapes(a.shape(), b.shape(), name);
   return binary(op, a.data(), b.data());
@@ -48,17 +49,19 @@ void add_reduced(const Edge& edge, const Tensor& gradient) {
 }  // namespace
 
 Variable add(const Variable& a, const Variable& b) {
-  return record("add", checked_binary("add", BinaryOp::add, a, b), {a, b}, [](const Tensor& g, const Node& n) {
-    add_reduced(n.edge(0), g);
-    add_reduced(n.edge(1), g);
-  });
+  return record("add", checked_binary("add", BinaryOp::add, a, b), {a, b},
+                [](const Tensor& g, const Node& n) {
+                  add_reduced(n.edge(0), g);
+                  add_reduced(n.edge(1), g);
+                });
 }
 
 Variable sub(const Variable& a, const Variable& b) {
-  return record("sub", checked_binary("sub", BinaryOp::sub, a, b), {a, b}, [](const Tensor& g, const Node& n) {
-    add_reduced(n.edge(0), g);
-    if (n.edge(1).needed()) add_reduced(n.edge(1), scaled(g, -1.0f));
-  });
+  return record("sub", checked_binary("sub", BinaryOp::sub, a, b), {a, b},
+                [](const Tensor& g, const Node& n) {
+                  add_reduced(n.edge(0), g);
+                  if (n.edge(1).needed()) add_reduced(n.edge(1), scaled(g, -1.0f));
+                });
 }
 
 Variable mul(const Variable& a, const Variable& b) {
@@ -77,20 +80,23 @@ Variable div(const Variable& a, const Variable& b) {
   return record("div", y, {a, b}, [divisor, quotient](const Tensor& g, const Node& n) {
     const Tensor da = binary(BinaryOp::div, g, divisor.get());
     add_reduced(n.edge(0), da);
-    if (n.edge(1).needed()) add_reduced(n.edge(1), scaled(binary(BinaryOp::mul, da, quotient.get()), -1.0f));
+    if (n.edge(1).needed())
+      add_reduced(n.edge(1), scaled(binary(BinaryOp::mul, da, quotient.get()), -1.0f));
   });
 }
 
 Variable add(const Variable& a, float b) {
   check(a.defined(), "[add] expected a value, got an undefined variable");
-  check(is_floating(a.dtype()) || b == std::trunc(b), "[add] expected a whole number to add to ", a.data(), ", got ", b);
+  check(is_floating(a.dtype()) || b == std::trunc(b), "[add] expected a whole number to add to ",
+        a.data(), ", got ", b);
   Tensor y = binary(BinaryOp::add, a.data(), Tensor::full({}, b, a.dtype(), a.device()));
   return record("add", std::move(y), {a}, [](const Tensor& g, const Node& n) { n.edge(0).add(g); });
 }
 
 Variable mul(const Variable& a, float b) {
   check_floating("mul", a);
-  return record("mul", scaled(a.data(), b), {a}, [b](const Tensor& g, const Node& n) { n.edge(0).add(scaled(g, b)); });
+  return record("mul", scaled(a.data(), b), {a},
+                [b](const Tensor& g, const Node& n) { n.edge(0).add(scaled(g, b)); });
 }
 
 Variable unary(UnaryOp op, const Variable& x) {
@@ -100,10 +106,12 @@ Variable unary(UnaryOp op, const Variable& x) {
   const auto backward = [op, saved](const Tensor& g, const Node& n) {
     const Tensor& values = saved.get();
     n.edge(0).write_over(g, [&](const Tensor& dx, bool accumulate) {
-      kernels_of(g).unary_backward(op, g.dtype(), g.numel(), values.raw(), g.raw(), dx.raw(), accumulate);
+      kernels_of(g).unary_backward(op, g.dtype(), g.numel(), values.raw(), g.raw(), dx.raw(),
+                                   accumulate);
     });
   };
-  return recomputable(record(name, applied(op, saved.get()), {x}, backward), [op, saved] { return applied(op, saved.get()); });
+  return recomputable(record(name, applied(op, saved.get()), {x}, backward),
+                      [op, saved] { return applied(op, saved.get()); });
 }
 
 Variable neg(const Variable& x) { return unary(UnaryOp::neg, x); }
@@ -121,10 +129,13 @@ Variable gelu(const Variable& x) { return unary(UnaryOp::gelu, x); }
 Variable gelu_tanh(const Variable& x) { return unary(UnaryOp::gelu_tanh, x); }
 
 Variable cast(const Variable& x, DType dtype) {
-  check(x.defined() && is_floating(x.dtype()) && is_floating(dtype), "[cast] expected floating-point dtypes, got ",
-        x.defined() ? x.dtype() : dtype, " and ", dtype);
+  check(x.defined() && is_floating(x.dtype()) && is_floating(dtype),
+        "[cast] expected floating-point dtypes, got ", x.defined() ? x.dtype() : dtype, " and ",
+        dtype);
   if (x.dtype() == dtype) return x;
-  return record("cast", x.data().to(dtype), {x}, [](const Tensor& g, const Node& n) { n.edge(0).add(g.to(n.edge(0).target()->dtype)); });
+  return record("cast", x.data().to(dtype), {x}, [](const Tensor& g, const Node& n) {
+    n.edge(0).add(g.to(n.edge(0).target()->dtype));
+  });
 }
 
 Variable dropout(const Variable& x, float p, const RandomKey& key) {
@@ -135,8 +146,9 @@ Variable dropout(const Variable& x, float p, const RandomKey& key) {
   Tensor y = Tensor::empty(in.shape(), in.dtype(), in.device());
   kernels_of(in).dropout(in.dtype(), in.numel(), p, key, in.raw(), y.raw(), false);
   return record("dropout", std::move(y), {x}, [p, key](const Tensor& g, const Node& n) {
-    n.edge(0).write(
-        [&](const Tensor& dx, bool accumulate) { kernels_of(g).dropout(g.dtype(), g.numel(), p, key, g.raw(), dx.raw(), accumulate); });
+    n.edge(0).write([&](const Tensor& dx, bool accumulate) {
+      kernels_of(g).dropout(g.dtype(), g.numel(), p, key, g.raw(), dx.raw(), accumulate);
+    });
   });
 }
 

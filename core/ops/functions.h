@@ -1,9 +1,11 @@
-// Differentiable operations on Variables. Each validates shapes, dtypes and devices (UsageError: "[op] expected …, got …"),
-// computes through the device's kernel table, and records what backward needs, and no more.
+// Differentiable operations on Variables. Each validates shapes, dtypes and devices (UsageError:
+// "[op] expected …, got …"), computes through the device's kernel table, and records what backward
+// needs, and no more.
 //
-// Inputs may be views of any layout; where a kernel needs dense memory, a copy is made. Floating-point operations take f32 or
-// bf16 (storage; arithmetic is f32) and give the dtype of their input; inside a PrecisionScope (core/ops/precision.h) products
-// of matrices, attention and embeddings give the scope's dtype. Nothing here depends on the number of threads.
+// Inputs may be views of any layout; where a kernel needs dense memory, a copy is made.
+// Floating-point operations take f32 or bf16 (storage; arithmetic is f32) and give the dtype of
+// their input; inside a PrecisionScope (core/ops/precision.h) products of matrices, attention and
+// embeddings give the scope's dtype. Nothing here depends on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +41,8 @@ Variable silu(const Variable& x);
 Variable gelu(const Variable& x);       // x·Φ(x), by erf
 Variable gelu_tanh(const Variable& x);  // GPT-2's approximation
 
-// Between floating-point dtypes; the gradient comes back in x's dtype. Itself where the dtype is the same.
+// Between floating-point dtypes; the gradient comes back in x's dtype. Itself where the dtype is
+// the same.
 Variable cast(const Variable& x, DType dtype);
 
 // ---- reductions ----
@@ -61,26 +64,28 @@ Variable concat(const std::vector<Variable>& parts, int axis);
 // ---- matrices ----
 // [..., M, K] · [..., K, N]; leading dimensions broadcast. Transposed views cost no copy.
 Variable matmul(const Variable& a, const Variable& b);
-// x [..., in] · weightᵀ + bias: weight [out, in], bias f32 [out] or undefined. The weight's gradient
-// is computed straight into the leaf's gradient memory. Where x comes from a norm or a function of one
-// argument, backward computes it again instead of keeping it (SavedInput).
+// x [..., in] · weightᵀ + bias: weight [out, in], bias f32 [out] or undefined. The weight's
+// gradient is computed straight into the leaf's gradient memory. Where x comes from a norm or a
+// function of one argument, backward computes it again instead of keeping it (SavedInput).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias);
 
 // ---- layers ----
 // Over the last dimension of x [..., n]; weight and bias f32 [n], either may be undefined.
-Variable layer_norm(const Variable& x, const Variable& weight, const Variable& bias, float eps = 1e-5f);
+Variable layer_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                    float eps = 1e-5f);
 Variable rms_norm(const Variable& x, const Variable& weight, float eps = 1e-6f);
 // Rows of table f32 [vocab, n] at ids [...] (i32, i64 or u8, each within the table): [..., n].
 Variable embedding(const Tensor& ids, const Variable& table);
-// x·mask/(1−p), 0 ≤ p < 1. The mask is drawn from `key` in forward and again in backward, never stored.
+// x·mask/(1−p), 0 ≤ p < 1. The mask is drawn from `key` in forward and again in backward, never
+// stored.
 Variable dropout(const Variable& x, float p, const RandomKey& key);
-// Causal self-attention: qkv [B, T, 3·C] holds q, k and v side by side, each of `heads` heads side by side; gives [B, T, C].
-// Scores are scaled by 1/sqrt(C/heads). Never holds a T×T matrix.
+// Causal self-attention: qkv [B, T, 3·C] holds q, k and v side by side, each of `heads` heads side
+// by side; gives [B, T, C]. Scores are scaled by 1/sqrt(C/heads). Never holds a T×T matrix.
 Variable causal_attention(const Variable& qkv, int64_t heads);
 
 // ---- loss ----
-// Mean of −log softmax(logits)[target], f32 []: logits [..., V], targets [...] (i32, i64 or u8) within [0, V) or equal to
-// `ignore_index`, whose rows do not count. NaN where no row counts.
+// Mean of −log softmax(logits)[target], f32 []: logits [..., V], targets [...] (i32, i64 or u8)
+// within [0, V) or equal to `ignore_index`, whose rows do not count. NaN where no row counts.
 Variable cross_entropy(const Variable& logits, const Tensor& targets, int32_t ignore_index = -100);
 
 }  // namespace lockstep::ops

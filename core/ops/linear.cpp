@@ -4,7 +4,9 @@
 namespace lockstep::ops {
 namespace {
 
-Variable in_scope(const Variable& x) { return PrecisionScope::current() == DType::f32 ? x : cast(x, PrecisionScope::current()); }
+Variable in_scope(const Variable& x) {
+  return PrecisionScope::current() == DType::f32 ? x : cast(x, PrecisionScope::current());
+}
 
 // y = x · weightᵀ + bias over rows, and its gradients.
 class RowLinear {
@@ -15,14 +17,16 @@ class RowLinear {
     check_floating(op, weight);
     check_same_device(op, x, weight);
     check_same_device(op, x, bias);
-    check(weight.data().dim() == 2 && x.data().dim() >= 1 && x.data().size(-1) == weight.data().size(1), "[", op,
-          "] expected x [..., in] and a weight [out, in], got ", x.data(), " and ", weight.data());
+    check(weight.data().dim() == 2 && x.data().dim() >= 1 &&
+              x.data().size(-1) == weight.data().size(1),
+          "[", op, "] expected x [..., in] and a weight [out, in], got ", x.data(), " and ",
+          weight.data());
     check_vector(op, "a bias", bias, weight.data().size(0));
     const Tensor values = in_compute_dtype(weight);
     weight_ = SavedWeight(op, weight, values.dtype());
     out_ = values.size(0);
-    check(x.dtype() == values.dtype(), "[", op, "] expected x and weight of one dtype, got ", x.data(), " and ", weight.data(),
-          "; cast() x or use a PrecisionScope");
+    check(x.dtype() == values.dtype(), "[", op, "] expected x and weight of one dtype, got ",
+          x.data(), " and ", weight.data(), "; cast() x or use a PrecisionScope");
     bias_ = data_or_undefined(bias);
   }
 
@@ -35,14 +39,18 @@ class RowLinear {
   }
 
   static void backward_weight(const Tensor& g, const Tensor& rows, const Edge& edge) {
-    edge.write([&](const Tensor& dw, bool accumulate) { gemm(dw, accumulate, g.transpose(0, 1), rows); });
+    edge.write(
+        [&](const Tensor& dw, bool accumulate) { gemm(dw, accumulate, g.transpose(0, 1), rows); });
   }
   static void backward_bias(const Tensor& g, const Edge& edge) {
     edge.write([&](const Tensor& db, bool accumulate) {
-      kernels_of(g).sum_rows(g.dtype(), g.size(0), g.size(1), g.raw(), db.data<float>(), accumulate);
+      kernels_of(g).sum_rows(g.dtype(), g.size(0), g.size(1), g.raw(), db.data<float>(),
+                             accumulate);
     });
   }
-  void backward_input(const Tensor& g, const Tensor& dx, bool accumulate) const { gemm(dx, accumulate, g, weight_.get()); }
+  void backward_input(const Tensor& g, const Tensor& dx, bool accumulate) const {
+    gemm(dx, accumulate, g, weight_.get());
+  }
 
   Shape output_shape(const Variable& x) const {
     Shape shape = x.shape();
@@ -66,11 +74,14 @@ Variable linear(const Variable& input, const Variable& weight, const Variable& b
   Tensor y = linear.forward(rows).view(linear.output_shape(x));
   return record(
       "linear", std::move(y), {x, weight, bias},
-      [linear, saved = weight.requires_grad() ? SavedInput("linear", x, rows) : SavedInput()](const Tensor& gradient, const Node& n) {
+      [linear, saved = weight.requires_grad() ? SavedInput("linear", x, rows) : SavedInput()](
+          const Tensor& gradient, const Node& n) {
         const Tensor g = as_rows(gradient);
         RowLinear::backward_bias(g, n.edge(2));
         if (n.edge(1).needed()) RowLinear::backward_weight(g, saved.get(), n.edge(1));
-        n.edge(0).write([&](const Tensor& dx, bool accumulate) { linear.backward_input(g, as_rows(dx), accumulate); });
+        n.edge(0).write([&](const Tensor& dx, bool accumulate) {
+          linear.backward_input(g, as_rows(dx), accumulate);
+        });
       });
 }
 

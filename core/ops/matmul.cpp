@@ -6,7 +6,8 @@ namespace {
 
 void batched_gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b) {
   if (dst.dim() == 2) return gemm(dst, accumulate, a, b);
-  for (int64_t i = 0; i < dst.size(0); ++i) batched_gemm(dst.select(0, i), accumulate, a.select(0, i), b.select(0, i));
+  for (int64_t i = 0; i < dst.size(0); ++i)
+    batched_gemm(dst.select(0, i), accumulate, a.select(0, i), b.select(0, i));
 }
 
 // The batch dimensions of `batch`, then the matrix of `t`.
@@ -47,8 +48,8 @@ Variable matmul(const Variable& a, const Variable& b) {
   check(a.data().dim() >= 2 && b.data().dim() >= 2 && a.data().size(-1) == b.data().size(-2),
         "[matmul] expected [..., M, K] and [..., K, N], got ", a.data(), " and ", b.data());
   const Tensor left = in_compute_dtype(a), right = in_compute_dtype(b);
-  check(left.dtype() == right.dtype(), "[matmul] expected factors of one dtype, got ", a.data(), " and ", b.data(),
-        "; cast() one or use a PrecisionScope");
+  check(left.dtype() == right.dtype(), "[matmul] expected factors of one dtype, got ", a.data(),
+        " and ", b.data(), "; cast() one or use a PrecisionScope");
   const Shape batch = broadcast_shapes(batch_of(left), batch_of(right), "matmul");
   const Tensor x = expand_batch(left, batch), y = expand_batch(right, batch);
   Shape shape = batch;
@@ -57,9 +58,12 @@ Variable matmul(const Variable& a, const Variable& b) {
   Tensor out = Tensor::empty(shape, left.dtype(), left.device());
   batched_gemm(out, false, x, y);
   return record("matmul", std::move(out), {a, b},
-                [left = SavedTensor("matmul", a, x), right = SavedTensor("matmul", b, y)](const Tensor& g, const Node& n) {
-                  if (n.edge(0).needed()) factor_gradient(n.edge(0), g, right.get().transpose(-2, -1));
-                  if (n.edge(1).needed()) factor_gradient(n.edge(1), left.get().transpose(-2, -1), g);
+                [left = SavedTensor("matmul", a, x), right = SavedTensor("matmul", b, y)](
+                    const Tensor& g, const Node& n) {
+                  if (n.edge(0).needed())
+                    factor_gradient(n.edge(0), g, right.get().transpose(-2, -1));
+                  if (n.edge(1).needed())
+                    factor_gradient(n.edge(1), left.get().transpose(-2, -1), g);
                 });
 }
 

@@ -6,8 +6,9 @@ namespace lockstep::ops {
 namespace {
 thread_local PrecisionScope* t_scope = nullptr;
 
-// The copy in `dtype` of the values as they are now; undefined where there is none. To use it is to read
-// the values. Those that do not come into memory cannot change: their copy is all there is of them.
+// The copy in `dtype` of the values as they are now; undefined where there is none. To use it is to
+// read the values. Those that do not come into memory cannot change: their copy is all there is of
+// them.
 Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
   const Tensor& copy = leaf.compute_copy;
   if (!copy.defined() || copy.dtype() != dtype) return {};
@@ -17,7 +18,8 @@ Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
 }  // namespace
 
 PrecisionScope::PrecisionScope(DType compute) : compute_(compute), outer_(t_scope) {
-  check(compute == DType::f32 || compute == DType::bf16, "[precision] expected f32 or bf16, got ", compute);
+  check(compute == DType::f32 || compute == DType::bf16, "[precision] expected f32 or bf16, got ",
+        compute);
   t_scope = this;
 }
 

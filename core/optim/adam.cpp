@@ -7,12 +7,17 @@ namespace {
 class Adam final : public Optimizer {
  public:
   Adam(std::vector<Parameter> parameters, const AdamOptions& options, bool decoupled)
-      : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}), options_(options), decoupled_(decoupled) {
-    check(options.beta1 >= 0.0f && options.beta1 < 1.0f && options.beta2 >= 0.0f && options.beta2 < 1.0f,
+      : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}),
+        options_(options),
+        decoupled_(decoupled) {
+    check(options.beta1 >= 0.0f && options.beta1 < 1.0f && options.beta2 >= 0.0f &&
+              options.beta2 < 1.0f,
           "[adam] expected betas within [0, 1), got ", options.beta1, " and ", options.beta2);
     check(options.eps > 0.0f, "[adam] expected eps > 0, got ", options.eps);
-    check(options.weight_decay >= 0.0f, "[adam] expected a weight decay of 0 or more, got ", options.weight_decay);
-    check(options.decays != nullptr, "[adam] expected a rule for which parameters decay, got an empty function");
+    check(options.weight_decay >= 0.0f, "[adam] expected a weight decay of 0 or more, got ",
+          options.weight_decay);
+    check(options.decays != nullptr,
+          "[adam] expected a rule for which parameters decay, got an empty function");
   }
 
  protected:
@@ -41,11 +46,13 @@ class Adam final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters, const AdamOptions& options) {
+std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters,
+                                     const AdamOptions& options) {
   return std::make_unique<Adam>(std::move(parameters), options, false);
 }
 
-std::unique_ptr<Optimizer> make_adamw(std::vector<Parameter> parameters, const AdamOptions& options) {
+std::unique_ptr<Optimizer> make_adamw(std::vector<Parameter> parameters,
+                                      const AdamOptions& options) {
   return std::make_unique<Adam>(std::move(parameters), options, true);
 }
 

@@ -29,13 +29,16 @@ NormBlocks::NormBlocks(std::span<const int64_t> numels) : numels_(numels.begin()
 void NormBlocks::set(size_t index, const Tensor& gradient, int64_t offset) {
   check(index < numels_.size(), "[grad_norm] parameter ", index, " of ", numels_.size());
   const int64_t numel = numels_[index], end = offset + gradient.numel();
-  check(gradient.is_contiguous() && offset >= 0 && end <= numel && offset % kSquareBlock == 0 && (end == numel || end % kSquareBlock == 0),
+  check(gradient.is_contiguous() && offset >= 0 && end <= numel && offset % kSquareBlock == 0 &&
+            (end == numel || end % kSquareBlock == 0),
         "[grad_norm] expected contiguous slices that begin and end at multiples of ", kSquareBlock,
         " elements or with the parameter, got [", offset, ", ", end, ") of ", numel);
   if (gradient.numel() == 0) return;
   std::vector<double> sums(static_cast<size_t>(block_count(gradient.numel())));
-  kernels(gradient.device()).square_sums(gradient.dtype(), gradient.numel(), gradient.raw(), sums.data());
-  std::memcpy(bits_.data<int64_t>() + first_block_[index] + offset / kSquareBlock, sums.data(), sums.size() * sizeof(double));
+  kernels(gradient.device())
+      .square_sums(gradient.dtype(), gradient.numel(), gradient.raw(), sums.data());
+  std::memcpy(bits_.data<int64_t>() + first_block_[index] + offset / kSquareBlock, sums.data(),
+              sums.size() * sizeof(double));
 }
 
 double NormBlocks::norm() const {
@@ -48,8 +51,9 @@ double NormBlocks::norm() const {
 double grad_norm(std::span<const Parameter> parameters) {
   std::vector<int64_t> numels;
   for (const Parameter& p : parameters) {
-    check(!p.is_slice(), "[grad_norm] '", p.name(), "' is elements [", p.slice().offset, ", ", p.slice().offset + p.slice().length, ") of ",
-          p.slice().global_shape, ", and other ranks hold the rest: their norms would differ. Call grad_norm(whole, held, ",
+    check(!p.is_slice(), "[grad_norm] '", p.name(), "' is elements [", p.slice().offset, ", ",
+          p.slice().offset + p.slice().length, ") of ", p.slice().global_shape,
+          ", and other ranks hold the rest: their norms would differ. Call grad_norm(whole, held, ",
           "or_over_ranks) with the model's parameters and the slices");
     numels.push_back(p.data().numel());
   }
@@ -64,23 +68,28 @@ double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> he
   std::vector<int64_t> numels;
   std::unordered_map<std::string, size_t> index;
   for (const Parameter& p : whole) {
-    check(index.emplace(p.name(), numels.size()).second, "[grad_norm] two parameters are named '", p.name(), "'; slices go by name");
+    check(index.emplace(p.name(), numels.size()).second, "[grad_norm] two parameters are named '",
+          p.name(), "'; slices go by name");
     numels.push_back(p.slice().global_shape.numel());
   }
   NormBlocks blocks(numels);
   for (const Parameter& p : held) {
     const auto found = index.find(p.name());
-    check(found != index.end() && p.slice().global_shape.numel() == numels[found->second], "[grad_norm] '", p.name(), "' of shape ",
-          p.slice().global_shape, " is none of the model's parameters");
-    if (const Tensor gradient = p.grad(); gradient.defined()) blocks.set(found->second, gradient, p.slice().offset);
+    check(found != index.end() && p.slice().global_shape.numel() == numels[found->second],
+          "[grad_norm] '", p.name(), "' of shape ", p.slice().global_shape,
+          " is none of the model's parameters");
+    if (const Tensor gradient = p.grad(); gradient.defined())
+      blocks.set(found->second, gradient, p.slice().offset);
   }
   or_over_ranks(blocks.bits());
   return blocks.norm();
 }
 
 float clip_scale(double norm, double max_norm) {
-  check(!std::isnan(max_norm), "[clip_scale] expected the largest norm, or 0 for no clipping, got ", max_norm);
-  if (!std::isfinite(norm)) return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
+  check(!std::isnan(max_norm), "[clip_scale] expected the largest norm, or 0 for no clipping, got ",
+        max_norm);
+  if (!std::isfinite(norm))
+    return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
   if (max_norm <= 0.0 || norm <= max_norm) return 1.0f;
   return static_cast<float>(max_norm / (norm + 1e-6));  // as PyTorch's clip_grad_norm_
 }

@@ -11,9 +11,10 @@
 
 namespace lockstep::optim {
 
-// The sums of squares from which a norm is made, one for each block of kSquareBlock elements of each parameter, in order. Whoever
-// holds a block – all of them, or the slices that FSDP gave a rank – computes the same sum for it, and the norm adds the sums in
-// one fixed tree: pairs of neighbours first. So its bits depend on shapes and values alone, not on who held what.
+// The sums of squares from which a norm is made, one for each block of kSquareBlock elements of
+// each parameter, in order. Whoever holds a block – all of them, or the slices that FSDP gave a
+// rank – computes the same sum for it, and the norm adds the sums in one fixed tree: pairs of
+// neighbours first. So its bits depend on shapes and values alone, not on who held what.
 //
 //   NormBlocks blocks(numels);                           the same on every rank
 //   blocks.set(index, my_slice, offset);                 for each slice that this rank holds
@@ -24,12 +25,13 @@ class NormBlocks {
   // `numels`: elements of each whole parameter. All sums are 0.
   explicit NormBlocks(std::span<const int64_t> numels);
 
-  // `gradient`: elements [offset, offset + numel) of parameter `index`, contiguous f32 or bf16. The slice must begin at a multiple
-  // of kSquareBlock and end at one, or with the parameter; UsageError otherwise, since a block cannot be summed in two halves.
+  // `gradient`: elements [offset, offset + numel) of parameter `index`, contiguous f32 or bf16. The
+  // slice must begin at a multiple of kSquareBlock and end at one, or with the parameter;
+  // UsageError otherwise, since a block cannot be summed in two halves.
   void set(size_t index, const Tensor& gradient, int64_t offset = 0);
 
-  // i64 [number of blocks]: the sums, as the bits of doubles. Blocks that were not set hold 0, so that a bitwise or over ranks
-  // puts the vector together exactly.
+  // i64 [number of blocks]: the sums, as the bits of doubles. Blocks that were not set hold 0, so
+  // that a bitwise or over ranks puts the vector together exactly.
   const Tensor& bits() const { return bits_; }
 
   // The 2-norm over all blocks.
@@ -45,19 +47,21 @@ class NormBlocks {
 // Throws UsageError for slices (Parameter::is_slice), whose norm would differ among ranks.
 double grad_norm(std::span<const Parameter> parameters);
 
-// The same, with the same bits, of a model whose gradients are spread over ranks. `whole`: the model's
-// parameters, in the same order on all ranks; only names and shapes count. `held`: what this rank
-// updates of them, slices or whole. `or_over_ranks` makes `bits` their bitwise or over these ranks:
+// The same, with the same bits, of a model whose gradients are spread over ranks. `whole`: the
+// model's parameters, in the same order on all ranks; only names and shapes count. `held`: what
+// this rank updates of them, slices or whole. `or_over_ranks` makes `bits` their bitwise or over
+// these ranks:
 //
 //   grad_norm(model.parameters(), sharded->parameters(),
-//             [&](const Tensor& bits) { group->all_reduce(bits, {.op = comm::ReduceOp::bor}).wait(); });
+//             [&](const Tensor& bits) { group->all_reduce(bits, {.op =
+//             comm::ReduceOp::bor}).wait(); });
 double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> held,
                  const std::function<void(const Tensor& bits)>& or_over_ranks);
 
 // What gradients of norm `norm` are to be multiplied by so that it does not exceed `max_norm`; 1
-// where max_norm is 0 or less (no clipping). NaN where the norm is not finite, whatever max_norm is:
-// the caller decides about such a step, which Optimizer::step() refuses. Throws UsageError for a
-// max_norm of NaN.
+// where max_norm is 0 or less (no clipping). NaN where the norm is not finite, whatever max_norm
+// is: the caller decides about such a step, which Optimizer::step() refuses. Throws UsageError for
+// a max_norm of NaN.
 float clip_scale(double norm, double max_norm);
 
 }  // namespace lockstep::optim

@@ -8,30 +8,40 @@ namespace {
 
 // Kernels read the memory as dense f32.
 void check_trainable(const Parameter& p) {
-  check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(), "[optimizer] expected contiguous f32 parameters, got ",
-        p.defined() ? str("'", p.name(), "' ", p.data(), " with strides ", p.data().strides()) : "an undefined one");
+  check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(),
+        "[optimizer] expected contiguous f32 parameters, got ",
+        p.defined() ? str("'", p.name(), "' ", p.data(), " with strides ", p.data().strides())
+                    : "an undefined one");
 }
 
 }  // namespace
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states)
-    : parameters_(std::move(parameters)), state_names_(std::move(states)), missed_(parameters_.size(), 0) {
+    : parameters_(std::move(parameters)),
+      state_names_(std::move(states)),
+      missed_(parameters_.size(), 0) {
   std::unordered_set<std::string> names;
   for (const Parameter& p : parameters_) {
     check_trainable(p);
-    check(names.insert(p.name()).second, "[optimizer] two parameters are named '", p.name(), "'; states are kept by name");
+    check(names.insert(p.name()).second, "[optimizer] two parameters are named '", p.name(),
+          "'; states are kept by name");
   }
   MemoryScope scope(MemoryCategory::optimizer);
   for (size_t kind = 0; kind < state_names_.size(); ++kind)
-    for (const Parameter& p : parameters_) states_.push_back(Tensor::zeros(p.shape(), DType::f32, p.device()));
+    for (const Parameter& p : parameters_)
+      states_.push_back(Tensor::zeros(p.shape(), DType::f32, p.device()));
 }
 
 void Optimizer::step(float lr, float grad_scale) {
-  check(std::isfinite(lr) && std::isfinite(grad_scale), "[optimizer] expected a finite learning rate and gradient scale, got ", lr, " and ",
-        grad_scale, "; nothing was updated. Gradients whose norm is not finite have no scale: skip the step, after zero_grad()");
+  check(std::isfinite(lr) && std::isfinite(grad_scale),
+        "[optimizer] expected a finite learning rate and gradient scale, got ", lr, " and ",
+        grad_scale,
+        "; nothing was updated. Gradients whose norm is not finite have no scale: skip the step, "
+        "after zero_grad()");
   for (size_t i = 0; i < states_.size(); ++i) {
     const Parameter& p = parameters_[i % parameters_.size()];
-    check(p.data().numel() == states_[i].numel(), "[optimizer] '", p.name(), "' is ", p.data(), ", but its state is ", states_[i],
+    check(p.data().numel() == states_[i].numel(), "[optimizer] '", p.name(), "' is ", p.data(),
+          ", but its state is ", states_[i],
           "; an optimizer belongs to parameters of the shapes that it was made with");
   }
   for (const Parameter& p : parameters_) {
@@ -39,7 +49,8 @@ void Optimizer::step(float lr, float grad_scale) {
     p.grad();  // throws where one is incomplete, before anything changed
   }
   ++steps_;
-  // Backwards: the norm's pass has just read the last gradients, and the next step begins with the first weights.
+  // Backwards: the norm's pass has just read the last gradients, and the next step begins with the
+  // first weights.
   for (size_t i = parameters_.size(); i-- > 0;) {
     if (!parameters_[i].has_grad()) {
       ++missed_[i];
@@ -58,7 +69,8 @@ std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
   std::vector<std::pair<std::string, Tensor>> named;
   for (size_t kind = 0; kind < state_names_.size(); ++kind)
     for (size_t i = 0; i < parameters_.size(); ++i)
-      named.emplace_back(state_names_[kind] + "." + parameters_[i].name(), states_[kind * parameters_.size() + i]);
+      named.emplace_back(state_names_[kind] + "." + parameters_[i].name(),
+                         states_[kind * parameters_.size() + i]);
   return named;
 }
 
@@ -69,22 +81,26 @@ std::map<std::string, int64_t> Optimizer::updates_out_of_step() const {
   return counts;
 }
 
-void Optimizer::set_steps(int64_t steps, const std::map<std::string, int64_t>& updates_out_of_step) {
+void Optimizer::set_steps(int64_t steps,
+                          const std::map<std::string, int64_t>& updates_out_of_step) {
   check(steps >= 0, "[optimizer] expected a number of steps, got ", steps);
   std::vector<int64_t> missed(parameters_.size(), 0);
   for (const auto& [name, updates] : updates_out_of_step) {
     size_t i = 0;
     while (i < parameters_.size() && parameters_[i].name() != name) ++i;
-    check(i < parameters_.size(), "[optimizer] no parameter is named '", name, "', of which ", updates, " updates were given");
-    check(updates >= 0 && updates <= steps, "[optimizer] expected 0 to ", steps, " updates of '", name, "' in ", steps, " steps, got ",
-          updates);
+    check(i < parameters_.size(), "[optimizer] no parameter is named '", name, "', of which ",
+          updates, " updates were given");
+    check(updates >= 0 && updates <= steps, "[optimizer] expected 0 to ", steps, " updates of '",
+          name, "' in ", steps, " steps, got ", updates);
     missed[i] = steps - updates;
   }
   steps_ = steps;
   missed_ = std::move(missed);
 }
 
-bool decay_matrices(const Parameter& parameter) { return parameter.slice().global_shape.size() >= 2; }
+bool decay_matrices(const Parameter& parameter) {
+  return parameter.slice().global_shape.size() >= 2;
+}
 bool decay_all(const Parameter&) { return true; }
 
 }  // namespace lockstep::optim

@@ -1,4 +1,5 @@
-// Optimizers: they see parameters and their gradients, and know nothing of models or of how either is spread over ranks.
+// Optimizers: they see parameters and their gradients, and know nothing of models or of how either
+// is spread over ranks.
 //
 //   optimizer.step(lr_at(schedule, step), clip_scale(norm, max_norm));
 //
@@ -23,20 +24,21 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  // Updates every parameter that has a gradient; others, and their states, stay as they are. Gradients are multiplied by
-  // `grad_scale` as they are read (clipping costs no pass of its own).
+  // Updates every parameter that has a gradient; others, and their states, stay as they are.
+  // Gradients are multiplied by `grad_scale` as they are read (clipping costs no pass of its own).
   // Throws UsageError, and changes nothing, where one of the two is not finite – clip_scale() gives
   // NaN for a norm that is not –, and where a parameter's values have another size, dtype or layout
   // than they had at first.
   void step(float lr, float grad_scale = 1.0f);
   void zero_grad() const;
 
-  // What a checkpoint must hold besides the parameters: f32 tensors named "<state>.<parameter>" ("exp_avg.wte.weight"), in a
-  // fixed order, of the parameters' shapes. They exist from the start: fill them, and set_steps(), to continue a run.
+  // What a checkpoint must hold besides the parameters: f32 tensors named "<state>.<parameter>"
+  // ("exp_avg.wte.weight"), in a fixed order, of the parameters' shapes. They exist from the start:
+  // fill them, and set_steps(), to continue a run.
   std::vector<std::pair<std::string, Tensor>> state() const;
   int64_t steps() const { return steps_; }
-  // By name, the number of updates of each parameter that has missed some of the steps, because it had
-  // no gradient: it joined late, or was frozen for a while. Empty where all are in step.
+  // By name, the number of updates of each parameter that has missed some of the steps, because it
+  // had no gradient: it joined late, or was frozen for a while. Empty where all are in step.
   std::map<std::string, int64_t> updates_out_of_step() const;
   // What steps() and updates_out_of_step() gave; {} says that no parameter ever missed a step.
   // Throws UsageError for a name that is none of the parameters', and for more updates than steps.
@@ -45,7 +47,8 @@ class Optimizer {
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
  protected:
-  // Throws UsageError unless parameters are contiguous f32 with distinct names. `states`: names of the tensors kept for each.
+  // Throws UsageError unless parameters are contiguous f32 with distinct names. `states`: names of
+  // the tensors kept for each.
   Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states);
   // One parameter with a gradient; steps() and updates() count the running step already.
   virtual void update(size_t index, float lr, float grad_scale) = 0;
@@ -54,8 +57,12 @@ class Optimizer {
   int64_t updates(size_t index) const { return steps_ - missed_[index]; }
 
   float* value(size_t index) const { return parameters_[index].data().data<float>(); }
-  const float* gradient(size_t index) const { return parameters_[index].grad_buffer().data<float>(); }
-  float* state(size_t index, size_t which) const { return states_[which * parameters_.size() + index].data<float>(); }
+  const float* gradient(size_t index) const {
+    return parameters_[index].grad_buffer().data<float>();
+  }
+  float* state(size_t index, size_t which) const {
+    return states_[which * parameters_.size() + index].data<float>();
+  }
 
  private:
   std::vector<Parameter> parameters_;
@@ -65,8 +72,9 @@ class Optimizer {
   std::vector<int64_t> missed_;  // by parameter: steps without a gradient
 };
 
-// Which parameters decay. The default is those of two dimensions or more: matrices and embeddings, but
-// no biases and norms. Slices (FSDP) are flat: a rule of your own asks for slice().global_shape.
+// Which parameters decay. The default is those of two dimensions or more: matrices and embeddings,
+// but no biases and norms. Slices (FSDP) are flat: a rule of your own asks for
+// slice().global_shape.
 using DecayRule = std::function<bool(const Parameter&)>;
 bool decay_matrices(const Parameter& parameter);
 bool decay_all(const Parameter& parameter);
@@ -77,17 +85,21 @@ struct SgdOptions {
   bool nesterov = false;
   DecayRule decays = decay_all;
 };
-std::unique_ptr<Optimizer> make_sgd(std::vector<Parameter> parameters, const SgdOptions& options = {});
+std::unique_ptr<Optimizer> make_sgd(std::vector<Parameter> parameters,
+                                    const SgdOptions& options = {});
 
 // Adam (Kingma and Ba, 2015). The bias correction counts each parameter's own updates.
 struct AdamOptions {
   float beta1 = 0.9f;
   float beta2 = 0.999f;
   float eps = 1e-8f;
-  float weight_decay = 0.0f;  // make_adam: added to the gradient; make_adamw: decoupled (Loshchilov and Hutter, 2019)
+  float weight_decay = 0.0f;  // make_adam: added to the gradient; make_adamw: decoupled (Loshchilov
+                              // and Hutter, 2019)
   DecayRule decays = decay_matrices;
 };
-std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters, const AdamOptions& options = {});
-std::unique_ptr<Optimizer> make_adamw(std::vector<Parameter> parameters, const AdamOptions& options = {});
+std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters,
+                                     const AdamOptions& options = {});
+std::unique_ptr<Optimizer> make_adamw(std::vector<Parameter> parameters,
+                                      const AdamOptions& options = {});
 
 }  // namespace lockstep::optim

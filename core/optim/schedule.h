@@ -14,8 +14,9 @@ struct Schedule {
   int64_t steps = 0;    // of the whole run; read by linear and cosine
 };
 
-// The rate of a step that counts from 1. After the warm-up it falls from lr to min_lr, which the last step has; beyond that it
-// stays. Throws UsageError for a schedule that cannot be: negative counts, or a warm-up longer than the run.
+// The rate of a step that counts from 1. After the warm-up it falls from lr to min_lr, which the
+// last step has; beyond that it stays. Throws UsageError for a schedule that cannot be: negative
+// counts, or a warm-up longer than the run.
 float lr_at(const Schedule& schedule, int64_t step);
 
 }  // namespace lockstep::optim

@@ -7,11 +7,16 @@ namespace {
 class Sgd final : public Optimizer {
  public:
   Sgd(std::vector<Parameter> parameters, const SgdOptions& options)
-      : Optimizer(std::move(parameters), options.momentum != 0.0f ? std::vector<std::string>{"momentum"} : std::vector<std::string>{}),
+      : Optimizer(std::move(parameters), options.momentum != 0.0f
+                                             ? std::vector<std::string>{"momentum"}
+                                             : std::vector<std::string>{}),
         options_(options) {
-    check(options.momentum >= 0.0f && options.momentum < 1.0f, "[sgd] expected a momentum within [0, 1), got ", options.momentum);
-    check(options.weight_decay >= 0.0f, "[sgd] expected a weight decay of 0 or more, got ", options.weight_decay);
-    check(options.decays != nullptr, "[sgd] expected a rule for which parameters decay, got an empty function");
+    check(options.momentum >= 0.0f && options.momentum < 1.0f,
+          "[sgd] expected a momentum within [0, 1), got ", options.momentum);
+    check(options.weight_decay >= 0.0f, "[sgd] expected a weight decay of 0 or more, got ",
+          options.weight_decay);
+    check(options.decays != nullptr,
+          "[sgd] expected a rule for which parameters decay, got an empty function");
     check(!options.nesterov || options.momentum > 0.0f, "[sgd] nesterov needs a momentum above 0");
   }
 

@@ -1,5 +1,5 @@
-// BinaryCounter: adds a sequence of tensors in the order of the fixed tree (base/sum_tree.h), in the
-// fewest buffers and without a copy.
+// BinaryCounter: adds a sequence of tensors in the order of the fixed tree (base/sum_tree.h), in
+// the fewest buffers and without a copy.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,9 @@ class BinaryCounter {
 
   // Where term i is to be written; undefined for the last one, whose place is the caller's total.
   const Tensor& target(int64_t i, bool last);
-  // Adds to `term`, where term i was written, the sums that complete a pair with it; to the last one
-  // all that are left. `term` may be a part: contiguous f32, from element `offset` of the levels on.
+  // Adds to `term`, where term i was written, the sums that complete a pair with it; to the last
+  // one all that are left. `term` may be a part: contiguous f32, from element `offset` of the
+  // levels on.
   void fold(const Tensor& term, int64_t i, bool last, int64_t offset = 0) const;
 
  private:

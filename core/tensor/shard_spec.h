@@ -1,4 +1,5 @@
-// ShardSpec: which part of a global tensor a rank holds. fsdp writes it, checkpoint reads it; they never meet otherwise.
+// ShardSpec: which part of a global tensor a rank holds. fsdp writes it, checkpoint reads it; they
+// never meet otherwise.
 #pragma once
 
 #include <cstdint>

@@ -6,12 +6,17 @@
 
 namespace lockstep {
 
-Storage::Storage(size_t bytes, Device device) : data_(nullptr), bytes_(bytes), device_(device), category_(MemoryScope::current()) {
+Storage::Storage(size_t bytes, Device device)
+    : data_(nullptr), bytes_(bytes), device_(device), category_(MemoryScope::current()) {
   if (bytes_ > 0) data_ = allocator(device_).allocate(bytes_, category_);
 }
 
 Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> release)
-    : data_(data), bytes_(bytes), device_(device), category_(MemoryScope::current()), release_(std::move(release)) {
+    : data_(data),
+      bytes_(bytes),
+      device_(device),
+      category_(MemoryScope::current()),
+      release_(std::move(release)) {
   if (!release_) return;
   try {
     allocator(device_).count_external(static_cast<int64_t>(bytes_), category_);
@@ -21,7 +26,8 @@ Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> 
   }
 }
 
-std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::string why_absent, std::function<void()> bring) {
+std::shared_ptr<Storage> Storage::absent(size_t bytes, Device device, std::string why_absent,
+                                         std::function<void()> bring) {
   check(!why_absent.empty(), "[storage] absent memory needs a reason to give to those who read it");
   auto storage = std::make_shared<Storage>(nullptr, bytes, device, nullptr);
   storage->why_absent_ = std::move(why_absent);
@@ -42,9 +48,10 @@ void Storage::retire(std::string why_absent) {
 
 void Storage::attach(std::shared_ptr<Storage> memory, size_t offset) {
   check(!why_absent_.empty(), "[storage] only memory that was made absent can be attached");
-  check(memory && memory.get() != this && memory->present() && memory->device() == device_ && offset <= memory->bytes() &&
-            bytes_ <= memory->bytes() - offset,
-        "[storage] cannot attach ", bytes_, " bytes at offset ", offset, " of ", memory ? memory->bytes() : 0, " bytes");
+  check(memory && memory.get() != this && memory->present() && memory->device() == device_ &&
+            offset <= memory->bytes() && bytes_ <= memory->bytes() - offset,
+        "[storage] cannot attach ", bytes_, " bytes at offset ", offset, " of ",
+        memory ? memory->bytes() : 0, " bytes");
   data_ = static_cast<std::byte*>(memory->data()) + offset;
   attached_ = std::move(memory);
   until_changed_ = false;
@@ -74,7 +81,8 @@ const char* Storage::changed_by() const {
 }
 
 void Storage::follow(std::shared_ptr<Storage> origin) {
-  for (const Storage* at = origin.get(); at; at = at->origin_.get()) check(at != this, "[storage] memory cannot follow itself");
+  for (const Storage* at = origin.get(); at; at = at->origin_.get())
+    check(at != this, "[storage] memory cannot follow itself");
   origin_ = std::move(origin);
 }
 
@@ -92,7 +100,8 @@ namespace {
 thread_local StorageScope* t_scope = nullptr;
 }
 
-StorageScope::StorageScope(Make make) : make_(std::move(make)), outer_(std::exchange(t_scope, this)) {}
+StorageScope::StorageScope(Make make)
+    : make_(std::move(make)), outer_(std::exchange(t_scope, this)) {}
 StorageScope::~StorageScope() { t_scope = outer_; }
 
 std::shared_ptr<Storage> StorageScope::create(size_t bytes, Device device) {

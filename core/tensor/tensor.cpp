@@ -25,15 +25,18 @@ Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
   }
   if (unknown >= 0) {
     const int64_t known = shape.numel();
-    check(known > 0 && numel % known == 0, "[", op, "] cannot infer the -1 of ", wanted, " for ", numel, " elements");
+    check(known > 0 && numel % known == 0, "[", op, "] cannot infer the -1 of ", wanted, " for ",
+          numel, " elements");
     shape[unknown] = numel / known;
   }
   check(shape.numel() == numel, "[", op, "] shape ", wanted, " does not hold ", numel, " elements");
   return shape;
 }
 
-// The strides with which `shape` views the same elements in the same order, or false where there are none.
-bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape& shape, Shape& strides) {
+// The strides with which `shape` views the same elements in the same order, or false where there
+// are none.
+bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape& shape,
+                  Shape& strides) {
   strides = shape;
   int64_t numel = old_shape.numel();
   if (numel == 0 || old_shape.empty()) {
@@ -46,7 +49,8 @@ bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape&
   int64_t old_numel = 1, view_numel = 1;
   for (int axis = old_shape.size() - 1; axis >= 0; --axis) {
     old_numel *= old_shape[axis];
-    const bool run_ends = axis == 0 || (old_shape[axis - 1] != 1 && old_strides[axis - 1] != old_numel * base);
+    const bool run_ends =
+        axis == 0 || (old_shape[axis - 1] != 1 && old_strides[axis - 1] != old_numel * base);
     if (!run_ends) continue;
     while (view_axis >= 0 && (view_numel < old_numel || shape[view_axis] == 1)) {
       strides[view_axis] = view_numel * base;
@@ -74,8 +78,8 @@ bool reach(const Shape& shape, const Shape& strides, int64_t& elements) {
   return true;
 }
 
-// Whether each element surely has memory of its own: every dimension steps over all that the smaller
-// steps reach.
+// Whether each element surely has memory of its own: every dimension steps over all that the
+// smaller steps reach.
 bool elements_are_distinct(const Shape& shape, const Shape& strides) {
   std::array<std::pair<int64_t, int64_t>, Shape::kMaxDims> steps;  // stride, size
   size_t n = 0;
@@ -95,7 +99,9 @@ bool elements_are_distinct(const Shape& shape, const Shape& strides) {
 }
 
 void check_value(double value, DType dtype) {
-  const auto within = [&](double low, double beyond) { return value >= low && value < beyond && value == std::trunc(value); };
+  const auto within = [&](double low, double beyond) {
+    return value >= low && value < beyond && value == std::trunc(value);
+  };
   const bool fits = dtype == DType::i64   ? within(-0x1p63, 0x1p63)
                     : dtype == DType::i32 ? within(-0x1p31, 0x1p31)
                     : dtype == DType::u8  ? within(0, 256)
@@ -114,11 +120,13 @@ int64_t byte_count(const Shape& shape, DType dtype) {
 
 int normalize_axis(int axis, int dims, std::string_view op) {
   const int normal = axis < 0 ? axis + dims : axis;
-  check(normal >= 0 && normal < dims, "[", op, "] axis ", axis, " is out of range for ", dims, " dimensions");
+  check(normal >= 0 && normal < dims, "[", op, "] axis ", axis, " is out of range for ", dims,
+        " dimensions");
   return normal;
 }
 
-Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype, int64_t offset_bytes) {
+Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype,
+                    int64_t offset_bytes) {
   check(storage != nullptr, "[tensor] expected a storage for ", dtype, shape, ", got none");
   byte_count(shape, dtype);
   Tensor t;
@@ -126,21 +134,26 @@ Tensor Tensor::wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType 
   t.strides_ = shape.contiguous_strides();
   t.numel_ = shape.numel();
   t.dtype_ = dtype;
-  check(offset_bytes % size_of(dtype) == 0, "[tensor] offset ", offset_bytes, " is not aligned to ", dtype);
+  check(offset_bytes % size_of(dtype) == 0, "[tensor] offset ", offset_bytes, " is not aligned to ",
+        dtype);
   t.offset_ = offset_bytes / size_of(dtype);
   const size_t room = storage->bytes();
   check(offset_bytes >= 0 && static_cast<size_t>(offset_bytes) <= room &&
             static_cast<size_t>(t.bytes()) <= room - static_cast<size_t>(offset_bytes),
-        "[tensor] ", t.bytes(), " bytes at offset ", offset_bytes, " exceed a storage of ", room, " bytes");
+        "[tensor] ", t.bytes(), " bytes at offset ", offset_bytes, " exceed a storage of ", room,
+        " bytes");
   t.storage_ = std::move(storage);
   return t;
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
-  return wrap(StorageScope::create(static_cast<size_t>(byte_count(shape, dtype)), device), shape, dtype);
+  return wrap(StorageScope::create(static_cast<size_t>(byte_count(shape, dtype)), device), shape,
+              dtype);
 }
 
-Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0, dtype, device); }
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
+  return full(shape, 0, dtype, device);
+}
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
@@ -150,7 +163,8 @@ Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device
 
 template <typename T>
 Tensor Tensor::from(std::span<const T> values, const Shape& shape, Device device) {
-  check(static_cast<int64_t>(values.size()) == shape.numel(), "[tensor] ", values.size(), " values for shape ", shape);
+  check(static_cast<int64_t>(values.size()) == shape.numel(), "[tensor] ", values.size(),
+        " values for shape ", shape);
   Tensor t = empty(shape, dtype_of<T>(), device);
   if (!values.empty()) kernels(device).copy_from_host(t.raw(), values.data(), t.bytes());
   return t;
@@ -175,20 +189,26 @@ bool Tensor::is_contiguous() const {
 
 void* Tensor::raw() const {
   check(defined(), "[tensor] use of an undefined tensor");
-  check(storage_->present() || storage_->bring(), "[tensor] the values of ", *this, " are not in memory: ", storage_->why_absent());
+  check(storage_->present() || storage_->bring(), "[tensor] the values of ", *this,
+        " are not in memory: ", storage_->why_absent());
   return static_cast<std::byte*>(storage_->data()) + offset_ * size_of(dtype_);
 }
 
-void Tensor::check_defined(std::string_view call) const { check(defined(), "[", call, "] use of an undefined tensor"); }
+void Tensor::check_defined(std::string_view call) const {
+  check(defined(), "[", call, "] use of an undefined tensor");
+}
 
 void Tensor::check_writable(std::string_view call) const {
   check_defined(call);
-  check(numel_ <= 1 || elements_are_distinct(shape_, strides_), "[", call, "] several elements of ", *this, " with strides ", strides_,
-        " share one place in memory (expand() makes such tensors); write before expanding, or to a clone()");
+  check(numel_ <= 1 || elements_are_distinct(shape_, strides_), "[", call, "] several elements of ",
+        *this, " with strides ", strides_,
+        " share one place in memory (expand() makes such tensors); write before expanding, or to a "
+        "clone()");
 }
 
 bool Tensor::overlaps(const Tensor& other) const {
-  const auto *here = static_cast<const char*>(raw()), *there = static_cast<const char*>(other.raw());
+  const auto *here = static_cast<const char*>(raw()),
+             *there = static_cast<const char*>(other.raw());
   if (here == there && dtype_ == other.dtype_ && strides_ == other.strides_) return false;
   int64_t mine = 0, others = 0;
   reach(shape_, strides_, mine);
@@ -201,10 +221,13 @@ void Tensor::mark_changed(const char* by) const {
   storage_->changed(by);
 }
 
-void Tensor::check_type(DType wanted) const { check(wanted == dtype_, "[data] asked for ", wanted, ", but the tensor is ", *this); }
+void Tensor::check_type(DType wanted) const {
+  check(wanted == dtype_, "[data] asked for ", wanted, ", but the tensor is ", *this);
+}
 
 void Tensor::check_host_contiguous() const {
-  check(device().type == DeviceType::cpu && is_contiguous(), "[span] needs a contiguous tensor on the CPU, got ", *this, " on ", device());
+  check(device().type == DeviceType::cpu && is_contiguous(),
+        "[span] needs a contiguous tensor on the CPU, got ", *this, " on ", device());
 }
 
 template <typename T>
@@ -219,7 +242,8 @@ std::vector<T> Tensor::to_vector() const {
 template <>
 std::vector<bool> Tensor::to_vector() const {
   check_defined("to_vector");
-  const Tensor dense = to(DType::boolean).contiguous();  // any value but 0 is true, 0.5 and 256, too
+  const Tensor dense =
+      to(DType::boolean).contiguous();  // any value but 0 is true, 0.5 and 256, too
   std::vector<uint8_t> bytes(static_cast<size_t>(numel_));
   if (numel_ > 0) kernels(device()).copy_to_host(bytes.data(), dense.raw(), dense.bytes());
   return {bytes.begin(), bytes.end()};
@@ -228,11 +252,13 @@ std::vector<bool> Tensor::to_vector() const {
 double Tensor::item() const {
   check(numel_ == 1, "[item] needs exactly one element, got ", *this);
   // Integers beyond 2^24 would not survive a trip through float.
-  return is_floating(dtype_) ? static_cast<double>(to_vector<float>()[0]) : static_cast<double>(to_vector<int64_t>()[0]);
+  return is_floating(dtype_) ? static_cast<double>(to_vector<float>()[0])
+                             : static_cast<double>(to_vector<int64_t>()[0]);
 }
 
 // Of elements that are known to lie within the storage.
-Tensor Tensor::viewed(std::string_view call, const Shape& shape, const Shape& strides, int64_t offset) const {
+Tensor Tensor::viewed(std::string_view call, const Shape& shape, const Shape& strides,
+                      int64_t offset) const {
   check_defined(call);
   byte_count(shape, dtype_);
   Tensor t = *this;
@@ -245,24 +271,29 @@ Tensor Tensor::viewed(std::string_view call, const Shape& shape, const Shape& st
 
 Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const {
   check_defined("as_strided");
-  check(strides.size() == shape.size(), "[as_strided] expected a stride for each dimension of ", shape, ", got ", strides);
-  for (const int64_t stride : strides) check(stride >= 0, "[as_strided] expected strides of 0 or more, got ", strides);
+  check(strides.size() == shape.size(), "[as_strided] expected a stride for each dimension of ",
+        shape, ", got ", strides);
+  for (const int64_t stride : strides)
+    check(stride >= 0, "[as_strided] expected strides of 0 or more, got ", strides);
   const int64_t room = static_cast<int64_t>(storage_->bytes()) / size_of(dtype_);
   int64_t first = 0, elements = 0, end = 0;
   const bool fits =
       !__builtin_add_overflow(offset_, offset_elements, &first) && first >= 0 && first <= room &&
-      (shape.numel() == 0 || (reach(shape, strides, elements) && !__builtin_add_overflow(first, elements, &end) && end <= room));
-  check(fits, "[as_strided] shape ", shape, " with strides ", strides, " at element ", offset_elements, " of ", *this,
-        " lies outside its storage of ", room, " elements, in which this view begins at ", offset_);
+      (shape.numel() == 0 || (reach(shape, strides, elements) &&
+                              !__builtin_add_overflow(first, elements, &end) && end <= room));
+  check(fits, "[as_strided] shape ", shape, " with strides ", strides, " at element ",
+        offset_elements, " of ", *this, " lies outside its storage of ", room,
+        " elements, in which this view begins at ", offset_);
   // Strides of no elements mean nothing, and could overflow in views of the view.
-  return viewed("as_strided", shape, shape.numel() > 0 ? strides : shape.contiguous_strides(), offset_elements);
+  return viewed("as_strided", shape, shape.numel() > 0 ? strides : shape.contiguous_strides(),
+                offset_elements);
 }
 
 Tensor Tensor::view(const Shape& wanted) const {
   const Shape shape = infer_dimension(wanted, numel_, "view");
   Shape strides;
-  check(view_strides(shape_, strides_, shape, strides), "[view] ", *this, " with strides ", strides_, " cannot be seen as ", shape,
-        " without a copy; use reshape()");
+  check(view_strides(shape_, strides_, shape, strides), "[view] ", *this, " with strides ",
+        strides_, " cannot be seen as ", shape, " without a copy; use reshape()");
   return viewed("view", shape, strides, 0);
 }
 
@@ -275,7 +306,8 @@ Tensor Tensor::reshape(const Shape& wanted) const {
 
 Tensor Tensor::transpose(int axis_a, int axis_b) const {
   check_defined("transpose");
-  const int a = normalize_axis(axis_a, dim(), "transpose"), b = normalize_axis(axis_b, dim(), "transpose");
+  const int a = normalize_axis(axis_a, dim(), "transpose"),
+            b = normalize_axis(axis_b, dim(), "transpose");
   Tensor t = *this;
   std::swap(t.shape_[a], t.shape_[b]);
   std::swap(t.strides_[a], t.strides_[b]);
@@ -284,8 +316,8 @@ Tensor Tensor::transpose(int axis_a, int axis_b) const {
 
 Tensor Tensor::narrow(int axis, int64_t start, int64_t length) const {
   const int a = normalize_axis(axis, dim(), "narrow");
-  check(start >= 0 && length >= 0 && start <= shape_[a] && length <= shape_[a] - start, "[narrow] ", length, " elements from element ",
-        start, " on lie outside axis ", a, " of ", *this);
+  check(start >= 0 && length >= 0 && start <= shape_[a] && length <= shape_[a] - start, "[narrow] ",
+        length, " elements from element ", start, " on lie outside axis ", a, " of ", *this);
   Shape shape = shape_;
   shape[a] = length;
   return viewed("narrow", shape, strides_, start * strides_[a]);
@@ -293,7 +325,8 @@ Tensor Tensor::narrow(int axis, int64_t start, int64_t length) const {
 
 Tensor Tensor::select(int axis, int64_t index) const {
   const int a = normalize_axis(axis, dim(), "select");
-  check(index >= 0 && index < shape_[a], "[select] index ", index, " is outside axis ", a, " of ", *this);
+  check(index >= 0 && index < shape_[a], "[select] index ", index, " is outside axis ", a, " of ",
+        *this);
   Tensor t = narrow(a, index, 1);
   t.shape_.erase(a);
   t.strides_.erase(a);
@@ -316,7 +349,8 @@ Tensor Tensor::expand(const Shape& shape) const {
   const int lead = shape.size() - dim();
   for (int i = 0; i < shape.size(); ++i) {
     const bool repeat = i < lead || (shape_[i - lead] == 1 && shape[i] != 1);
-    check(repeat || shape_[i - lead] == shape[i], "[expand] ", *this, " does not expand to ", shape);
+    check(repeat || shape_[i - lead] == shape[i], "[expand] ", *this, " does not expand to ",
+          shape);
     strides[i] = repeat ? 0 : strides_[i - lead];
   }
   return viewed("expand", shape, strides, 0);
@@ -360,8 +394,10 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
 
 // Elements of `from`, which has this shape.
 void Tensor::write(const Tensor& from) const {
-  if (from.device() == device()) return kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
-  // Between devices bytes travel dense and in one dtype; a side that is neither is prepared on its own device.
+  if (from.device() == device())
+    return kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
+  // Between devices bytes travel dense and in one dtype; a side that is neither is prepared on its
+  // own device.
   const Tensor dense = from.to(dtype_).contiguous();
   const Tensor target = is_contiguous() ? *this : empty(shape_, dtype_, device());
   if (device().type == DeviceType::cpu)

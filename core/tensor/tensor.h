@@ -1,9 +1,9 @@
-// Tensor: a value of n dimensions. Copying a Tensor copies the handle, not the elements; views share storage.
-// Knows nothing of gradients (core/autograd) or of ranks (comm). Not synchronised: two threads may read one tensor, or use
-// two tensors of one storage that do not overlap.
+// Tensor: a value of n dimensions. Copying a Tensor copies the handle, not the elements; views
+// share storage. Knows nothing of gradients (core/autograd) or of ranks (comm). Not synchronised:
+// two threads may read one tensor, or use two tensors of one storage that do not overlap.
 //
-// Every call on an undefined tensor but defined() and the plain getters throws UsageError. So does a
-// shape whose elements or bytes no int64 can count.
+// Every call on an undefined tensor but defined() and the plain getters throws UsageError. So does
+// a shape whose elements or bytes no int64 can count.
 #pragma once
 
 #include <initializer_list>
@@ -13,9 +13,9 @@
 #include <string_view>
 #include <vector>
 
-#include "core/device/device.h"
 #include "core/base/dtype.h"
 #include "core/base/shape.h"
+#include "core/device/device.h"
 #include "core/tensor/storage.h"
 
 namespace lockstep {
@@ -27,7 +27,8 @@ class Tensor {
   // Contents undefined / zero / `value`.
   static Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
-  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32, Device device = kCpu);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32,
+                     Device device = kCpu);
   // Copies host values; values.size() must equal shape.numel().
   template <typename T>
   static Tensor from(std::span<const T> values, const Shape& shape, Device device = kCpu);
@@ -36,7 +37,8 @@ class Tensor {
     return from(std::span<const T>(values), shape, device);
   }
   // Views memory that is owned elsewhere.
-  static Tensor wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype, int64_t offset_bytes = 0);
+  static Tensor wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype,
+                     int64_t offset_bytes = 0);
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -69,7 +71,8 @@ class Tensor {
   // The value of a tensor with one element.
   double item() const;
 
-  // Views: no copy. One dimension of `shape` may be -1; view() needs a compatible layout, reshape() copies where there is none.
+  // Views: no copy. One dimension of `shape` may be -1; view() needs a compatible layout, reshape()
+  // copies where there is none.
   Tensor view(const Shape& shape) const;
   Tensor reshape(const Shape& shape) const;
   Tensor flatten() const { return reshape({numel_}); }
@@ -88,10 +91,10 @@ class Tensor {
   Tensor to(DType dtype) const;
   Tensor to(Device device) const;
 
-  // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and converts;
-  // the source may overlap this tensor. Both refuse a value that an integer dtype cannot hold (copy_
-  // and to() cut fractions off), and a tensor whose elements share memory, as expand() makes them:
-  // write before expanding, or write to a clone(). What was refused changed nothing.
+  // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and
+  // converts; the source may overlap this tensor. Both refuse a value that an integer dtype cannot
+  // hold (copy_ and to() cut fractions off), and a tensor whose elements share memory, as expand()
+  // makes them: write before expanding, or write to a clone(). What was refused changed nothing.
   const Tensor& copy_(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
@@ -108,7 +111,8 @@ class Tensor {
   void check_defined(std::string_view call) const;
   void check_writable(std::string_view call) const;
   void write(const Tensor& from) const;
-  Tensor viewed(std::string_view call, const Shape& shape, const Shape& strides, int64_t offset) const;
+  Tensor viewed(std::string_view call, const Shape& shape, const Shape& strides,
+                int64_t offset) const;
   void check_type(DType wanted) const;
   void check_host_contiguous() const;
 

@@ -11,7 +11,8 @@ namespace {
 
 int64_t gathered_bytes(const PlannedUnit& unit) {
   int64_t bytes = 0;
-  for (const PlannedSection& section : unit) bytes += section.layout.total() * size_of(section.wire);
+  for (const PlannedSection& section : unit)
+    bytes += section.layout.total() * size_of(section.wire);
   return bytes;
 }
 
@@ -20,7 +21,8 @@ int64_t gathered_bound(const std::vector<PlannedUnit>& units, const Options& opt
   std::vector<int64_t> others;
   for (size_t i = 1; i < units.size(); ++i) others.push_back(gathered_bytes(units[i]));
   std::sort(others.rbegin(), others.rend());
-  if (options.reshard == Reshard::after_forward) others.resize(std::min(others.size(), static_cast<size_t>(options.units_in_flight)));
+  if (options.reshard == Reshard::after_forward)
+    others.resize(std::min(others.size(), static_cast<size_t>(options.units_in_flight)));
   int64_t bytes = gathered_bytes(units.front());
   for (const int64_t other : others) bytes += other;
   return bytes;
@@ -28,7 +30,8 @@ int64_t gathered_bound(const std::vector<PlannedUnit>& units, const Options& opt
 
 }  // namespace
 
-MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment& assignment, const Options& options) {
+MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment& assignment,
+                       const Options& options) {
   const int columns = place.columns;
   const std::vector<PlannedUnit> units = planned_units(module, columns, options);
   MemoryPlan plan;
@@ -57,11 +60,13 @@ MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment&
   if (sharded) plan.gathered = gathered_bound(units, options);
   const auto f32 = size_of(DType::f32);
   if (by_round)
-    plan.gradients =
-        slices * f32 * (1 + sum_tree::level_count(assignment.rounds)) + (root + largest * static_cast<int64_t>(Reducer::kBuffers)) * f32;
+    plan.gradients = slices * f32 * (1 + sum_tree::level_count(assignment.rounds)) +
+                     (root + largest * static_cast<int64_t>(Reducer::kBuffers)) * f32;
   else
     plan.gradients =
-        slices * f32 + wholes * f32 * (sum_tree::level_count(static_cast<int64_t>(assignment.leaves.size())) + (sharded ? 1 : 0));
+        slices * f32 + wholes * f32 *
+                           (sum_tree::level_count(static_cast<int64_t>(assignment.leaves.size())) +
+                            (sharded ? 1 : 0));
   return plan;
 }
 

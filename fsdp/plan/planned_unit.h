@@ -1,4 +1,5 @@
-// PlannedUnit: what is known of a unit before any rank shards it: layouts and dtypes, for the plans of memory and traffic.
+// PlannedUnit: what is known of a unit before any rank shards it: layouts and dtypes, for the plans
+// of memory and traffic.
 #pragma once
 
 #include <vector>

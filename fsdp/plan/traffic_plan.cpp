@@ -9,9 +9,10 @@
 namespace lockstep::fsdp {
 namespace {
 
-// gather(unit, times) for what is gathered in a step, as Schedule does it. Each pass uses all units in the same order, so from the second
-// on passes begin with the same units at hand, and are equal.
-void for_each_gather(size_t units, int64_t passes, const Options& options, const std::function<void(size_t unit, int64_t times)>& gather) {
+// gather(unit, times) for what is gathered in a step, as Schedule does it. Each pass uses all units
+// in the same order, so from the second on passes begin with the same units at hand, and are equal.
+void for_each_gather(size_t units, int64_t passes, const Options& options,
+                     const std::function<void(size_t unit, int64_t times)>& gather) {
   gather(0, 1);  // the root stays for the whole step
   const bool bounded = options.reshard == Reshard::after_forward;
   std::deque<size_t> whole;  // the least recently used one first
@@ -33,14 +34,16 @@ void for_each_gather(size_t units, int64_t passes, const Options& options, const
 
 }  // namespace
 
-TrafficPlan plan_traffic(nn::Module& module, const Place& place, const Assignment& assignment, const Options& options) {
+TrafficPlan plan_traffic(nn::Module& module, const Place& place, const Assignment& assignment,
+                         const Options& options) {
   TrafficPlan plan;
   const auto units = planned_units(module, place.columns, options);
   for (const PlannedUnit& unit : units)
     for (const PlannedSection& section : unit) {
       if (!section.trained) continue;
       const int64_t slice = section.layout.slice();
-      plan.reduced += slice * size_of(options.reduce) * (place.columns - 1) * (assignment.by_round ? assignment.rounds : 1);
+      plan.reduced += slice * size_of(options.reduce) * (place.columns - 1) *
+                      (assignment.by_round ? assignment.rounds : 1);
       plan.replicas += 2 * slice * size_of(DType::f32) * (place.rows - 1) / place.rows;
     }
   if (place.columns == 1) return plan;  // everything is whole, always
@@ -50,7 +53,8 @@ TrafficPlan plan_traffic(nn::Module& module, const Place& place, const Assignmen
   for_each_gather(units.size(), assignment.rounds, options, [&](size_t unit, int64_t times) {
     const int64_t ranks = here[unit] ? options.nearby : place.columns;
     for (const PlannedSection& section : units[unit])
-      plan.gathered += times * (section.layout.total() / ranks * size_of(section.wire) * (ranks - 1));
+      plan.gathered +=
+          times * (section.layout.total() / ranks * size_of(section.wire) * (ranks - 1));
     here[unit] = nearby;
   });
   return plan;

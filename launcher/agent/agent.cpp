@@ -19,12 +19,14 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// While output of ranks waits for the screen, how often the agent looks whether anybody reads there.
+// While output of ranks waits for the screen, how often the agent looks whether anybody reads
+// there.
 constexpr auto kScreenCheck = milliseconds(500);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
 // What the rendezvous may still be told after somebody insisted on an end.
 constexpr auto kLastWords = std::chrono::seconds(1);
-// From SIGKILL to giving a rank up: the kernel cannot end one that waits for a device, or that a control group froze.
+// From SIGKILL to giving a rank up: the kernel cannot end one that waits for a device, or that a
+// control group froze.
 constexpr auto kUnkillable = std::chrono::seconds(5);
 
 Duration now() { return Clock::now().time_since_epoch(); }
@@ -51,8 +53,11 @@ LaunchResult Agent::run(std::function<void()> join) {
   return result();
 }
 
-// Asked to stop before any ranks were started. Ranks that save however early they are asked to are started nevertheless.
-bool Agent::stop_before_ranks() const { return stop_signal_ != 0 && !context_.spec.hold_stop_signals; }
+// Asked to stop before any ranks were started. Ranks that save however early they are asked to are
+// started nevertheless.
+bool Agent::stop_before_ranks() const {
+  return stop_signal_ != 0 && !context_.spec.hold_stop_signals;
+}
 
 // What the state of the job, as the rendezvous tells it, means for the ranks here.
 void Agent::follow_job() {
@@ -77,18 +82,22 @@ void Agent::follow_job() {
 }
 
 void Agent::follow_job_while_waiting(const std::string& lost) {
-  if (cause_until_ && (now() >= *cause_until_ || !job_.failure || !job_.failure->caused_by_peer)) cause_until_.reset();
-  const bool over = job_.phase == Phase::finished || (job_.phase == Phase::failed && job_.settled && !cause_until_);
+  if (cause_until_ && (now() >= *cause_until_ || !job_.failure || !job_.failure->caused_by_peer))
+    cause_until_.reset();
+  const bool over = job_.phase == Phase::finished ||
+                    (job_.phase == Phase::failed && job_.settled && !cause_until_);
   if (over || !lost.empty()) {
     done_ = true;
   } else if (job_.phase == Phase::running && job_.epoch > epoch_) {
     done_ = stop_before_ranks();
     if (!done_) {
-      if (epoch_ > 0 && job_.nodes.size() > 1 && !same_nodes()) say_who_is_missing();  // it may have come before this one looked
+      if (epoch_ > 0 && job_.nodes.size() > 1 && !same_nodes())
+        say_who_is_missing();  // it may have come before this one looked
       start_ranks();
     }
   } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
-    // It failed elsewhere before its start was heard of here: there is nothing to end, and the next epoch waits for this node to say so.
+    // It failed elsewhere before its start was heard of here: there is nothing to end, and the next
+    // epoch waits for this node to say so.
     epoch_ = job_.epoch;
     context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
   } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
@@ -102,8 +111,9 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
 void Agent::say_who_is_missing() {
   if (job_.restarts <= told_to_wait_at_) return;
   told_to_wait_at_ = job_.restarts;
-  log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost", "; waiting for another one in its place, ",
-            seconds(context_.spec.join_timeout), " s at most");
+  log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost",
+            "; waiting for another one in its place, ", seconds(context_.spec.join_timeout),
+            " s at most");
 }
 
 bool Agent::same_nodes() const {
@@ -112,7 +122,8 @@ bool Agent::same_nodes() const {
 }
 
 void Agent::follow_job_while_active(const std::string& lost) {
-  const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ || job_.phase == Phase::draining || job_.phase == Phase::failed;
+  const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ ||
+                               job_.phase == Phase::draining || job_.phase == Phase::failed;
   if (ended_elsewhere) {
     if (!signalled_at_) {
       signalled_for_loss_ = !lost.empty();
@@ -142,7 +153,8 @@ RankOutput::Options Agent::output_options(int local_rank, int rank) const {
   const auto index = static_cast<size_t>(local_rank);
   const int hidden = index < spec.hidden_streams.size() ? spec.hidden_streams[index] : 0;
   const auto& shown = spec.shown_local_ranks;
-  const bool filtered = !shown.empty() && std::find(shown.begin(), shown.end(), local_rank) == shown.end();
+  const bool filtered =
+      !shown.empty() && std::find(shown.begin(), shown.end(), local_rank) == shown.end();
   if (filtered || (hidden & 1) != 0) options.output = Show::nothing;
   if (filtered || (hidden & 2) != 0) options.error = Show::nothing;
   return options;
@@ -152,8 +164,10 @@ void Agent::start_ranks() {
   epoch_ = job_.epoch;
   node_ids_.clear();
   for (const Node& node : job_.nodes) node_ids_.push_back(node.node_id);
-  const auto self = std::find_if(job_.nodes.begin(), job_.nodes.end(), [&](const Node& n) { return n.node_id == context_.node_id; });
-  check(self != job_.nodes.end(), "[launch] the rendezvous does not know node '", context_.node_id, "'");
+  const auto self = std::find_if(job_.nodes.begin(), job_.nodes.end(),
+                                 [&](const Node& n) { return n.node_id == context_.node_id; });
+  check(self != job_.nodes.end(), "[launch] the rendezvous does not know node '", context_.node_id,
+        "'");
   ranks_.clear();
   signalled_at_.reset();
   signalled_for_loss_ = false;
@@ -172,7 +186,8 @@ void Agent::start_ranks() {
   // Without restarts nobody would find what is left there.
   while (context_.spec.max_restarts > 0 && static_cast<int>(kept_.size()) < self->slots)
     kept_.push_back(std::make_unique<MemoryFile>("lockstep-kept"));
-  for (int local_rank = 0; local_rank < self->slots; ++local_rank) ranks_.push_back(start_rank(*self, local_rank));
+  for (int local_rank = 0; local_rank < self->slots; ++local_rank)
+    ranks_.push_back(start_rank(*self, local_rank));
   if (std::exchange(usr1_waits_, false)) pass_on_usr1();
 }
 
@@ -183,11 +198,12 @@ std::unique_ptr<RankProcess> Agent::start_rank(const Node& self, int local_rank)
   ChildSpec child;
   child.program = context_.program;
   child.argv = context_.spec.argv;
-  child.environment = rank_environment(context_.spec, context_.run_id, job_, self, context_.store,
-                                       {.local_rank = local_rank,
-                                        .error_file = process->error_path(),
-                                        .kept_memory = kept_.empty() ? "" : kept_[static_cast<size_t>(local_rank)]->path(),
-                                        .terminal_columns = options.output == Show::raw ? terminal_columns() : 0});
+  child.environment = rank_environment(
+      context_.spec, context_.run_id, job_, self, context_.store,
+      {.local_rank = local_rank,
+       .error_file = process->error_path(),
+       .kept_memory = kept_.empty() ? "" : kept_[static_cast<size_t>(local_rank)]->path(),
+       .terminal_columns = options.output == Show::raw ? terminal_columns() : 0});
   child.hold_stop_signals = context_.spec.hold_stop_signals;
   child.inherit_input = job_.nodes.size() == 1 && self.slots == 1;
   process->start(child);
@@ -234,9 +250,11 @@ void Agent::handle_signals() {
 void Agent::ask_to_stop(int signal) {
   stop_signal_ = signal;
   if (active()) {
-    const char* insisting = signal == SIGINT || signal == SIGTERM ? "; the same again, after a second or later, kills them" : "";
-    log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop within ", seconds(context_.spec.stop_grace), " s",
-              insisting);
+    const char* insisting = signal == SIGINT || signal == SIGTERM
+                                ? "; the same again, after a second or later, kills them"
+                                : "";
+    log::info("[launch] ", signal_name(signal), ": asking the ranks to save and stop within ",
+              seconds(context_.spec.stop_grace), " s", insisting);
     end_ranks(SIGTERM, context_.spec.stop_grace);
   }
   context_.courier.send([&client = context_.client] { client.stop(); });
@@ -249,7 +267,8 @@ void Agent::pass_on_usr1() {
 }
 
 void Agent::wait_for_events() {
-  std::vector<pollfd> polls = {{context_.wakeup.fd(), POLLIN, 0}, {context_.signals.fd(), POLLIN, 0}};
+  std::vector<pollfd> polls = {{context_.wakeup.fd(), POLLIN, 0},
+                               {context_.signals.fd(), POLLIN, 0}};
   std::vector<std::pair<RankProcess*, Stream>> streams;
   for (auto& rank : ranks_) {
     if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
@@ -289,7 +308,8 @@ void Agent::wait_for_events() {
     handle_signals();
   }
   if (ready == 0 && stage_ == Stage::waiting && job_.phase == Phase::gathering)
-    log::info("[launch] waiting for nodes: ", job_.nodes.size(), " of ", context_.spec.nodes, " joined");
+    log::info("[launch] waiting for nodes: ", job_.nodes.size(), " of ", context_.spec.nodes,
+              " joined");
   collect_ends(before);
   check_limits();
 }
@@ -302,14 +322,15 @@ void Agent::check_limits() {
     for (auto& rank : ranks_) {
       if (!rank->running()) continue;
       const std::string why = to_text(look_at(rank->pid()).still);
-      log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time", why.empty() ? "" : "; it " + why,
-                ": killing it");
+      log::warn("[launch] rank ", rank->rank(), " (pid ", rank->pid(), ") did not end in time",
+                why.empty() ? "" : "; it " + why, ": killing it");
       rank->signal(SIGKILL);
     }
   }
   if (killed_at_ && at >= *killed_at_ + kUnkillable && !all_ended()) give_up_unkillable();
   if (!all_ended()) return frozen_.check(ranks_, at);
-  const bool silent = std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->output_open(); });
+  const bool silent =
+      std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->output_open(); });
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
 }
 
@@ -318,8 +339,9 @@ void Agent::give_up_unkillable() {
   for (auto& rank : ranks_) {
     if (!rank->running()) continue;
     const std::string why = to_text(look_at(rank->pid()).still);
-    log::error("[launch] rank ", rank->rank(), " (pid ", rank->pid(), " on host ", host_name(), ") does not end ", seconds(kUnkillable),
-               " s after SIGKILL", why.empty() ? "" : ": it " + why, "; the job ends without it");
+    log::error("[launch] rank ", rank->rank(), " (pid ", rank->pid(), " on host ", host_name(),
+               ") does not end ", seconds(kUnkillable), " s after SIGKILL",
+               why.empty() ? "" : ": it " + why, "; the job ends without it");
     RankEnd& end = rank->give_up();
     end.seen_at = end.alive_at = now();
     end.after_signal = true;

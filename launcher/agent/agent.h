@@ -1,5 +1,6 @@
-// Agent: starts this host's ranks when the membership says so, watches them, and tells the membership how they fare.
-// One thread does all of it in one loop around poll(): news of the job, signals, output and ends of ranks, time limits.
+// Agent: starts this host's ranks when the membership says so, watches them, and tells the
+// membership how they fare. One thread does all of it in one loop around poll(): news of the job,
+// signals, output and ends of ranks, time limits.
 #pragma once
 
 #include <functional>
@@ -10,12 +11,12 @@
 
 #include "launcher/agent/courier.h"
 #include "launcher/agent/frozen.h"
+#include "launcher/base/launch_spec.h"
 #include "launcher/process/guardian.h"
 #include "launcher/process/memory_file.h"
 #include "launcher/process/rank_process.h"
 #include "launcher/process/stop_signals.h"
 #include "launcher/process/wakeup.h"
-#include "launcher/base/launch_spec.h"
 #include "launcher/rendezvous/client.h"
 
 namespace lockstep::launcher {
@@ -38,7 +39,8 @@ struct AgentContext {
 class Agent {
  public:
   explicit Agent(AgentContext context);
-  // `join` makes the client join, on the courier's thread; what it throws is thrown here. Returns when the job has ended.
+  // `join` makes the client join, on the courier's thread; what it throws is thrown here. Returns
+  // when the job has ended.
   LaunchResult run(std::function<void()> join);
   const StopWish& wish() const { return wish_; }  // what the signals so far add up to
   // Somebody asked again, impatiently: nothing is to be waited for any more.
@@ -84,10 +86,11 @@ class Agent {
   Failure failure_of(const RankEnd& end) const;
   std::vector<RankEnd> ends() const;
   std::optional<Failure> local_failure() const;
-  // `failure` of this host, or the one of another host, with its cause in place of it where that is a rank here that stood still.
+  // `failure` of this host, or the one of another host, with its cause in place of it where that is
+  // a rank here that stood still.
   std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
-  // Whether it is no more than what became of a rank that was told to end because the rendezvous was
-  // lost.
+  // Whether it is no more than what became of a rank that was told to end because the rendezvous
+  // was lost.
   bool follows_loss(const Failure& failure) const;
   LaunchResult result();
   int code_of(const Failure& failure) const;
@@ -95,7 +98,8 @@ class Agent {
   AgentContext context_;
   JobState job_;
   std::vector<std::unique_ptr<RankProcess>> ranks_;
-  std::vector<std::unique_ptr<MemoryFile>> kept_;  // by local rank: what its processes leave for those of the next epoch
+  std::vector<std::unique_ptr<MemoryFile>>
+      kept_;  // by local rank: what its processes leave for those of the next epoch
   Stage stage_ = Stage::joining;
   bool done_ = false;
   uint64_t epoch_ = 0;                 // of ranks_
@@ -108,9 +112,12 @@ class Agent {
   std::optional<Duration> signalled_at_;  // when the agent told the ranks of this epoch to end
   bool signalled_for_loss_ = false;       // because it had lost the rendezvous
   std::optional<Duration> kill_at_;
-  std::optional<Duration> alive_before_failure_;  // when the agent last looked before the first failure of this epoch
-  std::optional<Duration> drain_until_;           // all ranks have ended; their output may still be on its way
-  std::optional<Duration> killed_at_;             // when the agent killed the ranks of this epoch that were left
+  std::optional<Duration>
+      alive_before_failure_;  // when the agent last looked before the first failure of this epoch
+  std::optional<Duration>
+      drain_until_;  // all ranks have ended; their output may still be on its way
+  std::optional<Duration>
+      killed_at_;  // when the agent killed the ranks of this epoch that were left
   StopWish wish_;
   int stop_signal_ = 0;  // the one that asked
   std::optional<Duration> insisted_at_;
@@ -120,8 +127,9 @@ class Agent {
   std::optional<Failure> failure_;  // the one reported for this epoch
 
   FrozenRanks frozen_;
-  std::optional<FrozenRank> frozen_at_failure_;  // the one for longest, when the first failure was seen
-  std::optional<Duration> cause_until_;          // until when the end waits for a node that knows the cause
+  std::optional<FrozenRank>
+      frozen_at_failure_;                // the one for longest, when the first failure was seen
+  std::optional<Duration> cause_until_;  // until when the end waits for a node that knows the cause
 };
 
 }  // namespace lockstep::launcher

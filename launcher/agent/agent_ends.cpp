@@ -21,7 +21,8 @@ constexpr auto kSettle = milliseconds(10);
 constexpr auto kCauseLimit = milliseconds(2000);
 
 constexpr const char* kUnsaidHint =
-    "exit code 3 means that a rank has saved, but this one did not say so; a program that saves when it is asked to stop writes "
+    "exit code 3 means that a rank has saved, but this one did not say so; a program that saves "
+    "when it is asked to stop writes "
     "{\"saved\": true} to the path in LOCKSTEP_ERROR_FILE before it ends with 3";
 
 Duration now() { return Clock::now().time_since_epoch(); }
@@ -37,8 +38,8 @@ bool Agent::collect_ended(Duration alive_at) {
     if (::poll(&poll, 1, 0) <= 0) continue;
     any = true;
     RankEnd& end = rank->collect();
-    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it: files of a dying process are closed, and
-    // its peers may fail of that, before its end can be seen.
+    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it: files of
+    // a dying process are closed, and its peers may fail of that, before its end can be seen.
     const bool killed_by_others = end.status.signal == SIGKILL && !killed_at_;
     end.seen_at = now();
     end.alive_at = killed_by_others ? alive_before_failure_.value_or(alive_at) : alive_at;
@@ -53,7 +54,8 @@ void Agent::collect_ends(Duration alive_at) {
   if (failure && !failure_ && !signalled_at_) {
     alive_before_failure_ = alive_at;
     frozen_at_failure_ = frozen_.longest(ranks_, now());
-    // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets a moment.
+    // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets
+    // a moment.
     const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
     while (!all_ended()) {
       const Deadline& limit = local_failure()->caused_by_peer ? cause_known : settled;
@@ -61,7 +63,8 @@ void Agent::collect_ends(Duration alive_at) {
       std::vector<pollfd> polls;
       for (const auto& rank : ranks_)
         if (rank->running()) polls.push_back({rank->pid_fd(), POLLIN, 0});
-      ::poll(polls.data(), polls.size(), static_cast<int>(std::chrono::ceil<milliseconds>(limit.remaining()).count()));
+      ::poll(polls.data(), polls.size(),
+             static_cast<int>(std::chrono::ceil<milliseconds>(limit.remaining()).count()));
       collect_ended(alive_at);
     }
     failed_after_ = now() - started_at_;
@@ -70,8 +73,10 @@ void Agent::collect_ends(Duration alive_at) {
     // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
     report_failure();
   } else if (!signalled_at_ && !all_ended() && any_saved()) {
-    log::info("[launch] ", passed_usr1_ ? "SIGUSR1: the ranks save and stop"
-                                        : "a rank has stopped after saving (exit code 3): asking the others to stop");
+    log::info("[launch] ",
+              passed_usr1_
+                  ? "SIGUSR1: the ranks save and stop"
+                  : "a rank has stopped after saving (exit code 3): asking the others to stop");
     context_.courier.send([&client = context_.client] { client.stop(); });
     end_ranks(SIGTERM, context_.spec.stop_grace);
   }
@@ -80,15 +85,20 @@ void Agent::collect_ends(Duration alive_at) {
 
 // Tells the rendezvous of failure_.
 void Agent::report_failure() {
-  context_.courier.send([&client = context_.client, epoch = epoch_, failure = *failure_] { client.fail(epoch, failure); });
+  context_.courier.send([&client = context_.client, epoch = epoch_, failure = *failure_] {
+    client.fail(epoch, failure);
+  });
 }
 
 bool Agent::any_saved() const {
-  return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->end() && has_saved(*r->end()); });
+  return std::any_of(ranks_.begin(), ranks_.end(),
+                     [](const auto& r) { return r->end() && has_saved(*r->end()); });
 }
 
 bool Agent::all_saved() const {
-  return !ranks_.empty() && std::all_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->end() && has_saved(*r->end()); });
+  return !ranks_.empty() && std::all_of(ranks_.begin(), ranks_.end(), [](const auto& r) {
+    return r->end() && has_saved(*r->end());
+  });
 }
 
 bool Agent::all_ended() const {
@@ -96,11 +106,13 @@ bool Agent::all_ended() const {
 }
 
 bool Agent::keeps_memory() const {
-  return std::any_of(kept_.begin(), kept_.end(), [](const auto& file) { return !file->contents(1).empty(); });
+  return std::any_of(kept_.begin(), kept_.end(),
+                     [](const auto& file) { return !file->contents(1).empty(); });
 }
 
 Failure Agent::failure_of(const RankEnd& end) const {
-  const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == end.rank; });
+  const auto process = std::find_if(ranks_.begin(), ranks_.end(),
+                                    [&](const auto& r) { return r->rank() == end.rank; });
   Failure failure;
   failure.rank = end.rank;
   failure.host = host_name();
@@ -158,8 +170,9 @@ void Agent::conclude_epoch() {
   if (!failure && stopped_in_time && killed_at_ && !insisted()) {
     failure = Failure{};
     failure->host = host_name();
-    failure->reason = str("ranks on host ", host_name(), " did not stop within ", seconds(context_.spec.stop_grace),
-                          " s after they were asked to, and were killed");
+    failure->reason =
+        str("ranks on host ", host_name(), " did not stop within ",
+            seconds(context_.spec.stop_grace), " s after they were asked to, and were killed");
   }
   if (failure) {
     if (!failure_) failed_after_ = now() - started_at_;
@@ -170,37 +183,48 @@ void Agent::conclude_epoch() {
     stop.host = host_name();
     stop.signal = stop_signal_;
     stop.reason = str("stopped by a second signal on host ", host_name());
-    context_.courier.send([&client = context_.client, epoch = epoch_, stop] { client.fail(epoch, stop); });
+    context_.courier.send(
+        [&client = context_.client, epoch = epoch_, stop] { client.fail(epoch, stop); });
   }
 }
 
 // The same, once the rendezvous has answered to what it was told.
 void Agent::conclude_with_answer() {
-  if (job_.nodes.size() > 1 && job_.failure && job_.failure->caused_by_peer) cause_until_ = now() + kCauseLimit;
+  if (job_.nodes.size() > 1 && job_.failure && job_.failure->caused_by_peer)
+    cause_until_ = now() + kCauseLimit;
   if (job_.phase == Phase::draining && job_.epoch == epoch_) {
     if (job_.failure)
-      log::warn("[launch] ", headline(*job_.failure),
-                job_.failure->reason.empty() || job_.failure->rank < 0 ? "" : ": " + job_.failure->reason,
-                "; starting all ranks again (restart ", job_.restarts + 1, " of ", context_.spec.max_restarts, ")");
+      log::warn(
+          "[launch] ", headline(*job_.failure),
+          job_.failure->reason.empty() || job_.failure->rank < 0 ? "" : ": " + job_.failure->reason,
+          "; starting all ranks again (restart ", job_.restarts + 1, " of ",
+          context_.spec.max_restarts, ")");
     context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
   } else if (job_.phase == Phase::running && job_.epoch == epoch_) {
-    context_.courier.send([&client = context_.client, epoch = epoch_, saved = any_saved()] { client.finish(epoch, saved); });
+    context_.courier.send([&client = context_.client, epoch = epoch_, saved = any_saved()] {
+      client.finish(epoch, saved);
+    });
   }
 }
 
-int Agent::code_of_stop(int signal) const { return context_.spec.failure_code == FailureCode::lockstep ? 1 : 128 + signal; }
+int Agent::code_of_stop(int signal) const {
+  return context_.spec.failure_code == FailureCode::lockstep ? 1 : 128 + signal;
+}
 
 int Agent::code_of(const Failure& failure) const {
   if (failure.rank < 0) return 1;
-  if (context_.spec.failure_code == FailureCode::lockstep) return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : 1;
+  if (context_.spec.failure_code == FailureCode::lockstep)
+    return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : 1;
   if (failure.signal != 0) return 128 + failure.signal;
   // As the code of `lockstep` it would say that all ranks have saved.
   return failure.exit_code == kSavedCode ? 1 : failure.exit_code;
 }
 
 bool Agent::follows_loss(const Failure& failure) const {
-  const auto process = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& r) { return r->rank() == failure.rank; });
-  if (!signalled_for_loss_ || failure.stopped || process == ranks_.end() || !(*process)->end()) return false;
+  const auto process = std::find_if(ranks_.begin(), ranks_.end(),
+                                    [&](const auto& r) { return r->rank() == failure.rank; });
+  if (!signalled_for_loss_ || failure.stopped || process == ranks_.end() || !(*process)->end())
+    return false;
   const RankEnd& end = *(*process)->end();
   return end.after_signal && !reported_before(end, signalled_at_);
 }
@@ -224,7 +248,8 @@ LaunchResult Agent::result() {
   }
   if (failure) {
     FailureContext about;
-    about.after_seconds = seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);
+    about.after_seconds =
+        seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);
     for (const auto& rank : ranks_)
       if (rank->rank() == failure->rank) about.log_file = rank->log_file();
     about.others = other_ends(ends(), *failure);

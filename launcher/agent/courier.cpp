@@ -7,7 +7,8 @@
 namespace lockstep::launcher {
 
 Courier::Courier(std::function<void()> on_done)
-    : on_done_(std::move(on_done)), thread_(start_thread("to talk to the rendezvous", [this] { run(); })) {}
+    : on_done_(std::move(on_done)),
+      thread_(start_thread("to talk to the rendezvous", [this] { run(); })) {}
 
 Courier::~Courier() {
   {

@@ -12,7 +12,8 @@ namespace lockstep::launcher {
 
 int threads_per_rank(int nproc) { return std::max(1, usable_cores() / std::max(1, nproc)); }
 
-std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::string& run_id, const JobState& job, const Node& node,
+std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::string& run_id,
+                                          const JobState& job, const Node& node,
                                           const Endpoint& store, const RankPlace& place) {
   std::map<std::string, std::string> variables;
   for (char** each = environ; *each; ++each) {
@@ -53,7 +54,8 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
     put("LOCKSTEP_TTY", 1);
     put("COLUMNS", place.terminal_columns);
   }
-  if (std::string& threads = variables["OMP_NUM_THREADS"]; threads.empty()) threads = str(threads_per_rank(node.slots));
+  if (std::string& threads = variables["OMP_NUM_THREADS"]; threads.empty())
+    threads = str(threads_per_rank(node.slots));
 
   std::vector<std::string> environment;
   environment.reserve(variables.size());

@@ -10,7 +10,8 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr auto kCheck = std::chrono::seconds(2);
-// A traced process is stopped for a moment at every event that its tracer wants to see, and one that uses a disk waits for it.
+// A traced process is stopped for a moment at every event that its tracer wants to see, and one
+// that uses a disk waits for it.
 constexpr auto kOrdinary = std::chrono::seconds(10);
 
 // What lets it go on.
@@ -56,11 +57,14 @@ void FrozenRanks::check(const Ranks& ranks, Duration at) {
     State& state = states_[i];
     if (state.warned || !state.counts(at)) continue;
     state.warned = true;
-    const FrozenRank frozen{.rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
+    const FrozenRank frozen{
+        .rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
     const std::string way_on = advice(frozen);
-    log::warn("[launch] rank ", frozen.rank, " (pid ", frozen.pid, " on host ", host_name(), ") ", to_text(frozen.look.still),
-              way_on.empty() ? str(", for ", std::round(seconds(at - state.since)), " s by now") : "", " and holds up the others",
-              way_on.empty() ? "" : str("; ", way_on, " lets it go on"));
+    log::warn(
+        "[launch] rank ", frozen.rank, " (pid ", frozen.pid, " on host ", host_name(), ") ",
+        to_text(frozen.look.still),
+        way_on.empty() ? str(", for ", std::round(seconds(at - state.since)), " s by now") : "",
+        " and holds up the others", way_on.empty() ? "" : str("; ", way_on, " lets it go on"));
   }
 }
 
@@ -70,7 +74,8 @@ std::optional<FrozenRank> FrozenRanks::longest(const Ranks& ranks, Duration at) 
   for (size_t i = 0; i < ranks.size(); ++i) {
     const State& state = states_[i];
     if (!state.counts(at) || (longest && longest->since <= state.since)) continue;
-    longest = {.rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
+    longest = {
+        .rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
   }
   return longest;
 }
@@ -89,9 +94,12 @@ Failure failure_of_frozen(const FrozenRank& frozen, const Failure& gave_up, Dura
   std::string what = to_text(frozen.look.still);
   if (frozen.look.still == Standstill::stopped) what = "stopped by SIGSTOP or Ctrl-Z (state T)";
   if (traced) what = "held by a debugger (state t)";
-  failure.reason = str(what, " since ", since, " s after the start, until rank ", gave_up.rank, " on host ", gave_up.host, " gave up");
+  failure.reason = str(what, " since ", since, " s after the start, until rank ", gave_up.rank,
+                       " on host ", gave_up.host, " gave up");
   if (!way_on.empty()) failure.reason += str("; ", way_on, " before that lets it go on");
-  if (traced) failure.reason += "; a higher time limit of the collectives (train: parallel.timeout_s) leaves time to debug";
+  if (traced)
+    failure.reason +=
+        "; a higher time limit of the collectives (train: parallel.timeout_s) leaves time to debug";
   return failure;
 }
 

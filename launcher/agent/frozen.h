@@ -1,5 +1,5 @@
-// Ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z), held by a debugger, frozen by their control group, or waiting for
-// the kernel. To other hosts they look like slow ones.
+// Ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z), held by a debugger, frozen by
+// their control group, or waiting for the kernel. To other hosts they look like slow ones.
 #pragma once
 
 #include <memory>
@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "core/base/clock.h"
-#include "launcher/process/rank_process.h"
 #include "launcher/agent/standstill.h"
 #include "launcher/base/launch_spec.h"
+#include "launcher/process/rank_process.h"
 
 namespace lockstep::launcher {
 
@@ -28,8 +28,8 @@ class FrozenRanks {
 
   void begin(size_t ranks, Duration at);
   Duration next_check() const { return next_check_; }
-  // Once every 2 s: warns of each that stands still, once each time. It is named, not ended: that is for the time limit of the call that
-  // waits for it.
+  // Once every 2 s: warns of each that stands still, once each time. It is named, not ended: that
+  // is for the time limit of the call that waits for it.
   void check(const Ranks& ranks, Duration at);
   // Looks at once; the one that has stood still for longest.
   std::optional<FrozenRank> longest(const Ranks& ranks, Duration at);

@@ -23,7 +23,8 @@ std::string end_text(const RankEnd& end, const std::string& known_reason) {
   } else if (end.status.signal == 0 && end.status.exit_code == 0) {
     text = "done";
   } else {
-    text = describe(end.status) + (end.after_signal ? ", after the launcher had told it to end" : ", later");
+    text = describe(end.status) +
+           (end.after_signal ? ", after the launcher had told it to end" : ", later");
   }
   if (!end.report) return text;
   if (end.report->saved) return text + ", it has saved";
@@ -33,7 +34,8 @@ std::string end_text(const RankEnd& end, const std::string& known_reason) {
 
 // A reason of several lines stays within the box.
 std::string indented(std::string text) {
-  for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos; ++at) text.insert(at + 1, "│ ");
+  for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos; ++at)
+    text.insert(at + 1, "│ ");
   return text;
 }
 
@@ -42,11 +44,16 @@ std::string indented(std::string text) {
 std::string failure_box(const Failure& failure, const FailureContext& context) {
   char after[32];
   std::snprintf(after, sizeof after, "%.1f s", context.after_seconds);
-  std::string box = "the job failed; first failure:\n┌ " + headline(failure) + ", " + after + " after the start\n";
-  if (failure.rank >= 0 && !failure.reason.empty()) box += "│ reason: " + indented(failure.reason) + "\n";
-  if (failure.caused_by_peer) box += "│ it names another rank as the cause, but no other rank reported a failure of its own\n";
+  std::string box = "the job failed; first failure:\n┌ " + headline(failure) + ", " + after +
+                    " after the start\n";
+  if (failure.rank >= 0 && !failure.reason.empty())
+    box += "│ reason: " + indented(failure.reason) + "\n";
+  if (failure.caused_by_peer)
+    box +=
+        "│ it names another rank as the cause, but no other rank reported a failure of its own\n";
   if (!failure.last_lines.empty()) {
-    box += str("│ last lines of its output", context.log_file.empty() ? "" : " (all of it: " + context.log_file + ")", ":\n");
+    box += str("│ last lines of its output",
+               context.log_file.empty() ? "" : " (all of it: " + context.log_file + ")", ":\n");
     for (const auto& line : failure.last_lines) box += "│   " + line + "\n";
   } else if (!context.log_file.empty()) {
     box += "│ log: " + context.log_file + " (it wrote nothing)\n";
@@ -65,17 +72,22 @@ std::vector<std::string> other_ends(const std::vector<RankEnd>& ends, const Fail
   for (const RankEnd& end : ends)
     if (end.rank != failure.rank) sayings.push_back({{end.rank}, end_text(end, failure.reason)});
   std::vector<std::string> lines;
-  for (const auto& [ranks, text] : comm::merge_equal(sayings)) lines.push_back(str(comm::ranks_text(ranks), ": ", text));
+  for (const auto& [ranks, text] : comm::merge_equal(sayings))
+    lines.push_back(str(comm::ranks_text(ranks), ": ", text));
   return lines;
 }
 
 std::string signal_hint(int signal, long oom_kills) {
   switch (signal) {
     case SIGKILL:
-      if (oom_kills > 0) return "the kernel ran out of memory meanwhile and killed a process: most likely this one (see dmesg)";
+      if (oom_kills > 0)
+        return "the kernel ran out of memory meanwhile and killed a process: most likely this one "
+               "(see dmesg)";
       return "somebody sent SIGKILL: kill -9, a scheduler, or the kernel out of memory (see dmesg)";
     case SIGSEGV: return "it touched memory that is not its own";
-    case SIGBUS: return "it touched a mapping that has no memory behind it: a truncated file, or a full /dev/shm";
+    case SIGBUS:
+      return "it touched a mapping that has no memory behind it: a truncated file, or a full "
+             "/dev/shm";
     case SIGILL: return "an instruction that this CPU does not have: built for another machine?";
     case SIGABRT: return "it aborted itself; its last lines may say why";
     case SIGXCPU: return "its CPU time limit was reached (ulimit -t)";

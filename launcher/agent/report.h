@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "launcher/base/root_cause.h"
 #include "launcher/base/failure.h"
+#include "launcher/base/root_cause.h"
 
 namespace lockstep::launcher {
 
@@ -17,16 +17,19 @@ struct FailureContext {
   bool memory_lost = false;
 };
 
-// What became of the other ranks of this host, in lines of their own; ranks of which the same is to be said share one: "ranks 0, 2 and 3:
-// ended by the launcher". Who gives the failure's reason again: "ranks 1 to 4: exit code 2, later, for the same reason".
+// What became of the other ranks of this host, in lines of their own; ranks of which the same is to
+// be said share one: "ranks 0, 2 and 3: ended by the launcher". Who gives the failure's reason
+// again: "ranks 1 to 4: exit code 2, later, for the same reason".
 std::vector<std::string> other_ends(const std::vector<RankEnd>& ends, const Failure& failure);
 
 // Several lines, for people.
 std::string failure_box(const Failure& failure, const FailureContext& context);
 
-// What may be behind a death by `signal`; empty where the signal says it all. `oom_kills`: see oom_kill_count(), since the start.
+// What may be behind a death by `signal`; empty where the signal says it all. `oom_kills`: see
+// oom_kill_count(), since the start.
 std::string signal_hint(int signal, long oom_kills);
-// How often the kernel of this machine has killed a process because memory ran out; -1 where it does not say.
+// How often the kernel of this machine has killed a process because memory ran out; -1 where it
+// does not say.
 long oom_kill_count();
 
 }  // namespace lockstep::launcher

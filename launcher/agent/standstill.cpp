@@ -31,7 +31,8 @@ std::string thaw_commands(const Freezer& freezer, std::string path) {
   for (; !path.empty(); path.resize(path.rfind('/'))) {
     const std::string folder = freezer.mount + path + "/";
     if (contents(folder + freezer.own).starts_with("1"))
-      commands += str(commands.empty() ? "" : "; ", "echo ", freezer.thaw, " > ", folder, freezer.target);
+      commands +=
+          str(commands.empty() ? "" : "; ", "echo ", freezer.thaw, " > ", folder, freezer.target);
     if (path.find('/') == std::string::npos) break;
   }
   return commands;
@@ -39,20 +40,25 @@ std::string thaw_commands(const Freezer& freezer, std::string path) {
 
 // Notes in `look` whether the process is frozen, as far as that can be seen from here.
 void look_at_group(pid_t pid, ProcessLook& look) {
-  const Freezer first{"/sys/fs/cgroup/freezer", "freezer.state", "FR", "freezer.self_freezing", "THAWED", "freezer.state"};
+  const Freezer first{"/sys/fs/cgroup/freezer", "freezer.state", "FR",
+                      "freezer.self_freezing",  "THAWED",        "freezer.state"};
   std::istringstream groups(contents(str("/proc/", pid, "/cgroup")));
   // "6:freezer:/path" in the first version of control groups, "0::/path" in the second.
   for (std::string line; std::getline(groups, line);) {
     const size_t before = line.find(':'), behind = line.find(':', before + 1);
     if (behind == std::string::npos) continue;
-    const std::string controller = line.substr(before + 1, behind - before - 1), path = line.substr(behind + 1);
+    const std::string controller = line.substr(before + 1, behind - before - 1),
+                      path = line.substr(behind + 1);
     std::vector<Freezer> freezers;
     if (controller == "freezer") freezers = {first};
     if (controller.empty())
       for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"})
-        freezers.push_back({mount, "cgroup.events", "frozen 1", "cgroup.freeze", "0", "cgroup.freeze"});
+        freezers.push_back(
+            {mount, "cgroup.events", "frozen 1", "cgroup.freeze", "0", "cgroup.freeze"});
     for (const Freezer& freezer : freezers) {
-      if (contents(freezer.mount + path + "/" + freezer.state).find(freezer.frozen) == std::string::npos) continue;
+      if (contents(freezer.mount + path + "/" + freezer.state).find(freezer.frozen) ==
+          std::string::npos)
+        continue;
       look.still = Standstill::frozen;
       look.thaw = thaw_commands(freezer, path);
       return;
@@ -94,7 +100,8 @@ std::string to_text(Standstill still) {
     case Standstill::stopped: return "is stopped (state T)";
     case Standstill::traced: return "is held by a debugger (state t)";
     case Standstill::frozen: return "is frozen by its control group";
-    case Standstill::kernel: return "waits for the kernel (state D): for a disk, or a network file system?";
+    case Standstill::kernel:
+      return "waits for the kernel (state D): for a disk, or a network file system?";
   }
   return "";
 }

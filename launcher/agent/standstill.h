@@ -1,4 +1,5 @@
-// Whether a process of this host stands still, and why. To other hosts such a rank looks like a slow one.
+// Whether a process of this host stands still, and why. To other hosts such a rank looks like a
+// slow one.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@ namespace lockstep::launcher {
 enum class Standstill {
   none,
   stopped,  // SIGSTOP or Ctrl-Z (state T)
-  traced,   // held by a debugger (state t); that also takes a moment at every event that the debugger wants to see
+  traced,   // held by a debugger (state t); that also takes a moment at every event that the
+            // debugger wants to see
   frozen,   // by the freezer of its control group
   kernel,   // waits for the kernel (state D); a read from a disk takes a moment, too
 };
@@ -24,7 +26,8 @@ struct ProcessLook {
 };
 ProcessLook look_at(pid_t pid);
 
-// What a process does that stands still: "is stopped (state T)", "is frozen by its control group". Empty for Standstill::none.
+// What a process does that stands still: "is stopped (state T)", "is frozen by its control group".
+// Empty for Standstill::none.
 std::string to_text(Standstill still);
 
 }  // namespace lockstep::launcher

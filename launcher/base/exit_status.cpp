@@ -13,7 +13,8 @@ std::string signal_name(int signal) {
 
 std::string describe(const ExitStatus& status) {
   if (status.signal == 0) return str("exit code ", status.exit_code);
-  return str("killed by ", signal_name(status.signal), " (signal ", status.signal, status.core_dumped ? ", core dumped)" : ")");
+  return str("killed by ", signal_name(status.signal), " (signal ", status.signal,
+             status.core_dumped ? ", core dumped)" : ")");
 }
 
 }  // namespace lockstep::launcher

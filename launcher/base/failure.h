@@ -14,9 +14,10 @@ struct Failure {
   int exit_code = 0;  // valid where signal is 0
   int signal = 0;
   bool caused_by_peer = false;
-  // It stood still (SIGSTOP, a debugger) until others gave up waiting for it; exit_code and signal are those of one that gave up.
+  // It stood still (SIGSTOP, a debugger) until others gave up waiting for it; exit_code and signal
+  // are those of one that gave up.
   bool stopped = false;
-  std::string reason;                   // one line: what the rank said about it, or what was seen from outside
+  std::string reason;  // one line: what the rank said about it, or what was seen from outside
   std::vector<std::string> last_lines;  // of its output
 };
 

@@ -8,7 +8,8 @@ namespace {
 constexpr size_t kLongestMessage = 2000;
 
 std::string text_of(const nlohmann::json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return value.is_string() ? value.get<std::string>()
+                           : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 // The first and, where there are more, the last line: Python's messages end with what matters.
@@ -29,9 +30,13 @@ std::optional<FailureReport> parse_failure_report(const std::string& text) {
   } else if (json.is_object() && json.contains("message")) {
     const auto& message = json["message"];
     // torchelastic: {"message": {"message": …, "extraInfo": {…}}}
-    report.message = message.is_object() && message.contains("message") ? text_of(message["message"]) : text_of(message);
-    if (const auto peer = json.find("caused_by_peer"); peer != json.end() && peer->is_boolean()) report.caused_by_peer = peer->get<bool>();
-    if (const auto at = json.find("monotonic_ns"); at != json.end() && at->is_number_integer()) report.at = Duration(at->get<int64_t>());
+    report.message = message.is_object() && message.contains("message")
+                         ? text_of(message["message"])
+                         : text_of(message);
+    if (const auto peer = json.find("caused_by_peer"); peer != json.end() && peer->is_boolean())
+      report.caused_by_peer = peer->get<bool>();
+    if (const auto at = json.find("monotonic_ns"); at != json.end() && at->is_number_integer())
+      report.at = Duration(at->get<int64_t>());
   } else {
     report.message = text;
   }

@@ -8,8 +8,8 @@
 
 namespace lockstep::launcher {
 
-// The exit code of a rank that was asked to stop and has saved. Other programs end with it for reasons of their own, so it counts only
-// together with FailureReport::saved.
+// The exit code of a rank that was asked to stop and has saved. Other programs end with it for
+// reasons of their own, so it counts only together with FailureReport::saved.
 constexpr int kSavedCode = 3;
 
 // What a rank said about its end (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
@@ -20,7 +20,8 @@ struct FailureReport {
   std::optional<Duration> at;  // monotonic time of this host
 };
 
-// Reads both formats; empty where there is nothing to read. Bytes that are no JSON count as the message.
+// Reads both formats; empty where there is nothing to read. Bytes that are no JSON count as the
+// message.
 std::optional<FailureReport> parse_failure_report(const std::string& text);
 
 }  // namespace lockstep::launcher

@@ -41,7 +41,8 @@ void raise_file_limit() {
     raised.rlim_cur = raised.rlim_max;
     g_raised = ::setrlimit(RLIMIT_NOFILE, &raised) == 0;
     if (g_raised && raised.rlim_cur > g_before.rlim_cur)
-      log::debug("[launch] limit of open files: raised from ", g_before.rlim_cur, " to ", raised.rlim_cur);
+      log::debug("[launch] limit of open files: raised from ", g_before.rlim_cur, " to ",
+                 raised.rlim_cur);
   });
 }
 
@@ -63,8 +64,9 @@ void require_files(int more, const std::string& who) {
   if (used <= limit - reserved_files(limit)) return;
   int needed = used;
   while (used > needed - reserved_files(needed)) ++needed;
-  throw EnvironmentError(str("[launch] the limit of open files is ", limit, ", but ", who, " needs ", needed,
-                             ": raise it (ulimit -n, systemd's LimitNOFILE, or the container's --ulimit nofile)"));
+  throw EnvironmentError(
+      str("[launch] the limit of open files is ", limit, ", but ", who, " needs ", needed,
+          ": raise it (ulimit -n, systemd's LimitNOFILE, or the container's --ulimit nofile)"));
 }
 
 void require_threads(size_t count, const std::string& who) {
@@ -78,8 +80,8 @@ void require_threads(size_t count, const std::string& who) {
   }
   end.count_down();
   if (!refused.empty())
-    throw EnvironmentError(str("[launch] the system grants ", threads.size(), " of the ", count, " threads that ", who, " needs (", refused,
-                               "): ", thread_advice()));
+    throw EnvironmentError(str("[launch] the system grants ", threads.size(), " of the ", count,
+                               " threads that ", who, " needs (", refused, "): ", thread_advice()));
 }
 
 }  // namespace lockstep::launcher

@@ -8,13 +8,15 @@ namespace lockstep::launcher {
 namespace {
 
 bool killed_from_outside(const ExitStatus& status) {
-  return status.signal != 0 && status.signal != SIGABRT && status.signal != SIGPIPE && status.signal != SIGTERM;
+  return status.signal != 0 && status.signal != SIGABRT && status.signal != SIGPIPE &&
+         status.signal != SIGTERM;
 }
 
 }  // namespace
 
 bool has_saved(const RankEnd& end) {
-  return end.status.signal == 0 && end.status.exit_code == kSavedCode && end.report && end.report->saved;
+  return end.status.signal == 0 && end.status.exit_code == kSavedCode && end.report &&
+         end.report->saved;
 }
 
 bool is_failure(const RankEnd& end) {
@@ -26,7 +28,8 @@ bool reported_before(const RankEnd& end, std::optional<Duration> time) {
   return end.report && end.report->at && time && *end.report->at < *time;
 }
 
-std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optional<Duration> signalled_at) {
+std::optional<size_t> first_failure(const std::vector<RankEnd>& ends,
+                                    std::optional<Duration> signalled_at) {
   enum Blame { own, own_told_late, of_a_peer, ended_by_us };
   using Key = std::tuple<Blame, Duration, size_t>;
   std::optional<Key> best;
@@ -38,7 +41,8 @@ std::optional<size_t> first_failure(const std::vector<RankEnd>& ends, std::optio
     if (end.report && end.report->at) at = std::min(at, *end.report->at);
     const bool blames_peer = end.report && end.report->caused_by_peer;
     const bool too_late = end.after_signal && !in_time;
-    const Blame blame = too_late ? (end.report && !blames_peer ? own_told_late : ended_by_us) : (blames_peer ? of_a_peer : own);
+    const Blame blame = too_late ? (end.report && !blames_peer ? own_told_late : ended_by_us)
+                                 : (blames_peer ? of_a_peer : own);
     const Key key{blame, at, i};
     if (!best || key < *best) best = key;
   }

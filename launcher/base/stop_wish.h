@@ -1,6 +1,7 @@
-// StopWish: what the signals add up to that ask a process to stop. One wish often arrives as several signals: a scheduler
-// signals every process of a job, `timeout` signals its child and then the whole process group, systemd adds SIGHUP, and an agent
-// passes on what it got. All of these ask once. Only a person who asks again is impatient.
+// StopWish: what the signals add up to that ask a process to stop. One wish often arrives as
+// several signals: a scheduler signals every process of a job, `timeout` signals its child and then
+// the whole process group, systemd adds SIGHUP, and an agent passes on what it got. All of these
+// ask once. Only a person who asks again is impatient.
 #pragma once
 
 #include <csignal>
@@ -21,7 +22,8 @@ class StopWish {
     copy,    // the same wish once more
     insist,  // somebody asks again: stop at once
   };
-  // SIGINT and SIGTERM insist where the same signal asked at least this long before. Other signals never do.
+  // SIGINT and SIGTERM insist where the same signal asked at least this long before. Other signals
+  // never do.
   static constexpr Duration kApart = std::chrono::seconds(1);
 
   // `at`: when the signal arrived, on a monotonic clock.

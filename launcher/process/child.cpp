@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
-#include "launcher/process/stop_signals.h"
 #include "launcher/base/needs.h"
+#include "launcher/process/stop_signals.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -25,7 +25,8 @@ struct Pipe {
   int write_end = -1;
   Pipe() {
     int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) throw EnvironmentError("[launch] pipe: " + errno_text(errno));
+    if (::pipe2(ends, O_CLOEXEC) != 0)
+      throw EnvironmentError("[launch] pipe: " + errno_text(errno));
     read_end = ends[0];
     write_end = ends[1];
   }
@@ -46,14 +47,17 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   return out;
 }
 
-// Between fork and exec only async-signal-safe calls are allowed: other threads may have held any lock.
-[[noreturn]] void become(const ChildSpec& spec, char** argv, char** environment, int output, int error, int report, pid_t parent) {
+// Between fork and exec only async-signal-safe calls are allowed: other threads may have held any
+// lock.
+[[noreturn]] void become(const ChildSpec& spec, char** argv, char** environment, int output,
+                         int error, int report, pid_t parent) {
   const int announce = spec.announce_fd;
   pid_t session = ::setsid();
   [[maybe_unused]] ssize_t written = ::write(announce, &session, sizeof session);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // the agent died before the line above
-  // Until setsid() a signal to the agent's process group came here as well. Ignoring one discards it: the agent passes its own on.
+  // Until setsid() a signal to the agent's process group came here as well. Ignoring one discards
+  // it: the agent passes its own on.
   for (const int signal : kStopSignals) ::signal(signal, SIG_IGN);
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
   sigset_t held;
@@ -91,10 +95,12 @@ Child start(const ChildSpec& spec) {
     const SignalsBlocked blocked;
     child.pid = ::fork();
     if (child.pid == 0)
-      become(spec, const_cast<char**>(argv.data()), const_cast<char**>(environment.data()), output.write_end, error.write_end,
-             report.write_end, parent);
+      become(spec, const_cast<char**>(argv.data()), const_cast<char**>(environment.data()),
+             output.write_end, error.write_end, report.write_end, parent);
   }
-  if (child.pid < 0) throw EnvironmentError(str("[launch] cannot start '", spec.program, "': fork: ", errno_text(errno)));
+  if (child.pid < 0)
+    throw EnvironmentError(
+        str("[launch] cannot start '", spec.program, "': fork: ", errno_text(errno)));
   report.close_write_end();
   int why = 0;
   ssize_t got = 0;
@@ -118,7 +124,8 @@ Child start(const ChildSpec& spec) {
 ExitStatus peek_status(const Child& child) {
   siginfo_t info{};
   while (::waitid(P_PID, static_cast<id_t>(child.pid), &info, WEXITED | WNOWAIT) < 0)
-    if (errno != EINTR) throw EnvironmentError(str("[launch] waitid ", child.pid, ": ", errno_text(errno)));
+    if (errno != EINTR)
+      throw EnvironmentError(str("[launch] waitid ", child.pid, ": ", errno_text(errno)));
   ExitStatus status;
   if (info.si_code == CLD_EXITED) {
     status.exit_code = info.si_status;
@@ -139,7 +146,8 @@ std::string find_program(const std::string& name) {
   check(!name.empty(), "[launch] no program given");
   const auto usable = [](const std::string& path) {
     struct stat info {};
-    return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && ::access(path.c_str(), X_OK) == 0;
+    return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+           ::access(path.c_str(), X_OK) == 0;
   };
   if (name.find('/') != std::string::npos) {
     check(::access(name.c_str(), F_OK) == 0, "[launch] there is no program '", name, "'");
@@ -154,8 +162,8 @@ std::string find_program(const std::string& name) {
     if (usable(folder + "/" + name)) return folder + "/" + name;
     begin = end + 1;
   }
-  throw UsageError(
-      str("[launch] there is no program '", name, "' in PATH", usable("./" + name) ? str("; did you mean './", name, "'?") : ""));
+  throw UsageError(str("[launch] there is no program '", name, "' in PATH",
+                       usable("./" + name) ? str("; did you mean './", name, "'?") : ""));
 }
 
 }  // namespace lockstep::launcher

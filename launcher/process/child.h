@@ -26,8 +26,9 @@ struct ChildSpec {
   int announce_fd = -1;                  // see Guardian
 };
 
-// Starts it in a session of its own, with default signals, pipes for its output, and a SIGKILL for the case that the calling thread
-// ends. Throws EnvironmentError where the program cannot be started. Safe in a process with many threads.
+// Starts it in a session of its own, with default signals, pipes for its output, and a SIGKILL for
+// the case that the calling thread ends. Throws EnvironmentError where the program cannot be
+// started. Safe in a process with many threads.
 Child start(const ChildSpec& spec);
 // How the process ended, without reaping it; its number stays taken. Only once pid_fd is readable.
 ExitStatus peek_status(const Child& child);

@@ -19,10 +19,12 @@ namespace {
 constexpr int kMaxSessions = 4096;
 constexpr time_t kLongest = 5;  // s; a process that the kernel cannot end is left to it
 
-// Runs after a fork without exec, perhaps of a process with many threads: async-signal-safe calls only.
+// Runs after a fork without exec, perhaps of a process with many threads: async-signal-safe calls
+// only.
 [[noreturn]] void guard(int pipe) {
   ::setsid();  // a signal to the agent's group is not for the guardian
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2})
+    ::signal(signal, SIG_IGN);
   ::prctl(PR_SET_NAME, "lockstep-guard");
   // Nobody may wait for a pipe or a port of the agent because the guardian still has it.
   ::dup2(pipe, 3);
@@ -65,21 +67,24 @@ Guardian::Guardian() {
     pid_ = ::fork();
     if (pid_ == 0) guard(ends[0]);
   }
-  if (pid_ < 0) throw EnvironmentError("[launch] cannot start the guardian process: " + errno_text(errno));
+  if (pid_ < 0)
+    throw EnvironmentError("[launch] cannot start the guardian process: " + errno_text(errno));
   ::close(ends[0]);
   pipe_ = ends[1];
 }
 
 Guardian::~Guardian() {
   ::close(pipe_);
-  ::kill(pid_, SIGCONT);  // whoever stopped all that is called lockstep need not have let this one go on
+  ::kill(pid_,
+         SIGCONT);  // whoever stopped all that is called lockstep need not have let this one go on
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }
 
 void Guardian::forget(pid_t session) {
   const pid_t message = -session;
-  // A write this small is never split. If somebody killed the guardian there is nobody to tell; SIGPIPE is ignored during a launch.
+  // A write this small is never split. If somebody killed the guardian there is nobody to tell;
+  // SIGPIPE is ignored during a launch.
   while (::write(pipe_, &message, sizeof message) < 0 && errno == EINTR) {
   }
 }

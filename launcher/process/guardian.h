@@ -1,6 +1,7 @@
-// Guardian: a small process that outlives the agent for a moment. It holds the other end of a pipe; when the agent vanishes, however
-// that happens, the pipe ends and the guardian kills every session that it was told to watch. Ranks die with the agent in any case
-// (PR_SET_PDEATHSIG); the guardian is there for what they started.
+// Guardian: a small process that outlives the agent for a moment. It holds the other end of a pipe;
+// when the agent vanishes, however that happens, the pipe ends and the guardian kills every session
+// that it was told to watch. Ranks die with the agent in any case (PR_SET_PDEATHSIG); the guardian
+// is there for what they started.
 #pragma once
 
 #include <sys/types.h>
@@ -16,8 +17,8 @@ class Guardian {
   Guardian(const Guardian&) = delete;
   Guardian& operator=(const Guardian&) = delete;
 
-  // Where a rank itself writes the number of its session, as a pid_t, before it becomes its program: if the agent did that afterwards,
-  // it could die in between. Closed by exec.
+  // Where a rank itself writes the number of its session, as a pid_t, before it becomes its
+  // program: if the agent did that afterwards, it could die in between. Closed by exec.
   int announce_fd() const { return pipe_; }
   // Before the leader is reaped, for its number may be given to another process afterwards.
   void forget(pid_t session);

@@ -1,5 +1,5 @@
-// MemoryFile: a file in memory that the agent keeps and ranks open by path. It has no name, so that nothing is left behind, however the
-// agent ends.
+// MemoryFile: a file in memory that the agent keeps and ranks open by path. It has no name, so that
+// nothing is left behind, however the agent ends.
 #pragma once
 
 #include <string>

@@ -36,8 +36,10 @@ bool write_all(int fd, std::string_view bytes) {
 std::string prefix(int rank, int fd) {
   const std::string plain = str("[rank ", rank, "] ");
   if (!::isatty(fd) || std::getenv("NO_COLOR")) return plain;
-  constexpr int kColours[] = {36, 33, 35, 32, 34, 31};  // of the terminal's palette, so that they suit its background
-  return str("\033[", kColours[static_cast<size_t>(rank) % std::size(kColours)], "m", plain, "\033[0m");
+  constexpr int kColours[] = {
+      36, 33, 35, 32, 34, 31};  // of the terminal's palette, so that they suit its background
+  return str("\033[", kColours[static_cast<size_t>(rank) % std::size(kColours)], "m", plain,
+             "\033[0m");
 }
 
 }  // namespace
@@ -75,10 +77,13 @@ void LineSplitter::flush(const Sink& sink) {
 }
 
 RankOutput::RankOutput(Options options)
-    : options_(std::move(options)), prefixes_{prefix(options_.rank, STDOUT_FILENO), prefix(options_.rank, STDERR_FILENO)} {
+    : options_(std::move(options)),
+      prefixes_{prefix(options_.rank, STDOUT_FILENO), prefix(options_.rank, STDERR_FILENO)} {
   if (options_.log_file.empty()) return;
   log_fd_ = ::open(options_.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (log_fd_ < 0) throw EnvironmentError(str("[launch] cannot write the log '", options_.log_file, "': ", errno_text(errno)));
+  if (log_fd_ < 0)
+    throw EnvironmentError(
+        str("[launch] cannot write the log '", options_.log_file, "': ", errno_text(errno)));
 }
 
 RankOutput::~RankOutput() {
@@ -88,7 +93,8 @@ RankOutput::~RankOutput() {
 void RankOutput::remember(std::string_view line) {
   // What a progress line drew over is of no interest.
   while (line.ends_with('\r')) line.remove_suffix(1);
-  if (const size_t redrawn = line.rfind('\r'); redrawn != std::string_view::npos) line.remove_prefix(redrawn + 1);
+  if (const size_t redrawn = line.rfind('\r'); redrawn != std::string_view::npos)
+    line.remove_prefix(redrawn + 1);
   last_lines_.emplace_back(line.substr(0, kKeptLineBytes));
   if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
 }
@@ -104,7 +110,8 @@ void RankOutput::write_out(Stream stream, const std::string& screen) {
   if (!screen.empty() && options_.screen) options_.screen->write(stream, screen);
   if (!log_lines_.empty() && !log_failed_ && !write_all(log_fd_, log_lines_)) {
     log_failed_ = true;  // a full disk must not end the job
-    log::warn("[launch] the log '", options_.log_file, "' is incomplete from here on: ", errno_text(errno));
+    log::warn("[launch] the log '", options_.log_file,
+              "' is incomplete from here on: ", errno_text(errno));
   }
   log_lines_.clear();
 }

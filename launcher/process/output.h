@@ -1,5 +1,5 @@
-// RankOutput: what a rank writes, line by line: to the screen with the rank's name before it, to its log file, and the last lines
-// into memory for the report of a failure.
+// RankOutput: what a rank writes, line by line: to the screen with the rank's name before it, to
+// its log file, and the last lines into memory for the report of a failure.
 #pragma once
 
 #include <deque>
@@ -31,7 +31,8 @@ class LineSplitter {
 // How one stream of a rank gets to the screen.
 enum class Show { nothing, prefixed, raw };
 
-// Used by one thread. Files and screen are written whole lines at a time, so ranks never mix within a line.
+// Used by one thread. Files and screen are written whole lines at a time, so ranks never mix within
+// a line.
 class RankOutput {
  public:
   static constexpr size_t kKeptLines = 20;
@@ -55,8 +56,9 @@ class RankOutput {
 
   std::vector<std::string> last_lines() const { return {last_lines_.begin(), last_lines_.end()}; }
   const std::string& log_file() const { return options_.log_file; }
-  // Whether what it reads next of that stream should wait: the screen, which is to show it, has more than it can write. Where a log file
-  // keeps all of it, a screen that nobody reads is not waited for.
+  // Whether what it reads next of that stream should wait: the screen, which is to show it, has
+  // more than it can write. Where a log file keeps all of it, a screen that nobody reads is not
+  // waited for.
   bool held_up(Stream stream) const;
 
  private:

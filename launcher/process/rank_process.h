@@ -1,15 +1,16 @@
-// RankProcess: one rank under an agent's eyes: its process, its output, the place where it reports a failure, and how it ended.
+// RankProcess: one rank under an agent's eyes: its process, its output, the place where it reports
+// a failure, and how it ended.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "launcher/base/root_cause.h"
 #include "launcher/process/child.h"
 #include "launcher/process/guardian.h"
 #include "launcher/process/memory_file.h"
 #include "launcher/process/output.h"
-#include "launcher/base/root_cause.h"
 
 namespace lockstep::launcher {
 
@@ -28,7 +29,9 @@ class RankProcess {
   int rank() const { return rank_; }
   pid_t pid() const { return child_.pid; }
   int pid_fd() const { return child_.pid_fd; }
-  int fd(Stream stream) const { return stream == Stream::output ? child_.output_fd : child_.error_fd; }
+  int fd(Stream stream) const {
+    return stream == Stream::output ? child_.output_fd : child_.error_fd;
+  }
   bool running() const { return child_.pid_fd >= 0; }
   bool held_up(Stream stream) const { return output_.held_up(stream); }
   bool output_open() const { return child_.output_fd >= 0 || child_.error_fd >= 0; }
@@ -37,7 +40,8 @@ class RankProcess {
   // Reads what is there. Closes the stream at its end.
   void read(Stream stream);
   void close_output();
-  // Takes note of the end, ends what the rank left running, and reaps it. The caller fills in the times and what it had sent.
+  // Takes note of the end, ends what the rank left running, and reaps it. The caller fills in the
+  // times and what it had sent.
   RankEnd& collect();
   // Counts it as ended although it runs: SIGKILL did not end it.
   RankEnd& give_up();

@@ -12,7 +12,8 @@
 namespace lockstep::launcher {
 namespace {
 
-// What the kernel writes for getdents64; glibc's readdir allocates memory, which is forbidden after a fork without exec.
+// What the kernel writes for getdents64; glibc's readdir allocates memory, which is forbidden after
+// a fork without exec.
 struct DirectoryEntry {
   uint64_t inode;
   int64_t offset;
@@ -35,7 +36,8 @@ struct ProcessStat {
   pid_t session = 0;
 };
 
-// "PID (name) S PPID PGRP SESSION …"; the name may hold anything, so what counts begins after the last ')'.
+// "PID (name) S PPID PGRP SESSION …"; the name may hold anything, so what counts begins after the
+// last ')'.
 ProcessStat parse_stat(const char* text) {
   ProcessStat out;
   const char* close = std::strrchr(text, ')');

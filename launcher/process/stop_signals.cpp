@@ -13,7 +13,8 @@ namespace lockstep::launcher {
 namespace {
 
 std::atomic<int> g_write_end{-1};
-static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+static_assert(std::atomic<int>::is_always_lock_free,
+              "a signal handler may only touch lock-free atomics");
 
 // The time of Clock; clock_gettime is async-signal-safe.
 Duration monotonic_now() {
@@ -25,7 +26,8 @@ Duration monotonic_now() {
 void on_signal(int signal) {
   const int error = errno;
   const StopSignals::Arrival arrival{.signal = signal, .at = monotonic_now()};
-  [[maybe_unused]] const ssize_t written = ::write(g_write_end.load(), &arrival, sizeof arrival);  // so small: never split
+  [[maybe_unused]] const ssize_t written =
+      ::write(g_write_end.load(), &arrival, sizeof arrival);  // so small: never split
   errno = error;
 }
 
@@ -41,7 +43,8 @@ void set(int signal, void (*handler)(int), struct sigaction* before) {
 StopSignals::StopSignals() {
   int ends[2];
   check(g_write_end.load() < 0, "[launch] another launch is under way in this process");
-  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) throw EnvironmentError("[launch] pipe: " + errno_text(errno));
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+    throw EnvironmentError("[launch] pipe: " + errno_text(errno));
   read_end_ = ends[0];
   g_write_end = ends[1];
   sigset_t ours;
@@ -49,17 +52,21 @@ StopSignals::StopSignals() {
   for (size_t i = 0; i < std::size(kStopSignals); ++i) {
     set(kStopSignals[i], on_signal, &before_[i]);
     // nohup: the job is to outlive its terminal.
-    if (kStopSignals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN) ::sigaction(SIGHUP, &before_[i], nullptr);
+    if (kStopSignals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN)
+      ::sigaction(SIGHUP, &before_[i], nullptr);
     ::sigaddset(&ours, kStopSignals[i]);
   }
-  for (size_t i = 0; i < std::size(kOthers); ++i) set(kOthers[i], kOthers[i] == SIGCHLD ? SIG_DFL : SIG_IGN, &others_before_[i]);
+  for (size_t i = 0; i < std::size(kOthers); ++i)
+    set(kOthers[i], kOthers[i] == SIGCHLD ? SIG_DFL : SIG_IGN, &others_before_[i]);
   ::pthread_sigmask(SIG_UNBLOCK, &ours, &mask_before_);
 }
 
 StopSignals::~StopSignals() {
   ::pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
-  for (size_t i = 0; i < std::size(kStopSignals); ++i) ::sigaction(kStopSignals[i], &before_[i], nullptr);
-  for (size_t i = 0; i < std::size(kOthers); ++i) ::sigaction(kOthers[i], &others_before_[i], nullptr);
+  for (size_t i = 0; i < std::size(kStopSignals); ++i)
+    ::sigaction(kStopSignals[i], &before_[i], nullptr);
+  for (size_t i = 0; i < std::size(kOthers); ++i)
+    ::sigaction(kOthers[i], &others_before_[i], nullptr);
   ::close(g_write_end.exchange(-1));
   ::close(read_end_);
 }

@@ -1,7 +1,8 @@
-// StopSignals: the signals that an agent handles, as records of a pipe, while the object lives. One object at a time in a process.
-// It also sets what else an agent needs and a process may have inherited otherwise: the signals are not blocked; SIGCHLD is not
-// ignored, so that ranks can be waited for; SIGPIPE and SIGXFSZ (a limit on file sizes) are ignored, so that a write fails instead.
-// The destructor restores all of it. A SIGHUP that was ignored stays ignored (nohup).
+// StopSignals: the signals that an agent handles, as records of a pipe, while the object lives. One
+// object at a time in a process. It also sets what else an agent needs and a process may have
+// inherited otherwise: the signals are not blocked; SIGCHLD is not ignored, so that ranks can be
+// waited for; SIGPIPE and SIGXFSZ (a limit on file sizes) are ignored, so that a write fails
+// instead. The destructor restores all of it. A SIGHUP that was ignored stays ignored (nohup).
 #pragma once
 
 #include <csignal>
@@ -38,8 +39,9 @@ class StopSignals {
   struct sigaction others_before_[std::size(kOthers)]{};
 };
 
-// Blocks all signals of the calling thread while it lives: around a fork, whose child would else run the handlers of its parent,
-// and count a signal for the whole process group as one more signal to the parent.
+// Blocks all signals of the calling thread while it lives: around a fork, whose child would else
+// run the handlers of its parent, and count a signal for the whole process group as one more signal
+// to the parent.
 class SignalsBlocked {
  public:
   SignalsBlocked();

@@ -3,8 +3,8 @@
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
 
-#include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/base/random_id.h"
+#include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/wire.h"
 
@@ -14,7 +14,8 @@ namespace {
 // For operations that wait for nobody but the server.
 constexpr auto kOperationLimit = std::chrono::seconds(30);
 constexpr auto kFarewellLimit = std::chrono::seconds(5);
-// The server keeps the limit of a wait; the client's own only helps where the server is gone without a word.
+// The server keeps the limit of a wait; the client's own only helps where the server is gone
+// without a word.
 constexpr auto kSlack = std::chrono::seconds(5);
 constexpr size_t kMaxBytes = kMaxMessageBytes - 1024;
 
@@ -27,30 +28,36 @@ struct GrpcStore::Impl {
   std::unique_ptr<proto::KeyValue::Stub> stub;
   proto::EnterRequest self;  // as enter() sent it
 
-  Impl(const Endpoint& at, std::string run, Duration limit) : server(at), run_id(std::move(run)), channel(open_channel(at)) {
+  Impl(const Endpoint& at, std::string run, Duration limit)
+      : server(at), run_id(std::move(run)), channel(open_channel(at)) {
     if (!channel->WaitForConnected(grpc_deadline(limit)))
-      throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ", seconds(limit), " s)", unresolved(server.host)));
+      throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ",
+                                 seconds(limit), " s)", unresolved(server.host)));
     stub = proto::KeyValue::NewStub(channel);
   }
 
-  [[noreturn]] void raise(const grpc::Status& status, const char* operation, const std::string& key) const {
-    if (status.error_code() == grpc::StatusCode::INVALID_ARGUMENT || status.error_code() == grpc::StatusCode::FAILED_PRECONDITION)
+  [[noreturn]] void raise(const grpc::Status& status, const char* operation,
+                          const std::string& key) const {
+    if (status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
+        status.error_code() == grpc::StatusCode::FAILED_PRECONDITION)
       throw UsageError(status.error_message());
     if (status.error_code() == grpc::StatusCode::ABORTED)
       throw EnvironmentError(str("[store] ", operation, " '", key, "': ", status.error_message()));
-    throw EnvironmentError(
-        str("[store] ", operation, " '", key, "': the store at ", server.text(), " cannot be reached any more: ", status.error_message()));
+    throw EnvironmentError(str("[store] ", operation, " '", key, "': the store at ", server.text(),
+                               " cannot be reached any more: ", status.error_message()));
   }
 
   // One of the operations that are answered at once.
   template <typename Request, typename Reply>
-  Reply call(grpc::Status (proto::KeyValue::Stub::*rpc)(grpc::ClientContext*, const Request&, Reply*), Request& request,
-             const char* operation) {
+  Reply call(grpc::Status (proto::KeyValue::Stub::*rpc)(grpc::ClientContext*, const Request&,
+                                                        Reply*),
+             Request& request, const char* operation) {
     request.set_run_id(run_id);
     grpc::ClientContext context;
     context.set_deadline(grpc_deadline(kOperationLimit));
     Reply reply;
-    if (const grpc::Status status = (stub.get()->*rpc)(&context, request, &reply); !status.ok()) raise(status, operation, request.key());
+    if (const grpc::Status status = (stub.get()->*rpc)(&context, request, &reply); !status.ok())
+      raise(status, operation, request.key());
     return reply;
   }
 
@@ -60,7 +67,8 @@ struct GrpcStore::Impl {
     for (const auto& key : keys) request.add_keys(key);
     request.set_timeout_ns(static_cast<uint64_t>(std::max<int64_t>(0, timeout.count())));
     grpc::ClientContext context;
-    context.set_deadline(grpc_deadline(std::min<Duration>(timeout, std::chrono::hours(24 * 365)) + kSlack));
+    context.set_deadline(
+        grpc_deadline(std::min<Duration>(timeout, std::chrono::hours(24 * 365)) + kSlack));
     proto::GetReply reply;
     const grpc::Status status = stub->Get(&context, request, &reply);
     if (status.ok()) return reply;
@@ -68,13 +76,14 @@ struct GrpcStore::Impl {
     // The server answers a late wait with the key that is missing.
     if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
         std::find(keys.begin(), keys.end(), status.error_message()) != keys.end())
-      throw TimeoutError(str("[store] key '", status.error_message(), "' did not appear within ", seconds(timeout), " s"));
+      throw TimeoutError(str("[store] key '", status.error_message(), "' did not appear within ",
+                             seconds(timeout), " s"));
     raise(status, "get", named);
   }
 
   static void check_size(const std::string& key, size_t bytes) {
-    check(bytes <= kMaxBytes, "[store] key '", key.substr(0, 80), "' with its value has ", bytes, " bytes, at most ", kMaxBytes,
-          " are possible; a store is for small things");
+    check(bytes <= kMaxBytes, "[store] key '", key.substr(0, 80), "' with its value has ", bytes,
+          " bytes, at most ", kMaxBytes, " are possible; a store is for small things");
   }
 };
 
@@ -84,7 +93,8 @@ GrpcStore::GrpcStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GrpcStore::~GrpcStore() = default;
 
-std::shared_ptr<GrpcStore> GrpcStore::enter(const Endpoint& server, const Entrant& self, Duration limit) {
+std::shared_ptr<GrpcStore> GrpcStore::enter(const Endpoint& server, const Entrant& self,
+                                            Duration limit) {
   auto impl = std::make_unique<Impl>(server, "", limit);
   impl->self.set_job(self.job);
   impl->self.set_rank(self.rank);
@@ -94,7 +104,8 @@ std::shared_ptr<GrpcStore> GrpcStore::enter(const Endpoint& server, const Entran
   grpc::ClientContext context;
   context.set_deadline(grpc_deadline(kOperationLimit));
   proto::EnterReply reply;
-  if (const grpc::Status status = impl->stub->Enter(&context, impl->self, &reply); !status.ok()) impl->raise(status, "enter", self.job);
+  if (const grpc::Status status = impl->stub->Enter(&context, impl->self, &reply); !status.ok())
+    impl->raise(status, "enter", self.job);
   impl->run_id = reply.run_id();
   return std::shared_ptr<GrpcStore>(new GrpcStore(std::move(impl)));
 }
@@ -114,9 +125,13 @@ void GrpcStore::set(const std::string& key, const std::string& value) {
   impl_->call(&proto::KeyValue::Stub::Set, request, "set");
 }
 
-std::string GrpcStore::get(const std::string& key, Duration timeout) { return std::move(*impl_->get({key}, timeout).mutable_values(0)); }
+std::string GrpcStore::get(const std::string& key, Duration timeout) {
+  return std::move(*impl_->get({key}, timeout).mutable_values(0));
+}
 
-void GrpcStore::wait(const std::vector<std::string>& keys, Duration timeout) { impl_->get(keys, timeout); }
+void GrpcStore::wait(const std::vector<std::string>& keys, Duration timeout) {
+  impl_->get(keys, timeout);
+}
 
 int64_t GrpcStore::add(const std::string& key, int64_t delta) {
   proto::AddRequest request;
@@ -125,7 +140,8 @@ int64_t GrpcStore::add(const std::string& key, int64_t delta) {
   return impl_->call(&proto::KeyValue::Stub::Add, request, "add").sum();
 }
 
-std::string GrpcStore::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
+std::string GrpcStore::compare_and_set(const std::string& key, const std::string& expected,
+                                       const std::string& desired) {
   Impl::check_size(key, key.size() + expected.size() + desired.size());
   proto::CompareAndSetRequest request;
   request.set_key(key);

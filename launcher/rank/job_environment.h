@@ -1,4 +1,5 @@
-// What launchers tell a process through environment variables. docs/launcher.md has the table of launchers.
+// What launchers tell a process through environment variables. docs/launcher.md has the table of
+// launchers.
 #pragma once
 
 #include <optional>
@@ -17,7 +18,8 @@ int number_from(const char* name, int missing = 0);
 // Who this process is according to RANK and WORLD_SIZE.
 std::optional<RankEnv> rank_from_variables();
 // Who this process is according to the launcher that started it. Nothing where none is seen.
-// Throws UsageError that names the launcher where one is seen that does not say how many ranks there are.
+// Throws UsageError that names the launcher where one is seen that does not say how many ranks
+// there are.
 std::optional<RankEnv> rank_from_launcher();
 
 // Where rank 0 serves the store when there is no launcher of ours. Nothing: no variable says it.

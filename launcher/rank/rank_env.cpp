@@ -15,17 +15,20 @@ namespace lockstep::launcher {
 namespace {
 
 RankEnv checked(RankEnv found) {
-  check(found.size >= 1 && found.rank >= 0 && found.rank < found.size, "[launcher] rank must be in [0, world size), got rank ", found.rank,
-        " of ", found.size, " from ", found.source);
+  check(found.size >= 1 && found.rank >= 0 && found.rank < found.size,
+        "[launcher] rank must be in [0, world size), got rank ", found.rank, " of ", found.size,
+        " from ", found.source);
   check(found.local_size >= 1 && found.local_rank >= 0 && found.local_rank < found.local_size,
-        "[launcher] local rank must be in [0, local size), got ", found.local_rank, " of ", found.local_size, " from ", found.source);
+        "[launcher] local rank must be in [0, local size), got ", found.local_rank, " of ",
+        found.local_size, " from ", found.source);
   return found;
 }
 
 RankEnv detect(std::optional<int> rank_flag, std::optional<int> size_flag) {
   if (rank_flag || size_flag) {
     check(rank_flag && size_flag, "[launcher] give rank and world size together, or neither");
-    return {*rank_flag, *size_flag, number_from("LOCAL_RANK", *rank_flag), number_from("LOCAL_WORLD_SIZE", *size_flag), "flags"};
+    return {*rank_flag, *size_flag, number_from("LOCAL_RANK", *rank_flag),
+            number_from("LOCAL_WORLD_SIZE", *size_flag), "flags"};
   }
   if (const auto found = rank_from_variables()) return *found;
   return rank_from_launcher().value_or(RankEnv{});
@@ -34,13 +37,17 @@ RankEnv detect(std::optional<int> rank_flag, std::optional<int> size_flag) {
 // Which variables would say where the store is, and which of them is missing.
 std::string missing_address() {
   const bool address = !env("MASTER_ADDR").empty(), port = !env("MASTER_PORT").empty();
-  if (address != port) return str(address ? "MASTER_ADDR" : "MASTER_PORT", " is set, but not ", address ? "MASTER_PORT" : "MASTER_ADDR");
+  if (address != port)
+    return str(address ? "MASTER_ADDR" : "MASTER_PORT", " is set, but not ",
+               address ? "MASTER_PORT" : "MASTER_ADDR");
   return "start the ranks with 'lockstep run' or set MASTER_ADDR and MASTER_PORT on all of them";
 }
 
 }  // namespace
 
-RankEnv detect_rank(std::optional<int> rank_flag, std::optional<int> size_flag) { return checked(detect(rank_flag, size_flag)); }
+RankEnv detect_rank(std::optional<int> rank_flag, std::optional<int> size_flag) {
+  return checked(detect(rank_flag, size_flag));
+}
 
 std::string launcher_job() {
   try {
@@ -55,28 +62,38 @@ bool has_agent() { return !env("LOCKSTEP_STORE").empty(); }
 
 AgentEnv agent_env() {
   if (!has_agent()) return {};
-  return {number_from("GROUP_RANK"), number_from("TORCHELASTIC_RESTART_COUNT"), env("LOCKSTEP_KEPT_MEMORY"), number_from("LOCKSTEP_EPOCH")};
+  return {number_from("GROUP_RANK"), number_from("TORCHELASTIC_RESTART_COUNT"),
+          env("LOCKSTEP_KEPT_MEMORY"), number_from("LOCKSTEP_EPOCH")};
 }
 
 bool has_store() { return has_agent() || served_endpoint().has_value(); }
 
 std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit) {
   if (has_agent()) {
-    auto store = std::make_shared<GrpcStore>(Endpoint::parse(env("LOCKSTEP_STORE"), 0), env("LOCKSTEP_RUN_ID"), limit);
-    return comm::with_prefix(std::move(store), "epoch-" + std::to_string(number_from("LOCKSTEP_EPOCH")));
+    auto store = std::make_shared<GrpcStore>(Endpoint::parse(env("LOCKSTEP_STORE"), 0),
+                                             env("LOCKSTEP_RUN_ID"), limit);
+    return comm::with_prefix(std::move(store),
+                             "epoch-" + std::to_string(number_from("LOCKSTEP_EPOCH")));
   }
   const std::optional<Endpoint> endpoint = served_endpoint();
   check(endpoint.has_value(), "[launcher] no store to connect to: ", missing_address());
   const RankEnv self = detect_rank();
   const std::string run_id = env("LOCKSTEP_RUN_ID");
-  return served_store(*endpoint, {.job = run_id.empty() ? self.job : str("run '", run_id, "'"), .rank = self.rank, .size = self.size},
+  return served_store(*endpoint,
+                      {.job = run_id.empty() ? self.job : str("run '", run_id, "'"),
+                       .rank = self.rank,
+                       .size = self.size},
                       limit);
 }
 
 std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
   const std::string address = env("LOCKSTEP_STORE");
-  check(!address.empty(), "[launcher] LOCKSTEP_STORE is not set: only ranks of 'lockstep run' and 'lockstep train -n' have such a store");
-  return comm::with_prefix(std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit), kJobStore);
+  check(!address.empty(),
+        "[launcher] LOCKSTEP_STORE is not set: only ranks of 'lockstep run' and 'lockstep train "
+        "-n' have such a store");
+  return comm::with_prefix(
+      std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit),
+      kJobStore);
 }
 
 namespace {
@@ -92,8 +109,9 @@ bool tells_of_failure(int fd) {
   return earlier && !earlier->saved;
 }
 
-// Writes to where the agent looks. A rank may be several programs, one after another, so that something may be there. An earlier
-// failure is the cause of a later one and stays. In all other cases the later report is the true one.
+// Writes to where the agent looks. A rank may be several programs, one after another, so that
+// something may be there. An earlier failure is the cause of a later one and stays. In all other
+// cases the later report is the true one.
 void leave_report(const nlohmann::json& report) {
   const std::string path = env("LOCKSTEP_ERROR_FILE");
   if (path.empty()) return;

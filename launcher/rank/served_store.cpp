@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
-#include "launcher/rank/grpc_store.h"
 #include "launcher/base/random_id.h"
+#include "launcher/rank/grpc_store.h"
 #include "launcher/rendezvous/server.h"
 
 namespace lockstep::launcher {
@@ -21,16 +21,25 @@ class ServedStore final : public comm::Store {
  public:
   // `server`: at rank 0.
   ServedStore(std::unique_ptr<RendezvousServer> server, std::shared_ptr<GrpcStore> store)
-      : server_(std::move(server)), store_(std::move(store)), exceptions_(std::uncaught_exceptions()) {}
+      : server_(std::move(server)),
+        store_(std::move(store)),
+        exceptions_(std::uncaught_exceptions()) {}
   ~ServedStore() override {
     store_->leave();
-    if (server_) server_->wait_until_left(std::uncaught_exceptions() > exceptions_ ? kFarewellAfterError : kFarewell);
+    if (server_)
+      server_->wait_until_left(std::uncaught_exceptions() > exceptions_ ? kFarewellAfterError
+                                                                        : kFarewell);
   }
   void set(const std::string& key, const std::string& value) override { store_->set(key, value); }
-  std::string get(const std::string& key, Duration timeout) override { return store_->get(key, timeout); }
-  void wait(const std::vector<std::string>& keys, Duration timeout) override { store_->wait(keys, timeout); }
+  std::string get(const std::string& key, Duration timeout) override {
+    return store_->get(key, timeout);
+  }
+  void wait(const std::vector<std::string>& keys, Duration timeout) override {
+    store_->wait(keys, timeout);
+  }
   int64_t add(const std::string& key, int64_t delta) override { return store_->add(key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     return store_->compare_and_set(key, expected, desired);
   }
 
@@ -48,7 +57,8 @@ class ServedStore final : public comm::Store {
     throw;
   } catch (const EnvironmentError&) {  // no store of ours
   }
-  throw AddressInUse(str(error.what(), ", and not by a store of lockstep: give this job another MASTER_PORT"));
+  throw AddressInUse(
+      str(error.what(), ", and not by a store of lockstep: give this job another MASTER_PORT"));
 }
 
 }  // namespace
@@ -57,7 +67,8 @@ std::shared_ptr<comm::Store> served_store(const Endpoint& at, const Entrant& sel
   std::unique_ptr<RendezvousServer> server;
   try {
     if (self.rank == 0)
-      server = std::make_unique<RendezvousServer>(listen_host(at.host), at.port, JobShape{.run_id = random_id()},
+      server = std::make_unique<RendezvousServer>(listen_host(at.host), at.port,
+                                                  JobShape{.run_id = random_id()},
                                                   Lobby{.job = self.job, .size = self.size});
   } catch (const AddressInUse& e) {
     refuse_taken(e, at, self);

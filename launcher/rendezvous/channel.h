@@ -10,8 +10,9 @@
 
 namespace lockstep::launcher {
 
-// Before anything else of gRPC; throws EnvironmentError where it would lack files or threads. It stays initialized until the process ends:
-// grpc_shutdown() waits without a limit for threads of its own, also for one that the system had refused.
+// Before anything else of gRPC; throws EnvironmentError where it would lack files or threads. It
+// stays initialized until the process ends: grpc_shutdown() waits without a limit for threads of
+// its own, also for one that the system had refused.
 void prepare_grpc();
 
 // Does not wait for the connection.

@@ -128,7 +128,8 @@ struct RendezvousClient::Impl {
       const grpc::Status status = stub->Report(&call.context, request, &reply);
       if (status.ok()) return learn(reply);
       if (is_abandoned()) return;
-      if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends()) return give_up(explain(status));
+      if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends())
+        return give_up(explain(status));
       std::unique_lock lock(mutex);
       if (wake.wait_for(lock, kRetry, [&] { return stopping; })) return;
     }
@@ -172,7 +173,8 @@ struct RendezvousClient::Impl {
   }
 };
 
-RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news, const ClientLimits& limits)
+RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id,
+                                   std::function<void()> on_news, const ClientLimits& limits)
     : impl_(std::make_unique<Impl>()) {
   impl_->server = server;
   impl_->run_id = std::move(run_id);
@@ -193,7 +195,8 @@ RendezvousClient::~RendezvousClient() {
   if (impl_->thread.joinable()) impl_->thread.join();
 }
 
-void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Duration limit, const std::function<bool()>& keep_trying) {
+void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Duration limit,
+                            const std::function<bool()>& keep_trying) {
   impl_->node_id = node.node_id;
   proto::JoinRequest request;
   request.set_protocol(kProtocol);
@@ -204,22 +207,27 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
   const Deadline deadline = Deadline::after(limit);
   std::string told;
   while (true) {
-    // Connects first, in short waits: an attempt to join must not be made twice, for the second would be refused.
-    while (!impl_->channel->WaitForConnected(grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
+    // Connects first, in short waits: an attempt to join must not be made twice, for the second
+    // would be refused.
+    while (!impl_->channel->WaitForConnected(
+        grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
       if (deadline.passed() || impl_->is_abandoned() || !keep_trying())
-        throw EnvironmentError(str("[rendezvous] nobody answers at ", impl_->server.text(), " (waited ", seconds(limit),
-                                   " s): is the agent of node 0 running there, and is the port open to this host?",
-                                   unresolved(impl_->server.host)));
+        throw EnvironmentError(str(
+            "[rendezvous] nobody answers at ", impl_->server.text(), " (waited ", seconds(limit),
+            " s): is the agent of node 0 running there, and is the port open to this host?",
+            unresolved(impl_->server.host)));
     }
     Impl::Call call(*impl_, impl_->limits.report);
     proto::JobState reply;
     const grpc::Status status = impl_->stub->Join(&call.context, request, &reply);
     if (status.ok()) {
       impl_->learn(reply);
-      impl_->thread = start_thread("to keep in touch with the rendezvous", [this] { impl_->keep_alive(); });
+      impl_->thread =
+          start_thread("to keep in touch with the rendezvous", [this] { impl_->keep_alive(); });
       return;
     }
-    if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION) throw UsageError(status.error_message());
+    if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION)
+      throw UsageError(status.error_message());
     const bool told_to_come_again = status.error_code() == grpc::StatusCode::ABORTED;
     if (told_to_come_again && !deadline.passed() && !impl_->is_abandoned() && keep_trying()) {
       if (told != status.error_message()) {
@@ -229,7 +237,8 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
       std::this_thread::sleep_for(kRetry);
       continue;
     }
-    throw EnvironmentError(str("[rendezvous] ", impl_->server.text(), " does not let us join: ", status.error_message(),
+    throw EnvironmentError(str("[rendezvous] ", impl_->server.text(),
+                               " does not let us join: ", status.error_message(),
                                told_to_come_again ? "" : " (is something else listening there?)"));
   }
 }

@@ -12,7 +12,8 @@ void KeyValues::set(const std::string& key, std::string value) {
 }
 
 bool KeyValues::complete(Pending& pending) const {
-  while (pending.next < pending.keys.size() && values_.contains(pending.keys[pending.next])) ++pending.next;
+  while (pending.next < pending.keys.size() && values_.contains(pending.keys[pending.next]))
+    ++pending.next;
   return pending.next == pending.keys.size();
 }
 
@@ -50,14 +51,17 @@ int64_t KeyValues::add(const std::string& key, int64_t delta) {
   if (const auto found = values_.find(key); found != values_.end() && !found->second.empty()) {
     const std::string& text = found->second;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    check(error == std::errc() && end == text.data() + text.size(), "[store] add: key '", key, "' holds no number");
+    check(error == std::errc() && end == text.data() + text.size(), "[store] add: key '", key,
+          "' holds no number");
   }
-  check(!__builtin_add_overflow(number, delta, &number), "[store] add: key '", key, "' would pass the range of 64 bits");
+  check(!__builtin_add_overflow(number, delta, &number), "[store] add: key '", key,
+        "' would pass the range of 64 bits");
   set(key, std::to_string(number));
   return number;
 }
 
-std::string KeyValues::compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) {
+std::string KeyValues::compare_and_set(const std::string& key, const std::string& expected,
+                                       const std::string& desired) {
   const auto found = values_.find(key);
   std::string now = found == values_.end() ? "" : found->second;
   if (now != expected) return now;

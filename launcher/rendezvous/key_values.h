@@ -1,5 +1,5 @@
-// KeyValues: the map behind the store that ranks share, with waiters. Pure like the membership: time is an argument, and waiters
-// are called back, so it needs neither threads nor gRPC.
+// KeyValues: the map behind the store that ranks share, with waiters. Pure like the membership:
+// time is an argument, and waiters are called back, so it needs neither threads nor gRPC.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ class KeyValues {
   void get(std::vector<std::string> keys, Duration deadline, Waiter waiter);
   // Throws UsageError where the value is no number.
   int64_t add(const std::string& key, int64_t delta);
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired);
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired);
 
   // Ends the waits whose deadline has come.
   void tick(Duration now);

@@ -18,8 +18,8 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/thread.h"
-#include "launcher/rendezvous/endpoint.h"
 #include "launcher/base/needs.h"
+#include "launcher/rendezvous/endpoint.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -33,11 +33,13 @@ int open_spare() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 // At most once in a few seconds: a flood of connections must not become a flood of lines.
 void warn_refused(const char* why) {
   static std::atomic<int64_t> last{INT64_MIN};
-  const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(Clock::now().time_since_epoch()).count();
+  const int64_t now =
+      std::chrono::duration_cast<std::chrono::seconds>(Clock::now().time_since_epoch()).count();
   int64_t before = last.load();
   if (before != INT64_MIN && now - before < 5) return;
   if (last.compare_exchange_strong(before, now))
-    log::warn("[rendezvous] refusing new connections: ", why, " (limit of open files: ", file_limit(), "; see ulimit -n)");
+    log::warn("[rendezvous] refusing new connections: ", why,
+              " (limit of open files: ", file_limit(), "; see ulimit -n)");
 }
 
 }  // namespace
@@ -48,7 +50,8 @@ Listener::Listener(const std::string& host, int port) : port_(port) {
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
   if (const int error = ::getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0)
-    throw EnvironmentError(str("[rendezvous] cannot resolve '", host, "' to listen there: ", ::gai_strerror(error)));
+    throw EnvironmentError(
+        str("[rendezvous] cannot resolve '", host, "' to listen there: ", ::gai_strerror(error)));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
   int error = 0;
   for (const addrinfo* each = addresses.get(); each; each = each->ai_next) {
@@ -58,15 +61,18 @@ Listener::Listener(const std::string& host, int port) : port_(port) {
       continue;
     }
     const int on = 1;
-    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // no wait for an earlier run's connections to time out
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
+                 sizeof on);  // no wait for an earlier run's connections to time out
     if (each->ai_family == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     sockaddr_storage address{};
     socklen_t size = each->ai_addrlen;
     std::memcpy(&address, each->ai_addr, size);
-    uint16_t& slot = each->ai_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&address)->sin_port
-                                                : reinterpret_cast<sockaddr_in6*>(&address)->sin6_port;
+    uint16_t& slot = each->ai_family == AF_INET
+                         ? reinterpret_cast<sockaddr_in*>(&address)->sin_port
+                         : reinterpret_cast<sockaddr_in6*>(&address)->sin6_port;
     slot = htons(static_cast<uint16_t>(port_));
-    if (::bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(fd, kBacklog) != 0) {
+    if (::bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        ::listen(fd, kBacklog) != 0) {
       error = errno;
       ::close(fd);
       continue;
@@ -76,8 +82,10 @@ Listener::Listener(const std::string& host, int port) : port_(port) {
     sockets_.push_back(fd);
   }
   const std::string where = Endpoint{host, port}.text();
-  if (sockets_.empty() && error == EADDRINUSE) throw AddressInUse(str("[rendezvous] ", where, " is in use"));
-  if (sockets_.empty()) throw EnvironmentError(str("[rendezvous] cannot listen at ", where, ": ", errno_text(error)));
+  if (sockets_.empty() && error == EADDRINUSE)
+    throw AddressInUse(str("[rendezvous] ", where, " is in use"));
+  if (sockets_.empty())
+    throw EnvironmentError(str("[rendezvous] cannot listen at ", where, ": ", errno_text(error)));
   stop_fd_ = ::eventfd(0, EFD_CLOEXEC);
   spare_fd_ = open_spare();
 }
@@ -103,7 +111,8 @@ void Listener::run() {
   for (const int fd : sockets_) polls.push_back({fd, POLLIN, 0});
   polls.push_back({stop_fd_, POLLIN, 0});
   while (true) {
-    if (::poll(polls.data(), polls.size(), -1) < 0 && errno != EINTR) return log::error("[rendezvous] poll: ", errno_text(errno));
+    if (::poll(polls.data(), polls.size(), -1) < 0 && errno != EINTR)
+      return log::error("[rendezvous] poll: ", errno_text(errno));
     if (polls.back().revents != 0) return;
     for (size_t i = 0; i < sockets_.size(); ++i)
       if (polls[i].revents != 0) accept_all(sockets_[i]);
@@ -117,7 +126,8 @@ void Listener::accept_all(int listen_fd) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN) return;
       warn_refused(errno_text(errno).c_str());
-      // Room for one descriptor is enough to take a connection from the queue and close it, so that its sender knows.
+      // Room for one descriptor is enough to take a connection from the queue and close it, so that
+      // its sender knows.
       if (spare_fd_ >= 0) ::close(spare_fd_);
       const int refused = ::accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC);
       if (refused >= 0) ::close(refused);

@@ -1,4 +1,5 @@
-// Who may use a store that rank 0 serves itself: each rank of one job, once. A state machine without threads and clocks.
+// Who may use a store that rank 0 serves itself: each rank of one job, once. A state machine
+// without threads and clocks.
 #pragma once
 
 #include <map>
@@ -16,10 +17,12 @@ class LobbyBook {
  public:
   explicit LobbyBook(Lobby lobby) : lobby_(std::move(lobby)) {}
 
-  // Takes in a rank. `process` is for people, `id` differs between processes; the same process may ask again.
-  // Throws UsageError that names both sides where the rank is of another job, or has come already. As long as some rank is missing, two
-  // processes that are the same rank mean that two jobs meet here, and nobody can tell which ranks are whose: conflict() then says so.
-  void enter(const std::string& job, int rank, int size, const std::string& process, const std::string& id);
+  // Takes in a rank. `process` is for people, `id` differs between processes; the same process may
+  // ask again. Throws UsageError that names both sides where the rank is of another job, or has
+  // come already. As long as some rank is missing, two processes that are the same rank mean that
+  // two jobs meet here, and nobody can tell which ranks are whose: conflict() then says so.
+  void enter(const std::string& job, int rank, int size, const std::string& process,
+             const std::string& id);
   void leave(int rank, const std::string& id);
 
   // Why nobody may use the store; empty while everything is in order.

@@ -8,7 +8,9 @@ namespace {
 std::string name_of(const Node& node) { return str(node.host, " (agent pid ", node.pid, ")"); }
 
 // A rank that stood still explains why others gave up waiting, but not a failure of another kind.
-int weight_as_cause(const Failure& failure) { return failure.caused_by_peer ? 0 : failure.stopped ? 1 : 2; }
+int weight_as_cause(const Failure& failure) {
+  return failure.caused_by_peer ? 0 : failure.stopped ? 1 : 2;
+}
 
 }  // namespace
 
@@ -25,21 +27,23 @@ const char* to_string(Phase phase) {
 
 Membership::Membership(JobShape shape) : shape_(std::move(shape)) {
   check(shape_.nodes >= 1, "[rendezvous] a job has at least one node, got ", shape_.nodes);
-  check(shape_.max_restarts >= 0, "[rendezvous] max restarts cannot be negative, got ", shape_.max_restarts);
+  check(shape_.max_restarts >= 0, "[rendezvous] max restarts cannot be negative, got ",
+        shape_.max_restarts);
 }
 
 Membership::Member& Membership::member(const std::string& node_id) {
   const auto found = members_.find(node_id);
-  check(found != members_.end(), "[rendezvous] node '", node_id, "' is not part of run '", shape_.run_id,
-        "' (any more): it was lost, has left, or belongs to another run");
+  check(found != members_.end(), "[rendezvous] node '", node_id, "' is not part of run '",
+        shape_.run_id, "' (any more): it was lost, has left, or belongs to another run");
   return found->second;
 }
 
 // Any message from a node proves that it lives.
-Membership::Member& Membership::member_in_epoch(const std::string& node_id, uint64_t epoch, Duration now) {
+Membership::Member& Membership::member_in_epoch(const std::string& node_id, uint64_t epoch,
+                                                Duration now) {
   Member& sender = member(node_id);
-  check(epoch == state_.epoch, "[rendezvous] run '", shape_.run_id, "' is at epoch ", state_.epoch, ", ", name_of(sender.node),
-        " sent epoch ", epoch);
+  check(epoch == state_.epoch, "[rendezvous] run '", shape_.run_id, "' is at epoch ", state_.epoch,
+        ", ", name_of(sender.node), " sent epoch ", epoch);
   sender.last_seen = now;
   sender.disconnected_at.reset();
   settle();
@@ -48,53 +52,64 @@ Membership::Member& Membership::member_in_epoch(const std::string& node_id, uint
 
 void Membership::check_node_rank(const Node& node) const {
   if (node.node_rank < 0) return;
-  check(node.node_rank < shape_.nodes, "[rendezvous] node rank ", node.node_rank, " does not exist in a job of ", shape_.nodes, " node(s)");
+  check(node.node_rank < shape_.nodes, "[rendezvous] node rank ", node.node_rank,
+        " does not exist in a job of ", shape_.nodes, " node(s)");
   for (const auto& other : state_.nodes)
-    check(other.node_rank != node.node_rank, "[rendezvous] node rank ", node.node_rank, " is taken by ", name_of(other),
-          "; give every node its own --node-rank, or none");
+    check(other.node_rank != node.node_rank, "[rendezvous] node rank ", node.node_rank,
+          " is taken by ", name_of(other), "; give every node its own --node-rank, or none");
 }
 
-// The node rank for a node that joins. Later epochs have the same ranks as the first: what is kept in memory is cut for them.
+// The node rank for a node that joins. Later epochs have the same ranks as the first: what is kept
+// in memory is cut for them.
 int Membership::place_for(const Node& node) const {
   if (slots_.empty()) return node.node_rank;
   std::string free;
   for (int place = 0; place < shape_.nodes; ++place) {
-    const bool taken = std::any_of(state_.nodes.begin(), state_.nodes.end(), [&](const Node& n) { return n.node_rank == place; });
+    const bool taken = std::any_of(state_.nodes.begin(), state_.nodes.end(),
+                                   [&](const Node& n) { return n.node_rank == place; });
     if (taken || (node.node_rank >= 0 && node.node_rank != place)) continue;
     const int slots = slots_[static_cast<size_t>(place)];
     if (slots == node.slots) return place;
     free += str(free.empty() ? "" : ", ", "node ", place, " with ", slots, " rank(s)");
   }
-  throw UsageError(str("[rendezvous] run '", shape_.run_id, "' has lost ", free, ", but ", name_of(node), " was started for ", node.slots,
+  throw UsageError(str("[rendezvous] run '", shape_.run_id, "' has lost ", free, ", but ",
+                       name_of(node), " was started for ", node.slots,
                        ": the node that takes the place has as many (--nproc-per-node)"));
 }
 
-// Whoever comes in place of a lost node may know of the loss before this does: a machine that is gone breaks no connection.
+// Whoever comes in place of a lost node may know of the loss before this does: a machine that is
+// gone breaks no connection.
 void Membership::check_no_loss(const std::string& node_id, Duration now) {
   const bool running = state_.phase == Phase::running && shape_.nodes > 1;
   if (!restarts_left() || (state_.phase != Phase::draining && !running)) return;
   const Duration asked = asked_at_.emplace(node_id, now).first->second;
   if (state_.phase == Phase::draining || !state_.settled)
-    throw TryAgain(
-        str("[rendezvous] run '", shape_.run_id, "' has just failed (epoch ", state_.epoch, "): whether it needs another node shows soon"));
+    throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has just failed (epoch ",
+                       state_.epoch, "): whether it needs another node shows soon"));
   if (now < asked + shape_.lease)
-    throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has all its ", shape_.nodes, " nodes (epoch ", state_.epoch,
-                       "): whether one of them was lost shows within ", seconds(shape_.lease), " s"));
+    throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has all its ", shape_.nodes,
+                       " nodes (epoch ", state_.epoch,
+                       "): whether one of them was lost shows within ", seconds(shape_.lease),
+                       " s"));
 }
 
-void Membership::join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now) {
-  check(run_id == shape_.run_id, "[rendezvous] this endpoint serves run '", shape_.run_id, "', but ", name_of(node), " asked for run '",
-        run_id, "'; use another endpoint or the same --rdzv-id");
+void Membership::join(const std::string& run_id, const Node& node, int nodes, int max_restarts,
+                      Duration now) {
+  check(run_id == shape_.run_id, "[rendezvous] this endpoint serves run '", shape_.run_id,
+        "', but ", name_of(node), " asked for run '", run_id,
+        "'; use another endpoint or the same --rdzv-id");
   check(!node.node_id.empty(), "[rendezvous] a node needs an id");
-  check(!members_.contains(node.node_id), "[rendezvous] node '", node.node_id, "' has joined already");
-  check(nodes == shape_.nodes, "[rendezvous] run '", run_id, "' wants ", shape_.nodes, " node(s), but ", name_of(node), " was started for ",
-        nodes, "; --nnodes must be equal everywhere");
-  check(max_restarts == shape_.max_restarts, "[rendezvous] run '", run_id, "' has --max-restarts ", shape_.max_restarts, ", but ",
-        name_of(node), " was started with ", max_restarts);
+  check(!members_.contains(node.node_id), "[rendezvous] node '", node.node_id,
+        "' has joined already");
+  check(nodes == shape_.nodes, "[rendezvous] run '", run_id, "' wants ", shape_.nodes,
+        " node(s), but ", name_of(node), " was started for ", nodes,
+        "; --nnodes must be equal everywhere");
+  check(max_restarts == shape_.max_restarts, "[rendezvous] run '", run_id, "' has --max-restarts ",
+        shape_.max_restarts, ", but ", name_of(node), " was started with ", max_restarts);
   check(node.slots >= 1, "[rendezvous] a node runs at least one rank, got ", node.slots);
   check_no_loss(node.node_id, now);
-  check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ", shape_.nodes, " node(s) already (",
-        to_string(state_.phase), ", epoch ", state_.epoch, ")");
+  check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ",
+        shape_.nodes, " node(s) already (", to_string(state_.phase), ", epoch ", state_.epoch, ")");
   check_node_rank(node);
   Node placed = node;
   placed.node_rank = place_for(node);
@@ -119,7 +134,8 @@ void Membership::close_roster() {
     *free = true;
     node.node_rank = static_cast<int>(free - taken.begin());
   }
-  std::sort(state_.nodes.begin(), state_.nodes.end(), [](const Node& a, const Node& b) { return a.node_rank < b.node_rank; });
+  std::sort(state_.nodes.begin(), state_.nodes.end(),
+            [](const Node& a, const Node& b) { return a.node_rank < b.node_rank; });
   int next_rank = 0;
   slots_.clear();
   for (auto& node : state_.nodes) {
@@ -141,7 +157,8 @@ void Membership::begin_epoch() {
 
 // A node that was lost leaves its place to another one, for which the rest wait.
 void Membership::begin_epoch_if_drained(Duration now) {
-  const bool all = std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
+  const bool all =
+      std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
   if (state_.phase != Phase::draining || members_.empty() || !all) return;
   if (!wants_next_epoch()) {
     state_.phase = Phase::failed;
@@ -156,14 +173,16 @@ void Membership::begin_epoch_if_drained(Duration now) {
 
 // Who is asked to stop waits for no other node.
 bool Membership::wants_next_epoch() const {
-  return !state_.stopping || (shape_.saves_when_stopped && static_cast<int>(members_.size()) == shape_.nodes);
+  return !state_.stopping ||
+         (shape_.saves_when_stopped && static_cast<int>(members_.size()) == shape_.nodes);
 }
 
 void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
   Member& sender = member(node_id);
-  // An epoch may have begun while the message was on its way; one from the future, or far behind, is not of this run.
-  check(epoch <= state_.epoch && epoch + 1 >= state_.epoch, "[rendezvous] run '", shape_.run_id, "' is at epoch ", state_.epoch, ", ",
-        name_of(sender.node), " sent epoch ", epoch);
+  // An epoch may have begun while the message was on its way; one from the future, or far behind,
+  // is not of this run.
+  check(epoch <= state_.epoch && epoch + 1 >= state_.epoch, "[rendezvous] run '", shape_.run_id,
+        "' is at epoch ", state_.epoch, ", ", name_of(sender.node), " sent epoch ", epoch);
   member_in_epoch(node_id, state_.epoch, now);
 }
 
@@ -180,7 +199,9 @@ Duration Membership::lease_end(const Member& each) const {
 }
 
 void Membership::settle() {
-  const bool settled = std::none_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.disconnected_at.has_value(); });
+  const bool settled = std::none_of(members_.begin(), members_.end(), [](const auto& m) {
+    return m.second.disconnected_at.has_value();
+  });
   if (settled == state_.settled) return;
   state_.settled = settled;
   changed();
@@ -189,13 +210,16 @@ void Membership::settle() {
 void Membership::end_epoch(const Failure& failure, Duration now) {
   state_.failure = failure;
   failed_at_ = now;
-  const bool final = failure.rank >= 0 && !failure.caused_by_peer && failure.signal == 0 && failure.exit_code == shape_.final_code;
-  const bool again = state_.phase == Phase::running && restarts_left() && !members_.empty() && !final;
+  const bool final = failure.rank >= 0 && !failure.caused_by_peer && failure.signal == 0 &&
+                     failure.exit_code == shape_.final_code;
+  const bool again =
+      state_.phase == Phase::running && restarts_left() && !members_.empty() && !final;
   state_.phase = again ? Phase::draining : Phase::failed;
   changed();
 }
 
-void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure& failure, Duration now) {
+void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure& failure,
+                      Duration now) {
   member_in_epoch(node_id, epoch, now);
   if (state_.phase == Phase::running) {
     failure_from_ = node_id;
@@ -215,7 +239,9 @@ void Membership::finish(const std::string& node_id, uint64_t epoch, bool saved, 
   if (state_.phase != Phase::running || sender.finished) return;
   sender.finished = true;
   if (saved) state_.saved = true;
-  if (std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.finished; })) state_.phase = Phase::finished;
+  if (std::all_of(members_.begin(), members_.end(),
+                  [](const auto& m) { return m.second.finished; }))
+    state_.phase = Phase::finished;
   changed();
 }
 
@@ -233,7 +259,8 @@ void Membership::stop(const std::string& node_id, Duration now) {
   member(node_id).last_seen = now;
   if (state_.stopping) return;
   state_.stopping = true;
-  const bool between_epochs = state_.phase == Phase::draining || (state_.phase == Phase::gathering && state_.epoch > 0);
+  const bool between_epochs =
+      state_.phase == Phase::draining || (state_.phase == Phase::gathering && state_.epoch > 0);
   if (between_epochs && !wants_next_epoch()) state_.phase = Phase::failed;
   changed();
 }
@@ -241,28 +268,34 @@ void Membership::stop(const std::string& node_id, Duration now) {
 void Membership::leave(const std::string& node_id, Duration now) {
   const Member leaver = member(node_id);
   members_.erase(node_id);
-  std::erase_if(state_.nodes, [&](const Node& n) { return n.node_id == node_id && state_.phase == Phase::gathering; });
+  std::erase_if(state_.nodes, [&](const Node& n) {
+    return n.node_id == node_id && state_.phase == Phase::gathering;
+  });
   settle();
-  const bool needed = state_.phase == Phase::draining || (state_.phase == Phase::running && !leaver.finished);
+  const bool needed =
+      state_.phase == Phase::draining || (state_.phase == Phase::running && !leaver.finished);
   if (needed) {
     Failure failure;
     failure.host = leaver.node.host;
-    failure.reason = str("node ", leaver.node.node_rank, " on ", name_of(leaver.node), " left the job before it was done");
+    failure.reason = str("node ", leaver.node.node_rank, " on ", name_of(leaver.node),
+                         " left the job before it was done");
     state_.phase = Phase::failed;
     if (!state_.failure) end_epoch(failure, now);
   }
   changed();
 }
 
-// A node that fell silent before the failure was reported is the failure's cause: its ranks died with it, and others only saw that.
+// A node that fell silent before the failure was reported is the failure's cause: its ranks died
+// with it, and others only saw that.
 void Membership::lose(const Member& lost, Duration now) {
   const std::string id = lost.node.node_id;
   const bool finished = lost.finished;
   Failure failure;
   failure.host = lost.node.host;
   failure.reason =
-      str("node ", lost.node.node_rank, " on ", name_of(lost.node),
-          " was lost: ", lost.disconnected_at ? "its connection broke and it did not come back within " : "no sign of life for ",
+      str("node ", lost.node.node_rank, " on ", name_of(lost.node), " was lost: ",
+          lost.disconnected_at ? "its connection broke and it did not come back within "
+                               : "no sign of life for ",
           seconds(lost.disconnected_at ? shape_.reconnect : shape_.lease), " s");
   const Duration silent_since = lost.disconnected_at.value_or(lost.last_seen + shape_.lease / 2);
   members_.erase(id);
@@ -273,7 +306,8 @@ void Membership::lose(const Member& lost, Duration now) {
   } else if (state_.phase == Phase::running && !finished) {
     end_epoch(failure, now);
   } else if (state_.phase == Phase::draining || state_.phase == Phase::failed) {
-    if (state_.failure && (state_.failure->caused_by_peer || (!finished && silent_since <= failed_at_))) {
+    if (state_.failure &&
+        (state_.failure->caused_by_peer || (!finished && silent_since <= failed_at_))) {
       state_.failure = failure;
       failure_from_.clear();
     }
@@ -296,7 +330,8 @@ std::string Membership::missing_text() const {
       ranks_known = false;
     }
   }
-  std::string text = str(state_.nodes.size(), " of ", shape_.nodes, " joined: ", joined.empty() ? "none" : joined);
+  std::string text =
+      str(state_.nodes.size(), " of ", shape_.nodes, " joined: ", joined.empty() ? "none" : joined);
   if (!ranks_known) return text;
   text += "; missing: node";
   for (size_t i = 0; i < present.size(); ++i)
@@ -314,9 +349,11 @@ void Membership::tick(Duration now) {
       break;
     }
   }
-  if (state_.phase == Phase::gathering && gathering_since_ && now >= *gathering_since_ + shape_.join_timeout) {
+  if (state_.phase == Phase::gathering && gathering_since_ &&
+      now >= *gathering_since_ + shape_.join_timeout) {
     Failure failure;
-    failure.reason = str("waited ", seconds(shape_.join_timeout), " s for ", shape_.nodes, " nodes; ", missing_text());
+    failure.reason = str("waited ", seconds(shape_.join_timeout), " s for ", shape_.nodes,
+                         " nodes; ", missing_text());
     if (state_.failure) failure.reason += "; before that, " + state_.failure->reason;
     end_epoch(failure, now);
   }
@@ -326,7 +363,8 @@ std::optional<Duration> Membership::next_deadline() const {
   std::optional<Duration> next;
   const auto consider = [&](Duration at) { next = next ? std::min(*next, at) : at; };
   for (const auto& [id, each] : members_) consider(lease_end(each));
-  if (state_.phase == Phase::gathering && gathering_since_) consider(*gathering_since_ + shape_.join_timeout);
+  if (state_.phase == Phase::gathering && gathering_since_)
+    consider(*gathering_since_ + shape_.join_timeout);
   return next;
 }
 

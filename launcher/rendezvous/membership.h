@@ -1,5 +1,6 @@
-// Membership: who takes part in a job, as which ranks, and how the job fares. A pure state machine: no threads, no sockets, no
-// clock; time is an argument. Its server is a thin shell around it; its behaviour is written down in tests/launcher/testdata.
+// Membership: who takes part in a job, as which ranks, and how the job fares. A pure state machine:
+// no threads, no sockets, no clock; time is an argument. Its server is a thin shell around it; its
+// behaviour is written down in tests/launcher/testdata.
 //
 //   gathering ──all nodes joined──▶ running ──all nodes finished──▶ finished
 //     │   ▲                          │  ▲
@@ -47,11 +48,13 @@ struct JobShape {
   std::string run_id;
   int nodes = 1;
   int max_restarts = 0;
-  std::optional<int> final_code = {};  // a rank that ends with this code would do so again: it costs no restart, but the job
-  // The ranks save and stop however early they are asked to. Those that a restart is about to start are started all the same, for
-  // what is to be saved may be in memory alone.
+  std::optional<int> final_code =
+      {};  // a rank that ends with this code would do so again: it costs no restart, but the job
+  // The ranks save and stop however early they are asked to. Those that a restart is about to start
+  // are started all the same, for what is to be saved may be in memory alone.
   bool saves_when_stopped = false;
-  Duration join_timeout = std::chrono::seconds(300);  // from the first join, and from when a lost node is to be replaced
+  Duration join_timeout = std::chrono::seconds(
+      300);  // from the first join, and from when a lost node is to be replaced
   Duration lease = std::chrono::seconds(5);
   // A node whose connection broke may come back for this long.
   Duration reconnect = std::chrono::seconds(2);
@@ -67,12 +70,14 @@ struct JobState {
   int restarts = 0;
   bool stopping = false;  // the job was asked to stop
   bool saved = false;     // some rank stopped after saving
-  bool settled = true;    // false: a node is out of reach and may prove to be the cause of the failure
+  bool settled =
+      true;  // false: a node is out of reach and may prove to be the cause of the failure
 };
 
-// Not thread-safe. `now` counts from any fixed moment and never goes back. Events that do not fit are refused with a UsageError
-// whose text is meant for people; a refused event changes nothing. What a node reports it may report again, for the answer may have been
-// lost; the second time changes nothing either.
+// Not thread-safe. `now` counts from any fixed moment and never goes back. Events that do not fit
+// are refused with a UsageError whose text is meant for people; a refused event changes nothing.
+// What a node reports it may report again, for the answer may have been lost; the second time
+// changes nothing either.
 class Membership {
  public:
   explicit Membership(JobShape shape);
@@ -80,13 +85,14 @@ class Membership {
   const JobState& state() const { return state_; }
   const JobShape& shape() const { return shape_; }
 
-  // Throws TryAgain while it is not settled whether a place gets free: after a failure, and for a lease where all seems well.
+  // Throws TryAgain while it is not settled whether a place gets free: after a failure, and for a
+  // lease where all seems well.
   void join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now);
   void heartbeat(const std::string& node_id, uint64_t epoch, Duration now);
   // The node's connection broke. Unless it reports again soon, it is lost.
   void disconnected(const std::string& node_id, Duration now);
-  // The first failure of an epoch is the job's, except that a consequence gives way to its cause, and that the node which reported it
-  // may report it better.
+  // The first failure of an epoch is the job's, except that a consequence gives way to its cause,
+  // and that the node which reported it may report it better.
   void fail(const std::string& node_id, uint64_t epoch, const Failure& failure, Duration now);
   void finish(const std::string& node_id, uint64_t epoch, bool saved, Duration now);
   void drained(const std::string& node_id, uint64_t epoch, Duration now);
@@ -129,8 +135,10 @@ class Membership {
   JobShape shape_;
   JobState state_;
   std::map<std::string, Member> members_;
-  std::vector<int> slots_;  // of the nodes by node rank, from the first epoch on: a new node takes the place of a lost one
-  std::map<std::string, Duration> asked_at_;  // by nodes that are no members, for a place that may get free
+  std::vector<int> slots_;  // of the nodes by node rank, from the first epoch on: a new node takes
+                            // the place of a lost one
+  std::map<std::string, Duration>
+      asked_at_;  // by nodes that are no members, for a place that may get free
   std::optional<Duration> gathering_since_;
   Duration failed_at_{};
   std::string failure_from_;  // the node that reported it

@@ -21,14 +21,18 @@ namespace {
 
 using Reactor = grpc::ServerUnaryReactor;
 
-// How often the ticker looks at the clock, and from which gap on this process did not run meanwhile.
+// How often the ticker looks at the clock, and from which gap on this process did not run
+// meanwhile.
 constexpr auto kTick = std::chrono::milliseconds(500);
 constexpr auto kPause = std::chrono::milliseconds(2000);
 
 grpc::Status closing() { return {grpc::StatusCode::UNAVAILABLE, "its server is closing"}; }
-grpc::Status refused(const std::string& why) { return {grpc::StatusCode::FAILED_PRECONDITION, why}; }
+grpc::Status refused(const std::string& why) {
+  return {grpc::StatusCode::FAILED_PRECONDITION, why};
+}
 
-// Both state machines, their lock, the calls that wait for news, and the thread that lets time pass for them.
+// Both state machines, their lock, the calls that wait for news, and the thread that lets time pass
+// for them.
 class Job {
  public:
   Job(JobShape shape, std::optional<Lobby> lobby)
@@ -64,9 +68,9 @@ class Job {
     std::lock_guard lock(mutex_);
     grpc::Status status;
     try {
-      check(lobby_.has_value(), "[store] the rendezvous of run '", membership_.shape().run_id, "' is at this address, but rank ",
-            request.rank(), " of ", request.size(), " (", request.process(),
-            ") expects the store of its own job: choose another MASTER_PORT");
+      check(lobby_.has_value(), "[store] the rendezvous of run '", membership_.shape().run_id,
+            "' is at this address, but rank ", request.rank(), " of ", request.size(), " (",
+            request.process(), ") expects the store of its own job: choose another MASTER_PORT");
       lobby_->enter(request.job(), request.rank(), request.size(), request.process(), request.id());
       reply->set_run_id(membership_.shape().run_id);
     } catch (const UsageError& e) {
@@ -83,8 +87,8 @@ class Job {
     reactor->Finish(grpc::Status::OK);
   }
 
-  // Time as far as this process ran: while it was stopped (Ctrl-Z, a debugger) it could not hear the nodes, so their leases stood still.
-  // With the lock held.
+  // Time as far as this process ran: while it was stopped (Ctrl-Z, a debugger) it could not hear
+  // the nodes, so their leases stood still. With the lock held.
   Duration now() {
     const Duration at = Clock::now().time_since_epoch();
     if (at - looked_at_ > kPause) stood_still_ += at - looked_at_;
@@ -126,7 +130,8 @@ class Job {
         membership_.heartbeat(sender.node_id(), sender.epoch(), now());
         publish();
         if (membership_.state().version <= request.seen_version() && !closed_) {
-          const Duration wait = std::min<Duration>(std::chrono::milliseconds(request.wait_ms()), membership_.shape().lease / 4);
+          const Duration wait = std::min<Duration>(std::chrono::milliseconds(request.wait_ms()),
+                                                   membership_.shape().lease / 4);
           watchers_.push_back({reactor, reply, this, now() + wait, request.seen_version()});
           changed_.notify_all();
           return;
@@ -142,7 +147,8 @@ class Job {
   // The caller of a waiting heartbeat is gone.
   void cancelled(Reactor* reactor, const std::string& node_id) {
     std::lock_guard lock(mutex_);
-    const auto found = std::find_if(watchers_.begin(), watchers_.end(), [&](const Watcher& w) { return w.reactor == reactor; });
+    const auto found = std::find_if(watchers_.begin(), watchers_.end(),
+                                    [&](const Watcher& w) { return w.reactor == reactor; });
     if (found == watchers_.end()) return;
     const Watcher watcher = *found;
     watchers_.erase(found);
@@ -154,8 +160,9 @@ class Job {
   void get(Reactor* reactor, const proto::GetRequest& request, proto::GetReply* reply) {
     std::lock_guard lock(mutex_);
     if (!serves(reactor, request.run_id())) return;
-    const Duration asked = std::min<Duration>(Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
-                                              std::chrono::hours(24 * 365));
+    const Duration asked = std::min<Duration>(
+        Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
+        std::chrono::hours(24 * 365));
     const Duration limit = has_failed() || !conflict().empty() ? Duration::zero() : asked;
     KeyValues::Waiter waiter;
     waiter.found = [reactor, reply](std::vector<std::string> values) {
@@ -166,7 +173,7 @@ class Job {
       reactor->Finish(closed_               ? closing()
                       : !conflict().empty() ? refused(conflict())
                       : has_failed()        ? failed()
-                                            : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
+                                     : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
     };
     if (closed_) return reactor->Finish(closing());
     keys_.get({request.keys().begin(), request.keys().end()}, now() + limit, std::move(waiter));
@@ -193,7 +200,8 @@ class Job {
 
   void check_run(const std::string& run_id) const {
     const std::string& own = membership_.shape().run_id;
-    check(run_id == own, "[rendezvous] this endpoint serves run '", own, "', the message is for run '", run_id, "'");
+    check(run_id == own, "[rendezvous] this endpoint serves run '", own,
+          "', the message is for run '", run_id, "'");
   }
 
  private:
@@ -225,11 +233,15 @@ class Job {
     static const std::string none;
     return lobby_ ? lobby_->conflict() : none;
   }
-  bool has_failed() const { return membership_.state().phase == Phase::failed || membership_.state().phase == Phase::draining; }
+  bool has_failed() const {
+    return membership_.state().phase == Phase::failed ||
+           membership_.state().phase == Phase::draining;
+  }
   // Whoever could set the missing key is being ended.
   grpc::Status failed() const {
     const auto& failure = membership_.state().failure;
-    return {grpc::StatusCode::ABORTED, "the job has failed" + (failure ? ": " + headline(*failure) : "")};
+    return {grpc::StatusCode::ABORTED,
+            "the job has failed" + (failure ? ": " + headline(*failure) : "")};
   }
 
   // Tells the news to those who wait for it. With the lock held.
@@ -250,7 +262,9 @@ class Job {
       keys_.tick(at);
       publish();
       std::vector<Watcher> late;
-      std::erase_if(watchers_, [&](const Watcher& w) { return w.deadline <= at && (late.push_back(w), true); });
+      std::erase_if(watchers_, [&](const Watcher& w) {
+        return w.deadline <= at && (late.push_back(w), true);
+      });
       for (const auto& watcher : late) watcher.answer();
       Duration next = at + std::chrono::seconds(60);
       for (const auto& deadline : {membership_.next_deadline(), keys_.next_deadline()})
@@ -291,30 +305,39 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
  public:
   explicit RendezvousService(Job& job) : job_(job) {}
 
-  Reactor* Join(grpc::CallbackServerContext* context, const proto::JoinRequest* request, proto::JobState* reply) override {
+  Reactor* Join(grpc::CallbackServerContext* context, const proto::JoinRequest* request,
+                proto::JobState* reply) override {
     Reactor* reactor = context->DefaultReactor();
     job_.apply(reactor, reply, [&](Membership& membership) {
-      check(request->protocol() == kProtocol, "[rendezvous] this agent speaks protocol ", kProtocol, ", the one that asks to join ",
-            request->protocol(), "; use the same version of lockstep on all nodes");
-      membership.join(request->run_id(), from_proto(request->node()), request->nodes(), request->max_restarts(), job_.now());
+      check(request->protocol() == kProtocol, "[rendezvous] this agent speaks protocol ", kProtocol,
+            ", the one that asks to join ", request->protocol(),
+            "; use the same version of lockstep on all nodes");
+      membership.join(request->run_id(), from_proto(request->node()), request->nodes(),
+                      request->max_restarts(), job_.now());
     });
     return reactor;
   }
 
-  Reactor* Heartbeat(grpc::CallbackServerContext*, const proto::HeartbeatRequest* request, proto::JobState* reply) override {
+  Reactor* Heartbeat(grpc::CallbackServerContext*, const proto::HeartbeatRequest* request,
+                     proto::JobState* reply) override {
     return new HeartbeatReactor(job_, request, reply);
   }
 
-  Reactor* Report(grpc::CallbackServerContext* context, const proto::ReportRequest* request, proto::JobState* reply) override {
+  Reactor* Report(grpc::CallbackServerContext* context, const proto::ReportRequest* request,
+                  proto::JobState* reply) override {
     Reactor* reactor = context->DefaultReactor();
     job_.apply(reactor, reply, [&](Membership& membership) {
       const auto& sender = request->sender();
       job_.check_run(sender.run_id());
       switch (request->what_case()) {
         case proto::ReportRequest::kFailed:
-          return membership.fail(sender.node_id(), sender.epoch(), from_proto(request->failed()), job_.now());
-        case proto::ReportRequest::kFinished: return membership.finish(sender.node_id(), sender.epoch(), request->finished(), job_.now());
-        case proto::ReportRequest::kDrained: return membership.drained(sender.node_id(), sender.epoch(), job_.now());
+          return membership.fail(sender.node_id(), sender.epoch(), from_proto(request->failed()),
+                                 job_.now());
+        case proto::ReportRequest::kFinished:
+          return membership.finish(sender.node_id(), sender.epoch(), request->finished(),
+                                   job_.now());
+        case proto::ReportRequest::kDrained:
+          return membership.drained(sender.node_id(), sender.epoch(), job_.now());
         case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), job_.now());
         case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), job_.now());
         case proto::ReportRequest::WHAT_NOT_SET: throw UsageError("[rendezvous] an empty report");
@@ -331,36 +354,46 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
  public:
   explicit KeyValueService(Job& job) : job_(job) {}
 
-  Reactor* Enter(grpc::CallbackServerContext* context, const proto::EnterRequest* request, proto::EnterReply* reply) override {
+  Reactor* Enter(grpc::CallbackServerContext* context, const proto::EnterRequest* request,
+                 proto::EnterReply* reply) override {
     Reactor* reactor = context->DefaultReactor();
     job_.enter(reactor, *request, reply);
     return reactor;
   }
-  Reactor* Leave(grpc::CallbackServerContext* context, const proto::EnterRequest* request, proto::LeaveReply*) override {
+  Reactor* Leave(grpc::CallbackServerContext* context, const proto::EnterRequest* request,
+                 proto::LeaveReply*) override {
     Reactor* reactor = context->DefaultReactor();
     job_.leave(reactor, *request);
     return reactor;
   }
-  Reactor* Set(grpc::CallbackServerContext* context, const proto::SetRequest* request, proto::SetReply*) override {
+  Reactor* Set(grpc::CallbackServerContext* context, const proto::SetRequest* request,
+               proto::SetReply*) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) { keys.set(request->key(), request->value()); });
+    job_.with_keys(reactor, request->run_id(),
+                   [&](KeyValues& keys) { keys.set(request->key(), request->value()); });
     return reactor;
   }
-  Reactor* Get(grpc::CallbackServerContext* context, const proto::GetRequest* request, proto::GetReply* reply) override {
+  Reactor* Get(grpc::CallbackServerContext* context, const proto::GetRequest* request,
+               proto::GetReply* reply) override {
     Reactor* reactor = context->DefaultReactor();
     job_.get(reactor, *request, reply);
     return reactor;
   }
-  Reactor* Add(grpc::CallbackServerContext* context, const proto::AddRequest* request, proto::AddReply* reply) override {
+  Reactor* Add(grpc::CallbackServerContext* context, const proto::AddRequest* request,
+               proto::AddReply* reply) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) { reply->set_sum(keys.add(request->key(), request->delta())); });
+    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
+      reply->set_sum(keys.add(request->key(), request->delta()));
+    });
     return reactor;
   }
-  Reactor* CompareAndSet(grpc::CallbackServerContext* context, const proto::CompareAndSetRequest* request,
+  Reactor* CompareAndSet(grpc::CallbackServerContext* context,
+                         const proto::CompareAndSetRequest* request,
                          proto::CompareAndSetReply* reply) override {
     Reactor* reactor = context->DefaultReactor();
     job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
-      reply->set_value(keys.compare_and_set(request->key(), request->expected(), request->desired()));
+      reply->set_value(
+          keys.compare_and_set(request->key(), request->expected(), request->desired()));
     });
     return reactor;
   }
@@ -373,7 +406,10 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
 
 struct RendezvousServer::Impl {
   Impl(const std::string& host, int port, JobShape shape, std::optional<Lobby> lobby)
-      : listener(host, port), job(std::move(shape), std::move(lobby)), rendezvous(job), key_values(job) {}
+      : listener(host, port),
+        job(std::move(shape), std::move(lobby)),
+        rendezvous(job),
+        key_values(job) {}
 
   Listener listener;
   Job job;
@@ -383,19 +419,22 @@ struct RendezvousServer::Impl {
   std::unique_ptr<grpc::Server> server;
 };
 
-RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape, std::optional<Lobby> lobby) {
+RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape,
+                                   std::optional<Lobby> lobby) {
   prepare_grpc();
   impl_ = std::make_unique<Impl>(host, port, std::move(shape), std::move(lobby));
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
-  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);  // who connects and says nothing is sent away
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             5000);  // who connects and says nothing is sent away
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.RegisterService(&impl_->rendezvous);
   builder.RegisterService(&impl_->key_values);
   impl_->acceptor = builder.experimental().AddExternalConnectionAcceptor(
-      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
   impl_->server = builder.BuildAndStart();
   if (!impl_->server) throw EnvironmentError("[rendezvous] gRPC could not start its server");
   impl_->listener.start([this](int listen_fd, int fd) {
@@ -414,9 +453,13 @@ RendezvousServer::~RendezvousServer() {
 
 int RendezvousServer::port() const { return impl_->listener.port(); }
 
-void RendezvousServer::set_value(const std::string& key, const std::string& value) { impl_->job.set_value(key, value); }
+void RendezvousServer::set_value(const std::string& key, const std::string& value) {
+  impl_->job.set_value(key, value);
+}
 
-bool RendezvousServer::wait_until_empty(Duration limit) { return impl_->job.wait_until_empty(limit); }
+bool RendezvousServer::wait_until_empty(Duration limit) {
+  return impl_->job.wait_until_empty(limit);
+}
 
 bool RendezvousServer::wait_until_left(Duration limit) { return impl_->job.wait_until_left(limit); }
 

@@ -13,9 +13,10 @@ namespace lockstep::launcher {
 // Thread-safe. The destructor ends all calls that still wait.
 class RendezvousServer {
  public:
-  // Listens at host:port (0: a free port). `lobby`: of a store that a rank serves, which tells its run id to the ranks of its own job.
-  // Throws AddressInUse (endpoint.h) or EnvironmentError.
-  RendezvousServer(const std::string& host, int port, JobShape shape, std::optional<Lobby> lobby = std::nullopt);
+  // Listens at host:port (0: a free port). `lobby`: of a store that a rank serves, which tells its
+  // run id to the ranks of its own job. Throws AddressInUse (endpoint.h) or EnvironmentError.
+  RendezvousServer(const std::string& host, int port, JobShape shape,
+                   std::optional<Lobby> lobby = std::nullopt);
   ~RendezvousServer();
   RendezvousServer(const RendezvousServer&) = delete;
   RendezvousServer& operator=(const RendezvousServer&) = delete;
@@ -23,9 +24,11 @@ class RendezvousServer {
   int port() const;
   // Sets a value of the store, as a rank does.
   void set_value(const std::string& key, const std::string& value);
-  // Waits until no agent takes part any more, so that all have seen how the job ended. False at the limit.
+  // Waits until no agent takes part any more, so that all have seen how the job ended. False at the
+  // limit.
   bool wait_until_empty(Duration limit);
-  // Of a store with a lobby: waits until all ranks that were taken in have left. False at the limit.
+  // Of a store with a lobby: waits until all ranks that were taken in have left. False at the
+  // limit.
   bool wait_until_left(Duration limit);
 
  private:

@@ -1,4 +1,5 @@
-// Between the state machine's types and their messages. Inside the launcher only: it shows protobuf.
+// Between the state machine's types and their messages. Inside the launcher only: it shows
+// protobuf.
 #pragma once
 
 #include <cstdint>

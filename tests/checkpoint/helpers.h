@@ -26,7 +26,8 @@ inline Tensor counting(const Shape& shape, DType dtype = DType::f32, int64_t sta
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     auto* data = static_cast<T*>(tensor.raw());
-    for (int64_t i = 0; i < tensor.numel(); ++i) data[i] = static_cast<T>(static_cast<float>((start + i) % 127));
+    for (int64_t i = 0; i < tensor.numel(); ++i)
+      data[i] = static_cast<T>(static_cast<float>((start + i) % 127));
   });
   return tensor;
 }
@@ -46,7 +47,9 @@ inline void write_file(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
 }
 
-inline std::vector<std::string> names_in(const std::string& dir) { return posix_file_system().list(dir); }
+inline std::vector<std::string> names_in(const std::string& dir) {
+  return posix_file_system().list(dir);
+}
 
 // Runs body on `ranks` threads, each with a group of the local backend.
 inline void with_ranks(int ranks, const std::function<void(comm::ProcessGroup&)>& body) {

@@ -1,5 +1,6 @@
-// A file system in memory that knows what a power cut leaves: contents that were synced, and of a folder's changes since its last
-// sync the first few, in their order (as a journal keeps them). Not thread-safe.
+// A file system in memory that knows what a power cut leaves: contents that were synced, and of a
+// folder's changes since its last sync the first few, in their order (as a journal keeps them). Not
+// thread-safe.
 #pragma once
 
 #include <map>
@@ -20,10 +21,12 @@ class MemoryFiles final : public FileSystem {
     bool folder = false;
     std::string data, synced;                // of a file
     Entries entries;                         // of a folder
-    std::vector<Entries> unsynced_versions;  // the first is on disk; each change adds the entries as they were before it
+    std::vector<Entries> unsynced_versions;  // the first is on disk; each change adds the entries
+                                             // as they were before it
   };
 
-  // The operation that fails, counting from 0 on, and all later ones with it: the machine is gone. Negative: none.
+  // The operation that fails, counting from 0 on, and all later ones with it: the machine is gone.
+  // Negative: none.
   int64_t crash_at = -1;
   int64_t operations = 0;
 
@@ -31,7 +34,9 @@ class MemoryFiles final : public FileSystem {
   std::string& contents(const std::string& path) { return find(path, "open")->data; }
   bool exists(const std::string& path) const { return look_up(path) != nullptr; }
   void remove(const std::string& path) { change(parent(path)).erase(last(path)); }
-  void link(const std::string& from, const std::string& to) { change(parent(to))[last(to)] = find(from, "link"); }
+  void link(const std::string& from, const std::string& to) {
+    change(parent(to))[last(to)] = find(from, "link");
+  }
   // Puts a real folder's files here.
   void add_file(const std::string& path, std::string data) {
     make_directories(path.substr(0, path.rfind('/')));
@@ -117,12 +122,15 @@ class MemoryFiles final : public FileSystem {
 
   class Reader final : public ReadableFile {
    public:
-    Reader(std::string path, std::shared_ptr<Node> node) : path_(std::move(path)), node_(std::move(node)) {}
+    Reader(std::string path, std::shared_ptr<Node> node)
+        : path_(std::move(path)), node_(std::move(node)) {}
     const std::string& path() const override { return path_; }
     int64_t bytes() const override { return static_cast<int64_t>(node_->data.size()); }
     void read(int64_t offset, void* data, int64_t bytes) const override {
-      if (offset + bytes > this->bytes()) throw EnvironmentError(str("read '", path_, "': ends at byte ", this->bytes()));
-      node_->data.copy(static_cast<char*>(data), static_cast<size_t>(bytes), static_cast<size_t>(offset));
+      if (offset + bytes > this->bytes())
+        throw EnvironmentError(str("read '", path_, "': ends at byte ", this->bytes()));
+      node_->data.copy(static_cast<char*>(data), static_cast<size_t>(bytes),
+                       static_cast<size_t>(offset));
     }
 
    private:
@@ -130,7 +138,8 @@ class MemoryFiles final : public FileSystem {
     std::shared_ptr<Node> node_;
   };
 
-  [[noreturn]] static void fail(const std::string& operation, const std::string& path, const std::string& reason) {
+  [[noreturn]] static void fail(const std::string& operation, const std::string& path,
+                                const std::string& reason) {
     throw EnvironmentError(operation + " '" + path + "': " + reason);
   }
   void operation(const std::string& name, const std::string& path) {
@@ -153,7 +162,9 @@ class MemoryFiles final : public FileSystem {
     if (!node) fail(operation, path, "No such file or directory (errno 2)");
     return node;
   }
-  Node& parent(const std::string& path) const { return *find(path.substr(0, path.rfind('/')), "open folder"); }
+  Node& parent(const std::string& path) const {
+    return *find(path.substr(0, path.rfind('/')), "open folder");
+  }
   // The folder's entries, which the caller is about to change.
   static Node::Entries& change(Node& folder) {
     folder.unsynced_versions.push_back(folder.entries);
@@ -167,7 +178,9 @@ class MemoryFiles final : public FileSystem {
       switch (random() % 3) {
         case 0: node.data = node.synced; break;
         case 1: node.data.resize(node.synced.size() + random() % (extra + 1)); break;
-        default: std::fill(node.data.begin() + static_cast<std::ptrdiff_t>(node.data.size() - extra), node.data.end(), '\0');
+        default:
+          std::fill(node.data.begin() + static_cast<std::ptrdiff_t>(node.data.size() - extra),
+                    node.data.end(), '\0');
       }
       node.synced = node.data;
       return;

@@ -26,7 +26,8 @@ std::vector<int64_t> members(ProcessGroup& group, int world_rank) {
 }
 
 TEST(DeviceMesh, EveryLineIsAGroupInItsOrder) {
-  for (const auto& [rows, columns] : std::vector<std::pair<int, int>>{{1, 1}, {1, 3}, {3, 1}, {2, 2}, {2, 3}, {4, 2}, {2, 4}}) {
+  for (const auto& [rows, columns] :
+       std::vector<std::pair<int, int>>{{1, 1}, {1, 3}, {3, 1}, {2, 2}, {2, 3}, {4, 2}, {2, 4}}) {
     on_ranks(rows * columns, [rows = rows, columns = columns](std::shared_ptr<ProcessGroup> world) {
       const DeviceMesh mesh(world, {{"replicate", rows}, {"shard", columns}});
       const int row = world->rank() / columns, column = world->rank() % columns;
@@ -64,17 +65,22 @@ TEST(DeviceMesh, OneDimensionIsTheWorldItself) {
 TEST(DeviceMesh, SaysWhichDimensionsDoNotFit) {
   on_ranks(4, [](std::shared_ptr<ProcessGroup> world) {
     const auto refused = [&](std::vector<MeshDimension> dimensions, const std::string& text) {
-      EXPECT_THAT([&] { DeviceMesh(world, dimensions); }, ThrowsMessage<UsageError>(HasSubstr(text)));
+      EXPECT_THAT([&] { DeviceMesh(world, dimensions); },
+                  ThrowsMessage<UsageError>(HasSubstr(text)));
     };
     refused({}, "at least one dimension");
-    refused({{"replicate", 2}, {"shard", 3}}, "replicate 2 x shard 3 has 6 places, but there are 4 ranks");
-    refused({{"replicate", 3}, {"shard", -1}}, "4 ranks do not divide by the 3 of replicate 3 x shard -1, so 'shard' has no size");
+    refused({{"replicate", 2}, {"shard", 3}},
+            "replicate 2 x shard 3 has 6 places, but there are 4 ranks");
+    refused({{"replicate", 3}, {"shard", -1}},
+            "4 ranks do not divide by the 3 of replicate 3 x shard -1, so 'shard' has no size");
     refused({{"a", -1}, {"b", -1}}, "both 'a' and 'b' are");
     refused({{"a", 2}, {"a", 2}}, "'a' appears twice");
     refused({{"a", 0}, {"b", 4}}, "at least 1 for 'a'");
     refused({{"", 4}}, "has no name");
     const DeviceMesh mesh(world, {{"replicate", 2}, {"shard", 2}});
-    EXPECT_THAT([&] { mesh.group("sahrd"); }, ThrowsMessage<UsageError>(HasSubstr("no dimension 'sahrd' in replicate 2 x shard 2")));
+    EXPECT_THAT(
+        [&] { mesh.group("sahrd"); },
+        ThrowsMessage<UsageError>(HasSubstr("no dimension 'sahrd' in replicate 2 x shard 2")));
     EXPECT_FALSE(mesh.has("expert"));
   });
 }
@@ -86,7 +92,8 @@ TEST(DeviceMesh, RanksThatAskForDifferentMeshesAllLearnIt) {
         [&] {
           DeviceMesh(world, {{"replicate", rows}, {"shard", -1}});
         },
-        ThrowsMessage<UsageError>(HasSubstr("ranks 0 and 3 ask for different meshes: replicate 2 x shard 2 and replicate 4 x shard 1")));
+        ThrowsMessage<UsageError>(HasSubstr("ranks 0 and 3 ask for different meshes: replicate 2 x "
+                                            "shard 2 and replicate 4 x shard 1")));
   });
 }
 

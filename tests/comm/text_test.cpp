@@ -22,7 +22,8 @@ TEST(RanksText, JoinsNeighboursFromThreeOn) {
   EXPECT_EQ(text_of({0, 1, 2, 4, 5, 6, 8, 9}), "ranks 0 to 2, 4 to 6, 8 and 9");
 }
 
-// Each rank fails with its message, or does well where that is empty; returns what all of them throw, which must be the same.
+// Each rank fails with its message, or does well where that is empty; returns what all of them
+// throw, which must be the same.
 std::string disagreement(const std::vector<std::string>& messages) {
   const int size = static_cast<int>(messages.size());
   const auto store = std::make_shared<HashStore>();
@@ -73,10 +74,14 @@ TEST(CheckSameLines, NamesTheFirstRankAndTheFirstLineThatDiffer) {
   EXPECT_EQ(difference({"a\nb\n"}), "nothing");
   EXPECT_EQ(difference({"a\nb\n", "a\nb\n", "a\nb\n"}), "nothing");
   EXPECT_EQ(difference({"", "", ""}), "nothing");
-  EXPECT_EQ(difference({"a\nb\n", "a\nb\n", "a\nc\n", "x\n"}), "models differ: rank 0 has 'b' where rank 2 has 'c'; build one");
-  EXPECT_EQ(difference({"x\n", "a\n", "a\n"}), "models differ: rank 0 has 'x' where rank 1 has 'a'; build one");
-  EXPECT_EQ(difference({"a\n", "a\nb\n"}), "models differ: rank 0 has 'nothing more' where rank 1 has 'b'; build one");
-  EXPECT_EQ(difference({"a\n", ""}), "models differ: rank 0 has 'a' where rank 1 has 'nothing more'; build one");
+  EXPECT_EQ(difference({"a\nb\n", "a\nb\n", "a\nc\n", "x\n"}),
+            "models differ: rank 0 has 'b' where rank 2 has 'c'; build one");
+  EXPECT_EQ(difference({"x\n", "a\n", "a\n"}),
+            "models differ: rank 0 has 'x' where rank 1 has 'a'; build one");
+  EXPECT_EQ(difference({"a\n", "a\nb\n"}),
+            "models differ: rank 0 has 'nothing more' where rank 1 has 'b'; build one");
+  EXPECT_EQ(difference({"a\n", ""}),
+            "models differ: rank 0 has 'a' where rank 1 has 'nothing more'; build one");
 }
 
 }  // namespace

@@ -6,14 +6,20 @@
 namespace lockstep::test {
 namespace {
 
-void run_as_threads(const std::string& backend, int size, const std::function<void(const MakeGroup&)>& body) {
+void run_as_threads(const std::string& backend, int size,
+                    const std::function<void(const MakeGroup&)>& body) {
   const auto store = std::make_shared<comm::HashStore>();
-  run_threads(size,
-              [&](int rank) { body([&](const GroupOptions& options) { return comm::create(backend, store, rank, size, options); }); });
+  run_threads(size, [&](int rank) {
+    body([&](const GroupOptions& options) {
+      return comm::create(backend, store, rank, size, options);
+    });
+  });
 }
 
 }  // namespace
 
-INSTANTIATE_TEST_SUITE_P(local, ProcessGroupSuite, testing::ValuesIn(cases("local", {1, 2, 3, 4, 8}, run_as_threads)), case_name);
+INSTANTIATE_TEST_SUITE_P(local, ProcessGroupSuite,
+                         testing::ValuesIn(cases("local", {1, 2, 3, 4, 8}, run_as_threads)),
+                         case_name);
 
 }  // namespace lockstep::test

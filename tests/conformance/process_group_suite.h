@@ -1,8 +1,10 @@
-// The conformance suite of ProcessGroup backends. A backend joins with one .cpp that says how its ranks start:
+// The conformance suite of ProcessGroup backends. A backend joins with one .cpp that says how its
+// ranks start:
 //
 //   #include "tests/conformance/process_group_suite.h"
 //   namespace lockstep::test {
-//   INSTANTIATE_TEST_SUITE_P(shm, ProcessGroupSuite, testing::ValuesIn(cases("shm", {1, 2, 3, 4, 8}, run_forked)), case_name);
+//   INSTANTIATE_TEST_SUITE_P(shm, ProcessGroupSuite, testing::ValuesIn(cases("shm", {1, 2, 3, 4,
+//   8}, run_forked)), case_name);
 //   }
 //
 // The suite does not care how: `start` must run the body once for each rank, anywhere.
@@ -39,7 +41,8 @@ using comm::Work;
 // What a rank's body gets: groups of all ranks, made with these options.
 using MakeGroup = std::function<std::unique_ptr<ProcessGroup>(const GroupOptions&)>;
 // Runs body(make) for each of `size` ranks and fails the test where one does.
-using StartRanks = std::function<void(const std::string& backend, int size, const std::function<void(const MakeGroup&)>& body)>;
+using StartRanks = std::function<void(const std::string& backend, int size,
+                                      const std::function<void(const MakeGroup&)>& body)>;
 
 struct SuiteCase {
   std::string backend;
@@ -47,13 +50,18 @@ struct SuiteCase {
   StartRanks start;
 };
 
-inline std::vector<SuiteCase> cases(const std::string& backend, const std::vector<int>& sizes, const StartRanks& start) {
+inline std::vector<SuiteCase> cases(const std::string& backend, const std::vector<int>& sizes,
+                                    const StartRanks& start) {
   std::vector<SuiteCase> list;
   for (const int size : sizes) list.push_back({backend, size, start});
   return list;
 }
-inline std::string case_name(const testing::TestParamInfo<SuiteCase>& info) { return "ranks_" + std::to_string(info.param.size); }
-inline void PrintTo(const SuiteCase& c, std::ostream* out) { *out << c.backend << " with " << c.size << " ranks"; }
+inline std::string case_name(const testing::TestParamInfo<SuiteCase>& info) {
+  return "ranks_" + std::to_string(info.param.size);
+}
+inline void PrintTo(const SuiteCase& c, std::ostream* out) {
+  *out << c.backend << " with " << c.size << " ranks";
+}
 
 class ProcessGroupSuite : public testing::TestWithParam<SuiteCase> {
  protected:
@@ -63,7 +71,8 @@ class ProcessGroupSuite : public testing::TestWithParam<SuiteCase> {
   void run(const std::function<void(ProcessGroup&)>& body) {
     run_with({}, [&](ProcessGroup& group, const MakeGroup&) { body(group); });
   }
-  void run_with(const GroupOptions& options, const std::function<void(ProcessGroup&, const MakeGroup&)>& body) {
+  void run_with(const GroupOptions& options,
+                const std::function<void(ProcessGroup&, const MakeGroup&)>& body) {
     GetParam().start(GetParam().backend, size(), [&](const MakeGroup& make) {
       const auto group = make(options);
       body(*group, make);

@@ -1,4 +1,5 @@
-// What the conformance suite compares with: inputs that every rank can compute for every other, and results computed plainly.
+// What the conformance suite compares with: inputs that every rank can compute for every other, and
+// results computed plainly.
 #pragma once
 
 #include <bit>
@@ -13,7 +14,8 @@
 
 namespace lockstep::test {
 
-// Element i of rank (or leaf) r: values of very different sizes, so that every order of summation gives other bits.
+// Element i of rank (or leaf) r: values of very different sizes, so that every order of summation
+// gives other bits.
 template <typename T>
 T value_of(int64_t r, int64_t i) {
   uint64_t h = (static_cast<uint64_t>(r) << 40) ^ static_cast<uint64_t>(i) ^ 0x9e3779b97f4a7c15u;
@@ -39,8 +41,9 @@ std::vector<T> values(int64_t r, int64_t n) {
 
 // What values are carried in while they are summed.
 template <typename T>
-using Wide = std::conditional_t<std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>, float,
-                                std::conditional_t<std::is_same_v<T, int32_t> || std::is_same_v<T, int64_t>, uint64_t, T>>;
+using Wide = std::conditional_t<
+    std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>, float,
+    std::conditional_t<std::is_same_v<T, int32_t> || std::is_same_v<T, int64_t>, uint64_t, T>>;
 
 template <typename T>
 Wide<T> combine(comm::ReduceOp op, Wide<T> a, Wide<T> b) {
@@ -65,19 +68,22 @@ Wide<T> combine(comm::ReduceOp op, Wide<T> a, Wide<T> b) {
   }
 }
 
-// Element i over leaves [first, first + count) in the fixed tree: a node splits at the largest power of two below its size.
+// Element i over leaves [first, first + count) in the fixed tree: a node splits at the largest
+// power of two below its size.
 template <typename T>
 Wide<T> tree_value(comm::ReduceOp op, int64_t first, int64_t count, int64_t i) {
   if (count == 1) return static_cast<Wide<T>>(value_of<T>(first, i));
   const auto left = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count - 1)));
-  return combine<T>(op, tree_value<T>(op, first, left, i), tree_value<T>(op, first + left, count - left, i));
+  return combine<T>(op, tree_value<T>(op, first, left, i),
+                    tree_value<T>(op, first + left, count - left, i));
 }
 
 // The reduction over leaves [0, count) of elements [begin, begin + n).
 template <typename T>
 std::vector<T> reduced(comm::ReduceOp op, int64_t count, int64_t begin, int64_t n) {
   std::vector<T> v(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) v[static_cast<size_t>(i)] = static_cast<T>(tree_value<T>(op, 0, count, begin + i));
+  for (int64_t i = 0; i < n; ++i)
+    v[static_cast<size_t>(i)] = static_cast<T>(tree_value<T>(op, 0, count, begin + i));
   return v;
 }
 

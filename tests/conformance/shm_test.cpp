@@ -6,13 +6,19 @@
 namespace lockstep::test {
 namespace {
 
-void run_forked(const std::string& backend, int size, const std::function<void(const MakeGroup&)>& body) {
+void run_forked(const std::string& backend, int size,
+                const std::function<void(const MakeGroup&)>& body) {
   const auto store = std::make_shared<ForkStore>();
-  run_ranks(size, [&](int rank) { body([&](const GroupOptions& options) { return comm::create(backend, store, rank, size, options); }); });
+  run_ranks(size, [&](int rank) {
+    body([&](const GroupOptions& options) {
+      return comm::create(backend, store, rank, size, options);
+    });
+  });
 }
 
 }  // namespace
 
-INSTANTIATE_TEST_SUITE_P(shm, ProcessGroupSuite, testing::ValuesIn(cases("shm", {1, 2, 3, 4, 8}, run_forked)), case_name);
+INSTANTIATE_TEST_SUITE_P(shm, ProcessGroupSuite,
+                         testing::ValuesIn(cases("shm", {1, 2, 3, 4, 8}, run_forked)), case_name);
 
 }  // namespace lockstep::test

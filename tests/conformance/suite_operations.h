@@ -31,8 +31,8 @@ TEST_P(ProcessGroupSuite, AllReduceOfEveryTypeAndOp) {
   run([this](ProcessGroup& g) {
     for_all_dtypes([&](auto zero) {
       using T = decltype(zero);
-      for (const auto op :
-           {ReduceOp::sum, ReduceOp::product, ReduceOp::min, ReduceOp::max, ReduceOp::band, ReduceOp::bor, ReduceOp::bxor}) {
+      for (const auto op : {ReduceOp::sum, ReduceOp::product, ReduceOp::min, ReduceOp::max,
+                            ReduceOp::band, ReduceOp::bor, ReduceOp::bxor}) {
         if (is_floating(dtype_of<T>()) && op >= ReduceOp::band) continue;
         for (const int64_t n : {int64_t{1}, int64_t{1009}}) {
           const Tensor t = tensor_of(values<T>(g.rank(), n));
@@ -70,7 +70,8 @@ TEST_P(ProcessGroupSuite, SumsOverLeavesAreTheSameBitsForAnyNumberOfRanks) {
       std::vector<float> block(n);
       for (int64_t i = 0; i < n; ++i)
         block[static_cast<size_t>(i)] =
-            tree_value<float>(ReduceOp::sum, tree.begin(g.rank()), tree.begin(g.rank() + 1) - tree.begin(g.rank()), i);
+            tree_value<float>(ReduceOp::sum, tree.begin(g.rank()),
+                              tree.begin(g.rank() + 1) - tree.begin(g.rank()), i);
       const auto total = reduced<float>(ReduceOp::sum, leaves, 0, n);
 
       const Tensor all = tensor_of(block);
@@ -135,7 +136,8 @@ TEST_P(ProcessGroupSuite, AllGatherGatherAndScatter) {
         EXPECT_TRUE(same_bits(in_place, everything)) << "in place, " << all;
 
         const int root = size() - 1;
-        const Tensor at_root = g.rank() == root ? Tensor::zeros({size() * n}, dtype_of<T>()) : Tensor();
+        const Tensor at_root =
+            g.rank() == root ? Tensor::zeros({size() * n}, dtype_of<T>()) : Tensor();
         g.gather(at_root, mine, root).wait();
         if (g.rank() == root) {
           EXPECT_TRUE(same_bits(at_root, everything)) << all;
@@ -161,7 +163,8 @@ TEST_P(ProcessGroupSuite, BroadcastAndReduceWithEveryRoot) {
         const Tensor summed = tensor_of(values<float>(g.rank(), n));
         g.reduce(summed, root).wait();
         // Elsewhere than at the root it stays as it was.
-        EXPECT_TRUE(same_bits(summed, g.rank() == root ? reduced<float>(ReduceOp::sum, size(), 0, n) : values<float>(g.rank(), n)))
+        EXPECT_TRUE(same_bits(summed, g.rank() == root ? reduced<float>(ReduceOp::sum, size(), 0, n)
+                                                       : values<float>(g.rank(), n)))
             << "root " << root;
       }
     }
@@ -189,7 +192,8 @@ TEST_P(ProcessGroupSuite, MessagesKeepTheirOrderAndCrossWithoutDeadlock) {
     // Everybody sends first. Small, empty and larger than any buffer on the way.
     const std::vector<int64_t> counts = {1, 0, 1009, 300007, 5};
     std::vector<Work> works;
-    for (const int64_t n : counts) works.push_back(g.send(tensor_of(values<float>(g.rank(), n)), next));
+    for (const int64_t n : counts)
+      works.push_back(g.send(tensor_of(values<float>(g.rank(), n)), next));
     for (const int64_t n : counts) {
       const Tensor t = Tensor::zeros({n});
       g.recv(t, previous).wait();
@@ -220,8 +224,11 @@ TEST_P(ProcessGroupSuite, ManyCallsRunInOrderWhileNobodyWaits) {
     for (auto work = works.rbegin(); work != works.rend(); ++work) work->wait();
     for (int i = 0; i < 12; ++i) {
       for (int64_t e = 0; e < n; e += 97) {
-        EXPECT_EQ(sums[static_cast<size_t>(i)].data<float>()[e], tree_value<float>(ReduceOp::sum, i, size(), e));
-        for (int r = 0; r < size(); ++r) EXPECT_EQ(gathered[static_cast<size_t>(i)].data<float>()[r * n + e], value_of<float>(r + i, e));
+        EXPECT_EQ(sums[static_cast<size_t>(i)].data<float>()[e],
+                  tree_value<float>(ReduceOp::sum, i, size(), e));
+        for (int r = 0; r < size(); ++r)
+          EXPECT_EQ(gathered[static_cast<size_t>(i)].data<float>()[r * n + e],
+                    value_of<float>(r + i, e));
       }
     }
     if (size() > 1) {
@@ -294,7 +301,8 @@ TEST_P(ProcessGroupSuite, AllocatedTensorsWorkAloneAndMixedWithOthers) {
 }
 
 // `memory(n)`: a tensor of n elements in the kind of memory that this rank uses.
-inline void every_operation(ProcessGroup& g, int64_t n, const std::function<Tensor(int64_t)>& memory, const std::string& what) {
+inline void every_operation(ProcessGroup& g, int64_t n,
+                            const std::function<Tensor(int64_t)>& memory, const std::string& what) {
   const int size = g.size(), root = size - 1;
   const bool is_root = g.rank() == root;
   const auto filled = [&](int64_t count) {
@@ -321,25 +329,32 @@ inline void every_operation(ProcessGroup& g, int64_t n, const std::function<Tens
   EXPECT_TRUE(same_bits(small, values<float>(g.rank(), n))) << "scatter, " << what;
   wide.zero_();
   g.gather(is_root ? wide : Tensor(), mine, root).wait();
-  EXPECT_TRUE(same_bits(wide, is_root ? everything : std::vector<float>(static_cast<size_t>(size * n), 0))) << "gather, " << what;
+  EXPECT_TRUE(
+      same_bits(wide, is_root ? everything : std::vector<float>(static_cast<size_t>(size * n), 0)))
+      << "gather, " << what;
   wide.copy_(tensor_of(values<float>(g.rank(), size * n)));
   g.reduce_scatter(small, wide).wait();
-  EXPECT_TRUE(same_bits(small, reduced<float>(ReduceOp::sum, size, g.rank() * n, n))) << "reduce_scatter, " << what;
+  EXPECT_TRUE(same_bits(small, reduced<float>(ReduceOp::sum, size, g.rank() * n, n)))
+      << "reduce_scatter, " << what;
   const Tensor swapped = memory(size * n);
   g.all_to_all(swapped, wide).wait();
   for (int r = 0; r < size; ++r)
     for (int64_t i = 0; i < n; i += 7)
-      ASSERT_EQ(swapped.data<float>()[r * n + i], value_of<float>(r, g.rank() * n + i)) << "all_to_all, " << what;
+      ASSERT_EQ(swapped.data<float>()[r * n + i], value_of<float>(r, g.rank() * n + i))
+          << "all_to_all, " << what;
 }
 
 // Which ranks' tensors lie in shared memory must not matter, whoever needs them.
 TEST_P(ProcessGroupSuite, EveryOperationTakesAnyMixtureOfAllocatedTensors) {
   run([this](ProcessGroup& g) {
-    for (const int64_t n : {int64_t{3}, int64_t{5003}, int64_t{262147}}) {  // from 1 MiB on, shm uses tensors where they are
+    for (const int64_t n : {int64_t{3}, int64_t{5003},
+                            int64_t{262147}}) {  // from 1 MiB on, shm uses tensors where they are
       for (const int mask : {-1, 0x55, 2}) {
         if (n > 100'000 && mask == 2) continue;  // under sanitizers large tensors take their time
         const bool shared = ((mask >> (g.rank() % 31)) & 1) != 0;
-        const auto memory = [&](int64_t count) { return shared ? g.allocate({count}, DType::f32) : Tensor::zeros({count}); };
+        const auto memory = [&](int64_t count) {
+          return shared ? g.allocate({count}, DType::f32) : Tensor::zeros({count});
+        };
         every_operation(g, n, memory, str(n, " elements, mask ", mask));
       }
     }
@@ -358,7 +373,8 @@ TEST_P(ProcessGroupSuite, LargeTensors) {
       EXPECT_TRUE(same_bits(t, sums)) << (shared ? "allocated" : "ordinary");
       t.copy_(tensor_of(values<float>(g.rank(), n)));
       g.broadcast(t, size() - 1).wait();
-      EXPECT_TRUE(same_bits(t, values<float>(size() - 1, n))) << (shared ? "allocated" : "ordinary");
+      EXPECT_TRUE(same_bits(t, values<float>(size() - 1, n)))
+          << (shared ? "allocated" : "ordinary");
     }
   });
 }
@@ -373,7 +389,8 @@ TEST_P(ProcessGroupSuite, AccountsForItsCalls) {
     g.barrier().wait();
     const auto calls = g.recent_calls();
     ASSERT_EQ(calls.size(), 2u);
-    EXPECT_NE(calls[0].find("all_reduce #1 (f32, 1000 elements, sum"), std::string::npos) << calls[0];
+    EXPECT_NE(calls[0].find("all_reduce #1 (f32, 1000 elements, sum"), std::string::npos)
+        << calls[0];
     EXPECT_NE(calls[1].find("barrier #2"), std::string::npos) << calls[1];
   });
 }
@@ -394,7 +411,8 @@ TEST_P(ProcessGroupSuite, GroupsCanBeMadeAgainAndSideBySide) {
   });
 }
 
-// Which of two equal calls is the first does not matter, as long as all ranks number them as they run.
+// Which of two equal calls is the first does not matter, as long as all ranks number them as they
+// run.
 TEST_P(ProcessGroupSuite, EqualCallsMayComeFromSeveralThreads) {
   run([this](ProcessGroup& g) {
     const auto reduce_often = [&] {

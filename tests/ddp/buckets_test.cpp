@@ -12,17 +12,22 @@ namespace {
 using ::testing::ElementsAre;
 
 TEST(BucketLayout, FillsInOrderAndClosesTheFirstBucketEarly) {
-  EXPECT_THAT(make_layout({3, 2, 1, 0}, {100, 100, 100, 100}, 100, 250), ElementsAre(ElementsAre(3), ElementsAre(1, 2), ElementsAre(0)));
+  EXPECT_THAT(make_layout({3, 2, 1, 0}, {100, 100, 100, 100}, 100, 250),
+              ElementsAre(ElementsAre(3), ElementsAre(1, 2), ElementsAre(0)));
 }
 
 TEST(BucketLayout, NeverSplitsAParameterThatIsLargerThanTheLimit) {
-  EXPECT_THAT(make_layout({0, 1, 2}, {10, 1000, 10}, 100, 100), ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2)));
+  EXPECT_THAT(make_layout({0, 1, 2}, {10, 1000, 10}, 100, 100),
+              ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2)));
 }
 
-TEST(BucketLayout, SpellsEqualBucketsEqually) { EXPECT_EQ(make_layout({1, 0}, {4, 4}, 100, 100), make_layout({0, 1}, {4, 4}, 100, 100)); }
+TEST(BucketLayout, SpellsEqualBucketsEqually) {
+  EXPECT_EQ(make_layout({1, 0}, {4, 4}, 100, 100), make_layout({0, 1}, {4, 4}, 100, 100));
+}
 
 TEST(Bucket, ViewsHaveTheParametersShapesAndDoNotOverlap) {
-  const std::vector<Parameter> parameters{{"a", Tensor::zeros({3, 5})}, {"b", Tensor::zeros({7})}, {"empty", Tensor::zeros({0, 2})}};
+  const std::vector<Parameter> parameters{
+      {"a", Tensor::zeros({3, 5})}, {"b", Tensor::zeros({7})}, {"empty", Tensor::zeros({0, 2})}};
   const auto group = comm::create("local", std::make_shared<comm::HashStore>(), 0, 1);
   Bucket bucket({0, 1, 2}, parameters, *group);
   // Micro-batches of a share of five: the last one's gradients lie in the total.
@@ -32,7 +37,8 @@ TEST(Bucket, ViewsHaveTheParametersShapesAndDoNotOverlap) {
       const Tensor view = bucket.target(k, micro_batch, micro_batch == 4);
       EXPECT_EQ(view.shape(), parameters[k].shape());
       EXPECT_TRUE(view.is_contiguous());
-      for (int64_t i = 0; i < view.numel(); ++i) EXPECT_TRUE(seen.insert(view.data<float>() + i).second);
+      for (int64_t i = 0; i < view.numel(); ++i)
+        EXPECT_TRUE(seen.insert(view.data<float>() + i).second);
     }
   }
   EXPECT_EQ(bucket.target(0, 4, true).raw(), bucket.total_of(0).raw());

@@ -25,7 +25,8 @@ using test::Net;
 using test::run_group;
 
 // The gradients after `steps` steps of V micro-batches, as every rank sees them.
-std::vector<std::vector<uint32_t>> gradients(int ranks, int64_t micro_batches, Options options = {}, int steps = 1) {
+std::vector<std::vector<uint32_t>> gradients(int ranks, int64_t micro_batches, Options options = {},
+                                             int steps = 1) {
   std::vector<std::vector<uint32_t>> out(static_cast<size_t>(ranks));
   options.micro_batches = micro_batches;
   expect_success(run_group(ranks, [&](const Group& group) {
@@ -33,7 +34,8 @@ std::vector<std::vector<uint32_t>> gradients(int ranks, int64_t micro_batches, O
     DistributedDataParallel ddp(net.parameters, {}, group, options);
     for (int step = 0; step < steps; ++step) {
       for (const Parameter& p : net.parameters) p.zero_grad();
-      for (int64_t m = ddp.tree().begin(group->rank()); m < ddp.tree().begin(group->rank() + 1); ++m)
+      for (int64_t m = ddp.tree().begin(group->rank()); m < ddp.tree().begin(group->rank() + 1);
+           ++m)
         ddp.backward(net.loss(m + step * micro_batches));
       ddp.finish();
     }
@@ -55,7 +57,9 @@ TEST(Ddp, GradientsHaveTheSameBitsForEveryNumberOfRanks) {
 TEST(Ddp, BucketsDoNotChangeTheBits) {
   const auto reference = gradients(4, 8, {}, 3)[0];
   for (int64_t bytes : {1, 300, 1 << 30})
-    EXPECT_EQ(gradients(4, 8, {.first_bucket_bytes = bytes, .bucket_bytes = bytes}, 3)[0], reference) << bytes;
+    EXPECT_EQ(gradients(4, 8, {.first_bucket_bytes = bytes, .bucket_bytes = bytes}, 3)[0],
+              reference)
+        << bytes;
 }
 
 TEST(Ddp, GradientsAreTheMeanOverMicroBatches) {
@@ -65,7 +69,8 @@ TEST(Ddp, GradientsAreTheMeanOverMicroBatches) {
   const auto plain = bits(net.parameters);
   ASSERT_EQ(averaged.size(), plain.size());
   for (size_t i = 0; i < plain.size(); ++i)  // another order of summation: equal but for rounding
-    EXPECT_NEAR(std::bit_cast<float>(averaged[i]), std::bit_cast<float>(plain[i]), 1e-4 * (1 + std::abs(std::bit_cast<float>(plain[i]))));
+    EXPECT_NEAR(std::bit_cast<float>(averaged[i]), std::bit_cast<float>(plain[i]),
+                1e-4 * (1 + std::abs(std::bit_cast<float>(plain[i]))));
 }
 
 TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
@@ -79,8 +84,10 @@ TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
       ddp.backward(net.loss(group->rank() * 4 + m));
     }
     ddp.finish();
-    for (const Parameter& p : net.parameters)  // it weighted each with 1/2 instead of 1/8, both powers of two
-      kernels(kCpu).axpby(DType::f32, p.grad().numel(), 0.25f, p.grad().raw(), 0.0f, p.grad().raw());
+    for (const Parameter& p :
+         net.parameters)  // it weighted each with 1/2 instead of 1/8, both powers of two
+      kernels(kCpu).axpby(DType::f32, p.grad().numel(), 0.25f, p.grad().raw(), 0.0f,
+                          p.grad().raw());
     EXPECT_EQ(bits(net.parameters), reference);
   }));
 }
@@ -88,7 +95,8 @@ TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
 TEST(Ddp, TheFirstBackwardAfterAGuardCommunicatesWhateverTheShare) {
   expect_success(run_group(2, [&](const Group& group) {
     Net net;
-    DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 8});  // four a rank, of which only two are run
+    DistributedDataParallel ddp(net.parameters, {}, group,
+                                {.micro_batches = 8});  // four a rank, of which only two are run
     for (int step = 0; step < 2; ++step) {
       {
         const auto guard = ddp.no_sync();
@@ -100,7 +108,8 @@ TEST(Ddp, TheFirstBackwardAfterAGuardCommunicatesWhateverTheShare) {
     const auto sum = bits(net.parameters);
     const auto of_four = gradients(1, 4)[0];  // weighted 1/4 instead of 1/8
     ASSERT_EQ(sum.size(), of_four.size());
-    for (size_t i = 0; i < sum.size(); ++i) EXPECT_EQ(2 * std::bit_cast<float>(sum[i]), std::bit_cast<float>(of_four[i]));
+    for (size_t i = 0; i < sum.size(); ++i)
+      EXPECT_EQ(2 * std::bit_cast<float>(sum[i]), std::bit_cast<float>(of_four[i]));
     ddp.backward(net.loss(0));  // and the next step without one takes its whole share again
     EXPECT_THROW(ddp.finish(), UsageError);
   }));
@@ -126,7 +135,8 @@ TEST(Ddp, BucketsAreReducedWhileBackwardStillRuns) {
 TEST(Ddp, LayoutFollowsTheOrderInWhichGradientsBecomeFinalFromTheSecondStep) {
   expect_success(run_group(2, [&](const Group& group) {
     Net net;
-    DistributedDataParallel ddp(net.parameters, {}, group, {.first_bucket_bytes = 1, .bucket_bytes = 1});
+    DistributedDataParallel ddp(net.parameters, {}, group,
+                                {.first_bucket_bytes = 1, .bucket_bytes = 1});
     EXPECT_EQ(ddp.layout().front(), std::vector<size_t>{3});
     EXPECT_EQ(ddp.layout().back(), std::vector<size_t>{0});
     ddp.backward(net.loss(group->rank()));
@@ -150,11 +160,13 @@ TEST(Ddp, StartsFromTheValuesOfRankZero) {
 
 TEST(Ddp, DifferentModelsFailOnEveryRankAndNameTheDifference) {
   const auto failures = run_group(3, [&](const Group& group) {
-    const Parameter same("same", Tensor::zeros({2})), weight("layer.weight", Tensor::zeros({group->rank() == 2 ? 5 : 4}));
+    const Parameter same("same", Tensor::zeros({2})),
+        weight("layer.weight", Tensor::zeros({group->rank() == 2 ? 5 : 4}));
     DistributedDataParallel ddp({same, weight}, {}, group);
   });
   for (const std::string& failure : failures)
-    EXPECT_THAT(failure, AllOf(HasSubstr("layer.weight f32[4]"), HasSubstr("rank 2 has 'parameter layer.weight f32[5]'")));
+    EXPECT_THAT(failure, AllOf(HasSubstr("layer.weight f32[4]"),
+                               HasSubstr("rank 2 has 'parameter layer.weight f32[5]'")));
 }
 
 TEST(Ddp, DifferentNamesAndNumbersOfParametersFail) {
@@ -163,7 +175,8 @@ TEST(Ddp, DifferentNamesAndNumbersOfParametersFail) {
     if (group->rank() == 1) parameters.push_back({"b", Tensor::zeros({2})});
     DistributedDataParallel ddp(parameters, {}, group);
   });
-  for (const std::string& failure : failures) EXPECT_THAT(failure, AllOf(HasSubstr("nothing more"), HasSubstr("parameter b")));
+  for (const std::string& failure : failures)
+    EXPECT_THAT(failure, AllOf(HasSubstr("nothing more"), HasSubstr("parameter b")));
 }
 
 TEST(Ddp, UnusedParametersAreNamedAndReleaseTheOtherRanks) {
@@ -175,7 +188,8 @@ TEST(Ddp, UnusedParametersAreNamedAndReleaseTheOtherRanks) {
     ddp.finish();
   });
   EXPECT_THAT(failures[1], AllOf(HasSubstr("'spare'"), HasSubstr("find_unused_parameters")));
-  EXPECT_THAT(failures[0], HasSubstr("'spare'")) << "the rank that did nothing wrong must learn why it stopped";
+  EXPECT_THAT(failures[0], HasSubstr("'spare'"))
+      << "the rank that did nothing wrong must learn why it stopped";
 }
 
 TEST(Ddp, FindUnusedParametersCountsThemAsZero) {
@@ -187,7 +201,8 @@ TEST(Ddp, FindUnusedParametersCountsThemAsZero) {
     ddp.finish();
     const auto spare = net.parameters[3].data().to_vector<float>();
     const auto gradient = net.parameters[3].grad().to_vector<float>();
-    for (size_t i = 0; i < spare.size(); ++i) EXPECT_FLOAT_EQ(gradient[i], spare[i]);  // d(w²)/dw · 1/2 from one of two ranks
+    for (size_t i = 0; i < spare.size(); ++i)
+      EXPECT_FLOAT_EQ(gradient[i], spare[i]);  // d(w²)/dw · 1/2 from one of two ranks
   }));
 }
 
@@ -199,7 +214,8 @@ TEST(Ddp, UnevenInputsAverageOverTheRanksThatHadInput) {
     const int inputs = group->rank() + 1;  // rank 0 has one batch, rank 2 three
     for (int step = 0; ddp.active_ranks(step < inputs) > 0; ++step) {
       if (step < inputs)
-        ddp.backward(ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, group->rank() + 1.0)))));
+        ddp.backward(
+            ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, group->rank() + 1.0)))));
       else
         ddp.skip();
       ddp.finish();
@@ -216,7 +232,9 @@ TEST(Ddp, WhatWasSaidOfInputsHoldsForOneStep) {
   expect_success(run_group(2, [&](const Group& group) {
     const std::vector<Parameter> parameters{{"w", Tensor::full({1}, 1.0)}};
     const auto gradient = [&] { return parameters[0].grad().to_vector<float>()[0]; };
-    const auto loss = [&] { return ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, 1.0)))); };
+    const auto loss = [&] {
+      return ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, 1.0))));
+    };
     DistributedDataParallel ddp(parameters, {}, group);
     ASSERT_EQ(ddp.active_ranks(group->rank() == 0), 1);
     if (group->rank() == 0)
@@ -248,8 +266,11 @@ TEST(Ddp, ARankThatDoesOtherThanItSaidFailsOnAllRanks) {
       ddp.finish();
     });
     for (const std::string& failure : failures)
-      EXPECT_THAT(failure, HasSubstr(claims ? "rank 1 told active_ranks() that it has input, but called skip()"
-                                            : "rank 1 told active_ranks() that it has no input, but called backward()"));
+      EXPECT_THAT(
+          failure,
+          HasSubstr(
+              claims ? "rank 1 told active_ranks() that it has input, but called skip()"
+                     : "rank 1 told active_ranks() that it has no input, but called backward()"));
   }
 }
 
@@ -274,7 +295,8 @@ TEST(Ddp, RanksMayAccumulateDifferentNumbersOfMicroBatches) {
     }
     ddp.backward(ops::sum(parameters[0]));
     ddp.finish();
-    EXPECT_EQ(parameters[0].grad().to_vector<float>(), std::vector<float>{3.0f}) << "six micro-batches, each weighted 1/2";
+    EXPECT_EQ(parameters[0].grad().to_vector<float>(), std::vector<float>{3.0f})
+        << "six micro-batches, each weighted 1/2";
   }));
 }
 
@@ -285,14 +307,16 @@ TEST(Ddp, AStepsGradientsReplaceThoseOfTheStepBefore) {
     for (int step = 1; step <= 3; ++step) {
       ddp.backward(ops::sum(ops::mul(parameters[0], Variable(Tensor::full({1}, step)))));
       ddp.finish();
-      EXPECT_EQ(parameters[0].grad().to_vector<float>()[0], static_cast<float>(step)) << "no zero_grad() in between";
+      EXPECT_EQ(parameters[0].grad().to_vector<float>()[0], static_cast<float>(step))
+          << "no zero_grad() in between";
     }
   }));
 }
 
 TEST(Ddp, FinishGivesTheGradientWhateverHappenedSinceBackward) {
   expect_success(run_group(2, [&](const Group& group) {
-    const Parameter zeroed("zeroed", Tensor::full({1}, 1.0)), dropped("dropped", Tensor::full({1}, 1.0));
+    const Parameter zeroed("zeroed", Tensor::full({1}, 1.0)),
+        dropped("dropped", Tensor::full({1}, 1.0));
     DistributedDataParallel ddp({zeroed, dropped}, {}, group);
     ddp.backward(ops::add(ops::sum(zeroed), ops::sum(dropped)));
     zeroed.zero_grad();
@@ -321,7 +345,8 @@ TEST(Ddp, Bf16CompressionStaysWithinTwoRoundings) {
   }
   for (size_t i = 0; i < exact.size(); ++i) {
     const auto value = [i](const std::vector<uint32_t>& of) { return std::bit_cast<float>(of[i]); };
-    const float rounded = std::abs(value(sent[0])) + std::abs(value(sent[1])) + std::abs(value(compressed[0]));
+    const float rounded =
+        std::abs(value(sent[0])) + std::abs(value(sent[1])) + std::abs(value(compressed[0]));
     EXPECT_NEAR(value(compressed[0]), value(exact), 0x1p-8f * rounded * 1.01f);
   }
 }
@@ -346,7 +371,8 @@ TEST(Ddp, ValuesThatACollectiveChangedAfterForwardAreRefusedInBackward) {
       const Variable loss = net.loss(0);
       for (const Parameter& p : net.parameters) group->broadcast(p.data(), 0).wait();
       EXPECT_THAT([&] { loss.backward(); },
-                  ThrowsMessage<UsageError>(AllOf(HasSubstr("backward needs '"), HasSubstr("but a collective changed it since"))));
+                  ThrowsMessage<UsageError>(AllOf(HasSubstr("backward needs '"),
+                                                  HasSubstr("but a collective changed it since"))));
     }));
 }
 

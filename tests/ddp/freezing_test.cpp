@@ -17,7 +17,8 @@ using test::Net;
 using test::run_group;
 
 // Which of Net's parameters each step trains. Between neighbours some join, some leave, or both.
-const std::vector<std::vector<size_t>> kSteps{{0, 1, 2, 3}, {0, 2, 3}, {0, 2, 3}, {1}, {0, 1, 2, 3}, {2, 3}};
+const std::vector<std::vector<size_t>> kSteps{{0, 1, 2, 3}, {0, 2, 3},    {0, 2, 3},
+                                              {1},          {0, 1, 2, 3}, {2, 3}};
 
 struct Seen {
   std::vector<std::vector<uint32_t>> weights;  // after each step
@@ -31,16 +32,21 @@ Seen train(int ranks, const std::vector<size_t>& wrapped_with, Options options =
     const Net net;
     const auto train_only = [&](const std::vector<size_t>& trained) {
       for (size_t i = 0; i < net.parameters.size(); ++i)
-        net.parameters[i].set_requires_grad(std::find(trained.begin(), trained.end(), i) != trained.end());
+        net.parameters[i].set_requires_grad(std::find(trained.begin(), trained.end(), i) !=
+                                            trained.end());
     };
     train_only(wrapped_with);
     DistributedDataParallel ddp(net.parameters, {}, group, options);
-    const auto optimizer = optim::make_adamw(net.parameters, {.weight_decay = 0.1f, .decays = optim::decay_all});
+    const auto optimizer =
+        optim::make_adamw(net.parameters, {.weight_decay = 0.1f, .decays = optim::decay_all});
     for (size_t step = 0; step < kSteps.size(); ++step) {
       train_only(kSteps[step]);
-      for (int64_t m = ddp.tree().begin(group->rank()); m < ddp.tree().begin(group->rank() + 1); ++m) ddp.backward(net.loss(m));
+      for (int64_t m = ddp.tree().begin(group->rank()); m < ddp.tree().begin(group->rank() + 1);
+           ++m)
+        ddp.backward(net.loss(m));
       ddp.finish();
-      for (const Parameter& p : net.parameters) EXPECT_EQ(p.has_grad(), p.requires_grad()) << p.name() << " in step " << step;
+      for (const Parameter& p : net.parameters)
+        EXPECT_EQ(p.has_grad(), p.requires_grad()) << p.name() << " in step " << step;
       optimizer->step(0.01f);
       optimizer->zero_grad();
       std::vector<uint32_t> weights;
@@ -57,20 +63,25 @@ TEST(DdpFreezing, StepsFollowWhatIsFrozenAndUnfrozen) {
   const Seen reference = train(1, {0, 1, 2, 3});
   ASSERT_EQ(reference.weights.size(), kSteps.size());
   for (int ranks : {1, 2, 3, 4})
-    for (const std::vector<size_t>& wrapped_with : {std::vector<size_t>{0, 1, 2, 3}, std::vector<size_t>{1}})
+    for (const std::vector<size_t>& wrapped_with :
+         {std::vector<size_t>{0, 1, 2, 3}, std::vector<size_t>{1}})
       for (int64_t bytes : {1, 1 << 20})
         for (bool unused : {false, true}) {
-          const Options options{.first_bucket_bytes = bytes, .bucket_bytes = bytes, .find_unused_parameters = unused};
-          EXPECT_EQ(train(ranks, wrapped_with, options).weights, reference.weights) << ranks << " ranks";
+          const Options options{
+              .first_bucket_bytes = bytes, .bucket_bytes = bytes, .find_unused_parameters = unused};
+          EXPECT_EQ(train(ranks, wrapped_with, options).weights, reference.weights)
+              << ranks << " ranks";
         }
 }
 
 // Gradients become final in another order than the reverse one of registration.
 TEST(DdpFreezing, BucketsFollowTheOrderOfGradientsAgainAfterAChange) {
   expect_success(run_group(2, [&](const Group& group) {
-    const std::vector<Parameter> parameters{
-        {"last", test::random({4, 4}, 1)}, {"middle", test::random({4, 4}, 2)}, {"first", test::random({4, 4}, 3)}};
-    DistributedDataParallel ddp(parameters, {}, group, {.first_bucket_bytes = 1, .bucket_bytes = 1});
+    const std::vector<Parameter> parameters{{"last", test::random({4, 4}, 1)},
+                                            {"middle", test::random({4, 4}, 2)},
+                                            {"first", test::random({4, 4}, 3)}};
+    DistributedDataParallel ddp(parameters, {}, group,
+                                {.first_bucket_bytes = 1, .bucket_bytes = 1});
     const auto step = [&] {
       Variable h(test::random({3, 4}, 100));
       for (size_t i : {2, 1, 0}) h = ops::linear(h, parameters[i], {});
@@ -89,7 +100,8 @@ TEST(DdpFreezing, BucketsFollowTheOrderOfGradientsAgainAfterAChange) {
 }
 
 // What one of the ranks does to its parameters between two steps.
-std::vector<std::string> failures_after(const std::function<void(int rank, const std::vector<Parameter>&)>& change) {
+std::vector<std::string> failures_after(
+    const std::function<void(int rank, const std::vector<Parameter>&)>& change) {
   return run_group(3, [&](const Group& group) {
     const Net net;
     net.parameters[3].set_requires_grad(false);
@@ -111,7 +123,8 @@ TEST(DdpFreezing, RanksThatFreezeDifferentlyAreNamed) {
       parameters[3].set_requires_grad(true);
   });
   for (const std::string& failure : failures)
-    EXPECT_THAT(failure, AllOf(HasSubstr("of 'in.bias', rank 0 trains it and rank 2 has it frozen"), HasSubstr("set_requires_grad()")));
+    EXPECT_THAT(failure, AllOf(HasSubstr("of 'in.bias', rank 0 trains it and rank 2 has it frozen"),
+                               HasSubstr("set_requires_grad()")));
 }
 
 TEST(DdpFreezing, AChangeOnOneRankAloneFailsOnAllRanks) {
@@ -120,9 +133,11 @@ TEST(DdpFreezing, AChangeOnOneRankAloneFailsOnAllRanks) {
     const auto failures = failures_after([&](int rank, const std::vector<Parameter>& parameters) {
       if (rank == 1) parameters[index].set_requires_grad(trained);
     });
-    EXPECT_THAT(failures[1], HasSubstr(trained ? "since 'spare' changed on rank 1" : "since 'in.weight' changed on rank 1"));
+    EXPECT_THAT(failures[1], HasSubstr(trained ? "since 'spare' changed on rank 1"
+                                               : "since 'in.weight' changed on rank 1"));
     for (const std::string& failure : failures)
-      EXPECT_THAT(failure, AllOf(HasSubstr("rank 0 called all_reduce"), HasSubstr("rank 1 called all_gather")));
+      EXPECT_THAT(failure, AllOf(HasSubstr("rank 0 called all_reduce"),
+                                 HasSubstr("rank 1 called all_gather")));
   }
 }
 
@@ -136,26 +151,30 @@ TEST(DdpFreezing, ChangesWithinAStepAreNamed) {
                           net.parameters[1].set_requires_grad(false);
                           ddp.backward(loss);
                         })[0],
-              AllOf(HasSubstr("'in.bias' received a gradient, but was frozen when the step began"), HasSubstr("before the forward pass")));
+              AllOf(HasSubstr("'in.bias' received a gradient, but was frozen when the step began"),
+                    HasSubstr("before the forward pass")));
   // Between two micro-batches.
   for (const bool trained : {false, true})
     EXPECT_THAT(run_group(1,
                           [&](const Group& group) {
                             const Net net;
                             net.parameters[1].set_requires_grad(!trained);
-                            DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 2});
+                            DistributedDataParallel ddp(net.parameters, {}, group,
+                                                        {.micro_batches = 2});
                             ddp.backward(net.loss(0));
                             net.parameters[1].set_requires_grad(trained);
                             ddp.backward(net.loss(1));
                           })[0],
-                HasSubstr(trained ? "'in.bias' received a gradient, but was frozen" : "no gradient reached 'in.bias'"));
+                HasSubstr(trained ? "'in.bias' received a gradient, but was frozen"
+                                  : "no gradient reached 'in.bias'"));
 }
 
 TEST(DdpFreezing, AllFrozenIsRefused) {
   const auto failures = failures_after([](int, const std::vector<Parameter>& parameters) {
     for (const Parameter& p : parameters) p.set_requires_grad(false);
   });
-  for (const std::string& failure : failures) EXPECT_THAT(failure, HasSubstr("there is nothing to train"));
+  for (const std::string& failure : failures)
+    EXPECT_THAT(failure, HasSubstr("there is nothing to train"));
 }
 
 }  // namespace

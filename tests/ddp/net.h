@@ -23,8 +23,10 @@ inline Tensor random(const Shape& shape, uint32_t site) {
 
 // Two layers; the second one's weight is used twice, and `spare` not at all unless asked for.
 struct Net {
-  std::vector<Parameter> parameters{
-      {"in.weight", random({16, 8}, 1)}, {"in.bias", random({16}, 2)}, {"out.weight", random({16, 16}, 3)}, {"spare", random({5}, 4)}};
+  std::vector<Parameter> parameters{{"in.weight", random({16, 8}, 1)},
+                                    {"in.bias", random({16}, 2)},
+                                    {"out.weight", random({16, 16}, 3)},
+                                    {"spare", random({5}, 4)}};
   bool use_spare = true;
 
   Variable loss(int64_t micro) const {

@@ -26,7 +26,8 @@ struct Model {
   bool faulty = false;
 
   Variable loss(int64_t micro) {
-    Variable h = ops::linear(Variable(random({3, 4}, 100 + static_cast<uint32_t>(micro))), parameters[0], {});
+    Variable h = ops::linear(Variable(random({3, 4}, 100 + static_cast<uint32_t>(micro))),
+                             parameters[0], {});
     h = record("fault", h.data(), {h}, [this](const Tensor& gradient, const Node& node) {
       if (std::exchange(faulty, false)) throw EnvironmentError("a transient fault");
       node.edge(0).add(gradient);
@@ -44,18 +45,23 @@ constexpr int64_t kMicroBatches = 6;
 
 // Runs three steps, with faults in the second, and tries again what threw.
 void train(const Group& group, const Options& options, const std::vector<Fault>& faults,
-           const std::function<void(const Model&)>& after_step, const std::function<void()>& between_tries = {}) {
+           const std::function<void(const Model&)>& after_step,
+           const std::function<void()>& between_tries = {}) {
   Model model;
   DistributedDataParallel ddp(model.parameters, {}, group, options);
-  const int64_t first = ddp.tree().begin(group->rank()), share = ddp.tree().begin(group->rank() + 1) - first;
+  const int64_t first = ddp.tree().begin(group->rank()),
+                share = ddp.tree().begin(group->rank() + 1) - first;
   for (int step = 0; step < 3; ++step) {
     for (int64_t i = 0; i < share; ++i) {
       const int64_t micro = step * ddp.tree().leaves() + first + i;
       for (const Fault& fault : faults) {
-        if (step != 1 || (fault.micro != i && fault.micro != i - share) || (fault.rank >= 0 && fault.rank != group->rank())) continue;
+        if (step != 1 || (fault.micro != i && fault.micro != i - share) ||
+            (fault.rank >= 0 && fault.rank != group->rank()))
+          continue;
         model.faulty = true;
         EXPECT_THROW(ddp.backward(model.loss(micro)), EnvironmentError);
-        for (const Parameter& p : model.parameters) EXPECT_FALSE(p.has_grad()) << p.name() << " kept something of what threw";
+        for (const Parameter& p : model.parameters)
+          EXPECT_FALSE(p.has_grad()) << p.name() << " kept something of what threw";
         if (between_tries) between_tries();
       }
       ddp.backward(model.loss(micro));
@@ -65,11 +71,13 @@ void train(const Group& group, const Options& options, const std::vector<Fault>&
   }
 }
 
-std::vector<uint32_t> gradients(int ranks, const Options& options, const std::vector<Fault>& faults) {
+std::vector<uint32_t> gradients(int ranks, const Options& options,
+                                const std::vector<Fault>& faults) {
   std::vector<std::vector<uint32_t>> seen(static_cast<size_t>(ranks));
   expect_success(run_group(ranks, [&](const Group& group) {
     train(group, options, faults, [&](const Model& model) {
-      for (const uint32_t b : bits(model.parameters)) seen[static_cast<size_t>(group->rank())].push_back(b);
+      for (const uint32_t b : bits(model.parameters))
+        seen[static_cast<size_t>(group->rank())].push_back(b);
     });
   }));
   EXPECT_THAT(seen, Each(seen[0]));
@@ -79,12 +87,14 @@ std::vector<uint32_t> gradients(int ranks, const Options& options, const std::ve
 TEST(DdpRetry, AStepThatThrewOnAllRanksHasTheBitsOfOneThatDidNot) {
   for (int64_t bytes : {1, 1 << 20})
     for (int ranks : {1, 2, 3}) {
-      const Options options{.micro_batches = kMicroBatches, .first_bucket_bytes = bytes, .bucket_bytes = bytes};
+      const Options options{
+          .micro_batches = kMicroBatches, .first_bucket_bytes = bytes, .bucket_bytes = bytes};
       const auto want = gradients(ranks, options, {});
       ASSERT_EQ(want.size(), 3u * 32);
       EXPECT_EQ(gradients(ranks, options, {{0}}), want) << ranks << " ranks";
       EXPECT_EQ(gradients(ranks, options, {{-1}}), want) << ranks << " ranks";
-      EXPECT_EQ(gradients(ranks, options, {{0}, {-2}, {-1}, {-1}}), want) << ranks << " ranks, again and again";
+      EXPECT_EQ(gradients(ranks, options, {{0}, {-2}, {-1}, {-1}}), want)
+          << ranks << " ranks, again and again";
     }
 }
 
@@ -94,7 +104,8 @@ TEST(DdpRetry, OneRankMayTryAgainAloneWhatItHasNotSent) {
   EXPECT_EQ(gradients(2, options, {{0, 1}, {0, 1}, {0, 0}, {2, 0}}), gradients(2, options, {}));
 }
 
-// Rank 1 throws and returns while rank 0 has not even begun; what rank 1 sent meanwhile waits for rank 0.
+// Rank 1 throws and returns while rank 0 has not even begun; what rank 1 sent meanwhile waits for
+// rank 0.
 TEST(DdpRetry, MemoryOnItsWayIsNotWrittenTo) {
   const Options plain{.first_bucket_bytes = 1, .bucket_bytes = 1};
   const auto want = gradients(2, plain, {});
@@ -115,7 +126,8 @@ TEST(DdpRetry, MemoryOnItsWayIsNotWrittenTo) {
     started.clear();
     model.parameters[0].set_grad_hook([&](const Parameter&) {});
     model.parameters[1].set_grad_hook([&](const Parameter&) {
-      for (const comm::Work& work : started) EXPECT_TRUE(work.done()) << "its memory holds a new gradient already";
+      for (const comm::Work& work : started)
+        EXPECT_TRUE(work.done()) << "its memory holds a new gradient already";
     });
     if (group->rank() == 0) threw.get_future().wait();
     model.faulty = true;
@@ -129,13 +141,16 @@ TEST(DdpRetry, MemoryOnItsWayIsNotWrittenTo) {
         ddp.backward(model.loss(2 * step + group->rank()));
         ddp.finish();
       }
-      for (const uint32_t b : bits(model.parameters)) seen[static_cast<size_t>(group->rank())].push_back(b);
+      for (const uint32_t b : bits(model.parameters))
+        seen[static_cast<size_t>(group->rank())].push_back(b);
     }
   }));
-  for (const auto& rank : seen) EXPECT_EQ(rank, std::vector<uint32_t>(want.begin() + 32, want.end()));
+  for (const auto& rank : seen)
+    EXPECT_EQ(rank, std::vector<uint32_t>(want.begin() + 32, want.end()));
 }
 
-// The others have got what the rank sent before it threw. Its next try must meet none of their later calls.
+// The others have got what the rank sent before it threw. Its next try must meet none of their
+// later calls.
 TEST(DdpRetry, WhereOneRankThrewNoRankGoesOn) {
   for (int64_t bytes : {1, 1 << 20})
     for (int ranks : {2, 3}) {
@@ -144,7 +159,8 @@ TEST(DdpRetry, WhereOneRankThrewNoRankGoesOn) {
         Options options{.first_bucket_bytes = bytes, .bucket_bytes = bytes};
         // All buckets go before the fault.
         Model model;
-        const std::vector<Parameter> wrapped = bytes == 1 ? model.parameters : std::vector<Parameter>{model.parameters[1]};
+        const std::vector<Parameter> wrapped =
+            bytes == 1 ? model.parameters : std::vector<Parameter>{model.parameters[1]};
         DistributedDataParallel ddp(wrapped, {}, group, options);
         for (int step = 0; step < 5; ++step) {
           if (step == 1 && group->rank() == 1) {
@@ -157,7 +173,9 @@ TEST(DdpRetry, WhereOneRankThrewNoRankGoesOn) {
         }
       });
       for (const std::string& failure : failures)
-        EXPECT_THAT(failure, AllOf(HasSubstr("[ddp] summing bucket"), HasSubstr("ranks called different things"), HasSubstr("rank 1")));
+        EXPECT_THAT(failure,
+                    AllOf(HasSubstr("[ddp] summing bucket"),
+                          HasSubstr("ranks called different things"), HasSubstr("rank 1")));
       EXPECT_THAT(failures[1], HasSubstr("('last') in step 2"));
       EXPECT_EQ(steps[1], 1) << "the rank that threw took another step's gradients for its own";
     }
@@ -203,7 +221,8 @@ TEST(DdpRetry, ZerosForUnusedParametersGoWithWhatThrew) {
     DistributedDataParallel ddp(parameters, {}, group, options);
     hook_fails = true;
     EXPECT_THROW(ddp.backward(model.loss(group->rank())), std::runtime_error);
-    for (const Parameter& p : parameters) EXPECT_FALSE(p.has_grad()) << p.name() << " after backward()";
+    for (const Parameter& p : parameters)
+      EXPECT_FALSE(p.has_grad()) << p.name() << " after backward()";
     ddp.backward(model.loss(group->rank()));
     ddp.finish();
     for (const Parameter& p : parameters) p.zero_grad();
@@ -212,7 +231,8 @@ TEST(DdpRetry, ZerosForUnusedParametersGoWithWhatThrew) {
     const auto micro_batch = [&] { has_input ? ddp.backward(model.loss(2)) : ddp.skip(); };
     hook_fails = true;
     EXPECT_THROW(micro_batch(), std::runtime_error);
-    for (const Parameter& p : parameters) EXPECT_FALSE(p.has_grad()) << p.name() << " on rank " << group->rank();
+    for (const Parameter& p : parameters)
+      EXPECT_FALSE(p.has_grad()) << p.name() << " on rank " << group->rank();
     micro_batch();
     ddp.finish();
     EXPECT_THAT(parameters[2].grad().to_vector<float>(), Each(0.0f));

@@ -20,7 +20,9 @@ using test::run_group;
 Parameter ones(const std::string& name) { return {name, Tensor::full({2}, 1.0)}; }
 
 // d/dw of this is `slope`, on every rank.
-Variable line(const Parameter& w, double slope) { return ops::sum(ops::mul(w, Variable(Tensor::full({2}, slope)))); }
+Variable line(const Parameter& w, double slope) {
+  return ops::sum(ops::mul(w, Variable(Tensor::full({2}, slope))));
+}
 
 TEST(DdpWrapping, TwoModelsUsedInAnotherOrderAreNotMixed) {
   for (const bool buckets_only : {true, false}) {
@@ -37,8 +39,10 @@ TEST(DdpWrapping, TwoModelsUsedInAnotherOrderAreNotMixed) {
       if (group->rank() == 1) step(of_a, a[0]);
     });
     for (const std::string& failure : failures)
-      EXPECT_THAT(failure, AllOf(HasSubstr(buckets_only ? "[ddp] summing bucket 0 of 1 ('w') in step 1" : "[ddp] counting the ranks"),
-                                 HasSubstr("ranks called different things"), HasSubstr("label")));
+      EXPECT_THAT(failure,
+                  AllOf(HasSubstr(buckets_only ? "[ddp] summing bucket 0 of 1 ('w') in step 1"
+                                               : "[ddp] counting the ranks"),
+                        HasSubstr("ranks called different things"), HasSubstr("label")));
   }
 }
 
@@ -54,7 +58,8 @@ TEST(DdpWrapping, TwoModelsFinishedInAnotherOrderAreNotMixed) {
     if (group->rank() == 1) of_a.finish();
   });
   for (const std::string& failure : failures)
-    EXPECT_THAT(failure, AllOf(HasSubstr("[ddp] sharing the order"), HasSubstr("ranks called different things")));
+    EXPECT_THAT(failure, AllOf(HasSubstr("[ddp] sharing the order"),
+                               HasSubstr("ranks called different things")));
 }
 
 TEST(DdpWrapping, TwoModelsTakeTurns) {
@@ -75,12 +80,15 @@ TEST(DdpWrapping, TwoModelsTakeTurns) {
 TEST(DdpWrapping, AnotherWrapperTakesTheParametersOver) {
   expect_success(run_group(2, [&](const Group& group) {
     const std::vector<Parameter> parameters{ones("w")};
-    auto ddp = std::make_unique<DistributedDataParallel>(parameters, std::vector<std::pair<std::string, Tensor>>{}, group);
+    auto ddp = std::make_unique<DistributedDataParallel>(
+        parameters, std::vector<std::pair<std::string, Tensor>>{}, group);
     for (int round = 0; round < 3; ++round) {
       ddp->backward(line(parameters[0], group->rank() + 1));
       ddp->finish();
-      EXPECT_THAT(parameters[0].grad().to_vector<float>(), Each(1.5f)) << "wrapped " << round + 1 << " times";
-      ddp = std::make_unique<DistributedDataParallel>(parameters, std::vector<std::pair<std::string, Tensor>>{}, group);
+      EXPECT_THAT(parameters[0].grad().to_vector<float>(), Each(1.5f))
+          << "wrapped " << round + 1 << " times";
+      ddp = std::make_unique<DistributedDataParallel>(
+          parameters, std::vector<std::pair<std::string, Tensor>>{}, group);
       EXPECT_THROW(line(parameters[0], 1).backward(), UsageError) << "not through the wrapper";
     }
   }));
@@ -101,7 +109,8 @@ TEST(DdpWrapping, AWrapperWithoutItsParametersSaysSo) {
     DistributedDataParallel third({parameters[1]}, {}, group);
     first.backward(ops::add(line(parameters[0], 1), line(parameters[1], 1)));
   });
-  for (const std::string& failure : failures) EXPECT_THAT(failure, HasSubstr("a later DistributedDataParallel has taken over 'v'"));
+  for (const std::string& failure : failures)
+    EXPECT_THAT(failure, HasSubstr("a later DistributedDataParallel has taken over 'v'"));
 }
 
 TEST(DdpWrapping, HooksOfUsersStay) {
@@ -112,7 +121,8 @@ TEST(DdpWrapping, HooksOfUsersStay) {
       int before = 0, after = 0;
       w.set_grad_hook([&](const Parameter& p) {
         ++before;
-        EXPECT_THAT(p.grad().to_vector<float>(), Each(static_cast<float>(group->rank() + 1) / static_cast<float>(group->size())))
+        EXPECT_THAT(p.grad().to_vector<float>(),
+                    Each(static_cast<float>(group->rank() + 1) / static_cast<float>(group->size())))
             << "this rank's own";
         p.grad().copy_(Tensor::full({2}, 4.0));
       });
@@ -121,7 +131,8 @@ TEST(DdpWrapping, HooksOfUsersStay) {
         ddp.backward(line(w, group->rank() + 1));
         ddp.finish();
         EXPECT_EQ(before, 1);
-        EXPECT_THAT(w.grad().to_vector<float>(), Each(4.0f * static_cast<float>(group->size()))) << "what the hooks made of it";
+        EXPECT_THAT(w.grad().to_vector<float>(), Each(4.0f * static_cast<float>(group->size())))
+            << "what the hooks made of it";
 
         w.set_grad_hook([&](const Parameter&) { ++after; });
         ddp.backward(line(w, 1));
@@ -150,11 +161,12 @@ TEST(DdpWrapping, HooksOfUsersStay) {
 }
 
 TEST(DdpWrapping, AHookThatMovesTheGradientIsRefused) {
-  const std::vector<std::function<void(const Parameter&)>> hooks{[](const Parameter& p) { p.zero_grad(); },
-                                                                 [](const Parameter& p) {
-                                                                   p.set_grad_buffer(Tensor::full({2}, 4.0));
-                                                                   p.mark_grad_valid();
-                                                                 }};
+  const std::vector<std::function<void(const Parameter&)>> hooks{
+      [](const Parameter& p) { p.zero_grad(); },
+      [](const Parameter& p) {
+        p.set_grad_buffer(Tensor::full({2}, 4.0));
+        p.mark_grad_valid();
+      }};
   for (const auto& hook : hooks)
     EXPECT_THAT(run_group(1,
                           [&](const Group& group) {
@@ -176,13 +188,14 @@ TEST(DdpWrapping, WhatCannotBeWrappedIsNamed) {
   };
   const Tensor transposed = Tensor::full({3, 4}, 1.0).transpose(0, 1);
   const Tensor absent = Tensor::wrap(Storage::absent(16, kCpu, "elsewhere"), {4}, DType::f32);
-  const std::vector<Case> cases{{{good, {"w", transposed}}, {}, "parameter 'w' is f32[4, 3] with strides"},
-                                {{good, {"w", absent}}, {}, "parameter 'w' has no values"},
-                                {{good, {}}, {}, "parameter 1 of the 2 listed is undefined"},
-                                {{good, good}, {}, "parameter 'good' is listed twice"},
-                                {{good, {"half", Tensor::zeros({2}, DType::bf16)}}, {}, "parameter 'half' is bf16[2]"},
-                                {{good}, {{"mean", transposed}}, "buffer 'mean' is f32[4, 3] with strides"},
-                                {{good}, {{"mean", {}}}, "buffer 'mean' has no values"}};
+  const std::vector<Case> cases{
+      {{good, {"w", transposed}}, {}, "parameter 'w' is f32[4, 3] with strides"},
+      {{good, {"w", absent}}, {}, "parameter 'w' has no values"},
+      {{good, {}}, {}, "parameter 1 of the 2 listed is undefined"},
+      {{good, good}, {}, "parameter 'good' is listed twice"},
+      {{good, {"half", Tensor::zeros({2}, DType::bf16)}}, {}, "parameter 'half' is bf16[2]"},
+      {{good}, {{"mean", transposed}}, "buffer 'mean' is f32[4, 3] with strides"},
+      {{good}, {{"mean", {}}}, "buffer 'mean' has no values"}};
   for (const Case& c : cases)
     for (int ranks : {1, 2}) {
       const auto failures = run_group(ranks, [&](const Group& group) {
@@ -191,7 +204,8 @@ TEST(DdpWrapping, WhatCannotBeWrappedIsNamed) {
         else
           DistributedDataParallel ddp({ones("good")}, {}, group);
       });
-      for (const std::string& failure : failures) EXPECT_THAT(failure, HasSubstr(c.want)) << ranks << " ranks";
+      for (const std::string& failure : failures)
+        EXPECT_THAT(failure, HasSubstr(c.want)) << ranks << " ranks";
     }
 }
 
@@ -200,7 +214,8 @@ TEST(DdpWrapping, ACommHookMayTakeTheTreeAlone) {
   expect_success(run_group(2, [&](const Group& group) {
     const std::vector<Parameter> parameters{ones("w")};
     Options options;
-    options.comm_hook = [](const Tensor& bucket, comm::ProcessGroup& g, const comm::ReduceTree& tree) {
+    options.comm_hook = [](const Tensor& bucket, comm::ProcessGroup& g,
+                           const comm::ReduceTree& tree) {
       return all_reduce_hook(bucket, g, tree);
     };
     DistributedDataParallel ddp(parameters, {}, group, options);

@@ -1,5 +1,5 @@
-// Values that change between forward and backward: a backward pass that gathers again must not go on
-// with other ones than forward saw.
+// Values that change between forward and backward: a backward pass that gathers again must not go
+// on with other ones than forward saw.
 #include <gmock/gmock.h>
 
 #include "core/nn/layers.h"
@@ -35,7 +35,11 @@ std::vector<Mode> modes() {
           {"rows of one", 2, 2},
           {"rows", 4, 2, {.units_in_flight = 1}},
           {"nearby", 4, 1, {.nearby = 2}},
-          {"bf16", 2, 1, {.low_precision = [](const Parameter& p) { return p.data().dim() == 2; }, .compute = DType::bf16}}};
+          {"bf16",
+           2,
+           1,
+           {.low_precision = [](const Parameter& p) { return p.data().dim() == 2; },
+            .compute = DType::bf16}}};
 }
 
 struct Net {
@@ -49,7 +53,8 @@ struct Net {
     const auto blocks = std::make_shared<nn::Sequential>();
     for (int i = 0; i < 3; ++i) {
       const auto block = std::make_shared<Tree>();
-      const auto linear = block->register_module("linear", std::make_shared<nn::Linear>(kWidth, kWidth));
+      const auto linear =
+          block->register_module("linear", std::make_shared<nn::Linear>(kWidth, kWidth));
       block->body = [this, i, linear](const Variable& x) {
         const Variable y = (*linear)(x);
         if (i == 1 && in_forward) in_forward();
@@ -64,7 +69,10 @@ struct Net {
     parameters = root->parameters();
     Options options = mode.options;
     options.micro_batches = 2 * group->size();
-    sharded = fully_shard(root, comm::DeviceMesh(group, {{"replicate", mode.rows}, {"shard", mode.ranks / mode.rows}}), options);
+    sharded = fully_shard(
+        root,
+        comm::DeviceMesh(group, {{"replicate", mode.rows}, {"shard", mode.ranks / mode.rows}}),
+        options);
   }
 
   Variable output() const {
@@ -110,7 +118,8 @@ void step_with(const Net& net, Moment moment, const std::function<void()>& chang
   net.sharded->finish();
 }
 
-constexpr Moment kMoments[] = {Moment::before_backward, Moment::between_micro_batches, Moment::between_passes_ahead, Moment::before_finish};
+constexpr Moment kMoments[] = {Moment::before_backward, Moment::between_micro_batches,
+                               Moment::between_passes_ahead, Moment::before_finish};
 
 // No operation keeps a bias for backward, so nothing else would notice.
 TEST(ChangedValues, SlicesThatAreWrittenWithinAStepAreRefusedOnEveryRank) {
@@ -120,12 +129,14 @@ TEST(ChangedValues, SlicesThatAreWrittenWithinAStepAreRefusedOnEveryRank) {
         Net net(group, mode);
         net.step();
         step_with(net, moment, [&] {
-          if (const Tensor bias = net.slice("blocks.1.linear.bias"); bias.defined()) bias.fill_(0.5);
+          if (const Tensor bias = net.slice("blocks.1.linear.bias"); bias.defined())
+            bias.fill_(0.5);
         });
         net.step();  // a rank that holds no slice of it may have been through with the step before
       });
-      EXPECT_THAT(failures, Each(AllOf(HasSubstr("fill_ changed"), HasSubstr("'blocks.1.linear.bias'"), HasSubstr("unit 'blocks.1'"),
-                                       HasSubstr("values_changed()"))))
+      EXPECT_THAT(failures,
+                  Each(AllOf(HasSubstr("fill_ changed"), HasSubstr("'blocks.1.linear.bias'"),
+                             HasSubstr("unit 'blocks.1'"), HasSubstr("values_changed()"))))
           << mode.name << ", " << static_cast<int>(moment);
     }
 }
@@ -133,7 +144,9 @@ TEST(ChangedValues, SlicesThatAreWrittenWithinAStepAreRefusedOnEveryRank) {
 TEST(ChangedValues, ParametersThatAreWrittenInPlaceAreRefusedOnEveryRank) {
   for (const Mode& mode : modes()) {
     const auto written = [&](const Net& net) { return net.parameters[3]; };
-    const auto refused = Each(AllOf(HasSubstr("fill_ changed parameter 'blocks.1.linear.bias' of unit 'blocks.1'"), HasSubstr("slices()")));
+    const auto refused =
+        Each(AllOf(HasSubstr("fill_ changed parameter 'blocks.1.linear.bias' of unit 'blocks.1'"),
+                   HasSubstr("slices()")));
     for (const Moment moment : {Moment::before_backward, Moment::between_passes_ahead})
       EXPECT_THAT(run_group(mode.ranks,
                             [&](const Group& group) {
@@ -168,14 +181,17 @@ TEST(ChangedValues, ParametersThatAreWrittenInPlaceAreRefusedOnEveryRank) {
 
 TEST(ChangedValues, ParametersThatAreReplacedAreRefused) {
   for (const Mode& mode : modes())
-    EXPECT_THAT(run_group(mode.ranks,
-                          [&](const Group& group) {
-                            Net net(group, mode);
-                            net.step();
-                            net.parameters[3].set_data(Tensor::full({kWidth}, 0.5));
-                            net.step();
-                          }),
-                Each(AllOf(HasSubstr("set_data() replaced parameter 'blocks.1.linear.bias' of unit 'blocks.1'"), HasSubstr("slices()"))))
+    EXPECT_THAT(
+        run_group(mode.ranks,
+                  [&](const Group& group) {
+                    Net net(group, mode);
+                    net.step();
+                    net.parameters[3].set_data(Tensor::full({kWidth}, 0.5));
+                    net.step();
+                  }),
+        Each(AllOf(
+            HasSubstr("set_data() replaced parameter 'blocks.1.linear.bias' of unit 'blocks.1'"),
+            HasSubstr("slices()"))))
         << mode.name;
 }
 
@@ -188,14 +204,16 @@ TEST(ChangedValues, OneRankIsEnough) {
       if (group->rank() == 0) net.slice("blocks.1.linear.weight").fill_(0.5);
     });
   });
-  EXPECT_THAT(failures, Each(AllOf(HasSubstr("rank 0: fill_ changed"), HasSubstr("'blocks.1.linear.weight'"))));
+  EXPECT_THAT(failures, Each(AllOf(HasSubstr("rank 0: fill_ changed"),
+                                   HasSubstr("'blocks.1.linear.weight'"))));
 }
 
 // What may be done, at the times when it may be.
 TEST(ChangedValues, SlicesThatAreWrittenBetweenStepsCount) {
   enum class When { after_finish, after_evaluation, after_evaluation_with_graph, said_within_step };
   for (const Mode& mode : modes())
-    for (const When when : {When::after_finish, When::after_evaluation, When::after_evaluation_with_graph, When::said_within_step}) {
+    for (const When when : {When::after_finish, When::after_evaluation,
+                            When::after_evaluation_with_graph, When::said_within_step}) {
       const auto run = [&](bool writes) {
         std::vector<float> seen;
         expect_success(run_group(mode.ranks, [&](const Group& group) {
@@ -220,7 +238,8 @@ TEST(ChangedValues, SlicesThatAreWrittenBetweenStepsCount) {
         }));
         return seen;
       };
-      EXPECT_EQ(run(true), std::vector<float>(2 * kWidth, 0)) << mode.name << ", " << static_cast<int>(when);
+      EXPECT_EQ(run(true), std::vector<float>(2 * kWidth, 0))
+          << mode.name << ", " << static_cast<int>(when);
       EXPECT_NE(run(false), std::vector<float>(2 * kWidth, 0)) << mode.name;
     }
 }
@@ -235,7 +254,8 @@ TEST(ChangedValues, AStepBetweenForwardAndBackwardIsRefusedOnEveryRank) {
       sgd->step(0.1f);
       net.backward(early);
     });
-    EXPECT_THAT(failures, Each(AllOf(HasSubstr("the optimizer's step() changed"), HasSubstr("'blocks."), HasSubstr("run forward again"))))
+    EXPECT_THAT(failures, Each(AllOf(HasSubstr("the optimizer's step() changed"),
+                                     HasSubstr("'blocks."), HasSubstr("run forward again"))))
         << mode.name;
   }
 }
@@ -253,8 +273,9 @@ TEST(ChangedValues, AGraphOfBeforeAChangeThatWasSaidIsRefused) {
   }
 }
 
-// An evaluation that recorded a graph, of which nothing is left. Who holds a slice of what changes sees
-// the values of now afterwards, or ends all ranks with an error, but never sees those of before.
+// An evaluation that recorded a graph, of which nothing is left. Who holds a slice of what changes
+// sees the values of now afterwards, or ends all ranks with an error, but never sees those of
+// before.
 TEST(ChangedValues, AReadAfterAnEvaluationSeesNoValuesOfBefore) {
   for (const Mode& mode : modes()) {
     const auto failures = run_group(mode.ranks, [&](const Group& group) {

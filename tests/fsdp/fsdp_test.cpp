@@ -19,10 +19,13 @@ constexpr int64_t kWidth = 48;  // 48·96 elements cross slices of any number of
 std::shared_ptr<Tree> make_block() {
   auto block = std::make_shared<Tree>();
   const auto norm = block->register_module("norm", std::make_shared<nn::LayerNorm>(kWidth));
-  const auto wide = block->register_module("wide", std::make_shared<nn::Linear>(kWidth, 2 * kWidth));
-  const auto back = block->register_module("back", std::make_shared<nn::Linear>(2 * kWidth, kWidth));
+  const auto wide =
+      block->register_module("wide", std::make_shared<nn::Linear>(kWidth, 2 * kWidth));
+  const auto back =
+      block->register_module("back", std::make_shared<nn::Linear>(2 * kWidth, kWidth));
   block->body = [=](const Variable& x) {
-    const Variable h = ops::linear(ops::layer_norm(x, norm->weight, norm->bias, norm->eps), wide->weight, wide->bias);
+    const Variable h = ops::linear(ops::layer_norm(x, norm->weight, norm->bias, norm->eps),
+                                   wide->weight, wide->bias);
     return ops::add(x, ops::linear(ops::gelu(h), back->weight, back->bias));
   };
   return block;
@@ -48,13 +51,15 @@ Model make_model() {
       ids.push_back(static_cast<int32_t>((micro * 7 + i * 3) % 20));
       targets.push_back(static_cast<int32_t>((micro * 5 + i) % 20));
     }
-    return ops::cross_entropy((*root)(Variable(Tensor::from(ids, {2, 5}))), Tensor::from(targets, {2, 5}));
+    return ops::cross_entropy((*root)(Variable(Tensor::from(ids, {2, 5}))),
+                              Tensor::from(targets, {2, 5}));
   };
   return {root, loss};
 }
 
 bool is_linear_weight(const Parameter& p) {
-  return p.name().find("wide.weight") != std::string::npos || p.name().find("back.weight") != std::string::npos;
+  return p.name().find("wide.weight") != std::string::npos ||
+         p.name().find("back.weight") != std::string::npos;
 }
 
 // Every second use is of a block that keeps its input alone.
@@ -71,7 +76,8 @@ TEST(FullyShard, RecomputedBlocksChangeNoBit) {
     EXPECT_EQ(train_reference({.make = recomputing, .compute = compute, .clip = 0.5f}), want);
     for (const int ranks : {1, 2, 4}) {
       Recipe recipe{.make = recomputing, .compute = compute, .clip = 0.5f};
-      recipe.options.units_in_flight = 1;  // a block that is recomputed must have been gathered again
+      recipe.options.units_in_flight =
+          1;  // a block that is recomputed must have been gathered again
       EXPECT_EQ(train_sharded(recipe, ranks), want) << ranks << " ranks, " << compute;
     }
   }
@@ -83,14 +89,16 @@ TEST(FullyShard, AModelWithoutMemoryIsDrawnSliceBySlice) {
     return make_model();
   };
   const Bits want = train_reference({.make = make_model});
-  for (const int ranks : {1, 3, 4}) EXPECT_EQ(train_sharded({.make = deferred}, ranks), want) << ranks << " ranks";
+  for (const int ranks : {1, 3, 4})
+    EXPECT_EQ(train_sharded({.make = deferred}, ranks), want) << ranks << " ranks";
 }
 
 TEST(FullyShard, TrainsToTheSameBitsOnAnyNumberOfRanks) {
   for (const int64_t micro_batches : {8, 11}) {
     Recipe recipe{.make = make_model, .micro_batches = micro_batches};
     const Bits reference = train_reference(recipe);
-    for (const int ranks : {1, 2, 3, 4, 8}) EXPECT_EQ(train_sharded(recipe, ranks), reference) << ranks << " ranks, " << micro_batches;
+    for (const int ranks : {1, 2, 3, 4, 8})
+      EXPECT_EQ(train_sharded(recipe, ranks), reference) << ranks << " ranks, " << micro_batches;
   }
 }
 
@@ -101,7 +109,8 @@ TEST(FullyShard, NoScheduleChangesTheBits) {
     for (const Accumulate accumulate : {Accumulate::in_shards, Accumulate::in_full})
       for (const int in_flight : {1, 2, 3})
         for (const int shards : {0, 1, 2}) {
-          recipe.options = {.reshard = reshard, .accumulate = accumulate, .units_in_flight = in_flight};
+          recipe.options = {
+              .reshard = reshard, .accumulate = accumulate, .units_in_flight = in_flight};
           recipe.shards = shards;
           EXPECT_EQ(train_sharded(recipe, 4), reference)
               << static_cast<int>(reshard) << static_cast<int>(accumulate) << in_flight << shards;
@@ -136,12 +145,14 @@ TEST(FullyShard, GradientsMayTravelInBf16) {
     recipe.options.accumulate = accumulate;
     const Bits rounded = train_sharded(recipe, 2);
     EXPECT_NE(rounded, exact);
-    // Adam's first step is the learning rate times the gradient's sign, whatever its size: where it is not tiny, no rounding changes it.
+    // Adam's first step is the learning rate times the gradient's sign, whatever its size: where it
+    // is not tiny, no rounding changes it.
     int64_t elements = 0, near = 0;
     for (const auto& [name, values] : exact)
       for (size_t i = 0; i < values.size(); ++i) {
         ++elements;
-        near += std::abs(std::bit_cast<float>(values[i]) - std::bit_cast<float>(rounded.at(name)[i])) < 1e-4f;
+        near += std::abs(std::bit_cast<float>(values[i]) -
+                         std::bit_cast<float>(rounded.at(name)[i])) < 1e-4f;
       }
     EXPECT_GT(near, elements * 95 / 100);
   }
@@ -149,16 +160,19 @@ TEST(FullyShard, GradientsMayTravelInBf16) {
 
 // Options::output does what a cast after the model does, which the reference has and FSDP has not.
 TEST(FullyShard, TheOutputHasTheDtypeThatWasAskedFor) {
-  for (const auto& [compute, output] : {std::pair{DType::bf16, DType::f32}, std::pair{DType::f32, DType::bf16}}) {
+  for (const auto& [compute, output] :
+       {std::pair{DType::bf16, DType::f32}, std::pair{DType::f32, DType::bf16}}) {
     const auto made = [output = output](bool casts, DType seen) {
       return [=] {
         Model model = make_model();
         model.loss = [=, root = model.module](int64_t micro) {
           const auto id = static_cast<int32_t>(micro);
-          Variable logits = (*root)(Variable(Tensor::from(std::vector<int32_t>{id % 20, id * 7 % 20}, {1, 2})));
+          Variable logits =
+              (*root)(Variable(Tensor::from(std::vector<int32_t>{id % 20, id * 7 % 20}, {1, 2})));
           EXPECT_EQ(logits.dtype(), seen);
           if (casts) logits = ops::cast(logits, output);
-          return ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{id * 3 % 20, id * 5 % 20}, {1, 2}));
+          return ops::cross_entropy(
+              logits, Tensor::from(std::vector<int32_t>{id * 3 % 20, id * 5 % 20}, {1, 2}));
         };
         return model;
       };
@@ -167,7 +181,8 @@ TEST(FullyShard, TheOutputHasTheDtypeThatWasAskedFor) {
     for (const int ranks : {1, 2, 4}) {
       Recipe recipe{.make = made(false, output), .compute = compute};
       recipe.options.output = output;
-      EXPECT_EQ(train_sharded(recipe, ranks), want) << ranks << " ranks, " << compute << " to " << output;
+      EXPECT_EQ(train_sharded(recipe, ranks), want)
+          << ranks << " ranks, " << compute << " to " << output;
     }
   }
 }
@@ -179,7 +194,8 @@ TEST(FullyShard, ParametersAreThereInTheirUnitsForwardOnly) {
     const Parameter weight = model.module->parameters()[1];
     EXPECT_EQ(weight.name(), "blocks.0.norm.weight");
     EXPECT_EQ(weight.shape(), (Shape{kWidth}));
-    EXPECT_THAT([&] { weight.data().to_vector<float>(); }, ThrowsMessage<UsageError>(HasSubstr("unit 'blocks.0'")));
+    EXPECT_THAT([&] { weight.data().to_vector<float>(); },
+                ThrowsMessage<UsageError>(HasSubstr("unit 'blocks.0'")));
     sharded->backward(model.loss(0));
     sharded->finish();
     EXPECT_THROW(weight.data().to_vector<float>(), UsageError);
@@ -203,7 +219,8 @@ TEST(FullyShard, RanksThatRunDifferentUnitsFailAtOnce) {
     sharded->backward(ops::mean((*root)(Variable(random({2, kWidth}, 5)))));
     sharded->finish();
   });
-  for (const std::string& failure : failures) EXPECT_THAT(failure, AllOf(HasSubstr("called different things"), HasSubstr("label")));
+  for (const std::string& failure : failures)
+    EXPECT_THAT(failure, AllOf(HasSubstr("called different things"), HasSubstr("label")));
 }
 
 TEST(FullyShard, AParameterWithoutGradientIsNamedOrZero) {
@@ -214,7 +231,8 @@ TEST(FullyShard, AParameterWithoutGradientIsNamedOrZero) {
     root->body = [=](const Variable& x) { return (*used)(x); };
     root->initialize(1);
     return Model{root, [root](int64_t micro) {
-                   return ops::mean(ops::square((*root)(Variable(random({3, 4}, static_cast<uint32_t>(micro))))));
+                   return ops::mean(ops::square(
+                       (*root)(Variable(random({3, 4}, static_cast<uint32_t>(micro))))));
                  }};
   };
   for (const std::string& failure : run_group(2, [&](const Group& group) {
@@ -224,7 +242,8 @@ TEST(FullyShard, AParameterWithoutGradientIsNamedOrZero) {
          sharded->finish();
        }))
     EXPECT_THAT(failure, AllOf(HasSubstr("'spare.weight'"), HasSubstr("find_unused_parameters")));
-  const Recipe recipe{.make = make, .micro_batches = 4, .options = {.find_unused_parameters = true}};
+  const Recipe recipe{
+      .make = make, .micro_batches = 4, .options = {.find_unused_parameters = true}};
   EXPECT_EQ(train_sharded(recipe, 2), train_reference(recipe));
 }
 
@@ -297,7 +316,8 @@ TEST(FullyShard, HooksOfUsersRunBeforeGradientsAreSummed) {
       sharded->backward(model.loss(group->rank()));
       sharded->finish();
       for (const Parameter& p : sharded->parameters())
-        for (const float x : p.grad().to_vector<float>()) slices[static_cast<size_t>(group->rank())].push_back(x * 4 / factor);
+        for (const float x : p.grad().to_vector<float>())
+          slices[static_cast<size_t>(group->rank())].push_back(x * 4 / factor);
     }));
     return slices;
   };
@@ -319,8 +339,11 @@ TEST(FullyShard, ARankThatDoesOtherThanItSaidFailsOnAllRanks) {
       sharded->finish();
     });
     for (const std::string& failure : failures)
-      EXPECT_THAT(failure, HasSubstr(claims ? "rank 1 told active_ranks() that it has input, but called skip()"
-                                            : "rank 1 told active_ranks() that it has no input, but called backward()"));
+      EXPECT_THAT(
+          failure,
+          HasSubstr(
+              claims ? "rank 1 told active_ranks() that it has input, but called skip()"
+                     : "rank 1 told active_ranks() that it has no input, but called backward()"));
   }
 }
 
@@ -339,17 +362,22 @@ TEST(FullyShard, RefusesWhatItCannotTrain) {
   expect_success(run_group(2, [](const Group& group) {
     auto root = std::make_shared<Tree>();
     root->register_parameter("half", Tensor::zeros({2}, DType::bf16));
-    EXPECT_THAT([&] { fully_shard(root, group); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("'half'"), HasSubstr("summed in f32"))));
-    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.micro_batches = 1}); }, ThrowsMessage<UsageError>(HasSubstr("too few")));
+    EXPECT_THAT([&] { fully_shard(root, group); },
+                ThrowsMessage<UsageError>(AllOf(HasSubstr("'half'"), HasSubstr("summed in f32"))));
+    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.micro_batches = 1}); },
+                ThrowsMessage<UsageError>(HasSubstr("too few")));
     EXPECT_THAT(
         [&] {
           fully_shard(make_model().module, comm::DeviceMesh(group, {{"rows", 1}, {"shard", 2}}));
         },
-        ThrowsMessage<UsageError>(AllOf(HasSubstr("replicate and shard"), HasSubstr("rows 1 x shard 2"))));
-    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.nearby = 3}); }, ThrowsMessage<UsageError>(HasSubstr("do not divide 2")));
+        ThrowsMessage<UsageError>(
+            AllOf(HasSubstr("replicate and shard"), HasSubstr("rows 1 x shard 2"))));
+    EXPECT_THAT([&] { fully_shard(make_model().module, group, {.nearby = 3}); },
+                ThrowsMessage<UsageError>(HasSubstr("do not divide 2")));
   }));
-  for (const std::string& failure :
-       run_group(2, [](const Group& group) { fully_shard(std::make_shared<nn::Linear>(2, 2 + group->rank()), group); }))
+  for (const std::string& failure : run_group(2, [](const Group& group) {
+         fully_shard(std::make_shared<nn::Linear>(2, 2 + group->rank()), group);
+       }))
     EXPECT_THAT(failure, AllOf(HasSubstr("f32[2, 2]"), HasSubstr("f32[3, 2]")));
 }
 
@@ -358,20 +386,23 @@ TEST(FullyShard, StartsFromTheValuesOfRankZero) {
   for (const auto& [ranks, shards] : {std::pair{2, 2}, {3, 3}, {4, 2}})
     expect_success(run_group(ranks, [&, ranks = ranks, shards = shards](const Group& group) {
       auto root = std::make_shared<Tree>();
-      const Parameter frozen = root->register_parameter("frozen", Tensor::full({5000}, group->rank() + 1));
+      const Parameter frozen =
+          root->register_parameter("frozen", Tensor::full({5000}, group->rank() + 1));
       frozen.set_requires_grad(false);
       root->register_parameter("trained", Tensor::full({5000}, group->rank() + 1));
       const Tensor mean = root->register_buffer("mean", Tensor::full({3}, group->rank() + 1));
-      const auto sharded = fully_shard(root, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}));
+      const auto sharded = fully_shard(
+          root, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}));
       EXPECT_EQ(mean.to_vector<float>(), std::vector<float>(3, 1.0f));
       sharded->for_each_whole([&](const std::string& name, const Tensor& whole) {
-        EXPECT_EQ(whole.to_vector<float>(), std::vector<float>(5000, 1.0f)) << name << " on rank " << group->rank();
+        EXPECT_EQ(whole.to_vector<float>(), std::vector<float>(5000, 1.0f))
+            << name << " on rank " << group->rank();
       });
     }));
 }
 
-// It has two buffers for its gradients, and more rounds than that; its sums of two rounds take turns in one
-// place. The root has nothing of its own to wait for.
+// It has two buffers for its gradients, and more rounds than that; its sums of two rounds take
+// turns in one place. The root has nothing of its own to wait for.
 TEST(FullyShard, OneUnitAddsUpAllRounds) {
   const auto sums = [](int ranks) {
     Bits result;
@@ -384,7 +415,8 @@ TEST(FullyShard, OneUnitAddsUpAllRounds) {
       const auto sharded = fully_shard(root, group, {.micro_batches = 32, .wrap = wrap});
       for (const int64_t leaf : sharded->leaves()) {
         group->barrier().wait();  // what was on its way has arrived
-        sharded->backward(ops::mean(ops::square((*root)(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(leaf)))))));
+        sharded->backward(ops::mean(
+            ops::square((*root)(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(leaf)))))));
       }
       sharded->finish();
       for (const Parameter& p : sharded->parameters()) p.data().copy_(p.grad());
@@ -421,7 +453,8 @@ TEST(FullyShard, SlicesAreTheWholeModel) {
       EXPECT_EQ(slice.values.numel(), slice.spec.length);
     }
   }));
-  for (const Parameter& p : make_model().module->parameters()) EXPECT_EQ(elements[p.name()], p.data().numel()) << p.name();
+  for (const Parameter& p : make_model().module->parameters())
+    EXPECT_EQ(elements[p.name()], p.data().numel()) << p.name();
 }
 
 }  // namespace

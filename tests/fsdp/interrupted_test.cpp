@@ -1,4 +1,5 @@
-// Steps that do not go as planned: ranks without input, passes that end in an exception, models that are sharded twice.
+// Steps that do not go as planned: ranks without input, passes that end in an exception, models
+// that are sharded twice.
 #include <atomic>
 
 #include <gmock/gmock.h>
@@ -44,7 +45,8 @@ Chain make_chain() {
   const auto blocks = std::make_shared<nn::Sequential>();
   for (int i = 0; i < kBlocks; ++i) {
     const auto block = std::make_shared<Tree>();
-    const auto linear = block->register_module("linear", std::make_shared<nn::Linear>(kWidth, kWidth));
+    const auto linear =
+        block->register_module("linear", std::make_shared<nn::Linear>(kWidth, kWidth));
     block->body = [=, fault = chain.fault](const Variable& x) {
       const Variable y = ops::add(x, (*linear)(x));
       return i == 2 ? pass_or_fail(y, fault) : y;
@@ -56,7 +58,8 @@ Chain make_chain() {
   chain.root->body = [=](const Variable& x) { return ops::mul((*blocks)(x), scale); };
   chain.root->initialize(1);
   chain.loss = [root = chain.root](int64_t micro) {
-    return ops::mean(ops::square((*root)(Variable(random({3, kWidth}, static_cast<uint32_t>(micro))))));
+    return ops::mean(
+        ops::square((*root)(Variable(random({3, kWidth}, static_cast<uint32_t>(micro))))));
   };
   return chain;
 }
@@ -78,8 +81,12 @@ std::vector<Mode> modes() {
           {"nearby", 4, 1, {.nearby = 2}}};
 }
 
-std::unique_ptr<FullyShardedDataParallel> shard(const Chain& chain, const Mode& mode, const Group& group, Options options) {
-  return fully_shard(chain.root, comm::DeviceMesh(group, {{"replicate", mode.rows}, {"shard", mode.ranks / mode.rows}}), options);
+std::unique_ptr<FullyShardedDataParallel> shard(const Chain& chain, const Mode& mode,
+                                                const Group& group, Options options) {
+  return fully_shard(
+      chain.root,
+      comm::DeviceMesh(group, {{"replicate", mode.rows}, {"shard", mode.ranks / mode.rows}}),
+      options);
 }
 
 template <typename Parallel>
@@ -113,14 +120,16 @@ TEST(Interrupted, RanksWithoutInputAddNothing) {
       };
       Ddp ddp(chain.root->parameters(), {}, group, {});
       ddp.own = chain.root->parameters();
-      for (int step = 0; step < kUnevenSteps; ++step) plain_step(ddp, has_input(group->rank(), step), chain, step, group->rank());
+      for (int step = 0; step < kUnevenSteps; ++step)
+        plain_step(ddp, has_input(group->rank(), step), chain, step, group->rank());
       if (group->rank() == 0)
         for (const Parameter& p : ddp.own) want[p.name()] = bits(p.data());
     }));
     expect_success(run_group(mode.ranks, [&](const Group& group) {
       const Chain chain = make_chain();
       const auto sharded = shard(chain, mode, group, mode.options);
-      for (int step = 0; step < kUnevenSteps; ++step) plain_step(*sharded, has_input(group->rank(), step), chain, step, group->rank());
+      for (int step = 0; step < kUnevenSteps; ++step)
+        plain_step(*sharded, has_input(group->rank(), step), chain, step, group->rank());
       sharded->for_each_whole([&](const std::string& name, const Tensor& whole) {
         if (group->rank() == 0) got[name] = bits(whole);
       });
@@ -135,7 +144,10 @@ Bits train_with(const Mode& mode, Fault fault) {
   expect_success(run_group(mode.ranks, [&](const Group& group) {
     const Chain chain = make_chain();
     Options options = mode.options;
-    options.micro_batches = mode.ranks == 3 ? 3 : 4 * mode.ranks;  // equal shares, so that all ranks fail in the same micro-batches
+    options.micro_batches =
+        mode.ranks == 3
+            ? 3
+            : 4 * mode.ranks;  // equal shares, so that all ranks fail in the same micro-batches
     options.units_in_flight = 1;
     const auto sharded = shard(chain, mode, group, options);
     for (int step = 0; step < 2; ++step) {
@@ -150,7 +162,8 @@ Bits train_with(const Mode& mode, Fault fault) {
       }
       sharded->finish();
       for (const Parameter& p : sharded->parameters()) {
-        kernels(kCpu).axpby(DType::f32, p.data().numel(), -0.5f, p.grad().clone().raw(), 1.0f, p.data().raw());
+        kernels(kCpu).axpby(DType::f32, p.data().numel(), -0.5f, p.grad().clone().raw(), 1.0f,
+                            p.data().raw());
         p.zero_grad();
       }
     }
@@ -175,8 +188,8 @@ TEST(Interrupted, APassThatThrewCanBeRepeated) {
   }
 }
 
-// The others have used what the rank sent before it threw, and must not take what it sends again for the
-// next round.
+// The others have used what the rank sent before it threw, and must not take what it sends again
+// for the next round.
 TEST(Interrupted, ARoundThatOneRankTriesAgainAloneEndsOnAllRanks) {
   for (const int rows : {1, 2}) {
     int finished = 0;  // steps of rank 0
@@ -184,10 +197,12 @@ TEST(Interrupted, ARoundThatOneRankTriesAgainAloneEndsOnAllRanks) {
       const auto fault = std::make_shared<Fault>(Fault::none);
       const auto linear = std::make_shared<nn::Linear>(kWidth, kWidth);
       const auto loss = [&] {  // the fault comes when all gradients are on their way
-        return ops::mean(ops::square((*linear)(pass_or_fail(Variable(random({3, kWidth}, 1), true), fault))));
+        return ops::mean(
+            ops::square((*linear)(pass_or_fail(Variable(random({3, kWidth}, 1), true), fault))));
       };
       const comm::DeviceMesh mesh(group, {{"replicate", rows}, {"shard", 2 / rows}});
-      const auto sharded = fully_shard(linear, mesh, {.micro_batches = 4, .reshard = Reshard::after_step});
+      const auto sharded =
+          fully_shard(linear, mesh, {.micro_batches = 4, .reshard = Reshard::after_step});
       for (int step = 0; step < 4; ++step) {
         for (int round = 0; round < 2; ++round) {
           if (step == 1 && round + 1 == rows && group->rank() == 1) {
@@ -201,16 +216,20 @@ TEST(Interrupted, ARoundThatOneRankTriesAgainAloneEndsOnAllRanks) {
         if (group->rank() == 0) ++finished;
       }
     });
-    EXPECT_THAT(failures, Each(AllOf(HasSubstr("unit 'root'"), HasSubstr("called different things"), HasSubstr("label")))) << rows;
+    EXPECT_THAT(failures, Each(AllOf(HasSubstr("unit 'root'"), HasSubstr("called different things"),
+                                     HasSubstr("label"))))
+        << rows;
     EXPECT_EQ(finished, rows) << "of which the last had the right sums";
   }
 }
 
-// A rank whose share of the micro-batches is smaller takes no more memory for it, and neither does one that
-// tries again.
+// A rank whose share of the micro-batches is smaller takes no more memory for it, and neither does
+// one that tries again.
 void takes_what_the_plan_says(int ranks) {
   std::atomic<int64_t> planned = 0;
-  const auto now = [] { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::gradients)]; };
+  const auto now = [] {
+    return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::gradients)];
+  };
   const int64_t before = now();
   int64_t taken = 0;
   expect_success(run_group(ranks, [&](const Group& group) {

@@ -7,7 +7,8 @@
 namespace lockstep::fsdp {
 namespace {
 
-// Every element of every parameter is owned once, in order, and no slice cuts a block of the gradient norm.
+// Every element of every parameter is owned once, in order, and no slice cuts a block of the
+// gradient norm.
 void expect_sound(const std::vector<int64_t>& numels, int ranks) {
   const FlatLayout layout(numels, ranks);
   std::vector<int64_t> next(numels.size(), 0);
@@ -18,9 +19,11 @@ void expect_sound(const std::vector<int64_t>& numels, int ranks) {
       EXPECT_GE(piece.slice_offset, end);
       end = piece.slice_offset + piece.length;
       EXPECT_LE(end, layout.slice());
-      EXPECT_EQ(piece.parameter_offset, next[piece.parameter]) << "of parameter " << piece.parameter << " on rank " << r;
+      EXPECT_EQ(piece.parameter_offset, next[piece.parameter])
+          << "of parameter " << piece.parameter << " on rank " << r;
       EXPECT_EQ(piece.parameter_offset % kSquareBlock, 0);
-      EXPECT_EQ(layout.offset(piece.parameter) + piece.parameter_offset, r * layout.slice() + piece.slice_offset);
+      EXPECT_EQ(layout.offset(piece.parameter) + piece.parameter_offset,
+                r * layout.slice() + piece.slice_offset);
       next[piece.parameter] += piece.length;
     }
   }
@@ -38,13 +41,17 @@ TEST(FlatLayout, OwnsEveryElementOnceAndCutsAtBlocks) {
   }
 }
 
-TEST(FlatLayout, OneRankPadsOnlyToCacheLines) { EXPECT_EQ(FlatLayout({10, 20}, 1).slice(), 16 + 32); }
+TEST(FlatLayout, OneRankPadsOnlyToCacheLines) {
+  EXPECT_EQ(FlatLayout({10, 20}, 1).slice(), 16 + 32);
+}
 
 TEST(FlatLayout, LargeUnitsArePaddedByLittle) {
-  const std::vector<int64_t> block{384, 384, 442368, 1152, 147456, 384, 384, 384, 589824, 1536, 589824, 384};
+  const std::vector<int64_t> block{384, 384, 442368, 1152, 147456, 384,
+                                   384, 384, 589824, 1536, 589824, 384};
   int64_t sum = 0;
   for (int64_t n : block) sum += n;
-  for (int ranks : {2, 3, 4, 8}) EXPECT_LT(FlatLayout(block, ranks).total(), sum * 101 / 100 + 1024 * ranks) << ranks;
+  for (int ranks : {2, 3, 4, 8})
+    EXPECT_LT(FlatLayout(block, ranks).total(), sum * 101 / 100 + 1024 * ranks) << ranks;
 }
 
 TEST(FlatLayout, SmallUnitsAreSpreadAsWell) {

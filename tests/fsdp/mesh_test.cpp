@@ -40,21 +40,25 @@ TEST(Assignment, RowsTakeWholeNodes) {
 
 TEST(Assignment, EveryMicroBatchIsComputedOnce) {
   for (const int64_t v : {8, 12, 16, 20, 24}) {
-    for (const auto& [rows, columns] :
-         std::vector<std::pair<int, int>>{{1, 1}, {1, 2}, {1, 3}, {1, 8}, {2, 2}, {4, 2}, {2, 1}, {8, 1}, {2, 3}}) {
+    for (const auto& [rows, columns] : std::vector<std::pair<int, int>>{
+             {1, 1}, {1, 2}, {1, 3}, {1, 8}, {2, 2}, {4, 2}, {2, 1}, {8, 1}, {2, 3}}) {
       if (v < 2 * rows * columns && rows > 1) continue;
       std::vector<int> times(static_cast<size_t>(v), 0);
       for (int rank = 0; rank < rows * columns; ++rank)
-        for (const int64_t leaf : of(v, rows, columns, rank).leaves) ++times[static_cast<size_t>(leaf)];
+        for (const int64_t leaf : of(v, rows, columns, rank).leaves)
+          ++times[static_cast<size_t>(leaf)];
       EXPECT_THAT(times, ::testing::Each(1)) << v << " on " << rows << " x " << columns;
     }
   }
 }
 
 TEST(Assignment, TooFewMicroBatchesAreRefused) {
-  EXPECT_THAT([] { of(3, 1, 4, 0); }, ThrowsMessage<UsageError>(HasSubstr("3 micro-batches a step are too few for 4 ranks")));
+  EXPECT_THAT(
+      [] { of(3, 1, 4, 0); },
+      ThrowsMessage<UsageError>(HasSubstr("3 micro-batches a step are too few for 4 ranks")));
   // A node of nine splits at eight, so that the second row gets one.
-  EXPECT_THAT([] { of(9, 2, 2, 0); }, ThrowsMessage<UsageError>(HasSubstr("leave row 1 of 2 with 1 for its 2 ranks")));
+  EXPECT_THAT([] { of(9, 2, 2, 0); },
+              ThrowsMessage<UsageError>(HasSubstr("leave row 1 of 2 with 1 for its 2 ranks")));
 }
 
 }  // namespace

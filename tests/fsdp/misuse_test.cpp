@@ -29,7 +29,8 @@ std::shared_ptr<Tree> make_root() {
 }
 
 Variable loss_of(nn::Module& root, int64_t micro = 0) {
-  return ops::mean(ops::square(root(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro))))));
+  return ops::mean(
+      ops::square(root(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro))))));
 }
 
 void step(FullyShardedDataParallel& sharded, nn::Module& root) {
@@ -40,8 +41,9 @@ void step(FullyShardedDataParallel& sharded, nn::Module& root) {
 TEST(Misuse, FreezingAfterShardingIsRefusedOnAllRanks) {
   for (const bool freezes : {true, false})
     for (const int ranks : {1, 2, 4})
-      for (const Options& options : {Options{}, Options{.accumulate = Accumulate::in_full, .find_unused_parameters = true},
-                                     Options{.reshard = Reshard::after_step}}) {
+      for (const Options& options :
+           {Options{}, Options{.accumulate = Accumulate::in_full, .find_unused_parameters = true},
+            Options{.reshard = Reshard::after_step}}) {
         const auto failures = run_group(ranks, [&](const Group& group) {
           const auto root = make_root();
           const Parameter weight = root->parameters()[1];
@@ -52,7 +54,8 @@ TEST(Misuse, FreezingAfterShardingIsRefusedOnAllRanks) {
           step(*sharded, *root);
         });
         EXPECT_THAT(failures, Each(AllOf(HasSubstr("'blocks.0.weight' of unit 'blocks.0'"),
-                                         HasSubstr(freezes ? "was frozen" : "was unfrozen"), HasSubstr("fully_shard()"))))
+                                         HasSubstr(freezes ? "was frozen" : "was unfrozen"),
+                                         HasSubstr("fully_shard()"))))
             << ranks << " ranks";
       }
 }
@@ -64,12 +67,15 @@ TEST(Misuse, TheModulesOwnParametersSayWhereTheirGradientIs) {
       const auto sharded = fully_shard(root, group);
       step(*sharded, *root);
       const Parameter weight = root->parameters()[1];
-      const auto says = ThrowsMessage<UsageError>(AllOf(HasSubstr("'blocks.0.weight'"), HasSubstr("parameters()")));
+      const auto says = ThrowsMessage<UsageError>(
+          AllOf(HasSubstr("'blocks.0.weight'"), HasSubstr("parameters()")));
       EXPECT_THAT([&] { weight.grad(); }, says);
       EXPECT_THAT([&] { weight.has_grad(); }, says);
-      EXPECT_THAT([&] { optim::grad_norm(root->parameters()); }, ThrowsMessage<UsageError>(HasSubstr("'scale'")));
+      EXPECT_THAT([&] { optim::grad_norm(root->parameters()); },
+                  ThrowsMessage<UsageError>(HasSubstr("'scale'")));
       const auto optimizer = optim::make_sgd(root->parameters());
-      EXPECT_THAT([&] { optimizer->step(0.1f); }, ThrowsMessage<UsageError>(HasSubstr("is spread over the ranks")));
+      EXPECT_THAT([&] { optimizer->step(0.1f); },
+                  ThrowsMessage<UsageError>(HasSubstr("is spread over the ranks")));
       for (const Parameter& p : sharded->parameters()) EXPECT_TRUE(p.has_grad()) << p.name();
     }));
 }
@@ -132,11 +138,13 @@ TEST(Misuse, AModelWhoseShardingIsGoneSaysSo) {
 // The wrapper that lives goes on as if nothing had happened.
 TEST(Misuse, AModelIsShardedOnce) {
   for (const bool freezes : {false, true})
-    for (const auto& [ranks, rows] : {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 2}, std::pair{2, 2}})
+    for (const auto& [ranks, rows] :
+         {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 2}, std::pair{2, 2}})
       expect_success(run_group(ranks, [&, ranks = ranks, rows = rows](const Group& group) {
         const comm::DeviceMesh mesh(group, {{"replicate", rows}, {"shard", ranks / rows}});
         const auto refused = [](const std::string& name) {
-          return ThrowsMessage<UsageError>(AllOf(HasSubstr("parameter '" + name + "'"), HasSubstr("sharded"), HasSubstr("build it anew")));
+          return ThrowsMessage<UsageError>(AllOf(HasSubstr("parameter '" + name + "'"),
+                                                 HasSubstr("sharded"), HasSubstr("build it anew")));
         };
         const auto root = make_root();
         if (freezes) root->parameters()[0].set_requires_grad(false);
@@ -146,11 +154,15 @@ TEST(Misuse, AModelIsShardedOnce) {
         around->register_parameter("own", Tensor::full({kWidth}, 1.0));
         around->register_module("inner", root);
         const auto child = std::dynamic_pointer_cast<nn::Sequential>(root->children()[0].second);
-        EXPECT_THAT([&] { fully_shard(root, mesh); }, freezes && ranks > rows ? refused("inner.blocks.0.weight") : refused("inner.scale"));
+        EXPECT_THAT([&] { fully_shard(root, mesh); }, freezes && ranks > rows
+                                                          ? refused("inner.blocks.0.weight")
+                                                          : refused("inner.scale"));
         EXPECT_THAT([&] { fully_shard(child, mesh); }, refused("inner.blocks.0.weight"));
-        EXPECT_THAT([&] { fully_shard(around, mesh); }, ThrowsMessage<UsageError>(HasSubstr("was sharded before")));
+        EXPECT_THAT([&] { fully_shard(around, mesh); },
+                    ThrowsMessage<UsageError>(HasSubstr("was sharded before")));
         EXPECT_THAT([&] { ddp::DistributedDataParallel(root->parameters(), {}, group); },
-                    ThrowsMessage<UsageError>(AllOf(HasSubstr("'inner."), HasSubstr("sharded"), HasSubstr("build it anew"))));
+                    ThrowsMessage<UsageError>(AllOf(HasSubstr("'inner."), HasSubstr("sharded"),
+                                                    HasSubstr("build it anew"))));
         step(*sharded, *root);
         sharded.reset();
         EXPECT_THAT([&] { fully_shard(root, mesh); }, refused("inner.scale"));
@@ -187,7 +199,8 @@ TEST(Misuse, ModelsOfOneShapeAreToldApart) {
       }
     });
   };
-  const auto refused = Each(AllOf(HasSubstr("unit 'root'"), HasSubstr("called different things"), HasSubstr("label")));
+  const auto refused = Each(
+      AllOf(HasSubstr("unit 'root'"), HasSubstr("called different things"), HasSubstr("label")));
   EXPECT_THAT(run(false, 2), refused);
   EXPECT_THAT(run(true, 1), refused);
   expect_success(run(false, 1));
@@ -216,8 +229,9 @@ TEST(Misuse, LoadedValuesOfAModelWithoutMemoryAreKept) {
     }));
     EXPECT_EQ(got, want) << ranks << " ranks";
   }
-  EXPECT_THAT(run_group(2, [&](const Group& group) { fully_shard(make(true, group->rank() == 0), group); }),
-              Each(AllOf(HasSubstr("blocks.0.weight"), HasSubstr("without values"))));
+  EXPECT_THAT(
+      run_group(2, [&](const Group& group) { fully_shard(make(true, group->rank() == 0), group); }),
+      Each(AllOf(HasSubstr("blocks.0.weight"), HasSubstr("without values"))));
 }
 
 }  // namespace

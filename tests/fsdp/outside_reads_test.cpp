@@ -1,5 +1,6 @@
-// Parameters that are read outside of their unit's forward pass: by the unit around it, by the loss,
-// through side values, with an output that is detached. Gradients have the bits of one rank without FSDP.
+// Parameters that are read outside of their unit's forward pass: by the unit around it, by the
+// loss, through side values, with an output that is detached. Gradients have the bits of one rank
+// without FSDP.
 #include <random>
 
 #include <gmock/gmock.h>
@@ -20,7 +21,9 @@ using ::testing::ThrowsMessage;
 
 constexpr int64_t kWidth = 24;
 
-Variable product(const Variable& x, const Parameter& weight) { return ops::tanh(ops::cast(ops::linear(x, weight, {}), DType::f32)); }
+Variable product(const Variable& x, const Parameter& weight) {
+  return ops::tanh(ops::cast(ops::linear(x, weight, {}), DType::f32));
+}
 
 // A term of the loss that reads a parameter. `in_products`: matrices are read in products only.
 Variable penalty(const Parameter& p, bool in_products) {
@@ -32,7 +35,8 @@ Variable penalty(const Parameter& p, bool in_products) {
 class RandomReads {
  public:
   // `faulty`: some passes can be made to throw.
-  RandomReads(uint64_t seed, bool in_products, bool faulty = false) : engine_(seed), in_products_(in_products), faulty_(faulty) {}
+  RandomReads(uint64_t seed, bool in_products, bool faulty = false)
+      : engine_(seed), in_products_(in_products), faulty_(faulty) {}
 
   Model make() {
     const auto tree = node(0);
@@ -88,7 +92,9 @@ class RandomReads {
     using Step = std::function<Variable(const Variable&)>;
     std::vector<Step> steps;
     if (one_in(3)) steps.push_back(read_any());
-    steps.push_back([=, fault = fault()](const Variable& x) { return ops::mul(fault(product(x, matrix)), vector); });
+    steps.push_back([=, fault = fault()](const Variable& x) {
+      return ops::mul(fault(product(x, matrix)), vector);
+    });
     const int children = depth == 0 ? 3 : depth < 2 ? static_cast<int>(engine_() % 3) : 0;
     for (int i = 0; i < children; ++i) {
       const auto child = node(depth + 1);
@@ -158,7 +164,8 @@ Case draw(uint64_t seed, bool faulty = false) {
   o.units_in_flight = 1 + below(3);
   c.recipe.shards = 1 << below(c.ranks == 4 ? 3 : c.ranks);
   if (below(3) == 0) o.nearby = 1;
-  c.recipe.micro_batches = c.recipe.shards == c.ranks ? c.ranks + below(4) : c.ranks * (1 + below(2));
+  c.recipe.micro_batches =
+      c.recipe.shards == c.ranks ? c.ranks + below(4) : c.ranks * (1 + below(2));
   if (faulty) c.recipe.micro_batches = c.ranks * (int64_t{1} << below(3));
   const bool low = below(3) == 0;
   if (low) {
@@ -166,16 +173,20 @@ Case draw(uint64_t seed, bool faulty = false) {
     o.low_precision = [](const Parameter& p) { return p.data().dim() == 2; };
   }
   const int wrapped = 1 + below(4);  // the share of modules that are units
-  o.wrap = [wrapped](const nn::Module& m) { return static_cast<int>(std::hash<std::string>{}(m.path()) % 4) < wrapped; };
+  o.wrap = [wrapped](const nn::Module& m) {
+    return static_cast<int>(std::hash<std::string>{}(m.path()) % 4) < wrapped;
+  };
   c.recipe.make = [seed, low, faulty] { return RandomReads(seed, low, faulty).make(); };
-  c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", c.recipe.shards, " shards, nearby ", o.nearby, ", V ", c.recipe.micro_batches,
-               ", ", c.recipe.compute, ", in flight ", o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
+  c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", c.recipe.shards, " shards, nearby ",
+               o.nearby, ", V ", c.recipe.micro_batches, ", ", c.recipe.compute, ", in flight ",
+               o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
                static_cast<int>(o.accumulate));
   return c;
 }
 
 TEST(OutsideReads, RandomModelsTrainToTheBitsOfOneRank) {
-  int with_units = 0, with_sides = 0, with_detached = 0;  // the dice must have drawn what this is about
+  int with_units = 0, with_sides = 0,
+      with_detached = 0;  // the dice must have drawn what this is about
   for (uint64_t seed = 0; seed < 150; ++seed) {
     const Case c = draw(seed);
     RandomReads model(seed, false);
@@ -211,12 +222,12 @@ Model blocks_with_penalty(const std::function<bool(const Parameter&)>& reads) {
   std::vector<Parameter> read;
   for (const Parameter& p : root->parameters())
     if (reads(p)) read.push_back(p);
-  return {
-      root, [root, scale, read](int64_t micro) {
-        Variable loss = ops::mean(ops::square(ops::mul((*root)(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro)))), scale)));
-        for (const Parameter& p : read) loss = ops::add(loss, penalty(p, false));
-        return loss;
-      }};
+  return {root, [root, scale, read](int64_t micro) {
+            Variable loss = ops::mean(ops::square(ops::mul(
+                (*root)(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro)))), scale)));
+            for (const Parameter& p : read) loss = ops::add(loss, penalty(p, false));
+            return loss;
+          }};
 }
 
 TEST(OutsideReads, APenaltyOverAllWeightsReachesEachOfThem) {
@@ -227,9 +238,12 @@ TEST(OutsideReads, APenaltyOverAllWeightsReachesEachOfThem) {
       for (const Accumulate accumulate : {Accumulate::in_shards, Accumulate::in_full})
         for (const int shards : {ranks, 1}) {
           const Recipe recipe{
-              .make = make, .options = {.reshard = reshard, .accumulate = accumulate, .units_in_flight = 1}, .shards = shards};
+              .make = make,
+              .options = {.reshard = reshard, .accumulate = accumulate, .units_in_flight = 1},
+              .shards = shards};
           EXPECT_EQ(train_sharded(recipe, ranks), want)
-              << ranks << " ranks, " << shards << " shards, " << static_cast<int>(reshard) << static_cast<int>(accumulate);
+              << ranks << " ranks, " << shards << " shards, " << static_cast<int>(reshard)
+              << static_cast<int>(accumulate);
         }
 }
 
@@ -247,17 +261,21 @@ TEST(OutsideReads, AUnitMayBeReadByTheModuleAroundItAlone) {
   const auto make = [] {
     const auto root = std::make_shared<Tree>();
     const auto first = root->register_module("first", std::make_shared<nn::Linear>(kWidth, kWidth));
-    const auto second = root->register_module("second", std::make_shared<nn::Linear>(kWidth, kWidth));
+    const auto second =
+        root->register_module("second", std::make_shared<nn::Linear>(kWidth, kWidth));
     root->body = [=](const Variable& x) {
-      return ops::add(ops::linear(ops::gelu((*first)(x)), second->weight, second->bias), ops::linear(x, first->weight, {}));
+      return ops::add(ops::linear(ops::gelu((*first)(x)), second->weight, second->bias),
+                      ops::linear(x, first->weight, {}));
     };
     root->initialize(3);
     return Model{root, [root](int64_t micro) {
-                   return ops::mean(ops::square((*root)(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro))))));
+                   return ops::mean(ops::square(
+                       (*root)(Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro))))));
                  }};
   };
   const Bits want = train_reference({.make = make});
-  for (const int ranks : {1, 2, 4}) EXPECT_EQ(train_sharded({.make = make}, ranks), want) << ranks << " ranks";
+  for (const int ranks : {1, 2, 4})
+    EXPECT_EQ(train_sharded({.make = make}, ranks), want) << ranks << " ranks";
 }
 
 // Nobody can know whether the other ranks read as well.
@@ -269,7 +287,8 @@ TEST(OutsideReads, BeforeTheForwardPassAReadNamesParameterAndUnit) {
     const Variable term = penalty(weight, false);
     sharded->backward(ops::add(term, model.loss(group->rank())));
   });
-  EXPECT_THAT(failures, Each(AllOf(HasSubstr("'blocks.0.weight'"), HasSubstr("unit 'blocks.0'"), HasSubstr("forward pass"))));
+  EXPECT_THAT(failures, Each(AllOf(HasSubstr("'blocks.0.weight'"), HasSubstr("unit 'blocks.0'"),
+                                   HasSubstr("forward pass"))));
 }
 
 // Between passes a unit that is still whole may be read, but not with the values of before.
@@ -292,8 +311,10 @@ TEST(OutsideReads, AfterAnEvaluationTheRootIsReadAsItIsNow) {
         // Rank 0 owns the scale; the others cannot know.
         if (ranks == 1) continue;
         if (group->rank() == 0) {
-          EXPECT_THAT([&] { scale.data().to_vector<float>(); },
-                      ThrowsMessage<UsageError>(AllOf(HasSubstr("'scale'"), HasSubstr("unit 'root'"), HasSubstr("not gathered"))));
+          EXPECT_THAT(
+              [&] { scale.data().to_vector<float>(); },
+              ThrowsMessage<UsageError>(AllOf(HasSubstr("'scale'"), HasSubstr("unit 'root'"),
+                                              HasSubstr("not gathered"))));
         }
         EXPECT_THROW(weight.data().to_vector<float>(), UsageError);
       }
@@ -304,13 +325,16 @@ TEST(OutsideReads, AWeightThatTravelsInBf16IsReadInProductsOnly) {
   const auto failures = run_group(2, [](const Group& group) {
     const Model model = blocks_with_penalty([](const Parameter&) { return false; });
     const auto sharded =
-        fully_shard(model.module, group, {.low_precision = [](const Parameter& p) { return p.data().dim() == 2; }, .compute = DType::bf16});
+        fully_shard(model.module, group,
+                    {.low_precision = [](const Parameter& p) { return p.data().dim() == 2; },
+                     .compute = DType::bf16});
     ops::PrecisionScope precision(DType::bf16);
     (*model.module)(Variable(random({3, kWidth}, 1)));
     penalty(model.module->parameters()[1], true);
     penalty(model.module->parameters()[1], false);
   });
-  EXPECT_THAT(failures, Each(AllOf(HasSubstr("'blocks.0.weight' of unit 'blocks.0'"), HasSubstr("low_precision"))));
+  EXPECT_THAT(failures, Each(AllOf(HasSubstr("'blocks.0.weight' of unit 'blocks.0'"),
+                                   HasSubstr("low_precision"))));
 }
 
 }  // namespace

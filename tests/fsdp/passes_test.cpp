@@ -22,7 +22,8 @@ Model make_model(bool recomputes = false) {
   const auto blocks = std::make_shared<nn::Sequential>();
   for (int i = 0; i < 4; ++i) {
     const auto block = std::make_shared<Tree>();
-    const auto linear = block->register_module("linear", std::make_shared<nn::Linear>(kWidth, kWidth));
+    const auto linear =
+        block->register_module("linear", std::make_shared<nn::Linear>(kWidth, kWidth));
     block->body = [linear](const Variable& x) { return ops::gelu((*linear)(x)); };
     block->set_recompute(recomputes);
     blocks->append(block);
@@ -31,7 +32,9 @@ Model make_model(bool recomputes = false) {
   const Parameter scale = root->register_parameter("scale", Tensor::full({kWidth}, 1.0));
   root->body = [=](const Variable& x) { return ops::mul((*blocks)(x), scale); };
   root->initialize(3);
-  return {root, [root](int64_t micro) { return ops::mean(ops::square((*root)(Variable(input(micro))))); }};
+  return {root, [root](int64_t micro) {
+            return ops::mean(ops::square((*root)(Variable(input(micro)))));
+          }};
 }
 
 using Parallel = FullyShardedDataParallel;
@@ -118,10 +121,12 @@ TEST(Passes, NoOrderChangesTheGradients) {
     const Bits want = gradients(one_after_the_other, 1, {}, recomputes);
     for (const Named& named : orders())
       for (const int ranks : {1, 2, 4})
-        for (const Options& options : {Options{.units_in_flight = 1}, Options{}, Options{.reshard = Reshard::after_step},
-                                       Options{.accumulate = Accumulate::in_full}})
+        for (const Options& options :
+             {Options{.units_in_flight = 1}, Options{}, Options{.reshard = Reshard::after_step},
+              Options{.accumulate = Accumulate::in_full}})
           EXPECT_EQ(gradients(named.order, ranks, options, recomputes), want)
-              << named.name << ", " << ranks << " ranks, recomputes " << recomputes << ", in flight " << options.units_in_flight;
+              << named.name << ", " << ranks << " ranks, recomputes " << recomputes
+              << ", in flight " << options.units_in_flight;
   }
 }
 
@@ -136,7 +141,9 @@ TEST(Passes, OneLossMayComeFromTwoPasses) {
     return model;
   };
   const Bits want = train_reference({.make = make});
-  for (const int ranks : {1, 2, 4}) EXPECT_EQ(train_sharded({.make = make, .options = {.units_in_flight = 1}}, ranks), want) << ranks;
+  for (const int ranks : {1, 2, 4})
+    EXPECT_EQ(train_sharded({.make = make, .options = {.units_in_flight = 1}}, ranks), want)
+        << ranks;
 }
 
 // All ranks evaluate, with gradients on; then one of them has no input left.

@@ -1,5 +1,5 @@
-// Random models – nested, tied, frozen, empty, of several dtypes, with modules that run twice or never – under random options: FSDP on
-// several ranks ends with the bits of one rank without it.
+// Random models – nested, tied, frozen, empty, of several dtypes, with modules that run twice or
+// never – under random options: FSDP on several ranks ends with the bits of one rank without it.
 #include <random>
 
 #include <gmock/gmock.h>
@@ -29,7 +29,8 @@ class Dice {
 // Builds the same tree from the same seed, on every rank.
 class RandomModel {
  public:
-  explicit RandomModel(uint64_t seed) : dice_(seed), width_(dice_.among<int64_t>({1, 5, 16, 33, 64})) {}
+  explicit RandomModel(uint64_t seed)
+      : dice_(seed), width_(dice_.among<int64_t>({1, 5, 16, 33, 64})) {}
 
   Model make() {
     const auto root = node(0);
@@ -77,7 +78,9 @@ class RandomModel {
     if (!matrices_.empty() && dice_.one_in(4)) {
       const Parameter tied = dice_.among(matrices_);
       module.register_shared_parameter(name, tied);
-      return [tied](const Variable& x) { return ops::tanh(ops::cast(ops::linear(x, tied, {}), DType::f32)); };
+      return [tied](const Variable& x) {
+        return ops::tanh(ops::cast(ops::linear(x, tied, {}), DType::f32));
+      };
     }
     const uint32_t site = ++sites_;
     switch (dice_.below(5)) {
@@ -87,7 +90,8 @@ class RandomModel {
         return [p](const Variable& x) { return ops::add(x, ops::cast(p, DType::f32)); };
       }
       case 1: {
-        const Parameter p = module.register_parameter(name, Tensor::zeros({0, width_}));  // takes part in nothing
+        const Parameter p =
+            module.register_parameter(name, Tensor::zeros({0, width_}));  // takes part in nothing
         return [](const Variable& x) { return x; };
       }
       case 2: {
@@ -99,7 +103,9 @@ class RandomModel {
         const Parameter p = module.register_parameter(name, random({width_, width_}, site));
         p.set_requires_grad(!dice_.one_in(5));
         matrices_.push_back(p);
-        return [p](const Variable& x) { return ops::tanh(ops::cast(ops::linear(x, p, {}), DType::f32)); };
+        return [p](const Variable& x) {
+          return ops::tanh(ops::cast(ops::linear(x, p, {}), DType::f32));
+        };
       }
     }
   }
@@ -130,16 +136,20 @@ Case draw(uint64_t seed) {
     if (c.ranks % d == 0) divisors.push_back(d);
   c.recipe.shards = dice.among(divisors);
   if (dice.one_in(3)) o.nearby = dice.one_in(2) ? 1 : c.recipe.shards;
-  c.recipe.micro_batches = c.recipe.shards == c.ranks ? c.ranks + dice.below(6) : c.ranks * (1 + dice.below(3));
+  c.recipe.micro_batches =
+      c.recipe.shards == c.ranks ? c.ranks + dice.below(6) : c.ranks * (1 + dice.below(3));
   c.recipe.compute = dice.one_in(3) ? DType::bf16 : DType::f32;
   c.recipe.clip = dice.one_in(2) ? 0.1f : 0.0f;
   const int64_t wrapped = 2 + dice.below(3);
   if (!dice.one_in(4))
-    o.wrap = [wrapped](const nn::Module& m) { return static_cast<int64_t>(std::hash<std::string>{}(m.path()) % 4) < wrapped; };
+    o.wrap = [wrapped](const nn::Module& m) {
+      return static_cast<int64_t>(std::hash<std::string>{}(m.path()) % 4) < wrapped;
+    };
   if (dice.one_in(2)) o.low_precision = [](const Parameter& p) { return p.data().dim() == 2; };
   c.recipe.make = [seed] { return RandomModel(seed).make(); };
-  c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", c.recipe.shards, " shards, nearby ", o.nearby, ", V ", c.recipe.micro_batches,
-               ", ", c.recipe.compute, ", in flight ", o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
+  c.text = str("seed ", seed, ": ", c.ranks, " ranks, ", c.recipe.shards, " shards, nearby ",
+               o.nearby, ", V ", c.recipe.micro_batches, ", ", c.recipe.compute, ", in flight ",
+               o.units_in_flight, ", reshard ", static_cast<int>(o.reshard), ", accumulate ",
                static_cast<int>(o.accumulate));
   return c;
 }

@@ -1,5 +1,6 @@
-// Ranks that repeat what others do, because they have fewer micro-batches in a step or no input: the
-// others read parameters outside of their units, run passes without gradients, or forward passes ahead.
+// Ranks that repeat what others do, because they have fewer micro-batches in a step or no input:
+// the others read parameters outside of their units, run passes without gradients, or forward
+// passes ahead.
 #include <gmock/gmock.h>
 
 #include "core/nn/layers.h"
@@ -16,7 +17,9 @@ using ::testing::HasSubstr;
 constexpr int64_t kWidth = 24;
 constexpr int kSteps = 3;
 
-Variable input(int64_t micro) { return Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro))); }
+Variable input(int64_t micro) {
+  return Variable(random({3, kWidth}, 1 + static_cast<uint32_t>(micro)));
+}
 
 // Five blocks and a scale. `ahead`: the root reads the last block before it runs the first.
 // `inner_teacher`: and then runs two blocks without gradients.
@@ -60,13 +63,17 @@ struct Program {
   std::string name;
   std::function<void(Net&)> prepare;
   // `backward` is called once for each of `micros`.
-  std::function<void(const Net&, const std::vector<int64_t>& micros, const std::function<void(const Variable&)>& backward)> run;
+  std::function<void(const Net&, const std::vector<int64_t>& micros,
+                     const std::function<void(const Variable&)>& backward)>
+      run;
 };
 
 Program each(
     const std::string& name, const std::function<Variable(const Net&, int64_t micro)>& loss,
     const std::function<void(Net&)>& prepare = [](Net&) {}) {
-  return {name, prepare, [loss](const Net& net, const std::vector<int64_t>& micros, const std::function<void(const Variable&)>& backward) {
+  return {name, prepare,
+          [loss](const Net& net, const std::vector<int64_t>& micros,
+                 const std::function<void(const Variable&)>& backward) {
             for (const int64_t micro : micros) backward(loss(net, micro));
           }};
 }
@@ -74,7 +81,8 @@ Program each(
 std::vector<Program> programs() {
   const auto plain = [](const Net& net, int64_t micro) { return net.loss(micro); };
   return {each("a read before the blocks run", plain, [](Net& net) { net.ahead = true; }),
-          each("a pass without gradients within the forward pass", plain, [](Net& net) { net.inner_teacher = true; }),
+          each("a pass without gradients within the forward pass", plain,
+               [](Net& net) { net.inner_teacher = true; }),
           each("a teacher after the forward pass",
                [](const Net& net, int64_t micro) {
                  const Variable out = net(micro);
@@ -88,7 +96,8 @@ std::vector<Program> programs() {
           each("a model of which all is detached but what the loss reads",
                [](const Net& net, int64_t micro) {
                  Variable loss = ops::mean(ops::mul((*net.root)(input(micro)).detach(), net.scale));
-                 for (const Parameter& p : net.root->parameters()) loss = ops::add(loss, ops::mean(ops::square(p)));
+                 for (const Parameter& p : net.root->parameters())
+                   loss = ops::add(loss, ops::mean(ops::square(p)));
                  return loss;
                }),
           each("reads by the loss, also after a teacher", [](const Net& net, int64_t micro) {
@@ -108,7 +117,8 @@ Program teacher_first() {
 
 Program passes_ahead() {
   return {"forward passes ahead", [](Net&) {},
-          [](const Net& net, const std::vector<int64_t>& micros, const std::function<void(const Variable&)>& backward) {
+          [](const Net& net, const std::vector<int64_t>& micros,
+             const std::function<void(const Variable&)>& backward) {
             std::vector<Variable> losses;
             for (const int64_t micro : micros) losses.push_back(net.loss(micro));
             for (const Variable& loss : losses) backward(loss);
@@ -138,8 +148,8 @@ struct Outcome {
   Bits weights;
 };
 
-// Some steps; in each second one all ranks evaluate first, with and without gradients, so that units are
-// whole when it begins.
+// Some steps; in each second one all ranks evaluate first, with and without gradients, so that
+// units are whole when it begins.
 Outcome train(const Program& program, int ranks, int64_t micro_batches, Options options) {
   Outcome outcome;
   outcome.failures = run_group(ranks, [&](const Group& group) {
@@ -178,13 +188,14 @@ const Options kModes[] = {{.units_in_flight = 1},
 
 TEST(Repeat, RanksWithFewerMicroBatchesDoWhatTheOthersDo) {
   for (const Program& program : programs())
-    for (const auto& [ranks, micro_batches] : {std::pair{2, 3}, {2, 5}, {3, 4}, {3, 8}, {4, 5}, {4, 7}}) {
+    for (const auto& [ranks, micro_batches] :
+         {std::pair{2, 3}, {2, 5}, {3, 4}, {3, 8}, {4, 5}, {4, 7}}) {
       for (const Options& options : kModes) {
         const Outcome want = train(program, 1, micro_batches, {.compute = options.compute});
         const Outcome got = train(program, ranks, micro_batches, options);
         expect_success(got.failures);
-        EXPECT_EQ(got.weights, want.weights) << program.name << ", " << ranks << " ranks, V " << micro_batches << ", mode "
-                                             << &options - kModes;
+        EXPECT_EQ(got.weights, want.weights) << program.name << ", " << ranks << " ranks, V "
+                                             << micro_batches << ", mode " << &options - kModes;
       }
     }
 }
@@ -196,7 +207,8 @@ TEST(Repeat, ATeacherMayComeBeforeTheForwardPass) {
       const Outcome want = train(teacher_first(), 1, micro_batches, {.compute = options.compute});
       const Outcome got = train(teacher_first(), ranks, micro_batches, options);
       expect_success(got.failures);
-      EXPECT_EQ(got.weights, want.weights) << ranks << " ranks, V " << micro_batches << ", mode " << &options - kModes;
+      EXPECT_EQ(got.weights, want.weights)
+          << ranks << " ranks, V " << micro_batches << ", mode " << &options - kModes;
     }
   }
 }
@@ -206,7 +218,8 @@ TEST(Repeat, ForwardPassesMayRunAheadWhereUnitsStay) {
   for (const auto& [ranks, micro_batches] : {std::pair{2, 3}, {2, 5}, {3, 4}, {4, 7}}) {
     const Outcome want = train(passes_ahead(), 1, micro_batches, {});
     expect_success(want.failures);
-    for (const Options& options : {Options{.reshard = Reshard::after_step}, Options{.units_in_flight = 5}}) {
+    for (const Options& options :
+         {Options{.reshard = Reshard::after_step}, Options{.units_in_flight = 5}}) {
       const Outcome got = train(passes_ahead(), ranks, micro_batches, options);
       expect_success(got.failures);
       EXPECT_EQ(got.weights, want.weights) << ranks << " ranks, V " << micro_batches;
@@ -216,7 +229,8 @@ TEST(Repeat, ForwardPassesMayRunAheadWhereUnitsStay) {
 
 // A rank cannot know what others do before it has done it itself.
 TEST(Repeat, WhatCannotBeRepeatedIsNamedOnAllRanks) {
-  const auto named = Each(AllOf(HasSubstr("unit '"), HasSubstr("called different things"), HasSubstr("label")));
+  const auto named =
+      Each(AllOf(HasSubstr("unit '"), HasSubstr("called different things"), HasSubstr("label")));
   EXPECT_THAT(train(passes_ahead(), 2, 3, {.units_in_flight = 1}).failures, named);
   EXPECT_THAT(train(passes_ahead(), 3, 4, {.units_in_flight = 1}).failures, named);
   EXPECT_THAT(train(teacher_first(), 2, 3, {.units_in_flight = 1}).failures, named);
@@ -231,7 +245,8 @@ Bits train_uneven(const Program& program, int ranks, const Options& options, boo
     std::unique_ptr<ddp::DistributedDataParallel> ddp;
     std::unique_ptr<FullyShardedDataParallel> sharded;
     if (with_ddp)
-      ddp = std::make_unique<ddp::DistributedDataParallel>(net.root->parameters(), net.root->buffers(), group);
+      ddp = std::make_unique<ddp::DistributedDataParallel>(net.root->parameters(),
+                                                           net.root->buffers(), group);
     else
       sharded = fully_shard(net.root, group, options);
     const auto step = [&](auto& parallel, int64_t number) {
@@ -240,7 +255,8 @@ Bits train_uneven(const Program& program, int ranks, const Options& options, boo
       ops::PrecisionScope precision(options.compute);
       if (number == 0 || number == 3) net.teacher(0);
       if (have)
-        program.run(net, {number * ranks + group->rank()}, [&](const Variable& loss) { parallel.backward(loss); });
+        program.run(net, {number * ranks + group->rank()},
+                    [&](const Variable& loss) { parallel.backward(loss); });
       else
         parallel.skip();
       parallel.finish();
@@ -263,7 +279,8 @@ TEST(Repeat, RanksWithoutInputDoWhatTheOthersDo) {
   for (const Program& program : programs())
     for (const int ranks : {2, 3, 4}) {
       for (const Options& options : kModes)
-        EXPECT_EQ(train_uneven(program, ranks, options, false), train_uneven(program, ranks, options, true))
+        EXPECT_EQ(train_uneven(program, ranks, options, false),
+                  train_uneven(program, ranks, options, true))
             << program.name << ", " << ranks << " ranks, mode " << &options - kModes;
     }
 }

@@ -1,4 +1,5 @@
-// Which units are gathered, in which order, and when they are let go: as the calls that a group has seen.
+// Which units are gathered, in which order, and when they are let go: as the calls that a group has
+// seen.
 #include <gmock/gmock.h>
 
 #include "core/nn/layers.h"
@@ -56,10 +57,14 @@ struct Net {
   std::function<void()> in_first = [] {};  // runs within the first block
   std::unique_ptr<FullyShardedDataParallel> sharded;
 
-  Variable loss() const { return ops::mean(ops::square((*root)(Variable(random({2, kWidth}, 1))))); }
+  Variable loss() const {
+    return ops::mean(ops::square((*root)(Variable(random({2, kWidth}, 1)))));
+  }
 };
 
-Variable product(const Variable& x, const Parameter& matrix) { return ops::cast(ops::linear(x, matrix, {}), DType::f32); }
+Variable product(const Variable& x, const Parameter& matrix) {
+  return ops::cast(ops::linear(x, matrix, {}), DType::f32);
+}
 
 // Units 1 to 4 are a chain of blocks, each with a matrix, frozen or not, and a trained vector.
 void with_chain(Options options, bool frozen, const std::function<void(Net&, Calls&)>& run) {
@@ -68,7 +73,8 @@ void with_chain(Options options, bool frozen, const std::function<void(Net&, Cal
     const auto blocks = std::make_shared<nn::Sequential>();
     for (int i = 0; i < 4; ++i) {
       const auto block = std::make_shared<Tree>();
-      const Parameter matrix = block->register_parameter("matrix", random({kWidth, kWidth}, 10 + static_cast<uint32_t>(i)));
+      const Parameter matrix = block->register_parameter(
+          "matrix", random({kWidth, kWidth}, 10 + static_cast<uint32_t>(i)));
       const Parameter vector = block->register_parameter("vector", Tensor::full({kWidth}, 1.0));
       matrix.set_requires_grad(!frozen);
       net.matrices.push_back(matrix);
@@ -142,14 +148,19 @@ void with_nest(bool frozen, const std::function<void(Net&, Calls&)>& run) {
       matrix = outer->register_parameter("matrix", random({kWidth, kWidth}, 10));
       matrix.set_requires_grad(false);
     }
-    outer->body = [=](const Variable& x) { return ops::mul((*inner)(frozen ? product(x, matrix) : x), vector); };
+    outer->body = [=](const Variable& x) {
+      return ops::mul((*inner)(frozen ? product(x, matrix) : x), vector);
+    };
     net.root->register_module("outer", outer);
     const Parameter scale = net.root->register_parameter("scale", Tensor::full({kWidth}, 1.0));
     net.root->body = [=](const Variable& x) { return (*outer)(ops::mul(x, scale)); };
     net.root->initialize(1);
     scale.data().fill_(1);
-    const auto wrap = [](const nn::Module& m) { return m.path() == "outer" || m.path().rfind("outer.inner.", 0) == 0; };
-    net.sharded = fully_shard(net.root, group, {.micro_batches = 4, .wrap = wrap, .units_in_flight = 1});
+    const auto wrap = [](const nn::Module& m) {
+      return m.path() == "outer" || m.path().rfind("outer.inner.", 0) == 0;
+    };
+    net.sharded =
+        fully_shard(net.root, group, {.micro_batches = 4, .wrap = wrap, .units_in_flight = 1});
     Calls calls(group);
     run(net, calls);
   }));

@@ -1,4 +1,5 @@
-// One small training run, on ranks that are threads: with FSDP, or with DDP on one rank, which is the reference.
+// One small training run, on ranks that are threads: with FSDP, or with DDP on one rank, which is
+// the reference.
 #pragma once
 
 #include <bit>
@@ -46,8 +47,8 @@ struct Tree : nn::Module {
 struct Model {
   std::shared_ptr<nn::Module> module;
   std::function<Variable(int64_t micro)> loss;  // of a micro-batch, through the module
-  // Makes the next pass throw EnvironmentError, where it comes so far; may be empty. `number`: of the
-  // micro-batch, the same on all ranks.
+  // Makes the next pass throw EnvironmentError, where it comes so far; may be empty. `number`: of
+  // the micro-batch, the same on all ranks.
   std::function<void(int64_t number)> arm = {};
 };
 
@@ -74,9 +75,11 @@ inline std::unique_ptr<optim::Optimizer> optimizer_for(const std::vector<Paramet
   return optim::make_adamw(updated, {.weight_decay = 0.1f});
 }
 
-inline double norm(const nn::Module& module, const std::vector<Parameter>& updated, comm::ProcessGroup& group) {
-  return optim::grad_norm(module.parameters(), updated,
-                          [&](const Tensor& bits) { group.all_reduce(bits, {.op = comm::ReduceOp::bor}).wait(); });
+inline double norm(const nn::Module& module, const std::vector<Parameter>& updated,
+                   comm::ProcessGroup& group) {
+  return optim::grad_norm(module.parameters(), updated, [&](const Tensor& bits) {
+    group.all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
+  });
 }
 
 // All weights after the run, with DDP on one rank.
@@ -87,13 +90,15 @@ inline Bits train_reference(const Recipe& recipe) {
     std::vector<Parameter> trained;  // the frozen ones of other dtypes are not for DDP
     for (const Parameter& p : model.module->parameters())
       if (p.requires_grad()) trained.push_back(p);
-    ddp::DistributedDataParallel ddp(trained, model.module->buffers(), group,
-                                     {.micro_batches = recipe.micro_batches, .find_unused_parameters = true});
+    ddp::DistributedDataParallel ddp(
+        trained, model.module->buffers(), group,
+        {.micro_batches = recipe.micro_batches, .find_unused_parameters = true});
     const auto optimizer = optimizer_for(trained);
     for (int step = 0; step < recipe.steps; ++step) {
       {
         ops::PrecisionScope precision(recipe.compute);
-        for (int64_t m = 0; m < recipe.micro_batches; ++m) ddp.backward(model.loss(m + step * recipe.micro_batches));
+        for (int64_t m = 0; m < recipe.micro_batches; ++m)
+          ddp.backward(model.loss(m + step * recipe.micro_batches));
         ddp.finish();
       }
       const double n = norm(*model.module, optimizer->parameters(), *group);
@@ -114,7 +119,9 @@ inline Bits train_sharded(const Recipe& recipe, int ranks, int* threw = nullptr)
     options.micro_batches = recipe.micro_batches;
     options.compute = recipe.compute;
     const int shards = recipe.shards > 0 ? recipe.shards : ranks;
-    const auto sharded = fully_shard(model.module, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}), options);
+    const auto sharded = fully_shard(
+        model.module, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}),
+        options);
     const auto optimizer = optimizer_for(sharded->parameters());
     for (int step = 0; step < recipe.steps; ++step) {
       {

@@ -46,7 +46,8 @@ TEST(PlanUnits, BlocksAreUnitsAndTheRootHoldsTheRest) {
   const auto plans = plan_units(root, {});
   EXPECT_THAT(units(plans), ElementsAre("root", "blocks.0", "blocks.1"));
   EXPECT_THAT(names(plans[0]), ElementsAre("wte.weight", "lnf.weight", "lnf.bias"));
-  EXPECT_THAT(names(plans[2]), ElementsAre("blocks.1.qkv.weight", "blocks.1.qkv.bias", "blocks.1.proj.weight", "blocks.1.proj.bias"));
+  EXPECT_THAT(names(plans[2]), ElementsAre("blocks.1.qkv.weight", "blocks.1.qkv.bias",
+                                           "blocks.1.proj.weight", "blocks.1.proj.bias"));
 }
 
 TEST(PlanUnits, AModelWithoutBlocksIsOneUnit) {
@@ -57,7 +58,8 @@ TEST(PlanUnits, AModelWithoutBlocksIsOneUnit) {
 TEST(PlanUnits, ARuleMayNestUnits) {
   Tree root;
   root.register_module("blocks", stack(1));
-  const auto plans = plan_units(root, [](const nn::Module& m) { return m.path() == "blocks" || m.path() == "blocks.0.qkv"; });
+  const auto plans = plan_units(
+      root, [](const nn::Module& m) { return m.path() == "blocks" || m.path() == "blocks.0.qkv"; });
   EXPECT_THAT(units(plans), ElementsAre("root", "blocks", "blocks.0.qkv"));
   EXPECT_THAT(names(plans[0]), IsEmpty());
   EXPECT_THAT(names(plans[1]), ElementsAre("blocks.0.proj.weight", "blocks.0.proj.bias"));
@@ -67,10 +69,13 @@ TEST(WrapRule, NamesModulesByPath) {
   Tree root;
   root.register_module("wte", std::make_shared<nn::Embedding>(4, 8));
   root.register_module("blocks", stack(2));
-  const auto planned = [&](const std::string& words) { return units(plan_units(root, wrap_rule(words, root))); };
+  const auto planned = [&](const std::string& words) {
+    return units(plan_units(root, wrap_rule(words, root)));
+  };
   EXPECT_THAT(planned("blocks"), ElementsAre("root", "blocks.0", "blocks.1"));
   EXPECT_THAT(planned("none"), ElementsAre("root"));
-  EXPECT_THAT(planned("wte, blocks.*.qkv"), ElementsAre("root", "wte", "blocks.0.qkv", "blocks.1.qkv"));
+  EXPECT_THAT(planned("wte, blocks.*.qkv"),
+              ElementsAre("root", "wte", "blocks.0.qkv", "blocks.1.qkv"));
   EXPECT_THAT(planned("*.1"), ElementsAre("root", "blocks.1"));
   const auto refused = [&](const std::string& words) {
     try {
@@ -80,21 +85,25 @@ TEST(WrapRule, NamesModulesByPath) {
       return std::string(e.what());
     }
   };
-  EXPECT_THAT(refused("wte, blocs.*"), AllOf(HasSubstr("'blocs.*'"), HasSubstr("the model consists of wte, blocks")));
+  EXPECT_THAT(refused("wte, blocs.*"),
+              AllOf(HasSubstr("'blocs.*'"), HasSubstr("the model consists of wte, blocks")));
   EXPECT_THAT(refused("wte,"), HasSubstr("no module has the path ''"));
 }
 
 TEST(PlanUnits, ATiedParameterBelongsToTheInnermostUnitAroundItsUses) {
   Tree root;
   const auto outer = root.register_module("outer", std::make_shared<Tree>());
-  const auto a = outer->register_module("a", std::make_shared<Tree>()), b = outer->register_module("b", std::make_shared<Tree>());
+  const auto a = outer->register_module("a", std::make_shared<Tree>()),
+             b = outer->register_module("b", std::make_shared<Tree>());
   const auto other = root.register_module("other", std::make_shared<Tree>());
-  const Parameter near = a->register_parameter("near", Tensor::zeros({2})), far = b->register_parameter("far", Tensor::zeros({2}));
+  const Parameter near = a->register_parameter("near", Tensor::zeros({2})),
+                  far = b->register_parameter("far", Tensor::zeros({2}));
   a->register_parameter("own", Tensor::zeros({2}));
   b->register_shared_parameter("near", near);
   other->register_shared_parameter("far", far);
   const auto plans = plan_units(root, [&](const nn::Module& m) { return &m != &root; });
-  EXPECT_THAT(units(plans), ElementsAre("root", "outer", "outer.a"));  // b and other have nothing of their own
+  EXPECT_THAT(units(plans),
+              ElementsAre("root", "outer", "outer.a"));  // b and other have nothing of their own
   EXPECT_THAT(names(plans[0]), ElementsAre("outer.b.far"));
   EXPECT_THAT(names(plans[1]), ElementsAre("outer.a.near"));
   EXPECT_THAT(names(plans[2]), ElementsAre("outer.a.own"));

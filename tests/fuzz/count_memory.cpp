@@ -1,10 +1,12 @@
-// Counts what operator new hands out, so that a fuzz target can tell an allocation that its input does not justify.
+// Counts what operator new hands out, so that a fuzz target can tell an allocation that its input
+// does not justify.
 #include "tests/fuzz/fuzz.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define LOCKSTEP_COUNTS 0
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(memory_sanitizer)
 #define LOCKSTEP_COUNTS 0
 #endif
 #endif

@@ -1,5 +1,6 @@
-// The reader of manifests, fed with anything: it either refuses with an EnvironmentError that is fit for a terminal, or what it read obeys
-// the format and can be written again. Neither may take more memory than the input justifies.
+// The reader of manifests, fed with anything: it either refuses with an EnvironmentError that is
+// fit for a terminal, or what it read obeys the format and can be written again. Neither may take
+// more memory than the input justifies.
 #include <algorithm>
 #include <set>
 #include <string>
@@ -19,7 +20,8 @@ using fuzz::require;
 void check_names(const Manifest& manifest) {
   std::set<std::string> names;
   for (const ManifestFile& file : manifest.files) {
-    require(!file.name.empty() && file.name[0] != '.' && file.name.find('/') == std::string::npos && fuzz::is_printable(file.name),
+    require(!file.name.empty() && file.name[0] != '.' && file.name.find('/') == std::string::npos &&
+                fuzz::is_printable(file.name),
             "a file's name that leads elsewhere");
     require(names.insert(file.name).second, "one file twice");
     require(file.sha256.size() == 64, "a file without its SHA-256");
@@ -34,7 +36,9 @@ void check_pieces(const Manifest& manifest) {
       const ManifestFile& file = manifest.files.at(static_cast<size_t>(piece.file));
       const int64_t bytes = piece.length * size_of(entry.dtype);
       require(piece.begin >= 0 && piece.begin <= file.bytes - bytes, "a piece outside of its file");
-      require(manifest.version == 1 || static_cast<int64_t>(piece.xxh3.size()) == chunk_count(bytes), "a chunk without its sum");
+      require(
+          manifest.version == 1 || static_cast<int64_t>(piece.xxh3.size()) == chunk_count(bytes),
+          "a chunk without its sum");
       at += piece.length;
     }
     require(at == entry.shape.numel(), "a tensor that is not covered");

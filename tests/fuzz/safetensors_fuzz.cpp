@@ -1,6 +1,7 @@
-// The safetensors reader, fed with anything: it either refuses with an EnvironmentError that is fit for a terminal, or what it read can be
-// written again. Another reader of the same rules must come to the same verdict and the same contents
-// (tests/checkpoint/format/safetensors_reference.h), and the memory stays within twice the header.
+// The safetensors reader, fed with anything: it either refuses with an EnvironmentError that is fit
+// for a terminal, or what it read can be written again. Another reader of the same rules must come
+// to the same verdict and the same contents (tests/checkpoint/format/safetensors_reference.h), and
+// the memory stays within twice the header.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -35,9 +36,12 @@ void check_accepted(SafetensorsHeader header, int64_t size) {
 
   const std::string again = make_safetensors_header(header);
   const ReferenceHeader written = as_reference(header);
-  const int64_t data_bytes =
-      header.tensors.empty() ? 0 : header.tensors.back().begin + header.tensors.back().bytes - static_cast<int64_t>(again.size());
-  require(as_reference(read(again + std::string(static_cast<size_t>(data_bytes), '\0'))) == written, "writing changed something");
+  const int64_t data_bytes = header.tensors.empty()
+                                 ? 0
+                                 : header.tensors.back().begin + header.tensors.back().bytes -
+                                       static_cast<int64_t>(again.size());
+  require(as_reference(read(again + std::string(static_cast<size_t>(data_bytes), '\0'))) == written,
+          "writing changed something");
 }
 
 }  // namespace
@@ -67,7 +71,8 @@ extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t most);
 // Half of the changes know the structure; the others are bytes'.
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned seed) {
   if (seed % 2 == 0) return LLVMFuzzerMutate(data, size, most);
-  const std::string mutated = fuzz::SafetensorsMutator(seed)({reinterpret_cast<const char*>(data), size});
+  const std::string mutated =
+      fuzz::SafetensorsMutator(seed)({reinterpret_cast<const char*>(data), size});
   const size_t bytes = std::min(mutated.size(), most);
   std::memcpy(data, mutated.data(), bytes);
   return bytes;

@@ -1,5 +1,6 @@
-// The index of a model in several files, fed with anything: it is refused with an EnvironmentError that is fit for a terminal, or it holds
-// what a tree of the same text holds. Neither may take more memory than the input justifies.
+// The index of a model in several files, fed with anything: it is refused with an EnvironmentError
+// that is fit for a terminal, or it holds what a tree of the same text holds. Neither may take more
+// memory than the input justifies.
 #include <optional>
 #include <string_view>
 
@@ -25,15 +26,18 @@ std::optional<SafetensorsIndex> read(std::string_view text) {
   return index;
 }
 
-// What it should hold, as JSON says that a reader of ours has it; nothing where it should be refused.
+// What it should hold, as JSON says that a reader of ours has it; nothing where it should be
+// refused.
 std::optional<nlohmann::json> expected(std::string_view text) {
   try {
     const nlohmann::json value = parse_strict_json(text, "input");
-    if (!value.is_object() || !value.contains("weight_map") || !value["weight_map"].is_object()) return std::nullopt;
+    if (!value.is_object() || !value.contains("weight_map") || !value["weight_map"].is_object())
+      return std::nullopt;
     for (const auto& item : value["weight_map"]) {
       if (!item.is_string()) return std::nullopt;
       const auto& file = item.get_ref<const std::string&>();
-      if (file.empty() || file[0] == '.' || file.find('/') != std::string::npos || file.find('\0') != std::string::npos)
+      if (file.empty() || file[0] == '.' || file.find('/') != std::string::npos ||
+          file.find('\0') != std::string::npos)
         return std::nullopt;
     }
     return value["weight_map"];
@@ -53,7 +57,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   // Beside the map, what would be refused elsewhere may stand: deep nesting, doubled keys.
-  const nlohmann::json known = map ? *map : nlohmann::json::parse(text.begin(), text.end())["weight_map"];
+  const nlohmann::json known =
+      map ? *map : nlohmann::json::parse(text.begin(), text.end())["weight_map"];
   require(known.size() == index->size(), "another number of tensors");
   size_t i = 0;
   for (const auto& item : known.items()) {  // in the order of their keys

@@ -1,5 +1,6 @@
-// Changes to a safetensors file that know its structure: most of them leave a file that keeps all rules but perhaps the one that was
-// touched, so that a fuzzer looks behind the first check. What is no such file comes back as it was.
+// Changes to a safetensors file that know its structure: most of them leave a file that keeps all
+// rules but perhaps the one that was touched, so that a fuzzer looks behind the first check. What
+// is no such file comes back as it was.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ class SafetensorsMutator {
     const auto json = nlohmann::ordered_json::parse(file.substr(8, length), nullptr, false);
     if (!json.is_object()) return std::string(file);
     members_.clear();
-    for (const auto& [name, value] : json.items()) members_.emplace_back(nlohmann::json(name).dump(-1, ' ', one_in(4)), value);
+    for (const auto& [name, value] : json.items())
+      members_.emplace_back(nlohmann::json(name).dump(-1, ' ', one_in(4)), value);
     for (size_t changes = 1 + below(3); changes > 0; --changes) change();
     const bool lay_out = !one_in(4);
     int64_t bytes = lay_out ? lay_out_tensors() : static_cast<int64_t>(file.size() - 8 - length);
@@ -45,14 +47,18 @@ class SafetensorsMutator {
   }
 
   std::string any_word() {
-    static const std::vector<std::string> words = {"BOOL",    "F4",          "F6_E2M3",     "F6_E3M2", "U8",  "I8",  "F8_E5M2", "F8_E4M3",
-                                                   "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16",     "U16", "F16", "BF16",    "I32",
-                                                   "U32",     "F32",         "C64",         "F64",     "I64", "U64", "F128",    ""};
+    static const std::vector<std::string> words = {
+        "BOOL",    "F4",          "F6_E2M3",     "F6_E3M2", "U8",  "I8",  "F8_E5M2", "F8_E4M3",
+        "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16",     "U16", "F16", "BF16",    "I32",
+        "U32",     "F32",         "C64",         "F64",     "I64", "U64", "F128",    ""};
     return any(words);
   }
   Json any_number() {
     static const std::vector<Json> numbers = {
-        0, 0, 1, 1, 2, 3, 4, 7, 8, 16, -1, 1.5, 1e300, 4294967296, 211106198978564, 4194305, INT64_MAX, UINT64_MAX, INT64_MIN};
+        0,       0,         1,          1,          2,
+        3,       4,         7,          8,          16,
+        -1,      1.5,       1e300,      4294967296, 211106198978564,
+        4194305, INT64_MAX, UINT64_MAX, INT64_MIN};
     return one_in(3) ? any(numbers) : Json(below(9));
   }
   Json any_shape() {
@@ -60,7 +66,11 @@ class SafetensorsMutator {
     for (size_t dims = below(one_in(8) ? 12 : 4); dims > 0; --dims) shape.push_back(any_number());
     return shape;
   }
-  Json any_tensor() { return {{"dtype", any_word()}, {"shape", any_shape()}, {"data_offsets", {any_number(), any_number()}}}; }
+  Json any_tensor() {
+    return {{"dtype", any_word()},
+            {"shape", any_shape()},
+            {"data_offsets", {any_number(), any_number()}}};
+  }
   std::string any_name() {
     static const std::vector<std::string> names = {R"("a")",
                                                    R"("w")",
@@ -81,7 +91,8 @@ class SafetensorsMutator {
   void change() {
     const size_t at = below(members_.size());
     if (members_.empty() || one_in(6)) {
-      members_.insert(members_.begin() + static_cast<std::ptrdiff_t>(at), {any_name(), any_tensor()});
+      members_.insert(members_.begin() + static_cast<std::ptrdiff_t>(at),
+                      {any_name(), any_tensor()});
       return;
     }
     auto& [name, value] = members_[at];
@@ -104,27 +115,31 @@ class SafetensorsMutator {
       case 3: tensor.erase(any(std::vector<std::string>{"dtype", "shape", "data_offsets"})); break;
       case 4: tensor["more"] = any_number(); break;
       case 5:
-        if (tensor["shape"].is_array() && !tensor["shape"].empty()) tensor["shape"][below(tensor["shape"].size())] = any_number();
+        if (tensor["shape"].is_array() && !tensor["shape"].empty())
+          tensor["shape"][below(tensor["shape"].size())] = any_number();
         break;
-      default: tensor[any(std::vector<std::string>{"dtype", "shape", "data_offsets"})] = any_number();
+      default:
+        tensor[any(std::vector<std::string>{"dtype", "shape", "data_offsets"})] = any_number();
     }
   }
 
   // Offsets that fit the shapes, where these make sense. Returns the bytes of all.
   int64_t lay_out_tensors() {
-    static const std::vector<std::pair<std::string, int>> bits = {{"8", 8},  {"16", 16}, {"32", 32}, {"64", 64},
-                                                                  {"F4", 4}, {"F6", 6},  {"BOOL", 8}};
+    static const std::vector<std::pair<std::string, int>> bits = {
+        {"8", 8}, {"16", 16}, {"32", 32}, {"64", 64}, {"F4", 4}, {"F6", 6}, {"BOOL", 8}};
     int64_t at = 0;
     for (auto& [name, value] : members_) {
-      if (!value.is_object() || !value.contains("dtype") || !value["dtype"].is_string() || !value.contains("shape") ||
-          !value["shape"].is_array())
+      if (!value.is_object() || !value.contains("dtype") || !value["dtype"].is_string() ||
+          !value.contains("shape") || !value["shape"].is_array())
         continue;
       const auto word = value["dtype"].get<std::string>();
       int64_t size = word.starts_with("F8") ? 8 : 0;
       for (const auto& [part, width] : bits)
         if (size == 0 && word.find(part) != std::string::npos) size = width;
       for (const auto& dim : value["shape"])
-        size = dim.is_number_unsigned() && dim.get<uint64_t>() < 64 && size < 4096 ? size * dim.get<int64_t>() : 0;
+        size = dim.is_number_unsigned() && dim.get<uint64_t>() < 64 && size < 4096
+                   ? size * dim.get<int64_t>()
+                   : 0;
       value["data_offsets"] = {at, at + size / 8};
       at += size / 8;
     }
@@ -132,12 +147,15 @@ class SafetensorsMutator {
   }
 
   std::string written(size_t data_bytes) {
-    const auto space = [&] { return one_in(16) ? std::string(1 + below(3), " \n\t\r"[below(4)]) : std::string(); };
+    const auto space = [&] {
+      return one_in(16) ? std::string(1 + below(3), " \n\t\r"[below(4)]) : std::string();
+    };
     std::string text = "{";
     for (const auto& [name, value] : members_) {
       if (text.size() > 1) text += ',';
       text.append(space()).append(name).append(space()).append(":").append(space());
-      text.append(value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)).append(space());
+      text.append(value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace))
+          .append(space());
     }
     text += '}';
     if (one_in(2)) text.resize((text.size() + 7) / 8 * 8, ' ');

@@ -1,6 +1,7 @@
-// Drives a fuzz target without libFuzzer: TARGET [ROUNDS [SEED]] CORPUS… runs every file of the corpora as it is, then ROUNDS inputs
-// that are mutations of them, by libFuzzer's custom mutator too where the target has one. Equal arguments try equal inputs. The input that
-// brought the target down is left in ./crash-input.
+// Drives a fuzz target without libFuzzer: TARGET [ROUNDS [SEED]] CORPUS… runs every file of the
+// corpora as it is, then ROUNDS inputs that are mutations of them, by libFuzzer's custom mutator
+// too where the target has one. Equal arguments try equal inputs. The input that brought the target
+// down is left in ./crash-input.
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -18,8 +19,10 @@
 
 #include "tests/fuzz/fuzz.h"
 
-extern "C" [[gnu::weak]] size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned seed);
-// What a custom mutator calls for changes that know nothing of structure: this driver makes those itself.
+extern "C" [[gnu::weak]] size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most,
+                                                        unsigned seed);
+// What a custom mutator calls for changes that know nothing of structure: this driver makes those
+// itself.
 extern "C" size_t LLVMFuzzerMutate(uint8_t*, size_t size, size_t) { return size; }
 
 namespace {
@@ -43,7 +46,8 @@ void run(const Bytes& input) {
 std::vector<Bytes> read_corpus(char** begin, char** end) {
   std::vector<std::filesystem::path> paths;
   for (char** arg = begin; arg != end; ++arg)
-    for (const auto& entry : std::filesystem::directory_iterator(*arg)) paths.push_back(entry.path());
+    for (const auto& entry : std::filesystem::directory_iterator(*arg))
+      paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   std::vector<Bytes> corpus;
   for (const auto& path : paths) {
@@ -53,7 +57,8 @@ std::vector<Bytes> read_corpus(char** begin, char** end) {
   return corpus;
 }
 
-// One to eight small changes, of the kinds that formats of lengths, offsets and text are sensitive to.
+// One to eight small changes, of the kinds that formats of lengths, offsets and text are sensitive
+// to.
 class Mutator {
  public:
   Mutator(const std::vector<Bytes>& corpus, uint64_t seed) : corpus_(corpus), random_(seed) {}
@@ -79,11 +84,13 @@ class Mutator {
   void change_structure(Bytes& bytes) {
     const size_t size = bytes.size();
     bytes.resize(size + 8192);
-    bytes.resize(LLVMFuzzerCustomMutator(bytes.data(), size, bytes.size(), static_cast<unsigned>(random_()) | 1));
+    bytes.resize(LLVMFuzzerCustomMutator(bytes.data(), size, bytes.size(),
+                                         static_cast<unsigned>(random_()) | 1));
   }
 
   void change(Bytes& bytes) {
-    static constexpr uint8_t kTelling[] = {0, 0xff, 0x7f, 0x80, '"', '{', '}', '[', ']', ',', ':', '-', '.', '0', '9', '\\', ' '};
+    static constexpr uint8_t kTelling[] = {0,   0xff, 0x7f, 0x80, '"', '{', '}',  '[', ']',
+                                           ',', ':',  '-',  '.',  '0', '9', '\\', ' '};
     const size_t at = below(bytes.size());
     const size_t length = std::min(below(33), bytes.size() - at);
     const auto place = bytes.begin() + static_cast<std::ptrdiff_t>(at);
@@ -98,14 +105,16 @@ class Mutator {
       case 3: bytes.erase(place, place + static_cast<std::ptrdiff_t>(length)); break;
       case 4: {  // repeats a piece
         const Bytes piece(place, place + static_cast<std::ptrdiff_t>(length));
-        bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(below(bytes.size() + 1)), piece.begin(), piece.end());
+        bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(below(bytes.size() + 1)),
+                     piece.begin(), piece.end());
         break;
       }
       case 5: {  // a piece of another input
         const Bytes& other = corpus_[below(corpus_.size())];
         const size_t from = below(other.size());
         const size_t count = std::min(below(65), other.size() - from);
-        bytes.insert(place, other.begin() + static_cast<std::ptrdiff_t>(from), other.begin() + static_cast<std::ptrdiff_t>(from + count));
+        bytes.insert(place, other.begin() + static_cast<std::ptrdiff_t>(from),
+                     other.begin() + static_cast<std::ptrdiff_t>(from + count));
         break;
       }
       default: bytes.resize(at); break;
@@ -136,7 +145,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s ROUNDS SEED CORPUS…\n", argv[0]);
     return 2;
   }
-  for (const int signal : {SIGABRT, SIGSEGV, SIGFPE, SIGBUS, SIGILL}) std::signal(signal, keep_input);
+  for (const int signal : {SIGABRT, SIGSEGV, SIGFPE, SIGBUS, SIGILL})
+    std::signal(signal, keep_input);
   const long rounds = std::strtol(argv[1], nullptr, 10);
   const std::vector<Bytes> corpus = read_corpus(argv + 3, argv + argc);
   if (corpus.empty()) {

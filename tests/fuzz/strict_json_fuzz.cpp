@@ -1,6 +1,7 @@
-// JSON as checkpoints read it, manifests as well as other programs' config.json and index files, fed with anything: it either refuses
-// with an EnvironmentError that is fit for a terminal, or what it read obeys the rules and survives being written and read again. Neither
-// may take more memory than the input justifies.
+// JSON as checkpoints read it, manifests as well as other programs' config.json and index files,
+// fed with anything: it either refuses with an EnvironmentError that is fit for a terminal, or what
+// it read obeys the rules and survives being written and read again. Neither may take more memory
+// than the input justifies.
 #include <algorithm>
 #include <string_view>
 

@@ -72,12 +72,14 @@ class AgentProcess {
     const Deadline deadline = Deadline::after(kLimit);
     while (true) {
       const size_t at = output_.find(text);
-      if (at != std::string::npos && output_.find('\n', at) != std::string::npos) return std::atoi(output_.c_str() + at + text.size());
+      if (at != std::string::npos && output_.find('\n', at) != std::string::npos)
+        return std::atoi(output_.c_str() + at + text.size());
       if (!read_some(deadline)) return 0;
     }
   }
 
-  // Sends a signal again and again, as somebody does who gets impatient, until the agent has closed its output.
+  // Sends a signal again and again, as somebody does who gets impatient, until the agent has closed
+  // its output.
   void insist(int signal) {
     const Deadline deadline = Deadline::after(kLimit);
     pollfd poll{output_fd_, POLLIN, 0};
@@ -93,7 +95,8 @@ class AgentProcess {
     while (read_some(deadline)) {
     }
     if (deadline.passed()) {
-      ADD_FAILURE() << "the agent did not end within " << seconds(kLimit) << " s; so far:\n" << output_;
+      ADD_FAILURE() << "the agent did not end within " << seconds(kLimit) << " s; so far:\n"
+                    << output_;
       ::kill(pid_, SIGKILL);
     }
     int status = 0;
@@ -102,7 +105,8 @@ class AgentProcess {
   }
 
  private:
-  [[noreturn]] static void run(const LaunchSpec& spec, int output, const std::function<void()>& before) {
+  [[noreturn]] static void run(const LaunchSpec& spec, int output,
+                               const std::function<void()>& before) {
     ::dup2(output, STDOUT_FILENO);
     ::dup2(output, STDERR_FILENO);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that is ended leaves nothing behind
@@ -156,7 +160,8 @@ class Scratch {
  public:
   Scratch() {
     std::string pattern = testing::TempDir() + "/lockstep-launch-XXXXXX";
-    if (::mkdtemp(pattern.data()) == nullptr) throw EnvironmentError("mkdtemp: " + errno_text(errno));
+    if (::mkdtemp(pattern.data()) == nullptr)
+      throw EnvironmentError("mkdtemp: " + errno_text(errno));
     path_ = pattern;
     ::mkfifo((path_ + "/gate").c_str(), 0600);
   }

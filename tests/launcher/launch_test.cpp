@@ -1,4 +1,5 @@
-// One agent and its ranks, all of them real processes: what ranks get, what is shown of them, and starting again.
+// One agent and its ranks, all of them real processes: what ranks get, what is shown of them, and
+// starting again.
 #include <algorithm>
 #include <fstream>
 #include <sstream>
@@ -19,29 +20,36 @@ using testing::HasSubstr;
 using testing::Not;
 
 TEST(Launch, gives_ranks_their_place_and_says_nothing_of_its_own) {
-  LaunchSpec spec = shell(2,
-                          "echo rank $RANK/$WORLD_SIZE local $LOCAL_RANK/$LOCAL_WORLD_SIZE group $GROUP_RANK/$GROUP_WORLD_SIZE "
-                          "run $TORCHELASTIC_RUN_ID/$LOCKSTEP_RUN_ID epoch $LOCKSTEP_EPOCH restarts $TORCHELASTIC_RESTART_COUNT "
-                          "extra $EXTRA master $MASTER_ADDR threads ${OMP_NUM_THREADS:-none} "
-                          "${MASTER_PORT:+port} ${LOCKSTEP_STORE:+store} ${LOCKSTEP_ERROR_FILE:+file}");
+  LaunchSpec spec =
+      shell(2,
+            "echo rank $RANK/$WORLD_SIZE local $LOCAL_RANK/$LOCAL_WORLD_SIZE group "
+            "$GROUP_RANK/$GROUP_WORLD_SIZE "
+            "run $TORCHELASTIC_RUN_ID/$LOCKSTEP_RUN_ID epoch $LOCKSTEP_EPOCH restarts "
+            "$TORCHELASTIC_RESTART_COUNT "
+            "extra $EXTRA master $MASTER_ADDR threads ${OMP_NUM_THREADS:-none} "
+            "${MASTER_PORT:+port} ${LOCKSTEP_STORE:+store} ${LOCKSTEP_ERROR_FILE:+file}");
   spec.run_id = "r";
   spec.environment = {{"EXTRA", "value"}, {"OMP_NUM_THREADS", "5"}};
   AgentProcess agent(spec);
   EXPECT_EQ(agent.finish(), 0);
-  const std::string rest = " group 0/1 run r/r epoch 1 restarts 0 extra value master 127.0.0.1 threads 5 port store file\n";
+  const std::string rest =
+      " group 0/1 run r/r epoch 1 restarts 0 extra value master 127.0.0.1 threads 5 port store "
+      "file\n";
   EXPECT_THAT(agent.output(), HasSubstr("[rank 0] rank 0/2 local 0/2" + rest));
   EXPECT_THAT(agent.output(), HasSubstr("[rank 1] rank 1/2 local 1/2" + rest));
   EXPECT_EQ(std::count(agent.output().begin(), agent.output().end(), '\n'), 2) << agent.output();
 }
 
 TEST(Launch, never_mixes_lines_of_ranks) {
-  LaunchSpec spec =
-      shell(4, "i=0; while [ $i -lt 200 ]; do echo \"rank $RANK says line $i to all\"; i=$((i+1)); done; printf 'rest of %s' $RANK");
+  LaunchSpec spec = shell(4,
+                          "i=0; while [ $i -lt 200 ]; do echo \"rank $RANK says line $i to all\"; "
+                          "i=$((i+1)); done; printf 'rest of %s' $RANK");
   AgentProcess agent(spec);
   EXPECT_EQ(agent.finish(), 0);
   std::multiset<std::string> expected;
   for (int rank = 0; rank < 4; ++rank) {
-    for (int i = 0; i < 200; ++i) expected.insert(str("[rank ", rank, "] rank ", rank, " says line ", i, " to all"));
+    for (int i = 0; i < 200; ++i)
+      expected.insert(str("[rank ", rank, "] rank ", rank, " says line ", i, " to all"));
     expected.insert(str("[rank ", rank, "] rest of ", rank));
   }
   std::multiset<std::string> lines;
@@ -51,10 +59,12 @@ TEST(Launch, never_mixes_lines_of_ranks) {
 }
 
 TEST(Launch, passes_on_long_lines_and_binary_bytes) {
-  AgentProcess agent(shell(1, "head -c 200000 /dev/zero | tr '\\0' x; echo; printf '\\001\\377\\000end\\n'"));
+  AgentProcess agent(
+      shell(1, "head -c 200000 /dev/zero | tr '\\0' x; echo; printf '\\001\\377\\000end\\n'"));
   EXPECT_EQ(agent.finish(), 0);
   EXPECT_EQ(std::count(agent.output().begin(), agent.output().end(), 'x'), 200000);
-  EXPECT_TRUE(agent.says(std::string("[rank 0] \001\377\0end\n", 15))) << "binary bytes stay as they are";
+  EXPECT_TRUE(agent.says(std::string("[rank 0] \001\377\0end\n", 15)))
+      << "binary bytes stay as they are";
 }
 
 TEST(Launch, writes_logs_and_shows_only_what_was_asked_for) {
@@ -90,7 +100,9 @@ TEST(Launch, tells_rank_0_about_the_terminal_that_shows_it) {
   const int probe = ::posix_openpt(O_RDWR | O_NOCTTY);
   if (probe < 0) GTEST_SKIP() << "this machine has no pseudo-terminals (/dev/pts)";
   ::close(probe);
-  LaunchSpec spec = shell(2, "echo rank $RANK terminal ${LOCKSTEP_TTY:-no} >&2; [ $RANK = 1 ] || echo columns $COLUMNS >&2");
+  LaunchSpec spec = shell(2,
+                          "echo rank $RANK terminal ${LOCKSTEP_TTY:-no} >&2; [ $RANK = 1 ] || echo "
+                          "columns $COLUMNS >&2");
   spec.screen = Screen::rank0;
   AgentProcess agent(spec, [] {
     const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
@@ -107,7 +119,8 @@ TEST(Launch, tells_rank_0_about_the_terminal_that_shows_it) {
 
 TEST(Launch, starts_all_ranks_again_in_a_new_epoch) {
   LaunchSpec spec = shell(2,
-                          "echo rank $RANK epoch $LOCKSTEP_EPOCH restart $TORCHELASTIC_RESTART_COUNT; [ $LOCKSTEP_EPOCH = 3 ] && exit 0; "
+                          "echo rank $RANK epoch $LOCKSTEP_EPOCH restart "
+                          "$TORCHELASTIC_RESTART_COUNT; [ $LOCKSTEP_EPOCH = 3 ] && exit 0; "
                           "[ $RANK = 1 ] && exit 5; sleep 1000");
   spec.max_restarts = 2;
   AgentProcess agent(spec);
@@ -117,15 +130,19 @@ TEST(Launch, starts_all_ranks_again_in_a_new_epoch) {
 }
 
 TEST(Launch, what_a_rank_leaves_in_its_memory_is_there_when_it_is_started_again) {
-  LaunchSpec spec = shell(2,
-                          "cat $LOCKSTEP_KEPT_MEMORY; echo left by rank $RANK in epoch $LOCKSTEP_EPOCH > $LOCKSTEP_KEPT_MEMORY; "
-                          "[ $LOCKSTEP_EPOCH = 3 ] && exit 0; [ $RANK = 1 ] && kill -KILL $$; sleep 1000");
+  LaunchSpec spec =
+      shell(2,
+            "cat $LOCKSTEP_KEPT_MEMORY; echo left by rank $RANK in epoch $LOCKSTEP_EPOCH > "
+            "$LOCKSTEP_KEPT_MEMORY; "
+            "[ $LOCKSTEP_EPOCH = 3 ] && exit 0; [ $RANK = 1 ] && kill -KILL $$; sleep 1000");
   spec.max_restarts = 2;
   AgentProcess agent(spec);
   EXPECT_EQ(agent.finish(), 0);
   for (const int rank : {0, 1}) {
-    EXPECT_THAT(agent.output(), HasSubstr(str("[rank ", rank, "] left by rank ", rank, " in epoch 1\n")));
-    EXPECT_THAT(agent.output(), HasSubstr(str("[rank ", rank, "] left by rank ", rank, " in epoch 2\n")));
+    EXPECT_THAT(agent.output(),
+                HasSubstr(str("[rank ", rank, "] left by rank ", rank, " in epoch 1\n")));
+    EXPECT_THAT(agent.output(),
+                HasSubstr(str("[rank ", rank, "] left by rank ", rank, " in epoch 2\n")));
   }
 }
 

@@ -28,14 +28,17 @@ TEST(Launch, ranks_start_with_default_signals_and_the_old_file_limit) {
 }
 
 TEST(Launch, an_agent_that_gets_too_few_files_says_so_at_once) {
-  // Too few for gRPC to begin with, for the connection between agent and rendezvous, and for the ranks' pipes.
+  // Too few for gRPC to begin with, for the connection between agent and rendezvous, and for the
+  // ranks' pipes.
   for (const rlim_t files : {10, 18, 26}) {
     AgentProcess agent(shell(2, "true"), [files] {
       const rlimit limit{.rlim_cur = files, .rlim_max = files};
       ::setrlimit(RLIMIT_NOFILE, &limit);
     });
     EXPECT_EQ(agent.finish(), 1);
-    EXPECT_THAT(agent.output(), HasSubstr(str("the limit of open files is ", files, ", but an agent of 2 ranks needs "))) << agent.output();
+    EXPECT_THAT(agent.output(), HasSubstr(str("the limit of open files is ", files,
+                                              ", but an agent of 2 ranks needs ")))
+        << agent.output();
     EXPECT_THAT(agent.output(), HasSubstr("ulimit -n"));
   }
 }
@@ -64,7 +67,8 @@ TEST(Launch, an_agent_that_gets_no_threads_says_so) {
   AgentProcess agent(shell(1, "true"), [] {
     size_t pages = 0;
     std::ifstream("/proc/self/statm") >> pages;
-    const rlim_t bytes = pages * static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + (20 << 20);  // two stacks, or ten
+    const rlim_t bytes =
+        pages * static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + (20 << 20);  // two stacks, or ten
     const rlimit limit{.rlim_cur = bytes, .rlim_max = bytes};
     ::setrlimit(RLIMIT_AS, &limit);
   });

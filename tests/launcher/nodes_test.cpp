@@ -25,7 +25,9 @@ LaunchSpec node(int rank, int port, int nproc, const std::string& script) {
 
 TEST(Nodes, two_agents_are_one_job) {
   const int port = free_port("127.0.0.1");
-  const char* script = "echo $RANK of $WORLD_SIZE node $GROUP_RANK local $LOCAL_RANK of $LOCAL_WORLD_SIZE master $MASTER_PORT";
+  const char* script =
+      "echo $RANK of $WORLD_SIZE node $GROUP_RANK local $LOCAL_RANK of $LOCAL_WORLD_SIZE master "
+      "$MASTER_PORT";
   AgentProcess second(node(1, port, 2, script));  // before the rendezvous is there
   AgentProcess first(node(0, port, 1, script));
   EXPECT_EQ(first.finish(), 0) << first.output();
@@ -88,9 +90,10 @@ TEST(Nodes, a_lost_rendezvous_is_the_cause_of_what_it_did_to_ranks) {
   const int port = free_port("127.0.0.1");
   AgentProcess first(node(0, port, 1, "exec 3> " + scratch.gate() + "; echo ready; sleep 1000"));
   // Its rank learns of the end of the other one before the agent does.
-  AgentProcess second(node(
-      1, port, 1,
-      "read line < " + scratch.gate() + "; echo '{\"message\":\"rank 0 died\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7"));
+  AgentProcess second(node(1, port, 1,
+                           "read line < " + scratch.gate() +
+                               "; echo '{\"message\":\"rank 0 died\",\"caused_by_peer\":true}' > "
+                               "$LOCKSTEP_ERROR_FILE; exit 7"));
   ASSERT_TRUE(first.wait_for("ready")) << first.output();
   first.signal(SIGKILL);
   EXPECT_EQ(second.finish(), 1);
@@ -101,20 +104,24 @@ TEST(Nodes, a_lost_rendezvous_is_the_cause_of_what_it_did_to_ranks) {
 TEST(Nodes, a_lost_rendezvous_is_the_cause_of_how_ranks_end_that_are_told_to) {
   const int port = free_port("127.0.0.1");
   AgentProcess first(node(0, port, 1, "echo ready; sleep 1000"));
-  AgentProcess second(node(1, port, 1, "trap 'exit 5' TERM; echo ready; while :; do sleep 1000 & wait $!; done"));
-  ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready")) << first.output() << second.output();
+  AgentProcess second(
+      node(1, port, 1, "trap 'exit 5' TERM; echo ready; while :; do sleep 1000 & wait $!; done"));
+  ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready"))
+      << first.output() << second.output();
   first.signal(SIGKILL);
   EXPECT_EQ(second.finish(), 1);
   EXPECT_THAT(second.output(), HasSubstr(str("┌ [rendezvous] lost contact with 127.0.0.1:", port)));
-  EXPECT_THAT(second.output(), HasSubstr("│ rank 1: exit code 5, after the launcher had told it to end\n"));
+  EXPECT_THAT(second.output(),
+              HasSubstr("│ rank 1: exit code 5, after the launcher had told it to end\n"));
 }
 
 TEST(Nodes, a_rank_that_is_stopped_on_one_is_the_cause_of_what_the_other_reports) {
   test::Scratch scratch;
   const int port = free_port("127.0.0.1");
-  AgentProcess first(node(
-      0, port, 1,
-      "read line < " + scratch.gate() + "; echo '{\"message\":\"no rank 1\",\"caused_by_peer\":true}' > $LOCKSTEP_ERROR_FILE; exit 7"));
+  AgentProcess first(node(0, port, 1,
+                          "read line < " + scratch.gate() +
+                              "; echo '{\"message\":\"no rank 1\",\"caused_by_peer\":true}' > "
+                              "$LOCKSTEP_ERROR_FILE; exit 7"));
   AgentProcess second(node(1, port, 1, "kill -STOP $$; sleep 1000"));
   ASSERT_TRUE(second.wait_for("is stopped (state T)")) << second.output();
   const int gate = ::open(scratch.gate().c_str(), O_WRONLY | O_CLOEXEC);
@@ -129,7 +136,9 @@ TEST(Nodes, a_rank_that_is_stopped_on_one_is_the_cause_of_what_the_other_reports
 
 TEST(Nodes, a_restart_takes_all_nodes_along) {
   const int port = free_port("127.0.0.1");
-  const char* script = "echo rank $RANK epoch $LOCKSTEP_EPOCH; [ $LOCKSTEP_EPOCH = 2 ] && exit 0; [ $RANK = 1 ] && exit 5; sleep 1000";
+  const char* script =
+      "echo rank $RANK epoch $LOCKSTEP_EPOCH; [ $LOCKSTEP_EPOCH = 2 ] && exit 0; [ $RANK = 1 ] && "
+      "exit 5; sleep 1000";
   LaunchSpec specs[2] = {node(0, port, 1, script), node(1, port, 1, script)};
   for (auto& spec : specs) spec.max_restarts = 1;
   AgentProcess first(specs[0]);
@@ -143,13 +152,16 @@ TEST(Nodes, a_restart_takes_all_nodes_along) {
 TEST(Nodes, another_agent_takes_the_place_of_one_that_was_lost) {
   const int port = free_port("127.0.0.1");
   const char* script =
-      "cat $LOCKSTEP_KEPT_MEMORY; echo rank $RANK epoch $LOCKSTEP_EPOCH; echo left by rank $RANK > $LOCKSTEP_KEPT_MEMORY; "
+      "cat $LOCKSTEP_KEPT_MEMORY; echo rank $RANK epoch $LOCKSTEP_EPOCH; echo left by rank $RANK > "
+      "$LOCKSTEP_KEPT_MEMORY; "
       "[ $LOCKSTEP_EPOCH = 2 ] && exit 0; sleep 1000";
   LaunchSpec specs[2] = {node(0, port, 1, script), node(1, port, 2, script)};
   for (auto& spec : specs) spec.max_restarts = 1;
   AgentProcess first(specs[0]);
   AgentProcess second(specs[1]);
-  ASSERT_TRUE(first.wait_for("epoch 1") && second.wait_for("rank 1 epoch 1") && second.wait_for("rank 2 epoch 1")) << first.output();
+  ASSERT_TRUE(first.wait_for("epoch 1") && second.wait_for("rank 1 epoch 1") &&
+              second.wait_for("rank 2 epoch 1"))
+      << first.output();
   second.signal(SIGKILL);
   AgentProcess third(specs[1]);  // at once: it is told to come again until the place is free
   EXPECT_EQ(first.finish(), 0) << first.output();
@@ -163,7 +175,8 @@ TEST(Nodes, another_agent_takes_the_place_of_one_that_was_lost) {
 
 TEST(Nodes, nobody_takes_the_place_of_one_that_was_lost) {
   const int port = free_port("127.0.0.1");
-  LaunchSpec specs[2] = {node(0, port, 1, "echo ready; sleep 1000"), node(1, port, 1, "echo ready; sleep 1000")};
+  LaunchSpec specs[2] = {node(0, port, 1, "echo ready; sleep 1000"),
+                         node(1, port, 1, "echo ready; sleep 1000")};
   for (auto& spec : specs) {
     spec.max_restarts = 1;
     spec.join_timeout = milliseconds(1500);
@@ -180,7 +193,8 @@ TEST(Nodes, nobody_takes_the_place_of_one_that_was_lost) {
 TEST(Nodes, stopping_one_stops_all_after_saving) {
   const int port = free_port("127.0.0.1");
   const std::string script =
-      "saves() { echo saved; " + test::kEndSaved + "; }; trap saves TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+      "saves() { echo saved; " + test::kEndSaved +
+      "; }; trap saves TERM; echo ready; while :; do sleep 1000 & wait $!; done";
   AgentProcess first(node(0, port, 1, script));
   AgentProcess second(node(1, port, 1, script));
   ASSERT_TRUE(first.wait_for("ready") && second.wait_for("ready"));

@@ -27,10 +27,12 @@ void block_output() {
 }
 
 TEST(Launch, heeds_signals_while_nobody_reads_its_output) {
-  // More output than the pipes and the agent's memory hold; the save must not wait for a reader, either.
-  AgentProcess agent(shell(1, "saves() { seq 1 100000; echo saved >&2; " + test::kEndSaved +
-                                  "; }; trap saves TERM; echo ready >&2; while :; do echo on; done"),
-                     block_output);
+  // More output than the pipes and the agent's memory hold; the save must not wait for a reader,
+  // either.
+  AgentProcess agent(
+      shell(1, "saves() { seq 1 100000; echo saved >&2; " + test::kEndSaved +
+                   "; }; trap saves TERM; echo ready >&2; while :; do echo on; done"),
+      block_output);
   ASSERT_TRUE(agent.wait_for("ready"));
   agent.signal(SIGTERM);
   EXPECT_EQ(agent.finish(), 3) << agent.output();
@@ -38,12 +40,15 @@ TEST(Launch, heeds_signals_while_nobody_reads_its_output) {
 }
 
 TEST(Launch, sees_ranks_end_while_nobody_reads_its_output) {
-  AgentProcess agent(shell(2, "[ $RANK = 1 ] && { echo pid $$ >&2; exec sleep 1000; }; while :; do echo on; done"), block_output);
+  AgentProcess agent(
+      shell(2, "[ $RANK = 1 ] && { echo pid $$ >&2; exec sleep 1000; }; while :; do echo on; done"),
+      block_output);
   const pid_t rank = agent.number_after("[rank 1] pid ");
   ASSERT_GT(rank, 0);
   ::kill(rank, SIGKILL);
   EXPECT_EQ(agent.finish(), 128 + SIGKILL);
-  EXPECT_THAT(agent.output(), HasSubstr(str("┌ rank 1 on host ", host_name(), " (pid ", rank, "): killed by SIGKILL")));
+  EXPECT_THAT(agent.output(), HasSubstr(str("┌ rank 1 on host ", host_name(), " (pid ", rank,
+                                            "): killed by SIGKILL")));
 }
 
 TEST(Launch, loses_no_output_to_a_slow_reader) {
@@ -58,7 +63,8 @@ TEST(Launch, loses_no_output_to_a_slow_reader) {
       ::dup2(ends[0], STDIN_FILENO);
       ::close(ends[0]);
       ::close(ends[1]);
-      ::execl("/bin/sh", "sh", "-c", ("read line < " + gate + "; cat > " + file + "; echo all read >&2").c_str(), nullptr);
+      ::execl("/bin/sh", "sh", "-c",
+              ("read line < " + gate + "; cat > " + file + "; echo all read >&2").c_str(), nullptr);
       ::_exit(127);
     }
     ::dup2(ends[1], STDOUT_FILENO);

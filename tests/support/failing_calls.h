@@ -1,4 +1,5 @@
-// System calls that fail, as on systems and file systems that lack them: a filter (seccomp) on a thread of its own.
+// System calls that fail, as on systems and file systems that lack them: a filter (seccomp) on a
+// thread of its own.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +12,15 @@
 
 namespace lockstep::test {
 
-// Runs `action` on a thread with that filter; false, and nothing done, where the system lets no thread filter its calls.
+// Runs `action` on a thread with that filter; false, and nothing done, where the system lets no
+// thread filter its calls.
 template <size_t N, typename F>
 bool where_calls_fail(sock_filter (&program)[N], const F& action) {
   bool filtered = false;
   std::thread([&] {
     const sock_fprog filter{.len = N, .filter = program};
-    filtered = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+    filtered = ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+               ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
     if (filtered) action();
   }).join();
   return filtered;

@@ -1,4 +1,5 @@
-// ForkStore: a Store for processes forked from one test. Made before the fork; lives in memory that the children share.
+// ForkStore: a Store for processes forked from one test. Made before the fork; lives in memory that
+// the children share.
 #pragma once
 
 #include <cerrno>
@@ -21,7 +22,8 @@ namespace lockstep::test {
 class ForkStore final : public comm::Store {
  public:
   ForkStore() {
-    void* memory = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw EnvironmentError("[fork_store] mmap: " + errno_text(errno));
     shared_ = new (memory) Shared;
     pthread_mutexattr_t attributes;
@@ -45,7 +47,9 @@ class ForkStore final : public comm::Store {
         Lock lock(*shared_);
         if (const Entry* entry = find(key)) return entry->value;
       }
-      if (deadline.passed()) throw TimeoutError(str("[store] key '", key, "' did not appear within ", seconds(timeout), " s"));
+      if (deadline.passed())
+        throw TimeoutError(
+            str("[store] key '", key, "' did not appear within ", seconds(timeout), " s"));
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
@@ -60,7 +64,8 @@ class ForkStore final : public comm::Store {
     write(key, std::to_string(sum));
     return sum;
   }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     Lock lock(*shared_);
     const Entry* entry = find(key);
     const std::string now = entry ? entry->value : "";
@@ -81,7 +86,8 @@ class ForkStore final : public comm::Store {
   };
   struct Lock {
     explicit Lock(Shared& s) : shared(s) {
-      if (::pthread_mutex_lock(&shared.mutex) == EOWNERDEAD) ::pthread_mutex_consistent(&shared.mutex);
+      if (::pthread_mutex_lock(&shared.mutex) == EOWNERDEAD)
+        ::pthread_mutex_consistent(&shared.mutex);
     }
     ~Lock() { ::pthread_mutex_unlock(&shared.mutex); }
     Shared& shared;
@@ -93,7 +99,8 @@ class ForkStore final : public comm::Store {
     return nullptr;
   }
   void write(const std::string& key, const std::string& value) {
-    check(key.size() < sizeof(Entry::key) && value.size() < sizeof(Entry::value), "[fork_store] too long: ", key);
+    check(key.size() < sizeof(Entry::key) && value.size() < sizeof(Entry::value),
+          "[fork_store] too long: ", key);
     Entry* entry = find(key);
     if (!entry) {
       check(shared_->count < std::size(shared_->entries), "[fork_store] full");

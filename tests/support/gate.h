@@ -1,5 +1,5 @@
-// Gate: stops whoever touches a tensor until the test lets it go on. So a test can hold a copy in its
-// middle, for as long as it likes.
+// Gate: stops whoever touches a tensor until the test lets it go on. So a test can hold a copy in
+// its middle, for as long as it likes.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,8 @@
 namespace lockstep::test {
 
 // One at a time in a process. It shuts the whole pages of the tensor, which must have one, for this
-// process; other processes that share the memory can reach it. System calls are not stopped: they fail.
+// process; other processes that share the memory can reach it. System calls are not stopped: they
+// fail.
 class Gate {
  public:
   explicit Gate(const Tensor& tensor) {
@@ -45,7 +46,8 @@ class Gate {
   // Waits until a thread stands at the gate. False if none comes within a minute.
   bool reached() const {
     const Deadline limit = Deadline::after(std::chrono::seconds(60));
-    while (!state().reached && !limit.passed()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!state().reached && !limit.passed())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return state().reached;
   }
   void open() {
@@ -68,7 +70,8 @@ class Gate {
     return instance;
   }
   static void set(int protection) {
-    if (::mprotect(reinterpret_cast<void*>(state().begin.load()), state().end - state().begin, protection) != 0)
+    if (::mprotect(reinterpret_cast<void*>(state().begin.load()), state().end - state().begin,
+                   protection) != 0)
       throw EnvironmentError("[gate] mprotect: " + errno_text(errno));
   }
   static void on_touch(int, siginfo_t* info, void*) {

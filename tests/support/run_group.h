@@ -18,7 +18,8 @@ namespace lockstep::test {
 using Group = std::shared_ptr<comm::ProcessGroup>;
 
 // Runs `body` on `ranks` threads; returns what each rank threw, empty where all went well.
-inline std::vector<std::string> run_group(int ranks, const std::function<void(const Group&)>& body) {
+inline std::vector<std::string> run_group(int ranks,
+                                          const std::function<void(const Group&)>& body) {
   const auto store = std::make_shared<comm::HashStore>();
   std::vector<std::string> failures(static_cast<size_t>(ranks));
   std::vector<std::thread> threads;

@@ -57,8 +57,9 @@ namespace internal {
 
 }  // namespace internal
 
-// Forks `ranks` processes, runs body(rank) in each and waits for all; a process that is still there at the limit is killed.
-// Failed assertions and exceptions in a child give exit code 1. Call it before this process has started threads.
+// Forks `ranks` processes, runs body(rank) in each and waits for all; a process that is still there
+// at the limit is killed. Failed assertions and exceptions in a child give exit code 1. Call it
+// before this process has started threads.
 inline std::vector<RankEnd> fork_ranks(int ranks, const std::function<void(int rank)>& body,
                                        std::chrono::seconds limit = std::chrono::seconds(100)) {
   std::fflush(nullptr);
@@ -74,7 +75,9 @@ inline std::vector<RankEnd> fork_ranks(int ranks, const std::function<void(int r
   const auto deadline = std::chrono::steady_clock::now() + limit;
   for (size_t i = 0; i < pids.size(); ++i) {
     const int fd = static_cast<int>(::syscall(SYS_pidfd_open, pids[i], 0));
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+                          deadline - std::chrono::steady_clock::now())
+                          .count();
     pollfd poll{fd, POLLIN, 0};
     if (::poll(&poll, 1, left > 0 ? static_cast<int>(left) : 0) <= 0) {
       ends[i].timed_out = true;
@@ -93,7 +96,8 @@ inline void expect_well(const RankEnd& end, size_t rank) {
   EXPECT_FALSE(end.timed_out) << "rank " << rank << " hung and was killed";
   if (end.timed_out) return;
   EXPECT_EQ(end.signal, 0) << "rank " << rank << " ended by signal " << end.signal;
-  EXPECT_EQ(end.exit_code, end.signal == 0 ? 0 : -1) << "rank " << rank << " failed; its output is above";
+  EXPECT_EQ(end.exit_code, end.signal == 0 ? 0 : -1)
+      << "rank " << rank << " failed; its output is above";
 }
 
 // fork_ranks() where all ranks must do well.

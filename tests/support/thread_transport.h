@@ -1,4 +1,5 @@
-// ThreadTransport: bytes between threads through queues in memory, to test what is built on comm/engine/transport.h.
+// ThreadTransport: bytes between threads through queues in memory, to test what is built on
+// comm/engine/transport.h.
 #pragma once
 
 #include <atomic>
@@ -14,9 +15,9 @@
 #include <vector>
 
 #include "comm/engine/backend.h"
+#include "comm/engine/transport.h"
 #include "comm/peer_failure.h"
 #include "comm/ranks_text.h"
-#include "comm/engine/transport.h"
 #include "core/base/error.h"
 #include "core/tensor/storage.h"
 
@@ -34,12 +35,14 @@ struct Mailboxes {
 
 class ThreadTransport final : public comm::Transport {
  public:
-  ThreadTransport(std::shared_ptr<Mailboxes> boxes, int rank, int size, std::atomic<int64_t>* sent = nullptr)
+  ThreadTransport(std::shared_ptr<Mailboxes> boxes, int rank, int size,
+                  std::atomic<int64_t>* sent = nullptr)
       : boxes_(std::move(boxes)), rank_(rank), size_(size), sent_(sent) {}
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives, const comm::Limit& limit) override {
+  void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives,
+                const comm::Limit& limit) override {
     std::unique_lock lock(boxes_->mutex);
     for (const Send& s : sends) {
       const auto* data = static_cast<const std::byte*>(s.data);
@@ -52,11 +55,15 @@ class ThreadTransport final : public comm::Transport {
       auto& queue = boxes_->queues[{channel, r.from, rank_}];
       while (queue.empty()) {
         if (!boxes_->aborted.empty()) throw comm::FromPeer<EnvironmentError>(boxes_->aborted);
-        if (boxes_->left[static_cast<size_t>(r.from)]) throw comm::FromPeer<EnvironmentError>(str("rank ", r.from, " has left the group"));
-        if (limit.passed()) throw comm::FromPeer<TimeoutError>(str(limit.reached(), ": ", missing(channel, receives.subspan(i))));
+        if (boxes_->left[static_cast<size_t>(r.from)])
+          throw comm::FromPeer<EnvironmentError>(str("rank ", r.from, " has left the group"));
+        if (limit.passed())
+          throw comm::FromPeer<TimeoutError>(
+              str(limit.reached(), ": ", missing(channel, receives.subspan(i))));
         boxes_->changed.wait_for(lock, limit.nap());
       }
-      check(queue.front().size() == r.bytes, "[transport] expected ", r.bytes, " bytes, got ", queue.front().size());
+      check(queue.front().size() == r.bytes, "[transport] expected ", r.bytes, " bytes, got ",
+            queue.front().size());
       if (r.bytes > 0) std::memcpy(r.data, queue.front().data(), r.bytes);
       queue.pop_front();
     }
@@ -80,11 +87,16 @@ class ThreadTransport final : public comm::Transport {
 // The least that a backend over a transport needs.
 class TransportBackend final : public comm::Backend {
  public:
-  // `join(name, size)` gives the mailboxes that all ranks of a group share. `sent`, where it is not null, counts the bytes of data that
-  // this group and those that are split from it send; fingerprints are not counted, nor is what has their size.
+  // `join(name, size)` gives the mailboxes that all ranks of a group share. `sent`, where it is not
+  // null, counts the bytes of data that this group and those that are split from it send;
+  // fingerprints are not counted, nor is what has their size.
   using Join = std::function<std::shared_ptr<Mailboxes>(const std::string& name, int size)>;
-  TransportBackend(Join join, const std::string& name, int rank, int size, std::atomic<int64_t>* sent = nullptr)
-      : join_(std::move(join)), boxes_(join_(name, size)), transport_(boxes_, rank, size, sent), sent_(sent) {}
+  TransportBackend(Join join, const std::string& name, int rank, int size,
+                   std::atomic<int64_t>* sent = nullptr)
+      : join_(std::move(join)),
+        boxes_(join_(name, size)),
+        transport_(boxes_, rank, size, sent),
+        sent_(sent) {}
   ~TransportBackend() override {
     std::lock_guard lock(boxes_->mutex);
     boxes_->left[static_cast<size_t>(rank())] = true;
@@ -98,7 +110,8 @@ class TransportBackend final : public comm::Backend {
   void execute(const comm::Call& call) override { comm::execute_over(transport_, call); }
   std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
-    return std::make_unique<TransportBackend>(join_, plan.name, plan.rank, static_cast<int>(plan.ranks.size()), sent_);
+    return std::make_unique<TransportBackend>(join_, plan.name, plan.rank,
+                                              static_cast<int>(plan.ranks.size()), sent_);
   }
   std::shared_ptr<Storage> allocate(size_t bytes) override {
     auto storage = std::make_shared<Storage>(bytes, kCpu);

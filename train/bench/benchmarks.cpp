@@ -4,14 +4,15 @@
 #include <memory>
 
 #include "core/base/parallel.h"
-#include "train/metrics/machine.h"
 #include "train/bench/measure.h"
+#include "train/metrics/machine.h"
 #include "train/run/replicas.h"
 #include "train/run/run_dir.h"
 #include "train/run/trainer.h"
 
 namespace lockstep::train {
-StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup> group, int64_t warmup, int64_t steps) {
+StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup> group,
+                         int64_t warmup, int64_t steps) {
   Config config = given;
   config.train.steps = warmup + steps;
   config.optim.schedule.warmup = std::min(config.optim.schedule.warmup, config.train.steps);
@@ -26,7 +27,8 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
                        .items_are_tokens = trainer.model().items_are_tokens};
   // In memory of their own: nobody goes on from them.
   const int64_t every = config.checkpoint.replica_every;
-  const auto replicas = every > 0 ? std::make_unique<Replicas>(trainer, RunDir(config).path, KeptMemory{}) : nullptr;
+  const auto replicas =
+      every > 0 ? std::make_unique<Replicas>(trainer, RunDir(config).path, KeptMemory{}) : nullptr;
   std::vector<double> times, exposed, replicated;
   for (int64_t i = 0; i < warmup + steps; ++i) {
     // The first steps lay out buckets and learn the order of units.
@@ -51,7 +53,9 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
   result.memory = report_memory(trainer.memory_bound(), *group);
   const double step_s = result.step_ms / 1e3;
   result.items_per_s = static_cast<double>(trainer.items_per_step()) / step_s;
-  result.mfu = trainer.flops_per_step() / step_s / peak_flops(config.train.precision == "bf16" ? DType::bf16 : DType::f32, group->size());
+  result.mfu =
+      trainer.flops_per_step() / step_s /
+      peak_flops(config.train.precision == "bf16" ? DType::bf16 : DType::f32, group->size());
   return result;
 }
 

@@ -28,15 +28,23 @@ using checkpoint::Entry;
 // The posix file system, whose syncs do not wait.
 class UnsyncedFiles final : public checkpoint::FileSystem {
  public:
-  std::unique_ptr<checkpoint::WritableFile> create(const std::string& path) override { return std::make_unique<File>(real_.create(path)); }
+  std::unique_ptr<checkpoint::WritableFile> create(const std::string& path) override {
+    return std::make_unique<File>(real_.create(path));
+  }
   void make_directories(const std::string& path) override { real_.make_directories(path); }
   void make_directory(const std::string& path) override { real_.make_directory(path); }
   void sync_directory(const std::string&) override {}
-  void rename_directory(const std::string& from, const std::string& to) override { real_.rename_directory(from, to); }
+  void rename_directory(const std::string& from, const std::string& to) override {
+    real_.rename_directory(from, to);
+  }
   void remove_all(const std::string& path) override { real_.remove_all(path); }
   std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
-  std::unique_ptr<checkpoint::ReadableFile> open(const std::string& path) override { return real_.open(path); }
-  std::optional<int64_t> free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+  std::unique_ptr<checkpoint::ReadableFile> open(const std::string& path) override {
+    return real_.open(path);
+  }
+  std::optional<int64_t> free_bytes(const std::string& path) override {
+    return real_.free_bytes(path);
+  }
 
  private:
   class File final : public checkpoint::WritableFile {
@@ -69,17 +77,22 @@ class Bench {
   }
 
  private:
-  // Weights and two moments, as FSDP holds them: tensors of 16 MB, of which each rank has its share.
+  // Weights and two moments, as FSDP holds them: tensors of 16 MB, of which each rank has its
+  // share.
   std::vector<Entry> sharded_state(int64_t bytes) const {
     constexpr int64_t kElements = 4'000'000;
-    const int64_t tensors = std::max<int64_t>(1, bytes / 4 / kElements), share = kElements / group_.size();
+    const int64_t tensors = std::max<int64_t>(1, bytes / 4 / kElements),
+                  share = kElements / group_.size();
     std::vector<Entry> entries;
     for (int64_t i = 0; i < tensors; ++i) {
       const ShardSpec shard{
-          {kElements}, share * group_.rank(), group_.rank() + 1 == group_.size() ? kElements - share * group_.rank() : share};
+          {kElements},
+          share * group_.rank(),
+          group_.rank() + 1 == group_.size() ? kElements - share * group_.rank() : share};
       const Tensor tensor = Tensor::empty({shard.length});
       float* data = tensor.data<float>();
-      for (int64_t j = 0; j < shard.length; ++j) data[j] = static_cast<float>(i * kElements + shard.offset + j);
+      for (int64_t j = 0; j < shard.length; ++j)
+        data[j] = static_cast<float>(i * kElements + shard.offset + j);
       entries.emplace_back(str("state.", i), tensor, shard);
     }
     return entries;
@@ -106,12 +119,14 @@ class Bench {
     std::vector<Tensor> to;
     for (const Entry& entry : entries_) to.push_back(Tensor::zeros(entry.tensor.shape()));
     result.memcpy_s = time([&](int) {
-      for (size_t i = 0; i < to.size(); ++i) std::memcpy(to[i].raw(), entries_[i].tensor.raw(), static_cast<size_t>(to[i].bytes()));
+      for (size_t i = 0; i < to.size(); ++i)
+        std::memcpy(to[i].raw(), entries_[i].tensor.raw(), static_cast<size_t>(to[i].bytes()));
     });
     to.clear();
     checkpoint::Saver saver({.dir = dir_, .keep = 1, .group = &group_});
     saver.prepare(entries_);
-    result.stall_s = time([&](int i) { saver.start(i, entries_, {}); }, [&](int) { expect_saved(saver); });
+    result.stall_s =
+        time([&](int i) { saver.start(i, entries_, {}); }, [&](int) { expect_saved(saver); });
     expect_saved(saver);
   }
   static void expect_saved(checkpoint::Saver& saver) {
@@ -122,12 +137,22 @@ class Bench {
   void measure_saves(CheckpointBenchmark& result) {
     UnsyncedFiles unsynced;
     const auto save = [&](int64_t step, checkpoint::FileSystem* files) {
-      checkpoint::save({.dir = dir_, .step = step, .entries = entries_, .keep = 1, .group = &group_, .files = files});
+      checkpoint::save({.dir = dir_,
+                        .step = step,
+                        .entries = entries_,
+                        .keep = 1,
+                        .group = &group_,
+                        .files = files});
     };
     result.save_unsynced_s = time([&](int i) { save(100 + i, &unsynced); });
-    const auto plain = [&] { checkpoint::write_bytes(checkpoint::posix_file_system(), files_, never_stop); };
-    const auto summed = [&] { checkpoint::write_safetensors(checkpoint::posix_file_system(), files_); };
-    // In turn, and back again, because what else the disk has to do changes: what drifts adds as much to the one as to the other.
+    const auto plain = [&] {
+      checkpoint::write_bytes(checkpoint::posix_file_system(), files_, never_stop);
+    };
+    const auto summed = [&] {
+      checkpoint::write_safetensors(checkpoint::posix_file_system(), files_);
+    };
+    // In turn, and back again, because what else the disk has to do changes: what drifts adds as
+    // much to the one as to the other.
     std::vector<double> plain_before, plain_after, with_sums, saved;
     for (int i = 0; i < repetitions_; ++i) {
       const auto measure = [&](std::vector<double>& times, const std::function<void()>& body) {
@@ -150,12 +175,14 @@ class Bench {
 
   void measure_loads(CheckpointBenchmark& result) {
     std::vector<Entry> into;
-    for (const Entry& entry : entries_) into.emplace_back(entry.name, Tensor::zeros(entry.tensor.shape()), entry.shard);
+    for (const Entry& entry : entries_)
+      into.emplace_back(entry.name, Tensor::zeros(entry.tensor.shape()), entry.shard);
     const auto load = [&](int) { checkpoint::restore_latest(dir_, into, &group_); };
     load(0);  // of a large file, what has left the page cache comes back
     result.load_s = time(load);
     for (size_t i = 0; i < into.size(); ++i)
-      check(std::memcmp(into[i].tensor.raw(), entries_[i].tensor.raw(), static_cast<size_t>(into[i].tensor.bytes())) == 0,
+      check(std::memcmp(into[i].tensor.raw(), entries_[i].tensor.raw(),
+                        static_cast<size_t>(into[i].tensor.bytes())) == 0,
             "[bench] what was read is not what was saved");
     bool dropped = true;
     const double cold = time(load, [&](int) { dropped = drop_page_cache() && dropped; });
@@ -169,7 +196,8 @@ class Bench {
   // This rank's part of a checkpoint, as a save writes it.
   std::vector<checkpoint::FileToWrite> shard_files() const {
     const checkpoint::SavePlan plan = checkpoint::plan_save(&group_, entries_);
-    return checkpoint::planned_files(plan, group_.rank(), 0, dir_, checkpoint::planned_tensors(plan, group_.rank(), entries_));
+    return checkpoint::planned_files(plan, group_.rank(), 0, dir_,
+                                     checkpoint::planned_tensors(plan, group_.rank(), entries_));
   }
   // Nothing of what was measured before may be left for the next to wait for.
   void flush() {
@@ -200,14 +228,17 @@ class Bench {
 
 }  // namespace
 
-CheckpointBenchmark bench_checkpoint(comm::ProcessGroup& group, const std::string& dir, int64_t bytes, int repetitions) {
+CheckpointBenchmark bench_checkpoint(comm::ProcessGroup& group, const std::string& dir,
+                                     int64_t bytes, int repetitions) {
   check(repetitions >= 1 && bytes >= 1, "[bench] repetitions and bytes must be at least 1");
   auto& files = checkpoint::posix_file_system();
   const std::string own = comm::agree(&group, [&] {
     if (group.rank() != 0) return std::string();
-    check(std::filesystem::is_directory(dir), "[bench] '", dir, "' is no folder: give one on the disk to measure");
+    check(std::filesystem::is_directory(dir), "[bench] '", dir,
+          "' is no folder: give one on the disk to measure");
     std::string path = dir + "/lockstep-bench-checkpoint-XXXXXX";
-    if (!::mkdtemp(path.data())) throw EnvironmentError(str("make folder '", path, "': ", errno_text(errno)));
+    if (!::mkdtemp(path.data()))
+      throw EnvironmentError(str("make folder '", path, "': ", errno_text(errno)));
     return path;
   })[0];
   const auto remove = [&] {

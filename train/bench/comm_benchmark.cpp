@@ -19,8 +19,11 @@ double memcpy_us(comm::ProcessGroup& group, int64_t bytes) {
 }
 
 // All operations on tensors of one size and kind.
-void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double memcpy_us, std::vector<CommBenchmark>& results) {
-  const auto tensor = [&](int64_t n) { return allocated ? group.allocate({n}, DType::f32) : Tensor::zeros({n}); };
+void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double memcpy_us,
+               std::vector<CommBenchmark>& results) {
+  const auto tensor = [&](int64_t n) {
+    return allocated ? group.allocate({n}, DType::f32) : Tensor::zeros({n});
+  };
   const int64_t ranks = group.size();
   const Tensor whole = tensor(slice * ranks), part = tensor(slice);
   const double share = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
@@ -33,7 +36,8 @@ void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double 
       {"all_reduce", 2 * share, whole, [&] { return group.all_reduce(whole); }},
       {"reduce_scatter", share, whole, [&] { return group.reduce_scatter(part, whole); }},
       {"all_gather", share, part, [&] { return group.all_gather(whole, part); }},
-      {"broadcast", ranks == 1 ? 0.0 : 1.0, group.rank() == 0 ? whole : Tensor(), [&] { return group.broadcast(whole, 0); }},
+      {"broadcast", ranks == 1 ? 0.0 : 1.0, group.rank() == 0 ? whole : Tensor(),
+       [&] { return group.broadcast(whole, 0); }},
   };
   for (const auto& c : cases) {
     // Zeros: sums of sums must not run into infinity, which some processors add more slowly.
@@ -58,14 +62,16 @@ void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double 
 
 }  // namespace
 
-std::vector<CommBenchmark> bench_comm(comm::ProcessGroup& group, const std::vector<int64_t>& sizes_bytes) {
+std::vector<CommBenchmark> bench_comm(comm::ProcessGroup& group,
+                                      const std::vector<int64_t>& sizes_bytes) {
   std::vector<CommBenchmark> results;
   for (const int64_t bytes : sizes_bytes) {
     const int64_t slice = std::max<int64_t>(1, bytes / 4 / group.size());
     const double copy_us = memcpy_us(group, slice * 4 * group.size());
     for (const bool allocated : {true, false}) bench_ops(group, slice, allocated, copy_us, results);
   }
-  std::stable_sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.op < b.op; });
+  std::stable_sort(results.begin(), results.end(),
+                   [](const auto& a, const auto& b) { return a.op < b.op; });
   return results;
 }
 

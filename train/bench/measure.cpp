@@ -28,7 +28,8 @@ double call_us(comm::ProcessGroup& group, int64_t bytes, const std::function<voi
     group.barrier().wait();
     const auto start = Clock::now();
     for (int64_t i = 0; i < calls; ++i) call();
-    rounds.push_back(slowest(seconds(Clock::now() - start) * 1e6 / static_cast<double>(calls), group));
+    rounds.push_back(
+        slowest(seconds(Clock::now() - start) * 1e6 / static_cast<double>(calls), group));
   }
   return median(rounds);
 }

@@ -16,36 +16,44 @@ void fit(bool fits, std::initializer_list<std::string_view> keys, const Args&...
 }
 
 bool is_folder_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
+         name.find('\0') == std::string::npos;
 }
 
 void check_data(const DataConfig& data, const ModelConfig& model) {
   if (data.kind != "text") return;
-  fit(model.is_language_model(), {"data.kind", "model.kind"}, "data.kind 'text' needs model.kind 'gpt' or 'llama', got '", model.kind,
+  fit(model.is_language_model(), {"data.kind", "model.kind"},
+      "data.kind 'text' needs model.kind 'gpt' or 'llama', got '", model.kind,
       "'; an mlp trains on data.kind 'random'");
   fit(model.vocab >= 256, {"model.vocab", "data.tokenizer"}, "model.vocab is ", model.vocab,
       ", but data.tokenizer 'bytes' has 256 tokens: set model.vocab to 256 or more");
-  fit(!data.path.empty(), {"data.path"}, "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
+  fit(!data.path.empty(), {"data.path"},
+      "data.path is not set: name a text file, such as one that scripts/fetch_kjv writes");
 }
 
 void check_recompute(const TrainConfig& train, const ModelConfig& model) {
-  fit(train.recompute == "none" || model.kind != "mlp", {"train.recompute", "model.kind"}, "train.recompute '", train.recompute,
-      "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to none");
+  fit(train.recompute == "none" || model.kind != "mlp", {"train.recompute", "model.kind"},
+      "train.recompute '", train.recompute,
+      "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to "
+      "none");
 }
 
 void check_model(const ModelConfig& model) {
-  fit(!model.is_language_model() || model.dim % model.heads == 0, {"model.heads", "model.dim"}, "model.heads (", model.heads,
-      ") does not divide model.dim (", model.dim, "): every head needs the same width");
+  fit(!model.is_language_model() || model.dim % model.heads == 0, {"model.heads", "model.dim"},
+      "model.heads (", model.heads, ") does not divide model.dim (", model.dim,
+      "): every head needs the same width");
   if (model.kind != "llama") return;
-  fit(model.dim / model.heads % 2 == 0, {"model.dim", "model.heads"}, "model.dim (", model.dim, ") over model.heads (", model.heads,
+  fit(model.dim / model.heads % 2 == 0, {"model.dim", "model.heads"}, "model.dim (", model.dim,
+      ") over model.heads (", model.heads,
       ") is odd: rotary positions need heads of an even width");
-  fit(model.heads % model.key_value_heads() == 0, {"model.kv_heads", "model.heads"}, "model.kv_heads (", model.kv_heads,
-      ") does not divide model.heads (", model.heads, ")");
+  fit(model.heads % model.key_value_heads() == 0, {"model.kv_heads", "model.heads"},
+      "model.kv_heads (", model.kv_heads, ") does not divide model.heads (", model.heads, ")");
 }
 
 void check_batches(const TrainConfig& train) {
-  fit(train.global_batch % train.micro_batch == 0, {"train.micro_batch", "train.global_batch"}, "train.micro_batch (", train.micro_batch,
-      ") does not divide train.global_batch (", train.global_batch, "): a step must be a whole number of micro-batches");
+  fit(train.global_batch % train.micro_batch == 0, {"train.micro_batch", "train.global_batch"},
+      "train.micro_batch (", train.micro_batch, ") does not divide train.global_batch (",
+      train.global_batch, "): a step must be a whole number of micro-batches");
 }
 
 // The number that parallel.shard may be; 0 where it is a word.
@@ -56,38 +64,48 @@ int64_t nearby_ranks(const std::string& shard) {
 }
 
 void check_parallel(const ParallelConfig& parallel) {
-  const bool word = parallel.shard == "full" || parallel.shard == "grad" || parallel.shard == "optim" || parallel.shard == "hybrid";
-  fit(word || nearby_ranks(parallel.shard) > 0, {"parallel.shard"}, "parallel.shard '", parallel.shard,
-      "': expected full, grad, optim, hybrid or a number of ranks");
+  const bool word = parallel.shard == "full" || parallel.shard == "grad" ||
+                    parallel.shard == "optim" || parallel.shard == "hybrid";
+  fit(word || nearby_ranks(parallel.shard) > 0, {"parallel.shard"}, "parallel.shard '",
+      parallel.shard, "': expected full, grad, optim, hybrid or a number of ranks");
   for (const double ranks : parallel.mesh)
-    fit(ranks == std::floor(ranks), {"parallel.mesh"}, "parallel.mesh: ", ranks, " is no number of ranks");
+    fit(ranks == std::floor(ranks), {"parallel.mesh"}, "parallel.mesh: ", ranks,
+        " is no number of ranks");
   const bool meshed = parallel.mesh[0] > 0 && parallel.mesh[1] > 0;
   fit(parallel.shard != "hybrid" || meshed, {"parallel.shard", "parallel.mesh"},
-      "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 ranks");
-  fit(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0), {"parallel.mesh", "parallel.shard"},
-      "parallel.mesh is for parallel.shard 'hybrid', got '", parallel.shard, "'");
-  fit(parallel.strategy == "fsdp" || parallel.shard == "full", {"parallel.shard", "parallel.strategy"}, "parallel.shard '", parallel.shard,
+      "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 "
+      "ranks");
+  fit(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0),
+      {"parallel.mesh", "parallel.shard"}, "parallel.mesh is for parallel.shard 'hybrid', got '",
+      parallel.shard, "'");
+  fit(parallel.strategy == "fsdp" || parallel.shard == "full",
+      {"parallel.shard", "parallel.strategy"}, "parallel.shard '", parallel.shard,
       "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  fit(parallel.strategy == "fsdp" || parallel.wrap == "blocks", {"parallel.wrap", "parallel.strategy"}, "parallel.wrap '", parallel.wrap,
+  fit(parallel.strategy == "fsdp" || parallel.wrap == "blocks",
+      {"parallel.wrap", "parallel.strategy"}, "parallel.wrap '", parallel.wrap,
       "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  fit(parallel.backend != "tcp" && parallel.backend != "nccl", {"parallel.backend"}, "parallel.backend '", parallel.backend,
+  fit(parallel.backend != "tcp" && parallel.backend != "nccl", {"parallel.backend"},
+      "parallel.backend '", parallel.backend,
       "' is not available in this version: use auto, shm or mpi");
 }
 
 void check_shards(const ParallelConfig& parallel, int ranks) {
   if (parallel.strategy != "fsdp") return;
-  const auto rows = static_cast<int64_t>(parallel.mesh[0]), columns = static_cast<int64_t>(parallel.mesh[1]);
-  check(parallel.shard != "hybrid" || rows * columns == ranks, "parallel.mesh [", rows, ", ", columns, "] has ", rows * columns,
-        " ranks, but the run has ", ranks);
+  const auto rows = static_cast<int64_t>(parallel.mesh[0]),
+             columns = static_cast<int64_t>(parallel.mesh[1]);
+  check(parallel.shard != "hybrid" || rows * columns == ranks, "parallel.mesh [", rows, ", ",
+        columns, "] has ", rows * columns, " ranks, but the run has ", ranks);
   const int64_t nearby = nearby_ranks(parallel.shard);
-  check(nearby == 0 || ranks % nearby == 0, "parallel.shard ", nearby, " does not divide the ", ranks, " ranks");
+  check(nearby == 0 || ranks % nearby == 0, "parallel.shard ", nearby, " does not divide the ",
+        ranks, " ranks");
 }
 
 }  // namespace
 
 void check_config(const Config& config) {
   const auto& [run, data, model, train, optim, parallel, checkpoint] = config;
-  fit(is_folder_name(run.name), {"run.name"}, "run.name '", run.name, "' cannot be the name of a folder: expected one without '/'");
+  fit(is_folder_name(run.name), {"run.name"}, "run.name '", run.name,
+      "' cannot be the name of a folder: expected one without '/'");
   fit(!run.dir.empty(), {"run.dir"}, "run.dir is empty: expected a folder");
   const auto is_path = [](const std::string& path) { return path.find('\0') == std::string::npos; };
   fit(is_path(run.dir), {"run.dir"}, "run.dir holds a byte that is zero, which no path can");
@@ -96,20 +114,23 @@ void check_config(const Config& config) {
   check_model(model);
   check_batches(train);
   check_recompute(train, model);
-  fit(optim.schedule.warmup <= train.steps, {"optim.schedule.warmup", "train.steps"}, "optim.schedule.warmup (", optim.schedule.warmup,
-      ") is longer than train.steps (", train.steps, ")");
-  fit(optim.schedule.min_lr <= optim.lr, {"optim.schedule.min_lr", "optim.lr"}, "optim.schedule.min_lr (", optim.schedule.min_lr,
-      ") is above optim.lr (", optim.lr, ")");
+  fit(optim.schedule.warmup <= train.steps, {"optim.schedule.warmup", "train.steps"},
+      "optim.schedule.warmup (", optim.schedule.warmup, ") is longer than train.steps (",
+      train.steps, ")");
+  fit(optim.schedule.min_lr <= optim.lr, {"optim.schedule.min_lr", "optim.lr"},
+      "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");
   check_parallel(parallel);
 }
 
 void check_world_size(const Config& config, int world_size) {
   check(world_size >= 1, "the number of ranks must be at least 1, got ", world_size);
-  check(config.parallel.strategy != "single" || world_size == 1, "parallel.strategy 'single' takes one rank, got ", world_size,
+  check(config.parallel.strategy != "single" || world_size == 1,
+        "parallel.strategy 'single' takes one rank, got ", world_size,
         ": use 'ddp', or start one rank");
   const int64_t micro_batches = config.train.micro_batches();
-  check(world_size <= micro_batches, "more ranks (", world_size, ") than micro-batches (", micro_batches, " = train.global_batch ",
-        config.train.global_batch, " / train.micro_batch ", config.train.micro_batch, "): start at most ", micro_batches,
+  check(world_size <= micro_batches, "more ranks (", world_size, ") than micro-batches (",
+        micro_batches, " = train.global_batch ", config.train.global_batch, " / train.micro_batch ",
+        config.train.micro_batch, "): start at most ", micro_batches,
         " ranks, or make train.micro_batch smaller");
   check_shards(config.parallel, world_size);
 }

@@ -1,9 +1,11 @@
-// Config: everything that a training run is told, typed and checked. One table of keys (config/keys.h) drives parsing, overrides,
-// the resolved text, the digest and the documentation; defaults are the initial values below.
+// Config: everything that a training run is told, typed and checked. One table of keys
+// (config/keys.h) drives parsing, overrides, the resolved text, the digest and the documentation;
+// defaults are the initial values below.
 //
 //   Config config = load_config("configs/kjv_gpt.yaml", {"train.steps=500"});
 //
-// Fields that are one of several words stay strings and hold one of those words (docs/configuration.md lists them).
+// Fields that are one of several words stay strings and hold one of those words
+// (docs/configuration.md lists them).
 #pragma once
 
 #include <cstdint>
@@ -39,9 +41,10 @@ struct ModelConfig {
   double norm_eps = 1e-5;             // gpt, llama
   bool scaled_residual_init = false;  // gpt
   int64_t kv_heads = 0;               // llama; 0: as many as heads
-  int64_t hidden = 0;                 // llama: width of the feed-forward parts; 0: 8/3 of dim, up to a multiple of 8
-  double rope_theta = 10000.0;        // llama
-  bool tied_head = false;             // llama
+  int64_t hidden =
+      0;  // llama: width of the feed-forward parts; 0: 8/3 of dim, up to a multiple of 8
+  double rope_theta = 10000.0;  // llama
+  bool tied_head = false;       // llama
 
   // With the zeros above resolved.
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
@@ -84,13 +87,16 @@ struct OptimConfig {
 };
 
 struct ParallelConfig {
-  std::string strategy = "ddp";       // single | ddp | fsdp
-  std::string backend = "auto";       // auto | local | shm | tcp | mpi | nccl
-  std::string shard = "full";         // fsdp: full | grad | optim | hybrid | ranks that a unit is gathered among for backward
-  std::vector<double> mesh = {0, 0};  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
-  std::string wrap = "blocks";        // fsdp: blocks | none | paths of the modules that are gathered as one
-  int64_t units_in_flight = 2;        // fsdp: gathered at a time, beside the root
-  std::string reduction = "tree";     // tree | fast
+  std::string strategy = "ddp";  // single | ddp | fsdp
+  std::string backend = "auto";  // auto | local | shm | tcp | mpi | nccl
+  std::string shard = "full";  // fsdp: full | grad | optim | hybrid | ranks that a unit is gathered
+                               // among for backward
+  std::vector<double> mesh = {
+      0, 0};  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
+  std::string wrap =
+      "blocks";  // fsdp: blocks | none | paths of the modules that are gathered as one
+  int64_t units_in_flight = 2;     // fsdp: gathered at a time, beside the root
+  std::string reduction = "tree";  // tree | fast
   double bucket_mb = 25.0;
   double timeout_s = 0.0;  // of every collective; 0: GroupOptions' default
   bool offload = false;    // optimizer states and FSDP's slices lie in files below run.dir
@@ -115,22 +121,27 @@ struct Config {
   CheckpointConfig checkpoint;
 };
 
-// A value that neither a file nor a person's --set gave. `origin` names in messages what did: "gpt2/config.json: 'n_embd'".
+// A value that neither a file nor a person's --set gave. `origin` names in messages what did:
+// "gpt2/config.json: 'n_embd'".
 struct Preset {
   std::string assignment;  // key=value
   std::string origin;
 };
 
-// Reads a YAML file (at most 1 MiB, 32 levels, no anchors or aliases), then applies presets, then overrides "key=value"; the last one wins.
-// Throws UsageError for whatever is wrong with either: "FILE:LINE:COLUMN: unknown key 'train.micro_btch'; did you mean 'micro_batch'?".
-Config load_config(const std::string& file, std::span<const std::string> overrides = {}, std::span<const Preset> presets = {});
+// Reads a YAML file (at most 1 MiB, 32 levels, no anchors or aliases), then applies presets, then
+// overrides "key=value"; the last one wins. Throws UsageError for whatever is wrong with either:
+// "FILE:LINE:COLUMN: unknown key 'train.micro_btch'; did you mean 'micro_batch'?".
+Config load_config(const std::string& file, std::span<const std::string> overrides = {},
+                   std::span<const Preset> presets = {});
 // The same from text; `name` takes the file's place in messages.
-Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides = {},
+Config parse_config(const std::string& text, const std::string& name,
+                    std::span<const std::string> overrides = {},
                     std::span<const Preset> presets = {});
 
 // What a single key's range cannot say: keys that must fit each other. Both loaders call it.
 void check_config(const Config& config);
-// What depends on the number of ranks: throws UsageError where there are more ranks than micro-batches, or more than `strategy` takes.
+// What depends on the number of ranks: throws UsageError where there are more ranks than
+// micro-batches, or more than `strategy` takes.
 void check_world_size(const Config& config, int world_size);
 
 // The resolved config as YAML, every key present; parse_config() of it gives the same config.
@@ -142,9 +153,11 @@ enum class KeyScope : uint8_t {
   group,   // must be the same on all ranks, but the results do not depend on it
   result,  // the trained bits depend on it
 };
-// One "key=value" a line, sorted by key, of all keys that reach at least as far as `scope`. Equal configs give equal texts.
+// One "key=value" a line, sorted by key, of all keys that reach at least as far as `scope`. Equal
+// configs give equal texts.
 std::string canonical_text(const Config& config, KeyScope scope = KeyScope::group);
-// SHA-256, as hex, of the keys that the trained bits depend on: runs of equal digest (and data) end with equal weights.
+// SHA-256, as hex, of the keys that the trained bits depend on: runs of equal digest (and data) end
+// with equal weights.
 std::string config_digest(const Config& config);
 
 struct ConfigDifference {

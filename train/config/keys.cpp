@@ -5,7 +5,8 @@
 namespace lockstep::train {
 namespace {
 
-constexpr double kMaxInt32 = 2147483647.0;  // counters of the random streams and of token indices have 32 bits
+constexpr double kMaxInt32 =
+    2147483647.0;  // counters of the random streams and of token indices have 32 bits
 constexpr Range kCount{0, kMaxInt32};
 constexpr Range kPositive{1, kMaxInt32};
 constexpr Range kAboveZero{.min = 0, .min_excluded = true};
@@ -19,72 +20,136 @@ const std::vector<Key>& table() {
   static const std::vector<Key> keys = {
       {"run.name", LOCKSTEP_FIELD(run.name), "the run's folder is `run.dir`/`run.name`", local},
       {"run.dir", LOCKSTEP_FIELD(run.dir), "where runs are kept", local},
-      {"run.seed", LOCKSTEP_FIELD(run.seed), "of initial weights, data order and dropout", result, {0, 9007199254740992.0}},
+      {"run.seed",
+       LOCKSTEP_FIELD(run.seed),
+       "of initial weights, data order and dropout",
+       result,
+       {0, 9007199254740992.0}},
 
-      {"data.kind", LOCKSTEP_FIELD(data.kind), "a text, or random numbers that need no file", result, {}, {"text", "random"}},
-      {"data.path", LOCKSTEP_FIELD(data.path), "a file, or a folder whose files are read in name order", local},
-      {"data.tokenizer", LOCKSTEP_FIELD(data.tokenizer), "how a text becomes tokens", result, {}, {"bytes"}},
-      {"data.validation", LOCKSTEP_FIELD(data.validation), "the part at the end of the text that is kept for evaluation", result,
+      {"data.kind",
+       LOCKSTEP_FIELD(data.kind),
+       "a text, or random numbers that need no file",
+       result,
+       {},
+       {"text", "random"}},
+      {"data.path", LOCKSTEP_FIELD(data.path),
+       "a file, or a folder whose files are read in name order", local},
+      {"data.tokenizer",
+       LOCKSTEP_FIELD(data.tokenizer),
+       "how a text becomes tokens",
+       result,
+       {},
+       {"bytes"}},
+      {"data.validation", LOCKSTEP_FIELD(data.validation),
+       "the part at the end of the text that is kept for evaluation", result,
        Range{.min = 0, .max = 0.5, .min_excluded = true}},
 
-      {"model.kind", LOCKSTEP_FIELD(model.kind), "the architecture", result, {}, {"gpt", "llama", "mlp"}},
-      {"model.layers", LOCKSTEP_FIELD(model.layers), "gpt, llama: blocks; mlp: hidden layers", result, {1, 10000}},
-      {"model.heads", LOCKSTEP_FIELD(model.heads), "gpt, llama: attention heads; must divide `model.dim`", result, kPositive},
-      {"model.dim", LOCKSTEP_FIELD(model.dim), "gpt, llama: width; mlp: width of the hidden layers", result, {1, 1048576}},
-      {"model.block", LOCKSTEP_FIELD(model.block), "gpt, llama: tokens of a sequence; mlp: input features", result, {1, 16777216}},
-      {"model.vocab", LOCKSTEP_FIELD(model.vocab), "gpt, llama: different tokens (256 for bytes); mlp: classes", result, {2, 16777216}},
-      {"model.dropout", LOCKSTEP_FIELD(model.dropout), "the part of activations that a training step drops", result, kFraction},
+      {"model.kind",
+       LOCKSTEP_FIELD(model.kind),
+       "the architecture",
+       result,
+       {},
+       {"gpt", "llama", "mlp"}},
+      {"model.layers",
+       LOCKSTEP_FIELD(model.layers),
+       "gpt, llama: blocks; mlp: hidden layers",
+       result,
+       {1, 10000}},
+      {"model.heads", LOCKSTEP_FIELD(model.heads),
+       "gpt, llama: attention heads; must divide `model.dim`", result, kPositive},
+      {"model.dim",
+       LOCKSTEP_FIELD(model.dim),
+       "gpt, llama: width; mlp: width of the hidden layers",
+       result,
+       {1, 1048576}},
+      {"model.block",
+       LOCKSTEP_FIELD(model.block),
+       "gpt, llama: tokens of a sequence; mlp: input features",
+       result,
+       {1, 16777216}},
+      {"model.vocab",
+       LOCKSTEP_FIELD(model.vocab),
+       "gpt, llama: different tokens (256 for bytes); mlp: classes",
+       result,
+       {2, 16777216}},
+      {"model.dropout", LOCKSTEP_FIELD(model.dropout),
+       "the part of activations that a training step drops", result, kFraction},
       {"model.activation",
        LOCKSTEP_FIELD(model.activation),
        "gpt: between the two layers of a feed-forward part; GPT-2 has `gelu_tanh`",
        result,
        {},
        {"gelu", "gelu_tanh", "relu", "silu"}},
-      {"model.norm_eps", LOCKSTEP_FIELD(model.norm_eps), "gpt, llama: added to the variance in norms", result, kAboveZero},
-      {"model.scaled_residual_init", LOCKSTEP_FIELD(model.scaled_residual_init), "gpt: GPT-2's smaller start for residual projections",
-       result},
-      {"model.kv_heads", LOCKSTEP_FIELD(model.kv_heads), "llama: heads of keys and values, which divide `model.heads`; 0: as many", result,
-       kCount},
+      {"model.norm_eps", LOCKSTEP_FIELD(model.norm_eps),
+       "gpt, llama: added to the variance in norms", result, kAboveZero},
+      {"model.scaled_residual_init", LOCKSTEP_FIELD(model.scaled_residual_init),
+       "gpt: GPT-2's smaller start for residual projections", result},
+      {"model.kv_heads", LOCKSTEP_FIELD(model.kv_heads),
+       "llama: heads of keys and values, which divide `model.heads`; 0: as many", result, kCount},
       {"model.hidden",
        LOCKSTEP_FIELD(model.hidden),
        "llama: width of the feed-forward parts; 0: 8/3 of `model.dim`, up to a multiple of 8",
        result,
        {0, 16777216}},
-      {"model.rope_theta", LOCKSTEP_FIELD(model.rope_theta), "llama: base of the rotary positions' wavelengths", result, kAboveZero},
-      {"model.tied_head", LOCKSTEP_FIELD(model.tied_head), "llama: the head is the token embedding", result},
+      {"model.rope_theta", LOCKSTEP_FIELD(model.rope_theta),
+       "llama: base of the rotary positions' wavelengths", result, kAboveZero},
+      {"model.tied_head", LOCKSTEP_FIELD(model.tied_head), "llama: the head is the token embedding",
+       result},
 
-      {"train.steps", LOCKSTEP_FIELD(train.steps), "optimizer steps of the whole run", result, kPositive},
-      {"train.global_batch", LOCKSTEP_FIELD(train.global_batch), "samples a step, over all ranks", result, kPositive},
-      {"train.micro_batch", LOCKSTEP_FIELD(train.micro_batch), "samples of one forward and backward pass; divides `train.global_batch`",
+      {"train.steps", LOCKSTEP_FIELD(train.steps), "optimizer steps of the whole run", result,
+       kPositive},
+      {"train.global_batch", LOCKSTEP_FIELD(train.global_batch), "samples a step, over all ranks",
        result, kPositive},
+      {"train.micro_batch", LOCKSTEP_FIELD(train.micro_batch),
+       "samples of one forward and backward pass; divides `train.global_batch`", result, kPositive},
       {"train.precision",
        LOCKSTEP_FIELD(train.precision),
        "of matrix products; weights and sums are always fp32",
        result,
        {},
        {"fp32", "bf16"}},
-      {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping", result, kNotNegative},
-      {"train.eval_every", LOCKSTEP_FIELD(train.eval_every), "steps between evaluations; 0: only after the last step", group, kCount},
-      {"train.eval_batches", LOCKSTEP_FIELD(train.eval_batches), "micro-batches of an evaluation; 0: no evaluation", group, kCount},
+      {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping",
+       result, kNotNegative},
+      {"train.eval_every", LOCKSTEP_FIELD(train.eval_every),
+       "steps between evaluations; 0: only after the last step", group, kCount},
+      {"train.eval_batches", LOCKSTEP_FIELD(train.eval_batches),
+       "micro-batches of an evaluation; 0: no evaluation", group, kCount},
       {"train.log_every", LOCKSTEP_FIELD(train.log_every),
-       "steps between lines on a screen that is no terminal; steps with an evaluation print one, too", local, kPositive},
+       "steps between lines on a screen that is no terminal; steps with an evaluation print one, "
+       "too",
+       local, kPositive},
 
       {"train.recompute",
        LOCKSTEP_FIELD(train.recompute),
-       "`blocks`: keep the inputs of blocks alone and compute the rest again in backward; less memory, same bits",
+       "`blocks`: keep the inputs of blocks alone and compute the rest again in backward; less "
+       "memory, same bits",
        group,
        {},
        {"none", "blocks"}},
-      {"train.recompute_every", LOCKSTEP_FIELD(train.recompute_every), "`train.recompute: blocks`: every k-th block only", group,
-       kPositive},
+      {"train.recompute_every", LOCKSTEP_FIELD(train.recompute_every),
+       "`train.recompute: blocks`: every k-th block only", group, kPositive},
       {"train.memory_limit_mb", LOCKSTEP_FIELD(train.memory_limit_mb),
-       "the most that the tensors of one rank may take, in MB (10^6 bytes); 0: no limit", local, kCount},
+       "the most that the tensors of one rank may take, in MB (10^6 bytes); 0: no limit", local,
+       kCount},
 
-      {"optim.kind", LOCKSTEP_FIELD(optim.kind), "the optimizer", result, {}, {"sgd", "adam", "adamw"}},
+      {"optim.kind",
+       LOCKSTEP_FIELD(optim.kind),
+       "the optimizer",
+       result,
+       {},
+       {"sgd", "adam", "adamw"}},
       {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
-      {"optim.betas", LOCKSTEP_FIELD(optim.betas), "adam, adamw: decay of the two averages", result, kFraction, {}, 2},
-      {"optim.eps", LOCKSTEP_FIELD(optim.eps), "adam, adamw: added to the denominator", result, kAboveZero},
-      {"optim.weight_decay", LOCKSTEP_FIELD(optim.weight_decay), "of weight matrices", result, kNotNegative},
+      {"optim.betas",
+       LOCKSTEP_FIELD(optim.betas),
+       "adam, adamw: decay of the two averages",
+       result,
+       kFraction,
+       {},
+       2},
+      {"optim.eps", LOCKSTEP_FIELD(optim.eps), "adam, adamw: added to the denominator", result,
+       kAboveZero},
+      {"optim.weight_decay", LOCKSTEP_FIELD(optim.weight_decay), "of weight matrices", result,
+       kNotNegative},
       {"optim.momentum", LOCKSTEP_FIELD(optim.momentum), "sgd", result, kFraction},
       {"optim.schedule.kind",
        LOCKSTEP_FIELD(optim.schedule.kind),
@@ -92,13 +157,22 @@ const std::vector<Key>& table() {
        result,
        {},
        {"constant", "linear", "cosine"}},
-      {"optim.schedule.warmup", LOCKSTEP_FIELD(optim.schedule.warmup), "steps in which the rate rises from 0", result, kCount},
-      {"optim.schedule.min_lr", LOCKSTEP_FIELD(optim.schedule.min_lr), "linear, cosine: the rate at the last step", result, kNotNegative},
+      {"optim.schedule.warmup", LOCKSTEP_FIELD(optim.schedule.warmup),
+       "steps in which the rate rises from 0", result, kCount},
+      {"optim.schedule.min_lr", LOCKSTEP_FIELD(optim.schedule.min_lr),
+       "linear, cosine: the rate at the last step", result, kNotNegative},
 
-      {"parallel.strategy", LOCKSTEP_FIELD(parallel.strategy), "how ranks share the work", group, {}, {"single", "ddp", "fsdp"}},
+      {"parallel.strategy",
+       LOCKSTEP_FIELD(parallel.strategy),
+       "how ranks share the work",
+       group,
+       {},
+       {"single", "ddp", "fsdp"}},
       {"parallel.shard", LOCKSTEP_FIELD(parallel.shard),
-       "fsdp: what is spread over ranks. `full`: everything; `grad`: all but the weights while a step runs; `optim`: optimizer states; "
-       "`hybrid`: everything, within rows of `parallel.mesh`; a number: everything, and backward gathers among so many ranks",
+       "fsdp: what is spread over ranks. `full`: everything; `grad`: all but the weights while a "
+       "step runs; `optim`: optimizer states; "
+       "`hybrid`: everything, within rows of `parallel.mesh`; a number: everything, and backward "
+       "gathers among so many ranks",
        group},
       {"parallel.mesh",
        LOCKSTEP_FIELD(parallel.mesh),
@@ -108,12 +182,14 @@ const std::vector<Key>& table() {
        {},
        2},
       {"parallel.wrap", LOCKSTEP_FIELD(parallel.wrap),
-       "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise paths of modules, `blocks.0, blocks.2`, "
+       "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise "
+       "paths of modules, `blocks.0, blocks.2`, "
        "with "
        "`*` for any one name",
        group},
       {"parallel.units_in_flight", LOCKSTEP_FIELD(parallel.units_in_flight),
-       "fsdp: blocks that are whole at a time; more than 1: the next ones are fetched ahead", group, kPositive},
+       "fsdp: blocks that are whole at a time; more than 1: the next ones are fetched ahead", group,
+       kPositive},
       {"parallel.backend",
        LOCKSTEP_FIELD(parallel.backend),
        "how ranks talk; `auto` takes what fits",
@@ -122,31 +198,42 @@ const std::vector<Key>& table() {
        {"auto", "local", "shm", "tcp", "mpi", "nccl"}},
       {"parallel.reduction",
        LOCKSTEP_FIELD(parallel.reduction),
-       "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's own, which differs in `mpi` alone",
+       "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's "
+       "own, which differs in `mpi` alone",
        result,
        {},
        {"tree", "fast"}},
-      {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb), "gradients that travel together, in MB", group,
+      {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb),
+       "gradients that travel together, in MB", group,
        Range{.min = 0, .max = 65536, .min_excluded = true}},
       {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s),
-       "how long ranks wait in a collective for one that does not come, in seconds; 0: half an hour for one that computes, 30 s for one "
+       "how long ranks wait in a collective for one that does not come, in seconds; 0: half an "
+       "hour for one that computes, 30 s for one "
        "that is stopped",
        group, Range{.min = 0, .max = 86400}},
       {"parallel.offload", LOCKSTEP_FIELD(parallel.offload),
-       "optimizer states, and fsdp's slices of the parameters, lie in files without names below `run.dir` instead of memory", group},
+       "optimizer states, and fsdp's slices of the parameters, lie in files without names below "
+       "`run.dir` instead of memory",
+       group},
 
       {"checkpoint.every", LOCKSTEP_FIELD(checkpoint.every),
-       "steps between checkpoints; 0: none by steps. The end of a run and a stop always save", group, kCount},
+       "steps between checkpoints; 0: none by steps. The end of a run and a stop always save",
+       group, kCount},
       {"checkpoint.every_minutes", LOCKSTEP_FIELD(checkpoint.every_minutes),
-       "minutes after which a run saves that has not saved meanwhile, at the end of a step; 0: none by time", group, kNotNegative},
-      {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep), "how many of the newest stay; 0: all", group, kCount},
+       "minutes after which a run saves that has not saved meanwhile, at the end of a step; 0: "
+       "none by time",
+       group, kNotNegative},
+      {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep), "how many of the newest stay; 0: all",
+       group, kCount},
       {"checkpoint.async", LOCKSTEP_FIELD(checkpoint.async), "write while training goes on", group},
       {"checkpoint.stop_budget_s", LOCKSTEP_FIELD(checkpoint.stop_budget_s),
-       "seconds that a stop on request may take, its save included; rank 0 warns where it will take longer; 0: no limit, no warning", group,
-       Range{.min = 0, .max = 86400}},
+       "seconds that a stop on request may take, its save included; rank 0 warns where it will "
+       "take longer; 0: no limit, no warning",
+       group, Range{.min = 0, .max = 86400}},
       {"checkpoint.replica_every", LOCKSTEP_FIELD(checkpoint.replica_every),
-       "steps between copies of the state in memory, from which ranks that are started again go on (`--max-restarts`); 0: none", group,
-       kCount},
+       "steps between copies of the state in memory, from which ranks that are started again go on "
+       "(`--max-restarts`); 0: none",
+       group, kCount},
   };
   return keys;
 }
@@ -160,16 +247,21 @@ size_t distance(std::string_view a, std::string_view b) {
   for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
   for (size_t i = 1; i <= a.size(); ++i)
     for (size_t j = 1; j <= b.size(); ++j) {
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      d[i][j] =
+          std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   return d[a.size()][b.size()];
 }
 
-std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }  // npos + 1 is 0
+std::string_view last_part(std::string_view name) {
+  return name.substr(name.rfind('.') + 1);
+}  // npos + 1 is 0
 std::string_view group_part(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
 
-// The names that could have been meant: those of the key's own group first, by their last part, then any.
+// The names that could have been meant: those of the key's own group first, by their last part,
+// then any.
 std::string suggestion(std::string_view name) {
   std::string best;
   // Of a word of three letters two wrong ones leave nothing that could have been meant.
@@ -181,7 +273,8 @@ std::string suggestion(std::string_view name) {
     best = candidate;
   };
   for (const Key& key : table())
-    if (group_part(key.name) == group_part(name)) offer(last_part(key.name), distance(last_part(name), last_part(key.name)));
+    if (group_part(key.name) == group_part(name))
+      offer(last_part(key.name), distance(last_part(name), last_part(key.name)));
   if (!best.empty()) return best;
   for (const Key& key : table()) {
     offer(key.name, distance(last_part(name), last_part(key.name)));
@@ -198,14 +291,16 @@ std::span<const Key> keys() { return table(); }
 
 const Key* find_key(std::string_view name) {
   const auto& all = table();
-  const auto found = std::find_if(all.begin(), all.end(), [&](const Key& key) { return key.name == name; });
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const Key& key) { return key.name == name; });
   return found == all.end() ? nullptr : &*found;
 }
 
 void throw_unknown_key(const std::string& name, const std::string& where) {
   const std::string near = suggestion(name);
   throw UsageError(str(where, ": unknown key '", name, "'",
-                       near.empty() ? "; docs/configuration.md lists all keys" : str("; did you mean '", near, "'?")));
+                       near.empty() ? "; docs/configuration.md lists all keys"
+                                    : str("; did you mean '", near, "'?")));
 }
 
 }  // namespace lockstep::train

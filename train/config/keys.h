@@ -1,4 +1,5 @@
-// The one description of every config key: parsing, overrides, texts, digest and documentation all read this table.
+// The one description of every config key: parsing, overrides, texts, digest and documentation all
+// read this table.
 #pragma once
 
 #include <cstdint>
@@ -52,13 +53,16 @@ struct RawValue {
   bool quoted = false;             // text by its quotes: never a number
   std::vector<std::string> items;  // one where it is no list
 };
-// Throws UsageError "WHERE: key 'K' …" for a wrong type, a value out of range or a word that is no choice.
+// Throws UsageError "WHERE: key 'K' …" for a wrong type, a value out of range or a word that is no
+// choice.
 void set_field(Config& config, const Key& key, const RawValue& value, const std::string& where);
 
-// Keys that do not fit each other: what check_config() throws. Who knows where they were set says so.
+// Keys that do not fit each other: what check_config() throws. Who knows where they were set says
+// so.
 class MisfitError : public UsageError {
  public:
-  MisfitError(const std::string& message, std::vector<std::string> keys) : UsageError(message), keys_(std::move(keys)) {}
+  MisfitError(const std::string& message, std::vector<std::string> keys)
+      : UsageError(message), keys_(std::move(keys)) {}
   const std::vector<std::string>& keys() const { return keys_; }
 
  private:

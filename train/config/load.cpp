@@ -29,26 +29,36 @@ std::string place(const std::string& name, const YAML::Mark& mark) {
 // Whether keys below "name." exist.
 bool is_group(const std::string& name) {
   for (const Key& key : keys())
-    if (key.name.substr(0, name.size()) == name && key.name.size() > name.size() && key.name[name.size()] == '.') return true;
+    if (key.name.substr(0, name.size()) == name && key.name.size() > name.size() &&
+        key.name[name.size()] == '.')
+      return true;
   return false;
 }
 
 // Where each key that was set was set last: "FILE:LINE:COLUMN" or "--set KEY=VALUE".
 using Origins = std::map<std::string, std::string>;
 
-// Sets each key as its value goes by. yaml-cpp calls these from a recursive parser, so the depth is limited here, on the way down.
+// Sets each key as its value goes by. yaml-cpp calls these from a recursive parser, so the depth is
+// limited here, on the way down.
 class ConfigHandler final : public YAML::EventHandler {
  public:
-  ConfigHandler(Config& config, const std::string& name, Origins& origins) : config_(config), name_(name), origins_(origins) {}
+  ConfigHandler(Config& config, const std::string& name, Origins& origins)
+      : config_(config), name_(name), origins_(origins) {}
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { scalar(mark, "", true, anchor, /*null=*/true); }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { fail(mark, "aliases (*name) are not supported: write the value out"); }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    scalar(mark, "", true, anchor, /*null=*/true);
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    fail(mark, "aliases (*name) are not supported: write the value out");
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
     scalar(mark, value, tag == "!", anchor, /*null=*/false);
   }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     enter(mark);
     if (list_) fail(mark, str("key '", key_, "': a list within a list"));
@@ -63,14 +73,16 @@ class ConfigHandler final : public YAML::EventHandler {
     list_.reset();
     set(list_mark_, value);
   }
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     enter(mark);
     if (list_) fail(mark, str("key '", key_, "': a map within a list"));
     if (!path_.empty() && !expects_value_) fail(mark, "a map cannot be a key");
     if (expects_value_ && !is_group(key_)) {
       if (!find_key(key_)) throw_unknown_key(key_, place(name_, key_mark_));
-      fail(mark, str("key '", key_, "': expected ", type_text(*find_key(key_)), ", got keys below it"));
+      fail(mark,
+           str("key '", key_, "': expected ", type_text(*find_key(key_)), ", got keys below it"));
     }
     path_.push_back(expects_value_ ? key_ : "");
     expects_value_ = false;
@@ -82,7 +94,9 @@ class ConfigHandler final : public YAML::EventHandler {
   }
 
  private:
-  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const { throw UsageError(str(place(name_, mark), ": ", what)); }
+  [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const {
+    throw UsageError(str(place(name_, mark), ": ", what));
+  }
   void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) const {
     if (anchor != 0) fail(mark, "anchors (&name) are not supported");
   }
@@ -90,7 +104,8 @@ class ConfigHandler final : public YAML::EventHandler {
     if (++depth_ > kMaxDepth) fail(mark, str("nested deeper than ", kMaxDepth, " levels"));
   }
 
-  void scalar(const YAML::Mark& mark, const std::string& value, bool quoted, YAML::anchor_t anchor, bool null) {
+  void scalar(const YAML::Mark& mark, const std::string& value, bool quoted, YAML::anchor_t anchor,
+              bool null) {
     refuse_anchor(mark, anchor);
     if (path_.empty()) {
       if (null) return;  // an empty document: all defaults
@@ -111,14 +126,17 @@ class ConfigHandler final : public YAML::EventHandler {
     key_ = path_.back().empty() ? name : path_.back() + "." + name;
     key_mark_ = mark;
     expects_value_ = true;
-    // A dotted name is a way to write overrides; in a file it would be a second way to write the same key.
-    if (name.find('.') != std::string::npos || (!find_key(key_) && !is_group(key_))) throw_unknown_key(key_, place(name_, mark));
+    // A dotted name is a way to write overrides; in a file it would be a second way to write the
+    // same key.
+    if (name.find('.') != std::string::npos || (!find_key(key_) && !is_group(key_)))
+      throw_unknown_key(key_, place(name_, mark));
     if (!seen_.emplace(key_).second) fail(mark, str("key '", key_, "' is there twice"));
   }
 
   void fail_without_value(const YAML::Mark&) const {
     const Key* key = find_key(key_);
-    fail(key_mark_, str("key '", key_, "' has no value: expected ", key ? type_text(*key) : "keys below it"));
+    fail(key_mark_,
+         str("key '", key_, "' has no value: expected ", key ? type_text(*key) : "keys below it"));
   }
 
   void set(const YAML::Mark& mark, RawValue value) {
@@ -144,10 +162,12 @@ class ConfigHandler final : public YAML::EventHandler {
 
 std::string trimmed(const std::string& text) {
   const size_t begin = text.find_first_not_of(" \t");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
+  return begin == std::string::npos ? ""
+                                    : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
-// "[0.9, 0.95]" is a list where the key takes one. Of any other key it is the value itself: a folder may be called "[x]".
+// "[0.9, 0.95]" is a list where the key takes one. Of any other key it is the value itself: a
+// folder may be called "[x]".
 RawValue raw_override(const Key& key, const std::string& text) {
   if (key.list_size == 0 || text.size() < 2 || text.front() != '[' || text.back() != ']')
     return {.is_list = false, .quoted = false, .items = {text}};
@@ -160,29 +180,36 @@ RawValue raw_override(const Key& key, const std::string& text) {
 // `where` names what `text`, key=value, comes from.
 void apply(Config& config, const std::string& text, const std::string& where, Origins& origins) {
   const size_t equals = text.find('=');
-  check(equals != std::string::npos && equals > 0, where, ": expected key=value, such as train.steps=500");
+  check(equals != std::string::npos && equals > 0, where,
+        ": expected key=value, such as train.steps=500");
   const std::string name = text.substr(0, equals);
   const Key* key = find_key(name);
-  check(key || !is_group(name), where, ": '", name, "' is a group of keys: set one of them, such as train.steps=500");
+  check(key || !is_group(name), where, ": '", name,
+        "' is a group of keys: set one of them, such as train.steps=500");
   if (!key) throw_unknown_key(name, where);
   set_field(config, *key, raw_override(*key, text.substr(equals + 1)), where);
   origins[name] = where;
 }
 
-// "FILE:7:16, --set train.micro_batch=5": where the keys of an error come from; `otherwise` where all of them have their defaults.
-std::string origins_text(const MisfitError& error, const Origins& origins, const std::string& otherwise) {
+// "FILE:7:16, --set train.micro_batch=5": where the keys of an error come from; `otherwise` where
+// all of them have their defaults.
+std::string origins_text(const MisfitError& error, const Origins& origins,
+                         const std::string& otherwise) {
   std::string text;
   for (const std::string& key : error.keys())
-    if (const auto found = origins.find(key); found != origins.end()) text += (text.empty() ? "" : ", ") + found->second;
+    if (const auto found = origins.find(key); found != origins.end())
+      text += (text.empty() ? "" : ", ") + found->second;
   return text.empty() ? otherwise : text;
 }
 
 std::string read_file(const std::string& file) {
   struct stat info {};
-  const bool found = ::stat(file.c_str(), &info) == 0;  // before errno is read: arguments have no order
+  const bool found =
+      ::stat(file.c_str(), &info) == 0;  // before errno is read: arguments have no order
   check(found, "cannot read config '", file, "': ", errno_text(errno));
   check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
-  check(info.st_size <= kMaxFileBytes, "config '", file, "' has ", info.st_size, " bytes; at most ", kMaxFileBytes, " are read");
+  check(info.st_size <= kMaxFileBytes, "config '", file, "' has ", info.st_size, " bytes; at most ",
+        kMaxFileBytes, " are read");
   std::string text(static_cast<size_t>(info.st_size), '\0');
   std::ifstream in(file, std::ios::binary);
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
@@ -191,11 +218,15 @@ std::string read_file(const std::string& file) {
   return text;
 }
 
-// yaml-cpp reads UTF-16 and UTF-32, too, which begin with a mark; anywhere else a zero is no text: a damaged file, or no config at all.
+// yaml-cpp reads UTF-16 and UTF-32, too, which begin with a mark; anywhere else a zero is no text:
+// a damaged file, or no config at all.
 void check_text(const std::string& text, const std::string& name) {
   const size_t zero = text.find('\0');
-  if (zero == std::string::npos || text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff") || zero == 0) return;
-  const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(zero), '\n');
+  if (zero == std::string::npos || text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff") ||
+      zero == 0)
+    return;
+  const auto line =
+      1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(zero), '\n');
   throw UsageError(str(name, ":", line, ": not a text: it holds a byte that is zero"));
 }
 
@@ -211,7 +242,8 @@ std::string tab_hint(const std::string& text) {
   return "";
 }
 
-void read_document(YAML::Parser& parser, ConfigHandler& handler, const std::string& text, const std::string& name) {
+void read_document(YAML::Parser& parser, ConfigHandler& handler, const std::string& text,
+                   const std::string& name) {
   try {
     parser.HandleNextDocument(handler);
   } catch (const YAML::Exception& e) {
@@ -223,11 +255,12 @@ void read_document(YAML::Parser& parser, ConfigHandler& handler, const std::stri
 
 }  // namespace
 
-Config parse_config(const std::string& text, const std::string& name, std::span<const std::string> overrides,
-                    std::span<const Preset> presets) {
+Config parse_config(const std::string& text, const std::string& name,
+                    std::span<const std::string> overrides, std::span<const Preset> presets) {
   Config config;
   Origins origins;
-  check(static_cast<int64_t>(text.size()) <= kMaxFileBytes, name, ": at most ", kMaxFileBytes, " bytes, got ", text.size());
+  check(static_cast<int64_t>(text.size()) <= kMaxFileBytes, name, ": at most ", kMaxFileBytes,
+        " bytes, got ", text.size());
   check_text(text, name);
   try {
     std::istringstream in(text);
@@ -249,7 +282,8 @@ Config parse_config(const std::string& text, const std::string& name, std::span<
   return config;
 }
 
-Config load_config(const std::string& file, std::span<const std::string> overrides, std::span<const Preset> presets) {
+Config load_config(const std::string& file, std::span<const std::string> overrides,
+                   std::span<const Preset> presets) {
   return parse_config(read_file(file), file, overrides, presets);
 }
 

@@ -1,4 +1,5 @@
-// The texts that a Config turns into: YAML, the canonical text and its digest, the table of the documentation.
+// The texts that a Config turns into: YAML, the canonical text and its digest, the table of the
+// documentation.
 #include <algorithm>
 #include <limits>
 #include <sstream>
@@ -12,7 +13,8 @@ namespace {
 
 std::vector<std::string> parts_of(std::string_view name) {
   std::vector<std::string> parts;
-  for (size_t dot; (dot = name.find('.')) != std::string_view::npos; name.remove_prefix(dot + 1)) parts.emplace_back(name.substr(0, dot));
+  for (size_t dot; (dot = name.find('.')) != std::string_view::npos; name.remove_prefix(dot + 1))
+    parts.emplace_back(name.substr(0, dot));
   parts.emplace_back(name);
   return parts;
 }
@@ -23,7 +25,8 @@ std::vector<std::pair<std::string, std::string>> pairs_of(std::string_view text)
   std::istringstream lines{std::string(text)};
   for (std::string line; std::getline(lines, line);) {
     const size_t equals = line.find('=');
-    pairs.emplace_back(line.substr(0, equals), equals == std::string::npos ? "" : line.substr(equals + 1));
+    pairs.emplace_back(line.substr(0, equals),
+                       equals == std::string::npos ? "" : line.substr(equals + 1));
   }
   return pairs;
 }
@@ -36,10 +39,13 @@ std::string to_yaml(const Config& config) {
   for (const Key& key : keys()) {
     const auto parts = parts_of(key.name);
     size_t common = 0;
-    while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common]) ++common;
-    for (size_t i = common; i + 1 < parts.size(); ++i) text += std::string(2 * i, ' ') + parts[i] + ":\n";
+    while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common])
+      ++common;
+    for (size_t i = common; i + 1 < parts.size(); ++i)
+      text += std::string(2 * i, ' ') + parts[i] + ":\n";
     open.assign(parts.begin(), parts.end() - 1);
-    text += std::string(2 * open.size(), ' ') + parts.back() + ": " + value_text(key, config) + "\n";
+    text +=
+        std::string(2 * open.size(), ' ') + parts.back() + ": " + value_text(key, config) + "\n";
   }
   return text;
 }
@@ -54,7 +60,9 @@ std::string canonical_text(const Config& config, KeyScope scope) {
   return text;
 }
 
-std::string config_digest(const Config& config) { return checkpoint::sha256_hex(canonical_text(config, KeyScope::result)); }
+std::string config_digest(const Config& config) {
+  return checkpoint::sha256_hex(canonical_text(config, KeyScope::result));
+}
 
 std::vector<ConfigDifference> differences(std::string_view a, std::string_view b) {
   const std::string absent = "(absent)";
@@ -68,7 +76,8 @@ std::vector<ConfigDifference> differences(std::string_view a, std::string_view b
       all.push_back({right[j].first, absent, right[j].second});
       ++j;
     } else {
-      if (left[i].second != right[j].second) all.push_back({left[i].first, left[i].second, right[j].second});
+      if (left[i].second != right[j].second)
+        all.push_back({left[i].first, left[i].second, right[j].second});
       ++i, ++j;
     }
   }
@@ -80,12 +89,14 @@ std::string key_table() {
   std::string text = "| key | value | default | meaning |\n|---|---|---|---|\n";
   for (const Key& key : keys()) {
     std::string type = type_text(key);
-    for (size_t bar = 0; (bar = type.find(" | ", bar)) != std::string::npos;) type.replace(bar, 3, ", ");
+    for (size_t bar = 0; (bar = type.find(" | ", bar)) != std::string::npos;)
+      type.replace(bar, 3, ", ");
     Range shown = key.range;
-    if (shown.max >= std::numeric_limits<int32_t>::max()) shown.max = std::numeric_limits<double>::infinity();  // nobody gets there
+    if (shown.max >= std::numeric_limits<int32_t>::max())
+      shown.max = std::numeric_limits<double>::infinity();  // nobody gets there
     const std::string range = shown.text();
-    text +=
-        str("| `", key.name, "` | ", type, range.empty() ? "" : ", ", range, " | `", value_text(key, defaults), "` | ", key.help, " |\n");
+    text += str("| `", key.name, "` | ", type, range.empty() ? "" : ", ", range, " | `",
+                value_text(key, defaults), "` | ", key.help, " |\n");
   }
   return text;
 }

@@ -26,7 +26,8 @@ std::string list_text(const std::vector<double>& values) {
 }
 
 bool is_plain_character(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' || c == '/';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '-' || c == '.' || c == '/';
 }
 
 // Double-quoted YAML, unless the text is plain letters that nobody could take for something else.
@@ -69,11 +70,13 @@ struct Setter {
   }
   [[noreturn]] void wrong_type() const {
     const std::string kind = value.is_list ? "the list " : value.quoted ? "the quoted text " : "";
-    throw UsageError(str(where, ": key '", key.name, "': expected ", type_text(key), ", got ", kind, "'", written(), "'"));
+    throw UsageError(str(where, ": key '", key.name, "': expected ", type_text(key), ", got ", kind,
+                         "'", written(), "'"));
   }
   void check_range(double number, const std::string& text) const {
     if (!key.range.contains(number))
-      throw UsageError(str(where, ": key '", key.name, "': ", text, " is out of range: expected ", key.range.text()));
+      throw UsageError(str(where, ": key '", key.name, "': ", text, " is out of range: expected ",
+                           key.range.text()));
   }
   double number(const std::string& text) const {
     double result = 0;
@@ -90,7 +93,9 @@ struct Setter {
     const std::string& text = scalar();
     bool allowed = key.choices.empty();
     for (const auto& choice : key.choices) allowed = allowed || text == choice;
-    if (!allowed) throw UsageError(str(where, ": key '", key.name, "': '", text, "' is none of ", type_text(key)));
+    if (!allowed)
+      throw UsageError(
+          str(where, ": key '", key.name, "': '", text, "' is none of ", type_text(key)));
     *field = text;
   }
   void operator()(int64_t* field) const {
@@ -117,8 +122,10 @@ bool Range::contains(double value) const {
 }
 
 std::string Range::text() const {
-  const std::string low = std::isfinite(min) ? (min_excluded ? "above " : "at least ") + number_text(min) : "";
-  const std::string high = std::isfinite(max) ? (max_excluded ? "below " : "at most ") + number_text(max) : "";
+  const std::string low =
+      std::isfinite(min) ? (min_excluded ? "above " : "at least ") + number_text(min) : "";
+  const std::string high =
+      std::isfinite(max) ? (max_excluded ? "below " : "at most ") + number_text(max) : "";
   return low + (low.empty() || high.empty() ? "" : " and ") + high;
 }
 
@@ -127,22 +134,28 @@ std::string type_text(const Key& key) {
   return std::visit(Overloaded{[&](std::string*) {
                                  if (key.choices.empty()) return std::string("text");
                                  std::string text;
-                                 for (const auto& choice : key.choices) text += str(text.empty() ? "" : " | ", choice);
+                                 for (const auto& choice : key.choices)
+                                   text += str(text.empty() ? "" : " | ", choice);
                                  return text;
                                },
-                               [](int64_t*) { return std::string("an integer"); }, [](double*) { return std::string("a number"); },
+                               [](int64_t*) { return std::string("an integer"); },
+                               [](double*) { return std::string("a number"); },
                                [](bool*) { return std::string("true or false"); },
-                               [&](std::vector<double>*) { return str("a list of ", key.list_size, " numbers"); }},
+                               [&](std::vector<double>*) {
+                                 return str("a list of ", key.list_size, " numbers");
+                               }},
                     key.field(config));
 }
 
 std::string value_text(const Key& key, const Config& config) {
   // The table's accessors serve reading and writing; nothing is written here.
-  return std::visit(Overloaded{[](const std::string* text) { return quoted_text(text_of_bytes(*text)); },
-                               [](const int64_t* n) { return std::to_string(*n); }, [](const double* n) { return number_text(*n); },
-                               [](const bool* b) { return std::string(*b ? "true" : "false"); },
-                               [](const std::vector<double>* list) { return list_text(*list); }},
-                    key.field(const_cast<Config&>(config)));
+  return std::visit(
+      Overloaded{[](const std::string* text) { return quoted_text(text_of_bytes(*text)); },
+                 [](const int64_t* n) { return std::to_string(*n); },
+                 [](const double* n) { return number_text(*n); },
+                 [](const bool* b) { return std::string(*b ? "true" : "false"); },
+                 [](const std::vector<double>* list) { return list_text(*list); }},
+      key.field(const_cast<Config&>(config)));
 }
 
 void set_field(Config& config, const Key& key, const RawValue& value, const std::string& where) {

@@ -21,7 +21,8 @@
 namespace lockstep::train {
 
 std::string advice_on_text(const std::string& path) {
-  return str(path.ends_with("data/kjv.txt") ? "run scripts/fetch_kjv, or " : "", "set data.path to a text file");
+  return str(path.ends_with("data/kjv.txt") ? "run scripts/fetch_kjv, or " : "",
+             "set data.path to a text file");
 }
 
 namespace {
@@ -42,18 +43,22 @@ std::vector<std::string> files_at(const std::string& path) {
   std::vector<std::string> files;
   fs::directory_iterator it(path, error);
   for (; !error && it != fs::directory_iterator(); it.increment(error))
-    if (it->is_regular_file() && it->path().filename().string()[0] != '.') files.push_back(it->path());
+    if (it->is_regular_file() && it->path().filename().string()[0] != '.')
+      files.push_back(it->path());
   check(!error, "data.path '", path, "' cannot be read: ", error.message());
-  check(!files.empty(), "data.path '", path, "' is a folder without files: put text files there, or set data.path to a text file");
+  check(!files.empty(), "data.path '", path,
+        "' is a folder without files: put text files there, or set data.path to a text file");
   std::sort(files.begin(), files.end());
   return files;
 }
 
-// Open for reading as long as this lives. Corpora may have more files than a process may have open, so no file stays open.
+// Open for reading as long as this lives. Corpora may have more files than a process may have open,
+// so no file stays open.
 class OpenFile {
  public:
   // Not blocking: a pipe without a writer is refused, not waited for.
-  explicit OpenFile(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+  explicit OpenFile(const std::string& path)
+      : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     error_ = fd_ < 0 || ::fstat(fd_, &info_) != 0 ? errno : 0;
   }
   ~OpenFile() {
@@ -85,7 +90,9 @@ class OpenFile {
   }
 
  private:
-  static int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; }
+  static int64_t nanoseconds(const timespec& time) {
+    return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+  }
 
   int fd_;
   int error_ = 0;
@@ -120,12 +127,14 @@ void Corpus::copy_from(const File& file, int64_t offset, int64_t count, uint8_t*
   else if (!open.read(offset, count, to))
     why = open.error() != 0 ? errno_text(open.error()) : std::string("it ended early");
   if (!why.empty())
-    throw EnvironmentError(str("data.path: '", file.path, "' of ", file.bytes, " bytes changed or cannot be read any more: ", why,
+    throw EnvironmentError(str("data.path: '", file.path, "' of ", file.bytes,
+                               " bytes changed or cannot be read any more: ", why,
                                "; put the same data back and resume"));
 }
 
 void Corpus::copy(int64_t offset, int64_t count, uint8_t* to) const {
-  auto index = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) - begins_.begin() - 1);
+  auto index = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) -
+                                   begins_.begin() - 1);
   for (; count > 0; ++index) {
     const int64_t available = std::min(count, begins_[index + 1] - offset);
     if (available <= 0) continue;  // an empty file
@@ -138,14 +147,16 @@ void Corpus::copy(int64_t offset, int64_t count, uint8_t* to) const {
 
 std::string Corpus::hash(const std::atomic<bool>& stop) const {
   constexpr int64_t kPieceBytes = 4 << 20;
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
   if (!state) throw std::bad_alloc();
   XXH3_128bits_reset(state.get());
   std::vector<uint8_t> piece(static_cast<size_t>(std::min(kPieceBytes, bytes())));
   for (int64_t at = 0; at < bytes(); at += kPieceBytes) {
     if (stop) throw EnvironmentError("data.path: the reading of all data was given up");
     const int64_t count = std::min(kPieceBytes, bytes() - at);
-    copy(at, count, piece.data());  // each piece sees a change of its file, so the last one sees it, too
+    copy(at, count,
+         piece.data());  // each piece sees a change of its file, so the last one sees it, too
     XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
   }
   // A file may have been written behind the place that was read of it.
@@ -155,7 +166,9 @@ std::string Corpus::hash(const std::atomic<bool>& stop) const {
 
 std::string Corpus::stamp() const {
   checkpoint::Sha256 hash;
-  for (const File& file : files_) hash.update(str(file.bytes, " ", file.inode, " ", file.modified_ns, " ", file.changed_ns, "\n"));
+  for (const File& file : files_)
+    hash.update(
+        str(file.bytes, " ", file.inode, " ", file.modified_ns, " ", file.changed_ns, "\n"));
   return hash.hex().substr(0, 32);
 }
 
@@ -164,7 +177,9 @@ bool Corpus::settled() const {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   const int64_t before = (now.tv_sec * 1'000'000'000 + now.tv_nsec) - kTickNs;
-  return std::all_of(files_.begin(), files_.end(), [&](const File& file) { return file.modified_ns < before && file.changed_ns < before; });
+  return std::all_of(files_.begin(), files_.end(), [&](const File& file) {
+    return file.modified_ns < before && file.changed_ns < before;
+  });
 }
 
 void Corpus::accept_files() {

@@ -13,8 +13,12 @@
 namespace lockstep::train {
 
 DataIdentity::DataIdentity(Dataset& data, std::shared_ptr<comm::ProcessGroup> group)
-    : data_(data), group_(std::move(group)), first_stamp_(data.settled() ? data.stamp() : ""), sampled_(data.sampled_identity()) {
-  comm::check_same_lines(*group_, sampled_, "[data] the ranks have different data", "data.path must lead to the same bytes on every host");
+    : data_(data),
+      group_(std::move(group)),
+      first_stamp_(data.settled() ? data.stamp() : ""),
+      sampled_(data.sampled_identity()) {
+  comm::check_same_lines(*group_, sampled_, "[data] the ranks have different data",
+                         "data.path must lead to the same bytes on every host");
   const std::vector<std::string> stamps = comm::all_gather_text(*group_, data_.stamp());
   const std::string& mine = stamps[static_cast<size_t>(group_->rank())];
   reader_ = static_cast<int>(std::find(stamps.begin(), stamps.end(), mine) - stamps.begin());
@@ -50,7 +54,9 @@ DataIdentity::Found DataIdentity::found() {
 }
 
 void DataIdentity::recall(const NotedData& noted) {
-  if (!is_reader() || reading_.valid() || noted.unread || noted.stamp.empty() || noted.stamp != data_.stamp()) return;
+  if (!is_reader() || reading_.valid() || noted.unread || noted.stamp.empty() ||
+      noted.stamp != data_.stamp())
+    return;
   std::promise<Found> known;
   known.set_value({noted.identity, noted.stamp});
   reading_ = known.get_future().share();
@@ -62,7 +68,8 @@ bool DataIdentity::matches(const std::string& identity, const std::atomic<bool>&
   begin();
   if (reading_.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
     log::info("reading ", size_text(static_cast<double>(data_.bytes())),
-              " of data, to compare them with those of before: their files are others, or were written since");
+              " of data, to compare them with those of before: their files are others, or were "
+              "written since");
   return wait_for_reading(stop) && identity == found().identity;
 }
 
@@ -76,20 +83,26 @@ bool DataIdentity::wait_for_reading(const std::atomic<bool>& stop) {
 
 DataComparison DataIdentity::compare(const NotedData& noted) {
   recall(noted);
-  const std::string text = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
-    if (group_->rank() != 0) return "";
-    const bool same = noted.unread ? noted.identity == sampled_ : matches(noted.identity, stop);
-    const bool proven = !noted.unread || (!noted.stamp.empty() && noted.stamp == data_.stamp());
-    return str(!same ? 'n' : proven ? 'y' : 's', this->noted().identity);
-  })[0];
-  return {.same = text[0] == 'n' ? SameData::no : text[0] == 's' ? SameData::by_samples : SameData::yes, .now = text.substr(1)};
+  const std::string text = checkpoint::agree_on_long_work(
+      group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
+        if (group_->rank() != 0) return "";
+        const bool same = noted.unread ? noted.identity == sampled_ : matches(noted.identity, stop);
+        const bool proven = !noted.unread || (!noted.stamp.empty() && noted.stamp == data_.stamp());
+        return str(!same ? 'n' : proven ? 'y' : 's', this->noted().identity);
+      })[0];
+  return {.same = text[0] == 'n'   ? SameData::no
+                  : text[0] == 's' ? SameData::by_samples
+                                   : SameData::yes,
+          .now = text.substr(1)};
 }
 
 NotedData DataIdentity::noted() const {
-  const bool ready = reading_.valid() && reading_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  const bool ready =
+      reading_.valid() && reading_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   const Found known = ready ? reading_.get() : Found{};
   const bool other_rank_unread = text_ == sampled_ && known.identity != sampled_;
-  if (known.identity.empty() || other_rank_unread) return {.identity = sampled_, .stamp = first_stamp_, .unread = true};
+  if (known.identity.empty() || other_rank_unread)
+    return {.identity = sampled_, .stamp = first_stamp_, .unread = true};
   return {.identity = known.identity, .stamp = known.stamp, .unread = false};
 }
 
@@ -104,12 +117,13 @@ bool DataIdentity::read_within(Duration limit) {
 const std::string& DataIdentity::text() {
   if (!text_.empty()) return text_;
   // Signs of life go between the ranks meanwhile: the data may be large.
-  const auto texts = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
-    if (!is_reader()) return std::string();
-    begin();
-    // A reader that found nothing is not one that did not look.
-    return wait_for_reading(stop) ? found().identity + "\n" : "\n";
-  });
+  const auto texts =
+      checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
+        if (!is_reader()) return std::string();
+        begin();
+        // A reader that found nothing is not one that did not look.
+        return wait_for_reading(stop) ? found().identity + "\n" : "\n";
+      });
   bool known = true;
   std::string differing;
   const std::string first = texts[0].substr(0, texts[0].find('\n'));
@@ -117,26 +131,30 @@ const std::string& DataIdentity::text() {
     if (texts[rank].empty()) continue;
     const std::string identity = texts[rank].substr(0, texts[rank].find('\n'));
     known = known && !identity.empty();
-    if (differing.empty() && identity != first) differing = str("rank 0 has '", first, "', rank ", rank, " has '", identity, "'");
+    if (differing.empty() && identity != first)
+      differing = str("rank 0 has '", first, "', rank ", rank, " has '", identity, "'");
   }
   if (known && !differing.empty())
     throw EnvironmentError(str("[data] the ranks have trained on different data: ", differing,
-                               "; data.path must lead to the same bytes on every host. Nothing was saved of this run's steps"));
+                               "; data.path must lead to the same bytes on every host. Nothing was "
+                               "saved of this run's steps"));
   text_ = known ? first : sampled_;
   return text_;
 }
 
 bool DataIdentity::unchanged() {
   const std::string before = text();
-  const auto texts = checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
-    try {
-      data_.accept_files();
-      return before != sampled_ && data_.identity(stop) == before ? "" : "changed";
-    } catch (const std::exception& e) {
-      return e.what();
-    }
-  });
-  return std::all_of(texts.begin(), texts.end(), [](const std::string& text) { return text.empty(); });
+  const auto texts = checkpoint::agree_on_long_work(
+      group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
+        try {
+          data_.accept_files();
+          return before != sampled_ && data_.identity(stop) == before ? "" : "changed";
+        } catch (const std::exception& e) {
+          return e.what();
+        }
+      });
+  return std::all_of(texts.begin(), texts.end(),
+                     [](const std::string& text) { return text.empty(); });
 }
 
 }  // namespace lockstep::train

@@ -1,4 +1,5 @@
-// DataIdentity: what a run's data are, as a line that later runs compare with. It is that of the data at the start of the run.
+// DataIdentity: what a run's data are, as a line that later runs compare with. It is that of the
+// data at the start of the run.
 #pragma once
 
 #include <atomic>
@@ -22,7 +23,8 @@ struct NotedData {
 enum class SameData : uint8_t {
   yes,
   no,
-  // As far as samples tell. All was never read of the noted ones, and the files are others, or were written since.
+  // As far as samples tell. All was never read of the noted ones, and the files are others, or were
+  // written since.
   by_samples
 };
 struct DataComparison {
@@ -33,17 +35,20 @@ struct DataComparison {
 // Used by one thread on each rank.
 class DataIdentity {
  public:
-  // Collective. Compares samples of the ranks' data: UsageError that names two ranks where they differ.
+  // Collective. Compares samples of the ranks' data: UsageError that names two ranks where they
+  // differ.
   DataIdentity(Dataset& data, std::shared_ptr<comm::ProcessGroup> group);
   ~DataIdentity();
   DataIdentity(const DataIdentity&) = delete;
   DataIdentity& operator=(const DataIdentity&) = delete;
 
-  // Begins to read all data in the background, where nothing has begun yet: one rank for all that have the very same files.
+  // Begins to read all data in the background, where nothing has begun yet: one rank for all that
+  // have the very same files.
   void begin();
-  // Collective. Whether rank 0's data are those that were noted, by this version or an earlier one; `noted` is rank 0's, and where other
-  // ranks have it too, their files are recognized as well. Waits until all is read where the files do not have the stamp any more, with
-  // signs of life between the ranks. The data of other ranks are compared with rank 0's by text().
+  // Collective. Whether rank 0's data are those that were noted, by this version or an earlier one;
+  // `noted` is rank 0's, and where other ranks have it too, their files are recognized as well.
+  // Waits until all is read where the files do not have the stamp any more, with signs of life
+  // between the ranks. The data of other ranks are compared with rank 0's by text().
   DataComparison compare(const NotedData& noted);
   // What is known of this rank's by now. On rank 0 and after text() its line is that of text().
   NotedData noted() const;
@@ -52,11 +57,12 @@ class DataIdentity {
   // Collective. Whether all is read on all ranks, or is within `limit`.
   bool read_within(Duration limit);
 
-  // Collective. The line; waits until all is read. Throws EnvironmentError where ranks have different data. Where data changed before
-  // they were read, it is the samples' line.
+  // Collective. The line; waits until all is read. Throws EnvironmentError where ranks have
+  // different data. Where data changed before they were read, it is the samples' line.
   const std::string& text();
-  // Collective. After get() failed on some rank: reads all data once more. True: they are what they were, and are taken as they are
-  // now; false where they differ on any rank, or cannot be compared.
+  // Collective. After get() failed on some rank: reads all data once more. True: they are what they
+  // were, and are taken as they are now; false where they differ on any rank, or cannot be
+  // compared.
   bool unchanged();
 
  private:

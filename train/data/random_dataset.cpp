@@ -8,7 +8,9 @@ namespace lockstep::train {
 // The random numbers of one sample.
 struct RowStream {
   RandomKey key;
-  uint32_t operator()(int64_t index) const { return philox(key, static_cast<uint32_t>(index / 4))[static_cast<size_t>(index % 4)]; }
+  uint32_t operator()(int64_t index) const {
+    return philox(key, static_cast<uint32_t>(index / 4))[static_cast<size_t>(index % 4)];
+  }
 };
 
 namespace {
@@ -32,16 +34,22 @@ RandomDataset::RandomDataset(const Config& config)
   // One map for all seeds, so that runs and evaluations have the same task.
   const RowStream stream{{0, 0, 0, kTeacherSite}};
   teacher_.resize(static_cast<size_t>(vocab_ * block_));
-  for (size_t i = 0; i < teacher_.size(); ++i) teacher_[i] = centred(stream(static_cast<int64_t>(i)));
+  for (size_t i = 0; i < teacher_.size(); ++i)
+    teacher_[i] = centred(stream(static_cast<int64_t>(i)));
 }
 
-Batch RandomDataset::get(int64_t step, int64_t micro) const { return make(seed_, static_cast<uint32_t>(step), micro, kTrainSite); }
+Batch RandomDataset::get(int64_t step, int64_t micro) const {
+  return make(seed_, static_cast<uint32_t>(step), micro, kTrainSite);
+}
 Batch RandomDataset::evaluation(int64_t index) const { return make(0, 0, index, kEvaluationSite); }
-std::string RandomDataset::sampled_identity() const { return tokens_ ? "random tokens" : "random features"; }
+std::string RandomDataset::sampled_identity() const {
+  return tokens_ ? "random tokens" : "random features";
+}
 
 Batch RandomDataset::make(uint64_t seed, uint32_t step, int64_t micro, uint32_t site) const {
   const Shape square{micro_batch_, block_};
-  Batch batch{Tensor::empty(square, tokens_ ? DType::i32 : DType::f32), Tensor::empty(tokens_ ? square : Shape{micro_batch_}, DType::i32)};
+  Batch batch{Tensor::empty(square, tokens_ ? DType::i32 : DType::f32),
+              Tensor::empty(tokens_ ? square : Shape{micro_batch_}, DType::i32)};
   auto* targets = batch.targets.data<int32_t>();
   for (int64_t row = 0; row < micro_batch_; ++row) {
     const RowStream stream{{seed, step, static_cast<uint32_t>(micro * micro_batch_ + row), site}};
@@ -55,7 +63,8 @@ Batch RandomDataset::make(uint64_t seed, uint32_t step, int64_t micro, uint32_t 
 
 void RandomDataset::fill_tokens(const RowStream& stream, int32_t* inputs, int32_t* targets) const {
   for (int64_t t = 0; t <= block_; ++t) {
-    const auto token = static_cast<int32_t>((static_cast<uint64_t>(stream(t)) * static_cast<uint64_t>(vocab_)) >> 32);
+    const auto token = static_cast<int32_t>(
+        (static_cast<uint64_t>(stream(t)) * static_cast<uint64_t>(vocab_)) >> 32);
     if (t < block_) inputs[t] = token;
     if (t > 0) targets[t - 1] = token;
   }
@@ -68,7 +77,8 @@ int32_t RandomDataset::fill_features(const RowStream& stream, float* features) c
   for (int64_t c = 0; c < vocab_; ++c) {
     double score = 0;
     for (int64_t i = 0; i < block_; ++i)
-      score += static_cast<double>(features[i]) * static_cast<double>(teacher_[static_cast<size_t>(c * block_ + i)]);
+      score += static_cast<double>(features[i]) *
+               static_cast<double>(teacher_[static_cast<size_t>(c * block_ + i)]);
     if (c == 0 || score > best_score) {
       best = c;
       best_score = score;

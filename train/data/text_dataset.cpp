@@ -19,7 +19,8 @@ constexpr uint64_t kEvaluationSeed = 0;
 int64_t below(int64_t count, const RandomKey& key) {
   const auto bits = philox(key, 0);
   const uint64_t random = (static_cast<uint64_t>(bits[0]) << 32) | bits[1];
-  return static_cast<int64_t>((static_cast<unsigned __int128>(random) * static_cast<uint64_t>(count)) >> 64);
+  return static_cast<int64_t>(
+      (static_cast<unsigned __int128>(random) * static_cast<uint64_t>(count)) >> 64);
 }
 
 }  // namespace
@@ -29,11 +30,16 @@ TextDataset::TextDataset(const Config& config)
       seed_(static_cast<uint64_t>(config.run.seed)),
       micro_batch_(config.train.micro_batch),
       block_(config.model.block),
-      validation_begin_(corpus_.bytes() - static_cast<int64_t>(std::floor(static_cast<double>(corpus_.bytes()) * config.data.validation))) {
-  check(corpus_.bytes() > 0, "data.path '", config.data.path, "' is empty: ", advice_on_text(config.data.path));
+      validation_begin_(corpus_.bytes() -
+                        static_cast<int64_t>(std::floor(static_cast<double>(corpus_.bytes()) *
+                                                        config.data.validation))) {
+  check(corpus_.bytes() > 0, "data.path '", config.data.path,
+        "' is empty: ", advice_on_text(config.data.path));
   const int64_t shorter = std::min(validation_begin_, corpus_.bytes() - validation_begin_);
-  check(shorter > block_, "data.path '", config.data.path, "' is too short: of its ", corpus_.bytes(), " bytes ", validation_begin_,
-        " are for training and ", corpus_.bytes() - validation_begin_, " for validation, and each part needs at least ", block_ + 1,
+  check(shorter > block_, "data.path '", config.data.path, "' is too short: of its ",
+        corpus_.bytes(), " bytes ", validation_begin_, " are for training and ",
+        corpus_.bytes() - validation_begin_, " for validation, and each part needs at least ",
+        block_ + 1,
         " (model.block + 1): use a longer text, a smaller model.block or another data.validation");
 }
 
@@ -41,7 +47,8 @@ Batch TextDataset::get(int64_t step, int64_t micro) const {
   const int64_t choices = validation_begin_ - block_;
   return make([&](int64_t row) {
     const int64_t sample = micro * micro_batch_ + row;  // in the global batch
-    return below(choices, {seed_, static_cast<uint32_t>(step), static_cast<uint32_t>(sample), kTrainSite});
+    return below(choices,
+                 {seed_, static_cast<uint32_t>(step), static_cast<uint32_t>(sample), kTrainSite});
   });
 }
 
@@ -49,14 +56,17 @@ Batch TextDataset::evaluation(int64_t index) const {
   const int64_t choices = corpus_.bytes() - validation_begin_ - block_;
   return make([&](int64_t row) {
     const int64_t sample = index * micro_batch_ + row;
-    return validation_begin_ + below(choices, {kEvaluationSeed, 0, static_cast<uint32_t>(sample), kEvaluationSite});
+    return validation_begin_ +
+           below(choices, {kEvaluationSeed, 0, static_cast<uint32_t>(sample), kEvaluationSite});
   });
 }
 
 std::string TextDataset::identity(const std::atomic<bool>& stop) const {
   return str("text, ", corpus_.bytes(), " bytes, xxh3 ", corpus_.hash(stop));
 }
-std::string TextDataset::sampled_identity() const { return str("text, ", corpus_.bytes(), " bytes, ", corpus_.sampled_hash()); }
+std::string TextDataset::sampled_identity() const {
+  return str("text, ", corpus_.bytes(), " bytes, ", corpus_.sampled_hash());
+}
 
 Batch TextDataset::blank() const {
   const Shape shape{micro_batch_, block_};
@@ -65,7 +75,8 @@ Batch TextDataset::blank() const {
 
 template <typename Offset>
 Batch TextDataset::make(const Offset& offset) const {
-  Batch batch{Tensor::empty({micro_batch_, block_}, DType::i32), Tensor::empty({micro_batch_, block_}, DType::i32)};
+  Batch batch{Tensor::empty({micro_batch_, block_}, DType::i32),
+              Tensor::empty({micro_batch_, block_}, DType::i32)};
   auto* inputs = batch.inputs.data<int32_t>();
   auto* targets = batch.targets.data<int32_t>();
   std::vector<uint8_t> bytes(static_cast<size_t>(block_) + 1);

@@ -1,10 +1,10 @@
 // From a checkpoint to a folder that others read.
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/exchange/safetensors_folder.h"
-#include "train/run/checkpoints.h"
 #include "train/exchange/exchange.h"
 #include "train/exchange/layout.h"
 #include "train/models/factory.h"
+#include "train/run/checkpoints.h"
 #include "train/run/saved_model.h"
 
 namespace lockstep::train {
@@ -28,7 +28,8 @@ WantedTensor wanted(const Checkpoint& saved, const NamePair& pair) {
 // The parameters, which is what the model has names for, under these names.
 std::vector<NamePair> own_names(const Config& config) {
   std::vector<NamePair> names;
-  for (const Parameter& p : build_model(config, InitialValues::deferred).module->parameters()) names.push_back({p.name(), p.name()});
+  for (const Parameter& p : build_model(config, InitialValues::deferred).module->parameters())
+    names.push_back({p.name(), p.name()});
   return names;
 }
 
@@ -37,21 +38,26 @@ std::vector<NamePair> own_names(const Config& config) {
 Exported export_checkpoint(const ExportRequest& request) {
   const auto saved = Checkpoint::open(find_checkpoint(request.checkpoint));
   const Config config = saved_config(saved);
-  checkpoint::FolderRequest folder{.dir = request.dir, .tensors = {}, .max_shard_bytes = request.max_shard_bytes, .texts = {}};
+  checkpoint::FolderRequest folder{
+      .dir = request.dir, .tensors = {}, .max_shard_bytes = request.max_shard_bytes, .texts = {}};
   std::vector<NamePair> names;
   if (request.format == "safetensors") {
     names = own_names(config);
   } else {
-    const Layout& layout = request.format.empty() ? layout_of_kind(config.model.kind) : layout_of_format(request.format);
-    check(layout.kind == config.model.kind, "format ", layout.format, " is for model.kind ", layout.kind, ", and this model is of kind ",
-          config.model.kind);
+    const Layout& layout = request.format.empty() ? layout_of_kind(config.model.kind)
+                                                  : layout_of_format(request.format);
+    check(layout.kind == config.model.kind, "format ", layout.format, " is for model.kind ",
+          layout.kind, ", and this model is of kind ", config.model.kind);
     folder.texts["config.json"] = layout.to_config_json(config.model);
     names = layout.tensors(config.model);
   }
   folder.texts["lockstep.yaml"] = to_yaml(config);
   for (const NamePair& pair : names) folder.tensors.push_back(wanted(saved, pair));
   const auto written = checkpoint::write_safetensors_folder(folder);
-  return {.checkpoint = saved.folder(), .files = written.files, .tensors = static_cast<int64_t>(names.size()), .bytes = written.bytes};
+  return {.checkpoint = saved.folder(),
+          .files = written.files,
+          .tensors = static_cast<int64_t>(names.size()),
+          .bytes = written.bytes};
 }
 
 }  // namespace lockstep::train

@@ -12,16 +12,17 @@ struct ActivationName {
   const char *theirs, *ours;
 };
 // The first name of ours is the one that is written.
-constexpr std::array kActivations = {ActivationName{"gelu_new", "gelu_tanh"}, ActivationName{"gelu_pytorch_tanh", "gelu_tanh"},
-                                     ActivationName{"gelu", "gelu"},          ActivationName{"relu", "relu"},
-                                     ActivationName{"silu", "silu"},          ActivationName{"swish", "silu"}};
+constexpr std::array kActivations = {
+    ActivationName{"gelu_new", "gelu_tanh"}, ActivationName{"gelu_pytorch_tanh", "gelu_tanh"},
+    ActivationName{"gelu", "gelu"},          ActivationName{"relu", "relu"},
+    ActivationName{"silu", "silu"},          ActivationName{"swish", "silu"}};
 
 std::string activation_from(const JsonValues& values) {
   const std::string theirs = values.text("activation_function", "gelu_new");
   for (const auto& name : kActivations)
     if (theirs == name.theirs) return name.ours;
-  throw UsageError(
-      str(values.path(), ": 'activation_function' is '", theirs, "', expected gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish"));
+  throw UsageError(str(values.path(), ": 'activation_function' is '", theirs,
+                       "', expected gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish"));
 }
 
 std::string activation_to(const std::string& ours) {
@@ -31,7 +32,8 @@ std::string activation_to(const std::string& ours) {
 }
 
 std::vector<NamePair> tensors(const ModelConfig& model) {
-  std::vector<NamePair> pairs = {{"transformer.wte.weight", "wte.weight"}, {"transformer.wpe.weight", "wpe.weight"}};
+  std::vector<NamePair> pairs = {{"transformer.wte.weight", "wte.weight"},
+                                 {"transformer.wpe.weight", "wpe.weight"}};
   const auto both = [&](const std::string& theirs, const std::string& ours, bool transposed) {
     pairs.push_back({"transformer." + theirs + ".weight", ours + ".weight", transposed});
     pairs.push_back({"transformer." + theirs + ".bias", ours + ".bias"});
@@ -51,7 +53,8 @@ std::vector<NamePair> tensors(const ModelConfig& model) {
 
 // The causal masks.
 bool is_constant(const std::string& name) {
-  return name.starts_with("h.") && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
+  return name.starts_with("h.") &&
+         (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
 }
 
 std::string to_config_json(const ModelConfig& model) {
@@ -78,7 +81,8 @@ std::string to_config_json(const ModelConfig& model) {
 }
 
 // transformers knows some keys by a second, general name as well, which wins.
-int64_t integer_of_two(const JsonValues& values, const char* key, const char* general, int64_t missing) {
+int64_t integer_of_two(const JsonValues& values, const char* key, const char* general,
+                       int64_t missing) {
   const int64_t own = values.integer(key, missing);
   if (values.has(key)) values.demand(general, own);
   return values.integer(general, own);
@@ -97,19 +101,26 @@ ForeignModel from_config_json(const JsonValues& values) {
   model.norm_eps = values.number("layer_norm_epsilon", 1e-5);
   model.dropout = values.number("resid_pdrop", 0.1);
   model.scaled_residual_init = true;
-  values.demand("n_inner", 4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));  // no product beyond int64
+  values.demand("n_inner",
+                4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));  // no product beyond int64
   values.demand("scale_attn_weights", true);
   values.demand("scale_attn_by_inverse_layer_idx", false);
   values.demand("tie_word_embeddings", true);
-  const double embedding = values.number("embd_pdrop", 0.1), attention = values.number("attn_pdrop", 0.1);
+  const double embedding = values.number("embd_pdrop", 0.1),
+               attention = values.number("attn_pdrop", 0.1);
   if (embedding != model.dropout)
-    result.notes.push_back(str("embd_pdrop ", embedding, " is not taken over: model.dropout is resid_pdrop, ", model.dropout));
-  if (attention > 0) result.notes.push_back(str("attn_pdrop ", attention, " is not taken over: attention has no dropout here"));
+    result.notes.push_back(str("embd_pdrop ", embedding,
+                               " is not taken over: model.dropout is resid_pdrop, ",
+                               model.dropout));
+  if (attention > 0)
+    result.notes.push_back(
+        str("attn_pdrop ", attention, " is not taken over: attention has no dropout here"));
   return result;
 }
 
-constexpr auto kIrrelevant = std::to_array<std::string_view>({"n_ctx", "reorder_and_upcast_attn", "summary_type", "summary_use_proj",
-                                                              "summary_activation", "summary_proj_to_labels", "summary_first_dropout"});
+constexpr auto kIrrelevant = std::to_array<std::string_view>(
+    {"n_ctx", "reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation",
+     "summary_proj_to_labels", "summary_first_dropout"});
 constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},
                                                {"n_positions", "model.block"},
                                                {"n_embd", "model.dim"},

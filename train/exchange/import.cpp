@@ -10,11 +10,11 @@
 #include "checkpoint/exchange/tensor_source.h"
 #include "checkpoint/files/readable_file.h"
 #include "checkpoint/format/safetensors.h"
-#include "train/run/checkpoints.h"
 #include "train/exchange/exchange.h"
 #include "train/exchange/layout.h"
-#include "train/parallel/groups.h"
 #include "train/models/factory.h"
+#include "train/parallel/groups.h"
+#include "train/run/checkpoints.h"
 #include "train/run/run_dir.h"
 #include "train/run/trainer.h"
 
@@ -44,19 +44,24 @@ std::vector<Preset> model_presets(const Described& theirs, const std::string& co
   std::vector<Preset> presets;
   std::istringstream lines(canonical_text(with));
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("model.")) presets.push_back({line, origin_of(line.substr(0, line.find('=')), theirs.layout, config_path)});
+    if (line.starts_with("model."))
+      presets.push_back(
+          {line, origin_of(line.substr(0, line.find('=')), theirs.layout, config_path)});
   return presets;
 }
 
-Config make_config(const ImportRequest& request, const Described& theirs, const std::string& config_path) {
+Config make_config(const ImportRequest& request, const Described& theirs,
+                   const std::string& config_path) {
   for (const std::string& set : request.overrides)
-    check(!set.starts_with("run.name=") && !set.starts_with("run.dir="), "--set ", set, ": the run's folder is '", request.run,
-          "', as the import was told");
-  const fs::path run = fs::path(request.run).has_filename() ? fs::path(request.run) : fs::path(request.run).parent_path();
+    check(!set.starts_with("run.name=") && !set.starts_with("run.dir="), "--set ", set,
+          ": the run's folder is '", request.run, "', as the import was told");
+  const fs::path run = fs::path(request.run).has_filename() ? fs::path(request.run)
+                                                            : fs::path(request.run).parent_path();
   const std::string origin = str("the run's folder '", request.run, "'");
   std::vector<Preset> presets = model_presets(theirs, config_path);
   presets.push_back({"run.name=" + run.filename().string(), origin});
-  presets.push_back({"run.dir=" + (run.has_parent_path() ? run.parent_path().string() : "."), origin});
+  presets.push_back(
+      {"run.dir=" + (run.has_parent_path() ? run.parent_path().string() : "."), origin});
   if (!request.config.empty()) return load_config(request.config, request.overrides, presets);
   presets.push_back({"data.kind=random", "import"});
   return parse_config("", "import", request.overrides, presets);
@@ -70,9 +75,13 @@ Tensor read_whole(const checkpoint::TensorSource& source, size_t tensor) {
   return whole;
 }
 
-std::string type_text(const checkpoint::StoredTensor& stored) { return str(stored.dtype, stored.shape); }
+std::string type_text(const checkpoint::StoredTensor& stored) {
+  return str(stored.dtype, stored.shape);
+}
 
-bool is_weight_type(std::string_view dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
+bool is_weight_type(std::string_view dtype) {
+  return dtype == "F32" || dtype == "BF16" || dtype == "F16";
+}
 
 class Import {
  public:
@@ -94,7 +103,8 @@ class Import {
       Shape expected = p.data().shape();
       if (pair.transposed) expected = {expected[1], expected[0]};
       if (!(stored.shape == expected) || !is_weight_type(stored.dtype))
-        report.misshapen.push_back(str(stored.name, ": expected F32, BF16 or F16 of ", expected, ", found ", type_text(stored)));
+        report.misshapen.push_back(str(stored.name, ": expected F32, BF16 or F16 of ", expected,
+                                       ", found ", type_text(stored)));
       numbers_[p.name()] = *found;
       taken_[*found] = true;
     }
@@ -152,22 +162,29 @@ ImportReport import_folder(const ImportRequest& request) {
         ": expected a model folder as Hugging Face's transformers writes it");
   // transformers adds an adapter to the weights beside it.
   check(!fs::exists(request.folder + "/adapter_config.json"), request.folder,
-        " holds an adapter (adapter_config.json), which is not added to the weights here: merge it first, or remove its files");
-  const Described theirs = parse_config_json(checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
+        " holds an adapter (adapter_config.json), which is not added to the weights here: merge it "
+        "first, or remove its files");
+  const Described theirs = parse_config_json(
+      checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
   const Config config = make_config(request, theirs, config_path);
   const RunDir run_dir(config);
-  check(!run_dir.has_results(), "'", run_dir.path, "' holds a run: nothing is written over; name a folder that is not there yet");
+  check(!run_dir.has_results(), "'", run_dir.path,
+        "' holds a run: nothing is written over; name a folder that is not there yet");
   run_dir.check_free(false);
 
   const auto source = checkpoint::open_tensors(request.folder);
-  // Shapes without memory: what config.json claims costs nothing before the files have borne it out.
+  // Shapes without memory: what config.json claims costs nothing before the files have borne it
+  // out.
   const auto wanted = build_model(config, InitialValues::deferred).module->parameters();
   ImportReport report;
   report.notes = theirs.model.notes;
   Import import(*source, theirs.layout, config.model);
   import.compare(wanted, report);
-  if (!report.missing.empty() || !report.misshapen.empty() || (!report.unexpected.empty() && !request.ignore_unexpected)) return report;
-  // What a run of this config has at its start, whole on one rank: the weights are filled in, and the optimizer's state is saved too.
+  if (!report.missing.empty() || !report.misshapen.empty() ||
+      (!report.unexpected.empty() && !request.ignore_unexpected))
+    return report;
+  // What a run of this config has at its start, whole on one rank: the weights are filled in, and
+  // the optimizer's state is saved too.
   Config alone = config;
   alone.parallel = {};
   alone.parallel.strategy = "single";

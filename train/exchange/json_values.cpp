@@ -8,7 +8,8 @@
 
 namespace lockstep::train {
 
-JsonValues::JsonValues(const nlohmann::json& value, const std::string& path) : JsonValues(value, path, "") {}
+JsonValues::JsonValues(const nlohmann::json& value, const std::string& path)
+    : JsonValues(value, path, "") {}
 
 JsonValues::JsonValues(const nlohmann::json& value, const std::string& path, std::string prefix)
     : value_(value), path_(path), prefix_(std::move(prefix)) {
@@ -21,15 +22,16 @@ bool JsonValues::has(const char* key) const {
 }
 
 void JsonValues::fail(const char* key, const std::string& expected) const {
-  throw UsageError(
-      str(path_, ": '", prefix_, key, "': expected ", expected, ", got ", checkpoint::shown_value(value_.value(key, nlohmann::json()))));
+  throw UsageError(str(path_, ": '", prefix_, key, "': expected ", expected, ", got ",
+                       checkpoint::shown_value(value_.value(key, nlohmann::json()))));
 }
 
 int64_t JsonValues::integer(const char* key, int64_t missing) const {
   if (!has(key)) return missing;
   const nlohmann::json& value = value_[key];
   if (!value.is_number_integer()) fail(key, "an integer");
-  if (value.is_number_unsigned() && !std::in_range<int64_t>(value.get<uint64_t>())) fail(key, "an integer of at most 63 bits");
+  if (value.is_number_unsigned() && !std::in_range<int64_t>(value.get<uint64_t>()))
+    fail(key, "an integer of at most 63 bits");
   return value.get<int64_t>();
 }
 
@@ -59,7 +61,8 @@ JsonValues JsonValues::object(const char* key) const {
 void JsonValues::demand(const char* key, const nlohmann::json& value) const {
   const bool there = has(key);
   const bool null_for_true = !there && value_.contains(key) && value == true;
-  if ((there && value_[key] != value) || null_for_true) fail(key, value.dump() + ": nothing else is computed here");
+  if ((there && value_[key] != value) || null_for_true)
+    fail(key, value.dump() + ": nothing else is computed here");
 }
 
 void JsonValues::refuse_others(std::span<const std::string_view> irrelevant) const {
@@ -69,9 +72,10 @@ void JsonValues::refuse_others(std::span<const std::string_view> irrelevant) con
     if (std::find(irrelevant.begin(), irrelevant.end(), key) != irrelevant.end()) continue;
     unknown += (unknown.empty() ? "" : ", ") + checkpoint::shown(prefix_ + key);
   }
-  check(unknown.empty(), path_, ": ", unknown,
-        ": not known here, so the model may compute something else; where it makes no difference to "
-        "the logits, remove it from the file");
+  check(
+      unknown.empty(), path_, ": ", unknown,
+      ": not known here, so the model may compute something else; where it makes no difference to "
+      "the logits, remove it from the file");
 }
 
 }  // namespace lockstep::train

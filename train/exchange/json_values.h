@@ -1,5 +1,6 @@
-// The values of a JSON object that others wrote. A key that is missing or null has a default. An object remembers which of its keys were
-// asked for, so that a key that nobody knows is never ignored. Errors name file and key.
+// The values of a JSON object that others wrote. A key that is missing or null has a default. An
+// object remembers which of its keys were asked for, so that a key that nobody knows is never
+// ignored. Errors name file and key.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ class JsonValues {
   JsonValues object(const char* key) const;  // that is there
   // UsageError unless the key, where it is there, has this value. A null is no `true`.
   void demand(const char* key, const nlohmann::json& value) const;
-  // UsageError that names every key that is not null, that nobody asked for and that is not among `irrelevant`.
+  // UsageError that names every key that is not null, that nobody asked for and that is not among
+  // `irrelevant`.
   void refuse_others(std::span<const std::string_view> irrelevant) const;
 
   const std::string& path() const { return path_; }

@@ -22,13 +22,18 @@ const Layout& find(std::string_view Layout::*key, std::string_view value, const 
 
 }  // namespace
 
-const Layout& layout_of_format(std::string_view format) { return find(&Layout::format, format, "the format"); }
-const Layout& layout_of_kind(std::string_view kind) { return find(&Layout::kind, kind, "model.kind"); }
+const Layout& layout_of_format(std::string_view format) {
+  return find(&Layout::format, format, "the format");
+}
+const Layout& layout_of_kind(std::string_view kind) {
+  return find(&Layout::kind, kind, "model.kind");
+}
 
 Described parse_config_json(const std::string& text, const std::string& path) {
   const nlohmann::json json = checkpoint::parse_strict_json(text, path);
   const JsonValues values(json, path);
-  const Layout& layout = find(&Layout::model_type, values.text("model_type", ""), path + ": 'model_type'");
+  const Layout& layout =
+      find(&Layout::model_type, values.text("model_type", ""), path + ": 'model_type'");
   Described described{layout, layout.from_config_json(values)};
   demand_neutral_keys(values);
   std::vector<std::string_view> irrelevant(irrelevant_keys().begin(), irrelevant_keys().end());

@@ -1,5 +1,6 @@
-// How other programs keep a model: names and layouts of its tensors beside ours, and its config.json (docs/formats/huggingface.md).
-// One layout for each kind of model that has a counterpart.
+// How other programs keep a model: names and layouts of its tensors beside ours, and its
+// config.json (docs/formats/huggingface.md). One layout for each kind of model that has a
+// counterpart.
 #pragma once
 
 #include <span>
@@ -12,7 +13,8 @@
 
 namespace lockstep::train {
 
-// A tensor under both names. `transposed`: theirs is [in, out] (transformers' Conv1D) where ours is [out, in].
+// A tensor under both names. `transposed`: theirs is [in, out] (transformers' Conv1D) where ours is
+// [out, in].
 struct NamePair {
   std::string theirs, ours;
   bool transposed = false;
@@ -26,7 +28,8 @@ struct KeyPair {
 // A model as their config.json describes it.
 struct ForeignModel {
   ModelConfig model;
-  std::vector<std::string> notes;  // what in it makes no difference to logits, and is not taken over
+  std::vector<std::string>
+      notes;  // what in it makes no difference to logits, and is not taken over
 };
 
 struct Layout {
@@ -42,12 +45,13 @@ struct Layout {
 
   // All tensors of the model. A tied head is not among them.
   std::vector<NamePair> (*tensors)(const ModelConfig& model);
-  // Whether a name, without the prefix, is one that older folders hold beside the weights and that means nothing.
+  // Whether a name, without the prefix, is one that older folders hold beside the weights and that
+  // means nothing.
   bool (*is_constant)(const std::string& name);
   // UsageError naming the key where the layout cannot express the model.
   std::string (*to_config_json)(const ModelConfig& model);
-  // UsageError naming the key where config.json describes what our model does not compute. parse_config_json() calls it, and refuses
-  // every key that nobody asked for.
+  // UsageError naming the key where config.json describes what our model does not compute.
+  // parse_config_json() calls it, and refuses every key that nobody asked for.
   ForeignModel (*from_config_json)(const JsonValues& values);
 };
 
@@ -56,7 +60,8 @@ extern const Layout kGpt2Layout, kLlamaLayout;
 // UsageError that lists what there is.
 const Layout& layout_of_format(std::string_view format);
 const Layout& layout_of_kind(std::string_view kind);
-// From the text of a config.json; `path` is for messages. EnvironmentError where the text is malformed, UsageError where no layout fits.
+// From the text of a config.json; `path` is for messages. EnvironmentError where the text is
+// malformed, UsageError where no layout fits.
 struct Described {
   const Layout& layout;
   ForeignModel model;

@@ -11,7 +11,8 @@ std::vector<NamePair> tensors(const ModelConfig& model) {
   std::vector<NamePair> pairs = {{"model.embed_tokens.weight", "wte.weight"}};
   for (int64_t i = 0; i < model.layers; ++i) {
     const auto add = [&](const char* theirs, const char* ours) {
-      pairs.push_back({str("model.layers.", i, ".", theirs, ".weight"), str("blocks.", i, ".", ours, ".weight")});
+      pairs.push_back({str("model.layers.", i, ".", theirs, ".weight"),
+                       str("blocks.", i, ".", ours, ".weight")});
     };
     add("input_layernorm", "ln1");
     add("self_attn.q_proj", "q");
@@ -54,12 +55,15 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
-// Rotary positions but plain ones are refused. Older folders describe them in "rope_scaling", with the base beside it; newer ones put
-// both into "rope_parameters". The type was called "type" before "rope_type".
+// Rotary positions but plain ones are refused. Older folders describe them in "rope_scaling", with
+// the base beside it; newer ones put both into "rope_parameters". The type was called "type" before
+// "rope_type".
 void demand_plain_rope(const JsonValues& rope) {
-  static constexpr auto irrelevant = std::to_array<std::string_view>({"original_max_position_embeddings"});  // read by scaled ones alone
+  static constexpr auto irrelevant = std::to_array<std::string_view>(
+      {"original_max_position_embeddings"});  // read by scaled ones alone
   for (const char* key : {"rope_type", "type"}) rope.demand(key, "default");
-  for (const char* key : {"factor", "attention_factor", "partial_rotary_factor"}) rope.demand(key, 1.0);
+  for (const char* key : {"factor", "attention_factor", "partial_rotary_factor"})
+    rope.demand(key, 1.0);
   rope.has("rope_theta");
   rope.refuse_others(irrelevant);
 }
@@ -75,7 +79,8 @@ double rope_theta(const JsonValues& values) {
     demand_plain_rope(rope);
     // Versions of transformers differ in which of two bases they take, and older ones never look
     // into "rope_scaling" for one.
-    if (values.has("rope_theta") || std::string_view(key) == "rope_scaling") rope.demand("rope_theta", theta);
+    if (values.has("rope_theta") || std::string_view(key) == "rope_scaling")
+      rope.demand("rope_theta", theta);
     theta = rope.number("rope_theta", theta);
   }
   return theta;
@@ -83,7 +88,9 @@ double rope_theta(const JsonValues& values) {
 
 // Which kind of attention each layer has; newer folders may list it.
 void demand_full_attention(const JsonValues& values, int64_t layers) {
-  if (layers >= 0 && layers <= 10000) values.demand("layer_types", std::vector<std::string>(static_cast<size_t>(layers), "full_attention"));
+  if (layers >= 0 && layers <= 10000)
+    values.demand("layer_types",
+                  std::vector<std::string>(static_cast<size_t>(layers), "full_attention"));
 }
 
 ForeignModel from_config_json(const JsonValues& values) {
@@ -101,7 +108,8 @@ ForeignModel from_config_json(const JsonValues& values) {
   model.rope_theta = rope_theta(values);
   model.tied_head = values.boolean("tie_word_embeddings", false);
   model.dropout = 0;
-  if (values.text("hidden_act", "silu") != "swish") values.demand("hidden_act", "silu");  // two names of one function
+  if (values.text("hidden_act", "silu") != "swish")
+    values.demand("hidden_act", "silu");  // two names of one function
   values.demand("attention_bias", false);
   values.demand("mlp_bias", false);
   values.demand("rope_interleaved", false);
@@ -111,12 +119,14 @@ ForeignModel from_config_json(const JsonValues& values) {
   for (const char* key : {"intermediate_size", "num_key_value_heads"})
     check(values.integer(key, 1) != 0, values.path(), ": '", key, "': expected at least 1, got 0");
   if (const double attention = values.number("attention_dropout", 0); attention > 0)
-    result.notes.push_back(str("attention_dropout ", attention, " is not taken over: attention has no dropout here"));
+    result.notes.push_back(
+        str("attention_dropout ", attention, " is not taken over: attention has no dropout here"));
   return result;
 }
 
 // "pretraining_tp" cuts matrix products into parts, whose sum is the same.
-constexpr auto kIrrelevant = std::to_array<std::string_view>({"pretraining_tp", "is_llama_config", "original_max_position_embeddings"});
+constexpr auto kIrrelevant = std::to_array<std::string_view>(
+    {"pretraining_tp", "is_llama_config", "original_max_position_embeddings"});
 constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},
                                                {"max_position_embeddings", "model.block"},
                                                {"hidden_size", "model.dim"},

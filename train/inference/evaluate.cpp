@@ -15,17 +15,21 @@
 namespace lockstep::train {
 namespace {
 
-DType compute_dtype(const Config& config) { return config.train.precision == "bf16" ? DType::bf16 : DType::f32; }
+DType compute_dtype(const Config& config) {
+  return config.train.precision == "bf16" ? DType::bf16 : DType::f32;
+}
 
 int32_t token_of(int64_t value, const std::string& what) {
-  check(value >= 0 && value <= std::numeric_limits<int32_t>::max(), what, ": ", value, " is no token id");
+  check(value >= 0 && value <= std::numeric_limits<int32_t>::max(), what, ": ", value,
+        " is no token id");
   return static_cast<int32_t>(value);
 }
 
 std::vector<int32_t> tokens_of_json(const std::string& text, const std::string& what) {
   nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   if (json.is_object() && json.contains("input_ids")) json = nlohmann::json(json["input_ids"]);
-  check(json.is_array(), what, ": expected a JSON list of token ids, or an object with a list 'input_ids'");
+  check(json.is_array(), what,
+        ": expected a JSON list of token ids, or an object with a list 'input_ids'");
   std::vector<int32_t> tokens;
   for (const auto& item : json) {
     check(item.is_number_integer(), what, ": expected token ids, got ", item.dump().substr(0, 60));
@@ -37,8 +41,11 @@ std::vector<int32_t> tokens_of_json(const std::string& text, const std::string& 
 std::string json_text(const std::vector<int32_t>& tokens, const TokenEvaluation& evaluation) {
   const int64_t rows = evaluation.logits.size(0);
   nlohmann::json logits = nlohmann::json::array();
-  for (int64_t t = 0; t < rows; ++t) logits.push_back(evaluation.logits.select(0, t).to_vector<float>());
-  return nlohmann::json{{"input_ids", tokens}, {"loss", evaluation.loss}, {"logits", logits}}.dump() + "\n";
+  for (int64_t t = 0; t < rows; ++t)
+    logits.push_back(evaluation.logits.select(0, t).to_vector<float>());
+  return nlohmann::json{{"input_ids", tokens}, {"loss", evaluation.loss}, {"logits", logits}}
+             .dump() +
+         "\n";
 }
 
 }  // namespace
@@ -52,25 +59,32 @@ double evaluate_on_data(const SavedModel& model, int64_t batches) {
   std::vector<float> losses;
   for (int64_t i = 0; i < batches; ++i) {
     const Batch batch = data->evaluation(i);
-    losses.push_back(static_cast<float>(ops::cross_entropy((*model.module)(Variable(batch.inputs)), batch.targets).item()));
+    losses.push_back(static_cast<float>(
+        ops::cross_entropy((*model.module)(Variable(batch.inputs)), batch.targets).item()));
   }
   return static_cast<double>(tree_sum(losses)) / static_cast<double>(batches);
 }
 
 TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32_t>& tokens) {
   const ModelConfig& m = model.config.model;
-  check(m.is_language_model(), model.folder, " holds a model of kind ", m.kind, "; tokens are for gpt and llama");
+  check(m.is_language_model(), model.folder, " holds a model of kind ", m.kind,
+        "; tokens are for gpt and llama");
   const auto count = static_cast<int64_t>(tokens.size());
-  check(count >= 1 && count <= m.block, "expected 1 to ", m.block, " tokens (model.block), got ", count);
+  check(count >= 1 && count <= m.block, "expected 1 to ", m.block, " tokens (model.block), got ",
+        count);
   for (const int32_t token : tokens)
-    check(token >= 0 && token < m.vocab, "token ", token, " is outside of the vocabulary of ", m.vocab, " (model.vocab)");
+    check(token >= 0 && token < m.vocab, "token ", token, " is outside of the vocabulary of ",
+          m.vocab, " (model.vocab)");
   NoGradGuard no_grad;
   ops::PrecisionScope precision(compute_dtype(model.config));
   const Variable logits = (*model.module)(Variable(Tensor::from(tokens, {1, count})));
-  TokenEvaluation result{.logits = logits.data().select(0, 0).to(DType::f32).contiguous(), .loss = std::nan("")};
+  TokenEvaluation result{.logits = logits.data().select(0, 0).to(DType::f32).contiguous(),
+                         .loss = std::nan("")};
   if (count < 2) return result;
   const std::vector<int32_t> targets(tokens.begin() + 1, tokens.end());
-  result.loss = ops::cross_entropy(Variable(result.logits.narrow(0, 0, count - 1)), Tensor::from(targets, {count - 1})).item();
+  result.loss = ops::cross_entropy(Variable(result.logits.narrow(0, 0, count - 1)),
+                                   Tensor::from(targets, {count - 1}))
+                    .item();
   return result;
 }
 
@@ -82,23 +96,28 @@ std::vector<int32_t> parse_token_ids(const std::string& text, const std::string&
   for (size_t begin = first; begin != std::string::npos;) {
     const size_t end = text.find_first_of(", \t\r\n", begin);
     const std::string word = text.substr(begin, end == std::string::npos ? end : end - begin);
-    check(!word.empty() && word.size() <= 10 && word.find_first_not_of("0123456789") == std::string::npos, what, ": '", word.substr(0, 60),
-          "' is no token id");
+    check(!word.empty() && word.size() <= 10 &&
+              word.find_first_not_of("0123456789") == std::string::npos,
+          what, ": '", word.substr(0, 60), "' is no token id");
     tokens.push_back(token_of(std::stoll(word), what));
     begin = text.find_first_not_of(", \t\r\n", end);
   }
   return tokens;
 }
 
-void write_logits(const std::string& path, const std::vector<int32_t>& tokens, const TokenEvaluation& evaluation) {
+void write_logits(const std::string& path, const std::vector<int32_t>& tokens,
+                  const TokenEvaluation& evaluation) {
   check(!std::filesystem::exists(path), "'", path, "' exists: nothing is written over");
-  if (path.ends_with(".json")) return checkpoint::write_whole_file(path, json_text(tokens, evaluation));
+  if (path.ends_with(".json"))
+    return checkpoint::write_whole_file(path, json_text(tokens, evaluation));
   const Tensor ids = Tensor::from(tokens, {static_cast<int64_t>(tokens.size())});
   checkpoint::SafetensorsHeader header;
-  header.tensors = {{"input_ids", "I32", ids.shape(), 0, 0}, {"logits", "F32", evaluation.logits.shape(), 0, 0}};
+  header.tensors = {{"input_ids", "I32", ids.shape(), 0, 0},
+                    {"logits", "F32", evaluation.logits.shape(), 0, 0}};
   const std::string start = checkpoint::make_safetensors_header(header);
   checkpoint::write_whole_file(path, [&](const std::string& aside) {
-    checkpoint::write_safetensors(checkpoint::posix_file_system(), aside, start, {ids, evaluation.logits});
+    checkpoint::write_safetensors(checkpoint::posix_file_system(), aside, start,
+                                  {ids, evaluation.logits});
   });
 }
 

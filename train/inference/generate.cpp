@@ -17,7 +17,8 @@ int32_t sample(std::span<const float> logits, double temperature, float uniform)
   std::vector<double> weights;
   double total = 0;
   for (float logit : logits) {
-    weights.push_back(std::exp((static_cast<double>(logit) - static_cast<double>(*likeliest)) / temperature));
+    weights.push_back(
+        std::exp((static_cast<double>(logit) - static_cast<double>(*likeliest)) / temperature));
     total += weights.back();
   }
   double left = static_cast<double>(uniform) * total;
@@ -28,13 +29,15 @@ int32_t sample(std::span<const float> logits, double temperature, float uniform)
 
 }  // namespace
 
-void generate(const std::string& checkpoint, const GenerateOptions& options, const std::function<void(const std::string&)>& emit) {
+void generate(const std::string& checkpoint, const GenerateOptions& options,
+              const std::function<void(const std::string&)>& emit) {
   check(!options.prompt.empty(), "the prompt is empty; give at least one character with --prompt");
-  check(options.temperature >= 0 && std::isfinite(options.temperature), "the temperature must be 0 or a positive number, got ",
-        options.temperature);
+  check(options.temperature >= 0 && std::isfinite(options.temperature),
+        "the temperature must be 0 or a positive number, got ", options.temperature);
   const SavedModel saved = load_model(checkpoint);
   const ModelConfig& model = saved.config.model;
-  check(model.is_language_model(), saved.folder, " holds a model of kind ", model.kind, "; text comes from gpt and llama");
+  check(model.is_language_model(), saved.folder, " holds a model of kind ", model.kind,
+        "; text comes from gpt and llama");
 
   NoGradGuard no_grad;
   std::vector<int32_t> tokens;
@@ -45,9 +48,11 @@ void generate(const std::string& checkpoint, const GenerateOptions& options, con
     const std::vector<int32_t> window(tokens.end() - length, tokens.end());
     const Variable logits = (*saved.module)(Variable(Tensor::from(window, {1, length})));
     auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
-    last.resize(std::min<size_t>(last.size(), 256));  // a larger model.vocab has tokens that are no bytes
+    last.resize(
+        std::min<size_t>(last.size(), 256));  // a larger model.vocab has tokens that are no bytes
     const RandomKey key{.seed = options.seed, .site = nn::site_of("generate")};
-    tokens.push_back(sample(last, options.temperature, uniform_from_bits(philox(key, static_cast<uint32_t>(i))[0])));
+    tokens.push_back(sample(last, options.temperature,
+                            uniform_from_bits(philox(key, static_cast<uint32_t>(i))[0])));
     emit(std::string(1, static_cast<char>(tokens.back())));
   }
 }

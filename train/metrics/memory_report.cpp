@@ -12,7 +12,8 @@ constexpr int64_t kFields = 2 * kMemoryCategories + 1;
 
 std::string line(std::string_view name, double bound, double peak, const char* note) {
   std::array<char, 128> text{};
-  std::snprintf(text.data(), text.size(), "    %-12.*s %10s %10s%s\n", static_cast<int>(name.size()), name.data(), size_text(bound).c_str(),
+  std::snprintf(text.data(), text.size(), "    %-12.*s %10s %10s%s\n",
+                static_cast<int>(name.size()), name.data(), size_text(bound).c_str(),
                 size_text(peak).c_str(), note);
   return text.data();
 }
@@ -21,7 +22,8 @@ std::string line(std::string_view name, double bound, double peak, const char* n
 
 MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group) {
   const MemoryStats stats = allocator(kCpu).stats();
-  const Tensor mine = Tensor::empty({kFields}, DType::i64), all = Tensor::empty({group.size() * kFields}, DType::i64);
+  const Tensor mine = Tensor::empty({kFields}, DType::i64),
+               all = Tensor::empty({group.size() * kFields}, DType::i64);
   const auto fields = mine.span<int64_t>();
   for (size_t c = 0; c < kMemoryCategories; ++c) {
     fields[c] = bound[c];
@@ -40,7 +42,8 @@ MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group) 
     report.peak[c] = rank[kMemoryCategories + c];
     report.planned[c] = rank[c] != kUnplanned;
     report.bound[c] = report.planned[c] ? rank[c] : report.peak[c];
-    if (static_cast<MemoryCategory>(c) != MemoryCategory::offloaded) report.bound_bytes += report.bound[c];
+    if (static_cast<MemoryCategory>(c) != MemoryCategory::offloaded)
+      report.bound_bytes += report.bound[c];
   }
   report.peak_bytes = rank[kFields - 1];
   return report;
@@ -50,11 +53,12 @@ std::string memory_table(const MemoryReport& report) {
   std::string table = "  memory             bound       peak     of the rank that needs most\n";
   for (size_t c = 0; c < kMemoryCategories; ++c)
     if (report.bound[c] > 0 || report.peak[c] > 0)
-      table += line(name_of(static_cast<MemoryCategory>(c)), static_cast<double>(report.bound[c]), static_cast<double>(report.peak[c]),
-                    report.planned[c] ? "" : "   as measured");
+      table += line(name_of(static_cast<MemoryCategory>(c)), static_cast<double>(report.bound[c]),
+                    static_cast<double>(report.peak[c]), report.planned[c] ? "" : "   as measured");
   std::array<char, 32> note{};
   std::snprintf(note.data(), note.size(), "   %.1f %% of the bound", 100 * report.of_bound());
-  return table + line("at one time", static_cast<double>(report.bound_bytes), static_cast<double>(report.peak_bytes), note.data());
+  return table + line("at one time", static_cast<double>(report.bound_bytes),
+                      static_cast<double>(report.peak_bytes), note.data());
 }
 
 }  // namespace lockstep::train

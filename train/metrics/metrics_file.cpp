@@ -60,11 +60,13 @@ MetricsFile::~MetricsFile() { ::close(fd_); }
 void MetricsFile::append(const StepMetrics& metrics) {
   const std::string line = to_json(metrics) + "\n";
   for (size_t done = 0; done < line.size();) {
-    const ssize_t written = ::pwrite(fd_, line.data() + done, line.size() - done, bytes_ + static_cast<int64_t>(done));
+    const ssize_t written =
+        ::pwrite(fd_, line.data() + done, line.size() - done, bytes_ + static_cast<int64_t>(done));
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) {
       const int error = written < 0 ? errno : ENOSPC;
-      [[maybe_unused]] const int cut = ::ftruncate(fd_, bytes_);  // the next line is written over the torn one in any case
+      [[maybe_unused]] const int cut =
+          ::ftruncate(fd_, bytes_);  // the next line is written over the torn one in any case
       throw EnvironmentError(str("write '", path_, "': ", errno_text(error)));
     }
     done += static_cast<size_t>(written);

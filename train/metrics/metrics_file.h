@@ -10,8 +10,9 @@ namespace lockstep::train {
 
 class MetricsFile {
  public:
-  // Opens or creates the file. `resumed_step`: the step of the checkpoint that the run continues from (0: a new run); lines of
-  // later steps, and a torn last line, are cut off, since those steps will come again. Throws EnvironmentError with path and errno.
+  // Opens or creates the file. `resumed_step`: the step of the checkpoint that the run continues
+  // from (0: a new run); lines of later steps, and a torn last line, are cut off, since those steps
+  // will come again. Throws EnvironmentError with path and errno.
   MetricsFile(std::string path, int64_t resumed_step);
 
   ~MetricsFile();
@@ -21,8 +22,8 @@ class MetricsFile {
   // How many lines of later steps were cut off.
   int64_t lost_steps() const { return lost_steps_; }
 
-  // Throws EnvironmentError with path and errno, such as on a full disk; this step is missing then, but every line stays whole, and
-  // the next call tries again.
+  // Throws EnvironmentError with path and errno, such as on a full disk; this step is missing then,
+  // but every line stays whole, and the next call tries again.
   void append(const StepMetrics& metrics);
 
  private:

@@ -46,7 +46,8 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* term = std::getenv("TERM");
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
-  const char* launcher_tty = std::getenv("LOCKSTEP_TTY");  // the launcher's screen, where rank 0's output is a pipe to it
+  const char* launcher_tty =
+      std::getenv("LOCKSTEP_TTY");  // the launcher's screen, where rank 0's output is a pipe to it
   // mpirun gives every rank a terminal of its own, wherever its output goes.
   const bool own_terminal = ::isatty(::fileno(out)) && !std::getenv("OMPI_COMM_WORLD_RANK");
   const bool terminal = own_terminal || (launcher_tty && std::string_view(launcher_tty) == "1");
@@ -72,16 +73,22 @@ std::string duration_text(double seconds) {
 }
 
 std::string progress_text(const StepMetrics& metrics, int64_t total_steps, double seconds_left) {
-  std::string text = "step " + std::to_string(metrics.step) + "/" + std::to_string(total_steps) + "  loss " + fixed(metrics.loss, 4);
+  std::string text = "step " + std::to_string(metrics.step) + "/" + std::to_string(total_steps) +
+                     "  loss " + fixed(metrics.loss, 4);
   if (metrics.val_loss) text += "  val " + fixed(*metrics.val_loss, 4);
-  text += "  " + grouped(metrics.items_per_s) + (metrics.items_are_tokens ? " tok/s" : " samples/s");
+  text +=
+      "  " + grouped(metrics.items_per_s) + (metrics.items_are_tokens ? " tok/s" : " samples/s");
   text += "  MFU " + fixed(100 * metrics.mfu, 1) + "%  mem " + grouped(metrics.peak_mem_mb) + " MB";
   text += "  exposed " + fixed(metrics.comm_exposed_ms, 1) + " ms";
   return text + "  left " + duration_text(seconds_left);
 }
 
-Progress::Progress(ProgressScreen screen, int64_t first_step, int64_t total_steps, ProgressStyle style)
-    : screen_(std::move(screen)), total_steps_(total_steps), style_(style), first_step_(first_step) {}
+Progress::Progress(ProgressScreen screen, int64_t first_step, int64_t total_steps,
+                   ProgressStyle style)
+    : screen_(std::move(screen)),
+      total_steps_(total_steps),
+      style_(style),
+      first_step_(first_step) {}
 
 Progress::~Progress() { finish(); }
 
@@ -94,12 +101,14 @@ void Progress::update(const StepMetrics& metrics) {
 
   StepMetrics shown = metrics;
   if (style_.live) shown.val_loss = last_val_loss_;
-  const std::string text = progress_text(shown, total_steps_, average_step_s_ * static_cast<double>(total_steps_ - metrics.step));
+  const std::string text = progress_text(
+      shown, total_steps_, average_step_s_ * static_cast<double>(total_steps_ - metrics.step));
   const bool first = metrics.step == first_step_ + 1, last = metrics.step >= total_steps_;
   if (style_.live) {
     line_ = text;
     const auto now = Clock::now();
-    if (first || last || metrics.val_loss || (now - last_draw_ >= kRedraw && !screen_.behind())) draw(now);
+    if (first || last || metrics.val_loss || (now - last_draw_ >= kRedraw && !screen_.behind()))
+      draw(now);
   } else if (first || last || metrics.val_loss || metrics.step % style_.log_every == 0) {
     screen_.write(text + "\n");
   }
@@ -126,7 +135,8 @@ std::string Progress::drawing() const {
   // One column is left free: a full line would wrap on some terminals.
   const std::string text = line_.substr(0, static_cast<size_t>(std::max(1, style_.columns - 1)));
   const size_t bold = style_.colour ? std::min(text.find("  "), text.size()) : 0;  // the step
-  return "\r\033[K" + (style_.colour ? "\033[1m" + text.substr(0, bold) + "\033[0m" : "") + text.substr(bold);
+  return "\r\033[K" + (style_.colour ? "\033[1m" + text.substr(0, bold) + "\033[0m" : "") +
+         text.substr(bold);
 }
 
 }  // namespace lockstep::train

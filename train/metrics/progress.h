@@ -16,21 +16,25 @@ namespace lockstep::train {
 struct ProgressStyle {
   bool live = false;  // redraw one line
   bool colour = false;
-  int columns = 80;        // a live line is cut to this width
-  int64_t log_every = 10;  // steps between plain lines; the first, the last and every evaluation are always shown
+  int columns = 80;  // a live line is cut to this width
+  int64_t log_every =
+      10;  // steps between plain lines; the first, the last and every evaluation are always shown
 
-  // What suits `out`: live on a terminal (TERM=dumb is none), colour unless NO_COLOR is set, the width from COLUMNS or the terminal.
+  // What suits `out`: live on a terminal (TERM=dumb is none), colour unless NO_COLOR is set, the
+  // width from COLUMNS or the terminal.
   static ProgressStyle detect(std::FILE* out, int64_t log_every);
 };
 
-// "step 120/1000  loss 1.6421  val 1.7012  2,310 tok/s  MFU 41.2%  mem 182 MB  exposed 1.2 ms  left 0:42"
+// "step 120/1000  loss 1.6421  val 1.7012  2,310 tok/s  MFU 41.2%  mem 182 MB  exposed 1.2 ms  left
+// 0:42"
 std::string progress_text(const StepMetrics& metrics, int64_t total_steps, double seconds_left);
 // "0:42", "1:02:03", "2d 03:04"; "?" for what is not finite.
 std::string duration_text(double seconds);
 
 // Where progress is shown.
 struct ProgressScreen {
-  std::function<void(std::string_view)> write;  // gets whole lines, or a whole drawing of the live one
+  std::function<void(std::string_view)>
+      write;  // gets whole lines, or a whole drawing of the live one
   // Whether what was written still waits for its reader: then the live line is not drawn anew.
   std::function<bool()> behind = [] { return false; };
 };

@@ -6,8 +6,11 @@ namespace lockstep::train {
 
 std::string to_json(const StepMetrics& metrics) {
   // Ordered as in the documentation. The library writes numbers that are not finite as null.
-  nlohmann::ordered_json json = {
-      {"step", metrics.step}, {"loss", metrics.loss}, {"lr", metrics.lr}, {"grad_norm", metrics.grad_norm}, {"step_ms", metrics.step_ms}};
+  nlohmann::ordered_json json = {{"step", metrics.step},
+                                 {"loss", metrics.loss},
+                                 {"lr", metrics.lr},
+                                 {"grad_norm", metrics.grad_norm},
+                                 {"step_ms", metrics.step_ms}};
   json[metrics.items_are_tokens ? "tokens_per_s" : "samples_per_s"] = metrics.items_per_s;
   json["mfu"] = metrics.mfu;
   json["comm_exposed_ms"] = metrics.comm_exposed_ms;

@@ -21,8 +21,9 @@ struct StepMetrics {
   std::optional<double> val_loss;  // where the step was followed by an evaluation
 };
 
-// One JSON object, without a line feed: step, loss, lr, grad_norm, step_ms, tokens_per_s or samples_per_s, mfu, comm_exposed_ms,
-// peak_mem_mb, val_loss. Numbers that are not finite become null.
+// One JSON object, without a line feed: step, loss, lr, grad_norm, step_ms, tokens_per_s or
+// samples_per_s, mfu, comm_exposed_ms, peak_mem_mb, val_loss. Numbers that are not finite become
+// null.
 std::string to_json(const StepMetrics& metrics);
 
 }  // namespace lockstep::train

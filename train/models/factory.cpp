@@ -20,15 +20,16 @@ UnaryOp activation_of(const std::string& word) {
 }
 
 BuiltModel build_gpt(const ModelConfig& m) {
-  const auto gpt = std::make_shared<Gpt>(GptOptions{.layers = m.layers,
-                                                    .heads = m.heads,
-                                                    .dim = m.dim,
-                                                    .block = m.block,
-                                                    .vocab = m.vocab,
-                                                    .dropout = static_cast<float>(m.dropout),
-                                                    .activation = activation_of(m.activation),
-                                                    .norm_eps = static_cast<float>(m.norm_eps),
-                                                    .scaled_residual_init = m.scaled_residual_init});
+  const auto gpt =
+      std::make_shared<Gpt>(GptOptions{.layers = m.layers,
+                                       .heads = m.heads,
+                                       .dim = m.dim,
+                                       .block = m.block,
+                                       .vocab = m.vocab,
+                                       .dropout = static_cast<float>(m.dropout),
+                                       .activation = activation_of(m.activation),
+                                       .norm_eps = static_cast<float>(m.norm_eps),
+                                       .scaled_residual_init = m.scaled_residual_init});
   return {.module = gpt,
           .flops_per_sample = gpt->flops_per_token(m.block) * static_cast<double>(m.block),
           .items_per_sample = m.block,
@@ -36,17 +37,18 @@ BuiltModel build_gpt(const ModelConfig& m) {
 }
 
 BuiltModel build_llama(const ModelConfig& m) {
-  const auto llama = std::make_shared<Llama>(LlamaOptions{.layers = m.layers,
-                                                          .heads = m.heads,
-                                                          .kv_heads = m.key_value_heads(),
-                                                          .dim = m.dim,
-                                                          .hidden = m.feed_forward_width(),
-                                                          .block = m.block,
-                                                          .vocab = m.vocab,
-                                                          .dropout = static_cast<float>(m.dropout),
-                                                          .norm_eps = static_cast<float>(m.norm_eps),
-                                                          .rope_theta = m.rope_theta,
-                                                          .tied_head = m.tied_head});
+  const auto llama =
+      std::make_shared<Llama>(LlamaOptions{.layers = m.layers,
+                                           .heads = m.heads,
+                                           .kv_heads = m.key_value_heads(),
+                                           .dim = m.dim,
+                                           .hidden = m.feed_forward_width(),
+                                           .block = m.block,
+                                           .vocab = m.vocab,
+                                           .dropout = static_cast<float>(m.dropout),
+                                           .norm_eps = static_cast<float>(m.norm_eps),
+                                           .rope_theta = m.rope_theta,
+                                           .tied_head = m.tied_head});
   return {.module = llama,
           .flops_per_sample = llama->flops_per_token(m.block) * static_cast<double>(m.block),
           .items_per_sample = m.block,
@@ -67,7 +69,8 @@ void set_recompute(const TrainConfig& train, const nn::Module& model) {
   for (const auto& [name, child] : model.children()) {
     if (name != "blocks") continue;
     const auto& blocks = child->children();
-    for (size_t i = 0; i < blocks.size(); i += static_cast<size_t>(train.recompute_every)) blocks[i].second->set_recompute();
+    for (size_t i = 0; i < blocks.size(); i += static_cast<size_t>(train.recompute_every))
+      blocks[i].second->set_recompute();
   }
 }
 
@@ -78,7 +81,9 @@ BuiltModel build_model(const Config& config, InitialValues values) {
   if (values == InitialValues::deferred) deferred.emplace();
   MemoryScope scope(MemoryCategory::parameters);
   const ModelConfig& model = config.model;
-  BuiltModel built = model.kind == "mlp" ? build_mlp(model) : model.kind == "llama" ? build_llama(model) : build_gpt(model);
+  BuiltModel built = model.kind == "mlp"     ? build_mlp(model)
+                     : model.kind == "llama" ? build_llama(model)
+                                             : build_gpt(model);
   built.module->initialize(static_cast<uint64_t>(config.run.seed));
   set_recompute(config.train, *built.module);
   return built;

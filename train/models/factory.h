@@ -17,7 +17,8 @@ struct BuiltModel {
 
 enum class InitialValues : uint8_t {
   drawn,     // parameters hold their initial values
-  deferred,  // parameters have no memory (nn::DeferredInit): whoever shards the model draws the parts that a rank keeps
+  deferred,  // parameters have no memory (nn::DeferredInit): whoever shards the model draws the
+             // parts that a rank keeps
 };
 // With initial values that depend on run.seed alone, and recomputation as train.recompute says.
 BuiltModel build_model(const Config& config, InitialValues values = InitialValues::drawn);

@@ -9,7 +9,8 @@ namespace lockstep::train {
 namespace {
 
 bool ends_with(const std::string& text, std::string_view end) {
-  return text.size() >= end.size() && std::string_view(text).substr(text.size() - end.size()) == end;
+  return text.size() >= end.size() &&
+         std::string_view(text).substr(text.size() - end.size()) == end;
 }
 
 // x + proj(attention(qkv(ln1(x)))), then x + out(act(fc(ln2(x)))).
@@ -51,8 +52,13 @@ class Block final : public nn::Module {
 };
 
 void check_options(const GptOptions& o) {
-  check_counts("gpt", {{"layers", o.layers}, {"heads", o.heads}, {"dim", o.dim}, {"block", o.block}, {"vocab", o.vocab}});
-  check(o.dim % o.heads == 0, "[gpt] expected a dim that heads divide, got dim ", o.dim, " and heads ", o.heads);
+  check_counts("gpt", {{"layers", o.layers},
+                       {"heads", o.heads},
+                       {"dim", o.dim},
+                       {"block", o.block},
+                       {"vocab", o.vocab}});
+  check(o.dim % o.heads == 0, "[gpt] expected a dim that heads divide, got dim ", o.dim,
+        " and heads ", o.heads);
   check_dropout("gpt", o.dropout);
 }
 
@@ -78,10 +84,13 @@ Variable Gpt::forward(const Variable& tokens) {
 }
 
 void Gpt::reset_parameters(uint64_t seed) {
-  const float residual = options_.scaled_residual_init ? kInitStddev / std::sqrt(2.0f * static_cast<float>(options_.layers)) : kInitStddev;
+  const float residual = options_.scaled_residual_init
+                             ? kInitStddev / std::sqrt(2.0f * static_cast<float>(options_.layers))
+                             : kInitStddev;
   for (const Parameter& p : parameters()) {
     const bool matrix = p.data().dim() == 2;
-    const bool adds_to_residual = ends_with(p.name(), "proj.weight") || ends_with(p.name(), "out.weight");
+    const bool adds_to_residual =
+        ends_with(p.name(), "proj.weight") || ends_with(p.name(), "out.weight");
     if (matrix)
       nn::init_normal(p, 0.0f, adds_to_residual ? residual : kInitStddev, seed);
     else

@@ -1,5 +1,5 @@
-// GPT-2's shape: learned positions, pre-norm blocks, a final norm, and a head tied to the token embedding. With the activation
-// gelu_tanh it is GPT-2.
+// GPT-2's shape: learned positions, pre-norm blocks, a final norm, and a head tied to the token
+// embedding. With the activation gelu_tanh it is GPT-2.
 #pragma once
 
 #include <cstdint>
@@ -19,20 +19,23 @@ struct GptOptions {
   float dropout = 0.0f;  // on the embedding and on what each half of a block adds
   UnaryOp activation = UnaryOp::gelu;
   float norm_eps = 1e-5f;
-  // GPT-2's smaller start for the two projections that add to the residual stream: 0.02/sqrt(2·layers) instead of 0.02.
+  // GPT-2's smaller start for the two projections that add to the residual stream:
+  // 0.02/sqrt(2·layers) instead of 0.02.
   bool scaled_residual_init = false;
 };
 
-// Parameters, by name: wte.weight [vocab, dim], wpe.weight [block, dim], blocks.N.{ln1, qkv, proj, ln2, fc, out}, lnf.
-// Weights start normal(0, 0.02), biases 0, norms 1, once initialize(seed) is called.
+// Parameters, by name: wte.weight [vocab, dim], wpe.weight [block, dim], blocks.N.{ln1, qkv, proj,
+// ln2, fc, out}, lnf. Weights start normal(0, 0.02), biases 0, norms 1, once initialize(seed) is
+// called.
 class Gpt final : public nn::Module {
  public:
   // Throws UsageError naming the option that does not fit.
   explicit Gpt(const GptOptions& options);
 
   const GptOptions& options() const { return options_; }
-  // Floating-point operations of a forward and backward pass for each token, at sequences of `time` tokens: 6 for each weight
-  // that multiplies, and the attention products as if they were not causal (the usual count, PaLM's appendix B).
+  // Floating-point operations of a forward and backward pass for each token, at sequences of `time`
+  // tokens: 6 for each weight that multiplies, and the attention products as if they were not
+  // causal (the usual count, PaLM's appendix B).
   double flops_per_token(int64_t time) const;
 
  protected:

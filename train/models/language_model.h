@@ -1,5 +1,5 @@
-// What language models have in common: how their weights start, and the checks of their options and tokens. `kind` is the model's name in
-// messages: "gpt".
+// What language models have in common: how their weights start, and the checks of their options and
+// tokens. `kind` is the model's name in messages: "gpt".
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ namespace lockstep::train {
 inline constexpr float kInitStddev = 0.02f;
 
 // UsageError naming the option that is not above 0.
-void check_counts(std::string_view kind, const std::vector<std::pair<std::string_view, int64_t>>& options);
+void check_counts(std::string_view kind,
+                  const std::vector<std::pair<std::string_view, int64_t>>& options);
 void check_dropout(std::string_view kind, float dropout);
 // Expects [B, T] with T from 1 to `block`.
 void check_tokens(std::string_view kind, const Variable& tokens, int64_t block);

@@ -8,8 +8,8 @@
 namespace lockstep::train {
 namespace {
 
-// Heads of width D are rotated in pairs (i, i + D/2) by position · theta^(−2i/D), as Su et al. (RoFormer) describe it and transformers
-// lays it out.
+// Heads of width D are rotated in pairs (i, i + D/2) by position · theta^(−2i/D), as Su et al.
+// (RoFormer) describe it and transformers lays it out.
 class Rotation {
  public:
   Rotation(int64_t width, double theta) : width_(width), theta_(theta) {}
@@ -17,10 +17,12 @@ class Rotation {
   // x f32 [B, T, H, D] → the same shape.
   Variable apply(const Variable& x) {
     const int64_t time = x.shape()[1], half = width_ / 2;
-    if (!cosines_.defined() || cosines_.size(0) < time || cosines_.device() != x.data().device()) make_tables(time, x.data().device());
+    if (!cosines_.defined() || cosines_.size(0) < time || cosines_.device() != x.data().device())
+      make_tables(time, x.data().device());
     const Variable cosine(cosines_.narrow(0, 0, time)), sine(sines_.narrow(0, 0, time));
     const Variable left = ops::narrow(x, 3, 0, half), right = ops::narrow(x, 3, half, half);
-    return ops::concat({ops::sub(ops::mul(left, cosine), ops::mul(right, sine)), ops::add(ops::mul(right, cosine), ops::mul(left, sine))},
+    return ops::concat({ops::sub(ops::mul(left, cosine), ops::mul(right, sine)),
+                        ops::add(ops::mul(right, cosine), ops::mul(left, sine))},
                        3);
   }
 
@@ -30,7 +32,9 @@ class Rotation {
     std::vector<float> cosines, sines;
     for (int64_t t = 0; t < time; ++t)
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(t) * std::pow(theta_, -2.0 * static_cast<double>(i) / static_cast<double>(width_));
+        const double angle =
+            static_cast<double>(t) *
+            std::pow(theta_, -2.0 * static_cast<double>(i) / static_cast<double>(width_));
         cosines.push_back(static_cast<float>(std::cos(angle)));
         sines.push_back(static_cast<float>(std::sin(angle)));
       }
@@ -73,18 +77,22 @@ class Block final : public nn::Module {
 
  private:
   // The norm anew for each projection, which adds up their gradients behind it.
-  static Variable project(const Variable& x, nn::RmsNorm& norm, nn::Linear& linear) { return linear(norm(x)); }
+  static Variable project(const Variable& x, nn::RmsNorm& norm, nn::Linear& linear) {
+    return linear(norm(x));
+  }
   // [B, T, heads·D] → f32 [B, T, heads, D]
   static Variable by_heads(const Variable& x, int64_t heads) {
     const Shape& s = x.shape();
     return ops::reshape(ops::cast(x, DType::f32), {s[0], s[1], heads, s[2] / heads});
   }
-  // [B, T, kv_heads, D] → [B, T, C]: every key or value head once for each query head that shares it.
+  // [B, T, kv_heads, D] → [B, T, C]: every key or value head once for each query head that shares
+  // it.
   Variable shared(const Variable& x) const {
     const Shape& s = x.shape();
     const Variable one = ops::reshape(x, {s[0], s[1], s[2], 1, s[3]});
     const std::vector<Variable> copies(static_cast<size_t>(heads_ / kv_heads_), one);
-    return ops::reshape(copies.size() == 1 ? one : ops::concat(copies, 3), {s[0], s[1], heads_ * s[3]});
+    return ops::reshape(copies.size() == 1 ? one : ops::concat(copies, 3),
+                        {s[0], s[1], heads_ * s[3]});
   }
   Variable attend(const Variable& x) {  // [B, T, C]
     const Variable q = rotation_->apply(by_heads(project(x, *ln1_, *q_), heads_));
@@ -113,8 +121,10 @@ void check_options(const LlamaOptions& o) {
                          {"hidden", o.hidden},
                          {"block", o.block},
                          {"vocab", o.vocab}});
-  check(o.dim % (2 * o.heads) == 0, "[llama] expected heads of an even width, got dim ", o.dim, " and heads ", o.heads);
-  check(o.heads % o.kv_heads == 0, "[llama] expected heads that kv_heads divide, got heads ", o.heads, " and kv_heads ", o.kv_heads);
+  check(o.dim % (2 * o.heads) == 0, "[llama] expected heads of an even width, got dim ", o.dim,
+        " and heads ", o.heads);
+  check(o.heads % o.kv_heads == 0, "[llama] expected heads that kv_heads divide, got heads ",
+        o.heads, " and kv_heads ", o.kv_heads);
   check_dropout("llama", o.dropout);
 }
 
@@ -126,9 +136,11 @@ Llama::Llama(const LlamaOptions& options) : options_(options) {
   wte_ = register_module("wte", std::make_shared<nn::Embedding>(options.vocab, options.dim));
   drop_ = register_module("drop", std::make_shared<nn::Dropout>(options.dropout));
   blocks_ = register_module("blocks", std::make_shared<nn::Sequential>());
-  for (int64_t i = 0; i < options.layers; ++i) blocks_->append(std::make_shared<Block>(options, rotation));
+  for (int64_t i = 0; i < options.layers; ++i)
+    blocks_->append(std::make_shared<Block>(options, rotation));
   lnf_ = register_module("lnf", std::make_shared<nn::RmsNorm>(options.dim, options.norm_eps));
-  head_ = options.tied_head ? std::make_shared<nn::Linear>(wte_->weight) : std::make_shared<nn::Linear>(options.dim, options.vocab, false);
+  head_ = options.tied_head ? std::make_shared<nn::Linear>(wte_->weight)
+                            : std::make_shared<nn::Linear>(options.dim, options.vocab, false);
   register_module("head", head_);
 }
 
@@ -149,9 +161,12 @@ void Llama::reset_parameters(uint64_t seed) {
 
 double Llama::flops_per_token(int64_t time) const {
   const auto layers = static_cast<double>(options_.layers), dim = static_cast<double>(options_.dim);
-  const double kv = dim * static_cast<double>(options_.kv_heads) / static_cast<double>(options_.heads);
-  const double block = 2 * dim * dim + 2 * dim * kv + 3 * dim * static_cast<double>(options_.hidden);
-  return 6.0 * (layers * block + static_cast<double>(options_.vocab) * dim) + 12.0 * layers * dim * static_cast<double>(time);
+  const double kv =
+      dim * static_cast<double>(options_.kv_heads) / static_cast<double>(options_.heads);
+  const double block =
+      2 * dim * dim + 2 * dim * kv + 3 * dim * static_cast<double>(options_.hidden);
+  return 6.0 * (layers * block + static_cast<double>(options_.vocab) * dim) +
+         12.0 * layers * dim * static_cast<double>(time);
 }
 
 }  // namespace lockstep::train

@@ -1,5 +1,6 @@
-// Llama's shape: rotary positions, pre-norm blocks with RMS norms, attention in which several query heads may share a key and value
-// head, gated SiLU feed-forward parts, no biases, and a head of its own or tied to the token embedding.
+// Llama's shape: rotary positions, pre-norm blocks with RMS norms, attention in which several query
+// heads may share a key and value head, gated SiLU feed-forward parts, no biases, and a head of its
+// own or tied to the token embedding.
 #pragma once
 
 #include <cstdint>
@@ -23,15 +24,17 @@ struct LlamaOptions {
   bool tied_head = false;
 };
 
-// Parameters, by name: wte.weight [vocab, dim], blocks.N.{ln1, q, k, v, proj, ln2, gate, up, out}.weight, lnf.weight, and head.weight
-// [vocab, dim] unless tied. Weights start normal(0, 0.02), norms 1, once initialize(seed) is called.
+// Parameters, by name: wte.weight [vocab, dim], blocks.N.{ln1, q, k, v, proj, ln2, gate, up,
+// out}.weight, lnf.weight, and head.weight [vocab, dim] unless tied. Weights start normal(0, 0.02),
+// norms 1, once initialize(seed) is called.
 class Llama final : public nn::Module {
  public:
   // Throws UsageError naming the option that does not fit.
   explicit Llama(const LlamaOptions& options);
 
   const LlamaOptions& options() const { return options_; }
-  // Floating-point operations of a forward and backward pass for each token, counted as Gpt::flops_per_token() does.
+  // Floating-point operations of a forward and backward pass for each token, counted as
+  // Gpt::flops_per_token() does.
   double flops_per_token(int64_t time) const;
 
  protected:

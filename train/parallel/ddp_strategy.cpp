@@ -10,13 +10,17 @@ namespace {
 
 ddp::Options options_of(const Config& config) {
   const auto bytes = static_cast<int64_t>(config.parallel.bucket_mb * kMB);
-  return {.micro_batches = config.train.micro_batches(), .first_bucket_bytes = std::min<int64_t>(bytes, 1 << 20), .bucket_bytes = bytes};
+  return {.micro_batches = config.train.micro_batches(),
+          .first_bucket_bytes = std::min<int64_t>(bytes, 1 << 20),
+          .bucket_bytes = bytes};
 }
 
 class DdpStrategy final : public Strategy {
  public:
-  DdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
-      : all_(model.module->parameters()), ddp_(all_, model.module->buffers(), group, options_of(config)) {
+  DdpStrategy(const Config& config, const BuiltModel& model,
+              const std::shared_ptr<comm::ProcessGroup>& group)
+      : all_(model.module->parameters()),
+        ddp_(all_, model.module->buffers(), group, options_of(config)) {
     const int64_t first = ddp_.tree().begin(group->rank());
     leaves_ = {first, ddp_.tree().begin(group->rank() + 1) - first};
     for (const Parameter& p : all_) {
@@ -31,10 +35,13 @@ class DdpStrategy final : public Strategy {
   const std::vector<Parameter>& parameters() const override { return trained_; }
   std::vector<StatePart> held() const override {
     std::vector<StatePart> parts;
-    for (const Parameter& p : all_) parts.push_back({p.name(), p.data(), ShardSpec::whole(p.shape())});
+    for (const Parameter& p : all_)
+      parts.push_back({p.name(), p.data(), ShardSpec::whole(p.shape())});
     return parts;
   }
-  ShardSpec shard(const std::string& name) const override { return ShardSpec::whole(by_name_.at(name).shape()); }
+  ShardSpec shard(const std::string& name) const override {
+    return ShardSpec::whole(by_name_.at(name).shape());
+  }
   void values_changed() override {}
   void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override {
     for (const auto& [name, parameter] : by_name_) use(name, parameter.data());
@@ -58,7 +65,8 @@ class DdpStrategy final : public Strategy {
 
 }  // namespace
 
-std::unique_ptr<Strategy> make_ddp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group) {
+std::unique_ptr<Strategy> make_ddp_strategy(const Config& config, const BuiltModel& model,
+                                            std::shared_ptr<comm::ProcessGroup> group) {
   return std::make_unique<DdpStrategy>(config, model, group);
 }
 

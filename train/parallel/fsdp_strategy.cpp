@@ -11,12 +11,15 @@
 namespace lockstep::train {
 namespace {
 
-// Weights of linear layers are read in the dtype of the products alone, unless they are an embedding's table as well.
+// Weights of linear layers are read in the dtype of the products alone, unless they are an
+// embedding's table as well.
 std::set<const void*> product_weights(const nn::Module& root) {
   std::set<const void*> weights, tables;
   const auto visit = [&](const auto& self, const nn::Module& module) -> void {
-    if (const auto* linear = dynamic_cast<const nn::Linear*>(&module)) weights.insert(linear->weight.impl().get());
-    if (const auto* embedding = dynamic_cast<const nn::Embedding*>(&module)) tables.insert(embedding->weight.impl().get());
+    if (const auto* linear = dynamic_cast<const nn::Linear*>(&module))
+      weights.insert(linear->weight.impl().get());
+    if (const auto* embedding = dynamic_cast<const nn::Embedding*>(&module))
+      tables.insert(embedding->weight.impl().get());
     for (const auto& [name, child] : module.children()) self(self, *child);
   };
   visit(visit, root);
@@ -24,7 +27,8 @@ std::set<const void*> product_weights(const nn::Module& root) {
   return weights;
 }
 
-std::function<bool(const nn::Module&)> wrap_of(const ParallelConfig& parallel, const nn::Module& module) {
+std::function<bool(const nn::Module&)> wrap_of(const ParallelConfig& parallel,
+                                               const nn::Module& module) {
   try {
     return fsdp::wrap_rule(parallel.wrap, module);
   } catch (const UsageError& e) {
@@ -32,15 +36,18 @@ std::function<bool(const nn::Module&)> wrap_of(const ParallelConfig& parallel, c
   }
 }
 
-comm::DeviceMesh mesh_of(const ParallelConfig& parallel, const std::shared_ptr<comm::ProcessGroup>& group) {
+comm::DeviceMesh mesh_of(const ParallelConfig& parallel,
+                         const std::shared_ptr<comm::ProcessGroup>& group) {
   const int rows = parallel.shard == "hybrid" ? static_cast<int>(parallel.mesh[0]) : 1;
   return {group, {{"replicate", rows}, {"shard", group->size() / rows}}};
 }
 
 class FsdpStrategy final : public Strategy {
  public:
-  FsdpStrategy(const Config& config, const BuiltModel& model, const std::shared_ptr<comm::ProcessGroup>& group)
-      : sharded_(fsdp::fully_shard(model.module, mesh_of(config.parallel, group), fsdp_options(config, *model.module))) {
+  FsdpStrategy(const Config& config, const BuiltModel& model,
+               const std::shared_ptr<comm::ProcessGroup>& group)
+      : sharded_(fsdp::fully_shard(model.module, mesh_of(config.parallel, group),
+                                   fsdp_options(config, *model.module))) {
     for (const auto& slice : sharded_->slices()) specs_[slice.name] = slice.spec;
   }
 
@@ -50,12 +57,15 @@ class FsdpStrategy final : public Strategy {
   const std::vector<Parameter>& parameters() const override { return sharded_->parameters(); }
   std::vector<StatePart> held() const override {
     std::vector<StatePart> parts;
-    for (const auto& slice : sharded_->slices()) parts.push_back({slice.name, slice.values, slice.spec});
+    for (const auto& slice : sharded_->slices())
+      parts.push_back({slice.name, slice.values, slice.spec});
     return parts;
   }
   ShardSpec shard(const std::string& name) const override { return specs_.at(name); }
   void values_changed() override { sharded_->values_changed(); }
-  void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override { sharded_->for_each_whole(use); }
+  void for_each_whole(const std::function<void(const std::string&, const Tensor&)>& use) override {
+    sharded_->for_each_whole(use);
+  }
   bool forwards_together() const override { return true; }
   void plan_memory(MemoryBound& bound) const override {
     const fsdp::MemoryPlan plan = sharded_->memory_plan();
@@ -74,20 +84,26 @@ class FsdpStrategy final : public Strategy {
 
 fsdp::Options fsdp_options(const Config& config, const nn::Module& module) {
   const ParallelConfig& parallel = config.parallel;
-  fsdp::Options options{.micro_batches = config.train.micro_batches(), .units_in_flight = static_cast<int>(parallel.units_in_flight)};
-  if (parallel.shard == "grad" || parallel.shard == "optim") options.reshard = fsdp::Reshard::after_step;
+  fsdp::Options options{.micro_batches = config.train.micro_batches(),
+                        .units_in_flight = static_cast<int>(parallel.units_in_flight)};
+  if (parallel.shard == "grad" || parallel.shard == "optim")
+    options.reshard = fsdp::Reshard::after_step;
   if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
-  if (std::isdigit(static_cast<unsigned char>(parallel.shard[0]))) options.nearby = std::stoi(parallel.shard);
+  if (std::isdigit(static_cast<unsigned char>(parallel.shard[0])))
+    options.nearby = std::stoi(parallel.shard);
   if (parallel.offload) options.own_memory = offload_to(config.run.dir);
   options.wrap = wrap_of(parallel, module);
   if (config.train.precision == "bf16") {
     options.compute = DType::bf16;
-    options.low_precision = [weights = product_weights(module)](const Parameter& p) { return weights.count(p.impl().get()) > 0; };
+    options.low_precision = [weights = product_weights(module)](const Parameter& p) {
+      return weights.count(p.impl().get()) > 0;
+    };
   }
   return options;
 }
 
-std::unique_ptr<Strategy> make_fsdp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group) {
+std::unique_ptr<Strategy> make_fsdp_strategy(const Config& config, const BuiltModel& model,
+                                             std::shared_ptr<comm::ProcessGroup> group) {
   return std::make_unique<FsdpStrategy>(config, model, group);
 }
 

@@ -9,7 +9,9 @@
 
 namespace lockstep::train {
 
-// Throws UsageError where the config's backend does not fit how this process was started, and says what would.
-std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config, const launcher::RankEnv& rank);
+// Throws UsageError where the config's backend does not fit how this process was started, and says
+// what would.
+std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
+                                               const launcher::RankEnv& rank);
 
 }  // namespace lockstep::train

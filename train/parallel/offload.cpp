@@ -35,12 +35,14 @@ int open_nameless(const std::string& folder) {
 
 std::shared_ptr<Storage> file_memory(const std::string& folder, size_t bytes) {
   const auto failed = [&](const char* what, int error) {
-    return EnvironmentError(str("[offload] ", what, " for ", bytes, " bytes of state in ", folder, ": ", errno_text(error)));
+    return EnvironmentError(str("[offload] ", what, " for ", bytes, " bytes of state in ", folder,
+                                ": ", errno_text(error)));
   };
   const File file{open_nameless(folder)};
   if (file.fd < 0) throw failed("cannot make a file", errno);
   // Reserved now: a write to a page that finds no space later would end the process.
-  if (const int error = ::posix_fallocate(file.fd, 0, static_cast<off_t>(bytes)); error != 0) throw failed("no space", error);
+  if (const int error = ::posix_fallocate(file.fd, 0, static_cast<off_t>(bytes)); error != 0)
+    throw failed("no space", error);
   void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);
   if (data == MAP_FAILED) throw failed("cannot map a file", errno);
   MemoryScope scope(MemoryCategory::offloaded);
@@ -51,7 +53,9 @@ StorageScope::Make offload_to(const std::string& folder) {
   return [folder](size_t bytes) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
-    if (error) throw EnvironmentError(str("[offload] cannot make the folder ", folder, ": ", error.message()));
+    if (error)
+      throw EnvironmentError(
+          str("[offload] cannot make the folder ", folder, ": ", error.message()));
     return file_memory(folder, bytes);
   };
 }

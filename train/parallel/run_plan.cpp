@@ -19,7 +19,9 @@ int64_t optimizer_states(const OptimConfig& config) {
   return 2;
 }
 
-int64_t& of(MemoryBound& bound, MemoryCategory category) { return bound[static_cast<size_t>(category)]; }
+int64_t& of(MemoryBound& bound, MemoryCategory category) {
+  return bound[static_cast<size_t>(category)];
+}
 
 int64_t total(const MemoryBound& bound) {
   int64_t bytes = 0;
@@ -27,13 +29,15 @@ int64_t total(const MemoryBound& bound) {
   return bytes;
 }
 
-MemoryBound bound_of(const Config& config, int64_t parameters, int64_t gathered, int64_t gradients, int64_t trained) {
+MemoryBound bound_of(const Config& config, int64_t parameters, int64_t gathered, int64_t gradients,
+                     int64_t trained) {
   MemoryBound bound;
   bound.fill(kUnplanned);
   of(bound, MemoryCategory::parameters) = parameters;
   of(bound, MemoryCategory::gathered) = gathered;
   of(bound, MemoryCategory::gradients) = gradients;
-  of(bound, MemoryCategory::optimizer) = config.parallel.offload ? 0 : trained * kF32 * optimizer_states(config.optim);
+  of(bound, MemoryCategory::optimizer) =
+      config.parallel.offload ? 0 : trained * kF32 * optimizer_states(config.optim);
   return bound;
 }
 
@@ -44,13 +48,16 @@ void keep_largest(RunPlan& plan, const MemoryBound& bound) {
 
 void plan_fsdp(const Config& config, nn::Module& module, int ranks, RunPlan& plan) {
   const fsdp::Options options = fsdp_options(config, module);
-  const int columns = config.parallel.shard == "hybrid" ? static_cast<int>(config.parallel.mesh[1]) : ranks;
+  const int columns =
+      config.parallel.shard == "hybrid" ? static_cast<int>(config.parallel.mesh[1]) : ranks;
   for (int r = 0; r < ranks; ++r) {
     const fsdp::Place place{ranks / columns, columns, r / columns, r % columns};
-    const fsdp::Assignment mine = fsdp::assign(plan.micro_batches, place, options.accumulate == fsdp::Accumulate::in_shards);
+    const fsdp::Assignment mine =
+        fsdp::assign(plan.micro_batches, place, options.accumulate == fsdp::Accumulate::in_shards);
     plan.leaves.push_back(mine.leaves);
     const fsdp::MemoryPlan memory = fsdp::plan_memory(module, place, mine, options);
-    keep_largest(plan, bound_of(config, memory.parameters, memory.gathered, memory.gradients, memory.trained));
+    keep_largest(plan, bound_of(config, memory.parameters, memory.gathered, memory.gradients,
+                                memory.trained));
     if (r == 0) plan.traffic = fsdp::plan_traffic(module, place, mine, options);
   }
 }
@@ -60,7 +67,8 @@ void plan_ddp(const Config& config, int ranks, RunPlan& plan) {
   const int64_t bytes = plan.parameters * kF32;
   for (int r = 0; r < ranks; ++r) {
     const Progression leaves(tree.begin(r), tree.begin(r + 1) - tree.begin(r));
-    // Partial sums of a rank's micro-batches: one more copy of the gradients for each level of its binary counter.
+    // Partial sums of a rank's micro-batches: one more copy of the gradients for each level of its
+    // binary counter.
     const int64_t levels = sum_tree::level_count(static_cast<int64_t>(leaves.size()));
     plan.leaves.push_back(leaves);
     keep_largest(plan, bound_of(config, bytes, 0, bytes * (1 + levels), plan.parameters));
@@ -73,14 +81,16 @@ void plan_ddp(const Config& config, int ranks, RunPlan& plan) {
 double RunPlan::imbalance() const {
   size_t largest = 0;
   for (const auto& mine : leaves) largest = std::max(largest, mine.size());
-  return static_cast<double>(largest) * static_cast<double>(leaves.size()) / static_cast<double>(micro_batches);
+  return static_cast<double>(largest) * static_cast<double>(leaves.size()) /
+         static_cast<double>(micro_batches);
 }
 
 RunPlan plan_run(const Config& config, int ranks) {
   check_world_size(config, ranks);
   const BuiltModel model = build_model(config, InitialValues::deferred);
-  RunPlan plan{.micro_batches = config.train.micro_batches(),
-               .flops_per_step = model.flops_per_sample * static_cast<double>(config.train.global_batch)};
+  RunPlan plan{
+      .micro_batches = config.train.micro_batches(),
+      .flops_per_step = model.flops_per_sample * static_cast<double>(config.train.global_batch)};
   for (const Parameter& p : model.module->parameters()) plan.parameters += p.data().numel();
   if (config.parallel.strategy == "fsdp")
     plan_fsdp(config, *model.module, ranks, plan);

@@ -1,4 +1,5 @@
-// What a run will do and take, from its config alone: no rank is started, and the model has no memory.
+// What a run will do and take, from its config alone: no rank is started, and the model has no
+// memory.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Strategy: how ranks share the work – what differs between DDP and FSDP for a trainer, its optimizer and its checkpoints.
+// Strategy: how ranks share the work – what differs between DDP and FSDP for a trainer, its
+// optimizer and its checkpoints.
 #pragma once
 
 #include <functional>
@@ -31,22 +32,26 @@ class Strategy {
 
   // The step's micro-batches that this rank computes, in this order.
   virtual Progression leaves() const = 0;
-  // Differentiates one micro-batch's mean loss, weighted 1/V; after the last one, waits for the sum over all ranks.
+  // Differentiates one micro-batch's mean loss, weighted 1/V; after the last one, waits for the sum
+  // over all ranks.
   virtual void backward(const Variable& loss) = 0;
   virtual void finish() = 0;
 
-  // What this rank updates: whole parameters or flat slices of them, under their full names; frozen ones are not among them.
+  // What this rank updates: whole parameters or flat slices of them, under their full names; frozen
+  // ones are not among them.
   virtual const std::vector<Parameter>& parameters() const = 0;
-  // All that this rank has of the model's parameters, frozen ones included: what a checkpoint holds of them.
+  // All that this rank has of the model's parameters, frozen ones included: what a checkpoint holds
+  // of them.
   virtual std::vector<StatePart> held() const = 0;
   // What this rank holds of the parameter of that name (of its optimizer states, too).
   virtual ShardSpec shard(const std::string& name) const = 0;
   // Call it when held() was changed by anything but the optimizer.
   virtual void values_changed() = 0;
 
-  // Collective. use(name, whole) on every rank for all parameters of the model, in the order of their names. `whole` lives until
-  // use() returns.
-  virtual void for_each_whole(const std::function<void(const std::string& name, const Tensor& whole)>& use) = 0;
+  // Collective. use(name, whole) on every rank for all parameters of the model, in the order of
+  // their names. `whole` lives until use() returns.
+  virtual void for_each_whole(
+      const std::function<void(const std::string& name, const Tensor& whole)>& use) = 0;
 
   // Forward passes communicate, so that all ranks must make the same number of them.
   virtual bool forwards_together() const = 0;
@@ -57,7 +62,8 @@ class Strategy {
 };
 
 // Collective. Throws UsageError where the model or the ranks do not fit `parallel`.
-std::unique_ptr<Strategy> make_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group);
+std::unique_ptr<Strategy> make_strategy(const Config& config, const BuiltModel& model,
+                                        std::shared_ptr<comm::ProcessGroup> group);
 
 // For people: "ddp"; "fsdp, shard hybrid [2, 2]".
 std::string strategy_text(const ParallelConfig& parallel);
@@ -66,7 +72,9 @@ std::string strategy_text(const ParallelConfig& parallel);
 fsdp::Options fsdp_options(const Config& config, const nn::Module& module);
 
 // Each in a file of its own; single is ddp with one rank.
-std::unique_ptr<Strategy> make_ddp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group);
-std::unique_ptr<Strategy> make_fsdp_strategy(const Config& config, const BuiltModel& model, std::shared_ptr<comm::ProcessGroup> group);
+std::unique_ptr<Strategy> make_ddp_strategy(const Config& config, const BuiltModel& model,
+                                            std::shared_ptr<comm::ProcessGroup> group);
+std::unique_ptr<Strategy> make_fsdp_strategy(const Config& config, const BuiltModel& model,
+                                             std::shared_ptr<comm::ProcessGroup> group);
 
 }  // namespace lockstep::train

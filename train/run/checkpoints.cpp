@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
-#include "comm/long_agreement.h"
 #include "checkpoint/save/save_job.h"
+#include "comm/long_agreement.h"
 #include "comm/text.h"
 #include "core/base/log.h"
 #include "core/base/size_text.h"
@@ -22,22 +22,28 @@ namespace fs = std::filesystem;
 
 // The folder of checkpoints that a path means; empty: it is a checkpoint itself.
 std::string folder_of_checkpoints(const std::string& path) {
-  check(fs::is_directory(path), "no such folder: ", path, "; expected a checkpoint, or the folder of a run");
+  check(fs::is_directory(path), "no such folder: ", path,
+        "; expected a checkpoint, or the folder of a run");
   if (checkpoint::is_checkpoint(path)) return {};
   return fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path;
 }
 
 std::string none_in(const std::string& path) {
-  return str("no checkpoint in ", path, "; expected a checkpoint, or the folder of a run that saved one");
+  return str("no checkpoint in ", path,
+             "; expected a checkpoint, or the folder of a run that saved one");
 }
 
 // "KEY = NEW instead of OLD, …" of the keys that the trained bits depend on.
 std::string changed_settings(const Config& saved, Config now) {
-  // Where the rate does not fall towards the end, the steps before it are those of a longer run, too.
-  const auto constant = [](const Config& config) { return config.optim.schedule.kind == "constant"; };
+  // Where the rate does not fall towards the end, the steps before it are those of a longer run,
+  // too.
+  const auto constant = [](const Config& config) {
+    return config.optim.schedule.kind == "constant";
+  };
   if (constant(saved) && constant(now)) now.train.steps = saved.train.steps;
   std::string text;
-  for (const auto& [key, before, after] : differences(canonical_text(saved, KeyScope::result), canonical_text(now, KeyScope::result)))
+  for (const auto& [key, before, after] :
+       differences(canonical_text(saved, KeyScope::result), canonical_text(now, KeyScope::result)))
     text += str(text.empty() ? "" : ", ", key, " = ", after, " instead of ", before);
   return text;
 }
@@ -57,11 +63,12 @@ void compare_data(Trainer& trainer, const checkpoint::Checkpoint& saved) {
                         .stamp = value_or_none(saved, "data_stamp"),
                         .unread = value_or_none(saved, "data_unread") == "true"};
   const DataComparison data = trainer.data_identity().compare(noted);
-  check(data.same != SameData::no, "[resume] ", saved.folder(), " was trained on other data (", noted.identity, ", now ", data.now,
-        "); give data.path the same file, or start a new run");
+  check(data.same != SameData::no, "[resume] ", saved.folder(), " was trained on other data (",
+        noted.identity, ", now ", data.now, "); give data.path the same file, or start a new run");
   if (data.same == SameData::by_samples && trainer.group().rank() == 0)
     log::warn("[resume] ", saved.folder(),
-              " was saved before all of its data was read, and the files of data.path are others now, or were "
+              " was saved before all of its data was read, and the files of data.path are others "
+              "now, or were "
               "written since: samples alone were compared");
 }
 
@@ -69,19 +76,23 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
   std::set<std::string> parameters;
   for (const Parameter& p : trainer.model().module->parameters()) parameters.insert(p.name());
   for (const auto& [name, entry] : saved.manifest().entries)
-    check(name.starts_with("optim.") || parameters.contains(name), "[resume] ", saved.folder(), " holds '", name,
-          "', which this model lacks: resume with the model that was trained (`", saved.folder(), "/manifest.json` has its config)");
+    check(name.starts_with("optim.") || parameters.contains(name), "[resume] ", saved.folder(),
+          " holds '", name, "', which this model lacks: resume with the model that was trained (`",
+          saved.folder(), "/manifest.json` has its config)");
   if (is_untrained(saved)) return;
   const std::string changed = changed_settings(saved_config(saved), trainer.config());
   if (!changed.empty() && trainer.group().rank() == 0)
-    log::warn("resuming with ", changed, ": the run will not end with the bits of one that never stopped");
+    log::warn("resuming with ", changed,
+              ": the run will not end with the bits of one that never stopped");
 }
 
 // A later run of `--resume auto` must not return to what this one leaves behind in its folder.
 void check_newest(const std::string& dir, int64_t step) {
   for (const checkpoint::Listed& later : checkpoint::list(dir))
-    check(later.step <= step || !later.problem.empty(), "'", later.folder, "' is later than step ", step,
-          ", from which to resume: choose another run.name to branch off, or remove all later ones");
+    check(
+        later.step <= step || !later.problem.empty(), "'", later.folder, "' is later than step ",
+        step,
+        ", from which to resume: choose another run.name to branch off, or remove all later ones");
 }
 
 bool same_folder(const std::string& a, const std::string& b) {
@@ -93,19 +104,23 @@ bool same_folder(const std::string& a, const std::string& b) {
 
 std::vector<checkpoint::Entry> entries_of(const Trainer& trainer) {
   std::vector<checkpoint::Entry> entries;
-  for (const auto& [name, values, shard] : trainer.state()) entries.emplace_back(name, values, shard);
+  for (const auto& [name, values, shard] : trainer.state())
+    entries.emplace_back(name, values, shard);
   return entries;
 }
 
-Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now) : trainer_(trainer), dir_(std::move(dir)), now_(std::move(now)) {
+Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now)
+    : trainer_(trainer), dir_(std::move(dir)), now_(std::move(now)) {
   const CheckpointConfig& config = trainer.config().checkpoint;
   size_ = checkpoint::size_of_save(entries_of(trainer), &trainer.group());
   if (!config.async) {
     // As a Saver does: what is left there takes room.
-    if (trainer.group().rank() == 0) checkpoint::remove_half_written(checkpoint::posix_file_system(), dir_);
+    if (trainer.group().rank() == 0)
+      checkpoint::remove_half_written(checkpoint::posix_file_system(), dir_);
     return;
   }
-  saver_ = std::make_unique<checkpoint::Saver>(checkpoint::SaverOptions{.dir = dir_, .keep = config.keep, .group = &trainer.group()});
+  saver_ = std::make_unique<checkpoint::Saver>(
+      checkpoint::SaverOptions{.dir = dir_, .keep = config.keep, .group = &trainer.group()});
   saver_->prepare(entries_of(trainer));
 }
 
@@ -120,15 +135,16 @@ std::map<std::string, std::string> Checkpoints::metadata() {
   const NotedData data = identity.noted();
   const int64_t step = trainer_.steps_done();
   const char* epoch = std::getenv("LOCKSTEP_EPOCH");
-  std::map<std::string, std::string> all = {{"config", to_yaml(config)},
-                                            {"settings", canonical_text(config, KeyScope::result)},
-                                            {"config_digest", config_digest(config)},
-                                            {"data", data.identity},
-                                            {"data_position", str(step * config.train.global_batch, " samples")},
-                                            {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
-                                            {"seed", std::to_string(config.run.seed)},
-                                            {"world_size", std::to_string(trainer_.group().size())},
-                                            {"epoch", epoch ? epoch : "0"}};
+  std::map<std::string, std::string> all = {
+      {"config", to_yaml(config)},
+      {"settings", canonical_text(config, KeyScope::result)},
+      {"config_digest", config_digest(config)},
+      {"data", data.identity},
+      {"data_position", str(step * config.train.global_batch, " samples")},
+      {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
+      {"seed", std::to_string(config.run.seed)},
+      {"world_size", std::to_string(trainer_.group().size())},
+      {"epoch", epoch ? epoch : "0"}};
   if (!data.stamp.empty()) all["data_stamp"] = data.stamp;
   if (data.unread) all["data_unread"] = "true";
   return all;
@@ -150,15 +166,19 @@ std::string Checkpoints::write(std::map<std::string, std::string> metadata, int6
 
 std::string Checkpoints::lack_of_file_size() {
   comm::ProcessGroup& group = trainer_.group();
-  const auto texts = comm::agree(&group, [&] { return checkpoint::lack_of_file_size(size_.largest[static_cast<size_t>(group.rank())]); });
-  const auto lacks = std::find_if(texts.begin(), texts.end(), [](const std::string& text) { return !text.empty(); });
+  const auto texts = comm::agree(&group, [&] {
+    return checkpoint::lack_of_file_size(size_.largest[static_cast<size_t>(group.rank())]);
+  });
+  const auto lacks = std::find_if(texts.begin(), texts.end(),
+                                  [](const std::string& text) { return !text.empty(); });
   if (lacks == texts.end() || group.rank() != 0) return {};
   return str("rank ", lacks - texts.begin(), ": ", *lacks);
 }
 
 checkpoint::Lack Checkpoints::lack_of_room(int64_t saves) const {
-  return checkpoint::lack_of_room(dir_, trainer_.steps_done(),
-                                  {.bytes = size_.bytes, .saves = saves, .keep = trainer_.config().checkpoint.keep});
+  return checkpoint::lack_of_room(
+      dir_, trainer_.steps_done(),
+      {.bytes = size_.bytes, .saves = saves, .keep = trainer_.config().checkpoint.keep});
 }
 
 void Checkpoints::save() {
@@ -180,12 +200,14 @@ void Checkpoints::save() {
 
 void Checkpoints::wait() {
   if (!saver_) return;
-  for (auto outcome = saver_->wait(); outcome; outcome = saver_->poll()) ended_.push_back(std::move(*outcome));
+  for (auto outcome = saver_->wait(); outcome; outcome = saver_->poll())
+    ended_.push_back(std::move(*outcome));
 }
 
 std::vector<checkpoint::SaveOutcome> Checkpoints::ended() {
   if (saver_)
-    for (auto outcome = saver_->poll(); outcome; outcome = saver_->poll()) ended_.push_back(std::move(*outcome));
+    for (auto outcome = saver_->poll(); outcome; outcome = saver_->poll())
+      ended_.push_back(std::move(*outcome));
   return std::exchange(ended_, {});
 }
 
@@ -193,11 +215,13 @@ std::string find_checkpoint(const std::string& path) {
   const std::string below = folder_of_checkpoints(path);
   if (below.empty()) return path;
   const checkpoint::LatestGood latest = checkpoint::latest_good(below);
-  for (const std::string& reason : latest.skipped) log::warn("skipped a damaged checkpoint: ", reason);
+  for (const std::string& reason : latest.skipped)
+    log::warn("skipped a damaged checkpoint: ", reason);
   check(latest.checkpoint.has_value() || !latest.skipped.empty(), none_in(path));
   if (!latest.checkpoint)
     throw EnvironmentError(
-        str("none of the ", count_text(static_cast<long long>(latest.skipped.size()), "checkpoint"), " in ", path, " can be used"));
+        str("none of the ", count_text(static_cast<long long>(latest.skipped.size()), "checkpoint"),
+            " in ", path, " can be used"));
   return latest.checkpoint->folder();
 }
 
@@ -207,7 +231,9 @@ void check_resume(const std::string& from) {
 
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir) {
   const auto entries = entries_of(trainer);
-  const auto accept = [&](const checkpoint::Checkpoint& saved) { compare_with_saved(trainer, saved); };
+  const auto accept = [&](const checkpoint::Checkpoint& saved) {
+    compare_with_saved(trainer, saved);
+  };
   // One rank looks, so that all take the same one.
   const std::string below = comm::agree(&trainer.group(), [&] {
     if (trainer.group().rank() != 0) return std::string();
@@ -224,14 +250,17 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
   } else {
     auto restored = checkpoint::restore_latest(below, entries, &trainer.group(), accept);
     if (trainer.group().rank() == 0)
-      for (const std::string& reason : restored.skipped) log::warn("skipped a damaged checkpoint: ", reason);
+      for (const std::string& reason : restored.skipped)
+        log::warn("skipped a damaged checkpoint: ", reason);
     check(restored.checkpoint.has_value() || from == "auto", none_in(from));
     saved = std::move(restored.checkpoint);
   }
   Resumed resumed;
   if (saved) {
     compare_data(trainer, *saved);
-    resumed = {.folder = below.empty() ? from : saved->folder(), .step = saved->step(), .folder_step = saved->step()};
+    resumed = {.folder = below.empty() ? from : saved->folder(),
+               .step = saved->step(),
+               .folder_step = saved->step()};
   }
   if (!same_folder(below, dir)) check_newest(dir, resumed.step);
   if (!resumed.folder.empty()) trainer.set_steps_done(resumed.step);

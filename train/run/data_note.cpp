@@ -12,29 +12,37 @@ constexpr const char* kName = "data";
 constexpr const char* kUnread = "unread";
 
 // The note's lines: identity, stamp, and the word "unread" where that holds.
-std::string text_of(const NotedData& data) { return str(data.identity, "\n", data.stamp, "\n", data.unread ? kUnread : ""); }
+std::string text_of(const NotedData& data) {
+  return str(data.identity, "\n", data.stamp, "\n", data.unread ? kUnread : "");
+}
 NotedData parse(const std::string& note) {
   const size_t first = note.find('\n'), second = note.find('\n', first + 1);
-  return {
-      .identity = note.substr(0, first), .stamp = note.substr(first + 1, second - first - 1), .unread = note.substr(second + 1) == kUnread};
+  return {.identity = note.substr(0, first),
+          .stamp = note.substr(first + 1, second - first - 1),
+          .unread = note.substr(second + 1) == kUnread};
 }
 
 }  // namespace
 
 void check_data_note(const JobNotes* notes, Trainer& trainer) {
-  const std::string note = comm::agree(
-      &trainer.group(), [&] { return notes && trainer.group().rank() == 0 ? notes->earlier(kName).value_or("") : std::string(); })[0];
+  const std::string note = comm::agree(&trainer.group(), [&] {
+    return notes && trainer.group().rank() == 0 ? notes->earlier(kName).value_or("")
+                                                : std::string();
+  })[0];
   if (note.empty()) return;
   const NotedData noted = parse(note);
   const DataComparison data = trainer.data_identity().compare(noted);
-  check(data.same != SameData::no, "[data] the data changed since this job began (", noted.identity, ", now ", data.now,
-        "); put the same data back and start the run again with --resume auto");
+  check(data.same != SameData::no, "[data] the data changed since this job began (", noted.identity,
+        ", now ", data.now, "); put the same data back and start the run again with --resume auto");
   if (data.same == SameData::by_samples && trainer.group().rank() == 0)
     log::warn(
-        "the files of data.path are others than when this job began, or were written since: all of them was not read before, so "
+        "the files of data.path are others than when this job began, or were written since: all of "
+        "them was not read before, so "
         "samples alone were compared");
 }
 
-void leave_data_note(const JobNotes& notes, Trainer& trainer) { notes.leave(kName, text_of(trainer.data_identity().noted())); }
+void leave_data_note(const JobNotes& notes, Trainer& trainer) {
+  notes.leave(kName, text_of(trainer.data_identity().noted()));
+}
 
 }  // namespace lockstep::train

@@ -13,7 +13,9 @@ std::string config_note(int rank) { return str("config/", rank); }
 // Of whichever rank, for one that ended before it left its own.
 constexpr const char* kAnyConfigNote = "config/any";
 
-std::string prefix_of(const std::string& run) { return str("run/", checkpoint::sha256_hex(run).substr(0, 32), "/"); }
+std::string prefix_of(const std::string& run) {
+  return str("run/", checkpoint::sha256_hex(run).substr(0, 32), "/");
+}
 
 std::string text_of(int64_t epoch, const std::string& note) { return str(epoch, '\n', note); }
 
@@ -21,8 +23,8 @@ std::string text_of(int64_t epoch, const std::string& note) { return str(epoch, 
 std::string change_of(const Config& before, const std::function<Config()>& load) {
   try {
     std::string text;
-    for (const auto& [key, old_value, new_value] :
-         differences(canonical_text(before, KeyScope::local), canonical_text(load(), KeyScope::local)))
+    for (const auto& [key, old_value, new_value] : differences(
+             canonical_text(before, KeyScope::local), canonical_text(load(), KeyScope::local)))
       text += str(text.empty() ? "" : ", ", key, " = ", new_value, " instead of ", old_value);
     return text;
   } catch (const UsageError& e) {
@@ -53,17 +55,21 @@ Config config_of_job(const JobNotes& notes, int rank, const std::function<Config
   if (!note) note = notes.earlier(kAnyConfigNote);
   if (!note) {
     const Config config = load();
-    for (const std::string& name : {std::string(kAnyConfigNote), config_note(rank)}) notes.leave(name, to_yaml(config));
+    for (const std::string& name : {std::string(kAnyConfigNote), config_note(rank)})
+      notes.leave(name, to_yaml(config));
     return config;
   }
   const Config config = parse_config(*note, "the config that this job began with");
   if (const std::string change = rank == 0 ? change_of(config, load) : ""; !change.empty())
-    log::warn("the config was changed since this job began (", change, "): the ranks go on with the one that it began with");
+    log::warn("the config was changed since this job began (", change,
+              "): the ranks go on with the one that it began with");
   return config;
 }
 
-std::pair<std::string, std::string> config_note_for_ranks(const std::string& run, const Config& config) {
-  return {prefix_of(run) + config_note(0), text_of(/*epoch=*/0, to_yaml(config))};  // earlier than any epoch of ranks
+std::pair<std::string, std::string> config_note_for_ranks(const std::string& run,
+                                                          const Config& config) {
+  return {prefix_of(run) + config_note(0),
+          text_of(/*epoch=*/0, to_yaml(config))};  // earlier than any epoch of ranks
 }
 
 }  // namespace lockstep::train

@@ -17,7 +17,8 @@ float tree_sum(std::span<const float> leaves) {
   return sum_tree::combine(sums.data(), std::ssize(sums), std::plus<float>());
 }
 
-LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags, comm::ProcessGroup& group)
+LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags,
+                 comm::ProcessGroup& group)
     : values_(Tensor::zeros({total + kFlags})) {
   const std::span<float> values = values_.span<float>();
   for (const auto& [leaf, value] : mine) values[static_cast<size_t>(leaf)] = value;
@@ -28,7 +29,8 @@ LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& fla
 
 float LeafSum::sum() {
   work_.wait();
-  return tree_sum(std::span<const float>(values_.span<float>()).first(static_cast<size_t>(values_.numel() - kFlags)));
+  return tree_sum(std::span<const float>(values_.span<float>())
+                      .first(static_cast<size_t>(values_.numel() - kFlags)));
 }
 
 StepFlags LeafSum::flags() {

@@ -1,5 +1,5 @@
-// Sums of one number per micro-batch, over the same fixed tree as the gradients: losses whose bits do not depend on the number of
-// ranks, nor on which rank computed which micro-batch.
+// Sums of one number per micro-batch, over the same fixed tree as the gradients: losses whose bits
+// do not depend on the number of ranks, nor on which rank computed which micro-batch.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ namespace lockstep::train {
 // The sum of leaves in the order of the fixed tree (base/sum_tree.h); 0 for none.
 float tree_sum(std::span<const float> leaves);
 
-// What ranks say to each other along with a sum, so that it takes no collective of its own: true where any rank says so.
+// What ranks say to each other along with a sum, so that it takes no collective of its own: true
+// where any rank says so.
 struct StepFlags {
   bool stop = false;     // the run is to end here
   bool save = false;     // the state is to be saved
@@ -25,7 +26,8 @@ struct StepFlags {
 class LeafSum {
  public:
   using Leaf = std::pair<int64_t, float>;
-  LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags, comm::ProcessGroup& group);
+  LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags,
+          comm::ProcessGroup& group);
   // Wait for the result.
   float sum();
   StepFlags flags();

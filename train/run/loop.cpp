@@ -9,11 +9,11 @@
 #include "comm/text.h"
 #include "core/base/log.h"
 #include "core/base/size_text.h"
-#include "train/run/checkpoints.h"
-#include "train/run/data_note.h"
 #include "train/metrics/machine.h"
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
+#include "train/run/checkpoints.h"
+#include "train/run/data_note.h"
 #include "train/run/run_dir.h"
 #include "train/run/save_attempts.h"
 #include "train/run/stop_budget.h"
@@ -22,12 +22,16 @@
 namespace lockstep::train {
 namespace {
 
-DType compute_dtype(const Config& config) { return config.train.precision == "bf16" ? DType::bf16 : DType::f32; }
+DType compute_dtype(const Config& config) {
+  return config.train.precision == "bf16" ? DType::bf16 : DType::f32;
+}
 
 ProgressScreen progress_screen(ScreenWriter* screen) {
   if (screen)
-    return {.write = [screen](std::string_view text) { screen->write(ScreenWriter::Stream::output, text); },
-            .behind = [screen] { return !screen->all_written(); }};
+    return {
+        .write =
+            [screen](std::string_view text) { screen->write(ScreenWriter::Stream::output, text); },
+        .behind = [screen] { return !screen->all_written(); }};
   return {.write = [](std::string_view text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
@@ -38,7 +42,8 @@ ProgressScreen progress_screen(ScreenWriter* screen) {
 class Reporter {
  public:
   Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
-      : trainer_(trainer), peak_(peak_flops(compute_dtype(trainer.config()), trainer.group().size())) {
+      : trainer_(trainer),
+        peak_(peak_flops(compute_dtype(trainer.config()), trainer.group().size())) {
     if (trainer.group().rank() != 0) return;
     file_.emplace(run_dir.metrics_file(), first_step);
     progress_.emplace(progress_screen(screen), first_step, trainer.config().train.steps,
@@ -48,17 +53,18 @@ class Reporter {
   void step(const StepReport& report, std::optional<double> validation) {
     if (!file_) return;
     const double seconds = report.step_ms / 1e3;
-    const StepMetrics metrics{.step = report.step,
-                              .loss = report.loss,
-                              .lr = report.lr,
-                              .grad_norm = report.grad_norm,
-                              .step_ms = report.step_ms,
-                              .items_per_s = static_cast<double>(trainer_.items_per_step()) / seconds,
-                              .items_are_tokens = trainer_.model().items_are_tokens,
-                              .mfu = trainer_.flops_per_step() / seconds / peak_,
-                              .comm_exposed_ms = report.comm_exposed_ms,
-                              .peak_mem_mb = peak_memory_mb(),
-                              .val_loss = validation};
+    const StepMetrics metrics{
+        .step = report.step,
+        .loss = report.loss,
+        .lr = report.lr,
+        .grad_norm = report.grad_norm,
+        .step_ms = report.step_ms,
+        .items_per_s = static_cast<double>(trainer_.items_per_step()) / seconds,
+        .items_are_tokens = trainer_.model().items_are_tokens,
+        .mfu = trainer_.flops_per_step() / seconds / peak_,
+        .comm_exposed_ms = report.comm_exposed_ms,
+        .peak_mem_mb = peak_memory_mb(),
+        .val_loss = validation};
     write(metrics);
     progress_->update(metrics);
   }
@@ -74,13 +80,15 @@ class Reporter {
   }
 
  private:
-  // A full disk must not end the run. What could not be written is said once, until it goes well again.
+  // A full disk must not end the run. What could not be written is said once, until it goes well
+  // again.
   void write(const StepMetrics& metrics) {
     try {
       file_->append(metrics);
       file_fails_ = false;
     } catch (const EnvironmentError& e) {
-      if (!file_fails_) message(str("warning: metrics from step ", metrics.step, " on are missing: ", e.what()));
+      if (!file_fails_)
+        message(str("warning: metrics from step ", metrics.step, " on are missing: ", e.what()));
       file_fails_ = true;
     }
   }
@@ -96,28 +104,36 @@ bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
 std::string introduction(Trainer& trainer) {
   const Config& config = trainer.config();
-  return str(config.model.kind, ", ", trainer.parameter_count(), " parameters; ", count_text(trainer.group().size(), "rank"), " (",
-             strategy_text(config.parallel), ", ", trainer.group().backend_name(), ", reduction ", config.parallel.reduction, "); ",
-             count_text(config.train.micro_batches(), "micro-batch", "es"), " of ", count_text(config.train.micro_batch, "sample"),
-             " a step, ", config.train.precision);
+  return str(config.model.kind, ", ", trainer.parameter_count(), " parameters; ",
+             count_text(trainer.group().size(), "rank"), " (", strategy_text(config.parallel), ", ",
+             trainer.group().backend_name(), ", reduction ", config.parallel.reduction, "); ",
+             count_text(config.train.micro_batches(), "micro-batch", "es"), " of ",
+             count_text(config.train.micro_batch, "sample"), " a step, ", config.train.precision);
 }
 
 std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_steps) {
-  const std::string rest = resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
-                           : lost_steps > 0      ? str("; ", count_text(lost_steps, "step"), " to be done again")
-                                                 : "";
+  const std::string rest =
+      resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
+      : lost_steps > 0      ? str("; ", count_text(lost_steps, "step"), " to be done again")
+                            : "";
   if (resumed.anew()) return str("found nothing to resume from: the run begins anew", rest);
-  if (!resumed.from_memory) return str("resumed after step ", resumed.step, " from ", resumed.folder, rest);
-  const std::string disk = resumed.folder_step < 0 ? "none on disk" : str("newest checkpoint on disk: step ", resumed.folder_step);
+  if (!resumed.from_memory)
+    return str("resumed after step ", resumed.step, " from ", resumed.folder, rest);
+  const std::string disk = resumed.folder_step < 0
+                               ? "none on disk"
+                               : str("newest checkpoint on disk: step ", resumed.folder_step);
   std::string buddies;
-  for (const int rank : resumed.from_others) buddies += str(buddies.empty() ? "; from other ranks the parts of rank " : ", ", rank);
-  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")", rest);
+  for (const int rank : resumed.from_others)
+    buddies += str(buddies.empty() ? "; from other ranks the parts of rank " : ", ", rank);
+  return str("resumed after step ", resumed.step, " from replicas in memory (", disk, buddies, ")",
+             rest);
 }
 
 // A run between its start and its end.
 class Run {
  public:
-  Run(Trainer& trainer, const RunDir& run_dir, const RunOptions& options, Replicas* replicas, const Resumed& resumed)
+  Run(Trainer& trainer, const RunDir& run_dir, const RunOptions& options, Replicas* replicas,
+      const Resumed& resumed)
       : trainer_(trainer),
         config_(trainer.config()),
         options_(options),
@@ -125,12 +141,16 @@ class Run {
         attempts_(config_.checkpoint.every_minutes, options.now),
         reporter_(trainer, run_dir, resumed.step, options.screen),
         checkpoints_(trainer, run_dir.checkpoints(), options.now),
-        budget_(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config_.checkpoint.stop_budget_s))),
+        budget_(std::chrono::duration_cast<Duration>(
+            std::chrono::duration<double>(config_.checkpoint.stop_budget_s))),
         first_step_(trainer.steps_done()),
         saved_step_(resumed.folder_step),
-        result_{.steps_done = trainer.steps_done(), .run_dir = run_dir.path, .checkpoint = resumed.folder} {
+        result_{.steps_done = trainer.steps_done(),
+                .run_dir = run_dir.path,
+                .checkpoint = resumed.folder} {
     reporter_.message(introduction(trainer));
-    if (options.restarted || !options.resume.empty()) reporter_.message(resumed_text(resumed, config_.train.steps, reporter_.lost_steps()));
+    if (options.restarted || !options.resume.empty())
+      reporter_.message(resumed_text(resumed, config_.train.steps, reporter_.lost_steps()));
   }
 
   RunResult run() {
@@ -161,7 +181,8 @@ class Run {
   void begin() {
     if (trainer_.steps_done() >= config_.train.steps) return;
     if (const std::string lack = checkpoints_.lack_of_file_size(); !lack.empty())
-      reporter_.message(str("warning: ", lack, ": as it is, this run will save nothing. Raise the limit"));
+      reporter_.message(
+          str("warning: ", lack, ": as it is, this run will save nothing. Raise the limit"));
     look_at_room(saves_by_steps() + 1);
     DataIdentity& data = trainer_.data_identity();
     if (data.read_within(kShortReading)) data.text();  // else the first save waits for it
@@ -181,18 +202,22 @@ class Run {
     try {
       lack = checkpoints_.lack_of_room(saves);
     } catch (const EnvironmentError& e) {  // the save itself will say what matters
-      return reporter_.message(str("warning: cannot tell whether the next saves will find room: ", e.what()));
+      return reporter_.message(
+          str("warning: cannot tell whether the next saves will find room: ", e.what()));
     }
     room_lacks_ = !lack.text.empty();
     if (!room_lacks_) return;
-    reporter_.message(str("warning: ", lack.text, ": as it is, ",
-                          lack.fit == 0 ? "this run will save nothing. Free some space by hand"
-                                        : "later saves will fail. Free some space by hand, or lower checkpoint.keep"));
+    reporter_.message(
+        str("warning: ", lack.text, ": as it is, ",
+            lack.fit == 0
+                ? "this run will save nothing. Free some space by hand"
+                : "later saves will fail. Free some space by hand, or lower checkpoint.keep"));
   }
 
   // What the time between saves tells of those to come is known with the first one.
   void look_at_room_again(int64_t saved_step) {
-    const int64_t steps = saved_step - first_step_, left = config_.train.steps - trainer_.steps_done();
+    const int64_t steps = saved_step - first_step_,
+                  left = config_.train.steps - trainer_.steps_done();
     if (config_.checkpoint.every_minutes <= 0 || steps <= 0 || left <= 0) return;
     look_at_room(std::max(saves_by_steps(), left / steps) + 1);
   }
@@ -205,22 +230,27 @@ class Run {
       try {
         return attempt();
       } catch (const EnvironmentError&) {
-        if (trainer_.refused() != Refused::no_data || tries == kTries || !trainer_.data_identity().unchanged()) throw;
+        if (trainer_.refused() != Refused::no_data || tries == kTries ||
+            !trainer_.data_identity().unchanged())
+          throw;
         reporter_.message(str("warning: after step ", trainer_.steps_done(),
-                              " files of data.path were found written or replaced, with the same bytes: the run goes on"));
+                              " files of data.path were found written or replaced, with the same "
+                              "bytes: the run goes on"));
       }
     }
   }
 
   // Returns whether the run is to stop.
   bool step() {
-    const StepFlags wishes{.stop = options_.stop_requested(), .save = is_rank0() && attempts_.due() && !checkpoints_.busy()};
+    const StepFlags wishes{.stop = options_.stop_requested(),
+                           .save = is_rank0() && attempts_.due() && !checkpoints_.busy()};
     const auto begin = options_.now();
     const StepReport report = with_unchanged_data([&] { return trainer_.step(wishes); });
     const Duration took = options_.now() - begin;
     const bool last = report.step == config_.train.steps;
     const bool stopped = report.stop_agreed && !last;
-    const bool evaluates = config_.train.eval_batches > 0 && !stopped && (last || due(config_.train.eval_every, report.step));
+    const bool evaluates = config_.train.eval_batches > 0 && !stopped &&
+                           (last || due(config_.train.eval_every, report.step));
     const std::optional<double> validation = evaluates ? evaluate(report) : std::nullopt;
     reporter_.step(report, validation);
     result_.last_loss = report.loss;
@@ -258,9 +288,12 @@ class Run {
         result_.checkpoint = checkpoints_.save_last(/*keep_all=*/true);
         saved_step_ = trainer_.steps_done();
       }
-      if (saved_step_ >= 0) saved = str(". The state after step ", saved_step_, " is saved in '", result_.checkpoint, "'");
+      if (saved_step_ >= 0)
+        saved =
+            str(". The state after step ", saved_step_, " is saved in '", result_.checkpoint, "'");
     } catch (const std::exception& failed) {
-      saved = str(". The state after step ", trainer_.steps_done(), " could not be saved: ", failed.what());
+      saved = str(". The state after step ", trainer_.steps_done(),
+                  " could not be saved: ", failed.what());
     }
     reporter_.finish();
     std::rethrow_exception(comm::reworded(e, e.what() + saved));
@@ -271,14 +304,16 @@ class Run {
       reporter_.message(str("warning: ", problem));
     for (const checkpoint::SaveOutcome& save : checkpoints_.ended()) {
       if (save.folder.empty()) {
-        // The run goes on: the older checkpoints stand, and the next save may find what this one lacked.
+        // The run goes on: the older checkpoints stand, and the next save may find what this one
+        // lacked.
         warn(attempts_.failed(save.error));
       } else {
         result_.checkpoint = save.folder;
         if (saved_step_ <= first_step_) look_at_room_again(save.step);
         saved_step_ = save.step;
         budget_.saved(save.duration);
-        if (const std::string text = attempts_.succeeded(save.step); !text.empty()) reporter_.message(text);
+        if (const std::string text = attempts_.succeeded(save.step); !text.empty())
+          reporter_.message(text);
       }
     }
   }
@@ -310,7 +345,8 @@ class Run {
 
 }  // namespace
 
-RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options) {
+RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
+                       const RunOptions& options) {
   Trainer trainer(config, group);
   trainer.data_identity();
   check_data_note(options.notes, trainer);
@@ -323,7 +359,8 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
     });
     replicas = std::make_unique<Replicas>(trainer, run_dir.path, options.kept_memory);
   }
-  const Resumed resumed = resume_newest(trainer, replicas.get(), {options.resume, options.restarted, run_dir.checkpoints()});
+  const Resumed resumed = resume_newest(trainer, replicas.get(),
+                                        {options.resume, options.restarted, run_dir.checkpoints()});
   std::unique_ptr<RunLock> lock;
   comm::agree(group.get(), [&] {
     if (group->rank() != 0) return std::string();

@@ -15,9 +15,11 @@
 namespace lockstep::train {
 
 struct RunOptions {
-  // Where to start: "" from nothing, "auto" from the newest good checkpoint of this run (or nothing), else a checkpoint folder.
+  // Where to start: "" from nothing, "auto" from the newest good checkpoint of this run (or
+  // nothing), else a checkpoint folder.
   std::string resume;
-  // The ranks were started again after a failure: what this run itself has comes first, in memory or on disk.
+  // The ranks were started again after a failure: what this run itself has comes first, in memory
+  // or on disk.
   bool restarted = false;
   // For checkpoint.replica_every.
   KeptMemory kept_memory = {};
@@ -25,8 +27,8 @@ struct RunOptions {
   std::function<bool()> stop_requested = [] { return false; };
   // For ranks that are started after these; null: there will be none. Must outlive the run.
   const JobNotes* notes = nullptr;
-  // Where rank 0 shows what it does; null: standard output, whose reader the run then waits for. Must
-  // outlive the run.
+  // Where rank 0 shows what it does; null: standard output, whose reader the run then waits for.
+  // Must outlive the run.
   ScreenWriter* screen = nullptr;
   // What checkpoint.every_minutes and checkpoint.stop_budget_s count by; rank 0's counts.
   std::function<Clock::time_point()> now = [] { return Clock::now(); };
@@ -43,8 +45,10 @@ struct RunResult {
   std::string weights_sha256 = {};
 };
 
-// Collective. Rank 0 writes the run's folder and the screen. Where a step cannot be made and all ranks stand at the same one (loss or
-// gradients are not finite, a rank's data changed or cannot be read), the state before it is saved, and the error says where.
-RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const RunOptions& options);
+// Collective. Rank 0 writes the run's folder and the screen. Where a step cannot be made and all
+// ranks stand at the same one (loss or gradients are not finite, a rank's data changed or cannot be
+// read), the state before it is saved, and the error says where.
+RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
+                       const RunOptions& options);
 
 }  // namespace lockstep::train

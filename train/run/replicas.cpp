@@ -9,17 +9,21 @@ namespace lockstep::train {
 namespace {
 
 std::string identity_of(const Trainer& trainer, const std::string& run) {
-  return str(std::filesystem::absolute(run).lexically_normal().string(), "\n", trainer.data().sampled_identity(), "\n",
-             config_digest(trainer.config()));
+  return str(std::filesystem::absolute(run).lexically_normal().string(), "\n",
+             trainer.data().sampled_identity(), "\n", config_digest(trainer.config()));
 }
 
-checkpoint::ReplicaOptions options_for(Trainer& trainer, const std::string& run, const KeptMemory& kept) {
+checkpoint::ReplicaOptions options_for(Trainer& trainer, const std::string& run,
+                                       const KeptMemory& kept) {
   std::vector<int> node_of;
-  for (const std::string& node : comm::agree(&trainer.group(), [&] { return std::to_string(kept.node); }))
+  for (const std::string& node :
+       comm::agree(&trainer.group(), [&] { return std::to_string(kept.node); }))
     node_of.push_back(std::stoi(node));
   const checkpoint::BuddyDistance buddies = checkpoint::buddy_distance(node_of);
   if (buddies.distance > 0 && !buddies.covers_nodes && trainer.group().rank() == 0)
-    log::warn("the nodes have different numbers of ranks: the replicas of some ranks are on their own node, and may be lost with it");
+    log::warn(
+        "the nodes have different numbers of ranks: the replicas of some ranks are on their own "
+        "node, and may be lost with it");
   return {.distance = buddies.distance, .identity = identity_of(trainer, run), .file = kept.file};
 }
 
@@ -33,7 +37,8 @@ OnDisk newest_on_disk(comm::ProcessGroup& group, const std::string& dir) {
     if (group.rank() != 0) return std::string();
     OnDisk newest;
     for (const checkpoint::Listed& listed : checkpoint::list(dir))
-      if (listed.problem.empty() && listed.step >= newest.step) newest = {listed.folder, listed.step};
+      if (listed.problem.empty() && listed.step >= newest.step)
+        newest = {listed.folder, listed.step};
     return str(newest.step, " ", newest.folder);
   })[0];
   const size_t space = text.find(' ');
@@ -43,19 +48,26 @@ OnDisk newest_on_disk(comm::ProcessGroup& group, const std::string& dir) {
 Resumed from_memory(Trainer& trainer, Replicas& replicas, const OnDisk& disk) {
   const checkpoint::ReplicaRestored restored = replicas.restore();
   trainer.set_steps_done(restored.step);
-  return {.folder = disk.folder, .step = restored.step, .from_memory = true, .folder_step = disk.step, .from_others = restored.from_others};
+  return {.folder = disk.folder,
+          .step = restored.step,
+          .from_memory = true,
+          .folder_step = disk.step,
+          .from_others = restored.from_others};
 }
 
 }  // namespace
 
 void check_replicas(const Config& config, bool has_kept_memory) {
   check(config.checkpoint.replica_every == 0 || has_kept_memory,
-        "checkpoint.replica_every needs memory that outlives the ranks, which our launcher keeps for ranks that it may start again: use "
-        "`lockstep train -n RANKS --max-restarts N` or `lockstep run --max-restarts N -- lockstep train … --resume auto`, or set the key "
+        "checkpoint.replica_every needs memory that outlives the ranks, which our launcher keeps "
+        "for ranks that it may start again: use "
+        "`lockstep train -n RANKS --max-restarts N` or `lockstep run --max-restarts N -- lockstep "
+        "train … --resume auto`, or set the key "
         "to 0");
 }
 
-Replicas::Replicas(Trainer& trainer, const std::string& run, const KeptMemory& kept) : trainer_(trainer) {
+Replicas::Replicas(Trainer& trainer, const std::string& run, const KeptMemory& kept)
+    : trainer_(trainer) {
   const checkpoint::ReplicaOptions options = options_for(trainer, run, kept);
   comm::agree(&trainer.group(), [&] {
     store_ = std::make_unique<checkpoint::ReplicaStore>(options);
@@ -89,7 +101,8 @@ Resumed resume_newest(Trainer& trainer, Replicas* replicas, const ResumeRequest&
     found = replicas->find();
     if (trainer.group().rank() == 0) {
       for (const std::string& note : found.notes) log::warn("replicas in memory: ", note);
-      if (request.restarted && found.step < 0) log::warn("no replicas in memory to resume from: ", found.why_none);
+      if (request.restarted && found.step < 0)
+        log::warn("no replicas in memory to resume from: ", found.why_none);
     }
   }
   if (found.step >= 0 && found.step >= disk.step) return from_memory(trainer, *replicas, disk);

@@ -1,5 +1,5 @@
-// A trainer's state in memory that outlives its ranks: what a run keeps there, and how it goes on from the newest of that and its
-// checkpoints.
+// A trainer's state in memory that outlives its ranks: what a run keeps there, and how it goes on
+// from the newest of that and its checkpoints.
 #pragma once
 
 #include <memory>
@@ -24,12 +24,13 @@ void check_replicas(const Config& config, bool has_kept_memory);
 // The replicas of a run. Used by one thread on each rank.
 class Replicas {
  public:
-  // Collective. `run`: the run's folder; replicas of another run, config, data or number of ranks are not used.
+  // Collective. `run`: the run's folder; replicas of another run, config, data or number of ranks
+  // are not used.
   Replicas(Trainer& trainer, const std::string& run, const KeptMemory& kept);
   ~Replicas();
 
-  // Collective. Stores the state as it is now: returns once it is copied, and gives how long that took. What went wrong is no exception,
-  // but said by ended().
+  // Collective. Stores the state as it is now: returns once it is copied, and gives how long that
+  // took. What went wrong is no exception, but said by ended().
   Duration store();
   // Failures since the last call, one line each.
   std::vector<std::string> ended();
@@ -44,12 +45,14 @@ class Replicas {
 };
 
 struct ResumeRequest {
-  std::string from;        // as RunOptions::resume
-  bool restarted = false;  // the ranks were started again: what this very run has comes before `from`
-  std::string dir;         // its checkpoints
+  std::string from;  // as RunOptions::resume
+  bool restarted =
+      false;        // the ranks were started again: what this very run has comes before `from`
+  std::string dir;  // its checkpoints
 };
-// Collective. Continues from the newest of the replicas (null: there are none) and the checkpoints below `dir`, else as resume() does. Says
-// on rank 0 why replicas that should be there cannot be used. Copies that were not taken are forgotten.
+// Collective. Continues from the newest of the replicas (null: there are none) and the checkpoints
+// below `dir`, else as resume() does. Says on rank 0 why replicas that should be there cannot be
+// used. Copies that were not taken are forgotten.
 Resumed resume_newest(Trainer& trainer, Replicas* replicas, const ResumeRequest& request);
 
 }  // namespace lockstep::train

@@ -30,7 +30,8 @@ void make_folder(const std::string& path) {
 
 }  // namespace
 
-RunLock::RunLock(const std::string& folder) : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+RunLock::RunLock(const std::string& folder)
+    : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   if (fd_ < 0) throw EnvironmentError(str("open folder '", folder, "': ", errno_text(errno)));
   const Deadline deadline = Deadline::after(kEndingRun);
   // The folder itself is locked, so that no lock file can be left behind.
@@ -42,7 +43,8 @@ RunLock::RunLock(const std::string& folder) : fd_(::open(folder.c_str(), O_RDONL
     }
     if (deadline.passed()) {
       ::close(fd_);
-      throw UsageError(str("another process is training into '", folder, "': wait for its end, or choose another run.name"));
+      throw UsageError(str("another process is training into '", folder,
+                           "': wait for its end, or choose another run.name"));
     }
     std::this_thread::sleep_for(kLookAgain);
   }
@@ -62,7 +64,8 @@ bool RunDir::has_results() const {
 
 void RunDir::check_no_results(bool resuming) const {
   check(resuming || !has_results(), "'", path,
-        "' holds the results of an earlier run: choose another run.name, or pass --resume auto to continue it");
+        "' holds the results of an earlier run: choose another run.name, or pass --resume auto to "
+        "continue it");
 }
 
 void RunDir::check_free(bool resuming) const {
@@ -77,7 +80,8 @@ std::unique_ptr<RunLock> RunDir::lock(bool resuming) const {
   auto held = std::make_unique<RunLock>(path);
   if (!held->why_none().empty())
     log::warn("the file system of '", path, "' gives no lock (", held->why_none(),
-              "): nothing keeps another run from writing to the same folder; see to it that each run has its own run.name");
+              "): nothing keeps another run from writing to the same folder; see to it that each "
+              "run has its own run.name");
   check_no_results(resuming);
   return held;
 }

@@ -8,12 +8,12 @@
 
 namespace lockstep::train {
 
-// Keeps every other process from writing to a run's folder while it lives. The system gives it back when the process ends, however
-// that comes about.
+// Keeps every other process from writing to a run's folder while it lives. The system gives it back
+// when the process ends, however that comes about.
 class RunLock {
  public:
-  // Waits a moment for a process that is just ending. Throws UsageError where another run goes on in the folder. Where the file
-  // system gives no locks, it holds none.
+  // Waits a moment for a process that is just ending. Throws UsageError where another run goes on
+  // in the folder. Where the file system gives no locks, it holds none.
   explicit RunLock(const std::string& folder);
   ~RunLock();
   RunLock(const RunLock&) = delete;
@@ -40,13 +40,14 @@ struct RunDir {
 
   // Whether a run has left results here (metrics or checkpoints).
   bool has_results() const;
-  // Throws UsageError where another process trains into the folder, and, unless `resuming`, where results of an earlier run lie in
-  // it: nothing is ever written over. Makes nothing.
+  // Throws UsageError where another process trains into the folder, and, unless `resuming`, where
+  // results of an earlier run lie in it: nothing is ever written over. Makes nothing.
   void check_free(bool resuming) const;
-  // The same; then makes the folder, and keeps other runs out of it as long as the result lives. Warns where it cannot, for want of
-  // locks. For one process of a run.
+  // The same; then makes the folder, and keeps other runs out of it as long as the result lives.
+  // Warns where it cannot, for want of locks. For one process of a run.
   [[nodiscard]] std::unique_ptr<RunLock> lock(bool resuming) const;
-  // Makes the folders below and writes config.yaml. For the holder of the lock. Throws EnvironmentError with path and errno.
+  // Makes the folders below and writes config.yaml. For the holder of the lock. Throws
+  // EnvironmentError with path and errno.
   void prepare(const Config& config) const;
 
  private:

@@ -11,8 +11,9 @@ void check_same_config(const Config& config, comm::ProcessGroup& group) {
     const auto all = differences(texts[0], texts[r]);
     if (all.empty()) continue;
     const ConfigDifference& difference = all.front();
-    throw UsageError(str("[config] the ranks were given different configs: '", difference.key, "' is ", difference.a, " on rank 0 and ",
-                         difference.b, " on rank ", r, "; start every rank with the same file and the same --set"));
+    throw UsageError(str("[config] the ranks were given different configs: '", difference.key,
+                         "' is ", difference.a, " on rank 0 and ", difference.b, " on rank ", r,
+                         "; start every rank with the same file and the same --set"));
   }
 }
 

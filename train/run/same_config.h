@@ -6,8 +6,8 @@
 
 namespace lockstep::train {
 
-// Throws UsageError on every rank, naming the first key that differs, both values and both ranks. Settings that may differ
-// (how a rank is reached, where it writes) do not count.
+// Throws UsageError on every rank, naming the first key that differs, both values and both ranks.
+// Settings that may differ (how a rank is reached, where it writes) do not count.
 void check_same_config(const Config& config, comm::ProcessGroup& group);
 
 }  // namespace lockstep::train

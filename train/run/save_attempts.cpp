@@ -13,10 +13,12 @@ namespace {
 constexpr double kMostMinutes = 60.0 * 24 * 365 * 100;  // a Duration holds 292 years
 
 Duration duration_of(double minutes) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(std::min(minutes, kMostMinutes) * 60));
+  return std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(std::min(minutes, kMostMinutes) * 60));
 }
 
-// The text without its words that hold a digit: steps, sizes, names that a random number is part of.
+// The text without its words that hold a digit: steps, sizes, names that a random number is part
+// of.
 std::string kind_of(const std::string& text) {
   std::string kind, word;
   bool numbered = false;
@@ -65,7 +67,9 @@ std::string SaveAttempts::failed(const std::string& error) {
 std::string SaveAttempts::succeeded(int64_t step) {
   const int64_t failures = std::exchange(failures_, 0);
   said_.clear();
-  return failures > 0 ? str("step ", step, " is saved, after ", count_text(failures, "save"), " that failed") : "";
+  return failures > 0
+             ? str("step ", step, " is saved, after ", count_text(failures, "save"), " that failed")
+             : "";
 }
 
 }  // namespace lockstep::train

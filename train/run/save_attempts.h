@@ -14,8 +14,8 @@ namespace lockstep::train {
 class SaveAttempts {
  public:
   using Now = std::function<Clock::time_point()>;
-  // After a failure the next save by time comes so soon. Each further failure doubles that, up to what is
-  // between saves anyway: so failures in a row cost few saves more.
+  // After a failure the next save by time comes so soon. Each further failure doubles that, up to
+  // what is between saves anyway: so failures in a row cost few saves more.
   static constexpr Duration kFirstRetry = std::chrono::minutes(1);
 
   // `minutes` between saves; 0: none by time.

@@ -1,21 +1,24 @@
 #include "train/run/saved_model.h"
 
-#include "train/run/checkpoints.h"
 #include "train/models/factory.h"
+#include "train/run/checkpoints.h"
 
 namespace lockstep::train {
 
 Config saved_config(const checkpoint::Checkpoint& saved, std::span<const std::string> overrides) {
-  check(
-      saved.metadata().contains("config"), "'", saved.folder(),
-      "' was not saved by `lockstep train` or `lockstep checkpoint import`: its metadata has no 'config', which says what model it holds; "
-      "`lockstep checkpoint ls`, `verify` and `diff` do without");
+  check(saved.metadata().contains("config"), "'", saved.folder(),
+        "' was not saved by `lockstep train` or `lockstep checkpoint import`: its metadata has no "
+        "'config', which says what model it holds; "
+        "`lockstep checkpoint ls`, `verify` and `diff` do without");
   return parse_config(saved.metadata("config"), saved.folder() + " (saved config)", overrides);
 }
 
 SavedModel load_model(const std::string& path, std::span<const std::string> overrides) {
   const auto saved = checkpoint::Checkpoint::open(find_checkpoint(path));
-  SavedModel result{.folder = saved.folder(), .step = saved.step(), .config = saved_config(saved, overrides), .module = {}};
+  SavedModel result{.folder = saved.folder(),
+                    .step = saved.step(),
+                    .config = saved_config(saved, overrides),
+                    .module = {}};
   result.module = build_model(result.config).module;
   std::vector<checkpoint::Entry> entries;
   for (const Parameter& p : result.module->parameters()) entries.emplace_back(p.name(), p.data());

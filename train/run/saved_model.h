@@ -18,11 +18,12 @@ struct SavedModel {
   std::shared_ptr<nn::Module> module;  // not training
 };
 
-// `path`: a checkpoint, or a run's folder (its newest good one). `overrides` are applied to the saved config ("data.path=…"). Throws
-// UsageError where there is none or the config does not fit.
+// `path`: a checkpoint, or a run's folder (its newest good one). `overrides` are applied to the
+// saved config ("data.path=…"). Throws UsageError where there is none or the config does not fit.
 SavedModel load_model(const std::string& path, std::span<const std::string> overrides = {});
 
 // The config that a checkpoint was saved with.
-Config saved_config(const checkpoint::Checkpoint& saved, std::span<const std::string> overrides = {});
+Config saved_config(const checkpoint::Checkpoint& saved,
+                    std::span<const std::string> overrides = {});
 
 }  // namespace lockstep::train

@@ -10,7 +10,8 @@
 namespace lockstep::train {
 namespace {
 
-// What comes may take longer than what was measured: the lead that the warning advises, in whole seconds.
+// What comes may take longer than what was measured: the lead that the warning advises, in whole
+// seconds.
 int64_t advised_lead(Duration needed) { return std::llround(std::ceil(seconds(needed) * 1.5)); }
 
 }  // namespace
@@ -22,24 +23,34 @@ void StopBudget::stepped(Duration step, Duration looked_again) {
 }
 
 std::string StopBudget::warning() {
-  // A request that comes just after the run looked waits for the next look. The step after that ends the run.
-  const Duration steps = longest_look_ + longest_step_, needed = steps + save_.value_or(Duration::zero());
+  // A request that comes just after the run looked waits for the next look. The step after that
+  // ends the run.
+  const Duration steps = longest_look_ + longest_step_,
+                 needed = steps + save_.value_or(Duration::zero());
   if (said_ || budget_ <= Duration::zero() || needed <= budget_) return {};
   said_ = true;
-  const std::string save = save_ ? str(stop_time_text(*save_), " for the save") : "the save comes on top";
-  return str("when it is asked to stop, this run may need ", stop_time_text(needed), " (", stop_time_text(steps), " until a step ends it, ",
-             save, "), but checkpoint.stop_budget_s allows ", stop_time_text(budget_),
-             ": a scheduler may kill it before it has saved. Ask earlier (Slurm: --signal=USR1@", advised_lead(needed),
-             ", or --signal=B:USR1@", advised_lead(needed),
-             " where the batch script starts the run), or have more time granted (Slurm's KillWait, Kubernetes' "
-             "terminationGracePeriodSeconds, systemd's TimeoutStopSec), and set the key to that. More saves "
+  const std::string save =
+      save_ ? str(stop_time_text(*save_), " for the save") : "the save comes on top";
+  return str("when it is asked to stop, this run may need ", stop_time_text(needed), " (",
+             stop_time_text(steps), " until a step ends it, ", save,
+             "), but checkpoint.stop_budget_s allows ", stop_time_text(budget_),
+             ": a scheduler may kill it before it has saved. Ask earlier (Slurm: --signal=USR1@",
+             advised_lead(needed), ", or --signal=B:USR1@", advised_lead(needed),
+             " where the batch script starts the run), or have more time granted (Slurm's "
+             "KillWait, Kubernetes' "
+             "terminationGracePeriodSeconds, systemd's TimeoutStopSec), and set the key to that. "
+             "More saves "
              "(checkpoint.every_minutes, with checkpoint.async) leave less to lose");
 }
 
 std::string stop_time_text(Duration time) {
   char text[32];
   const double value = seconds(time);
-  std::snprintf(text, sizeof text, value < 10 ? "%.2f s" : value < 100 ? "%.1f s" : "%.0f s", value);
+  std::snprintf(text, sizeof text,
+                value < 10    ? "%.2f s"
+                : value < 100 ? "%.1f s"
+                              : "%.0f s",
+                value);
   return text;
 }
 

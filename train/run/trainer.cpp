@@ -16,11 +16,14 @@ namespace lockstep::train {
 namespace {
 
 // `updated`: whole parameters or slices of them.
-std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config, const std::vector<Parameter>& updated) {
+std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config,
+                                                 const std::vector<Parameter>& updated) {
   const auto decay = static_cast<float>(config.weight_decay);
   const optim::DecayRule decays = optim::decay_matrices;
   if (config.kind == "sgd")
-    return optim::make_sgd(updated, {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = decays});
+    return optim::make_sgd(
+        updated,
+        {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = decays});
   const optim::AdamOptions adam{.beta1 = static_cast<float>(config.betas.at(0)),
                                 .beta2 = static_cast<float>(config.betas.at(1)),
                                 .eps = static_cast<float>(config.eps),
@@ -43,14 +46,18 @@ optim::Schedule make_schedule(const Config& config) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt)
-    : config_(config), group_(std::move(group)), compute_dtype_(config.train.precision == "bf16" ? DType::bf16 : DType::f32) {
+Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
+                 const Adapt& adapt)
+    : config_(config),
+      group_(std::move(group)),
+      compute_dtype_(config.train.precision == "bf16" ? DType::bf16 : DType::f32) {
   check_world_size(config_, group_->size());
   check_same_config(config_, *group_);
   allocator(kCpu).set_limit(config_.train.memory_limit_mb * 1'000'000);
   data_ = open_dataset(config_);
   // What is sharded is drawn by its owners: no rank holds the whole.
-  model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred : InitialValues::drawn);
+  model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred
+                                                                    : InitialValues::drawn);
   if (adapt) adapt(*model_.module);
   parameters_ = model_.module->parameters();
   for (const Parameter& p : parameters_) trained_.push_back(p.requires_grad());
@@ -65,7 +72,9 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
 
 Trainer::~Trainer() = default;
 
-Variable Trainer::loss_of(const Batch& batch) const { return ops::cross_entropy((*model_.module)(Variable(batch.inputs)), batch.targets); }
+Variable Trainer::loss_of(const Batch& batch) const {
+  return ops::cross_entropy((*model_.module)(Variable(batch.inputs)), batch.targets);
+}
 
 Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& problem) const {
   if (!problem.empty()) return data_->blank();
@@ -100,8 +109,10 @@ void Trainer::refuse_without_data(const std::string& doing, const std::string& p
 
 void Trainer::check_same_frozen() const {
   for (size_t i = 0; i < parameters_.size(); ++i)
-    check(parameters_[i].requires_grad() == trained_[i], "[train] '", parameters_[i].name(), "' was ", trained_[i] ? "frozen" : "unfrozen",
-          " after the trainer was made, whose optimizer and checkpoints do not follow: do it in `adapt` of a new trainer");
+    check(parameters_[i].requires_grad() == trained_[i], "[train] '", parameters_[i].name(),
+          "' was ", trained_[i] ? "frozen" : "unfrozen",
+          " after the trainer was made, whose optimizer and checkpoints do not follow: do it in "
+          "`adapt` of a new trainer");
 }
 
 StepReport Trainer::step(const StepFlags& wishes) {
@@ -114,9 +125,11 @@ StepReport Trainer::step(const StepFlags& wishes) {
     ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
     std::string problem;
     const std::vector<LeafSum::Leaf> losses = run_micro_batches(report.step, problem);
-    LeafSum loss(losses, config_.train.micro_batches(), {wishes.stop, wishes.save, !problem.empty()}, *group_);
+    LeafSum loss(losses, config_.train.micro_batches(),
+                 {wishes.stop, wishes.save, !problem.empty()}, *group_);
     strategy_->finish();
-    report.loss = static_cast<double>(loss.sum()) / static_cast<double>(config_.train.micro_batches());
+    report.loss =
+        static_cast<double>(loss.sum()) / static_cast<double>(config_.train.micro_batches());
     const StepFlags flags = loss.flags();
     report.stop_agreed = flags.stop;
     report.save_agreed = flags.save;
@@ -131,11 +144,14 @@ StepReport Trainer::step(const StepFlags& wishes) {
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
     optimizer_->zero_grad();
     refused_ = Refused::not_finite;
-    throw EnvironmentError(str("step ", report.step, ": the loss is ", report.loss, " and the gradient norm ", report.grad_norm,
+    throw EnvironmentError(str("step ", report.step, ": the loss is ", report.loss,
+                               " and the gradient norm ", report.grad_norm,
                                "; the weights were left as they were after step ", steps_done_,
-                               ". Lower optim.lr, lengthen optim.schedule.warmup or set train.grad_clip, and resume from a checkpoint"));
+                               ". Lower optim.lr, lengthen optim.schedule.warmup or set "
+                               "train.grad_clip, and resume from a checkpoint"));
   }
-  optimizer_->step(static_cast<float>(report.lr), optim::clip_scale(report.grad_norm, config_.train.grad_clip));
+  optimizer_->step(static_cast<float>(report.lr),
+                   optim::clip_scale(report.grad_norm, config_.train.grad_clip));
   optimizer_->zero_grad();
   steps_done_ = report.step;
   report.step_ms = milliseconds(Clock::now() - start);
@@ -145,7 +161,8 @@ StepReport Trainer::step(const StepFlags& wishes) {
 // Over the blocks of all parameters, each from the rank that owns it.
 double Trainer::grad_norm() const {
   return optim::grad_norm(parameters_, strategy_->parameters(), [this](const Tensor& bits) {
-    if (strategy_->forwards_together()) group_->all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
+    if (strategy_->forwards_together())
+      group_->all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
   });
 }
 
@@ -157,14 +174,19 @@ double Trainer::evaluate() {
   ops::PrecisionScope precision(compute_dtype_);
   model_.module->train(false);
   std::string problem;
-  const auto loss_at = [&](int64_t i) { return loss_of(batch_or_blank([&] { return data_->evaluation(i); }, problem)); };
+  const auto loss_at = [&](int64_t i) {
+    return loss_of(batch_or_blank([&] { return data_->evaluation(i); }, problem));
+  };
   std::vector<LeafSum::Leaf> losses;
-  for (int64_t i = group_->rank(); i < batches; i += ranks) losses.emplace_back(i, static_cast<float>(loss_at(i).item()));
+  for (int64_t i = group_->rank(); i < batches; i += ranks)
+    losses.emplace_back(i, static_cast<float>(loss_at(i).item()));
   // A rank that has none left in the last round takes part in the others' forward pass.
-  if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks) loss_at(0);
+  if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks)
+    loss_at(0);
   model_.module->train(true);
   LeafSum loss(losses, batches, {.no_data = !problem.empty()}, *group_);
-  if (loss.flags().no_data) refuse_without_data(str("the evaluation after step ", steps_done_), problem);
+  if (loss.flags().no_data)
+    refuse_without_data(str("the evaluation after step ", steps_done_), problem);
   return static_cast<double>(loss.sum()) / static_cast<double>(batches);
 }
 
@@ -204,7 +226,8 @@ void Trainer::set_steps_done(int64_t steps) {
 
 std::string Trainer::weights_sha256() const {
   checkpoint::WeightsDigest digest;
-  strategy_->for_each_whole([&](const std::string& name, const Tensor& whole) { digest.add(name, whole); });
+  strategy_->for_each_whole(
+      [&](const std::string& name, const Tensor& whole) { digest.add(name, whole); });
   return digest.hex();
 }
 

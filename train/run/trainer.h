@@ -1,5 +1,5 @@
-// Trainer: one training run's state on this rank – model, optimizer, data – and one step of it. What a run does around its
-// steps (metrics, checkpoints, stopping) is in train/run/loop.h.
+// Trainer: one training run's state on this rank – model, optimizer, data – and one step of it.
+// What a run does around its steps (metrics, checkpoints, stopping) is in train/run/loop.h.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +15,16 @@
 #include "train/config/config.h"
 #include "train/data/data_identity.h"
 #include "train/data/dataset.h"
-#include "train/run/leaf_sums.h"
 #include "train/models/factory.h"
 #include "train/parallel/strategy.h"
+#include "train/run/leaf_sums.h"
 
 namespace lockstep::train {
 
 struct StepReport {
   int64_t step = 0;  // counts from 1
-  double loss = 0;   // mean over the step's micro-batches: nats per token, or per sample where there are none
+  double loss =
+      0;  // mean over the step's micro-batches: nats per token, or per sample where there are none
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double step_ms = 0;
@@ -32,7 +33,8 @@ struct StepReport {
   bool stop_agreed = false, save_agreed = false;
 };
 
-// Why step() or evaluate() threw, where all ranks threw alike and hold the state of steps_done() whole: it can be saved.
+// Why step() or evaluate() threw, where all ranks threw alike and hold the state of steps_done()
+// whole: it can be saved.
 enum class Refused : uint8_t {
   no,         // it did not throw, or the state cannot be relied on
   no_data,    // a rank's data changed or cannot be read
@@ -41,22 +43,25 @@ enum class Refused : uint8_t {
 
 class Trainer {
  public:
-  // Collective: every rank of `group` builds one from the same config. Throws UsageError for a config that differs between
-  // ranks or does not fit their number. `adapt` changes the model before it is spread over ranks, the same on all of them: freezes
-  // parameters (set_requires_grad), or gives some other initial values (set_initializer; with fsdp they have no memory yet).
-  // Freezing or unfreezing later is refused by step(): optimizer and checkpoints hold what was trained at first.
+  // Collective: every rank of `group` builds one from the same config. Throws UsageError for a
+  // config that differs between ranks or does not fit their number. `adapt` changes the model
+  // before it is spread over ranks, the same on all of them: freezes parameters
+  // (set_requires_grad), or gives some other initial values (set_initializer; with fsdp they have
+  // no memory yet). Freezing or unfreezing later is refused by step(): optimizer and checkpoints
+  // hold what was trained at first.
   using Adapt = std::function<void(nn::Module&)>;
   Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt = {});
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  // Runs the next step. `wishes`: this rank wants the run to end here, or to be saved; all ranks learn of it in the same step.
-  // Throws EnvironmentError naming the step where a rank has no data, or where loss or gradients are not finite, before the weights
-  // are touched: refused() is set then, and the step may be tried again.
+  // Runs the next step. `wishes`: this rank wants the run to end here, or to be saved; all ranks
+  // learn of it in the same step. Throws EnvironmentError naming the step where a rank has no data,
+  // or where loss or gradients are not finite, before the weights are touched: refused() is set
+  // then, and the step may be tried again.
   StepReport step(const StepFlags& wishes = {});
-  // Mean validation loss over the config's evaluation batches; the same bits for any number of ranks. Throws as step() where a rank
-  // has no data.
+  // Mean validation loss over the config's evaluation batches; the same bits for any number of
+  // ranks. Throws as step() where a rank has no data.
   double evaluate();
   // Of the last step() or evaluate().
   Refused refused() const { return refused_; }
@@ -69,14 +74,17 @@ class Trainer {
   DataIdentity& data_identity();
   const BuiltModel& model() const { return model_; }
   int64_t parameter_count() const;
-  double flops_per_step() const { return model_.flops_per_sample * static_cast<double>(config_.train.global_batch); }
+  double flops_per_step() const {
+    return model_.flops_per_sample * static_cast<double>(config_.train.global_batch);
+  }
   int64_t items_per_step() const { return model_.items_per_sample * config_.train.global_batch; }
 
-  // The bytes that a step may take on this rank, by category, as far as they are known before it runs.
+  // The bytes that a step may take on this rank, by category, as far as they are known before it
+  // runs.
   MemoryBound memory_bound() const;
 
-  // What a checkpoint holds: parameters under their names, frozen ones included, and optimizer states as "optim.<state>.<parameter>"; of
-  // each the part that this rank has.
+  // What a checkpoint holds: parameters under their names, frozen ones included, and optimizer
+  // states as "optim.<state>.<parameter>"; of each the part that this rank has.
   std::vector<StatePart> state() const;
   // Once state()'s tensors hold the values of that step.
   void set_steps_done(int64_t steps);
@@ -86,7 +94,8 @@ class Trainer {
  private:
   void check_same_frozen() const;
   Variable loss_of(const Batch& batch) const;
-  // Where `get` fails, what it said goes to `problem` and the batch is blank: the other ranks need this one's part in the step.
+  // Where `get` fails, what it said goes to `problem` and the batch is blank: the other ranks need
+  // this one's part in the step.
   Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem) const;
   std::vector<LeafSum::Leaf> run_micro_batches(int64_t step, std::string& problem);
   // Collective. Throws what the ranks without data said.

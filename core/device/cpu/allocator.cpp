@@ -17,8 +17,8 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kSmall = size_t{64} << 10;    // below: from the C library
 constexpr size_t kHugePage = size_t{2} << 20;  // from here on: blocks start on a huge page
 
-// Capacity of the block that serves a request. Steps of an eighth of a power of two waste at most 1/8 and let requests that
-// differ a little share blocks; equal requests always meet again.
+// Capacity of the block that serves a request. Steps of an eighth of a power of two waste at most
+// 1/8 and let requests that differ a little share blocks; equal requests always meet again.
 size_t capacity_for(size_t bytes) {
   if (bytes <= 8 * kAlignment) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   const size_t step = std::bit_floor(bytes - 1) / 8;
@@ -34,19 +34,24 @@ void* map_block(size_t bytes) {
   }
   // Map more than needed and give back what lies before and after the aligned part.
   const size_t total = bytes + kHugePage;
-  void* raw = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* raw = mmap(nullptr, total, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
   const auto begin = reinterpret_cast<uintptr_t>(raw);
   const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
   if (aligned > begin) munmap(raw, aligned - begin);
-  if (aligned + bytes < begin + total) munmap(reinterpret_cast<void*>(aligned + bytes), begin + total - aligned - bytes);
+  if (aligned + bytes < begin + total)
+    munmap(reinterpret_cast<void*>(aligned + bytes), begin + total - aligned - bytes);
   void* block = reinterpret_cast<void*>(aligned);
-  // Huge pages where whole ones fit: fewer faults, fewer TLB misses. The rest of the block uses small ones.
+  // Huge pages where whole ones fit: fewer faults, fewer TLB misses. The rest of the block uses
+  // small ones.
   madvise(block, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return block;
 }
 
-void* take_from_system(size_t capacity) { return capacity >= kSmall ? map_block(capacity) : std::aligned_alloc(kAlignment, capacity); }
+void* take_from_system(size_t capacity) {
+  return capacity >= kSmall ? map_block(capacity) : std::aligned_alloc(kAlignment, capacity);
+}
 void return_to_system(void* block, size_t capacity) {
   if (capacity >= kSmall)
     munmap(block, capacity);
@@ -107,7 +112,8 @@ class CachingAllocator final : public Allocator {
     if (category == MemoryCategory::offloaded) return account(bytes, category);
     if (bytes > 0 && exceeds_limit(static_cast<size_t>(bytes))) {
       drop_cached();
-      if (exceeds_limit(static_cast<size_t>(bytes))) throw EnvironmentError(no_memory(static_cast<size_t>(bytes), category));
+      if (exceeds_limit(static_cast<size_t>(bytes)))
+        throw EnvironmentError(no_memory(static_cast<size_t>(bytes), category));
     }
     stats_.external_bytes += bytes;
     account(bytes, category);
@@ -147,18 +153,23 @@ class CachingAllocator final : public Allocator {
   }
 
   bool exceeds_limit(size_t more) const {
-    return stats_.limit_bytes > 0 && stats_.reserved_bytes + stats_.external_bytes + static_cast<int64_t>(more) > stats_.limit_bytes;
+    return stats_.limit_bytes > 0 &&
+           stats_.reserved_bytes + stats_.external_bytes + static_cast<int64_t>(more) >
+               stats_.limit_bytes;
   }
 
   std::string no_memory(size_t bytes, MemoryCategory category) const {
     std::string used;
     for (size_t c = 0; c < kMemoryCategories; ++c)
       if (stats_.used_bytes[c] > 0)
-        used += str(used.empty() ? "" : ", ", name_of(static_cast<MemoryCategory>(c)), " ", stats_.used_bytes[c]);
-    const std::string limit = stats_.limit_bytes > 0 ? str(" of a limit of ", stats_.limit_bytes) : "";
-    return str("[cpu] out of memory: ", bytes, " bytes more for ", name_of(category), "; tensors use ", stats_.total_used_bytes, " bytes",
-               limit, " (", used,
-               "). Use more ranks with parallel.strategy fsdp, train.recompute, or a smaller train.micro_batch or model");
+        used += str(used.empty() ? "" : ", ", name_of(static_cast<MemoryCategory>(c)), " ",
+                    stats_.used_bytes[c]);
+    const std::string limit =
+        stats_.limit_bytes > 0 ? str(" of a limit of ", stats_.limit_bytes) : "";
+    return str("[cpu] out of memory: ", bytes, " bytes more for ", name_of(category),
+               "; tensors use ", stats_.total_used_bytes, " bytes", limit, " (", used,
+               "). Use more ranks with parallel.strategy fsdp, train.recompute, or a smaller "
+               "train.micro_batch or model");
   }
 
   mutable std::mutex mutex_;

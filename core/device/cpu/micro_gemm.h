@@ -1,12 +1,14 @@
-// The inner part of a matrix product: the register-blocked kernel, shared by gemm and attention. packing.h fills its operands.
+// The inner part of a matrix product: the register-blocked kernel, shared by gemm and attention.
+// packing.h fills its operands.
 //
-// A block of C, kRowTile × kColumnTile, is held in registers while k runs; each step broadcasts an element of A against
-// kVectors vectors of B. B is packed into panels of kColumnTile columns, [step][column] within a panel, so that it streams through
-// the first cache; the last panel is only as wide as needed (whole vectors, zero-filled). A is read in place where its rows
-// are dense in k.
+// A block of C, kRowTile × kColumnTile, is held in registers while k runs; each step broadcasts an
+// element of A against kVectors vectors of B. B is packed into panels of kColumnTile columns,
+// [step][column] within a panel, so that it streams through the first cache; the last panel is only
+// as wide as needed (whole vectors, zero-filled). A is read in place where its rows are dense in k.
 //
-// Each element of C is the same chain of fused multiply-adds over k whatever the tile it falls into: how a product is cut
-// up, and by how many threads, cannot change its bits. Only the blocks of k can (kDepth).
+// Each element of C is the same chain of fused multiply-adds over k whatever the tile it falls
+// into: how a product is cut up, and by how many threads, cannot change its bits. Only the blocks
+// of k can (kDepth).
 #pragma once
 
 #include "core/device/cpu/simd.h"
@@ -17,9 +19,12 @@ namespace lockstep::cpu::LOCKSTEP_ISA {
 inline constexpr int kRowTile = kLanes == 16 ? 8 : 4;
 inline constexpr int kVectors = 3;
 inline constexpr int kColumnTile = kVectors * kLanes;
-inline constexpr int64_t kDepth = 384;  // steps in a block of k: a panel of B streams from the second cache, A's tile stays in the first
+inline constexpr int64_t kDepth = 384;  // steps in a block of k: a panel of B streams from the
+                                        // second cache, A's tile stays in the first
 
-LOCKSTEP_INLINE int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+LOCKSTEP_INLINE int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 // What a step of k multiplies, for each row and column. Packed elements take 4 bytes either way.
 //
@@ -35,8 +40,9 @@ struct Singles {
 };
 
 #if LOCKSTEP_BF16_DOT
-// Pairs: two neighbours in k, as the processor's bf16 products take them (VDPBF16PS: both products are added to the f32 sum,
-// rounded to nearest even, with subnormal numbers as zero). An odd k is filled up with a zero on both sides.
+// Pairs: two neighbours in k, as the processor's bf16 products take them (VDPBF16PS: both products
+// are added to the f32 sum, rounded to nearest even, with subnormal numbers as zero). An odd k is
+// filled up with a zero on both sides.
 struct Pairs {
   static constexpr int64_t kPerStep = 2;
   using Element = Bf16;
@@ -45,8 +51,9 @@ struct Pairs {
   LOCKSTEP_MEMBER Vector vector(const Packed* b) { return read<Vector>(b); }
   LOCKSTEP_MEMBER Vector broadcast(const char* a) { return read<Packed>(a) - Vector{}; }
   LOCKSTEP_MEMBER Vf multiply_add(Vf sum, Vector a, Vector b) {
-    return reinterpret_cast<Vf>(
-        _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+    return reinterpret_cast<Vf>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
+                                                 reinterpret_cast<__m512bh>(a),
+                                                 reinterpret_cast<__m512bh>(b)));
   }
 };
 #endif
@@ -70,12 +77,14 @@ LOCKSTEP_INLINE int64_t steps(int64_t k) {
   return (k + S::kPerStep - 1) / S::kPerStep;
 }
 
-// Where A's elements are, in bytes: row i, step p is at data[(i / kRowTile)·tile_stride + (i % kRowTile)·row_stride + p·step].
+// Where A's elements are, in bytes: row i, step p is at data[(i / kRowTile)·tile_stride + (i %
+// kRowTile)·row_stride + p·step].
 struct PanelA {
   const char* data;
   int64_t tile_stride, row_stride, step;
 };
-// A stored [m, k], read in place. Bf16 is meant for Pairs: k must be even, or the element after it 0.
+// A stored [m, k], read in place. Bf16 is meant for Pairs: k must be even, or the element after it
+// 0.
 template <typename T>
 LOCKSTEP_INLINE PanelA rows_of(const T* a, int64_t ld) {
   const int64_t row = ld * static_cast<int64_t>(sizeof(T));
@@ -87,8 +96,9 @@ LOCKSTEP_INLINE PanelA columns_of(const Packed* a, int64_t ld) {
   return {reinterpret_cast<const char*>(a), kRowTile * 4, 4, ld * 4};
 }
 
-// What happens to C [m, n] at the end of a block of k. `bias` is [n], or nullptr. With `rounded`, the result goes there, [m, n] with
-// ld_rounded elements from row to row, and `c` holds at most what earlier blocks summed.
+// What happens to C [m, n] at the end of a block of k. `bias` is [n], or nullptr. With `rounded`,
+// the result goes there, [m, n] with ld_rounded elements from row to row, and `c` holds at most
+// what earlier blocks summed.
 struct Output {
   float* c;
   int64_t ld;
@@ -98,7 +108,8 @@ struct Output {
   int64_t ld_rounded = 0;
 };
 
-// C's lines are fetched while k runs: their stores would otherwise wait for memory one after the other.
+// C's lines are fetched while k runs: their stores would otherwise wait for memory one after the
+// other.
 template <int ROWS, int VECTORS>
 LOCKSTEP_INLINE void prefetch_tile(const Output& out) {
 #pragma GCC unroll 8
@@ -112,8 +123,8 @@ LOCKSTEP_INLINE void prefetch_tile(const Output& out) {
 }
 
 template <typename S, int ROWS, int VECTORS>
-static inline void micro_tile(int64_t count, const PanelA& place, const char* next, const typename S::Packed* b, const Output& out,
-                              int64_t lanes_left) {
+static inline void micro_tile(int64_t count, const PanelA& place, const char* next,
+                              const typename S::Packed* b, const Output& out, int64_t lanes_left) {
   prefetch_tile<ROWS, VECTORS>(out);
   Vf sum[ROWS][VECTORS] = {};
   const char* a = place.data;
@@ -128,8 +139,8 @@ static inline void micro_tile(int64_t count, const PanelA& place, const char* ne
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) sum[i][v] = S::multiply_add(sum[i][v], x, row[v]);
     }
-    // A's next rows, a line of each for every 16 steps: they come from memory while the first panel runs, too short for the
-    // processor's own prefetching.
+    // A's next rows, a line of each for every 16 steps: they come from memory while the first panel
+    // runs, too short for the processor's own prefetching.
     __builtin_prefetch(next + p % kRowTile * row_stride + p / 16 * 64);
     a += step;
     b += VECTORS * kLanes;
@@ -152,10 +163,12 @@ static inline void micro_tile(int64_t count, const PanelA& place, const char* ne
 
 // One panel of B against m rows of A.
 template <typename S, int VECTORS>
-static inline void micro_rows(int64_t m, int64_t count, PanelA a, const typename S::Packed* b, Output out, int64_t columns) {
+static inline void micro_rows(int64_t m, int64_t count, PanelA a, const typename S::Packed* b,
+                              Output out, int64_t columns) {
   int64_t i = 0;
   for (; i + kRowTile <= m; i += kRowTile) {
-    micro_tile<S, kRowTile, VECTORS>(count, a, a.data + (i + 2 * kRowTile <= m ? a.tile_stride : 0), b, out, columns);
+    micro_tile<S, kRowTile, VECTORS>(count, a, a.data + (i + 2 * kRowTile <= m ? a.tile_stride : 0),
+                                     b, out, columns);
     a.data += a.tile_stride;
     out.c += kRowTile * out.ld;
     if (out.rounded) out.rounded += kRowTile * out.ld_rounded;
@@ -176,7 +189,8 @@ static inline void micro_rows(int64_t m, int64_t count, PanelA a, const typename
 
 // C [m, n] (+)= A·B over one block of k; b is packed, n columns.
 template <typename S>
-static inline void micro_gemm(int64_t m, int64_t n, int64_t k, const PanelA& a, const typename S::Packed* b, const Output& out) {
+static inline void micro_gemm(int64_t m, int64_t n, int64_t k, const PanelA& a,
+                              const typename S::Packed* b, const Output& out) {
   const int64_t count = steps<S>(k);
   for (int64_t j = 0; j < n; j += kColumnTile) {
     Output here = out;

@@ -30,7 +30,8 @@ LOCKSTEP_INLINE Vf take_column(Singles, const T* column, int64_t left) {
 }
 #if LOCKSTEP_BF16_DOT
 LOCKSTEP_INLINE Vf take_column(Pairs, const Bf16* column, int64_t left) {
-  const auto some = left < 2 * kLanes ? static_cast<__mmask32>((uint32_t{1} << left) - 1u) : ~__mmask32{0};
+  const auto some =
+      left < 2 * kLanes ? static_cast<__mmask32>((uint32_t{1} << left) - 1u) : ~__mmask32{0};
   return reinterpret_cast<Vf>(_mm512_maskz_loadu_epi16(some, column));
 }
 #endif
@@ -42,26 +43,34 @@ LOCKSTEP_INLINE void put(uint32_t* to, Vu v) { memcpy(to, &v, sizeof v); }
 LOCKSTEP_INLINE void interleave(Vf a, Vf b, Vf* low, Vf* high) {
 #if LOCKSTEP_LANES == 16
   *low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  *high = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  *high =
+      __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 #elif LOCKSTEP_LANES == 8
-  const Vf even = reinterpret_cast<Vf>(_mm256_unpacklo_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
-  const Vf odd = reinterpret_cast<Vf>(_mm256_unpackhi_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
-  *low = reinterpret_cast<Vf>(_mm256_permute2f128_ps(reinterpret_cast<__m256>(even), reinterpret_cast<__m256>(odd), 0x20));
-  *high = reinterpret_cast<Vf>(_mm256_permute2f128_ps(reinterpret_cast<__m256>(even), reinterpret_cast<__m256>(odd), 0x31));
+  const Vf even = reinterpret_cast<Vf>(
+      _mm256_unpacklo_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+  const Vf odd = reinterpret_cast<Vf>(
+      _mm256_unpackhi_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+  *low = reinterpret_cast<Vf>(
+      _mm256_permute2f128_ps(reinterpret_cast<__m256>(even), reinterpret_cast<__m256>(odd), 0x20));
+  *high = reinterpret_cast<Vf>(
+      _mm256_permute2f128_ps(reinterpret_cast<__m256>(even), reinterpret_cast<__m256>(odd), 0x31));
 #else
-  *low = reinterpret_cast<Vf>(_mm_unpacklo_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
-  *high = reinterpret_cast<Vf>(_mm_unpackhi_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
+  *low = reinterpret_cast<Vf>(
+      _mm_unpacklo_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
+  *high = reinterpret_cast<Vf>(
+      _mm_unpackhi_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
 #endif
 }
 
-// A kLanes × kLanes block. Interleaving row i with row i + half rotates the bits of (row, column) by one; after log2(kLanes)
-// rotations they have changed places.
+// A kLanes × kLanes block. Interleaving row i with row i + half rotates the bits of (row, column)
+// by one; after log2(kLanes) rotations they have changed places.
 LOCKSTEP_INLINE void transpose(Vf (&rows)[kLanes]) {
 #pragma GCC unroll 4
   for (int stage = 1; stage < kLanes; stage *= 2) {
     Vf next[kLanes];
 #pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2; ++i) interleave(rows[i], rows[i + kLanes / 2], &next[2 * i], &next[2 * i + 1]);
+    for (int i = 0; i < kLanes / 2; ++i)
+      interleave(rows[i], rows[i + kLanes / 2], &next[2 * i], &next[2 * i + 1]);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
   }
@@ -69,11 +78,13 @@ LOCKSTEP_INLINE void transpose(Vf (&rows)[kLanes]) {
 
 // One vector's width of a panel from rows of the transpose.
 template <typename S, typename T>
-static inline void pack_lanes_transposed(const T* src, int64_t ld, int64_t k, int64_t lanes, typename S::Packed* dst, int64_t width) {
+static inline void pack_lanes_transposed(const T* src, int64_t ld, int64_t k, int64_t lanes,
+                                         typename S::Packed* dst, int64_t width) {
   for (int64_t p = 0; p < k; p += kLanes * S::kPerStep) {
     const int64_t count = steps<S>(k - p);
     Vf rows[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) rows[lane] = lane < lanes ? take_column(S{}, src + lane * ld + p, k - p) : Vf{};
+    for (int lane = 0; lane < kLanes; ++lane)
+      rows[lane] = lane < lanes ? take_column(S{}, src + lane * ld + p, k - p) : Vf{};
     transpose(rows);
     typename S::Packed* to = dst + p / S::kPerStep * width;
     if (count >= kLanes) {
@@ -85,10 +96,11 @@ static inline void pack_lanes_transposed(const T* src, int64_t ld, int64_t k, in
   }
 }
 
-// The panel of `columns` (at most kColumnTile) columns over k. src points at its first element, stored [k, n] or,
-// `transposed`, [n, k], with ld elements from row to row.
+// The panel of `columns` (at most kColumnTile) columns over k. src points at its first element,
+// stored [k, n] or, `transposed`, [n, k], with ld elements from row to row.
 template <typename S, typename T>
-static inline void pack_panel(const T* src, int64_t ld, bool transposed, int64_t k, int64_t columns, typename S::Packed* dst) {
+static inline void pack_panel(const T* src, int64_t ld, bool transposed, int64_t k, int64_t columns,
+                              typename S::Packed* dst) {
   const int64_t width = round_up(columns, kLanes);
   for (int64_t j = 0; j < columns; j += kLanes) {
     const int64_t lanes = columns - j < kLanes ? columns - j : kLanes;
@@ -102,21 +114,24 @@ static inline void pack_panel(const T* src, int64_t ld, bool transposed, int64_t
 
 // All panels of a [k, n] block.
 template <typename S, typename T>
-static inline void pack_block(const T* src, int64_t ld, bool transposed, int64_t k, int64_t n, typename S::Packed* dst) {
+static inline void pack_block(const T* src, int64_t ld, bool transposed, int64_t k, int64_t n,
+                              typename S::Packed* dst) {
   for (int64_t j = 0; j < n; j += kColumnTile)
-    pack_panel<S>(src + (transposed ? j * ld : j), ld, transposed, k, n - j < kColumnTile ? n - j : kColumnTile, dst + j * steps<S>(k));
+    pack_panel<S>(src + (transposed ? j * ld : j), ld, transposed, k,
+                  n - j < kColumnTile ? n - j : kColumnTile, dst + j * steps<S>(k));
 }
 
-// Elements that the tiles of a transposed A of m rows take. Each tile has room for a line more than it holds: their starts would
-// otherwise fall into one set of the first cache.
+// Elements that the tiles of a transposed A of m rows take. Each tile has room for a line more than
+// it holds: their starts would otherwise fall into one set of the first cache.
 inline constexpr int64_t kTileGap = 16;
 template <typename S>
 LOCKSTEP_INLINE int64_t tiles_size(int64_t m, int64_t k) {
   return round_up(m, kLanes) / kRowTile * (kRowTile * steps<S>(k) + kTileGap);
 }
 
-// A transposed block is stored [k, m]: copy it into tiles of kRowTile rows, [step][row] each. A few cache lines' worth of
-// rows at a time, so that lines are read whole and few tiles are written at once.
+// A transposed block is stored [k, m]: copy it into tiles of kRowTile rows, [step][row] each. A few
+// cache lines' worth of rows at a time, so that lines are read whole and few tiles are written at
+// once.
 template <typename S, typename T>
 PanelA pack_a_transposed(const T* src, int64_t ld, int64_t m, int64_t k, typename S::Packed* dst) {
   constexpr int64_t kAtOnce = 64;
@@ -131,7 +146,8 @@ PanelA pack_a_transposed(const T* src, int64_t ld, int64_t m, int64_t k, typenam
         Quarter part[kLanes / 4];
         memcpy(part, &v, sizeof v);
 #pragma GCC unroll 4
-        for (int q = 0; q < kLanes / 4; ++q) memcpy(to + (i + 4 * q) / kRowTile * tile + 4 * q % kRowTile, &part[q], sizeof(Quarter));
+        for (int q = 0; q < kLanes / 4; ++q)
+          memcpy(to + (i + 4 * q) / kRowTile * tile + 4 * q % kRowTile, &part[q], sizeof(Quarter));
       });
     }
   }

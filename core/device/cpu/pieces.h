@@ -1,4 +1,5 @@
-// The bridge from the kernel sources (one object per instruction set) to code that is compiled once.
+// The bridge from the kernel sources (one object per instruction set) to code that is compiled
+// once.
 #pragma once
 
 #include <stddef.h>
@@ -9,23 +10,27 @@
 namespace lockstep::cpu {
 
 // parallel_for without std::function.
-void run_pieces(int64_t pieces, void (*body)(const void* context, int64_t piece), const void* context);
+void run_pieces(int64_t pieces, void (*body)(const void* context, int64_t piece),
+                const void* context);
 
 // f(piece) for each piece, on several threads.
 template <typename F>
 static inline void for_pieces(int64_t pieces, const F& f) {
   if (pieces == 1) return f(0);
   run_pieces(
-      pieces, [](const void* context, int64_t piece) { (*static_cast<const F*>(context))(piece); }, &f);
+      pieces, [](const void* context, int64_t piece) { (*static_cast<const F*>(context))(piece); },
+      &f);
 }
 // f(begin, end) for ranges of at most `grain` out of [0, n).
 template <typename F>
 static inline void for_ranges(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
-  for_pieces((n + grain - 1) / grain, [&](int64_t i) { f(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
+  for_pieces((n + grain - 1) / grain,
+             [&](int64_t i) { f(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
 }
 
-// Working memory of this thread, 64-byte aligned, kept from call to call. Each slot is one buffer; a request may move it.
+// Working memory of this thread, 64-byte aligned, kept from call to call. Each slot is one buffer;
+// a request may move it.
 enum class Scratch { packed_a, packed_b, tile, partial, rows };
 void* scratch(Scratch slot, size_t bytes);
 template <typename T>

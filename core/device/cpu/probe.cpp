@@ -54,7 +54,8 @@ double bf16_peak() {
 }  // namespace
 
 double probe_peak_gflops(DType dtype) {
-  check(dtype == DType::f32 || dtype == DType::bf16, "[probe_peak_gflops] expected f32 or bf16, got ", dtype);
+  check(dtype == DType::f32 || dtype == DType::bf16,
+        "[probe_peak_gflops] expected f32 or bf16, got ", dtype);
   return dtype == DType::f32 ? f32_peak() : bf16_peak();
 }
 

@@ -35,11 +35,14 @@ void* scratch(Scratch slot, size_t bytes) {
     buffer.bytes = 0;
     throw EnvironmentError(str("[cpu] no memory for ", bytes, " bytes of working memory"));
   }
-  // Packed matrices are read with large strides; with small pages that costs more than the arithmetic.
+  // Packed matrices are read with large strides; with small pages that costs more than the
+  // arithmetic.
   if (alignment == kHugePage) madvise(buffer.data, buffer.bytes, MADV_HUGEPAGE);
   return buffer.data;
 }
 
-void unsupported_dtype(const char* kernel, DType dtype) { throw UsageError(str("[", kernel, "] expected f32 or bf16, got ", dtype)); }
+void unsupported_dtype(const char* kernel, DType dtype) {
+  throw UsageError(str("[", kernel, "] expected f32 or bf16, got ", dtype));
+}
 
 }  // namespace lockstep::cpu

@@ -1,10 +1,12 @@
-// Vectors for the kernel sources that are compiled once per instruction set (lockstep_isa_variant in CMakeLists.txt).
-// Everything here lives in a namespace named after the instruction set, so that the linker can never hand code compiled
-// for AVX-512 to a machine without it. For the same reason these sources use no templates of the standard library;
-// a test checks that their objects export nothing else.
+// Vectors for the kernel sources that are compiled once per instruction set (lockstep_isa_variant
+// in CMakeLists.txt). Everything here lives in a namespace named after the instruction set, so that
+// the linker can never hand code compiled for AVX-512 to a machine without it. For the same reason
+// these sources use no templates of the standard library; a test checks that their objects export
+// nothing else.
 //
-// Vf holds kLanes floats. Arithmetic uses GCC's vector extensions: a lane of a vector and the same element in a tail run
-// through the same instructions, so an element's bits do not depend on its position.
+// Vf holds kLanes floats. Arithmetic uses GCC's vector extensions: a lane of a vector and the same
+// element in a tail run through the same instructions, so an element's bits do not depend on its
+// position.
 #pragma once
 
 #include <immintrin.h>
@@ -57,7 +59,8 @@ LOCKSTEP_INLINE Vf widen(Vh h) {
   const Vu u = __builtin_convertvector(h, Vu) << 16;
   return as_float(reinterpret_cast<const Vi&>(u));
 }
-// Rounds to nearest even; NaN stays NaN. The processor's own conversion takes subnormal numbers as zero.
+// Rounds to nearest even; NaN stays NaN. The processor's own conversion takes subnormal numbers as
+// zero.
 LOCKSTEP_INLINE Vh narrow(Vf x) {
 #if LOCKSTEP_BF16_DOT
   return reinterpret_cast<Vh>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
@@ -76,18 +79,23 @@ LOCKSTEP_INLINE void store(Bf16* p, Vf v) {
   const Vh h = narrow(v);
   memcpy(p, &h, sizeof h);
 }
-// The first n lanes; the others are not written, and read as `fill`, exactly: it is put in after widening, for a float fill (a row's
-// mean, say) would be rounded in a Bf16 lane and no longer cancel. AVX-512 masks them; elsewhere they go through memory.
+// The first n lanes; the others are not written, and read as `fill`, exactly: it is put in after
+// widening, for a float fill (a row's mean, say) would be rounded in a Bf16 lane and no longer
+// cancel. AVX-512 masks them; elsewhere they go through memory.
 #if LOCKSTEP_LANES == 16
 LOCKSTEP_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 LOCKSTEP_INLINE Vf load_some(const float* p, int64_t n, float fill = 0.0f) {
-  return reinterpret_cast<Vf>(_mm512_mask_loadu_ps(reinterpret_cast<__m512>(splat(fill)), first_lanes(n), p));
+  return reinterpret_cast<Vf>(
+      _mm512_mask_loadu_ps(reinterpret_cast<__m512>(splat(fill)), first_lanes(n), p));
 }
 LOCKSTEP_INLINE Vf load_some(const Bf16* p, int64_t n, float fill = 0.0f) {
   const Vf loaded = widen(reinterpret_cast<Vh>(_mm256_maskz_loadu_epi16(first_lanes(n), p)));
-  return reinterpret_cast<Vf>(_mm512_mask_mov_ps(reinterpret_cast<__m512>(splat(fill)), first_lanes(n), reinterpret_cast<__m512>(loaded)));
+  return reinterpret_cast<Vf>(_mm512_mask_mov_ps(reinterpret_cast<__m512>(splat(fill)),
+                                                 first_lanes(n), reinterpret_cast<__m512>(loaded)));
 }
-LOCKSTEP_INLINE void store_some(float* p, Vf v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), reinterpret_cast<__m512>(v)); }
+LOCKSTEP_INLINE void store_some(float* p, Vf v, int64_t n) {
+  _mm512_mask_storeu_ps(p, first_lanes(n), reinterpret_cast<__m512>(v));
+}
 LOCKSTEP_INLINE void store_some(Bf16* p, Vf v, int64_t n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(narrow(v)));
 }
@@ -113,7 +121,8 @@ LOCKSTEP_INLINE void store_some(T* p, Vf v, int64_t n) {
 #if LOCKSTEP_BF16_DOT
 // The first n elements as they are, each in the lower half of a lane.
 LOCKSTEP_INLINE Vu load_bits(const Bf16* p, int64_t n) {
-  return __builtin_convertvector(reinterpret_cast<Vh>(_mm256_maskz_loadu_epi16(first_lanes(n), p)), Vu);
+  return __builtin_convertvector(reinterpret_cast<Vh>(_mm256_maskz_loadu_epi16(first_lanes(n), p)),
+                                 Vu);
 }
 #endif
 
@@ -173,7 +182,8 @@ LOCKSTEP_INLINE void for_vectors(int64_t n, const F& body) {
   for (; i + kLanes <= n; i += kLanes) body(i, kLanes);
   if (i < n) body(i, n - i);
 }
-// load or store of a vector that may be the last, shorter one. The test is loop-invariant and folds away after inlining.
+// load or store of a vector that may be the last, shorter one. The test is loop-invariant and folds
+// away after inlining.
 template <typename T>
 LOCKSTEP_INLINE Vf load_at(const T* p, int64_t lanes, float fill = 0.0f) {
   return lanes == kLanes ? load(p) : load_some(p, lanes, fill);

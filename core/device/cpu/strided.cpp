@@ -14,8 +14,9 @@ namespace {
 
 constexpr int kMaxViews = 3;
 
-// The common iteration space of up to three views: an outer index space whose points are rows of `row` elements. Dimensions
-// that are dense in all views are merged, so that contiguous tensors become one long row.
+// The common iteration space of up to three views: an outer index space whose points are rows of
+// `row` elements. Dimensions that are dense in all views are merged, so that contiguous tensors
+// become one long row.
 struct Walk {
   int views = 0;
   int dims = 0;  // without the row
@@ -30,7 +31,9 @@ struct Walk {
     for (int d = dims - 1; d >= 0; --d) {
       const int64_t index = i % sizes[static_cast<size_t>(d)];
       i /= sizes[static_cast<size_t>(d)];
-      for (int v = 0; v < views; ++v) at[static_cast<size_t>(v)] += index * strides[static_cast<size_t>(v)][static_cast<size_t>(d)];
+      for (int v = 0; v < views; ++v)
+        at[static_cast<size_t>(v)] +=
+            index * strides[static_cast<size_t>(v)][static_cast<size_t>(d)];
     }
     return at;
   }
@@ -55,14 +58,16 @@ Walk plan(std::initializer_list<const StridedView*> views) {
     // Merge with the dimension before it where that one steps over exactly this one, in every view.
     bool merge = walk.dims > 0;
     const size_t last = static_cast<size_t>(walk.dims - 1);
-    for (size_t i = 0; merge && i < views.size(); ++i) merge = walk.strides[i][last] == strides[i] * shape[d];
+    for (size_t i = 0; merge && i < views.size(); ++i)
+      merge = walk.strides[i][last] == strides[i] * shape[d];
     if (merge) {
       walk.sizes[last] *= shape[d];
       for (size_t i = 0; i < views.size(); ++i) walk.strides[i][last] = strides[i];
       continue;
     }
     walk.sizes[static_cast<size_t>(walk.dims)] = shape[d];
-    for (size_t i = 0; i < views.size(); ++i) walk.strides[i][static_cast<size_t>(walk.dims)] = strides[i];
+    for (size_t i = 0; i < views.size(); ++i)
+      walk.strides[i][static_cast<size_t>(walk.dims)] = strides[i];
     ++walk.dims;
   }
   if (walk.dims > 0) {
@@ -74,7 +79,8 @@ Walk plan(std::initializer_list<const StridedView*> views) {
   return walk;
 }
 
-// body(n, offsets of the views) for stretches of rows, on several threads. Long rows are cut, short ones are grouped.
+// body(n, offsets of the views) for stretches of rows, on several threads. Long rows are cut, short
+// ones are grouped.
 template <typename F>
 void for_rows(const Walk& walk, const F& body) {
   if (walk.outer == 0 || walk.row == 0) return;
@@ -95,9 +101,12 @@ template <typename T>
 T* element(const StridedView& view, int64_t offset) {
   return static_cast<T*>(view.data) + offset;
 }
-void* address(const StridedView& view, int64_t offset) { return static_cast<char*>(view.data) + offset * size_of(view.dtype); }
+void* address(const StridedView& view, int64_t offset) {
+  return static_cast<char*>(view.data) + offset * size_of(view.dtype);
+}
 
-// One element from one type to another. Floating point to integer truncates; anything to bool asks whether it is not zero.
+// One element from one type to another. Floating point to integer truncates; anything to bool asks
+// whether it is not zero.
 template <typename To, typename From>
 To converted(From x) {
   if constexpr (std::is_same_v<To, From>) {
@@ -126,7 +135,8 @@ constexpr bool always_held() {
   if constexpr (!kIsInteger<To> || std::is_same_v<From, bool>)
     return true;
   else if constexpr (kIsInteger<From>)
-    return std::in_range<To>(std::numeric_limits<From>::min()) && std::in_range<To>(std::numeric_limits<From>::max());
+    return std::in_range<To>(std::numeric_limits<From>::min()) &&
+           std::in_range<To>(std::numeric_limits<From>::max());
   else
     return false;
 }
@@ -139,7 +149,8 @@ bool holds(From x) {
     return std::in_range<To>(x);
   } else {
     constexpr double low = static_cast<double>(std::numeric_limits<To>::min());
-    const double beyond = std::ldexp(1.0, std::numeric_limits<To>::digits), whole = std::trunc(static_cast<double>(static_cast<float>(x)));
+    const double beyond = std::ldexp(1.0, std::numeric_limits<To>::digits),
+                 whole = std::trunc(static_cast<double>(static_cast<float>(x)));
     return whole >= low && whole < beyond;
   }
 }
@@ -151,7 +162,8 @@ void check_values(const Walk& walk, const StridedView& dst, const StridedView& s
     const From* x = element<From>(src, at[1]);
     for (int64_t i = 0; i < n; ++i) {
       const From value = x[i * walk.row_strides[1]];
-      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is no value of ", dst.dtype, "; nothing was written");
+      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is no value of ", dst.dtype,
+            "; nothing was written");
     }
   });
 }
@@ -164,7 +176,8 @@ bool vector_convertible(DType to, DType from) {
 // Integers wrap around.
 template <typename T>
 T apply(BinaryOp op, T a, T b) {
-  using Wrapping = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+  using Wrapping = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                               std::type_identity<T>>::type;
   const auto x = static_cast<Wrapping>(a), y = static_cast<Wrapping>(b);
   switch (op) {
     case BinaryOp::add: return static_cast<T>(x + y);
@@ -173,7 +186,8 @@ T apply(BinaryOp op, T a, T b) {
     case BinaryOp::div:
       if constexpr (std::is_integral_v<T>) {
         check(b != 0, "[div] integer division by zero");
-        if (std::is_signed_v<T> && y == static_cast<Wrapping>(-1)) return static_cast<T>(Wrapping{0} - x);  // the lowest one traps
+        if (std::is_signed_v<T> && y == static_cast<Wrapping>(-1))
+          return static_cast<T>(Wrapping{0} - x);  // the lowest one traps
       }
       return static_cast<T>(a / b);
     case BinaryOp::maximum: return a != a ? a : (a > b ? a : b);
@@ -182,7 +196,9 @@ T apply(BinaryOp op, T a, T b) {
   }
 }
 
-bool is_comparison(BinaryOp op) { return op == BinaryOp::equal || op == BinaryOp::less || op == BinaryOp::greater; }
+bool is_comparison(BinaryOp op) {
+  return op == BinaryOp::equal || op == BinaryOp::less || op == BinaryOp::greater;
+}
 
 template <typename T>
 bool compare(BinaryOp op, T a, T b) {
@@ -191,8 +207,10 @@ bool compare(BinaryOp op, T a, T b) {
 
 // Any strides, any dtype; 16-bit floats compute in f32.
 template <typename T>
-void binary_elements(BinaryOp op, const Walk& walk, const StridedView& dst, const StridedView& a, const StridedView& b) {
-  using Compute = std::conditional_t<std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>, float, T>;
+void binary_elements(BinaryOp op, const Walk& walk, const StridedView& dst, const StridedView& a,
+                     const StridedView& b) {
+  using Compute =
+      std::conditional_t<std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>, float, T>;
   for_rows(walk, [&](int64_t n, const auto& at) {
     const auto [sd, sa, sb] = walk.row_strides;
     const T *x = element<T>(a, at[1]), *y = element<T>(b, at[2]);
@@ -212,8 +230,9 @@ void strided_copy(const StridedView& dst, const StridedView& src) {
   const Walk walk = plan({&dst, &src});
   const int64_t to = walk.row_strides[0], from = walk.row_strides[1];
   if (to == 1 && from == 1 && vector_convertible(dst.dtype, src.dtype)) {
-    for_rows(walk,
-             [&](int64_t n, const auto& at) { row_kernels().convert(dst.dtype, src.dtype, n, address(dst, at[0]), address(src, at[1])); });
+    for_rows(walk, [&](int64_t n, const auto& at) {
+      row_kernels().convert(dst.dtype, src.dtype, n, address(dst, at[0]), address(src, at[1]));
+    });
     return;
   }
   dispatch(dst.dtype, [&](auto to_zero) {
@@ -246,10 +265,12 @@ void strided_fill(const StridedView& dst, double value) {
   });
 }
 
-void strided_binary(BinaryOp op, const StridedView& dst, const StridedView& a, const StridedView& b) {
-  check(a.dtype == b.dtype, "[binary] expected operands of one dtype, got ", a.dtype, " and ", b.dtype);
-  check(dst.dtype == (is_comparison(op) ? DType::boolean : a.dtype), "[binary] the result's dtype ", dst.dtype,
-        " does not fit operands of ", a.dtype);
+void strided_binary(BinaryOp op, const StridedView& dst, const StridedView& a,
+                    const StridedView& b) {
+  check(a.dtype == b.dtype, "[binary] expected operands of one dtype, got ", a.dtype, " and ",
+        b.dtype);
+  check(dst.dtype == (is_comparison(op) ? DType::boolean : a.dtype), "[binary] the result's dtype ",
+        dst.dtype, " does not fit operands of ", a.dtype);
   check(a.dtype != DType::boolean || is_comparison(op), "[binary] no arithmetic on bool");
   const Walk walk = plan({&dst, &a, &b});
   const auto [sd, sa, sb] = walk.row_strides;
@@ -257,7 +278,8 @@ void strided_binary(BinaryOp op, const StridedView& dst, const StridedView& a, c
   if (dense && (a.dtype == DType::f32 || a.dtype == DType::bf16)) {
     const int64_t a_stride = sa, b_stride = sb;
     for_rows(walk, [&](int64_t n, const auto& at) {
-      row_kernels().binary(op, a.dtype, n, address(dst, at[0]), address(a, at[1]), a_stride, address(b, at[2]), b_stride);
+      row_kernels().binary(op, a.dtype, n, address(dst, at[0]), address(a, at[1]), a_stride,
+                           address(b, at[2]), b_stride);
     });
     return;
   }

@@ -13,8 +13,8 @@ namespace {
 bool runs_generic() { return true; }
 bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool runs_avx512() {
-  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
+  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 bool runs_avx512_bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
@@ -34,13 +34,17 @@ Variant choose() {
   const char* asked = std::getenv("LOCKSTEP_ISA");
   const std::string_view want = asked ? asked : "";
   for (const Candidate& c : kCandidates) {
-    if (want == c.name) check(c.runs(), "LOCKSTEP_ISA=", c.name, ", but this machine lacks ", c.needs);
+    if (want == c.name)
+      check(c.runs(), "LOCKSTEP_ISA=", c.name, ", but this machine lacks ", c.needs);
     if (want.empty() ? c.runs() : want == c.name) return c.variant();
   }
-  throw UsageError(str("LOCKSTEP_ISA: expected generic, avx2, avx512 or avx512_bf16, got '", want, "'"));
+  throw UsageError(
+      str("LOCKSTEP_ISA: expected generic, avx2, avx512 or avx512_bf16, got '", want, "'"));
 }
 
-void copy_bytes(void* dst, const void* src, int64_t bytes) { std::memcpy(dst, src, static_cast<size_t>(bytes)); }
+void copy_bytes(void* dst, const void* src, int64_t bytes) {
+  std::memcpy(dst, src, static_cast<size_t>(bytes));
+}
 
 Kernels complete(Kernels k) {
   k.copy = strided_copy;

@@ -3,7 +3,9 @@
 
 namespace lockstep::cuda {
 namespace {
-[[noreturn]] void absent() { throw UsageError("[cuda] this version of lockstep has no CUDA device: use device cpu"); }
+[[noreturn]] void absent() {
+  throw UsageError("[cuda] this version of lockstep has no CUDA device: use device cpu");
+}
 }  // namespace
 
 bool is_available(int) { return false; }

@@ -45,18 +45,22 @@ int64_t bytes_in_page_cache(const std::string& path, int64_t bytes) {
   return page * std::count_if(pages.begin(), pages.end(), [](unsigned char in) { return in & 1; });
 }
 
-// A save of a large state must not push everything else out of the page cache; and what leaves it is on disk.
+// A save of a large state must not push everything else out of the page cache; and what leaves it
+// is on disk.
 TEST(PosixFiles, LargeFilesLeaveThePageCacheButForTheirFirstAndLastPart) {
   const test::TempDir dir;
   struct statfs info {};
   ASSERT_EQ(::statfs(dir.path().c_str(), &info), 0);
-  if (info.f_type == TMPFS_MAGIC) GTEST_SKIP() << "skipped: a tmpfs has no disk that pages could leave for";
-  if (info.f_type == OVERLAYFS_SUPER_MAGIC) GTEST_SKIP() << "skipped: an overlay's sync_file_range() does not reach the pages below";
+  if (info.f_type == TMPFS_MAGIC)
+    GTEST_SKIP() << "skipped: a tmpfs has no disk that pages could leave for";
+  if (info.f_type == OVERLAYFS_SUPER_MAGIC)
+    GTEST_SKIP() << "skipped: an overlay's sync_file_range() does not reach the pages below";
   for (const int64_t pieces : {160, 2}) {
     const int64_t bytes = 480 * kMiB;
     std::vector<uint32_t> piece(static_cast<size_t>(bytes / pieces / 4));
     const auto fill = [&](int64_t i) {
-      for (size_t j = 0; j < piece.size(); ++j) piece[j] = static_cast<uint32_t>(j * 2654435761u + static_cast<uint32_t>(i));
+      for (size_t j = 0; j < piece.size(); ++j)
+        piece[j] = static_cast<uint32_t>(j * 2654435761u + static_cast<uint32_t>(i));
     };
     const std::string path = str(dir.path(), "/", pieces);
     const auto file = posix_file_system().create(path);
@@ -75,9 +79,10 @@ TEST(PosixFiles, LargeFilesLeaveThePageCacheButForTheirFirstAndLastPart) {
   }
 }
 
-// Writes 16 MiB on a thread whose calls of sync_file_range() with these flags fail, and syncs them. Returns the error; empty: there is
-// no such filter here.
-std::string write_where_sync_file_range_fails(const std::string& path, unsigned flags, unsigned error) {
+// Writes 16 MiB on a thread whose calls of sync_file_range() with these flags fail, and syncs them.
+// Returns the error; empty: there is no such filter here.
+std::string write_where_sync_file_range_fails(const std::string& path, unsigned flags,
+                                              unsigned error) {
   std::string result;
   sock_filter program[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
@@ -103,23 +108,29 @@ TEST(PosixFiles, AFolderThatCannotBeSyncedIsNoError) {
   const test::TempDir dir;
   const auto error_with = [&](int error) {
     std::string result;
-    if (!test::where_call_fails(SYS_fsync, error,
-                                [&] { result = test::error_of([&] { posix_file_system().sync_directory(dir.path()); }); }))
+    if (!test::where_call_fails(SYS_fsync, error, [&] {
+          result = test::error_of([&] { posix_file_system().sync_directory(dir.path()); });
+        }))
       return std::string("not filtered");
     return result;
   };
-  if (error_with(EINVAL) == "not filtered") GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
-  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP, EBADF}) EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
-  for (const int error : {EIO, ENOSPC}) EXPECT_EQ(error_with(error), str("sync folder '", dir.path(), "': ", errno_text(error)));
+  if (error_with(EINVAL) == "not filtered")
+    GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP, EBADF})
+    EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
+  for (const int error : {EIO, ENOSPC})
+    EXPECT_EQ(error_with(error), str("sync folder '", dir.path(), "': ", errno_text(error)));
 }
 
-// procfs counts no blocks, as some user-space file systems; a full disk has some, none of which is free.
+// procfs counts no blocks, as some user-space file systems; a full disk has some, none of which is
+// free.
 TEST(PosixFiles, WhatHasNoBlocksDoesNotSayWhatIsFree) {
   EXPECT_EQ(posix_file_system().free_bytes("/proc"), std::nullopt);
   const test::TempDir dir;
   EXPECT_GT(posix_file_system().free_bytes(dir.path()).value_or(0), 0);
   std::optional<int64_t> free = -1;
-  if (!test::where_call_fails(SYS_statfs, ENOSYS, [&] { free = posix_file_system().free_bytes(dir.path()); }))
+  if (!test::where_call_fails(SYS_statfs, ENOSYS,
+                              [&] { free = posix_file_system().free_bytes(dir.path()); }))
     GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
   EXPECT_EQ(free, std::nullopt);
 }
@@ -160,22 +171,28 @@ TEST(PosixFiles, RightsAreThoseOfTheUmask) {
     posix_file_system().make_directories(dir.path() + "/" + name + "e/x");
     ::umask(before);
     EXPECT_EQ(rights(name + "f"), 0666 & ~mask);
-    for (const char* folder : {"d", "e", "e/x"}) EXPECT_EQ(rights(name + folder), 0777 & ~mask) << folder;
+    for (const char* folder : {"d", "e", "e/x"})
+      EXPECT_EQ(rights(name + folder), 0777 & ~mask) << folder;
   }
 }
 
-// ext4 finds room for pages only as it writes them back. Where it does not, it drops them, and tells whoever asked for that, but no
-// fsync() after it.
+// ext4 finds room for pages only as it writes them back. Where it does not, it drops them, and
+// tells whoever asked for that, but no fsync() after it.
 TEST(PosixFiles, PagesThatCouldNotBeWrittenBackAreNoHint) {
   const test::TempDir dir;
   const auto error_with = [&](unsigned error) {
-    return write_where_sync_file_range_fails(str(dir.path(), "/", error), SYNC_FILE_RANGE_WRITE, error);
+    return write_where_sync_file_range_fails(str(dir.path(), "/", error), SYNC_FILE_RANGE_WRITE,
+                                             error);
   };
-  if (error_with(ENOSYS).empty()) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
+  if (error_with(ENOSYS).empty())
+    GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
   for (const int error : {ENOSPC, EIO, EDQUOT})
-    EXPECT_EQ(error_with(error), str("sync '", dir.path(), "/", error, "' up to byte 8388608: ", errno_text(error)));
-  // A system without the call, or one that forbids it, or has no memory for it now: sync() does it all.
-  for (const int error : {EPERM, EINVAL, ENOMEM}) EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
+    EXPECT_EQ(error_with(error),
+              str("sync '", dir.path(), "/", error, "' up to byte 8388608: ", errno_text(error)));
+  // A system without the call, or one that forbids it, or has no memory for it now: sync() does it
+  // all.
+  for (const int error : {EPERM, EINVAL, ENOMEM})
+    EXPECT_EQ(error_with(error), "(no error)") << errno_text(error);
 }
 
 TEST(WholeFiles, AreThereWholeOrNotAtAll) {
@@ -189,7 +206,8 @@ TEST(WholeFiles, AreThereWholeOrNotAtAll) {
   EXPECT_THAT(posix_file_system().list(dir.path()), testing::IsEmpty());
   write_whole_file(path, "first");
   EXPECT_EQ(content_of(path), "first");
-  EXPECT_THAT(test::error_of([&] { write_whole_file(path, "second"); }), testing::HasSubstr("File exists"));
+  EXPECT_THAT(test::error_of([&] { write_whole_file(path, "second"); }),
+              testing::HasSubstr("File exists"));
   EXPECT_EQ(test::error_of([&] { write_whole_file(path, half, /*replaces=*/true); }), "no space");
   EXPECT_EQ(content_of(path), "first");
   write_whole_file(path, "second", /*replaces=*/true);
@@ -207,8 +225,9 @@ TEST(PosixFiles, FoldersAreReplacedWithoutTheSystemsHelp) {
       std::ofstream(folder + "/file") << folder;
     }
     std::string said;
-    const bool filtered = test::where_call_fails(SYS_renameat2, error,
-                                                 [&] { said = test::error_of([&] { posix_file_system().rename_directory(fresh, old); }); });
+    const bool filtered = test::where_call_fails(SYS_renameat2, error, [&] {
+      said = test::error_of([&] { posix_file_system().rename_directory(fresh, old); });
+    });
     if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
     EXPECT_EQ(said, "(no error)") << errno_text(error);
     EXPECT_EQ(content_of(old + "/file"), fresh);

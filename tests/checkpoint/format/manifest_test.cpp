@@ -13,9 +13,11 @@ Manifest example() {
   manifest.step = 10;
   manifest.world_size = 2;
   manifest.metadata = {{"seed", "7"}};
-  manifest.files = {{"shard-00000-of-00002.safetensors", 216, std::string(64, 'a'), 200, 0x0123456789abcdef},
-                    {"shard-00001-of-00002.safetensors", 308, std::string(64, 'b'), 300, 7}};
-  manifest.entries["w"] = {DType::f32, {2, 3}, {{0, 200, 0, 4, {1}}, {1, 300, 4, 2, {0xfedcba9876543210}}}};
+  manifest.files = {
+      {"shard-00000-of-00002.safetensors", 216, std::string(64, 'a'), 200, 0x0123456789abcdef},
+      {"shard-00001-of-00002.safetensors", 308, std::string(64, 'b'), 300, 7}};
+  manifest.entries["w"] = {
+      DType::f32, {2, 3}, {{0, 200, 0, 4, {1}}, {1, 300, 4, 2, {0xfedcba9876543210}}}};
   return manifest;
 }
 
@@ -59,37 +61,60 @@ TEST(Manifest, Version1IsRead) {
 }
 
 TEST(Manifest, NamesWhatIsWrong) {
-  EXPECT_THAT(error_with("lockstep-checkpoint", "other"), HasSubstr("m.json: not the manifest of a checkpoint"));
-  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 4"), HasSubstr("reads checkpoints of version 1 to 3, this one has version 4"));
-  EXPECT_THAT(error_with("\"version\": 3", "\"version\": \"3\""), HasSubstr("this one has version '3'"));
-  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 3.0"), HasSubstr("this one has version 3.0"));
+  EXPECT_THAT(error_with("lockstep-checkpoint", "other"),
+              HasSubstr("m.json: not the manifest of a checkpoint"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 4"),
+              HasSubstr("reads checkpoints of version 1 to 3, this one has version 4"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": \"3\""),
+              HasSubstr("this one has version '3'"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 3.0"),
+              HasSubstr("this one has version 3.0"));
   EXPECT_THAT(error_with("\"version\": 3,", ""), HasSubstr("this one has version none"));
   EXPECT_THAT(error_with("\"version\": 3", "\"version\": 1"), HasSubstr("unknown key 'header_"));
-  EXPECT_THAT(error_with("\"step\": 10", "\"step\": -1"), HasSubstr("'step': expected an integer of 0 or more, got -1"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"step\": -1"),
+              HasSubstr("'step': expected an integer of 0 or more, got -1"));
   EXPECT_THAT(error_with("\"step\": 10", "\"stop\": 10"), HasSubstr("'step' is missing"));
-  EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"extra\": 1"), HasSubstr("unknown key 'extra'"));
-  EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"step\": 11"), HasSubstr("the key 'step' is there twice"));
-  EXPECT_THAT(error_with("\"seed\": \"7\"", "\"seed\": 7"), HasSubstr("manifest: 'metadata': expected strings only, got 7"));
-  EXPECT_THAT(error_with("shard-00000-of-00002", "../x"), HasSubstr("cannot be the name of a shard file"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"extra\": 1"),
+              HasSubstr("unknown key 'extra'"));
+  EXPECT_THAT(error_with("\"step\": 10", "\"step\": 10, \"step\": 11"),
+              HasSubstr("the key 'step' is there twice"));
+  EXPECT_THAT(error_with("\"seed\": \"7\"", "\"seed\": 7"),
+              HasSubstr("manifest: 'metadata': expected strings only, got 7"));
+  EXPECT_THAT(error_with("shard-00000-of-00002", "../x"),
+              HasSubstr("cannot be the name of a shard file"));
   EXPECT_THAT(error_with(std::string(64, 'a'), std::string(63, 'a')), HasSubstr("64 hex digits"));
   EXPECT_THAT(error_with("\"f32\"", "\"f64\""), HasSubstr("entry 'w': unknown dtype 'f64'"));
-  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 301"), HasSubstr("2 elements at byte 301 do not lie in"));
-  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 9223372036854775807"), HasSubstr("do not lie in"));
-  EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 5"), HasSubstr("a piece starts at element 5, expected 4"));
-  EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"), HasSubstr("its pieces end at element 5 of 6"));
+  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 301"),
+              HasSubstr("2 elements at byte 301 do not lie in"));
+  EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 9223372036854775807"),
+              HasSubstr("do not lie in"));
+  EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 5"),
+              HasSubstr("a piece starts at element 5, expected 4"));
+  EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"),
+              HasSubstr("its pieces end at element 5 of 6"));
   EXPECT_THAT(error_with("\"file\": 1", "\"file\": 2"), HasSubstr("file 2 of 2"));
-  EXPECT_THAT(error_with("shard-00001-of-00002", "shard-00000-of-00002"), HasSubstr("is there twice"));
-  for (const char* name : {"/etc/passwd", "a/b", ".hidden", "..", "manifest.json", "a\\nb", "\\u001b[2J"})
-    EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", name), HasSubstr("cannot be the name of a shard file")) << name;
+  EXPECT_THAT(error_with("shard-00001-of-00002", "shard-00000-of-00002"),
+              HasSubstr("is there twice"));
+  for (const char* name :
+       {"/etc/passwd", "a/b", ".hidden", "..", "manifest.json", "a\\nb", "\\u001b[2J"})
+    EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", name),
+                HasSubstr("cannot be the name of a shard file"))
+        << name;
   EXPECT_THAT(error_with("shard-00001-of-00002.safetensors", "a\\u0000b"), HasSubstr("m.json: 'a"));
-  EXPECT_THAT(error_with("\"header_bytes\": 200", "\"header_bytes\": 100"),
-              HasSubstr("'w' starts at byte 200 of 'shard-00000-of-00002.safetensors', expected 100"));
-  EXPECT_THAT(error_with("\"bytes\": 308", "\"bytes\": 309"), HasSubstr("its tensors end at byte 308 of 309"));
-  EXPECT_THAT(error_with("0123456789abcdef", "0123456789abcdeF"), HasSubstr("header_xxh3 must be 16 hex digits"));
-  EXPECT_THAT(error_with("fedcba9876543210", "fedcba987654321"), HasSubstr("xxh3 must be 16 hex digits for each of 1 chunk"));
-  EXPECT_THAT(error_with("\"fedcba9876543210\"", "null"), HasSubstr("'xxh3': expected a string, got null"));
+  EXPECT_THAT(
+      error_with("\"header_bytes\": 200", "\"header_bytes\": 100"),
+      HasSubstr("'w' starts at byte 200 of 'shard-00000-of-00002.safetensors', expected 100"));
+  EXPECT_THAT(error_with("\"bytes\": 308", "\"bytes\": 309"),
+              HasSubstr("its tensors end at byte 308 of 309"));
+  EXPECT_THAT(error_with("0123456789abcdef", "0123456789abcdeF"),
+              HasSubstr("header_xxh3 must be 16 hex digits"));
+  EXPECT_THAT(error_with("fedcba9876543210", "fedcba987654321"),
+              HasSubstr("xxh3 must be 16 hex digits for each of 1 chunk"));
+  EXPECT_THAT(error_with("\"fedcba9876543210\"", "null"),
+              HasSubstr("'xxh3': expected a string, got null"));
   EXPECT_THAT(error_with("\"fedcba9876543210\"", "\"\""), HasSubstr("xxh3 must be 16 hex digits"));
-  EXPECT_THAT(error_with(str("\"", std::string(64, 'b'), "\""), "null"), HasSubstr("'sha256': expected a string, got null"));
+  EXPECT_THAT(error_with(str("\"", std::string(64, 'b'), "\""), "null"),
+              HasSubstr("'sha256': expected a string, got null"));
   EXPECT_THAT(error_of([] { parse_manifest(to_json(example()) + '\0' + "{", "m.json"); }),
               HasSubstr("m.json: not valid JSON: a zero byte"));
   EXPECT_THAT(error_of([] { parse_manifest("", "m.json"); }), HasSubstr("m.json: not valid JSON"));
@@ -98,8 +123,10 @@ TEST(Manifest, NamesWhatIsWrong) {
 // Sums of these would overflow.
 TEST(Manifest, SizesThatNoFileHasAreRefused) {
   constexpr const char* kMost = "9223372036854775807";
-  EXPECT_THAT(error_with("\"bytes\": 308", str("\"bytes\": ", kMost)), HasSubstr("9223372036854775807 bytes are too many"));
-  EXPECT_THAT(error_with("\"header_bytes\": 300", str("\"header_bytes\": ", kMost)), HasSubstr("a header of 9223372036854775807 bytes"));
+  EXPECT_THAT(error_with("\"bytes\": 308", str("\"bytes\": ", kMost)),
+              HasSubstr("9223372036854775807 bytes are too many"));
+  EXPECT_THAT(error_with("\"header_bytes\": 300", str("\"header_bytes\": ", kMost)),
+              HasSubstr("a header of 9223372036854775807 bytes"));
   Manifest first = example();
   first.version = 1;
   constexpr int64_t kLong = int64_t{1} << 59;
@@ -113,7 +140,8 @@ TEST(Manifest, SizesThatNoFileHasAreRefused) {
 // A message stays short and cannot steer a terminal, whatever the manifest holds.
 TEST(Manifest, MessagesAreShort) {
   const std::string name = "\\u001b[2J" + std::string(100000, 'x');
-  for (const char* from : {"format", "step", "shard-00000-of-00002.safetensors", "\"w", "f32", "pieces", "seed", "\"7\"", "3,\n \"world"}) {
+  for (const char* from : {"format", "step", "shard-00000-of-00002.safetensors", "\"w", "f32",
+                           "pieces", "seed", "\"7\"", "3,\n \"world"}) {
     const std::string said = error_with(from, from[0] == '"' ? "\"" + name : name);
     EXPECT_LT(said.size(), 500u) << from;
     EXPECT_EQ(said.find('\x1b'), std::string::npos) << from;
@@ -125,7 +153,8 @@ TEST(Manifest, FolderNames) {
   EXPECT_EQ(step_folder(42), "step-00000042");
   EXPECT_EQ(step_of_folder("step-00000042"), 42);
   EXPECT_EQ(step_of_folder(step_folder(1234567890)), 1234567890);
-  for (const char* other : {"step-42", "step-00000042.tmp-ab", "step-0000004x", "step-000000042", "steps", ""})
+  for (const char* other :
+       {"step-42", "step-00000042.tmp-ab", "step-0000004x", "step-000000042", "steps", ""})
     EXPECT_EQ(step_of_folder(other), -1) << other;
 }
 

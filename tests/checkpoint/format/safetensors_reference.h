@@ -1,5 +1,6 @@
-// The rules of a safetensors file once more, told another way: over a tree that nlohmann's parser built, and over sums in 128 bits. What
-// the reader says is compared with it, for every file of the corpus and every input of the fuzz target.
+// The rules of a safetensors file once more, told another way: over a tree that nlohmann's parser
+// built, and over sums in 128 bits. What the reader says is compared with it, for every file of the
+// corpus and every input of the fuzz target.
 #pragma once
 
 #include <algorithm>
@@ -45,14 +46,17 @@ inline std::optional<std::vector<int64_t>> counts(const nlohmann::json& list) {
 
 inline std::optional<ReferenceTensor> tensor(const std::string& name, const nlohmann::json& value) {
   static const std::map<std::string, int> bits = {
-      {"BOOL", 8},    {"F4", 4},          {"F6_E2M3", 6},     {"F6_E3M2", 6}, {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8},
-      {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16}, {"F16", 16}, {"BF16", 16},   {"I32", 32},
-      {"U32", 32},    {"F32", 32},        {"C64", 64},        {"F64", 64},    {"I64", 64}, {"U64", 64}};
-  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets"))
+      {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+      {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+      {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+      {"I64", 64},        {"U64", 64}};
+  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") ||
+      !value.contains("shape") || !value.contains("data_offsets"))
     return std::nullopt;
   const auto shape = counts(value["shape"]), offsets = counts(value["data_offsets"]);
-  if (!value["dtype"].is_string() || !bits.contains(value["dtype"].get<std::string>()) || !shape || shape->size() > 8 || !offsets ||
-      offsets->size() != 2)
+  if (!value["dtype"].is_string() || !bits.contains(value["dtype"].get<std::string>()) || !shape ||
+      shape->size() > 8 || !offsets || offsets->size() != 2)
     return std::nullopt;
   __extension__ __int128 total = bits.at(value["dtype"].get<std::string>());
   bool empty = false;
@@ -97,11 +101,13 @@ inline std::optional<ReferenceHeader> reference_read(std::string_view file) {
   uint64_t length = 0;
   if (file.size() < 8) return std::nullopt;
   std::memcpy(&length, file.data(), 8);
-  if (length > file.size() - 8 || length > 100'000'000 || !file.substr(8).starts_with('{')) return std::nullopt;
+  if (length > file.size() - 8 || length > 100'000'000 || !file.substr(8).starts_with('{'))
+    return std::nullopt;
   const auto data_begin = static_cast<int64_t>(8 + length);
   std::optional<ReferenceHeader> result;
   try {
-    result = reference::header(parse_strict_json(file.substr(8, length), "reference"), static_cast<int64_t>(file.size()) - data_begin);
+    result = reference::header(parse_strict_json(file.substr(8, length), "reference"),
+                               static_cast<int64_t>(file.size()) - data_begin);
   } catch (const EnvironmentError&) {
     return std::nullopt;
   }
@@ -116,10 +122,14 @@ inline std::optional<ReferenceHeader> reference_read(std::string_view file) {
 // What the reader under test found, in the same form.
 inline ReferenceHeader as_reference(const SafetensorsHeader& header) {
   ReferenceHeader result;
-  header.metadata.each([&](std::string_view key, std::string_view value) { result.metadata.emplace(key, value); });
+  header.metadata.each(
+      [&](std::string_view key, std::string_view value) { result.metadata.emplace(key, value); });
   for (const SafetensorsInfo info : header.tensors)
-    result.tensors.push_back(
-        {info.begin, info.begin + info.bytes, std::string(info.name), std::string(info.dtype), {info.shape.begin(), info.shape.end()}});
+    result.tensors.push_back({info.begin,
+                              info.begin + info.bytes,
+                              std::string(info.name),
+                              std::string(info.dtype),
+                              {info.shape.begin(), info.shape.end()}});
   std::sort(result.tensors.begin(), result.tensors.end());
   return result;
 }

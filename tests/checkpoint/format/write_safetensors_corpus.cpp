@@ -1,5 +1,6 @@
-// write_safetensors_corpus DIR [MOST_BYTES]: the corpus's files of so many bytes, into DIR/files, and DIR/corpus.tsv: name, verdict, why
-// the Rust crate's may differ, and what we read of a good one (tests/checkpoint/format/compare_with_crate.py).
+// write_safetensors_corpus DIR [MOST_BYTES]: the corpus's files of so many bytes, into DIR/files,
+// and DIR/corpus.tsv: name, verdict, why the Rust crate's may differ, and what we read of a good
+// one (tests/checkpoint/format/compare_with_crate.py).
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -18,10 +19,12 @@ namespace {
 std::string contents(const std::string& path) {
   const SafetensorsHeader header = read_safetensors_header(path);
   nlohmann::json metadata = nlohmann::json::object();
-  header.metadata.each([&](std::string_view key, std::string_view value) { metadata[std::string(key)] = value; });
+  header.metadata.each(
+      [&](std::string_view key, std::string_view value) { metadata[std::string(key)] = value; });
   std::vector<nlohmann::json> tensors;
   for (const SafetensorsInfo info : header.tensors)
-    tensors.push_back({info.name, info.dtype, std::vector(info.shape.begin(), info.shape.end()), info.begin, info.bytes});
+    tensors.push_back({info.name, info.dtype, std::vector(info.shape.begin(), info.shape.end()),
+                       info.begin, info.bytes});
   std::sort(tensors.begin(), tensors.end());
   return nlohmann::json{{"metadata", metadata}, {"tensors", tensors}}.dump();
 }
@@ -34,7 +37,8 @@ void write(const std::filesystem::path& dir, size_t most_bytes) {
     const std::string path = dir / "files" / file.name;
     std::ofstream(path, std::ios::binary) << file.bytes;
     const bool good = file.said.empty();
-    list << file.name << '\t' << (good ? "good" : "bad") << '\t' << file.differs << '\t' << (good ? contents(path) : "") << '\n';
+    list << file.name << '\t' << (good ? "good" : "bad") << '\t' << file.differs << '\t'
+         << (good ? contents(path) : "") << '\n';
   }
   if (!list.flush()) throw EnvironmentError("cannot write below " + dir.string());
 }

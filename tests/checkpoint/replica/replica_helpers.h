@@ -16,10 +16,14 @@ namespace lockstep::checkpoint {
 
 enum class Held : uint8_t { whole, slices };  // as in DDP, and as in FSDP
 
-// The state of a step on a rank: several types, one tensor of more than one message, one that is not contiguous, an empty and a scalar one.
-inline std::vector<Entry> state(Held held, int rank, int ranks, int64_t step, int64_t large = 2500000) {
-  std::vector<Entry> whole{Entry("w", counting({301, 7}, DType::f32, step)), Entry("v", counting({41}, DType::bf16, step)),
-                           Entry("large", counting({large}, DType::f32, step)), Entry("none", counting({0, 3}, DType::f32, step)),
+// The state of a step on a rank: several types, one tensor of more than one message, one that is
+// not contiguous, an empty and a scalar one.
+inline std::vector<Entry> state(Held held, int rank, int ranks, int64_t step,
+                                int64_t large = 2500000) {
+  std::vector<Entry> whole{Entry("w", counting({301, 7}, DType::f32, step)),
+                           Entry("v", counting({41}, DType::bf16, step)),
+                           Entry("large", counting({large}, DType::f32, step)),
+                           Entry("none", counting({0, 3}, DType::f32, step)),
                            Entry("count", counting({}, DType::i32, step))};
   if (held == Held::whole) {
     whole.emplace_back("t", counting({5, 3}, DType::f32, step).transpose(0, 1));
@@ -41,7 +45,8 @@ inline void overwrite(const std::vector<Entry>& entries) {
 inline void expect_equal(const std::vector<Entry>& entries, const std::vector<Entry>& expected) {
   ASSERT_EQ(entries.size(), expected.size());
   for (size_t i = 0; i < entries.size(); ++i)
-    EXPECT_EQ(bytes_of(entries[i].tensor.contiguous()), bytes_of(expected[i].tensor.contiguous())) << entries[i].name;
+    EXPECT_EQ(bytes_of(entries[i].tensor.contiguous()), bytes_of(expected[i].tensor.contiguous()))
+        << entries[i].name;
 }
 
 // What a new group does with what its ranks find.
@@ -51,7 +56,8 @@ struct Back {
   std::vector<std::string> notes = {};
   std::vector<int> from_others = {};
 };
-inline Back restore(ReplicaStore& store, const std::vector<Entry>& entries, comm::ProcessGroup& group) {
+inline Back restore(ReplicaStore& store, const std::vector<Entry>& entries,
+                    comm::ProcessGroup& group) {
   store.prepare(entries, group);
   const ReplicasFound found = store.find();
   Back back{.step = found.step, .why_none = found.why_none, .notes = found.notes};
@@ -66,7 +72,8 @@ struct Death {
 };
 class MortalBackend final : public comm::Backend {
  public:
-  MortalBackend(std::unique_ptr<comm::Backend> real, std::shared_ptr<Death> death) : real_(std::move(real)), death_(std::move(death)) {}
+  MortalBackend(std::unique_ptr<comm::Backend> real, std::shared_ptr<Death> death)
+      : real_(std::move(real)), death_(std::move(death)) {}
   std::string name() const override { return real_->name(); }
   int rank() const override { return real_->rank(); }
   int size() const override { return real_->size(); }

@@ -1,4 +1,5 @@
-// Replicas between processes, one of which is killed in the middle of an exchange and replaced by another one.
+// Replicas between processes, one of which is killed in the middle of an exchange and replaced by
+// another one.
 #include <signal.h>
 
 #include "checkpoint/replica/replica.h"
@@ -9,11 +10,13 @@
 namespace lockstep::checkpoint {
 namespace {
 
-std::unique_ptr<comm::ProcessGroup> join(const std::shared_ptr<comm::Store>& store, const std::string& name, int rank, int ranks,
+std::unique_ptr<comm::ProcessGroup> join(const std::shared_ptr<comm::Store>& store,
+                                         const std::string& name, int rank, int ranks,
                                          const std::shared_ptr<Death>& death) {
   const comm::GroupOptions options{.timeout = std::chrono::seconds(90)};
   auto backend = comm::make_shm(comm::with_prefix(store, name), rank, ranks, options);
-  return std::make_unique<comm::ProcessGroup>(std::make_unique<MortalBackend>(std::move(backend), death), options);
+  return std::make_unique<comm::ProcessGroup>(
+      std::make_unique<MortalBackend>(std::move(backend), death), options);
 }
 
 class KilledAtCall : public ::testing::TestWithParam<int> {};
@@ -41,13 +44,15 @@ TEST_P(KilledAtCall, TheProcessThatTakesItsPlaceGetsItsState) {
         ADD_FAILURE() << "an exchange has fewer calls than that";
       }
       // The others' training would fail now; the exchange may still be on its way.
-      EXPECT_THAT(error_of([&] { group->barrier().wait(); }), ::testing::HasSubstr(str("rank ", kVictim, " (pid ")));
+      EXPECT_THAT(error_of([&] { group->barrier().wait(); }),
+                  ::testing::HasSubstr(str("rank ", kVictim, " (pid ")));
     }
     overwrite(entries);
     const auto group = join(meeting, "second", rank, kRanks, death);
     const Back restored = restore(store, entries, *group);
-    // Two calls for the sums, two for the data, one for the vote; once its own data are through, whether those of the others still are
-    // depends on who is faster, until all have come to the vote.
+    // Two calls for the sums, two for the data, one for the vote; once its own data are through,
+    // whether those of the others still are depends on who is faster, until all have come to the
+    // vote.
     if (GetParam() < 3) {
       EXPECT_EQ(restored.step, 1);
     } else if (GetParam() == 4) {

@@ -1,4 +1,5 @@
-// The memory that outlives a process: whatever was left in it, nobody takes it for a copy that it is not.
+// The memory that outlives a process: whatever was left in it, nobody takes it for a copy that it
+// is not.
 #include "checkpoint/replica/replica_memory.h"
 
 #include <atomic>
@@ -51,13 +52,16 @@ class Kept {
 
 constexpr int64_t kBytes = 5000;
 
-CopyLabel label_of_step(int64_t step) { return {.owner = 1, .ranks = 2, .step = step, .bytes = kBytes, .layout = 77}; }
+CopyLabel label_of_step(int64_t step) {
+  return {.owner = 1, .ranks = 2, .step = step, .bytes = kBytes, .layout = 77};
+}
 
 void store(ReplicaMemory& memory, int copy, int64_t step) {
   memory.break_seal(copy);
   const StateCopy view = memory.view(copy, kBytes);
   const Tensor values = counting({kBytes}, DType::u8, step);
-  view.fill({values}, {.parts = {{{"v", DType::u8, ShardSpec::whole({kBytes})}, 0}}, .bytes = kBytes});
+  view.fill({values},
+            {.parts = {{{"v", DType::u8, ShardSpec::whole({kBytes})}, 0}}, .bytes = kBytes});
   memory.seal(copy, label_of_step(step));
 }
 
@@ -81,7 +85,8 @@ std::vector<int64_t> found_in(const std::string& path) {
     if (whole) {
       const CopyLabel expected = label_of_step(label->step);
       EXPECT_EQ(std::memcmp(&*label, &expected, sizeof expected), 0);
-      EXPECT_EQ(bytes_of(memory.view(copy, kBytes).data), bytes_of(counting({kBytes}, DType::u8, label->step)));
+      EXPECT_EQ(bytes_of(memory.view(copy, kBytes).data),
+                bytes_of(counting({kBytes}, DType::u8, label->step)));
     }
     steps.push_back(whole ? label->step : -1);
   }
@@ -121,7 +126,9 @@ TEST(ReplicaMemory, AnyChangedBitCostsItsCopyAndNoOther) {
       ASSERT_THAT(found, ::testing::ElementsAre(-1, -1)) << "byte " << at;
       kept.put(good);  // it was laid out anew
     } else {
-      ASSERT_EQ(found, (at < page + copy_bytes ? std::vector<int64_t>{-1, 8} : std::vector<int64_t>{7, -1})) << "byte " << at;
+      ASSERT_EQ(found, (at < page + copy_bytes ? std::vector<int64_t>{-1, 8}
+                                               : std::vector<int64_t>{7, -1}))
+          << "byte " << at;
       ASSERT_EQ(::pwrite(kept.fd(), &good[at], 1, static_cast<off_t>(at)), 1);
     }
   }
@@ -154,7 +161,9 @@ TEST(ReplicaMemory, RandomBytesAreNoCopies) {
     std::string bytes = kept.contents();
     for (size_t at = 0; at + 8 <= bytes.size(); at += 8) {
       // Sizes that are near to something, as well as any.
-      const uint64_t value = random() % 3 == 0 ? random() : random() % 3 == 0 ? random() % 10000 : ~uint64_t{0} - random() % 3;
+      const uint64_t value = random() % 3 == 0   ? random()
+                             : random() % 3 == 0 ? random() % 10000
+                                                 : ~uint64_t{0} - random() % 3;
       std::memcpy(&bytes[at], &value, 8);
     }
     if (round % 2 == 0) bytes.replace(0, header.size(), header);
@@ -164,25 +173,31 @@ TEST(ReplicaMemory, RandomBytesAreNoCopies) {
 }
 
 TEST(ReplicaMemory, WrongFiles) {
-  EXPECT_THAT(error_of([] { ReplicaMemory("/proc/1/fd/no-such-file"); }), HasSubstr("[replica] open /proc/1/fd/no-such-file: "));
-  EXPECT_THAT(error_of([] { ReplicaMemory("/dev/null"); }), HasSubstr("[replica] /dev/null is no file in memory"));
+  EXPECT_THAT(error_of([] { ReplicaMemory("/proc/1/fd/no-such-file"); }),
+              HasSubstr("[replica] open /proc/1/fd/no-such-file: "));
+  EXPECT_THAT(error_of([] { ReplicaMemory("/dev/null"); }),
+              HasSubstr("[replica] /dev/null is no file in memory"));
   const Kept kept;
   const ReplicaMemory user(kept.path());
-  EXPECT_THAT(error_of([&] { ReplicaMemory(kept.path()); }), HasSubstr("is in use by another process"));
+  EXPECT_THAT(error_of([&] { ReplicaMemory(kept.path()); }),
+              HasSubstr("is in use by another process"));
 }
 
-// A rank dies at its n-th call, its memory stays; the others go on storing until they hear of it, some one step later than others.
+// A rank dies at its n-th call, its memory stays; the others go on storing until they hear of it,
+// some one step later than others.
 TEST(ReplicaMemory, WhoeverGoesOnAfterADeathSpoilsNothing) {
   constexpr int kRanks = 3, kDying = 2;
   for (int64_t calls = 0, died = 1; died != 0 && !HasFailure(); ++calls) {
     const Kept kept[kRanks];
-    const auto meetings = std::vector{std::make_shared<comm::HashStore>(), std::make_shared<comm::HashStore>()};
+    const auto meetings =
+        std::vector{std::make_shared<comm::HashStore>(), std::make_shared<comm::HashStore>()};
     std::atomic<bool> dead = false;
     test::run_threads(kRanks, [&](int rank) {
       const comm::GroupOptions options;
       const auto death = std::make_shared<Death>();
       {
-        auto backend = std::make_unique<MortalBackend>(comm::make_local(meetings[0], rank, kRanks, options), death);
+        auto backend = std::make_unique<MortalBackend>(
+            comm::make_local(meetings[0], rank, kRanks, options), death);
         comm::ProcessGroup group(std::move(backend), options);
         ReplicaStore store({.distance = 0, .file = kept[rank].path()});
         store.prepare(state(Held::slices, rank, kRanks, 1, 1000), group);
@@ -231,14 +246,16 @@ TEST(ReplicaMemory, KilledAtAnyMomentItHoldsTheStepOrTheOneBefore) {
       const int victim = epoch % kRanks;
       const auto ends = test::fork_ranks(kRanks, [&](int rank) {
         const comm::GroupOptions options{.timeout = std::chrono::seconds(60)};
-        auto group = std::make_unique<comm::ProcessGroup>(comm::make_shm(meeting, rank, kRanks, options), options);
+        auto group = std::make_unique<comm::ProcessGroup>(
+            comm::make_shm(meeting, rank, kRanks, options), options);
         ReplicaStore store({.distance = distance, .file = kept[rank].path()});
         const auto entries = state(Held::slices, rank, kRanks, 0, 300000);
         const Back back = restore(store, entries, *group);
         EXPECT_THAT(back.notes, ::testing::IsEmpty());
         const int64_t heard = std::max(last(0), last(1));  // all had it then
         EXPECT_GE(back.step, heard) << back.why_none;
-        if (back.step >= 0) expect_equal(entries, state(Held::slices, rank, kRanks, back.step, 300000));
+        if (back.step >= 0)
+          expect_equal(entries, state(Held::slices, rank, kRanks, back.step, 300000));
         int64_t step = std::max<int64_t>(back.step, 0);
         if (::testing::Test::HasFailure()) return;
         bool doomed = rank != victim || epoch + 1 == kEpochs;

@@ -1,4 +1,5 @@
-// Replicas in memory: whoever is lost gets its state back, and whenever a rank dies, a whole step is left.
+// Replicas in memory: whoever is lost gets its state back, and whenever a rank dies, a whole step
+// is left.
 #include "checkpoint/replica/replica.h"
 
 #include <algorithm>
@@ -22,7 +23,8 @@ using ::testing::HasSubstr;
 
 using Meeting = std::shared_ptr<comm::HashStore>;  // where the ranks of one group meet
 
-std::unique_ptr<comm::ProcessGroup> join(const Meeting& meeting, int rank, int ranks, std::shared_ptr<Death> death = {}) {
+std::unique_ptr<comm::ProcessGroup> join(const Meeting& meeting, int rank, int ranks,
+                                         std::shared_ptr<Death> death = {}) {
   const comm::GroupOptions options;
   auto backend = comm::make_local(meeting, rank, ranks, options);
   if (death) backend = std::make_unique<MortalBackend>(std::move(backend), std::move(death));
@@ -48,7 +50,8 @@ void keep(ReplicaStore& store, const std::vector<Entry>& entries, int64_t step, 
 }
 
 // Stores two steps, loses some ranks, and expects all to get the second one back.
-void expect_restored(Held held, int ranks, const std::vector<int>& lost, const ReplicaOptions& options = {}) {
+void expect_restored(Held held, int ranks, const std::vector<int>& lost,
+                     const ReplicaOptions& options = {}) {
   with_groups(ranks, [&](int rank, const Meet& meet) {
     auto store = std::make_unique<ReplicaStore>(options);
     auto entries = state(held, rank, ranks, 1);
@@ -59,7 +62,8 @@ void expect_restored(Held held, int ranks, const std::vector<int>& lost, const R
       entries = state(held, rank, ranks, 2);
       store->store(2, entries);
     }
-    if (std::find(lost.begin(), lost.end(), rank) != lost.end()) store = std::make_unique<ReplicaStore>(options);
+    if (std::find(lost.begin(), lost.end(), rank) != lost.end())
+      store = std::make_unique<ReplicaStore>(options);
     overwrite(entries);
     const auto group = meet();
     const Back restored = restore(*store, entries, *group);
@@ -79,9 +83,12 @@ class Replicas : public ::testing::TestWithParam<std::tuple<int, Held>> {
     checkpoint::expect_restored(held_, ranks_, lost, options);
   }
 };
-INSTANTIATE_TEST_SUITE_P(Ranks, Replicas, ::testing::Combine(::testing::Values(2, 3, 4, 8), ::testing::Values(Held::whole, Held::slices)),
+INSTANTIATE_TEST_SUITE_P(Ranks, Replicas,
+                         ::testing::Combine(::testing::Values(2, 3, 4, 8),
+                                            ::testing::Values(Held::whole, Held::slices)),
                          [](const auto& param) {
-                           return str(std::get<0>(param.param), std::get<1>(param.param) == Held::whole ? "whole" : "slices");
+                           return str(std::get<0>(param.param),
+                                      std::get<1>(param.param) == Held::whole ? "whole" : "slices");
                          });
 
 TEST_P(Replicas, EveryLostRankComesBack) {
@@ -101,7 +108,8 @@ TEST_P(Replicas, AfterOneRestoreTheNextLossFindsAllCopiesInPlace) {
     auto store = std::make_unique<ReplicaStore>();
     auto entries = state(held_, rank, ranks_, 5, 1000);
     keep(*store, entries, 5, meet);
-    for (const int lost : {1, 0}) {  // the buddy that was lost first must be able to give, and the one that gave to be given
+    for (const int lost : {1, 0}) {  // the buddy that was lost first must be able to give, and the
+                                     // one that gave to be given
       if (rank == lost) store = std::make_unique<ReplicaStore>();
       overwrite(entries);
       const auto group = meet();
@@ -122,7 +130,8 @@ TEST_P(Replicas, ARankAndItsBuddyLostIsTold) {
     const auto group = meet();
     const Back none = restore(*store, entries, *group);
     EXPECT_EQ(none.step, -1);
-    EXPECT_EQ(none.why_none, ranks_ == 2 ? "no rank holds a copy" : "of step 5, the part of rank 0 is nowhere");
+    EXPECT_EQ(none.why_none,
+              ranks_ == 2 ? "no rank holds a copy" : "of step 5, the part of rank 0 is nowhere");
     EXPECT_EQ(bytes_of(entries[0].tensor), before);
   });
 }
@@ -141,16 +150,20 @@ TEST(Replica, BuddiesAreOnOtherNodesWhereThatIsPossible) {
     return std::pair(found.distance, found.covers_nodes);
   };
   EXPECT_EQ(distance({0}), std::pair(0, false));
-  EXPECT_EQ(distance({0, 0, 0, 0}), std::pair(0, false));  // what one node has stays or goes as a whole
+  EXPECT_EQ(distance({0, 0, 0, 0}),
+            std::pair(0, false));  // what one node has stays or goes as a whole
   EXPECT_EQ(distance({0, 1}), std::pair(1, true));
   EXPECT_EQ(distance({0, 0, 1, 1}), std::pair(2, true));
   EXPECT_EQ(distance({0, 0, 1, 1, 2, 2}), std::pair(2, true));
   EXPECT_EQ(distance({0, 0, 0, 1, 1, 2}), std::pair(3, true));
-  EXPECT_EQ(distance({0, 0, 1}), std::pair(2, false));  // two ranks cannot both have the third one's
+  EXPECT_EQ(distance({0, 0, 1}),
+            std::pair(2, false));  // two ranks cannot both have the third one's
 }
 
 TEST_P(Replicas, TakeFourTimesTheirPartAndNoMoreAndHalfOfThatWithoutBuddies) {
-  const auto buffers = [] { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::buffers)]; };
+  const auto buffers = [] {
+    return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::buffers)];
+  };
   int64_t whole = 0;
   for (const Entry& entry : state(Held::whole, 0, 1, 0)) whole += entry.tensor.bytes();
   const int64_t before = buffers();
@@ -161,7 +174,8 @@ TEST_P(Replicas, TakeFourTimesTheirPartAndNoMoreAndHalfOfThatWithoutBuddies) {
         ReplicaStore store({.distance = distance});
         const auto entries = state(held_, rank, ranks_, 1);
         store.prepare(entries, *group);
-        // Any of a rank's copies may become its own or its guest's. Of whole tensors one rank has nearly all, and so has its buddy then.
+        // Any of a rank's copies may become its own or its guest's. Of whole tensors one rank has
+        // nearly all, and so has its buddy then.
         const int64_t times = distance == 0 ? 2 : held_ == Held::slices ? 4 : 8;
         for (int64_t step = 1; step <= 3; ++step) {
           store.store(step, entries);
@@ -179,14 +193,16 @@ TEST_P(Replicas, TakeFourTimesTheirPartAndNoMoreAndHalfOfThatWithoutBuddies) {
   });
 }
 
-// One rank dies at its n-th call; all others must end up with one whole step, for each n until the body survives.
-// `act`: what all do in the group in which that rank dies; its errors are the test's own doing.
+// One rank dies at its n-th call; all others must end up with one whole step, for each n until the
+// body survives. `act`: what all do in the group in which that rank dies; its errors are the test's
+// own doing.
 struct Mortality {
   std::set<int64_t> steps;  // that were restored
   int deaths = 0;
 };
-Mortality die_everywhere(int ranks, int dying,
-                         const std::function<void(ReplicaStore&, const std::vector<Entry>&, comm::ProcessGroup&)>& act) {
+Mortality die_everywhere(
+    int ranks, int dying,
+    const std::function<void(ReplicaStore&, const std::vector<Entry>&, comm::ProcessGroup&)>& act) {
   Mortality seen;
   for (int64_t calls = 0;; ++calls) {
     std::vector<Meeting> meetings(3);
@@ -232,28 +248,32 @@ Mortality die_everywhere(int ranks, int dying,
 
 TEST(Replica, DeathAtAnyCallOfAnExchangeLeavesThisStepOrTheOneBefore) {
   for (const int ranks : {2, 3, 4}) {
-    const Mortality seen =
-        die_everywhere(ranks, ranks - 1, [](ReplicaStore& store, const std::vector<Entry>& entries, auto&) { store.store(2, entries); });
+    const Mortality seen = die_everywhere(
+        ranks, ranks - 1, [](ReplicaStore& store, const std::vector<Entry>& entries, auto&) {
+          store.store(2, entries);
+        });
     EXPECT_GE(seen.deaths, 5) << "sums, data both ways, vote";
     EXPECT_THAT(seen.steps, ElementsAre(1, 2));
   }
 }
 
 TEST(Replica, DeathInTheBackgroundIsToldAndLeavesAWholeStep) {
-  const Mortality seen = die_everywhere(3, 1, [](ReplicaStore& store, const std::vector<Entry>& entries, auto&) {
-    store.start(2, entries);
-    const auto outcome = store.wait();
-    ASSERT_TRUE(outcome);
-    EXPECT_EQ(outcome->step, 2);
-    if (!outcome->error.empty()) {
-      EXPECT_THAT(outcome->error, HasSubstr("step 2 has no replicas: "));
-    }
-  });
+  const Mortality seen =
+      die_everywhere(3, 1, [](ReplicaStore& store, const std::vector<Entry>& entries, auto&) {
+        store.start(2, entries);
+        const auto outcome = store.wait();
+        ASSERT_TRUE(outcome);
+        EXPECT_EQ(outcome->step, 2);
+        if (!outcome->error.empty()) {
+          EXPECT_THAT(outcome->error, HasSubstr("step 2 has no replicas: "));
+        }
+      });
   EXPECT_THAT(seen.steps, ElementsAre(1, 2));
 }
 
 TEST(Replica, DeathAtAnyCallOfARestoreLeavesTheStep) {
-  // Rank 3 dies while rank 1 is being restored: by then both may be empty, and their buddies have all.
+  // Rank 3 dies while rank 1 is being restored: by then both may be empty, and their buddies have
+  // all.
   for (int64_t calls = 0, died = 1; died != 0; ++calls) {
     std::vector<Meeting> meetings(3);
     for (Meeting& meeting : meetings) meeting = std::make_shared<comm::HashStore>();
@@ -323,11 +343,13 @@ TEST(Replica, WhatDiffersBetweenRanksFailsOnAllAndTheNextStepWorks) {
     auto entries = state(Held::slices, rank, 3, 1, 1000);
     store.prepare(entries, *group);
     store.store(1, entries);
-    EXPECT_THAT(error_of([&] { store.store(rank == 2 ? 3 : 2, entries); }), HasSubstr("rank 0 stores step 2 and rank 2 step 3"));
+    EXPECT_THAT(error_of([&] { store.store(rank == 2 ? 3 : 2, entries); }),
+                HasSubstr("rank 0 stores step 2 and rank 2 step 3"));
     auto fewer = entries;
     if (rank == 1) fewer.pop_back();
-    EXPECT_THAT(error_of([&] { store.store(2, fewer); }), AllOf(HasSubstr("step 2 has no replicas: rank 1: "), HasSubstr("not those"),
-                                                                HasSubstr("; rank 2: rank 1 had nothing to give")));
+    EXPECT_THAT(error_of([&] { store.store(2, fewer); }),
+                AllOf(HasSubstr("step 2 has no replicas: rank 1: "), HasSubstr("not those"),
+                      HasSubstr("; rank 2: rank 1 had nothing to give")));
     store.store(4, state(Held::slices, rank, 3, 4, 1000));
     const auto next = meet();
     EXPECT_EQ(restore(store, entries, *next).step, 4);
@@ -348,28 +370,37 @@ TEST(Replica, CopiesOfAnotherStateAreNotedAndNotUsed) {
     const auto other = state(Held::slices, rank, 2, 1, 1001);
     const Back none = restore(store, other, *group);
     EXPECT_EQ(none.why_none, "no rank holds a copy");
-    EXPECT_THAT(none.notes, ElementsAre("rank 0: its copy of step 1, for rank 0 of 2, is of another run, state or number of ranks",
-                                        "rank 0: its copy of step 1, for rank 1 of 2, is of another run, state or number of ranks",
-                                        "rank 1: its copy of step 1, for rank 1 of 2, is of another run, state or number of ranks",
-                                        "rank 1: its copy of step 1, for rank 0 of 2, is of another run, state or number of ranks"));
+    EXPECT_THAT(none.notes, ElementsAre("rank 0: its copy of step 1, for rank 0 of 2, is of "
+                                        "another run, state or number of ranks",
+                                        "rank 0: its copy of step 1, for rank 1 of 2, is of "
+                                        "another run, state or number of ranks",
+                                        "rank 1: its copy of step 1, for rank 1 of 2, is of "
+                                        "another run, state or number of ranks",
+                                        "rank 1: its copy of step 1, for rank 0 of 2, is of "
+                                        "another run, state or number of ranks"));
   });
 }
 
 TEST(Replica, WrongUse) {
   with_ranks(2, [](comm::ProcessGroup& group) {
     const auto entries = state(Held::whole, group.rank(), 2, 0, 10);
-    EXPECT_THAT(error_of([&] { ReplicaStore({.distance = 2}).prepare(entries, group); }), HasSubstr("distance to the buddy is 2"));
-    EXPECT_THAT(error_of([&] { ReplicaStore({.distance = 1 + 2 * group.rank()}).prepare(entries, group); }),
-                HasSubstr("rank 0 has distance 1, identity  and rank 1 has distance 3"));
-    EXPECT_THAT(error_of([&] { ReplicaStore().start(1, entries); }), HasSubstr("prepare() must come before"));
+    EXPECT_THAT(error_of([&] { ReplicaStore({.distance = 2}).prepare(entries, group); }),
+                HasSubstr("distance to the buddy is 2"));
+    EXPECT_THAT(
+        error_of([&] { ReplicaStore({.distance = 1 + 2 * group.rank()}).prepare(entries, group); }),
+        HasSubstr("rank 0 has distance 1, identity  and rank 1 has distance 3"));
+    EXPECT_THAT(error_of([&] { ReplicaStore().start(1, entries); }),
+                HasSubstr("prepare() must come before"));
   });
 }
 
-// A changed bit in a copy: the copy's keeper sees it, and so does a receiver, before the values of its chunk reach a tensor.
+// A changed bit in a copy: the copy's keeper sees it, and so does a receiver, before the values of
+// its chunk reach a tensor.
 TEST(Replica, AChangedBitIsSeen) {
   with_ranks(2, [](comm::ProcessGroup& group) {
     const std::vector<Entry> entries{Entry("a", counting({3 << 18}, DType::f32))};  // three chunks
-    const CopyLayout layout = lay_out_copy({.ranks = 2, .files = {{0, {{"a", DType::f32, entries[0].shard}}}, {1, {}}}}, 0);
+    const CopyLayout layout = lay_out_copy(
+        {.ranks = 2, .files = {{0, {{"a", DType::f32, entries[0].shard}}}, {1, {}}}}, 0);
     ReplicaMemory memory;
     memory.reserve(2, layout.bytes, layout.bytes);
     const StateCopy copy = memory.view(0, layout.bytes);
@@ -394,7 +425,8 @@ TEST(Replica, AChangedBitIsSeen) {
 
 // What a rank would write to two files is one copy, though a tensor is cut between them.
 TEST(Replica, ACopyHoldsBothFilesOfARank) {
-  const std::vector<Entry> entries{Entry("a", counting({3 << 18})), Entry("b", counting({5}, DType::u8))};
+  const std::vector<Entry> entries{Entry("a", counting({3 << 18})),
+                                   Entry("b", counting({5}, DType::u8))};
   const Plan plan = make_plan({parts_of(entries)}, 0);
   ASSERT_EQ(plan.files.size(), 2u);
   const CopyLayout layout = lay_out_copy(plan, 0);
@@ -403,19 +435,23 @@ TEST(Replica, ACopyHoldsBothFilesOfARank) {
   memory.reserve(2, layout.bytes, layout.bytes);
   const StateCopy copy = memory.view(1, layout.bytes);
   copy.fill(slices_of(entries, layout), layout);
-  const std::vector<Entry> into{Entry("a", Tensor::zeros({3 << 18})), Entry("b", Tensor::zeros({5}, DType::u8))};
+  const std::vector<Entry> into{Entry("a", Tensor::zeros({3 << 18})),
+                                Entry("b", Tensor::zeros({5}, DType::u8))};
   const Parameter a("a", into[0].tensor);
   const Variable loss = ops::sum(ops::square(a));
   CopyReader reader(into);
   reader.take(layout, 0, copy.data.raw(), copy.data.bytes());
   expect_equal(into, entries);
-  EXPECT_THAT(error_of([&] { loss.backward(); }), HasSubstr("but restoring a replica changed it since"));
+  EXPECT_THAT(error_of([&] { loss.backward(); }),
+              HasSubstr("but restoring a replica changed it since"));
 }
 
-// Momentum on slices, whose gradients come from the sum of all: each step depends on every rank's bits.
+// Momentum on slices, whose gradients come from the sum of all: each step depends on every rank's
+// bits.
 class Training {
  public:
-  Training(int rank, int ranks) : weights_(counting({37}, DType::f32, 37 * rank)), momentum_(Tensor::zeros({37})) {
+  Training(int rank, int ranks)
+      : weights_(counting({37}, DType::f32, 37 * rank)), momentum_(Tensor::zeros({37})) {
     for (const auto& [name, tensor] : {std::pair{"w", weights_}, std::pair{"m", momentum_}})
       entries.emplace_back(name, tensor, ShardSpec{{37 * ranks}, 37 * rank, 37});
   }

@@ -1,4 +1,5 @@
-// Damaged bytes: every bit and every length of a checkpoint, files that are missing, doubled or swapped, names that lead elsewhere.
+// Damaged bytes: every bit and every length of a checkpoint, files that are missing, doubled or
+// swapped, names that lead elsewhere.
 #include <algorithm>
 #include <functional>
 
@@ -20,8 +21,10 @@ using ::testing::HasSubstr;
 
 // 64 KiB.
 std::vector<Entry> model(int64_t start = 0) {
-  return {Entry("wte.weight", counting({60, 100}, DType::f32, start)), Entry("h.0.weight", counting({50, 120}, DType::f32, start)),
-          Entry("h.0.bias", counting({50}, DType::bf16, start)), Entry("step", counting({}, DType::i64, start)),
+  return {Entry("wte.weight", counting({60, 100}, DType::f32, start)),
+          Entry("h.0.weight", counting({50, 120}, DType::f32, start)),
+          Entry("h.0.bias", counting({50}, DType::bf16, start)),
+          Entry("step", counting({}, DType::i64, start)),
           Entry("wpe.weight", counting({40, 100}, DType::f32, start))};
 }
 std::vector<Entry> targets() {
@@ -50,7 +53,9 @@ std::string error_of_reading(FileSystem& files, const std::vector<Entry>& into) 
   return error_of([&] { Checkpoint::open(kFolder, &files).read(into); });
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 class Corruption : public ::testing::Test {
  protected:
@@ -73,16 +78,21 @@ TEST_F(Corruption, EveryBitOfEveryShardIsFoundAndFileTensorAndBytesNamed) {
         byte = static_cast<char>(byte ^ 1 << bit % 8);
         const std::string error = error_of([&] { checkpoint.read(into_); });
         byte = static_cast<char>(byte ^ 1 << bit % 8);
-        if (!contains(error, path) || !contains(error, named)) FAIL() << "bit " << bit << " of " << path << ": " << error;
+        if (!contains(error, path) || !contains(error, named))
+          FAIL() << "bit " << bit << " of " << path << ": " << error;
       }
     };
-    try_bits(0, file.header_bytes, str("bytes 0 to ", file.header_bytes, " (the header): the XXH3 is "));
+    try_bits(0, file.header_bytes,
+             str("bytes 0 to ", file.header_bytes, " (the header): the XXH3 is "));
     for (const PlacedPiece& p : pieces[f]) {
-      const auto into = std::find_if(into_.begin(), into_.end(), [&](const Entry& entry) { return entry.name == *p.name; });
+      const auto into = std::find_if(into_.begin(), into_.end(),
+                                     [&](const Entry& entry) { return entry.name == *p.name; });
       into->tensor.zero_();
       try_bits(p.piece->begin, p.piece->begin + p.bytes,
-               str("bytes ", p.piece->begin, " to ", p.piece->begin + p.bytes, " ('", *p.name, "', elements 0 to ", p.piece->length, ")"));
-      EXPECT_EQ(bytes_of(into->tensor), std::vector<uint8_t>(static_cast<size_t>(p.bytes))) << "a wrong value got into " << *p.name;
+               str("bytes ", p.piece->begin, " to ", p.piece->begin + p.bytes, " ('", *p.name,
+                   "', elements 0 to ", p.piece->length, ")"));
+      EXPECT_EQ(bytes_of(into->tensor), std::vector<uint8_t>(static_cast<size_t>(p.bytes)))
+          << "a wrong value got into " << *p.name;
     }
   }
   EXPECT_GE(cases, 8 * 64 * 1000);
@@ -97,7 +107,8 @@ TEST_F(Corruption, EveryBitOfManifestAndSumsIsFound) {
       byte = static_cast<char>(byte ^ 1 << bit % 8);
       const std::string error = error_of([&] { Checkpoint::open(kFolder, files_.get()); });
       byte = static_cast<char>(byte ^ 1 << bit % 8);
-      ASSERT_THAT(error, AllOf(HasSubstr(kFolder), HasSubstr("was changed"))) << "bit " << bit << " of " << name;
+      ASSERT_THAT(error, AllOf(HasSubstr(kFolder), HasSubstr("was changed")))
+          << "bit " << bit << " of " << name;
     }
   }
   EXPECT_EQ(error_of_reading(*files_, into_), "(no error)");
@@ -109,13 +120,15 @@ TEST_F(Corruption, EveryLengthIsFoundAndSizesNamed) {
     std::string& bytes = files_->contents(path);
     const std::string good = bytes;
     const bool shard = contains(name, "shard");
-    for (size_t length = 0; length <= good.size() + 9; length = length == good.size() + 9 ? good.size() * 3 : length + 1) {
+    for (size_t length = 0; length <= good.size() + 9;
+         length = length == good.size() + 9 ? good.size() * 3 : length + 1) {
       if (length == good.size()) continue;
       bytes = good.substr(0, length);
       bytes.resize(length, '\0');
       const std::string error = error_of([&] { Checkpoint::open(kFolder, files_.get()); });
-      ASSERT_THAT(error,
-                  HasSubstr(shard ? str("'", path, "' was changed: it has ", length, " bytes, expected ", good.size()) : "was changed"))
+      ASSERT_THAT(error, HasSubstr(shard ? str("'", path, "' was changed: it has ", length,
+                                               " bytes, expected ", good.size())
+                                         : "was changed"))
           << name << " of " << length << " bytes";
     }
     bytes = good;
@@ -129,7 +142,8 @@ TEST_F(Corruption, BurstsAreFound) {
   for (int i = 0; i < 20000; ++i) {
     const ManifestFile& file = checkpoint.manifest().files[random() % 4];
     std::string& bytes = files_->contents(str(kFolder, "/", file.name));
-    const size_t begin = random() % bytes.size(), length = std::min<size_t>(1 + random() % 4096, bytes.size() - begin);
+    const size_t begin = random() % bytes.size(),
+                 length = std::min<size_t>(1 + random() % 4096, bytes.size() - begin);
     const std::string good = bytes.substr(begin, length);
     for (size_t at = begin; at < begin + length; ++at) bytes[at] = static_cast<char>(random());
     const bool same = bytes.compare(begin, length, good) == 0;
@@ -140,7 +154,8 @@ TEST_F(Corruption, BurstsAreFound) {
 }
 
 // Calls change(path, parent, key) for every value of the JSON, at any depth.
-using Change = std::function<void(const std::string& path, nlohmann::json& parent, const std::string& key)>;
+using Change =
+    std::function<void(const std::string& path, nlohmann::json& parent, const std::string& key)>;
 void for_each_field(nlohmann::json& value, const std::string& path, const Change& change) {
   if (!value.is_object() && !value.is_array()) return;
   std::vector<std::string> keys;
@@ -152,8 +167,8 @@ void for_each_field(nlohmann::json& value, const std::string& path, const Change
   }
 }
 
-// Somebody changes the manifest and makes SHA256SUMS agree: each field that is missing, null, 0 or empty must still be found, by whoever
-// reads or verifies.
+// Somebody changes the manifest and makes SHA256SUMS agree: each field that is missing, null, 0 or
+// empty must still be found, by whoever reads or verifies.
 TEST_F(Corruption, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
   std::string& text = files_->contents(str(kFolder, "/manifest.json"));
   std::string& sums = files_->contents(str(kFolder, "/SHA256SUMS"));
@@ -165,7 +180,8 @@ TEST_F(Corruption, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
     if (nlohmann::json::parse(good_text) == all) return;  // it was 0 already
     sums = sha256_hex(text) + "  manifest.json\n";
     for (const auto& file : all.value("files", nlohmann::json::array()))
-      if (file.is_object() && file.contains("sha256") && file["sha256"].is_string() && file.contains("name") && file["name"].is_string())
+      if (file.is_object() && file.contains("sha256") && file["sha256"].is_string() &&
+          file.contains("name") && file["name"].is_string())
         sums += file["sha256"].get<std::string>() + "  " + file["name"].get<std::string>() + "\n";
     const std::string error = error_of([&] {
       const Checkpoint checkpoint = Checkpoint::open(kFolder, files_.get());
@@ -175,21 +191,23 @@ TEST_F(Corruption, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
     EXPECT_NE(error, "(no error)") << what;
     ++cases;
   };
-  for_each_field(all, "", [&](const std::string& path, nlohmann::json& parent, const std::string& key) {
-    auto& field = parent.is_array() ? parent[std::stoul(key)] : parent[key];
-    const nlohmann::json kept = field;
-    for (const nlohmann::json& other :
-         {nlohmann::json(nullptr), nlohmann::json(0), nlohmann::json(""), nlohmann::json::array(), nlohmann::json::object()}) {
-      if (path == "/metadata" && other.is_object()) continue;  // free to be empty
-      field = other;
-      try_one(path + " = " + other.dump());
-    }
-    field = kept;
-    if (!parent.is_object()) return;
-    parent.erase(key);
-    try_one(path + " left out");
-    parent[key] = kept;
-  });
+  for_each_field(all, "",
+                 [&](const std::string& path, nlohmann::json& parent, const std::string& key) {
+                   auto& field = parent.is_array() ? parent[std::stoul(key)] : parent[key];
+                   const nlohmann::json kept = field;
+                   for (const nlohmann::json& other :
+                        {nlohmann::json(nullptr), nlohmann::json(0), nlohmann::json(""),
+                         nlohmann::json::array(), nlohmann::json::object()}) {
+                     if (path == "/metadata" && other.is_object()) continue;  // free to be empty
+                     field = other;
+                     try_one(path + " = " + other.dump());
+                   }
+                   field = kept;
+                   if (!parent.is_object()) return;
+                   parent.erase(key);
+                   try_one(path + " left out");
+                   parent[key] = kept;
+                 });
   EXPECT_GT(cases, 200);
   text = good_text;
   sums = good_sums;
@@ -197,7 +215,8 @@ TEST_F(Corruption, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr size_t kRandomBits = 5'000;  // sanitizers look at every access of the checksum's, and it goes over a MiB for each bit
+constexpr size_t kRandomBits = 5'000;  // sanitizers look at every access of the checksum's, and it
+                                       // goes over a MiB for each bit
 #else
 constexpr size_t kRandomBits = 100'000;
 #endif
@@ -205,9 +224,11 @@ constexpr size_t kRandomBits = 100'000;
 TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
   const test::TempDir dir;
   constexpr int64_t kElements = 26'214'400;  // 100 MiB
-  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({kElements}))}});
+  const std::string folder =
+      save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({kElements}))}});
   MemoryFiles files;
-  for (const auto& name : names_in(folder)) files.add_file(str(kFolder, "/", name), read_file(folder + "/" + name));
+  for (const auto& name : names_in(folder))
+    files.add_file(str(kFolder, "/", name), read_file(folder + "/" + name));
   const Checkpoint checkpoint = Checkpoint::open(kFolder, &files);
   const std::vector<Piece>& pieces = checkpoint.manifest().entries.at("w").pieces;
   ASSERT_EQ(pieces.size(), 2u);  // in two files
@@ -220,7 +241,8 @@ TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
   for (const int64_t bit : bits) {
     wanted.shard.offset = bit / 32;
     const Piece& piece = pieces[bit / 32 < pieces[1].offset ? 0 : 1];
-    const std::string path = str(kFolder, "/", checkpoint.manifest().files[static_cast<size_t>(piece.file)].name);
+    const std::string path =
+        str(kFolder, "/", checkpoint.manifest().files[static_cast<size_t>(piece.file)].name);
     const int64_t in_piece = bit / 8 - piece.offset * 4;
     char& byte = files.contents(path)[static_cast<size_t>(piece.begin + in_piece)];
     const auto flipped = static_cast<char>(1 << bit % 8);
@@ -228,9 +250,11 @@ TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
     const std::string error = error_of([&] { checkpoint.read({&wanted, 1}); });
     byte = static_cast<char>(byte ^ flipped);
     const int64_t chunk = in_piece / kChunkBytes, at = chunk * kChunkBytes;
-    const std::string where = str("'", path, "' was changed: bytes ", piece.begin + at, " to ", piece.begin + at + kChunkBytes,
-                                  " ('w', elements ", piece.offset + at / 4, " to ");
-    ASSERT_TRUE(contains(error, where) && contains(error, "expected " + hex_of(piece.xxh3[static_cast<size_t>(chunk)])))
+    const std::string where =
+        str("'", path, "' was changed: bytes ", piece.begin + at, " to ",
+            piece.begin + at + kChunkBytes, " ('w', elements ", piece.offset + at / 4, " to ");
+    ASSERT_TRUE(contains(error, where) &&
+                contains(error, "expected " + hex_of(piece.xxh3[static_cast<size_t>(chunk)])))
         << bit << ": " << error;
   }
   EXPECT_EQ(wanted.tensor.item(), 0) << "a wrong value got into the tensor";
@@ -241,13 +265,15 @@ TEST_F(Corruption, MissingFilesAreAllListed) {
   for (const auto& name : names) {
     const std::string path = str(kFolder, "/", name), good = files_->contents(path);
     files_->remove(path);
-    EXPECT_THAT(error_of([&] { Checkpoint::open(kFolder, files_.get()); }), AllOf(HasSubstr(path), HasSubstr("No such file")));
+    EXPECT_THAT(error_of([&] { Checkpoint::open(kFolder, files_.get()); }),
+                AllOf(HasSubstr(path), HasSubstr("No such file")));
     files_->make_directory(path);
     EXPECT_THAT(error_of([&] { Checkpoint::open(kFolder, files_.get()); }), HasSubstr(path));
     files_->remove(path);
     files_->add_file(path, good);
   }
-  // Two at once. Without the manifest or its sums nobody knows of the shards; those that are missing are all named.
+  // Two at once. Without the manifest or its sums nobody knows of the shards; those that are
+  // missing are all named.
   for (size_t i = 0; i < names.size(); ++i)
     for (size_t j = i + 1; j < names.size(); ++j) {
       const std::string first = str(kFolder, "/", names[i]), second = str(kFolder, "/", names[j]);
@@ -256,8 +282,9 @@ TEST_F(Corruption, MissingFilesAreAllListed) {
       files_->remove(second);
       const std::string error = error_of([&] { Checkpoint::open(kFolder, files_.get()); });
       const bool shards = contains(first, "shard") && contains(second, "shard");
-      EXPECT_THAT(error, shards ? AllOf(HasSubstr(first), HasSubstr("; "), HasSubstr(second))
-                                : AllOf(HasSubstr(kFolder), HasSubstr("No such file"), HasSubstr("")));
+      EXPECT_THAT(error, shards
+                             ? AllOf(HasSubstr(first), HasSubstr("; "), HasSubstr(second))
+                             : AllOf(HasSubstr(kFolder), HasSubstr("No such file"), HasSubstr("")));
       files_->add_file(first, good);
       files_->add_file(second, also_good);
     }
@@ -272,11 +299,13 @@ TEST(CorruptionOnDisk, SwappedDoubledAndForeignShardsAreFound) {
       const std::vector<Entry> entries = {Entry("a", counting({100})), Entry("b", counting({100}))};
       save({.dir = dir.path(), .step = step, .entries = entries, .group = &group});
     });
-  const std::string folder = dir.path() + "/step-00000002", first = folder + "/shard-00000-of-00002.safetensors",
+  const std::string folder = dir.path() + "/step-00000002",
+                    first = folder + "/shard-00000-of-00002.safetensors",
                     second = folder + "/shard-00001-of-00002.safetensors";
   const std::string a = read_file(first), b = read_file(second);
   ASSERT_EQ(a.size(), b.size());
-  const std::vector<Entry> into = {Entry("a", Tensor::zeros({100})), Entry("b", Tensor::zeros({100}))};
+  const std::vector<Entry> into = {Entry("a", Tensor::zeros({100})),
+                                   Entry("b", Tensor::zeros({100}))};
   const auto error_with = [&](const std::string& one, const std::string& other) {
     write_file(first, one);
     write_file(second, other);
@@ -286,7 +315,8 @@ TEST(CorruptionOnDisk, SwappedDoubledAndForeignShardsAreFound) {
     EXPECT_EQ(into[0].tensor.to_vector<float>(), std::vector<float>(100, 0.0f));
     return read_error;
   };
-  const std::string other_step = read_file(dir.path() + "/step-00000001/shard-00000-of-00002.safetensors");
+  const std::string other_step =
+      read_file(dir.path() + "/step-00000001/shard-00000-of-00002.safetensors");
   EXPECT_THAT(error_with(b, a), AllOf(HasSubstr(first), HasSubstr("(the header)")));
   EXPECT_THAT(error_with(b, b), HasSubstr(first));
   EXPECT_THAT(error_with(other_step, b), HasSubstr(first));
@@ -296,9 +326,11 @@ TEST(CorruptionOnDisk, SwappedDoubledAndForeignShardsAreFound) {
   for (const char* name : {"manifest.json", "SHA256SUMS"})
     std::filesystem::copy_file(dir.path() + "/step-00000001/" + name, folder + "/" + name,
                                std::filesystem::copy_options::overwrite_existing);
-  EXPECT_THAT(error_of([&] { Checkpoint::open(folder); }), HasSubstr("is of step 1, but its folder is named for step 2"));
+  EXPECT_THAT(error_of([&] { Checkpoint::open(folder); }),
+              HasSubstr("is of step 1, but its folder is named for step 2"));
   std::filesystem::rename(folder, dir.path() + "/copied");
-  EXPECT_THAT(error_of([&] { Checkpoint::open(dir.path() + "/copied").read(into); }), HasSubstr("(the header)"));
+  EXPECT_THAT(error_of([&] { Checkpoint::open(dir.path() + "/copied").read(into); }),
+              HasSubstr("(the header)"));
 }
 
 TEST(CorruptionOnDisk, SymbolicLinksAreRefused) {
@@ -319,7 +351,9 @@ TEST(CorruptionOnDisk, SymbolicLinksAreRefused) {
 TEST(CorruptionOnDisk, TheLatestGoodOneIsTakenAndOthersExplained) {
   const test::TempDir dir;
   for (const int64_t step : {1, 2, 3, 4, 5})
-    with_ranks(2, [&](comm::ProcessGroup& group) { save({.dir = dir.path(), .step = step, .entries = model(step), .group = &group}); });
+    with_ranks(2, [&](comm::ProcessGroup& group) {
+      save({.dir = dir.path(), .step = step, .entries = model(step), .group = &group});
+    });
   std::filesystem::remove(dir.path() + "/step-00000003/manifest.json");
   std::filesystem::resize_file(dir.path() + "/step-00000004/shard-00001-of-00002.safetensors", 10);
   const std::string path = dir.path() + "/step-00000005/shard-00000-of-00002.safetensors";
@@ -347,7 +381,8 @@ TEST(CorruptionOnDisk, TheLatestGoodOneIsTakenAndOthersExplained) {
   // Restoring takes the same one on all ranks, also where only one of them reads what is damaged.
   with_ranks(2, [&](comm::ProcessGroup& group) {
     const auto all = targets();
-    const std::vector<Entry> mine = group.rank() == 0 ? std::vector<Entry>{all[0], all[2], all[4]} : std::vector<Entry>{all[1], all[3]};
+    const std::vector<Entry> mine = group.rank() == 0 ? std::vector<Entry>{all[0], all[2], all[4]}
+                                                      : std::vector<Entry>{all[1], all[3]};
     const Restored restored = restore_latest(dir.path(), mine, &group);
     ASSERT_TRUE(restored.checkpoint);
     EXPECT_EQ(restored.checkpoint->step(), 2);
@@ -358,7 +393,8 @@ TEST(CorruptionOnDisk, TheLatestGoodOneIsTakenAndOthersExplained) {
 
 TEST(CorruptionOnDisk, OneOfAnotherNameIsLookedAtWhereItLies) {
   const test::TempDir dir;
-  const std::string saved = save({.dir = dir.path(), .step = 3, .entries = model()}), best = dir.path() + "/best";
+  const std::string saved = save({.dir = dir.path(), .step = 3, .entries = model()}),
+                    best = dir.path() + "/best";
   std::filesystem::rename(saved, best);
   EXPECT_TRUE(list(dir.path()).empty());
   EXPECT_EQ(look_at(best, Check::everything).problem, "");
@@ -392,7 +428,8 @@ TEST(CorruptionOnDisk, WhereNoneIsGoodARunDoesNotStartAnew) {
   save({.dir = dir.path(), .step = 1, .entries = model()});
   std::filesystem::remove(dir.path() + "/step-00000001/SHA256SUMS");
   EXPECT_THAT(error_of([&] { restore_latest(dir.path(), targets(), nullptr); }),
-              AllOf(HasSubstr("none of the 1 checkpoints in"), HasSubstr("move them away"), HasSubstr("SHA256SUMS': No such file")));
+              AllOf(HasSubstr("none of the 1 checkpoints in"), HasSubstr("move them away"),
+                    HasSubstr("SHA256SUMS': No such file")));
 }
 
 }  // namespace

@@ -11,20 +11,24 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// How a run of W ranks holds a tensor: whole on all, cut evenly (the last ones short, as FSDP pads), or cut unevenly, some with nothing.
+// How a run of W ranks holds a tensor: whole on all, cut evenly (the last ones short, as FSDP
+// pads), or cut unevenly, some with nothing.
 enum class Layout { replicated, even, uneven };
 
 ShardSpec part_of(const Shape& shape, Layout layout, int rank, int size) {
   const int64_t n = shape.numel(), share = (n + size - 1) / size;
   int64_t begin = 0, end = n;
-  if (layout == Layout::even) begin = std::min(n, share * rank), end = std::min(n, share * (rank + 1));
-  if (layout == Layout::uneven) begin = n * rank * rank / (size * size), end = n * (rank + 1) * (rank + 1) / (size * size);
+  if (layout == Layout::even)
+    begin = std::min(n, share * rank), end = std::min(n, share * (rank + 1));
+  if (layout == Layout::uneven)
+    begin = n * rank * rank / (size * size), end = n * (rank + 1) * (rank + 1) / (size * size);
   return {shape, begin, end - begin};
 }
 
 // Small ones, an odd one, a scalar, one without elements, and one of several chunks.
-const std::vector<std::pair<Shape, DType>> kTensors = {{{7, 9}, DType::f32}, {{3}, DType::bf16},        {{}, DType::i64},
-                                                       {{0, 4}, DType::f32}, {{700, 1031}, DType::f32}, {{5, 5}, DType::u8}};
+const std::vector<std::pair<Shape, DType>> kTensors = {
+    {{7, 9}, DType::f32}, {{3}, DType::bf16},        {{}, DType::i64},
+    {{0, 4}, DType::f32}, {{700, 1031}, DType::f32}, {{5, 5}, DType::u8}};
 
 std::vector<Entry> entries_of(Layout layout, int rank, int size, bool filled) {
   std::vector<Entry> entries;
@@ -32,7 +36,9 @@ std::vector<Entry> entries_of(Layout layout, int rank, int size, bool filled) {
     const auto& [shape, dtype] = kTensors[i];
     const ShardSpec shard = part_of(shape, layout, rank, size);
     const Shape local = layout == Layout::replicated ? shape : Shape{shard.length};
-    entries.emplace_back(str("p", i), filled ? counting(local, dtype, shard.offset + static_cast<int64_t>(i)) : Tensor::zeros(local, dtype),
+    entries.emplace_back(str("p", i),
+                         filled ? counting(local, dtype, shard.offset + static_cast<int64_t>(i))
+                                : Tensor::zeros(local, dtype),
                          shard);
   }
   return entries;
@@ -42,13 +48,16 @@ struct World {
   int ranks;
   Layout layout;
 };
-const std::vector<World> kWorlds = {{1, Layout::replicated}, {2, Layout::replicated}, {4, Layout::replicated},
-                                    {2, Layout::even},       {3, Layout::even},       {4, Layout::even},
-                                    {5, Layout::uneven},     {8, Layout::even},       {3, Layout::uneven}};
+const std::vector<World> kWorlds = {
+    {1, Layout::replicated}, {2, Layout::replicated}, {4, Layout::replicated},
+    {2, Layout::even},       {3, Layout::even},       {4, Layout::even},
+    {5, Layout::uneven},     {8, Layout::even},       {3, Layout::uneven}};
 
 class RestoreFrom : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Files, RestoreFrom, ::testing::Values(kTwoFilesAbove, 0),
-                         [](const auto& each) { return each.param == 0 ? "two_a_rank" : "one_a_rank"; });
+                         [](const auto& each) {
+                           return each.param == 0 ? "two_a_rank" : "one_a_rank";
+                         });
 
 TEST_P(RestoreFrom, AnyShardsToAnyOthers) {
   for (const World& saver : kWorlds) {
@@ -79,12 +88,15 @@ class CountingFiles final : public ForwardingFiles {
  public:
   std::atomic<int64_t> bytes = 0;
 
-  std::unique_ptr<ReadableFile> open(const std::string& path) override { return std::make_unique<File>(*this, real_.open(path)); }
+  std::unique_ptr<ReadableFile> open(const std::string& path) override {
+    return std::make_unique<File>(*this, real_.open(path));
+  }
 
  private:
   class File final : public ReadableFile {
    public:
-    File(CountingFiles& files, std::unique_ptr<ReadableFile> real) : files_(files), real_(std::move(real)) {}
+    File(CountingFiles& files, std::unique_ptr<ReadableFile> real)
+        : files_(files), real_(std::move(real)) {}
     const std::string& path() const override { return real_->path(); }
     int64_t bytes() const override { return real_->bytes(); }
     void read(int64_t offset, void* data, int64_t count) const override {
@@ -101,7 +113,10 @@ class CountingFiles final : public ForwardingFiles {
 TEST(Restore, ReadsOnlyWhatARankNeeds) {
   const test::TempDir dir;
   const int64_t elements = 4 << 20;  // 16 MiB: 16 chunks
-  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({elements})), Entry("b", counting({8}))}});
+  const std::string folder =
+      save({.dir = dir.path(),
+            .step = 1,
+            .entries = {Entry("w", counting({elements})), Entry("b", counting({8}))}});
   CountingFiles files;
   const Checkpoint checkpoint = Checkpoint::open(folder, &files);
   EXPECT_LT(files.bytes, 16384) << "opening reads the manifest, not the shards";
@@ -131,7 +146,8 @@ TEST(Restore, ReadsOnlyWhatARankNeeds) {
 TEST(Restore, FoldersWithAnyBytesInTheirNames) {
   const test::TempDir dir;
   const std::string strange = dir.path() + "/two\nlines \x01\xff";
-  for (const int64_t step : {1, 2}) save({.dir = strange, .step = step, .entries = {Entry("w", counting({8}, DType::f32, step))}});
+  for (const int64_t step : {1, 2})
+    save({.dir = strange, .step = step, .entries = {Entry("w", counting({8}, DType::f32, step))}});
   with_ranks(2, [&](comm::ProcessGroup& group) {
     const Entry into("w", Tensor::zeros({8}));
     const Restored restored = restore_latest(strange, {&into, 1}, &group);
@@ -144,7 +160,8 @@ TEST(Restore, FoldersWithAnyBytesInTheirNames) {
 TEST(Restore, DamageInAChunkThatNobodyNeedsHurtsNobody) {
   const test::TempDir dir;
   const int64_t elements = 1 << 20;
-  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({elements}))}});
+  const std::string folder =
+      save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({elements}))}});
   const std::string path = folder + "/shard-00000-of-00001.safetensors";
   std::string bytes = read_file(path);
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
@@ -153,24 +170,31 @@ TEST(Restore, DamageInAChunkThatNobodyNeedsHurtsNobody) {
   const Entry first("w", Tensor::zeros({elements / 2}), {{elements}, 0, elements / 2});
   EXPECT_NO_THROW(checkpoint.read({&first, 1}));
   const Entry second("w", Tensor::zeros({elements / 2}), {{elements}, elements / 2, elements / 2});
-  EXPECT_THAT(error_of([&] { checkpoint.read({&second, 1}); }), HasSubstr(str("('w', elements ", 3 * elements / 4, " to ", elements, ")")));
+  EXPECT_THAT(error_of([&] {
+                checkpoint.read({&second, 1});
+              }),
+              HasSubstr(str("('w', elements ", 3 * elements / 4, " to ", elements, ")")));
 }
 
 // A graph of before needs the values of before; so it does where the reading failed after a part.
 TEST(Restore, WhatIsReadHasChanged) {
   const test::TempDir dir;
-  const std::string folder = save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({1 << 19}))}});
+  const std::string folder =
+      save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({1 << 19}))}});
   const Checkpoint checkpoint = Checkpoint::open(folder);
   const auto backward_after_reading = [&](const Tensor& values) {
     const Parameter w("w", values);
     const Variable loss = ops::sum(ops::square(w));
     const Entry into("w", values);
     const std::string problem = error_of([&] { checkpoint.read({&into, 1}); });
-    EXPECT_THAT(error_of([&] { loss.backward(); }), AllOf(HasSubstr("'w' f32["), HasSubstr("changed it since"))) << problem;
+    EXPECT_THAT(error_of([&] { loss.backward(); }),
+                AllOf(HasSubstr("'w' f32["), HasSubstr("changed it since")))
+        << problem;
     return problem;
   };
   EXPECT_EQ(backward_after_reading(Tensor::zeros({1 << 19})), "(no error)");
-  EXPECT_EQ(backward_after_reading(Tensor::zeros({2, 1 << 19}).transpose(0, 1).select(1, 0)), "(no error)");
+  EXPECT_EQ(backward_after_reading(Tensor::zeros({2, 1 << 19}).transpose(0, 1).select(1, 0)),
+            "(no error)");
   std::string bytes = read_file(folder + "/shard-00000-of-00001.safetensors");
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_file(folder + "/shard-00000-of-00001.safetensors", bytes);
@@ -199,10 +223,13 @@ TEST_P(Golden, IsReadByThisProgram) {
 
 TEST_P(Golden, IsNotReadWhereItIsDamaged) {
   const test::TempDir dir;
-  std::filesystem::copy(str(LOCKSTEP_TESTDATA, "/v", GetParam(), "/step-00000007"), dir.path() + "/step-00000007");
+  std::filesystem::copy(str(LOCKSTEP_TESTDATA, "/v", GetParam(), "/step-00000007"),
+                        dir.path() + "/step-00000007");
   const std::string folder = dir.path() + "/step-00000007";
   const Manifest manifest = Checkpoint::open(folder).manifest();
-  const std::string path = folder + "/" + manifest.files[static_cast<size_t>(manifest.entries.at("w").pieces.back().file)].name;
+  const std::string path =
+      folder + "/" +
+      manifest.files[static_cast<size_t>(manifest.entries.at("w").pieces.back().file)].name;
   std::string bytes = read_file(path);
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_file(path, bytes);
@@ -214,7 +241,10 @@ TEST(Restore, FromAFolderOfAnyName) {
   const std::string folder = dir.path() + "/two\nlines \xe9";
   with_ranks(2, [&](comm::ProcessGroup& group) {
     for (int64_t step : {1, 2})
-      save({.dir = folder, .step = step, .entries = {Entry("a", counting({4}, DType::f32, step))}, .group = &group});
+      save({.dir = folder,
+            .step = step,
+            .entries = {Entry("a", counting({4}, DType::f32, step))},
+            .group = &group});
     const Entry into("a", Tensor::zeros({4}));
     const Restored restored = restore_latest(folder, {&into, 1}, &group);
     ASSERT_TRUE(restored.checkpoint);

@@ -17,10 +17,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::vector<Entry> small_model(int64_t start = 0) {
-  return {Entry("a", counting({4}, DType::f32, start)), Entry("b", counting({3}, DType::u8, start))};
+  return {Entry("a", counting({4}, DType::f32, start)),
+          Entry("b", counting({3}, DType::u8, start))};
 }
-// A file system whose operations fail from a chosen one on. `crash`: the process is gone – nothing works any more, not even tidying
-// up – and what was written but not synced is lost.
+// A file system whose operations fail from a chosen one on. `crash`: the process is gone – nothing
+// works any more, not even tidying up – and what was written but not synced is lost.
 class FaultyFiles final : public FileSystem {
  public:
   FaultyFiles(int64_t fail_at, bool crash) : left_(fail_at), crash_(crash) {}
@@ -30,16 +31,26 @@ class FaultyFiles final : public FileSystem {
     synced_[path] = 0;
     return std::make_unique<File>(*this, path, real_.create(path));
   }
-  void make_directories(const std::string& path) override { operation("make", path), real_.make_directories(path); }
-  void make_directory(const std::string& path) override { operation("make", path), real_.make_directory(path); }
-  void sync_directory(const std::string& path) override { operation("sync", path), real_.sync_directory(path); }
+  void make_directories(const std::string& path) override {
+    operation("make", path), real_.make_directories(path);
+  }
+  void make_directory(const std::string& path) override {
+    operation("make", path), real_.make_directory(path);
+  }
+  void sync_directory(const std::string& path) override {
+    operation("sync", path), real_.sync_directory(path);
+  }
   void rename_directory(const std::string& from, const std::string& to) override {
     operation("rename", from), real_.rename_directory(from, to);
   }
-  void remove_all(const std::string& path) override { operation("remove", path), real_.remove_all(path); }
+  void remove_all(const std::string& path) override {
+    operation("remove", path), real_.remove_all(path);
+  }
   std::vector<std::string> list(const std::string& path) override { return real_.list(path); }
   std::unique_ptr<ReadableFile> open(const std::string& path) override { return real_.open(path); }
-  std::optional<int64_t> free_bytes(const std::string& path) override { return real_.free_bytes(path); }
+  std::optional<int64_t> free_bytes(const std::string& path) override {
+    return real_.free_bytes(path);
+  }
 
   bool failed() const { return failed_; }
   // Cuts every file that still has its name back to what was synced.
@@ -53,7 +64,9 @@ class FaultyFiles final : public FileSystem {
    public:
     File(FaultyFiles& files, std::string path, std::unique_ptr<WritableFile> real)
         : files_(files), path_(std::move(path)), real_(std::move(real)) {}
-    void write(const void* data, size_t bytes) override { files_.operation("write", path_), real_->write(data, bytes); }
+    void write(const void* data, size_t bytes) override {
+      files_.operation("write", path_), real_->write(data, bytes);
+    }
     void sync() override {
       files_.operation("sync", path_);
       real_->sync();
@@ -91,10 +104,16 @@ int64_t try_every_operation(bool crash, bool same_step, int64_t two_files_above)
     const int64_t step = same_step ? 2 : 3;
     bool saved = true;
     try {
-      save({.dir = dir.path(), .step = step, .entries = small_model(20), .keep = 2, .files = &files, .two_files_above = two_files_above});
+      save({.dir = dir.path(),
+            .step = step,
+            .entries = small_model(20),
+            .keep = 2,
+            .files = &files,
+            .two_files_above = two_files_above});
     } catch (const EnvironmentError& e) {
       saved = false;
-      EXPECT_THAT(e.what(), AllOf(HasSubstr(str("step ", step, " was not saved")), HasSubstr("errno 5")));
+      EXPECT_THAT(e.what(),
+                  AllOf(HasSubstr(str("step ", step, " was not saved")), HasSubstr("errno 5")));
     }
     if (crash) files.lose_unsynced();
 
@@ -104,7 +123,8 @@ int64_t try_every_operation(bool crash, bool same_step, int64_t two_files_above)
     EXPECT_TRUE(found.checkpoint);
     if (!found.checkpoint) return at;
     const auto values = bytes_of(found.checkpoint->read_whole("a"));
-    const auto older = bytes_of(small_model(10)[0].tensor), newer = bytes_of(small_model(20)[0].tensor);
+    const auto older = bytes_of(small_model(10)[0].tensor),
+               newer = bytes_of(small_model(20)[0].tensor);
     EXPECT_TRUE(values == newer || (!saved && values == older));
     if (!saved && !crash) {
       EXPECT_EQ(values, older);
@@ -120,7 +140,9 @@ int64_t try_every_operation(bool crash, bool same_step, int64_t two_files_above)
 
 class FaultsOfASave : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Files, FaultsOfASave, ::testing::Values(kTwoFilesAbove, 0),
-                         [](const auto& each) { return each.param == 0 ? "two_a_rank" : "one_a_rank"; });
+                         [](const auto& each) {
+                           return each.param == 0 ? "two_a_rank" : "one_a_rank";
+                         });
 
 TEST_P(FaultsOfASave, AnOperationThatFailsLeavesWhatWasThere) {
   const int64_t least = GetParam() == 0 ? 14 : 10;
@@ -139,12 +161,17 @@ TEST(Faults, OneRanksDiskIsEveryRanksFailure) {
   with_ranks(2, [&](comm::ProcessGroup& group) {
     save({.dir = dir.path(), .step = 1, .entries = small_model(), .group = &group});
     FaultyFiles files(1, /*crash=*/false);  // rank 1's first operation after creating its file
-    SaveRequest request{
-        .dir = dir.path(), .step = 2, .entries = small_model(), .metadata = {}, .keep = 1, .group = &group, .files = nullptr};
+    SaveRequest request{.dir = dir.path(),
+                        .step = 2,
+                        .entries = small_model(),
+                        .metadata = {},
+                        .keep = 1,
+                        .group = &group,
+                        .files = nullptr};
     if (group.rank() == 1) request.files = &files;
     const std::string error = error_of([&] { save(request); });
-    EXPECT_THAT(error,
-                AllOf(HasSubstr("step 2 was not saved: rank 1: write '"), HasSubstr("shard-00001-of-00002.safetensors': Input/output")));
+    EXPECT_THAT(error, AllOf(HasSubstr("step 2 was not saved: rank 1: write '"),
+                             HasSubstr("shard-00001-of-00002.safetensors': Input/output")));
   });
   EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
 }
@@ -161,17 +188,22 @@ TEST(Faults, EitherFileOfARankIsNamed) {
   for (int64_t at = 0; at < 8; ++at)
     with_ranks(2, [&](comm::ProcessGroup& group) {
       FaultyFiles files(at, /*crash=*/false);
-      SaveRequest request{.dir = dir.path(), .step = 2, .entries = model(), .group = &group, .two_files_above = 0};
+      SaveRequest request{
+          .dir = dir.path(), .step = 2, .entries = model(), .group = &group, .two_files_above = 0};
       if (group.rank() == 1) request.files = &files;
       const std::string error = error_of([&] { save(request); });
       ASSERT_THAT(error, HasSubstr("step 2 was not saved: rank 1: "));
       if (group.rank() != 0) return;
       const std::string operation = error.substr(error.find("rank 1: ") + 8);
-      ++failures[operation.substr(0, operation.find(' ')) + " " + operation.substr(operation.find("shard-"), 20)];
+      ++failures[operation.substr(0, operation.find(' ')) + " " +
+                 operation.substr(operation.find("shard-"), 20)];
     });
-  EXPECT_THAT(failures, ElementsAre(std::pair("create shard-00002-of-00004", 1), std::pair("create shard-00003-of-00004", 1),
-                                    std::pair("sync shard-00002-of-00004", 1), std::pair("sync shard-00003-of-00004", 1),
-                                    std::pair("write shard-00002-of-00004", 2), std::pair("write shard-00003-of-00004", 2)));
+  EXPECT_THAT(failures, ElementsAre(std::pair("create shard-00002-of-00004", 1),
+                                    std::pair("create shard-00003-of-00004", 1),
+                                    std::pair("sync shard-00002-of-00004", 1),
+                                    std::pair("sync shard-00003-of-00004", 1),
+                                    std::pair("write shard-00002-of-00004", 2),
+                                    std::pair("write shard-00003-of-00004", 2)));
   EXPECT_TRUE(names_in(dir.path()).empty());
 }
 
@@ -199,13 +231,18 @@ TEST(Faults, AFullDiskIsReportedWithPathAndReason) {
   save({.dir = dir.path(), .step = 1, .entries = small_model()});
   {
     const FileSizeLimit limit(64 << 10);
-    const std::string error = error_of([&] { save({.dir = dir.path(), .step = 2, .entries = {Entry("w", counting({1 << 20}))}}); });
-    EXPECT_THAT(error, AllOf(HasSubstr("write '"), HasSubstr("shard-00000-of-00001.safetensors' at byte 65536"), HasSubstr("errno 27")));
+    const std::string error = error_of([&] {
+      save({.dir = dir.path(), .step = 2, .entries = {Entry("w", counting({1 << 20}))}});
+    });
+    EXPECT_THAT(error, AllOf(HasSubstr("write '"),
+                             HasSubstr("shard-00000-of-00001.safetensors' at byte 65536"),
+                             HasSubstr("errno 27")));
   }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
 }
 
-// Files whose folders of some name cannot be removed, or not be renamed either: another user's, or one that holds an open file of NFS.
+// Files whose folders of some name cannot be removed, or not be renamed either: another user's, or
+// one that holds an open file of NFS.
 class StuckFiles final : public ForwardingFiles {
  public:
   void remove_all(const std::string& path) override {
@@ -214,7 +251,8 @@ class StuckFiles final : public ForwardingFiles {
     real_.remove_all(path);
   }
   void rename_directory(const std::string& from, const std::string& to) override {
-    if (!renames && (from.ends_with("step-00000001") || from.find(".tmp-left") != std::string::npos))
+    if (!renames &&
+        (from.ends_with("step-00000001") || from.find(".tmp-left") != std::string::npos))
       throw EnvironmentError("rename '" + from + "': Permission denied (errno 13)");
     real_.rename_directory(from, to);
   }
@@ -238,7 +276,11 @@ TEST(Faults, WhatCannotBeRemovedEndsNoSaves) {
       std::filesystem::create_directory(dir.path() + "/" + name);
     testing::internal::CaptureStderr();
     for (int64_t step = 1; step <= 5; ++step)
-      save({.dir = dir.path(), .step = step, .entries = small_model(step), .keep = 2, .files = &files});
+      save({.dir = dir.path(),
+            .step = step,
+            .entries = small_model(step),
+            .keep = 2,
+            .files = &files});
     {
       Saver saver({.dir = dir.path(), .keep = 2, .files = &files});
       saver.start(6, small_model(6), {});
@@ -254,13 +296,15 @@ TEST(Faults, WhatCannotBeRemovedEndsNoSaves) {
     std::vector<std::string> expected = {"step-00000005", "step-00000006"};
     if (!renames) expected.insert(expected.begin(), "step-00000001");
     EXPECT_EQ(good, expected);
-    EXPECT_EQ(count_of(said, renames ? "Device or resource busy" : "could not be removed"), 3u) << "once for each folder: " << said;
+    EXPECT_EQ(count_of(said, renames ? "Device or resource busy" : "could not be removed"), 3u)
+        << "once for each folder: " << said;
     EXPECT_EQ(count_of(said, "saves go on"), 3u) << said;
   }
   log::set_level(log::Level::error);
 }
 
-// Its folder stays, and with it all that it has written: another name must keep it from being committed.
+// Its folder stays, and with it all that it has written: another name must keep it from being
+// committed.
 TEST(Faults, AWriterWhoseFolderCannotBeRemovedCommitsNothing) {
   const test::TempDir dir;
   const std::string aside = dir.path() + "/step-00000001.tmp-left1";
@@ -284,7 +328,9 @@ TEST(Faults, AFileSystemThatDoesNotSayWhatIsFreeIsNotFull) {
   save({.dir = dir.path(), .step = 1, .entries = small_model(), .files = &files});
   EXPECT_EQ(lack_of_room(dir.path(), int64_t{1} << 60, &files), "");
   files.free = 0;
-  EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 2, .entries = small_model(), .files = &files}); }),
+  EXPECT_THAT(error_of([&] {
+                save({.dir = dir.path(), .step = 2, .entries = small_model(), .files = &files});
+              }),
               HasSubstr("has 0 B free"));
   EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
 }
@@ -292,8 +338,9 @@ TEST(Faults, AFileSystemThatDoesNotSayWhatIsFreeIsNotFull) {
 TEST(Faults, AFolderThatCannotBeMadeIsNamed) {
   const test::TempDir dir;
   write_file(dir.path() + "/file", "x");
-  EXPECT_THAT(error_of([&] { save({.dir = dir.path() + "/file", .step = 1, .entries = small_model()}); }),
-              HasSubstr("make folder '" + dir.path()));
+  EXPECT_THAT(
+      error_of([&] { save({.dir = dir.path() + "/file", .step = 1, .entries = small_model()}); }),
+      HasSubstr("make folder '" + dir.path()));
 }
 
 }  // namespace

@@ -26,8 +26,10 @@ std::vector<std::vector<Part>> random_parts(std::mt19937& random, int64_t ranks,
     const int64_t elements = random() % 2 == 0 ? random() % 1000 : random() % (8 << 20);
     const DType dtype = dtypes[random() % dtypes.size()];
     for (int64_t rank = 0; rank < ranks; ++rank) {
-      const int64_t begin = shared ? elements * rank / ranks : 0, end = shared ? elements * (rank + 1) / ranks : elements;
-      held[static_cast<size_t>(rank)].push_back({str("t", i), dtype, {{elements}, begin, end - begin}});
+      const int64_t begin = shared ? elements * rank / ranks : 0,
+                    end = shared ? elements * (rank + 1) / ranks : elements;
+      held[static_cast<size_t>(rank)].push_back(
+          {str("t", i), dtype, {{elements}, begin, end - begin}});
     }
   }
   return held;
@@ -64,7 +66,8 @@ TEST(Plan, EveryElementIsInOneFileAndTwoFilesOfARankAreAboutEqual) {
     int64_t last_rank = -1;
     for (const PlannedFile& file : plan.files) {
       std::set<std::string> names;
-      for (const Part& part : file.parts) EXPECT_TRUE(names.insert(part.name).second) << part.name << " is in a file twice";
+      for (const Part& part : file.parts)
+        EXPECT_TRUE(names.insert(part.name).second) << part.name << " is in a file twice";
       EXPECT_GE(file.rank, last_rank);
       last_rank = file.rank;
     }
@@ -76,7 +79,9 @@ TEST(Plan, EveryElementIsInOneFileAndTwoFilesOfARankAreAboutEqual) {
       if (bytes > std::max(two_files_above, 4 * kChunkBytes)) {
         ASSERT_EQ(files.size(), 2u);
         ++halved;
-        EXPECT_LE(std::abs(bytes_of_parts(plan.files[files[0]].parts) - bytes_of_parts(plan.files[files[1]].parts)), 2 * kChunkBytes);
+        EXPECT_LE(std::abs(bytes_of_parts(plan.files[files[0]].parts) -
+                           bytes_of_parts(plan.files[files[1]].parts)),
+                  2 * kChunkBytes);
       }
     }
   }
@@ -85,14 +90,16 @@ TEST(Plan, EveryElementIsInOneFileAndTwoFilesOfARankAreAboutEqual) {
 
 TEST(Plan, CutsNoTensorWhereWholeOnesMakeEqualFiles) {
   std::vector<Part> parts;
-  for (int64_t i = 0; i < 10; ++i) parts.push_back({str("t", i), DType::f32, ShardSpec::whole({1 << 20})});
+  for (int64_t i = 0; i < 10; ++i)
+    parts.push_back({str("t", i), DType::f32, ShardSpec::whole({1 << 20})});
   const Plan plan = make_plan({parts}, 0);
   ASSERT_EQ(plan.files.size(), 2u);
   for (const PlannedFile& file : plan.files) EXPECT_EQ(file.parts.size(), 5u);
 }
 
 TEST(Plan, CutsAtWholeChunks) {
-  const Plan plan = make_plan({{{"w", DType::bf16, ShardSpec::whole({5 << 19})}}}, 0);  // five chunks
+  const Plan plan =
+      make_plan({{{"w", DType::bf16, ShardSpec::whole({5 << 19})}}}, 0);  // five chunks
   ASSERT_EQ(plan.files.size(), 2u);
   EXPECT_EQ(plan.files[0].parts[0].shard.length, 3 << 19);
   EXPECT_EQ(plan.files[1].parts[0].shard.offset, 3 << 19);

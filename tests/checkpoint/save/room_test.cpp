@@ -21,7 +21,8 @@ using ::testing::HasSubstr;
 
 std::vector<Entry> small_model() { return {{"a", counting({64, 64})}, {"b", counting({100})}}; }
 
-// Save after save on a disk of so many bytes beside the older checkpoints; returns how many succeed, at most `saves`.
+// Save after save on a disk of so many bytes beside the older checkpoints; returns how many
+// succeed, at most `saves`.
 int64_t saves_that_succeed(const SavesToCome& saves, std::vector<int64_t> there, int64_t free) {
   for (int64_t n = 0; n < saves.saves; ++n) {
     if (saves.bytes > free) return n;
@@ -37,7 +38,9 @@ int64_t saves_that_succeed(const SavesToCome& saves, std::vector<int64_t> there,
 
 TEST(Room, IsWhatSavesOneAfterAnotherFind) {
   std::mt19937 random(7);
-  const auto below = [&](int64_t end) { return static_cast<int64_t>(random() % static_cast<uint64_t>(end)); };
+  const auto below = [&](int64_t end) {
+    return static_cast<int64_t>(random() % static_cast<uint64_t>(end));
+  };
   for (int i = 0; i < 20000; ++i) {
     const SavesToCome saves{.bytes = 1 + below(20), .saves = 1 + below(12), .keep = below(6)};
     std::vector<int64_t> older(static_cast<size_t>(below(6)));
@@ -45,10 +48,12 @@ TEST(Room, IsWhatSavesOneAfterAnotherFind) {
     const int64_t free = below(100);
     const Room room = room_for(saves, older, free);
     ASSERT_EQ(room.fit, saves_that_succeed(saves, older, free))
-        << saves.saves << " saves of " << saves.bytes << ", keep " << saves.keep << ", " << older.size() << " older, free " << free;
+        << saves.saves << " saves of " << saves.bytes << ", keep " << saves.keep << ", "
+        << older.size() << " older, free " << free;
     if (room.fit == saves.saves) {
       ASSERT_EQ(room.missing, 0);
-    } else if (std::all_of(older.begin(), older.end(), [&](int64_t bytes) { return bytes == saves.bytes; })) {
+    } else if (std::all_of(older.begin(), older.end(),
+                           [&](int64_t bytes) { return bytes == saves.bytes; })) {
       ASSERT_EQ(room_for(saves, older, free + room.missing).fit, saves.saves);
       ASSERT_LT(room_for(saves, older, free + room.missing - 1).fit, saves.saves);
     }
@@ -57,7 +62,8 @@ TEST(Room, IsWhatSavesOneAfterAnotherFind) {
 
 TEST(Room, OfMoreSavesThanADiskCanHoldIsFinite) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-  const Room all = room_for({.bytes = int64_t{1} << 40, .saves = kMost, .keep = 0}, {}, int64_t{3} << 40);
+  const Room all =
+      room_for({.bytes = int64_t{1} << 40, .saves = kMost, .keep = 0}, {}, int64_t{3} << 40);
   EXPECT_EQ(all.fit, 3);
   EXPECT_EQ(all.missing, kMost);
   EXPECT_EQ(room_for({.bytes = 1, .saves = kMost, .keep = kMost}, {}, 5).fit, 5);
@@ -72,7 +78,8 @@ class FullFiles final : public ForwardingFiles {
 TEST(Room, WhatIsThereAndWillGoCounts) {
   const test::TempDir dir;
   FullFiles files;
-  for (int64_t step = 1; step <= 2; ++step) save({.dir = dir.path(), .step = step, .entries = small_model()});
+  for (int64_t step = 1; step <= 2; ++step)
+    save({.dir = dir.path(), .step = step, .entries = small_model()});
   const int64_t bytes = list(dir.path())[0].bytes;
   const SavesToCome saves{.bytes = bytes, .saves = 10, .keep = 2};
   files.free = bytes;
@@ -84,9 +91,12 @@ TEST(Room, WhatIsThereAndWillGoCounts) {
   files.free = 2 * bytes;
   const Lack lack = lack_of_room(dir.path(), 0, saves, &files);
   EXPECT_EQ(lack.fit, 2);
-  EXPECT_THAT(lack.text, HasSubstr("enough for 2 of 10 saves, of which 2 stay while the next one is written; "));
+  EXPECT_THAT(
+      lack.text,
+      HasSubstr("enough for 2 of 10 saves, of which 2 stay while the next one is written; "));
   EXPECT_EQ(lack_of_room(dir.path(), 2, saves, &files).text, "");
-  EXPECT_THAT(lack_of_room(dir.path(), 2, {.bytes = bytes, .saves = 3, .keep = 0}, &files).text, HasSubstr("all of them stay"));
+  EXPECT_THAT(lack_of_room(dir.path(), 2, {.bytes = bytes, .saves = 3, .keep = 0}, &files).text,
+              HasSubstr("all of them stay"));
   files.free = {};
   EXPECT_EQ(lack_of_room(dir.path(), 2, saves, &files).text, "") << "unknown is not full";
 }

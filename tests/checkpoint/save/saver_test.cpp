@@ -17,14 +17,17 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::vector<Entry> model(int64_t start) {
-  return {Entry("w", counting({300, 7}, DType::f32, start)), Entry("v", counting({40}, DType::bf16, start)),
-          Entry("big", counting({700, 1000}, DType::f32, start)), Entry("t", counting({5, 3}, DType::f32, start).transpose(0, 1))};
+  return {Entry("w", counting({300, 7}, DType::f32, start)),
+          Entry("v", counting({40}, DType::bf16, start)),
+          Entry("big", counting({700, 1000}, DType::f32, start)),
+          Entry("t", counting({5, 3}, DType::f32, start).transpose(0, 1))};
 }
 void expect_values(const std::string& folder, const std::vector<Entry>& expected) {
   const Checkpoint checkpoint = Checkpoint::open(folder);
   EXPECT_NO_THROW(checkpoint.verify());
   for (const Entry& entry : expected)
-    EXPECT_EQ(bytes_of(checkpoint.read_whole(entry.name)), bytes_of(entry.tensor.contiguous())) << entry.name;
+    EXPECT_EQ(bytes_of(checkpoint.read_whole(entry.name)), bytes_of(entry.tensor.contiguous()))
+        << entry.name;
 }
 
 // Holds every sync of a file until it is let go.
@@ -40,12 +43,15 @@ class HeldFiles final : public ForwardingFiles {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return waits_; });
   }
-  std::unique_ptr<WritableFile> create(const std::string& path) override { return std::make_unique<File>(*this, real_.create(path)); }
+  std::unique_ptr<WritableFile> create(const std::string& path) override {
+    return std::make_unique<File>(*this, real_.create(path));
+  }
 
  private:
   class File final : public ForwardingFile {
    public:
-    File(HeldFiles& files, std::unique_ptr<WritableFile> real) : ForwardingFile(std::move(real)), files_(files) {}
+    File(HeldFiles& files, std::unique_ptr<WritableFile> real)
+        : ForwardingFile(std::move(real)), files_(files) {}
     void sync() override {
       std::unique_lock lock(files_.mutex_);
       files_.waits_ = true;
@@ -72,7 +78,8 @@ TEST_P(SaverOnRanks, SavesTheStateOfTheMomentWhileCollectivesGoOn) {
     Saver saver({.dir = dir.path(), .group = &group, .files = &files});
     const auto entries = model(0);
     saver.start(1, entries, {{"seed", "7"}});
-    for (const Entry& entry : entries) entry.tensor.fill_(-1);  // training goes on with the same memory
+    for (const Entry& entry : entries)
+      entry.tensor.fill_(-1);  // training goes on with the same memory
     for (int i = 0; i < 300; ++i) {
       const Tensor ones = Tensor::full({64}, 1);
       group.all_reduce(ones).wait();
@@ -96,15 +103,23 @@ TEST_P(SaverOnRanks, SavesTheStateOfTheMomentWhileCollectivesGoOn) {
 TEST_P(SaverOnRanks, WritesTheSameBytesAsASaveThatWaits) {
   const test::TempDir one, other;
   with_ranks(GetParam(), [&](comm::ProcessGroup& group) {
-    save({.dir = one.path(), .step = 3, .entries = model(5), .metadata = {{"a", "b"}}, .group = &group, .two_files_above = 1000});
+    save({.dir = one.path(),
+          .step = 3,
+          .entries = model(5),
+          .metadata = {{"a", "b"}},
+          .group = &group,
+          .two_files_above = 1000});
     Saver saver({.dir = other.path(), .group = &group, .two_files_above = 1000});
     saver.prepare(model(0));
     saver.start(3, model(5), {{"a", "b"}});
     saver.wait();
   });
-  EXPECT_GT(names_in(one.path() + "/step-00000003").size(), static_cast<size_t>(GetParam() + 2)) << "a rank with two files";
+  EXPECT_GT(names_in(one.path() + "/step-00000003").size(), static_cast<size_t>(GetParam() + 2))
+      << "a rank with two files";
   for (const auto& name : names_in(one.path() + "/step-00000003"))
-    EXPECT_EQ(read_file(one.path() + "/step-00000003/" + name), read_file(other.path() + "/step-00000003/" + name)) << name;
+    EXPECT_EQ(read_file(one.path() + "/step-00000003/" + name),
+              read_file(other.path() + "/step-00000003/" + name))
+        << name;
 }
 
 TEST_P(SaverOnRanks, StartWaitsForTheSaveBeforeAndKeepsItsOutcome) {
@@ -128,7 +143,9 @@ TEST_P(SaverOnRanks, StartWaitsForTheSaveBeforeAndKeepsItsOutcome) {
 class FullFiles final : public ForwardingFiles {
  public:
   bool full = true;
-  std::unique_ptr<WritableFile> create(const std::string& path) override { return std::make_unique<File>(*this, path, real_.create(path)); }
+  std::unique_ptr<WritableFile> create(const std::string& path) override {
+    return std::make_unique<File>(*this, path, real_.create(path));
+  }
 
  private:
   class File final : public ForwardingFile {
@@ -136,7 +153,9 @@ class FullFiles final : public ForwardingFiles {
     File(FullFiles& files, std::string path, std::unique_ptr<WritableFile> real)
         : ForwardingFile(std::move(real)), files_(files), path_(std::move(path)) {}
     void write(const void* data, size_t bytes) override {
-      if (files_.full) throw EnvironmentError("write '" + path_ + "' at byte 0: No space left on device (errno 28)");
+      if (files_.full)
+        throw EnvironmentError("write '" + path_ +
+                               "' at byte 0: No space left on device (errno 28)");
       real_->write(data, bytes);
     }
 
@@ -150,7 +169,10 @@ TEST_P(SaverOnRanks, AFailureOnOneRankIsTheSameOutcomeOnAllAndTheNextSaveWorks) 
   const test::TempDir dir;
   with_ranks(GetParam(), [&](comm::ProcessGroup& group) {
     FullFiles files;
-    Saver saver({.dir = dir.path(), .keep = 1, .group = &group, .files = group.rank() == group.size() - 1 ? &files : nullptr});
+    Saver saver({.dir = dir.path(),
+                 .keep = 1,
+                 .group = &group,
+                 .files = group.rank() == group.size() - 1 ? &files : nullptr});
     files.full = false;
     saver.start(1, model(1), {});
     ASSERT_EQ(saver.wait()->error, "");
@@ -159,8 +181,9 @@ TEST_P(SaverOnRanks, AFailureOnOneRankIsTheSameOutcomeOnAllAndTheNextSaveWorks) 
     const auto failed = saver.wait();
     ASSERT_TRUE(failed);
     EXPECT_EQ(failed->folder, "");
-    EXPECT_THAT(failed->error, AllOf(HasSubstr(str("step 2 was not saved: rank ", group.size() - 1, ": write '")), HasSubstr("errno 28"),
-                                     HasSubstr(str("shard-0000", group.size() - 1))));
+    EXPECT_THAT(failed->error,
+                AllOf(HasSubstr(str("step 2 was not saved: rank ", group.size() - 1, ": write '")),
+                      HasSubstr("errno 28"), HasSubstr(str("shard-0000", group.size() - 1))));
     group.barrier().wait();  // rank 0 has removed what was begun
     EXPECT_THAT(names_in(dir.path()), ElementsAre("step-00000001"));
     group.barrier().wait();
@@ -179,7 +202,8 @@ TEST_P(SaverOnRanks, AnotherStateNeedsAnotherSaver) {
     auto entries = model(1);
     if (group.rank() == 0) entries.pop_back();
     saver.start(1, entries, {});
-    EXPECT_THAT(saver.wait()->error, AllOf(HasSubstr("rank 0: "), HasSubstr("not those of the first save")));
+    EXPECT_THAT(saver.wait()->error,
+                AllOf(HasSubstr("rank 0: "), HasSubstr("not those of the first save")));
     saver.start(2, model(2), {});
     EXPECT_EQ(saver.wait()->error, "");
   });
@@ -212,9 +236,17 @@ TEST(Saver, TooLittleSpaceIsFoundBeforeAnythingIsWritten) {
   const test::TempDir dir;
   with_ranks(2, [&](comm::ProcessGroup& group) {
     SmallFiles files;
-    EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 1, .entries = model(1), .group = &group, .files = &files}); }),
-                AllOf(HasSubstr("step 1 was not saved: rank 0: '" + dir.path() + "' has 1.0 MB free, and the checkpoint needs "),
-                      HasSubstr(" MB more: free some space by hand"), HasSubstr("to keep N takes room for N + 1")));
+    EXPECT_THAT(error_of([&] {
+                  save({.dir = dir.path(),
+                        .step = 1,
+                        .entries = model(1),
+                        .group = &group,
+                        .files = &files});
+                }),
+                AllOf(HasSubstr("step 1 was not saved: rank 0: '" + dir.path() +
+                                "' has 1.0 MB free, and the checkpoint needs "),
+                      HasSubstr(" MB more: free some space by hand"),
+                      HasSubstr("to keep N takes room for N + 1")));
   });
   EXPECT_TRUE(names_in(dir.path()).empty());
 }
@@ -226,7 +258,8 @@ TEST(LongAgreement, OutlastsTheLimitOfACollective) {
     const comm::GroupOptions options{.timeout = limit};
     comm::ProcessGroup group(comm::make_local(store, rank, 2, options), options);
     const auto texts = agree_on_long_work(&group, [&](const std::atomic<bool>&) {
-      if (rank == 1) std::this_thread::sleep_for(limit * 5 / 4);  // work that takes as long as it takes
+      if (rank == 1)
+        std::this_thread::sleep_for(limit * 5 / 4);  // work that takes as long as it takes
       return str("from ", rank);
     });
     EXPECT_THAT(texts, ElementsAre("from 0", "from 1"));

@@ -27,15 +27,18 @@ TEST(FlightRecorder, AnExcerptHasAllThatIsOpenAndTheLastThatEnded) {
     if (call.sequence != 2) recorder.finished(entry, true);
   }
   const auto [left_out, shown] = recorder.excerpt(2);
-  EXPECT_THAT(left_out, ElementsAre(HasSubstr("#1: took"), HasSubstr("#3: took"), HasSubstr("#4: took"), HasSubstr("#5: took")));
-  EXPECT_THAT(shown, ElementsAre(HasSubstr("#2: running for"), HasSubstr("#6: took"), HasSubstr("#7: took"), HasSubstr("#8: queued")));
+  EXPECT_THAT(left_out, ElementsAre(HasSubstr("#1: took"), HasSubstr("#3: took"),
+                                    HasSubstr("#4: took"), HasSubstr("#5: took")));
+  EXPECT_THAT(shown, ElementsAre(HasSubstr("#2: running for"), HasSubstr("#6: took"),
+                                 HasSubstr("#7: took"), HasSubstr("#8: queued")));
   EXPECT_TRUE(recorder.excerpt(6).left_out.empty());
   EXPECT_EQ(recorder.excerpt(100).shown.size(), 8u);
 }
 
 TEST(FlightRecorder, WhatFellOutOfMemoryIsNoPartOfAnExcerpt) {
   FlightRecorder recorder;
-  for (size_t i = 0; i < 2 * FlightRecorder::kKept; ++i) recorder.finished(recorder.submitted({}), true);
+  for (size_t i = 0; i < 2 * FlightRecorder::kKept; ++i)
+    recorder.finished(recorder.submitted({}), true);
   EXPECT_EQ(recorder.lines().size(), FlightRecorder::kKept);
   EXPECT_EQ(recorder.excerpt(3).left_out.size(), FlightRecorder::kKept - 3);
 }
@@ -60,9 +63,12 @@ std::vector<std::string> log_of_a_hang() {
 }
 
 TEST(FlightRecorder, AHangIsToldInFewLines) {
-  EXPECT_THAT(log_of_a_hang(), ElementsAre(HasSubstr("60 more of the last 64 calls have ended; LOCKSTEP_LOG_LEVEL=debug shows them"),
-                                           HasSubstr("barrier #97: took"), HasSubstr("barrier #98: took"), HasSubstr("barrier #99: took"),
-                                           HasSubstr("barrier #100: running for")));
+  EXPECT_THAT(
+      log_of_a_hang(),
+      ElementsAre(
+          HasSubstr("60 more of the last 64 calls have ended; LOCKSTEP_LOG_LEVEL=debug shows them"),
+          HasSubstr("barrier #97: took"), HasSubstr("barrier #98: took"),
+          HasSubstr("barrier #99: took"), HasSubstr("barrier #100: running for")));
 }
 
 TEST(FlightRecorder, TheLogHasAllOfItAtLevelDebug) {

@@ -11,15 +11,16 @@ namespace lockstep::comm {
 namespace {
 
 std::shared_ptr<WorkState> make_work() {
-  return std::make_shared<WorkState>("test", 1, std::chrono::seconds(20), std::weak_ptr<Lane>(), [](const std::string&) {});
+  return std::make_shared<WorkState>("test", 1, std::chrono::seconds(20), std::weak_ptr<Lane>(),
+                                     [](const std::string&) {});
 }
 
 Lane::Job job_for(const std::shared_ptr<WorkState>& work) {
   return {.work = work, .run = [work] { work->finish(nullptr); }};
 }
 
-// The lane's thread leaves a lone small job to whoever waits for it, for a while. Woken too early for such a job, it once went
-// to sleep for good with the job still in the queue.
+// The lane's thread leaves a lone small job to whoever waits for it, for a while. Woken too early
+// for such a job, it once went to sleep for good with the job still in the queue.
 TEST(Lane, RunsALoneSmallJobHoweverOftenItIsWokenTooEarly) {
   Lane lane;
   const auto done = make_work();
@@ -28,15 +29,19 @@ TEST(Lane, RunsALoneSmallJobHoweverOftenItIsWokenTooEarly) {
   for (int round = 0; round < 20; ++round) {
     const auto lone = make_work();
     lane.submit(job_for(lone));
-    for (const Deadline early = Deadline::after(std::chrono::milliseconds(2)); !early.passed();) lane.help(*done);
-    lone->wait(std::chrono::seconds(10));  // knows no lane, so only the lane's thread can run the job
+    for (const Deadline early = Deadline::after(std::chrono::milliseconds(2)); !early.passed();)
+      lane.help(*done);
+    lone->wait(
+        std::chrono::seconds(10));  // knows no lane, so only the lane's thread can run the job
     ASSERT_TRUE(lone->done());
   }
 }
 
 // A call that runs until its limit, and then ends as `end` says.
-std::shared_ptr<WorkState> submit_endless(const std::shared_ptr<Lane>& lane, uint64_t number, const std::function<void()>& end) {
-  const auto work = std::make_shared<WorkState>("test", number, std::chrono::seconds(20), lane, [](const std::string&) {});
+std::shared_ptr<WorkState> submit_endless(const std::shared_ptr<Lane>& lane, uint64_t number,
+                                          const std::function<void()>& end) {
+  const auto work = std::make_shared<WorkState>("test", number, std::chrono::seconds(20), lane,
+                                                [](const std::string&) {});
   lane->submit({.work = work, .run = [work, end] {
                   const Limit limit = work->limit();
                   while (!limit.passed()) std::this_thread::yield();
@@ -72,7 +77,8 @@ TEST(Lane, AWaitThatGivesUpEndsTheGroupWhereTheCallDoesNotReact) {
   const auto lane = std::make_shared<Lane>();
   std::promise<std::string> ended;
   const auto work =
-      std::make_shared<WorkState>("a deaf call", 1, std::chrono::seconds(20), lane, [&](const std::string& why) { ended.set_value(why); });
+      std::make_shared<WorkState>("a deaf call", 1, std::chrono::seconds(20), lane,
+                                  [&](const std::string& why) { ended.set_value(why); });
   lane->submit({.work = work, .run = [work, why = ended.get_future().share()] {
                   why.wait();
                   work->finish(nullptr);

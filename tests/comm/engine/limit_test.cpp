@@ -41,7 +41,8 @@ TEST(Limit, OfADeadlineAloneDoesNotAskWhatARankDoes) {
 
 TEST(Limit, EndsForACallThatIsGivenUpAndForThoseInFrontOfIt) {
   GivenUp given_up;
-  const Limit first("first", hours(1), given_up, 1), second("second", hours(1), given_up, 2), third("third", hours(1), given_up, 3);
+  const Limit first("first", hours(1), given_up, 1), second("second", hours(1), given_up, 2),
+      third("third", hours(1), given_up, 3);
   given_up.through(2, seconds(5));
   EXPECT_TRUE(first.passed() && second.passed());
   EXPECT_EQ(second.reached(), "given up after a wait of 5 s");

@@ -38,7 +38,8 @@ std::string doing(int pid) { return doings(std::vector{pid}).front(); }
 
 // Until the process has come as far as that.
 void await_state(int pid, const std::string& states) {
-  for (const Deadline limit = Deadline::after(std::chrono::seconds(30)); !limit.passed(); std::this_thread::yield()) {
+  for (const Deadline limit = Deadline::after(std::chrono::seconds(30)); !limit.passed();
+       std::this_thread::yield()) {
     const auto look = look_at_process(pid);
     if (look && states.find(look->state) != std::string::npos) return;
   }

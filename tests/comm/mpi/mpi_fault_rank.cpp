@@ -1,4 +1,5 @@
-// A rank for mpi_fault_test: reduces for ever, until the last rank comes to the step at which it has an accident.
+// A rank for mpi_fault_test: reduces for ever, until the last rank comes to the step at which it
+// has an accident.
 //
 //   mpi_fault_rank ACCIDENT HOW     ACCIDENT: stop, kill, exit, throw, "never starts"
 //                                   HOW: tree, fast, shm (not over MPI), groups (makes groups for
@@ -34,10 +35,12 @@ void have(const std::string& accident) {
 void reduce_for_ever(const MpiJob& job, const std::string& accident, const std::string& how) {
   // Starting MPI may take long on a busy machine; only what comes then has a short limit.
   const Duration start_limit = std::chrono::seconds(accident == "never starts" ? 2 : 30);
-  const auto start = create("mpi", nullptr, job.rank, job.size, {.name = "start", .timeout = start_limit});
-  const GroupOptions options{.timeout = std::chrono::seconds(4), .reduction = how == "fast" ? Reduction::fast : Reduction::tree};
-  const auto world =
-      how == "shm" ? create("shm", mpi_store(), job.rank, job.size, options) : create("mpi", nullptr, job.rank, job.size, options);
+  const auto start =
+      create("mpi", nullptr, job.rank, job.size, {.name = "start", .timeout = start_limit});
+  const GroupOptions options{.timeout = std::chrono::seconds(4),
+                             .reduction = how == "fast" ? Reduction::fast : Reduction::tree};
+  const auto world = how == "shm" ? create("shm", mpi_store(), job.rank, job.size, options)
+                                  : create("mpi", nullptr, job.rank, job.size, options);
   const Tensor tensor = Tensor::zeros({1 << 18});
   for (int step = 0;; ++step) {
     if (job.rank == job.size - 1 && step == kAccidentAt) have(accident);
@@ -52,7 +55,8 @@ void make_groups_for_ever(const MpiJob& job, const std::string& accident) {
   mpi::MpiTransport transport(runtime, runtime.size() * 1000, all);
   for (int step = 0;; ++step) {
     if (job.rank == job.size - 1 && step == kAccidentAt) have(accident);
-    mpi::agree_on_context(transport, "group", Limit(Patience(std::chrono::hours(1), std::chrono::seconds(2))));
+    mpi::agree_on_context(transport, "group",
+                          Limit(Patience(std::chrono::hours(1), std::chrono::seconds(2))));
   }
 }
 

@@ -1,5 +1,5 @@
-// Every rank of an MPI job runs these tests, in step. What all backends have in common is in the conformance suite; here is
-// what is special about MPI.
+// Every rank of an MPI job runs these tests, in step. What all backends have in common is in the
+// conformance suite; here is what is special about MPI.
 #include <cstring>
 #include <numeric>
 
@@ -27,9 +27,11 @@ class MpiGroupTest : public ::testing::Test {
     rank = job.rank;
     size = job.size;
   }
-  std::unique_ptr<ProcessGroup> group(Reduction reduction = Reduction::tree, Duration timeout = 20s) const {
+  std::unique_ptr<ProcessGroup> group(Reduction reduction = Reduction::tree,
+                                      Duration timeout = 20s) const {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    return create("mpi", nullptr, rank, size, {.name = test->name(), .timeout = timeout, .reduction = reduction});
+    return create("mpi", nullptr, rank, size,
+                  {.name = test->name(), .timeout = timeout, .reduction = reduction});
   }
   int last() const { return size - 1; }
 
@@ -43,7 +45,8 @@ std::vector<float> uneven_values(int rank, int64_t count) {
   uint32_t state = 12345u + 977u * static_cast<uint32_t>(rank);
   for (float& value : values) {
     state = state * 1664525u + 1013904223u;
-    value = (static_cast<float>(state >> 8) * 0x1p-24f - 0.5f) * static_cast<float>(1 << (state & 15));
+    value =
+        (static_cast<float>(state >> 8) * 0x1p-24f - 0.5f) * static_cast<float>(1 << (state & 15));
   }
   return values;
 }
@@ -59,14 +62,16 @@ TEST_F(MpiGroupTest, TreeOrderGivesTheBitsOfTheTree) {
         expected[static_cast<size_t>(left)][i] += expected[static_cast<size_t>(right)][i];
     const Tensor tensor = Tensor::from(uneven_values(rank, count), {count});
     world->all_reduce(tensor, {.tree = &tree}).wait();
-    EXPECT_EQ(std::memcmp(tensor.raw(), expected[0].data(), static_cast<size_t>(tensor.bytes())), 0) << count << " elements";
+    EXPECT_EQ(std::memcmp(tensor.raw(), expected[0].data(), static_cast<size_t>(tensor.bytes())), 0)
+        << count << " elements";
   }
 }
 
 // Small whole numbers: every order of summation is exact in every dtype.
 Tensor whole_numbers(int64_t count, DType dtype, int first) {
   std::vector<float> values(static_cast<size_t>(count));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((first + static_cast<int>(i)) % 4);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>((first + static_cast<int>(i)) % 4);
   return Tensor::from(values, {count}).to(dtype);
 }
 
@@ -125,21 +130,24 @@ TEST_F(MpiGroupTest, FastOrderDoesTheSameAsTreeOrder) {
   const auto fast = group(Reduction::fast);
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8})
     for (const int64_t n : {0, 1, 777, 40000})
-      EXPECT_EQ(results_of_all(*fast, dtype, n), results_of_all(*tree, dtype, n)) << dtype << ", " << n;
+      EXPECT_EQ(results_of_all(*fast, dtype, n), results_of_all(*tree, dtype, n))
+          << dtype << ", " << n;
 }
 
 TEST_F(MpiGroupTest, FastOrderComparesFingerprintsToo) {
   if (size == 1) GTEST_SKIP() << "nobody to differ from";
   const auto world = group(Reduction::fast);
   const Tensor tensor = Tensor::zeros({rank == last() ? 4 : 3});
-  EXPECT_THAT([&] { world->all_reduce(tensor).wait(); }, ThrowsMessage<UsageError>(HasSubstr(str("rank ", last()))));
+  EXPECT_THAT([&] { world->all_reduce(tensor).wait(); },
+              ThrowsMessage<UsageError>(HasSubstr(str("rank ", last()))));
 }
 
 TEST_F(MpiGroupTest, GroupsInUseAtOnceDoNotMeet) {
   const auto first = group(), second = group(Reduction::fast);
   const auto part = first->split(rank % 2, 0);
   for (int round = 0; round < 20; ++round) {
-    const Tensor a = Tensor::full({1000}, 1.0), b = Tensor::full({2000}, 2.0), c = Tensor::full({3000}, 3.0);
+    const Tensor a = Tensor::full({1000}, 1.0), b = Tensor::full({2000}, 2.0),
+                 c = Tensor::full({3000}, 3.0);
     std::vector<Work> works;
     // Each group has the same order on all ranks, but the ranks take the groups in different order.
     if (rank % 2 == 0) works.push_back(first->all_reduce(a));
@@ -149,27 +157,32 @@ TEST_F(MpiGroupTest, GroupsInUseAtOnceDoNotMeet) {
     for (const Work& work : works) work.wait();
     ASSERT_EQ(a.to_vector<float>(), std::vector<float>(1000, static_cast<float>(size)));
     ASSERT_EQ(b.to_vector<float>(), std::vector<float>(2000, 2.0f * static_cast<float>(size)));
-    ASSERT_EQ(c.to_vector<float>(), std::vector<float>(3000, 3.0f * static_cast<float>(part->size())));
+    ASSERT_EQ(c.to_vector<float>(),
+              std::vector<float>(3000, 3.0f * static_cast<float>(part->size())));
   }
 }
 
 TEST_F(MpiGroupTest, RanksThatCreateDifferentGroupsAreTold) {
   if (size == 1) GTEST_SKIP() << "nobody to differ from";
   const std::string name = rank == 0 ? "train" : "validate";
-  EXPECT_THAT([&] { create("mpi", nullptr, rank, size, {.name = name, .timeout = 20s}); }, ThrowsMessage<UsageError>(HasSubstr(name)));
+  EXPECT_THAT([&] { create("mpi", nullptr, rank, size, {.name = name, .timeout = 20s}); },
+              ThrowsMessage<UsageError>(HasSubstr(name)));
 }
 
 TEST_F(MpiGroupTest, AfterATimeOutNewGroupsWork) {
   if (size == 1) GTEST_SKIP() << "nobody to wait for";
   const auto store = mpi_store();
-  group()->barrier().wait();  // so that the short limit does not hold for the time until all are here
+  group()
+      ->barrier()
+      .wait();  // so that the short limit does not hold for the time until all are here
   {
     const auto world = group(Reduction::tree, rank == last() ? 20s : 1s);
     if (rank == last())
       store->get("gave up", 20s);
     else  // by its own clock or by a faster rank's
       EXPECT_THAT([&] { world->barrier().wait(); },
-                  ThrowsMessage<EnvironmentError>(AllOf(HasSubstr(str("rank ", last(), " (pid ")), HasSubstr("has not arrived"))));
+                  ThrowsMessage<EnvironmentError>(AllOf(HasSubstr(str("rank ", last(), " (pid ")),
+                                                        HasSubstr("has not arrived"))));
     if (rank == 0) store->set("gave up", "");
   }
   const Tensor tensor = Tensor::full({10}, 1.0);
@@ -184,7 +197,8 @@ TEST_F(MpiGroupTest, ARankThatLeavesIsNamed) {
   if (rank == last())
     world.reset();
   else
-    EXPECT_THAT([&] { world->barrier().wait(); }, ThrowsMessage<EnvironmentError>(HasSubstr(str("rank ", last()))));
+    EXPECT_THAT([&] { world->barrier().wait(); },
+                ThrowsMessage<EnvironmentError>(HasSubstr(str("rank ", last()))));
 }
 
 TEST_F(MpiGroupTest, AnAbortReachesAllRanksWithItsReason) {
@@ -194,7 +208,8 @@ TEST_F(MpiGroupTest, AnAbortReachesAllRanksWithItsReason) {
   if (rank == 0)
     world->abort("the data ran out");
   else
-    EXPECT_THAT([&] { world->barrier().wait(); }, ThrowsMessage<EnvironmentError>(HasSubstr("the data ran out")));
+    EXPECT_THAT([&] { world->barrier().wait(); },
+                ThrowsMessage<EnvironmentError>(HasSubstr("the data ran out")));
 }
 
 TEST_F(MpiGroupTest, AnAbortLeavesOtherGroupsAlone) {
@@ -211,10 +226,13 @@ TEST_F(MpiGroupTest, LargeMessagesPassEachOther) {
   const int64_t count = 1 << 19;
   const Tensor mine = Tensor::full({count}, rank);
   const Tensor left = Tensor::empty({count}), right = Tensor::empty({count});
-  for (const Work& work : {world->send(mine, next), world->recv(left, previous), world->send(mine, previous), world->recv(right, next)})
+  for (const Work& work : {world->send(mine, next), world->recv(left, previous),
+                           world->send(mine, previous), world->recv(right, next)})
     work.wait();
-  EXPECT_EQ(left.to_vector<float>(), std::vector<float>(static_cast<size_t>(count), static_cast<float>(previous)));
-  EXPECT_EQ(right.to_vector<float>(), std::vector<float>(static_cast<size_t>(count), static_cast<float>(next)));
+  EXPECT_EQ(left.to_vector<float>(),
+            std::vector<float>(static_cast<size_t>(count), static_cast<float>(previous)));
+  EXPECT_EQ(right.to_vector<float>(),
+            std::vector<float>(static_cast<size_t>(count), static_cast<float>(next)));
 }
 
 TEST_F(MpiGroupTest, TheStoreIsShared) {
@@ -222,7 +240,8 @@ TEST_F(MpiGroupTest, TheStoreIsShared) {
   EXPECT_EQ(store, mpi_store());
   store->add("ranks", 1);
   store->set(str("value of ", rank), std::string(20000, static_cast<char>('a' + rank)));
-  for (int r = 0; r < size; ++r) EXPECT_EQ(store->get(str("value of ", r), 20s), std::string(20000, static_cast<char>('a' + r)));
+  for (int r = 0; r < size; ++r)
+    EXPECT_EQ(store->get(str("value of ", r), 20s), std::string(20000, static_cast<char>('a' + r)));
   // All have counted before any could have read the last value.
   EXPECT_EQ(store->add("ranks", 0), size);
   const std::string winner = store->compare_and_set("first", "", std::to_string(rank));
@@ -232,7 +251,8 @@ TEST_F(MpiGroupTest, TheStoreIsShared) {
 
 TEST_F(MpiGroupTest, TheStoreKeepsItsLimits) {
   const auto store = mpi_store();
-  EXPECT_THAT([&] { store->get("never set", 50ms); }, ThrowsMessage<TimeoutError>(HasSubstr("'never set'")));
+  EXPECT_THAT([&] { store->get("never set", 50ms); },
+              ThrowsMessage<TimeoutError>(HasSubstr("'never set'")));
   EXPECT_THROW(store->wait({"never set"}, 50ms), TimeoutError);
   store->set(str("word ", rank), "word");
   EXPECT_THROW(store->add(str("word ", rank), 1), UsageError);

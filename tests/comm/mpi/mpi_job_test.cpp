@@ -21,9 +21,12 @@ class MpiJobTest : public ::testing::Test {
   void SetUp() override { clear(); }
   void TearDown() override { clear(); }
   static void clear() {
-    for (const char* name : {"RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"}) unsetenv(str("OMPI_COMM_WORLD_", name).c_str());
+    for (const char* name : {"RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"})
+      unsetenv(str("OMPI_COMM_WORLD_", name).c_str());
   }
-  static void set(const char* name, const char* value) { setenv(str("OMPI_COMM_WORLD_", name).c_str(), value, 1); }
+  static void set(const char* name, const char* value) {
+    setenv(str("OMPI_COMM_WORLD_", name).c_str(), value, 1);
+  }
 };
 
 TEST_F(MpiJobTest, IsNoneWithoutMpirun) {
@@ -46,25 +49,31 @@ TEST_F(MpiJobTest, ReadsWhatMpirunSets) {
 
 TEST_F(MpiJobTest, NamesTheVariableThatMakesNoSense) {
   set("RANK", "two");
-  EXPECT_THAT([] { mpi_job(); }, ThrowsMessage<UsageError>(HasSubstr("OMPI_COMM_WORLD_RANK must be a number, got 'two'")));
+  EXPECT_THAT(
+      [] { mpi_job(); },
+      ThrowsMessage<UsageError>(HasSubstr("OMPI_COMM_WORLD_RANK must be a number, got 'two'")));
   set("RANK", "2");
-  EXPECT_THAT([] { mpi_job(); }, ThrowsMessage<UsageError>(HasSubstr("OMPI_COMM_WORLD_SIZE is not set")));
+  EXPECT_THAT([] { mpi_job(); },
+              ThrowsMessage<UsageError>(HasSubstr("OMPI_COMM_WORLD_SIZE is not set")));
   set("SIZE", "2");
   set("LOCAL_RANK", "0");
   set("LOCAL_SIZE", "1");
-  EXPECT_THAT([] { mpi_job(); }, ThrowsMessage<UsageError>(HasSubstr("OMPI_COMM_WORLD_RANK is 2, expected less than")));
+  EXPECT_THAT([] { mpi_job(); }, ThrowsMessage<UsageError>(
+                                     HasSubstr("OMPI_COMM_WORLD_RANK is 2, expected less than")));
 }
 
 TEST_F(MpiJobTest, SeveralRanksNeedMpirun) {
   if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
-  EXPECT_THAT([] { create("mpi", nullptr, 0, 2); }, ThrowsMessage<UsageError>(HasSubstr("mpirun -np 2")));
+  EXPECT_THAT([] { create("mpi", nullptr, 0, 2); },
+              ThrowsMessage<UsageError>(HasSubstr("mpirun -np 2")));
 }
 
 TEST_F(MpiJobTest, RankAndSizeMustBeThoseOfMpirun) {
   if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
   for (const char* name : {"RANK", "LOCAL_RANK"}) set(name, "0");
   for (const char* name : {"SIZE", "LOCAL_SIZE"}) set(name, "2");
-  EXPECT_THAT([] { create("mpi", nullptr, 1, 2); }, ThrowsMessage<UsageError>(HasSubstr("rank 0 of 2, got rank 1 of 2")));
+  EXPECT_THAT([] { create("mpi", nullptr, 1, 2); },
+              ThrowsMessage<UsageError>(HasSubstr("rank 0 of 2, got rank 1 of 2")));
 }
 
 TEST_F(MpiJobTest, OneRankNeedsNoMpirun) {
@@ -78,7 +87,8 @@ TEST_F(MpiJobTest, OneRankNeedsNoMpirun) {
 
 TEST_F(MpiJobTest, ABuildWithoutMpiSaysHowToGetIt) {
   if (has_mpi()) GTEST_SKIP() << "this build has MPI";
-  EXPECT_THAT([] { create("mpi", nullptr, 0, 2); }, ThrowsMessage<UsageError>(HasSubstr("libopenmpi-dev")));
+  EXPECT_THAT([] { create("mpi", nullptr, 0, 2); },
+              ThrowsMessage<UsageError>(HasSubstr("libopenmpi-dev")));
   EXPECT_THAT([] { mpi_store(); }, ThrowsMessage<UsageError>(HasSubstr("libopenmpi-dev")));
 }
 

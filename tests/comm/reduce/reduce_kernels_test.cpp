@@ -30,9 +30,13 @@ std::vector<T> reduce_values(ReduceOp op, int ranks, int64_t n) {
 TEST(ReduceKernels, KeepTheTreesOrderForAnyNumberOfSources) {
   for (const int ranks : {1, 2, 3, 5, 8, 13})
     for (const int64_t n : {0, 1, 15, 511, 512, 513, 2000}) {
-      EXPECT_EQ(reduce_values<float>(ReduceOp::sum, ranks, n), test::reduced<float>(ReduceOp::sum, ranks, 0, n)) << ranks << " of " << n;
-      EXPECT_EQ(reduce_values<BFloat16>(ReduceOp::sum, ranks, n), test::reduced<BFloat16>(ReduceOp::sum, ranks, 0, n));
-      EXPECT_EQ(reduce_values<int64_t>(ReduceOp::bxor, ranks, n), test::reduced<int64_t>(ReduceOp::bxor, ranks, 0, n));
+      EXPECT_EQ(reduce_values<float>(ReduceOp::sum, ranks, n),
+                test::reduced<float>(ReduceOp::sum, ranks, 0, n))
+          << ranks << " of " << n;
+      EXPECT_EQ(reduce_values<BFloat16>(ReduceOp::sum, ranks, n),
+                test::reduced<BFloat16>(ReduceOp::sum, ranks, 0, n));
+      EXPECT_EQ(reduce_values<int64_t>(ReduceOp::bxor, ranks, n),
+                test::reduced<int64_t>(ReduceOp::bxor, ranks, 0, n));
     }
 }
 

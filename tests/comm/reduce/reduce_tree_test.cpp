@@ -14,7 +14,9 @@
 namespace lockstep::comm {
 namespace {
 
-float sum_of_leaves(int64_t first, int64_t count) { return test::tree_value<float>(ReduceOp::sum, first, count, 0); }
+float sum_of_leaves(int64_t first, int64_t count) {
+  return test::tree_value<float>(ReduceOp::sum, first, count, 0);
+}
 
 // The smallest possible largest block, by trying everything.
 int64_t best_largest_block(int64_t leaves, int ranks) {
@@ -23,7 +25,8 @@ int64_t best_largest_block(int64_t leaves, int ranks) {
   int64_t best = leaves;
   for (int on_left = 1; on_left < ranks; ++on_left)
     if (on_left <= left && ranks - on_left <= leaves - left)
-      best = std::min(best, std::max(best_largest_block(left, on_left), best_largest_block(leaves - left, ranks - on_left)));
+      best = std::min(best, std::max(best_largest_block(left, on_left),
+                                     best_largest_block(leaves - left, ranks - on_left)));
   return best;
 }
 
@@ -33,9 +36,12 @@ TEST(ReduceTree, AnyNumberOfRanksSumsToTheBitsOfOne) {
     for (int ranks = 1; ranks <= leaves; ++ranks) {
       const ReduceTree tree(leaves, ranks);
       std::vector<float> value;
-      for (int r = 0; r < ranks; ++r) value.push_back(sum_of_leaves(tree.begin(r), tree.begin(r + 1) - tree.begin(r)));
-      for (const auto [left, right] : tree.steps()) value[static_cast<size_t>(left)] += value[static_cast<size_t>(right)];
-      EXPECT_EQ(std::bit_cast<uint32_t>(value[0]), std::bit_cast<uint32_t>(total)) << leaves << " leaves on " << ranks << " ranks";
+      for (int r = 0; r < ranks; ++r)
+        value.push_back(sum_of_leaves(tree.begin(r), tree.begin(r + 1) - tree.begin(r)));
+      for (const auto [left, right] : tree.steps())
+        value[static_cast<size_t>(left)] += value[static_cast<size_t>(right)];
+      EXPECT_EQ(std::bit_cast<uint32_t>(value[0]), std::bit_cast<uint32_t>(total))
+          << leaves << " leaves on " << ranks << " ranks";
     }
   }
 }
@@ -52,26 +58,31 @@ TEST(ReduceTree, BlocksAreContiguousAndTheLargestIsAsSmallAsCanBe) {
         EXPECT_LT(tree.begin(r), tree.begin(r + 1));
         largest = std::max(largest, tree.begin(r + 1) - tree.begin(r));
       }
-      EXPECT_EQ(largest, best_largest_block(leaves, ranks)) << leaves << " leaves on " << ranks << " ranks";
+      EXPECT_EQ(largest, best_largest_block(leaves, ranks))
+          << leaves << " leaves on " << ranks << " ranks";
     }
   }
 }
 
 // The cut that a search through all of them finds first: the bits of every run depend on it.
-std::vector<int64_t> first_best_blocks(int64_t first, int64_t leaves, int ranks, std::map<std::pair<int64_t, int>, int64_t>& known) {
+std::vector<int64_t> first_best_blocks(int64_t first, int64_t leaves, int ranks,
+                                       std::map<std::pair<int64_t, int>, int64_t>& known) {
   const std::function<int64_t(int64_t, int)> best = [&](int64_t n, int r) {
     if (r == 1) return n;
     if (const auto found = known.find({n, r}); found != known.end()) return found->second;
     const auto left = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(n - 1)));
     int64_t smallest = n;
     for (int l = 1; l < r; ++l)
-      if (l <= left && r - l <= n - left) smallest = std::min(smallest, std::max(best(left, l), best(n - left, r - l)));
+      if (l <= left && r - l <= n - left)
+        smallest = std::min(smallest, std::max(best(left, l), best(n - left, r - l)));
     return known[{n, r}] = smallest;
   };
   if (ranks == 1) return {first};
   const auto left = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(leaves - 1)));
   for (int l = 1; l < ranks; ++l) {
-    if (l > left || ranks - l > leaves - left || std::max(best(left, l), best(leaves - left, ranks - l)) > best(leaves, ranks)) continue;
+    if (l > left || ranks - l > leaves - left ||
+        std::max(best(left, l), best(leaves - left, ranks - l)) > best(leaves, ranks))
+      continue;
     auto blocks = first_best_blocks(first, left, l, known);
     const auto right = first_best_blocks(first + left, leaves - left, ranks - l, known);
     blocks.insert(blocks.end(), right.begin(), right.end());
@@ -87,7 +98,8 @@ TEST(ReduceTree, CutsAreThoseOfASearchThroughAll) {
       const ReduceTree tree(leaves, ranks);
       std::vector<int64_t> begins;
       for (int r = 0; r < ranks; ++r) begins.push_back(tree.begin(r));
-      ASSERT_EQ(begins, first_best_blocks(0, leaves, ranks, known)) << leaves << " leaves on " << ranks << " ranks";
+      ASSERT_EQ(begins, first_best_blocks(0, leaves, ranks, known))
+          << leaves << " leaves on " << ranks << " ranks";
     }
   }
 }
@@ -95,7 +107,9 @@ TEST(ReduceTree, CutsAreThoseOfASearchThroughAll) {
 TEST(ReduceTree, PairsNeighboursFirst) {
   const ReduceTree tree(4);
   ASSERT_EQ(tree.steps().size(), 3u);
-  const auto is = [](const ReduceTree::Step& s, int left, int right) { return s.left == left && s.right == right; };
+  const auto is = [](const ReduceTree::Step& s, int left, int right) {
+    return s.left == left && s.right == right;
+  };
   EXPECT_TRUE(is(tree.steps()[0], 0, 1));
   EXPECT_TRUE(is(tree.steps()[1], 2, 3));
   EXPECT_TRUE(is(tree.steps()[2], 0, 2));

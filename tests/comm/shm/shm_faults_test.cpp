@@ -30,7 +30,9 @@ std::string failure_of(F&& body) {
   return "";
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 size_t open_files() {
   size_t count = 0;
@@ -107,7 +109,8 @@ TEST_P(ShmFaults, AStoppedRankRunsIntoTheTimeLimitAndIsNamed) {
     // Only when all have looked at it may the harness be rid of it.
     shared->set(str("looked-", rank), "yes");
     if (rank != 0) return;
-    for (int other = 1; other < victim; ++other) shared->get(str("looked-", other), std::chrono::seconds(60));
+    for (int other = 1; other < victim; ++other)
+      shared->get(str("looked-", other), std::chrono::seconds(60));
     ::kill(std::stoi(shared->get("victim", std::chrono::seconds(60))), SIGKILL);
   });
   expect_only_victim(ends, static_cast<size_t>(victim));
@@ -121,7 +124,8 @@ TEST_P(ShmFaults, AStoppedRankIsNamedByOneOfTheOthersAndMayGoOn) {
   std::FILE* const said = std::tmpfile();
   const auto ends = test::fork_ranks(size, [&](int rank) {
     ::dup2(::fileno(said), STDERR_FILENO);
-    const auto g = create("shm", shared, rank, size, {.name = "patient", .timeout = std::chrono::seconds(90)});
+    const auto g =
+        create("shm", shared, rank, size, {.name = "patient", .timeout = std::chrono::seconds(90)});
     g->barrier().wait();
     if (rank == victim) {
       shared->set("victim", std::to_string(::getpid()));
@@ -130,13 +134,15 @@ TEST_P(ShmFaults, AStoppedRankIsNamedByOneOfTheOthersAndMayGoOn) {
     const Work work = g->broadcast(Tensor::zeros({10}), 0);
     if (rank == 0) {
       const int pid = std::stoi(shared->get("victim", std::chrono::seconds(60)));
-      for (const Deadline limit = Deadline::after(std::chrono::seconds(60)); !limit.passed() && ::lseek(::fileno(said), 0, SEEK_END) == 0;)
+      for (const Deadline limit = Deadline::after(std::chrono::seconds(60));
+           !limit.passed() && ::lseek(::fileno(said), 0, SEEK_END) == 0;)
         std::this_thread::yield();
       ::kill(pid, SIGCONT);
     }
     work.wait();
   });
-  for (int r = 0; r < size; ++r) test::expect_well(ends[static_cast<size_t>(r)], static_cast<size_t>(r));
+  for (int r = 0; r < size; ++r)
+    test::expect_well(ends[static_cast<size_t>(r)], static_cast<size_t>(r));
   const std::string text = all_of(said);
   std::fclose(said);
   EXPECT_TRUE(contains(text, str("rank ", victim, " (pid "))) << text;
@@ -193,7 +199,8 @@ TEST(ShmStopped, ASecondStopIsSaidToo) {
     g->recv(t, 1).wait();
     const int pid = std::stoi(shared->get("victim", std::chrono::seconds(60)));
     const auto go_on_once_said = [&](const Work& held_up, size_t times) {
-      for (const Deadline limit = Deadline::after(std::chrono::seconds(30)); !limit.passed() && count(all_of(said), "holds up") < times;)
+      for (const Deadline limit = Deadline::after(std::chrono::seconds(30));
+           !limit.passed() && count(all_of(said), "holds up") < times;)
         std::this_thread::yield();
       ::kill(pid, SIGCONT);
       held_up.wait();
@@ -212,23 +219,30 @@ TEST_P(ShmFaults, ARankThatNeverJoinsIsNamed) {
   ForkStore store;
   const std::shared_ptr<Store> shared(&store, [](Store*) {});
   test::run_ranks(size - 1, [&](int rank) {
-    const std::string message = failure_of([&] { create("shm", shared, rank, size, {.timeout = std::chrono::milliseconds(500)}); });
-    EXPECT_TRUE(contains(message, str("rank ", size - 1)) || (rank > 0 && contains(message, "rank 0"))) << message;
+    const std::string message = failure_of(
+        [&] { create("shm", shared, rank, size, {.timeout = std::chrono::milliseconds(500)}); });
+    EXPECT_TRUE(contains(message, str("rank ", size - 1)) ||
+                (rank > 0 && contains(message, "rank 0")))
+        << message;
   });
 }
 
-// Of the launcher's kind: it knows that the last rank has failed, and ends waits for the others' arrival.
+// Of the launcher's kind: it knows that the last rank has failed, and ends waits for the others'
+// arrival.
 class StoreThatKnows final : public Store {
  public:
   explicit StoreThatKnows(ForkStore& store) : store_(store) {}
   void set(const std::string& key, const std::string& value) override { store_.set(key, value); }
-  std::string get(const std::string& key, Duration timeout) override { return store_.get(key, timeout); }
+  std::string get(const std::string& key, Duration timeout) override {
+    return store_.get(key, timeout);
+  }
   void wait(const std::vector<std::string>& keys, Duration timeout) override {
     if (keys.size() > 1) throw EnvironmentError("the last rank has failed");
     store_.wait(keys, timeout);
   }
   int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
 
@@ -240,8 +254,11 @@ TEST_P(ShmFaults, AFailureOfWhichTheStoreKnowsEndsTheWaitForARank) {
   ForkStore store;
   const auto shared = std::make_shared<StoreThatKnows>(store);
   test::run_ranks(GetParam() - 1, [&](int rank) {
-    const std::string message = failure_of([&] { create("shm", shared, rank, GetParam(), {.timeout = std::chrono::seconds(3)}); });
-    EXPECT_TRUE(contains(message, "the last rank has failed") || (rank > 0 && contains(message, "ended"))) << message;
+    const std::string message = failure_of(
+        [&] { create("shm", shared, rank, GetParam(), {.timeout = std::chrono::seconds(3)}); });
+    EXPECT_TRUE(contains(message, "the last rank has failed") ||
+                (rank > 0 && contains(message, "ended")))
+        << message;
   });
 }
 
@@ -250,9 +267,12 @@ TEST(ShmLate, TheErrorSaysWhatTheMissingRankDoes) {
   ForkStore store;
   const std::shared_ptr<Store> shared(&store, [](Store*) {});
   test::run_ranks(2, [&](int rank) {
-    const auto control = create("shm", shared, rank, 2, {.name = "control", .timeout = std::chrono::seconds(90)});
-    const auto late_at = [&](const std::string& name, int limit_s, const std::function<void()>& meanwhile) {
-      const auto g = create("shm", shared, rank, 2, {.name = name, .timeout = std::chrono::seconds(limit_s)});
+    const auto control =
+        create("shm", shared, rank, 2, {.name = "control", .timeout = std::chrono::seconds(90)});
+    const auto late_at = [&](const std::string& name, int limit_s,
+                             const std::function<void()>& meanwhile) {
+      const auto g =
+          create("shm", shared, rank, 2, {.name = name, .timeout = std::chrono::seconds(limit_s)});
       std::string message;
       control->barrier().wait();
       if (rank == 0) {
@@ -275,7 +295,8 @@ TEST(ShmLate, TheErrorSaysWhatTheMissingRankDoes) {
       }
     });
     // Until the group called 'other' has ended, of which rank 0 does not know.
-    const auto other = create("shm", shared, rank, 2, {.name = "other", .timeout = std::chrono::seconds(90)});
+    const auto other =
+        create("shm", shared, rank, 2, {.name = "other", .timeout = std::chrono::seconds(90)});
     const std::string elsewhere = late_at("two", 6, [&] {
       std::thread release([&] {
         shared->get("late at two", std::chrono::seconds(90));
@@ -287,25 +308,33 @@ TEST(ShmLate, TheErrorSaysWhatTheMissingRankDoes) {
     if (rank == 1) return;
     EXPECT_TRUE(contains(computing, "is computing and has not arrived")) << computing;
     EXPECT_TRUE(contains(elsewhere, "waits in broadcast #1")) << elsewhere;
-    EXPECT_TRUE(contains(elsewhere, "in group 'other' on rank 1 of 2 and has not arrived")) << elsewhere;
+    EXPECT_TRUE(contains(elsewhere, "in group 'other' on rank 1 of 2 and has not arrived"))
+        << elsewhere;
   });
 }
 
 // Dies where the others wait for it to join.
 class StoreOfTheDying final : public Store {
  public:
-  // `arrival`: the one, counted over groups, at which this process dies, before it says that it is here or after; 0: it does not.
-  StoreOfTheDying(ForkStore& store, int arrival, bool before) : store_(store), arrival_(arrival), before_(before) {}
+  // `arrival`: the one, counted over groups, at which this process dies, before it says that it is
+  // here or after; 0: it does not.
+  StoreOfTheDying(ForkStore& store, int arrival, bool before)
+      : store_(store), arrival_(arrival), before_(before) {}
   void set(const std::string& key, const std::string& value) override {
     const bool dies = contains(key, "attached-") && ++seen_ == arrival_;
     if (dies && before_) ::raise(SIGKILL);
     store_.set(key, value);
     if (dies) ::raise(SIGKILL);
   }
-  std::string get(const std::string& key, Duration timeout) override { return store_.get(key, timeout); }
-  void wait(const std::vector<std::string>& keys, Duration timeout) override { store_.wait(keys, timeout); }
+  std::string get(const std::string& key, Duration timeout) override {
+    return store_.get(key, timeout);
+  }
+  void wait(const std::vector<std::string>& keys, Duration timeout) override {
+    store_.wait(keys, timeout);
+  }
   int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
 
@@ -319,7 +348,8 @@ class StoreOfTheDying final : public Store {
 void expect_named_when_dying(bool in_split, bool before, int victim) {
   ForkStore store;
   const auto ends = test::fork_ranks(4, [&](int rank) {
-    const auto own = std::make_shared<StoreOfTheDying>(store, rank == victim ? (in_split ? 2 : 1) : 0, before);
+    const auto own =
+        std::make_shared<StoreOfTheDying>(store, rank == victim ? (in_split ? 2 : 1) : 0, before);
     const std::string message = failure_of([&] {
       const auto g = create("shm", own, rank, 4, {.timeout = std::chrono::seconds(95)});
       if (in_split) g->split(0, rank);
@@ -339,7 +369,8 @@ TEST(ShmDeath, WhileAGroupSplitsIsNoticedAtOnce) {
     for (const bool before : {true, false}) expect_named_when_dying(true, before, victim);
 }
 
-// A process may end while the others still look around in the new group; it once counted as dead then.
+// A process may end while the others still look around in the new group; it once counted as dead
+// then.
 TEST_P(ShmFaults, ARankThatIsDoneAtOnceHasLeft) {
   for (int i = 0; i < 20; ++i) {
     ForkStore store;
@@ -351,7 +382,8 @@ TEST_P(ShmFaults, ARankThatIsDoneAtOnceHasLeft) {
 TEST(ShmCreate, ARankZeroThatNeverComesIsNamed) {
   ForkStore store;
   const std::shared_ptr<Store> shared(&store, [](Store*) {});
-  const std::string message = failure_of([&] { create("shm", shared, 1, 2, {.timeout = std::chrono::milliseconds(20)}); });
+  const std::string message =
+      failure_of([&] { create("shm", shared, 1, 2, {.timeout = std::chrono::milliseconds(20)}); });
   EXPECT_TRUE(contains(message, "rank 0 of 2 did not join")) << message;
 }
 
@@ -391,7 +423,8 @@ TEST_P(ShmFaults, SharedTensorsOutliveTheGroupAndCanBeFreedBetweenCalls) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(shm, ShmFaults, testing::Values(2, 4), [](const auto& param) { return "ranks_" + std::to_string(param.param); });
+INSTANTIATE_TEST_SUITE_P(shm, ShmFaults, testing::Values(2, 4),
+                         [](const auto& param) { return "ranks_" + std::to_string(param.param); });
 
 TEST(Create, SaysWhichBackendsExist) {
   try {

@@ -23,7 +23,9 @@ using std::chrono::seconds;
 using test::error_of;
 using test::ForkStore;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 // Does something when this rank has said that it is here, or before it waits until all have.
 class StoreWithHooks final : public Store {
@@ -34,13 +36,16 @@ class StoreWithHooks final : public Store {
     store_.set(key, value);
     if (contains(key, "attached-") && announced_) announced_();
   }
-  std::string get(const std::string& key, Duration timeout) override { return store_.get(key, timeout); }
+  std::string get(const std::string& key, Duration timeout) override {
+    return store_.get(key, timeout);
+  }
   void wait(const std::vector<std::string>& keys, Duration timeout) override {
     if (waits_) waits_();
     store_.wait(keys, timeout);
   }
   int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected, const std::string& desired) override {
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
 
@@ -65,8 +70,11 @@ TEST(ShmFormation, AStoppedRankIsNotWaitedForAsOneThatComputes) {
       const std::string message = error_of([&] { shm::Group(own, rank, 3, "forming", limit, {}); });
       const std::string pid = store.get("victim", seconds(60));
       EXPECT_TRUE(contains(message, str("rank ", victim))) << message;
-      EXPECT_TRUE(contains(message, "did not join in time (limit of 1 s for a stopped rank reached)")) << message;
-      EXPECT_TRUE(contains(message, str("rank ", victim, " (pid ", pid, ") is stopped"))) << message;
+      EXPECT_TRUE(
+          contains(message, "did not join in time (limit of 1 s for a stopped rank reached)"))
+          << message;
+      EXPECT_TRUE(contains(message, str("rank ", victim, " (pid ", pid, ") is stopped")))
+          << message;
       // Only when both have looked at it may the harness be rid of it.
       store.set(str("looked-", rank), "yes");
       if (rank != 1) return;
@@ -97,7 +105,8 @@ TEST(ShmFormation, ARankThatCannotWatchTheOthersTellsThem) {
       const rlimit none{.rlim_cur = static_cast<rlim_t>(next), .rlim_max = before.rlim_max};
       ::setrlimit(RLIMIT_NOFILE, &none);
     };
-    const auto own = std::make_shared<StoreWithHooks>(store, std::function<void()>(), rank == 1 ? std::function<void()>(run_out) : nullptr);
+    const auto own = std::make_shared<StoreWithHooks>(
+        store, std::function<void()>(), rank == 1 ? std::function<void()>(run_out) : nullptr);
     const std::string message = error_of([&] {
       const auto g = create("shm", own, rank, 3, {.timeout = hours(1)});
       g->barrier().wait();
@@ -159,14 +168,18 @@ TEST(ShmFormation, WhoComesAfterRankZeroGaveUpLearnsWhomItMissed) {
   const std::shared_ptr<Store> shared(&store, [](Store*) {});
   test::run_ranks(2, [&](int rank) {
     if (rank == 1) store.get("given up", seconds(60));
-    const std::string message =
-        error_of([&] { create("shm", shared, rank, 2, {.timeout = std::chrono::milliseconds(rank == 0 ? 20 : 50'000)}); });
+    const std::string message = error_of([&] {
+      create("shm", shared, rank, 2,
+             {.timeout = std::chrono::milliseconds(rank == 0 ? 20 : 50'000)});
+    });
     if (rank == 0) {
       store.set("given up", std::to_string(::getpid()));
       store.get("looked", seconds(60));
       return;
     }
-    EXPECT_TRUE(contains(message, str("rank 1 cannot join the group of rank 0 (pid ", store.get("given up", seconds(60))))) << message;
+    EXPECT_TRUE(contains(message, str("rank 1 cannot join the group of rank 0 (pid ",
+                                      store.get("given up", seconds(60)))))
+        << message;
     EXPECT_TRUE(contains(message, "has given up its shared memory")) << message;
     store.set("looked", "yes");
   });

@@ -129,35 +129,47 @@ TEST(Autograd, ASecondBackwardSaysWhatToDo) {
   const Variable h = ops::exp(x);
   const Variable a = ops::sum(h), b = ops::sum(ops::square(h));
   a.backward();
-  EXPECT_THAT([&] { a.backward(); }, ThrowsMessage<UsageError>(HasSubstr("graph of 'sum' was already used")));
-  EXPECT_THAT([&] { b.backward(); }, ThrowsMessage<UsageError>(HasSubstr("run the forward pass again")));
+  EXPECT_THAT([&] { a.backward(); },
+              ThrowsMessage<UsageError>(HasSubstr("graph of 'sum' was already used")));
+  EXPECT_THAT([&] { b.backward(); },
+              ThrowsMessage<UsageError>(HasSubstr("run the forward pass again")));
   EXPECT_THAT(grad(x), ElementsAre(std::exp(1.0f)));  // untouched by the refused ones
 }
 
 TEST(Autograd, WrongUseOfBackwardIsRefused) {
   const Parameter x("x", values({1, 2}));
-  EXPECT_THAT([&] { ops::square(x).backward(); }, ThrowsMessage<UsageError>(HasSubstr("needs a seed gradient")));
+  EXPECT_THAT([&] { ops::square(x).backward(); },
+              ThrowsMessage<UsageError>(HasSubstr("needs a seed gradient")));
   EXPECT_THAT([&] { ops::square(x).backward(values({1})); },
-              ThrowsMessage<UsageError>(HasSubstr("expected a seed like the variable, f32[2] on cpu, got f32[1]")));
+              ThrowsMessage<UsageError>(
+                  HasSubstr("expected a seed like the variable, f32[2] on cpu, got f32[1]")));
   // A kernel would read f32 memory for bf16, or the other way round.
-  EXPECT_THAT([&] { ops::square(x).backward(Tensor::full({2}, 1, DType::bf16)); }, ThrowsMessage<UsageError>(HasSubstr("got bf16[2]")));
-  EXPECT_THAT([&] { Variable(values({1})).backward(); }, ThrowsMessage<UsageError>(HasSubstr("nothing here requires a gradient")));
-  EXPECT_THAT([&] { ops::square(x).grad(); }, ThrowsMessage<UsageError>(HasSubstr("only leaves keep a gradient")));
+  EXPECT_THAT([&] { ops::square(x).backward(Tensor::full({2}, 1, DType::bf16)); },
+              ThrowsMessage<UsageError>(HasSubstr("got bf16[2]")));
+  EXPECT_THAT([&] { Variable(values({1})).backward(); },
+              ThrowsMessage<UsageError>(HasSubstr("nothing here requires a gradient")));
+  EXPECT_THAT([&] { ops::square(x).grad(); },
+              ThrowsMessage<UsageError>(HasSubstr("only leaves keep a gradient")));
   EXPECT_THROW(Variable(Tensor::zeros({1}, DType::i32), true), UsageError);
 }
 
 TEST(Autograd, UndefinedAndComputedVariablesHaveNoGradientsToHandle) {
   const Variable none, computed = ops::square(Parameter("x", values({1})));
   for (const Variable& v : {none, computed}) {
-    EXPECT_THAT([&] { v.zero_grad(); }, ThrowsMessage<UsageError>(HasSubstr("[zero_grad] only leaves keep a gradient")));
-    EXPECT_THAT([&] { v.grad_buffer(); }, ThrowsMessage<UsageError>(HasSubstr("[grad_buffer] only leaves keep a gradient")));
-    EXPECT_THAT([&] { v.set_grad_buffer(values({1})); }, ThrowsMessage<UsageError>(HasSubstr("[set_grad_buffer] only leaves")));
-    EXPECT_THAT([&] { v.mark_grad_valid(); }, ThrowsMessage<UsageError>(HasSubstr("[mark_grad_valid] only leaves")));
+    EXPECT_THAT([&] { v.zero_grad(); },
+                ThrowsMessage<UsageError>(HasSubstr("[zero_grad] only leaves keep a gradient")));
+    EXPECT_THAT([&] { v.grad_buffer(); },
+                ThrowsMessage<UsageError>(HasSubstr("[grad_buffer] only leaves keep a gradient")));
+    EXPECT_THAT([&] { v.set_grad_buffer(values({1})); },
+                ThrowsMessage<UsageError>(HasSubstr("[set_grad_buffer] only leaves")));
+    EXPECT_THAT([&] { v.mark_grad_valid(); },
+                ThrowsMessage<UsageError>(HasSubstr("[mark_grad_valid] only leaves")));
     EXPECT_FALSE(v.has_grad());
   }
-  for (const auto& call : std::vector<std::function<void()>>{[&] { none.data(); }, [&] { none.shape(); }, [&] { none.dtype(); },
-                                                             [&] { none.device(); }, [&] { none.item(); }, [&] { none.detach(); },
-                                                             [&] { none.backward(); }, [&] { Variable::from_node(values({1}), nullptr); }})
+  for (const auto& call : std::vector<std::function<void()>>{
+           [&] { none.data(); }, [&] { none.shape(); }, [&] { none.dtype(); },
+           [&] { none.device(); }, [&] { none.item(); }, [&] { none.detach(); },
+           [&] { none.backward(); }, [&] { Variable::from_node(values({1}), nullptr); }})
     EXPECT_THROW(call(), UsageError);
   EXPECT_TRUE(reachable_leaves(none).empty());
 }
@@ -165,43 +177,54 @@ TEST(Autograd, UndefinedAndComputedVariablesHaveNoGradientsToHandle) {
 TEST(Autograd, AnUndefinedParameterSaysSo) {
   const Parameter none;
   for (const auto& call : std::vector<std::function<void()>>{
-           [&] { none.name(); }, [&] { none.set_name("x"); }, [&] { none.set_grad_hook({}); }, [&] { none.set_data(values({1})); },
-           [&] { none.set_requires_grad(false); }, [&] { none.set_initializer({}); }, [&] { none.draw_initial(0, values({1})); }})
+           [&] { none.name(); }, [&] { none.set_name("x"); }, [&] { none.set_grad_hook({}); },
+           [&] { none.set_data(values({1})); }, [&] { none.set_requires_grad(false); },
+           [&] { none.set_initializer({}); }, [&] { none.draw_initial(0, values({1})); }})
     EXPECT_THAT(call, ThrowsMessage<UsageError>(HasSubstr("use of an undefined parameter")));
   EXPECT_FALSE(none.requires_grad());
 }
 
 TEST(Autograd, ParametersRefuseValuesThatTheyCannotHave) {
-  EXPECT_THAT([] { Parameter("p", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("values for 'p', got an undefined tensor")));
+  EXPECT_THAT([] { Parameter("p", Tensor()); },
+              ThrowsMessage<UsageError>(HasSubstr("values for 'p', got an undefined tensor")));
   const Parameter p("p", values({1, 2})), counts("counts", Tensor::zeros({2}, DType::i64), false);
-  EXPECT_THAT([&] { p.set_data({}); }, ThrowsMessage<UsageError>(HasSubstr("values for 'p', f32[2] so far, got undefined")));
-  EXPECT_THAT([&] { p.set_data(Tensor::zeros({2}, DType::i64)); }, ThrowsMessage<UsageError>(HasSubstr("got i64[2]")));
+  EXPECT_THAT([&] { p.set_data({}); },
+              ThrowsMessage<UsageError>(HasSubstr("values for 'p', f32[2] so far, got undefined")));
+  EXPECT_THAT([&] { p.set_data(Tensor::zeros({2}, DType::i64)); },
+              ThrowsMessage<UsageError>(HasSubstr("got i64[2]")));
   ops::sum(p).backward();
   EXPECT_THAT(grad(p), ElementsAre(1, 1)) << "refused values left everything as it was";
-  EXPECT_THAT([&] { counts.set_requires_grad(true); }, ThrowsMessage<UsageError>(HasSubstr("'counts' is i64[2]")));
-  EXPECT_THAT([&] { p.set_grad_buffer(p.data()); }, ThrowsMessage<UsageError>(HasSubstr("other memory than that of the values of 'p'")));
+  EXPECT_THAT([&] { counts.set_requires_grad(true); },
+              ThrowsMessage<UsageError>(HasSubstr("'counts' is i64[2]")));
+  EXPECT_THAT([&] { p.set_grad_buffer(p.data()); },
+              ThrowsMessage<UsageError>(HasSubstr("other memory than that of the values of 'p'")));
   const Tensor memory = Tensor::zeros({5});
   const Parameter part("part", memory.narrow(0, 1, 2));
   for (const int64_t start : {0, 1, 2})
-    EXPECT_THAT([&] { part.set_grad_buffer(memory.narrow(0, start, 2)); }, ThrowsMessage<UsageError>(HasSubstr("other memory than")));
+    EXPECT_THAT([&] { part.set_grad_buffer(memory.narrow(0, start, 2)); },
+                ThrowsMessage<UsageError>(HasSubstr("other memory than")));
   part.set_grad_buffer(memory.narrow(0, 3, 2));
   const int64_t most = std::numeric_limits<int64_t>::max();
   p.set_initializer([](int64_t, const Tensor& drawn) { drawn.fill_(1); });
   for (const int64_t first : {most, int64_t{-1}, int64_t{2}})
-    EXPECT_THAT([&] { p.draw_initial(first, values({1})); }, ThrowsMessage<UsageError>(HasSubstr("within the 2 of 'p'"))) << first;
+    EXPECT_THAT([&] { p.draw_initial(first, values({1})); },
+                ThrowsMessage<UsageError>(HasSubstr("within the 2 of 'p'")))
+        << first;
 }
 
 TEST(Autograd, AnF16LeafMayBeUsedTwice) {
   const Parameter p("p", values({1, 2}).to(DType::f16));
   for (const float total : {3.0f, 6.0f}) {  // the second adds to the first
-    ops::sum(ops::add(ops::cast(p, DType::f32), ops::mul(ops::cast(p, DType::f32), 2.0f))).backward();
+    ops::sum(ops::add(ops::cast(p, DType::f32), ops::mul(ops::cast(p, DType::f32), 2.0f)))
+        .backward();
     EXPECT_THAT(grad(p), ElementsAre(total, total));
   }
   // In f16 all the way, used twice in between, too.
   p.zero_grad();
   const Variable h = ops::mul(p, p);
   const Tensor bias = values({1, 1}).to(DType::f16);
-  ops::cast(ops::sub(ops::add(h, h), ops::mul(ops::div(h, p), Variable(bias))), DType::f32).backward(values({1, 1}));
+  ops::cast(ops::sub(ops::add(h, h), ops::mul(ops::div(h, p), Variable(bias))), DType::f32)
+      .backward(values({1, 1}));
   EXPECT_THAT(grad(p), ElementsAre(4 * 1 - 1, 4 * 2 - 1));  // of 2·p² − p
   // Where it was broadcast, gradients are summed.
   p.zero_grad();
@@ -216,7 +239,8 @@ TEST(Autograd, GradientMemoryOfAnotherShapeThanTheValuesIsRefused) {
   x.set_data(values({1, 2, 3, 4}));
   const auto expect_refused = [&](const std::function<Variable()>& loss) {
     EXPECT_THAT([&] { loss().backward(); },
-                ThrowsMessage<UsageError>(HasSubstr("the values are f32[4], but the memory for their gradient is f32[2]")));
+                ThrowsMessage<UsageError>(HasSubstr(
+                    "the values are f32[4], but the memory for their gradient is f32[2]")));
   };
   expect_refused([&] { return ops::sum(ops::square(x)); });  // written in place
   expect_refused([&] { return ops::sum(x); });               // added
@@ -236,7 +260,8 @@ TEST(Autograd, ALongChainNeedsNoDeepStack) {
 }
 
 TEST(Autograd, ReachableLeavesAreThoseThatTookPart) {
-  const Parameter used("used", values({1})), other("other", values({1})), frozen("frozen", values({1}), false);
+  const Parameter used("used", values({1})), other("other", values({1})),
+      frozen("frozen", values({1}), false);
   const Variable loss = ops::sum(ops::mul(ops::add(used, frozen), used));
   const auto leaves = reachable_leaves(loss);
   ASSERT_EQ(leaves.size(), 1u);

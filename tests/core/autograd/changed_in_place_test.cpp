@@ -48,10 +48,12 @@ std::vector<Case> operations_that_read_x_again() {
       {"linear", [](V x, V w) { return ops::linear(ops::silu(w), x, {}); }},
       {"layer_norm", [](V x, V) { return ops::layer_norm(x, {}, {}); }},
       {"rms_norm", [](V x, V) { return ops::rms_norm(x, {}); }},
-      {"layer_norm", [](V x, V w) { return ops::linear(ops::layer_norm(x, {}, {}, 1e-5f), w, {}); }},
+      {"layer_norm",
+       [](V x, V w) { return ops::linear(ops::layer_norm(x, {}, {}, 1e-5f), w, {}); }},
       {"linear", [](V x, V w) { return ops::linear(ops::rms_norm(w, {}, 1e-5f), x, {}); }},
       {"cross_entropy", [targets](V x, V) { return ops::cross_entropy(x, targets); }},
-      {"add", [](V x, V w) { return nn::recompute(x, [w](V again) { return ops::add(again, w); }); }},
+      {"add",
+       [](V x, V w) { return nn::recompute(x, [w](V again) { return ops::add(again, w); }); }},
   };
 }
 
@@ -85,7 +87,9 @@ std::vector<Case> operations_that_do_not() {
 Parameter make_x() { return {"encoder.x", values({1, 2, 3, 4, 5, 6, 7, 8, 9}, {3, 3})}; }
 Parameter make_w() { return {"w", values({2, 1, 0, 1, 2, 1, 0, 1, 2}, {3, 3})}; }
 
-Variable loss_of(const Case& c, const Variable& x, const Variable& w) { return ops::sum(ops::mul(c.run(x, w), 2.0f)); }
+Variable loss_of(const Case& c, const Variable& x, const Variable& w) {
+  return ops::sum(ops::mul(c.run(x, w), 2.0f));
+}
 
 TEST(ChangedInPlace, IsRefusedByEveryOperationThatReadsItsInputAgain) {
   for (const Case& c : operations_that_read_x_again()) {
@@ -93,7 +97,8 @@ TEST(ChangedInPlace, IsRefusedByEveryOperationThatReadsItsInputAgain) {
     const Variable loss = loss_of(c, x, w);
     x.data().fill_(10);
     EXPECT_THAT(error_of([&] { loss.backward(); }),
-                AllOf(HasSubstr("[" + c.op + "] backward needs 'encoder.x' f32[3, 3]"), HasSubstr("but fill_ changed it since")))
+                AllOf(HasSubstr("[" + c.op + "] backward needs 'encoder.x' f32[3, 3]"),
+                      HasSubstr("but fill_ changed it since")))
         << c.op;
     EXPECT_FALSE(x.has_grad()) << c.op;
   }
@@ -125,15 +130,22 @@ std::vector<Case> compositions() {
       {"transposed", [](V x, V w) { return ops::matmul(ops::transpose(x, 0, 1), w); }},
       {"viewed", [](V x, V) { return ops::exp(ops::narrow(ops::reshape(x, {9}), 0, 2, 5)); }},
       {"norm of sums", [](V x, V w) { return ops::layer_norm(x, ops::sum(w, 0), ops::sum(x, 1)); }},
-      {"linear of norm", [](V x, V w) { return ops::linear(ops::rms_norm(ops::square(x), ops::sum(w, 0)), w, {}); }},
-      {"linear of activations", [](V x, V w) { return ops::linear(ops::exp(ops::tanh(x)), w, ops::sum(x, 0)); }},
-      {"linear of a view", [](V x, V w) { return ops::linear(ops::gelu(ops::transpose(x, 0, 1)), w, {}); }},
+      {"linear of norm",
+       [](V x, V w) { return ops::linear(ops::rms_norm(ops::square(x), ops::sum(w, 0)), w, {}); }},
+      {"linear of activations",
+       [](V x, V w) { return ops::linear(ops::exp(ops::tanh(x)), w, ops::sum(x, 0)); }},
+      {"linear of a view",
+       [](V x, V w) { return ops::linear(ops::gelu(ops::transpose(x, 0, 1)), w, {}); }},
       {"nested parts",
        [](V x, V w) {
          const auto inner = [w](V v) { return ops::mul(v, ops::square(w)); };
          return nn::recompute(x, [inner](V v) { return nn::recompute(ops::exp(v), inner); });
        }},
-      {"part with linear", [](V x, V w) { return nn::recompute(x, [w](V v) { return ops::linear(ops::layer_norm(v, {}, {}), w, {}); }); }},
+      {"part with linear",
+       [](V x, V w) {
+         return nn::recompute(x,
+                              [w](V v) { return ops::linear(ops::layer_norm(v, {}, {}), w, {}); });
+       }},
   };
   cases.insert(cases.end(), more.begin(), more.end());
   return cases;
@@ -152,20 +164,23 @@ TEST(ChangedInPlace, GradientsAreThoseOfBeforeOrNone) {
             const Variable y = c.run(x, w);
             std::vector<float> factors(static_cast<size_t>(y.data().numel()));
             std::iota(factors.begin(), factors.end(), 1.0f);
-            const Variable loss = ops::sum(ops::mul(ops::cast(y, DType::f32), Variable(values(factors, y.shape()))));
+            const Variable loss =
+                ops::sum(ops::mul(ops::cast(y, DType::f32), Variable(values(factors, y.shape()))));
             if (!within) scope.reset();
             if (change && changed == x_all) x.data().fill_(7);
             if (change && changed == w_part) w.data().narrow(0, 1, 1).fill_(7);
             if (change && changed == result) y.data().fill_(9);
             loss.backward();
             std::vector<std::vector<float>> all;
-            for (const Parameter& p : {x, w}) all.push_back(p.has_grad() ? p.grad().to_vector<float>() : std::vector<float>());
+            for (const Parameter& p : {x, w})
+              all.push_back(p.has_grad() ? p.grad().to_vector<float>() : std::vector<float>());
             return all;
           };
           const auto before = gradients(false);
           std::vector<std::vector<float>> after = before;
           const std::string error = error_of([&] { after = gradients(true); });
-          EXPECT_TRUE(after == before || error != "(no error)") << c.op << " in " << dtype << ", change " << changed;
+          EXPECT_TRUE(after == before || error != "(no error)")
+              << c.op << " in " << dtype << ", change " << changed;
         }
 }
 
@@ -175,18 +190,22 @@ TEST(ChangedInPlace, HoldsForResultsIdsAndTargets) {
     changed.zero_();
     EXPECT_THAT(error_of([&] { ops::sum(ops::mul(y, 2.0f)).backward(); }), HasSubstr(what));
   };
-  for (const auto& [y, op] : {std::pair(ops::softmax(x), "softmax"), std::pair(ops::log_softmax(x), "log_softmax"),
-                              std::pair(ops::div(x, w), "div"), std::pair(ops::max(x, 0), "max")})
+  for (const auto& [y, op] :
+       {std::pair(ops::softmax(x), "softmax"), std::pair(ops::log_softmax(x), "log_softmax"),
+        std::pair(ops::div(x, w), "div"), std::pair(ops::max(x, 0), "max")})
     refused(y, y.data(), std::string("[") + op + "] backward needs its result, f32[3");
   const Variable qkv(Tensor::full({1, 2, 6}, 1), true), y = ops::causal_attention(qkv, 1);
   refused(y, y.data(), "[causal_attention] backward needs its result, f32[1, 2, 2]");
-  refused(ops::causal_attention(qkv, 1), qkv.data(), "[causal_attention] backward needs an input, f32[1, 2, 6]");
+  refused(ops::causal_attention(qkv, 1), qkv.data(),
+          "[causal_attention] backward needs an input, f32[1, 2, 6]");
   const Tensor ids = Tensor::from(std::vector<int32_t>{0, 2}, {2});
   refused(ops::embedding(ids, x), ids, "[embedding] backward needs its ids, i32[2]");
   const Tensor targets = Tensor::from(std::vector<int32_t>{0, 1, 2}, {3});
-  refused(ops::cross_entropy(x, targets), targets, "[cross_entropy] backward needs its targets, i32[3]");
+  refused(ops::cross_entropy(x, targets), targets,
+          "[cross_entropy] backward needs its targets, i32[3]");
   const Parameter scale("scale", Tensor::full({3}, 1)), shift("shift", Tensor::full({3}, 1));
-  refused(ops::layer_norm(x, scale, shift), scale.data(), "[layer_norm] backward needs 'scale' f32[3]");
+  refused(ops::layer_norm(x, scale, shift), scale.data(),
+          "[layer_norm] backward needs 'scale' f32[3]");
 }
 
 TEST(ChangedInPlace, IsNoticedWhoeverChanges) {
@@ -199,8 +218,13 @@ TEST(ChangedInPlace, IsNoticedWhoeverChanges) {
   const auto x_changed_by = [](const std::string& who) {
     return HasSubstr("'encoder.x' f32[3, 3] as it was in the forward pass, but " + who);
   };
-  EXPECT_THAT(change_then_backward([](const Parameter& x) { x.data().copy_(Tensor::zeros({3, 3})); }), x_changed_by("copy_"));
-  EXPECT_THAT(change_then_backward([](const Parameter& x) { x.data().transpose(0, 1).narrow(0, 1, 1).zero_(); }), x_changed_by("fill_"));
+  EXPECT_THAT(change_then_backward([](const Parameter& x) {
+                x.data().copy_(Tensor::zeros({3, 3}));
+              }),
+              x_changed_by("copy_"));
+  EXPECT_THAT(change_then_backward(
+                  [](const Parameter& x) { x.data().transpose(0, 1).narrow(0, 1, 1).zero_(); }),
+              x_changed_by("fill_"));
   EXPECT_THAT(change_then_backward([](const Parameter& x) {
                 x.data().data<float>()[0] = 5;
                 x.data().mark_changed("my loop");
@@ -211,8 +235,8 @@ TEST(ChangedInPlace, IsNoticedWhoeverChanges) {
                 nn::init_uniform(x, 0, 1, 3);
               }),
               x_changed_by("draw_initial"));
-  for (const auto& make :
-       {+[](const Parameter& x) { return optim::make_sgd({x}); }, +[](const Parameter& x) { return optim::make_adamw({x}); }})
+  for (const auto& make : {+[](const Parameter& x) { return optim::make_sgd({x}); },
+                           +[](const Parameter& x) { return optim::make_adamw({x}); }})
     EXPECT_THAT(change_then_backward([&](const Parameter& x) {
                   ops::sum(x).backward();
                   make(x)->step(0.1f);
@@ -220,19 +244,20 @@ TEST(ChangedInPlace, IsNoticedWhoeverChanges) {
                 }),
                 x_changed_by("the optimizer's step()"));
   // Other values in the same memory as before, or in other memory.
-  EXPECT_THAT(change_then_backward([](const Parameter& x) { x.data().copy_(x.data().clone()); }), x_changed_by("copy_"));
+  EXPECT_THAT(change_then_backward([](const Parameter& x) { x.data().copy_(x.data().clone()); }),
+              x_changed_by("copy_"));
 }
 
 TEST(ChangedInPlace, WhatWasRefusedIsNoChange) {
   const Parameter x = make_x();
   const Tensor ids = Tensor::from(std::vector<int32_t>{0, 2}, {2});
   const Variable loss = ops::add(ops::sum(ops::square(x)), ops::sum(ops::embedding(ids, x)));
-  for (const auto& refused :
-       std::vector<std::function<void()>>{[&] {
-                                            x.data().copy_(Tensor::zeros({2, 2}));
-                                          },
-                                          [&] { x.data().copy_({}); }, [&] { ids.copy_(Tensor::full({2}, std::nan(""))); },
-                                          [&] { ids.copy_(Tensor::full({2}, 0x1p40, DType::i64)); }, [&] { ids.fill_(0.5); }})
+  for (const auto& refused : std::vector<std::function<void()>>{
+           [&] {
+             x.data().copy_(Tensor::zeros({2, 2}));
+           },
+           [&] { x.data().copy_({}); }, [&] { ids.copy_(Tensor::full({2}, std::nan(""))); },
+           [&] { ids.copy_(Tensor::full({2}, 0x1p40, DType::i64)); }, [&] { ids.fill_(0.5); }})
     EXPECT_THROW(refused(), UsageError);
   loss.backward();
   EXPECT_THAT(x.grad().to_vector<float>(), ElementsAre(3, 5, 7, 8, 10, 12, 15, 17, 19));
@@ -242,23 +267,30 @@ TEST(ChangedInPlace, AReplacedWeightIsNoticed) {
   const Parameter x = make_x(), w = make_w();
   const Variable loss = ops::sum(ops::linear(x, w, {}));
   w.set_data(Tensor::zeros({3, 3}));
-  EXPECT_THAT(error_of([&] { loss.backward(); }),
-              HasSubstr("[linear] backward needs 'w' f32[3, 3] as it was in the forward pass, but set_data()"));
+  EXPECT_THAT(
+      error_of([&] { loss.backward(); }),
+      HasSubstr(
+          "[linear] backward needs 'w' f32[3, 3] as it was in the forward pass, but set_data()"));
 }
 
 TEST(ChangedInPlace, AWeightReplacedByWayOfAnotherShapeIsNoticed) {
   const Parameter x = make_x(), w = make_w(), frozen("frozen", Tensor::full({3}, 1), false);
   const Variable plain = ops::sum(ops::linear(x, w, {}));
-  const Variable again = nn::recompute(x, [&](const Variable& v) { return ops::sum(ops::square(ops::add(v, frozen))); });
+  const Variable again = nn::recompute(
+      x, [&](const Variable& v) { return ops::sum(ops::square(ops::add(v, frozen))); });
   for (const Parameter& p : {w, frozen}) {
     const Shape shape = p.shape();
     p.set_data(Tensor::zeros({1}));
     p.set_data(Tensor::full(shape, 9));
   }
-  EXPECT_THAT(error_of([&] { plain.backward(); }),
-              HasSubstr("[linear] backward needs 'w' f32[3, 3] as it was in the forward pass, but set_data()"));
-  EXPECT_THAT(error_of([&] { again.backward(); }),
-              HasSubstr("[add] backward needs 'frozen' f32[3] as it was in the forward pass, but set_data()"));
+  EXPECT_THAT(
+      error_of([&] { plain.backward(); }),
+      HasSubstr(
+          "[linear] backward needs 'w' f32[3, 3] as it was in the forward pass, but set_data()"));
+  EXPECT_THAT(
+      error_of([&] { again.backward(); }),
+      HasSubstr(
+          "[add] backward needs 'frozen' f32[3] as it was in the forward pass, but set_data()"));
 }
 
 TEST(ChangedInPlace, AnOptimizersStepBetweenForwardAndBackwardIsNoticedInBothDtypes) {
@@ -270,7 +302,9 @@ TEST(ChangedInPlace, AnOptimizersStepBetweenForwardAndBackwardIsNoticedInBothDty
       loss = ops::sum(ops::linear(x, w, {}));
       if (!within) scope.reset();
       w.data().fill_(3);
-      EXPECT_THAT(error_of([&] { loss.backward(); }), HasSubstr("[linear] backward needs 'w' f32[3, 3]")) << dtype;
+      EXPECT_THAT(error_of([&] { loss.backward(); }),
+                  HasSubstr("[linear] backward needs 'w' f32[3, 3]"))
+          << dtype;
     }
 }
 
@@ -289,7 +323,8 @@ TEST(ChangedInPlace, AGradientThatAGraphReadsIsNoticedWhenMoreIsAdded) {
   const Variable penalty = ops::sum(ops::mul(Variable(x.grad()), w));
   ops::sum(x).backward();
   EXPECT_THAT(error_of([&] { penalty.backward(); }),
-              HasSubstr("[mul] backward needs an input, f32[3, 3] as it was in the forward pass, but backward()"));
+              HasSubstr("[mul] backward needs an input, f32[3, 3] as it was in the forward pass, "
+                        "but backward()"));
 }
 
 TEST(ChangedInPlace, MemoryThatComesBackWithTheSameValuesIsUnchanged) {
@@ -304,7 +339,8 @@ TEST(ChangedInPlace, MemoryThatComesBackWithTheSameValuesIsUnchanged) {
   loss.backward();
   EXPECT_THAT(w.grad().to_vector<float>(), ElementsAre(6, 6));
   master.fill_(4);  // what the memory is a copy of
-  EXPECT_THAT(error_of([&] { late.backward(); }), HasSubstr("'w' f32[2] as it was in the forward pass, but fill_ changed it"));
+  EXPECT_THAT(error_of([&] { late.backward(); }),
+              HasSubstr("'w' f32[2] as it was in the forward pass, but fill_ changed it"));
 }
 
 // A recomputed part reads all its values again, those that no operation keeps, too.
@@ -312,23 +348,28 @@ TEST(ChangedInPlace, ARecomputedPartNamesWhatChanged) {
   const Parameter x = make_x(), frozen("frozen", Tensor::full({3}, 1), false);
   const Variable outside = ops::mul(make_w(), 2.0f);
   const auto refused = [&](const std::function<void()>& change, const std::string& what) {
-    const Variable y = nn::recompute(x, [&](const Variable& v) { return ops::square(ops::add(ops::add(v, frozen), outside)); });
+    const Variable y = nn::recompute(
+        x, [&](const Variable& v) { return ops::square(ops::add(ops::add(v, frozen), outside)); });
     change();
     EXPECT_THAT(error_of([&] { ops::sum(y).backward(); }), HasSubstr(what));
   };
-  refused([&] { frozen.data().fill_(7); }, "[add] backward needs 'frozen' f32[3] as it was in the forward pass, but fill_");
+  refused([&] { frozen.data().fill_(7); },
+          "[add] backward needs 'frozen' f32[3] as it was in the forward pass, but fill_");
   refused([&] { frozen.set_data(Tensor::zeros({3})); },
           "[add] backward needs 'frozen' f32[3] as it was in the forward pass, but set_data()");
   refused([&] { outside.data().fill_(7); }, "[add] backward needs an input, f32[3, 3]");
-  refused([&] { x.data().fill_(7); }, "'encoder.x' f32[3, 3] as it was in the forward pass, but fill_");
+  refused([&] { x.data().fill_(7); },
+          "'encoder.x' f32[3, 3] as it was in the forward pass, but fill_");
 }
 
 TEST(ChangedInPlace, InnerRecomputedPartsAreWatchedByTheOuterOne) {
   const Parameter x = make_x(), frozen("frozen", Tensor::full({3}, 1), false);
   const auto inner = [&](const Variable& v) { return ops::add(v, frozen); };
-  const Variable y = nn::recompute(x, [&](const Variable& v) { return ops::square(nn::recompute(v, inner)); });
+  const Variable y =
+      nn::recompute(x, [&](const Variable& v) { return ops::square(nn::recompute(v, inner)); });
   frozen.data().fill_(7);
-  EXPECT_THAT(error_of([&] { ops::sum(y).backward(); }), HasSubstr("[add] backward needs 'frozen' f32[3]"));
+  EXPECT_THAT(error_of([&] { ops::sum(y).backward(); }),
+              HasSubstr("[add] backward needs 'frozen' f32[3]"));
 }
 
 }  // namespace

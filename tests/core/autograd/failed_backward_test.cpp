@@ -19,7 +19,9 @@ using test::error_of;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-Tensor values(const std::vector<float>& v) { return Tensor::from(v, {static_cast<int64_t>(v.size())}); }
+Tensor values(const std::vector<float>& v) {
+  return Tensor::from(v, {static_cast<int64_t>(v.size())});
+}
 std::vector<float> grad(const Variable& x) { return x.grad().to_vector<float>(); }
 
 // The identity, whose backward throws; with `after`, only after it has passed its gradient on.
@@ -35,7 +37,8 @@ class FailedBackward : public ::testing::TestWithParam<bool> {};
 TEST_P(FailedBackward, LeavesNoGradientInValuesInBetween) {
   const Parameter w("w", values({1, 2}));
   const Variable h = ops::mul(w, 3.0f), g = ops::square(h);
-  // `faulty` is the latest node but two, so it runs before those of g and h, which hold gradients by then.
+  // `faulty` is the latest node but two, so it runs before those of g and h, which hold gradients
+  // by then.
   const Variable f = faulty(ops::mul(h, 1.0f), GetParam());
   const Variable loss = ops::add(ops::sum(g), ops::sum(f));
   EXPECT_EQ(error_of([&] { loss.backward(); }), "no more data");
@@ -55,7 +58,9 @@ TEST_P(FailedBackward, LeavesNoGradientInTheInputOfWhatFailed) {
 TEST_P(FailedBackward, LeavesWhatRecomputedPartsSentOutAlone) {
   const Parameter w("w", values({1, 2}));
   const Variable h = ops::mul(w, 3.0f), g = ops::square(h);
-  const Variable f = nn::recompute(h, [&](const Variable& v) { return ops::add(faulty(ops::mul(v, 1.0f), GetParam()), ops::square(v)); });
+  const Variable f = nn::recompute(h, [&](const Variable& v) {
+    return ops::add(faulty(ops::mul(v, 1.0f), GetParam()), ops::square(v));
+  });
   EXPECT_EQ(error_of([&] { ops::add(ops::sum(g), ops::sum(f)).backward(); }), "no more data");
   ops::sum(ops::mul(g, 1.0f)).backward();
   EXPECT_THAT(grad(w), ElementsAre(18, 36));
@@ -64,8 +69,10 @@ TEST_P(FailedBackward, LeavesWhatRecomputedPartsSentOutAlone) {
 INSTANTIATE_TEST_SUITE_P(BeforeAndAfterItsGradientWent, FailedBackward, ::testing::Bool());
 
 TEST(FailedBackward, LeavesThatHeldNoGradientHoldNone) {
-  const Parameter early("early", values({1})), late("late", values({1})), other("other", values({1}));
-  const Variable loss = ops::mul(faulty(ops::mul(early, 1.0f), true), late);  // late's gradient comes first
+  const Parameter early("early", values({1})), late("late", values({1})),
+      other("other", values({1}));
+  const Variable loss =
+      ops::mul(faulty(ops::mul(early, 1.0f), true), late);  // late's gradient comes first
   EXPECT_EQ(error_of([&] { loss.backward(); }), "no more data");
   EXPECT_FALSE(late.has_grad());
   EXPECT_FALSE(early.has_grad());
@@ -80,7 +87,8 @@ TEST(FailedBackward, AnEarlierGradientThatGotAPartCannotBeReadUntilItIsZeroed) {
   const Variable loss = ops::add(ops::mul(faulty(ops::mul(untouched, 1.0f)), w), ops::square(w));
   EXPECT_EQ(error_of([&] { loss.backward(); }), "no more data");
   EXPECT_THAT(grad(untouched), ElementsAre(1));
-  EXPECT_THAT(error_of([&] { w.grad(); }), HasSubstr("[grad] the gradient of 'w' f32[1] is incomplete"));
+  EXPECT_THAT(error_of([&] { w.grad(); }),
+              HasSubstr("[grad] the gradient of 'w' f32[1] is incomplete"));
   const auto sgd = optim::make_sgd({untouched, w});
   EXPECT_THAT(error_of([&] { sgd->step(0.1f); }), HasSubstr("'w' f32[1] is incomplete"));
   EXPECT_THAT(untouched.data().to_vector<float>(), ElementsAre(1)) << "nothing was updated";
@@ -113,7 +121,8 @@ TEST(FailedBackward, GoesOnWithTheThreadAsItWas) {
   const Parameter w("w", values({1}));
   EXPECT_EQ(error_of([&] { faulty(w).backward(); }), "no more data");
   EXPECT_TRUE(grad_enabled());
-  const Variable part = nn::recompute(w, [](const Variable& v) { return faulty(ops::mul(v, 1.0f)); });
+  const Variable part =
+      nn::recompute(w, [](const Variable& v) { return faulty(ops::mul(v, 1.0f)); });
   const ops::PrecisionScope precision(DType::bf16);
   EXPECT_EQ(error_of([&] { part.backward(); }), "no more data");
   EXPECT_TRUE(grad_enabled());
@@ -123,7 +132,11 @@ TEST(FailedBackward, GoesOnWithTheThreadAsItWas) {
 
 TEST(FailedBackward, AForwardThatThrewLeavesRecomputationUsable) {
   const Parameter w("w", values({1, 2}));
-  EXPECT_EQ(error_of([&] { nn::recompute(w, [](const Variable&) -> Variable { throw EnvironmentError("no forward"); }); }), "no forward");
+  EXPECT_EQ(error_of([&] {
+              nn::recompute(
+                  w, [](const Variable&) -> Variable { throw EnvironmentError("no forward"); });
+            }),
+            "no forward");
   const Variable y = nn::recompute(w, [](const Variable& v) { return ops::square(v); });
   ops::sum(y).backward();
   EXPECT_THAT(grad(w), ElementsAre(2, 4));

@@ -6,7 +6,8 @@ namespace lockstep {
 namespace {
 
 TEST(Deadline, OfTheLongestLimitsIsFarAway) {
-  for (const Duration limit : {Duration::max(), Duration::max() - std::chrono::seconds(1), Duration(std::chrono::hours(24 * 365 * 280))}) {
+  for (const Duration limit : {Duration::max(), Duration::max() - std::chrono::seconds(1),
+                               Duration(std::chrono::hours(24 * 365 * 280))}) {
     const Deadline deadline = Deadline::after(limit);
     EXPECT_FALSE(deadline.passed());
     EXPECT_GT(deadline.remaining(), std::chrono::hours(24 * 365 * 99));

@@ -12,7 +12,8 @@ namespace {
 
 using Files = std::map<std::string, std::string>;
 
-constexpr const char* kVersion2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid,noexec - cgroup2 cgroup2 rw,nsdelegate\n";
+constexpr const char* kVersion2 =
+    "30 23 0:26 / /sys/fs/cgroup rw,nosuid,noexec - cgroup2 cgroup2 rw,nsdelegate\n";
 constexpr const char* kVersion1 =
     "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
     "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
@@ -27,7 +28,9 @@ double quota(const Files& files) {
 
 // A process in the group "/" of a container that limits it.
 double quota_of(const std::string& cpu_max) {
-  return quota({{"/proc/self/mountinfo", kVersion2}, {"/proc/self/cgroup", "0::/\n"}, {"/sys/fs/cgroup/cpu.max", cpu_max}});
+  return quota({{"/proc/self/mountinfo", kVersion2},
+                {"/proc/self/cgroup", "0::/\n"},
+                {"/sys/fs/cgroup/cpu.max", cpu_max}});
 }
 
 TEST(CpuQuota, IsWhatCpuMaxSays) {
@@ -38,11 +41,13 @@ TEST(CpuQuota, IsWhatCpuMaxSays) {
 }
 
 TEST(CpuQuota, IsNoneWhereTheTextMakesNoSense) {
-  for (const char* text : {"", "\n", "200000", "200000 0\n", "-5 100000\n", "0 100000\n", "two 100000\n", "200000x 100000\n",
-                           "200000 100000 7\n", "99999999999999999999 100000\n"})
+  for (const char* text :
+       {"", "\n", "200000", "200000 0\n", "-5 100000\n", "0 100000\n", "two 100000\n",
+        "200000x 100000\n", "200000 100000 7\n", "99999999999999999999 100000\n"})
     EXPECT_TRUE(std::isinf(quota_of(text))) << text;
   EXPECT_TRUE(std::isinf(quota({})));
-  EXPECT_TRUE(std::isinf(quota({{"/proc/self/mountinfo", "- - -\n\n30 23 0:26 / /x rw - cgroup2\n"}, {"/proc/self/cgroup", "::\n0\n"}})));
+  EXPECT_TRUE(std::isinf(quota({{"/proc/self/mountinfo", "- - -\n\n30 23 0:26 / /x rw - cgroup2\n"},
+                                {"/proc/self/cgroup", "::\n0\n"}})));
 }
 
 TEST(CpuQuota, IsTheLeastOnTheWayUp) {
@@ -58,19 +63,22 @@ TEST(CpuQuota, IsTheLeastOnTheWayUp) {
 }
 
 TEST(CpuQuota, OfVersion1) {
-  Files files{{"/proc/self/mountinfo", kVersion1},
-              {"/proc/self/cgroup", "5:cpuset:/other\n4:cpu,cpuacct:/slurm/job_7\n1:name=systemd:/x\n"},
-              {"/sys/fs/cgroup/cpu,cpuacct/slurm/cpu.cfs_quota_us", "-1\n"},
-              {"/sys/fs/cgroup/cpu,cpuacct/slurm/cpu.cfs_period_us", "100000\n"},
-              {"/sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us", "400000\n"},
-              {"/sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n"}};
+  Files files{
+      {"/proc/self/mountinfo", kVersion1},
+      {"/proc/self/cgroup", "5:cpuset:/other\n4:cpu,cpuacct:/slurm/job_7\n1:name=systemd:/x\n"},
+      {"/sys/fs/cgroup/cpu,cpuacct/slurm/cpu.cfs_quota_us", "-1\n"},
+      {"/sys/fs/cgroup/cpu,cpuacct/slurm/cpu.cfs_period_us", "100000\n"},
+      {"/sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us", "400000\n"},
+      {"/sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n"}};
   EXPECT_EQ(quota(files), 4);
   files["/sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us"] = "-1\n";
   EXPECT_TRUE(std::isinf(quota(files)));
 }
 
 TEST(CpuQuota, OfBothVersionsSideBySide) {
-  EXPECT_EQ(quota({{"/proc/self/mountinfo", std::string(kVersion1) + "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"},
+  EXPECT_EQ(quota({{"/proc/self/mountinfo",
+                    std::string(kVersion1) +
+                        "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"},
                    {"/proc/self/cgroup", "4:cpu,cpuacct:/a\n0::/a\n"},
                    {"/sys/fs/cgroup/unified/a/cpu.max", "100000 100000\n"},
                    {"/sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", "200000\n"},
@@ -78,7 +86,8 @@ TEST(CpuQuota, OfBothVersionsSideBySide) {
             1);
 }
 
-// Docker without a namespace of groups: the process is told the host's name of its group, and shown that group as the topmost.
+// Docker without a namespace of groups: the process is told the host's name of its group, and shown
+// that group as the topmost.
 TEST(CpuQuota, OfAContainerThatIsShownItsOwnGroupOnly) {
   const std::string mount = "32 31 0:29 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
   const Files files{{"/proc/self/mountinfo", mount},

@@ -1,4 +1,5 @@
-// The team where memory runs out: operator new can be made to refuse, which needs a program of its own.
+// The team where memory runs out: operator new can be made to refuse, which needs a program of its
+// own.
 #include <array>
 #include <atomic>
 #include <cstdlib>

@@ -85,14 +85,16 @@ class ParallelFor : public ::testing::TestWithParam<int> {};
 TEST_P(ParallelFor, ComputesEachPieceOnce) {
   const Threads threads(GetParam());
   EXPECT_EQ(num_threads(), GetParam());
-  for (const int64_t pieces : {0, 1, 2, 3, 7, 1000, 100000}) EXPECT_THAT(counts(pieces), Each(1)) << pieces;
+  for (const int64_t pieces : {0, 1, 2, 3, 7, 1000, 100000})
+    EXPECT_THAT(counts(pieces), Each(1)) << pieces;
 }
 
 // Calls so short that workers come for pieces of one call and find the next, or none.
 TEST_P(ParallelFor, ManyTinyCalls) {
   const Threads threads(GetParam());
   std::array<int64_t, 5> sums{};  // not atomic: what a call has written must be seen after it
-  for (int64_t call = 0; call < 20000; ++call) parallel_for(1 + call % 5, [&](int64_t i) { sums[static_cast<size_t>(i)] += call; });
+  for (int64_t call = 0; call < 20000; ++call)
+    parallel_for(1 + call % 5, [&](int64_t i) { sums[static_cast<size_t>(i)] += call; });
   std::array<int64_t, 5> want{};
   for (int64_t call = 0; call < 20000; ++call)
     for (int64_t i = 0; i < 1 + call % 5; ++i) want[static_cast<size_t>(i)] += call;
@@ -179,7 +181,8 @@ TEST_P(ParallelFor, SeveralCallersAtOnce) {
   EXPECT_THAT(wrong, Each(0));
 }
 
-// A caller that waits in a body for another caller's whole call: with one queue for all of them this would never end.
+// A caller that waits in a body for another caller's whole call: with one queue for all of them
+// this would never end.
 TEST_P(ParallelFor, ACallerIsNotHeldUpByAnotherOnesPieces) {
   const Threads threads(GetParam());
   Meeting begun(2), done(2);
@@ -219,7 +222,8 @@ TEST_P(ParallelFor, WorksInAChildOfFork) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "ThreadSanitizer ends a child that starts threads when its parent had some";
 #elif defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "AddressSanitizer stays locked in a child that is made while another thread starts";
+  GTEST_SKIP()
+      << "AddressSanitizer stays locked in a child that is made while another thread starts";
 #endif
   const Threads threads(GetParam());
   counts(100);
@@ -232,7 +236,8 @@ TEST_P(ParallelFor, WorksInAChildOfForkWhileOthersCompute) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "ThreadSanitizer ends a child that starts threads when its parent had some";
 #elif defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "AddressSanitizer's allocator stays locked in a child that is made while another thread allocates";
+  GTEST_SKIP() << "AddressSanitizer's allocator stays locked in a child that is made while another "
+                  "thread allocates";
 #endif
   const Threads threads(GetParam());
   std::atomic<bool> stop{false};
@@ -269,7 +274,8 @@ TEST_P(ParallelFor, TheProcessEndsWhereverWorkersAre) {
   EXPECT_EXIT(leave_from_within(GetParam()), ExitedWithCode(5), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(, ParallelFor, ::testing::Values(1, 2, 4, 16), ::testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(, ParallelFor, ::testing::Values(1, 2, 4, 16),
+                         ::testing::PrintToStringParamName());
 
 // Each expectation runs in a program of its own, which has not asked for the number before.
 class NumThreads : public ::testing::Test {
@@ -314,8 +320,10 @@ TEST_F(NumThreads, IsElseThatOfTheCoresThatTheProcessMayUse) {
 TEST_F(NumThreads, MustBeANumber) {
   for (const char* wrong : {"0", "-1", "two", "2x", "2 x", " ", "99999999999"})
     EXPECT_EXIT(leave_with_number(wrong), ExitedWithCode(100),
-                str("OMP_NUM_THREADS: expected a number of threads from 1 to 2147483647, got '", wrong, "'"));
-  EXPECT_THAT([] { set_num_threads(0); }, ThrowsMessage<UsageError>(HasSubstr("expected at least 1 thread, got 0")));
+                str("OMP_NUM_THREADS: expected a number of threads from 1 to 2147483647, got '",
+                    wrong, "'"));
+  EXPECT_THAT([] { set_num_threads(0); },
+              ThrowsMessage<UsageError>(HasSubstr("expected at least 1 thread, got 0")));
 }
 
 // The address space ends after some stacks of 8 MiB.
@@ -333,7 +341,8 @@ TEST_F(NumThreads, IsWhatTheSystemGrants) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "a sanitizer needs the address space that is limited here";
 #endif
-  EXPECT_EXIT(compute_with_64_threads_where_few_fit(), ExitedWithCode(3), "the system grants no more threads");
+  EXPECT_EXIT(compute_with_64_threads_where_few_fit(), ExitedWithCode(3),
+              "the system grants no more threads");
 }
 
 }  // namespace

@@ -42,10 +42,12 @@ void fill(const Ends& ends) {
   ::fcntl(ends.write, F_SETFL, 0);
 }
 
-// A process whose standard output is `output`, and that ends with what `body` returns. `told`: whatever it writes to its standard error.
+// A process whose standard output is `output`, and that ends with what `body` returns. `told`:
+// whatever it writes to its standard error.
 class Process {
  public:
-  Process(const Ends& output, const std::function<int()>& body) : output_(output), error_(make_pipe()) {
+  Process(const Ends& output, const std::function<int()>& body)
+      : output_(output), error_(make_pipe()) {
     pid_ = ::fork();
     if (pid_ == 0) {
       ::dup2(output_.write, STDOUT_FILENO);
@@ -157,13 +159,15 @@ TEST(ScreenWriter, ALateReaderGetsTheOldestAndTheNewestLinesAndHowMuchIsMissing)
   EXPECT_EQ(process.finish(), 0);
 
   size_t at = 0, bytes = 0;
-  for (; at < lines.size() && lines[at] + "\n" == line(static_cast<int>(at)); ++at) bytes += lines[at].size() + 1;
+  for (; at < lines.size() && lines[at] + "\n" == line(static_cast<int>(at)); ++at)
+    bytes += lines[at].size() + 1;
   EXPECT_GT(bytes, ScreenWriter::kMost / 3);
   ASSERT_LT(at, lines.size()) << "nothing is missing";
   const size_t newest = lines.size() - at - 1;
   size_t missing = 0;
   for (size_t i = at; i < kLines - newest; ++i) missing += line(static_cast<int>(i)).size();
-  EXPECT_EQ(lines[at], str("[", missing, " bytes are missing here: nobody read them for too long]"));
+  EXPECT_EQ(lines[at],
+            str("[", missing, " bytes are missing here: nobody read them for too long]"));
   bytes = 0;
   for (size_t i = 1; i <= newest; ++i) {
     ASSERT_EQ(lines[at + i] + "\n", line(static_cast<int>(kLines - newest + i - 1)));
@@ -174,7 +178,8 @@ TEST(ScreenWriter, ALateReaderGetsTheOldestAndTheNewestLinesAndHowMuchIsMissing)
 
 TEST(ScreenWriter, OtherWritersCannotGetIntoALine) {
   int sockets[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);  // keeps writes apart
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets),
+            0);  // keeps writes apart
   Process process({sockets[0], sockets[1]}, [] {
     const std::string line = std::string(700, 'x') + "\n";
     std::string lines;
@@ -183,7 +188,8 @@ TEST(ScreenWriter, OtherWritersCannotGetIntoALine) {
     return 0;
   });
   size_t bytes = 0;
-  for (std::string written = process.read_output(); !written.empty(); written = process.read_output()) {
+  for (std::string written = process.read_output(); !written.empty();
+       written = process.read_output()) {
     EXPECT_EQ(written.back(), '\n');
     bytes += written.size();
   }

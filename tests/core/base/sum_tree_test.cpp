@@ -11,7 +11,9 @@
 namespace lockstep {
 namespace {
 
-std::string added(const std::string& left, const std::string& right) { return str("(", left, "+", right, ")"); }
+std::string added(const std::string& left, const std::string& right) {
+  return str("(", left, "+", right, ")");
+}
 
 // The tree as text, with its own rule for where a node splits: every pair of brackets is one sum.
 std::string written_out(int64_t first, int64_t n) {
@@ -23,7 +25,9 @@ std::string written_out(int64_t first, int64_t n) {
 
 constexpr int64_t kMost = 70;
 
-TEST(SumTree, SevenTermsAreBracketedAsTheHeaderSays) { EXPECT_EQ(written_out(0, 7), "(((0+1)+(2+3))+((4+5)+6))"); }
+TEST(SumTree, SevenTermsAreBracketedAsTheHeaderSays) {
+  EXPECT_EQ(written_out(0, 7), "(((0+1)+(2+3))+((4+5)+6))");
+}
 
 std::string from_the_top(int64_t first, int64_t n) {
   if (n == 1) return std::to_string(first);

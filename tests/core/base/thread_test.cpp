@@ -39,11 +39,17 @@ TEST(Thread, ThatIsRefusedIsCalledByWhatItWasFor) {
   GTEST_SKIP() << "a sanitizer needs the address space that is limited here";
 #endif
   const NoRoomForThreads none;
-  const auto names_it = AllOf(StartsWith("the system grants no thread to count sheep (Resource temporarily unavailable): raise the limit"),
-                              HasSubstr("(ulimit -u, now "), HasSubstr("of memory (ulimit -v, now "), HasSubstr("OMP_NUM_THREADS"));
+  const auto names_it =
+      AllOf(StartsWith("the system grants no thread to count sheep (Resource temporarily "
+                       "unavailable): raise the limit"),
+            HasSubstr("(ulimit -u, now "), HasSubstr("of memory (ulimit -v, now "),
+            HasSubstr("OMP_NUM_THREADS"));
   bool called = false;
-  EXPECT_THAT(test::error_of([&] { start_thread("to count sheep", [&] { called = true; }).join(); }), names_it);
-  EXPECT_THAT(test::error_of([&] { start_async("to count sheep", [&] { called = true; }).get(); }), names_it);
+  EXPECT_THAT(
+      test::error_of([&] { start_thread("to count sheep", [&] { called = true; }).join(); }),
+      names_it);
+  EXPECT_THAT(test::error_of([&] { start_async("to count sheep", [&] { called = true; }).get(); }),
+              names_it);
   EXPECT_FALSE(called);
 }
 

@@ -1,3 +1,5 @@
+#include "core/device/allocator.h"
+
 #include <cstring>
 #include <sstream>
 #include <thread>
@@ -6,7 +8,6 @@
 #include <gmock/gmock.h>
 
 #include "core/base/error.h"
-#include "core/device/allocator.h"
 #include "core/device/kernels.h"
 #include "core/tensor/storage.h"
 #include "gtest/gtest.h"
@@ -19,8 +20,8 @@ constexpr auto kGradients = MemoryCategory::gradients;
 
 TEST(Allocator, BlocksAreAlignedAndWritableInEverySize) {
   auto& a = allocator(kCpu);
-  for (size_t bytes : {size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{4097}, size_t{65536}, size_t{1} << 20, (size_t{2} << 20) + 1,
-                       size_t{9} << 20}) {
+  for (size_t bytes : {size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{4097}, size_t{65536},
+                       size_t{1} << 20, (size_t{2} << 20) + 1, size_t{9} << 20}) {
     void* p = a.allocate(bytes, kActivations);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % 64, 0u) << bytes;
     std::memset(p, 1, bytes);
@@ -48,10 +49,15 @@ TEST(Allocator, AccountsByCategoryWithPeakOfTheSum) {
   a.deallocate(x, 1000, kActivations);
   void* y = a.allocate(600, kGradients);
   const MemoryStats now = a.stats();
-  EXPECT_EQ(now.used_bytes[static_cast<size_t>(kGradients)] - before.used_bytes[static_cast<size_t>(kGradients)], 600);
+  EXPECT_EQ(now.used_bytes[static_cast<size_t>(kGradients)] -
+                before.used_bytes[static_cast<size_t>(kGradients)],
+            600);
   EXPECT_EQ(now.total_used_bytes - before.total_used_bytes, 600);
-  EXPECT_EQ(now.peak_bytes[static_cast<size_t>(kActivations)] - before.used_bytes[static_cast<size_t>(kActivations)], 1000);
-  EXPECT_EQ(now.total_peak_bytes - before.total_used_bytes, 1000) << "the two were never in use at once";
+  EXPECT_EQ(now.peak_bytes[static_cast<size_t>(kActivations)] -
+                before.used_bytes[static_cast<size_t>(kActivations)],
+            1000);
+  EXPECT_EQ(now.total_peak_bytes - before.total_used_bytes, 1000)
+      << "the two were never in use at once";
   a.deallocate(y, 600, kGradients);
   a.reset_peak();
   EXPECT_EQ(a.stats().total_peak_bytes, a.stats().total_used_bytes);
@@ -66,7 +72,9 @@ TEST(Allocator, MemoryOfOthersCountsInItsCategory) {
     const MemoryScope scope(kGradients);
     const Storage storage(memory.data(), memory.size(), kCpu, [&] { released = true; });
     const MemoryStats now = a.stats();
-    EXPECT_EQ(now.used_bytes[static_cast<size_t>(kGradients)] - before.used_bytes[static_cast<size_t>(kGradients)], 5000);
+    EXPECT_EQ(now.used_bytes[static_cast<size_t>(kGradients)] -
+                  before.used_bytes[static_cast<size_t>(kGradients)],
+              5000);
     EXPECT_EQ(now.external_bytes - before.external_bytes, 5000);
     EXPECT_EQ(now.reserved_bytes, before.reserved_bytes);
   }
@@ -82,15 +90,17 @@ TEST(Allocator, BeyondItsLimitItSaysWhatWasAskedForAndWhatIsInUse) {
   constexpr size_t kSize = size_t{1} << 20;
   a.set_limit(start.reserved_bytes + start.external_bytes + static_cast<int64_t>(2 * kSize));
   void* first = a.allocate(kSize, kGradients);
-  a.deallocate(a.allocate(kSize / 2, kActivations), kSize / 2, kActivations);  // stays in the cache, and makes room when it must
+  a.deallocate(a.allocate(kSize / 2, kActivations), kSize / 2,
+               kActivations);  // stays in the cache, and makes room when it must
   void* second = a.allocate(kSize, kActivations);
   EXPECT_THAT([&] { a.allocate(kSize, MemoryCategory::optimizer); },
-              testing::ThrowsMessage<EnvironmentError>(testing::AllOf(testing::HasSubstr("out of memory: 1048576 bytes more for optimizer"),
-                                                                      testing::HasSubstr("of a limit of"),
-                                                                      testing::HasSubstr("gradients 1048576"))));
+              testing::ThrowsMessage<EnvironmentError>(testing::AllOf(
+                  testing::HasSubstr("out of memory: 1048576 bytes more for optimizer"),
+                  testing::HasSubstr("of a limit of"), testing::HasSubstr("gradients 1048576"))));
   bool released = false;
   std::vector<std::byte> memory(kSize);
-  EXPECT_THROW(Storage(memory.data(), memory.size(), kCpu, [&] { released = true; }), EnvironmentError);
+  EXPECT_THROW(Storage(memory.data(), memory.size(), kCpu, [&] { released = true; }),
+               EnvironmentError);
   EXPECT_TRUE(released) << "memory that is refused goes back to its owner";
   a.deallocate(first, kSize, kGradients);
   a.deallocate(second, kSize, kActivations);
@@ -147,7 +157,8 @@ TEST(Device, NamesAndAvailability) {
 }
 
 TEST(Device, InstructionSetIsAKnownOne) {
-  EXPECT_THAT(std::string(cpu_instruction_set()), ::testing::AnyOf("avx512_bf16", "avx512", "avx2", "generic"));
+  EXPECT_THAT(std::string(cpu_instruction_set()),
+              ::testing::AnyOf("avx512_bf16", "avx512", "avx2", "generic"));
 }
 
 }  // namespace

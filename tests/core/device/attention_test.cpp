@@ -35,7 +35,8 @@ class Attention {
     std::vector<T> out(dout_.size()), grad(qkv_.size(), T(NAN));
     std::vector<float> lse(static_cast<size_t>(c_.batch * c_.heads * c_.time));
     k().attention(args_, out.data(), lse.data());
-    k().attention_backward(args_, out.data(), lse.data(), dout_.data(), grad.data(), grad.data() + width_, grad.data() + 2 * width_);
+    k().attention_backward(args_, out.data(), lse.data(), dout_.data(), grad.data(),
+                           grad.data() + width_, grad.data() + 2 * width_);
     out.insert(out.end(), grad.begin(), grad.end());
     if (lse_out) *lse_out = lse;
     return out;
@@ -56,10 +57,12 @@ class Attention {
   }
   double in(size_t i) const { return static_cast<float>(qkv_[i]); }
 
-  void one_query(int64_t b, int64_t h, int64_t t, std::vector<double>* out, std::vector<double>* grad, std::vector<double>* lse) const {
+  void one_query(int64_t b, int64_t h, int64_t t, std::vector<double>* out,
+                 std::vector<double>* grad, std::vector<double>* lse) const {
     const int64_t keys = c_.causal ? t + 1 : c_.time;
     const auto dim = static_cast<size_t>(c_.dim);
-    const size_t q = at(b, t, 0, h), o = static_cast<size_t>((b * c_.time + t) * width_ + h * c_.dim);
+    const size_t q = at(b, t, 0, h),
+                 o = static_cast<size_t>((b * c_.time + t) * width_ + h * c_.dim);
     std::vector<double> p(static_cast<size_t>(keys)), dp(p);
     double sum = 0.0, delta = 0.0;
     for (int64_t s = 0; s < keys; ++s) {
@@ -97,7 +100,8 @@ class Attention {
 
 template <typename T>
 void check_case(const Case& c) {
-  SCOPED_TRACE(str("B ", c.batch, " T ", c.time, " H ", c.heads, " D ", c.dim, " causal ", c.causal, " ", dtype_of<T>()));
+  SCOPED_TRACE(str("B ", c.batch, " T ", c.time, " H ", c.heads, " D ", c.dim, " causal ", c.causal,
+                   " ", dtype_of<T>()));
   const Attention<T> attention(c);
   std::vector<double> want_lse;
   std::vector<float> lse;
@@ -108,8 +112,9 @@ void check_case(const Case& c) {
 }
 
 TEST(Attention, ValuesAndGradientsForAnyShape) {
-  const Case cases[] = {{1, 1, 1, 1},    {1, 3, 2, 5},    {2, 64, 1, 64},        {1, 65, 3, 8},         {1, 130, 2, 33},
-                        {2, 300, 1, 16}, {1, 70, 1, 256}, {1, 40, 2, 20, false}, {1, 200, 1, 24, false}};
+  const Case cases[] = {{1, 1, 1, 1},    {1, 3, 2, 5},          {2, 64, 1, 64},
+                        {1, 65, 3, 8},   {1, 130, 2, 33},       {2, 300, 1, 16},
+                        {1, 70, 1, 256}, {1, 40, 2, 20, false}, {1, 200, 1, 24, false}};
   for (const Case& c : cases) {
     check_case<float>(c);
     check_case<BFloat16>(c);
@@ -118,9 +123,11 @@ TEST(Attention, ValuesAndGradientsForAnyShape) {
 
 TEST(Attention, LargeScoresDoNotOverflow) {
   const int64_t time = 100;
-  std::vector<float> q(static_cast<size_t>(time), 1000.0f), v = random<float>(time, 1), out(q.size()), lse(q.size());
+  std::vector<float> q(static_cast<size_t>(time), 1000.0f), v = random<float>(time, 1),
+                                                            out(q.size()), lse(q.size());
   auto keys = random<float>(time, 2);
-  const AttentionArgs args{1, time, 1, 1, DType::f32, q.data(), keys.data(), v.data(), time, 1, 1, 1.0f, true};
+  const AttentionArgs args{1,        time, 1, 1, DType::f32, q.data(), keys.data(),
+                           v.data(), time, 1, 1, 1.0f,       true};
   k().attention(args, out.data(), lse.data());
   for (float x : out) EXPECT_TRUE(std::isfinite(x));
 }
@@ -137,7 +144,9 @@ TEST(Attention, ARowDependsOnThePastOnly) {
   const auto qkv = random<float>(150 * 3 * 16, 1);
   const auto run = [&](int64_t time) {
     std::vector<float> out(static_cast<size_t>(time * 16)), lse(static_cast<size_t>(time));
-    const AttentionArgs args{1, time, 1, 16, DType::f32, qkv.data(), qkv.data() + 16, qkv.data() + 32, 150 * 48, 48, 16, 0.25f, true};
+    const AttentionArgs args{
+        1,        time, 1,  16,    DType::f32, qkv.data(), qkv.data() + 16, qkv.data() + 32,
+        150 * 48, 48,   16, 0.25f, true};
     k().attention(args, out.data(), lse.data());
     return out;
   };

@@ -9,7 +9,9 @@ constexpr double kPi = 3.14159265358979323846;
 
 double cdf(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-double gelu_tanh(double x) { return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / kPi) * (x + 0.044715 * x * x * x))); }
+double gelu_tanh(double x) {
+  return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / kPi) * (x + 0.044715 * x * x * x)));
+}
 
 double value(UnaryOp op, double x) {
   switch (op) {
@@ -37,10 +39,14 @@ double slope(UnaryOp op, double x) {
   return (value(op, x + h) - value(op, x - h)) / (2 * h);
 }
 
-const UnaryOp kOps[] = {UnaryOp::neg,  UnaryOp::exp,     UnaryOp::log,  UnaryOp::sqrt, UnaryOp::rsqrt, UnaryOp::square,   UnaryOp::abs,
-                        UnaryOp::tanh, UnaryOp::sigmoid, UnaryOp::relu, UnaryOp::silu, UnaryOp::gelu,  UnaryOp::gelu_tanh};
+const UnaryOp kOps[] = {UnaryOp::neg,      UnaryOp::exp,    UnaryOp::log,  UnaryOp::sqrt,
+                        UnaryOp::rsqrt,    UnaryOp::square, UnaryOp::abs,  UnaryOp::tanh,
+                        UnaryOp::sigmoid,  UnaryOp::relu,   UnaryOp::silu, UnaryOp::gelu,
+                        UnaryOp::gelu_tanh};
 
-bool positive_only(UnaryOp op) { return op == UnaryOp::log || op == UnaryOp::sqrt || op == UnaryOp::rsqrt; }
+bool positive_only(UnaryOp op) {
+  return op == UnaryOp::log || op == UnaryOp::sqrt || op == UnaryOp::rsqrt;
+}
 
 template <typename T>
 void check_unary(UnaryOp op, int64_t n) {
@@ -52,7 +58,8 @@ void check_unary(UnaryOp op, int64_t n) {
   std::vector<double> want, want_dx;
   for (size_t i = 0; i < x.size(); ++i) {
     want.push_back(value(op, static_cast<float>(x[i])));
-    want_dx.push_back(static_cast<float>(dx[i]) + static_cast<float>(dy[i]) * slope(op, static_cast<float>(x[i])));
+    want_dx.push_back(static_cast<float>(dx[i]) +
+                      static_cast<float>(dy[i]) * slope(op, static_cast<float>(x[i])));
   }
   k().unary(op, dtype_of<T>(), n, x.data(), y.data());
   expect_near(y, want, 1e-6 + rounding<T>());
@@ -68,16 +75,19 @@ TEST(Unary, ValuesAndSlopesOfEveryOp) {
     }
 }
 
-// Error against the exact value, in units of the last place of the result (of the smallest normal number below that).
+// Error against the exact value, in units of the last place of the result (of the smallest normal
+// number below that).
 double worst_ulp(UnaryOp op, float low, float high) {
   std::vector<float> x, y;
-  for (int i = 0; i <= 400000; ++i) x.push_back(low + (high - low) * static_cast<float>(i) / 400000.0f);
+  for (int i = 0; i <= 400000; ++i)
+    x.push_back(low + (high - low) * static_cast<float>(i) / 400000.0f);
   y.resize(x.size());
   k().unary(op, DType::f32, static_cast<int64_t>(x.size()), x.data(), y.data());
   double worst = 0.0;
   for (size_t i = 0; i < x.size(); ++i) {
     const double want = value(op, x[i]);
-    const double ulp = std::ldexp(1.0, std::max(std::ilogb(std::max(std::abs(want), 1e-45)), -126) - 23);
+    const double ulp =
+        std::ldexp(1.0, std::max(std::ilogb(std::max(std::abs(want), 1e-45)), -126) - 23);
     worst = std::max(worst, std::abs(y[i] - want) / ulp);
   }
   return worst;
@@ -90,7 +100,8 @@ TEST(Unary, ElementaryFunctionsAreAccurateToTheLastPlaces) {
   EXPECT_LE(worst_ulp(UnaryOp::tanh, -1e-3f, 1e-3f), 2.0);
   EXPECT_LE(worst_ulp(UnaryOp::sigmoid, -80.0f, 80.0f), 4.0);
   EXPECT_LE(worst_ulp(UnaryOp::gelu, -1.3f, 8.0f), 8.0);
-  EXPECT_LE(worst_ulp(UnaryOp::gelu, -5.0f, -1.3f), 20.0);  // where 1 + erf would have lost all but two digits
+  EXPECT_LE(worst_ulp(UnaryOp::gelu, -5.0f, -1.3f),
+            20.0);  // where 1 + erf would have lost all but two digits
 }
 
 TEST(Unary, ExtremeInputs) {

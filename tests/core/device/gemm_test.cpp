@@ -55,7 +55,8 @@ class Product {
       for (int64_t j = 0; j < c_.n; ++j) {
         double sum = c_.bias ? bias_[static_cast<size_t>(j)] : 0.0;
         for (int64_t p = 0; p < c_.k; ++p)
-          sum += at(a_, c_.a_transposed ? p * lda_ + i : i * lda_ + p) * at(b_, c_.b_transposed ? j * ldb_ + p : p * ldb_ + j);
+          sum += at(a_, c_.a_transposed ? p * lda_ + i : i * lda_ + p) *
+                 at(b_, c_.b_transposed ? j * ldb_ + p : p * ldb_ + j);
         double& to = out[static_cast<size_t>(i * ldc_ + j)];
         to = c_.accumulate ? to + sum : sum;
       }
@@ -67,7 +68,9 @@ class Product {
     for (int64_t i = 0; i < std::ssize(*x); ++i)
       if (i % ld >= ld - padding) (*x)[static_cast<size_t>(i)] = In(NAN);
   }
-  static double at(const std::vector<In>& x, int64_t i) { return static_cast<float>(x[static_cast<size_t>(i)]); }
+  static double at(const std::vector<In>& x, int64_t i) {
+    return static_cast<float>(x[static_cast<size_t>(i)]);
+  }
   Case c_;
   int64_t lda_, ldb_, ldc_;
   std::vector<In> a_, b_;
@@ -76,13 +79,15 @@ class Product {
 
 template <typename In>
 void check_case(const Case& c) {
-  SCOPED_TRACE(str(c.m, "x", c.n, "x", c.k, " ta ", c.a_transposed, " tb ", c.b_transposed, " acc ", c.accumulate, " bias ", c.bias));
+  SCOPED_TRACE(str(c.m, "x", c.n, "x", c.k, " ta ", c.a_transposed, " tb ", c.b_transposed, " acc ",
+                   c.accumulate, " bias ", c.bias));
   const Product<In> product(c);
   const double terms = std::sqrt(static_cast<double>(c.k) + 1) * 2e-6;
   if (c.c == DType::f32)
     expect_near(product.template run<float>(), product.template expected<float>(), terms);
   else
-    expect_near(product.template run<BFloat16>(), product.template expected<BFloat16>(), terms + rounding<BFloat16>());
+    expect_near(product.template run<BFloat16>(), product.template expected<BFloat16>(),
+                terms + rounding<BFloat16>());
 }
 
 TEST(Gemm, MatchesPlainLoopsForEverySizeAroundTheTiles) {
@@ -94,7 +99,8 @@ TEST(Gemm, MatchesPlainLoopsForEverySizeAroundTheTiles) {
 TEST(Gemm, MatchesPlainLoopsInEveryOrientation) {
   for (bool ta : {false, true})
     for (bool tb : {false, true})
-      for (auto [m, n, depth] : {std::tuple{37, 61, 29}, {130, 70, 300}, {64, 48, 256}, {1, 200, 513}, {70, 3, 515}})
+      for (auto [m, n, depth] :
+           {std::tuple{37, 61, 29}, {130, 70, 300}, {64, 48, 256}, {1, 200, 513}, {70, 3, 515}})
         for (bool accumulate : {false, true}) {
           check_case<float>({m, n, depth, ta, tb, DType::f32, accumulate, !accumulate, 5});
           check_case<BFloat16>({m, n, depth, ta, tb, DType::f32, accumulate, !accumulate, 3});
@@ -143,8 +149,16 @@ TEST(Gemm, NumberOfThreadsDoesNotChangeTheBits) {
 TEST(Gemm, RowsDoNotDependOnHowManyThereAre) {
   const auto a = random<float>(70 * 300, 1), b = random<float>(300 * 50, 2);
   std::vector<float> all(70 * 50), one(50);
-  k().gemm(
-      {70, 50, 300, {a.data(), DType::f32, 300, false}, {b.data(), DType::f32, 50, false}, all.data(), DType::f32, 50, false, nullptr});
+  k().gemm({70,
+            50,
+            300,
+            {a.data(), DType::f32, 300, false},
+            {b.data(), DType::f32, 50, false},
+            all.data(),
+            DType::f32,
+            50,
+            false,
+            nullptr});
   for (int64_t row : {0, 33, 69}) {
     k().gemm({1,
               50,

@@ -8,7 +8,8 @@ const RandomKey kKey{.seed = 0x123456789abcdefu, .step = 3, .micro = 5, .site = 
 TEST(Uniform, IsThePhiloxStream) {
   std::vector<float> y(1000);
   k().uniform(1000, 0.0f, 1.0f, kKey, 0, y.data());
-  for (uint32_t i = 0; i < 1000; ++i) ASSERT_EQ(y[i], uniform_from_bits(philox(kKey, i / 4)[i % 4])) << i;
+  for (uint32_t i = 0; i < 1000; ++i)
+    ASSERT_EQ(y[i], uniform_from_bits(philox(kKey, i / 4)[i % 4])) << i;
 }
 
 TEST(Uniform, AShardDrawsWhatTheWholeWouldHaveDrawn) {
@@ -16,12 +17,14 @@ TEST(Uniform, AShardDrawsWhatTheWholeWouldHaveDrawn) {
   k().uniform(100000, -2.0f, 3.0f, kKey, 0, whole.data());
   for (int64_t first : {0, 1, 77, 50003}) {
     k().uniform(40001, -2.0f, 3.0f, kKey, first, part.data());
-    EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, part.size() * sizeof(float)), 0) << first;
+    EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, part.size() * sizeof(float)), 0)
+        << first;
   }
   k().normal(100000, 0.0f, 1.0f, kKey, 0, whole.data());
   for (int64_t first : {1, 77, 50003}) {
     k().normal(40001, 0.0f, 1.0f, kKey, first, part.data());
-    EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, part.size() * sizeof(float)), 0) << first;
+    EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, part.size() * sizeof(float)), 0)
+        << first;
   }
 }
 
@@ -66,7 +69,10 @@ TEST(Dropout, KeepsThreeOfFourAndScalesThem) {
 struct State {
   std::vector<float> param, grad, m, v;
   explicit State(int64_t n)
-      : param(random<float>(n, 1)), grad(random<float>(n, 2)), m(random<float>(n, 3)), v(random<float>(n, 4, 0.0f, 1.0f)) {}
+      : param(random<float>(n, 1)),
+        grad(random<float>(n, 2)),
+        m(random<float>(n, 3)),
+        v(random<float>(n, 4, 0.0f, 1.0f)) {}
 };
 
 void check_adam(bool decoupled, int64_t n, int64_t step) {
@@ -85,7 +91,8 @@ void check_adam(bool decoupled, int64_t n, int64_t step) {
     want_m.push_back(m);
     want_v.push_back(v);
   }
-  k().adamw({n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f, 1e-8f, 0.2f, decoupled, step, 0.5f});
+  k().adamw({n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f, 1e-8f,
+             0.2f, decoupled, step, 0.5f});
   expect_near(s.param, want, 3e-6);
   expect_near(s.m, want_m, 1e-6);
   expect_near(s.v, want_v, 1e-6);
@@ -113,8 +120,8 @@ TEST(Sgd, MomentumNesterovAndFirstStep) {
           }
           want.push_back(s.param[i] - 0.1 * g);
         }
-        k().sgd({45, s.param.data(), s.grad.data(), momentum ? s.m.data() : nullptr, 0.1f, momentum ? 0.9f : 0.0f, 0.01f, nesterov, first,
-                 0.5f});
+        k().sgd({45, s.param.data(), s.grad.data(), momentum ? s.m.data() : nullptr, 0.1f,
+                 momentum ? 0.9f : 0.0f, 0.01f, nesterov, first, 0.5f});
         expect_near(s.param, want, 1e-6);
       }
 }
@@ -125,7 +132,8 @@ TEST(RandomAndOptimizers, NumberOfThreadsDoesNotChangeTheBits) {
     State s(n);
     k().normal(n, 0.0f, 1.0f, kKey, 3, s.grad.data());
     k().dropout(DType::f32, n, 0.1f, kKey, s.grad.data(), s.grad.data(), false);
-    k().adamw({n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f, 1e-8f, 0.2f, true, 3, 0.5f});
+    k().adamw({n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f, 1e-8f,
+               0.2f, true, 3, 0.5f});
     k().sgd({n, s.param.data(), s.grad.data(), s.m.data(), 0.1f, 0.9f, 0.01f, true, false, 0.5f});
     return s.param;
   });

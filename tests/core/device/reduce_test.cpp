@@ -12,10 +12,14 @@ void check_reduce(int64_t outer, int64_t n, int64_t inner) {
     std::vector<double> want;
     for (int64_t o = 0; o < outer; ++o)
       for (int64_t i = 0; i < inner; ++i) {
-        double value = kind == ReduceKind::max ? -INFINITY : kind == ReduceKind::min ? INFINITY : 0.0;
+        double value = kind == ReduceKind::max   ? -INFINITY
+                       : kind == ReduceKind::min ? INFINITY
+                                                 : 0.0;
         for (int64_t j = 0; j < n; ++j) {
           const double v = static_cast<float>(x[static_cast<size_t>((o * n + j) * inner + i)]);
-          value = kind == ReduceKind::max ? std::max(value, v) : kind == ReduceKind::min ? std::min(value, v) : value + v;
+          value = kind == ReduceKind::max   ? std::max(value, v)
+                  : kind == ReduceKind::min ? std::min(value, v)
+                                            : value + v;
         }
         want.push_back(kind == ReduceKind::mean ? value / static_cast<double>(n) : value);
       }
@@ -25,8 +29,13 @@ void check_reduce(int64_t outer, int64_t n, int64_t inner) {
 }
 
 TEST(Reduce, EveryKindAlongAnyAxis) {
-  for (auto [outer, n, inner] :
-       {std::array<int64_t, 3>{1, 1, 1}, {3, 7, 1}, {1, 30001, 1}, {5, 33, 9}, {2, 1100, 3}, {1, 3, 700}, {200, 2, 1}}) {
+  for (auto [outer, n, inner] : {std::array<int64_t, 3>{1, 1, 1},
+                                 {3, 7, 1},
+                                 {1, 30001, 1},
+                                 {5, 33, 9},
+                                 {2, 1100, 3},
+                                 {1, 3, 700},
+                                 {200, 2, 1}}) {
     check_reduce<float>(outer, n, inner);
     check_reduce<BFloat16>(outer, n, inner);
   }
@@ -72,8 +81,10 @@ void check_square_sums(int64_t n) {
   const auto sums = square_sums(x);
   for (size_t b = 0; b < sums.size(); ++b) {
     double want = 0.0;
-    for (int64_t i = static_cast<int64_t>(b) * kSquareBlock; i < std::min(n, static_cast<int64_t>(b + 1) * kSquareBlock); ++i)
-      want += static_cast<double>(static_cast<float>(x[static_cast<size_t>(i)])) * static_cast<float>(x[static_cast<size_t>(i)]);
+    for (int64_t i = static_cast<int64_t>(b) * kSquareBlock;
+         i < std::min(n, static_cast<int64_t>(b + 1) * kSquareBlock); ++i)
+      want += static_cast<double>(static_cast<float>(x[static_cast<size_t>(i)])) *
+              static_cast<float>(x[static_cast<size_t>(i)]);
     EXPECT_NEAR(sums[b], want, 1e-12 * (want + 1));
   }
 }
@@ -100,13 +111,15 @@ void check_sum_rows(int64_t rows, int64_t n) {
   const auto dy = random<T>(rows * n, 1);
   auto db = random<float>(n, 2);
   std::vector<double> want(db.begin(), db.end());
-  for (int64_t i = 0; i < rows * n; ++i) want[static_cast<size_t>(i % n)] += static_cast<float>(dy[static_cast<size_t>(i)]);
+  for (int64_t i = 0; i < rows * n; ++i)
+    want[static_cast<size_t>(i % n)] += static_cast<float>(dy[static_cast<size_t>(i)]);
   k().sum_rows(dtype_of<T>(), rows, n, dy.data(), db.data(), true);
   expect_near(db, want, 1e-6, std::sqrt(static_cast<double>(rows)));
 }
 
 TEST(SumRows, AddsToWhatIsThere) {
-  for (auto [rows, n] : {std::pair<int64_t, int64_t>{1, 1}, {3, 31}, {1030, 100}, {600, 5}, {2, 300}}) {
+  for (auto [rows, n] :
+       {std::pair<int64_t, int64_t>{1, 1}, {3, 31}, {1030, 100}, {600, 5}, {2, 300}}) {
     check_sum_rows<float>(rows, n);
     check_sum_rows<BFloat16>(rows, n);
   }

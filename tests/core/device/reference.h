@@ -15,7 +15,8 @@ namespace lockstep::testing {
 
 inline const Kernels& k() { return kernels(kCpu); }
 
-// Values in [low, high) that the stored type holds exactly, so that a reference sees the same inputs.
+// Values in [low, high) that the stored type holds exactly, so that a reference sees the same
+// inputs.
 template <typename T>
 std::vector<T> random(int64_t n, uint32_t site, float low = -1.0f, float high = 1.0f) {
   std::vector<T> x(static_cast<size_t>(n));
@@ -29,11 +30,13 @@ std::vector<T> random(int64_t n, uint32_t site, float low = -1.0f, float high = 
 
 // Relative to the larger of |want| and `floor`.
 template <typename T>
-void expect_near(const std::vector<T>& got, const std::vector<double>& want, double tolerance, double floor = 1.0) {
+void expect_near(const std::vector<T>& got, const std::vector<double>& want, double tolerance,
+                 double floor = 1.0) {
   ASSERT_EQ(got.size(), want.size());
   for (size_t i = 0; i < got.size(); ++i) {
     const double allowed = tolerance * std::max(floor, std::abs(want[i]));
-    ASSERT_NEAR(static_cast<double>(static_cast<float>(got[i])), want[i], allowed) << "at element " << i << " of " << got.size();
+    ASSERT_NEAR(static_cast<double>(static_cast<float>(got[i])), want[i], allowed)
+        << "at element " << i << " of " << got.size();
   }
 }
 
@@ -53,7 +56,8 @@ void expect_same_bits_for_any_threads(const F& compute) {
     set_num_threads(threads);
     const auto many = compute();
     ASSERT_EQ(one.size(), many.size());
-    EXPECT_EQ(std::memcmp(one.data(), many.data(), one.size() * sizeof(one[0])), 0) << "with " << threads << " threads";
+    EXPECT_EQ(std::memcmp(one.data(), many.data(), one.size() * sizeof(one[0])), 0)
+        << "with " << threads << " threads";
   }
   set_num_threads(before);
 }

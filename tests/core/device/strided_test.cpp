@@ -86,7 +86,8 @@ TEST(Fill, DenseAndStrided) {
 
 template <typename T>
 void check_broadcast(int64_t rows, int64_t n) {
-  auto a = random<T>(rows * n, 1, 0.5f, 2.0f), b = random<T>(n, 2, 0.5f, 2.0f), c = random<T>(rows, 3, 0.5f, 2.0f);
+  auto a = random<T>(rows * n, 1, 0.5f, 2.0f), b = random<T>(n, 2, 0.5f, 2.0f),
+       c = random<T>(rows, 3, 0.5f, 2.0f);
   std::vector<T> y(a.size());
   std::vector<double> sum, quotient;
   for (int64_t i = 0; i < rows * n; ++i) {
@@ -147,7 +148,8 @@ TEST(Binary, WrongDtypesAreNamed) {
   std::vector<float> a(2);
   std::vector<int32_t> b(2, 0);
   EXPECT_THROW(k().binary(BinaryOp::add, dense(a, {2}), dense(a, {2}), dense(b, {2})), UsageError);
-  EXPECT_THROW(k().binary(BinaryOp::equal, dense(a, {2}), dense(a, {2}), dense(a, {2})), UsageError);
+  EXPECT_THROW(k().binary(BinaryOp::equal, dense(a, {2}), dense(a, {2}), dense(a, {2})),
+               UsageError);
   EXPECT_THROW(k().binary(BinaryOp::div, dense(b, {2}), dense(b, {2}), dense(b, {2})), UsageError);
 }
 

@@ -11,9 +11,12 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-constexpr train::GptOptions kGpt{.layers = 2, .heads = 2, .dim = 20, .block = 6, .vocab = 31, .scaled_residual_init = true};
+constexpr train::GptOptions kGpt{
+    .layers = 2, .heads = 2, .dim = 20, .block = 6, .vocab = 31, .scaled_residual_init = true};
 
-int64_t parameter_bytes() { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::parameters)]; }
+int64_t parameter_bytes() {
+  return allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::parameters)];
+}
 
 std::unique_ptr<train::Gpt> deferred_gpt(uint64_t seed) {
   const DeferredInit deferred;
@@ -28,7 +31,8 @@ TEST(DeferredInit, TakesNoMemoryAndSaysWhyValuesAreMissing) {
   EXPECT_EQ(parameter_bytes(), before);
   const Parameter first = model->parameters().front();
   EXPECT_EQ(first.shape(), (Shape{31, 20}));
-  EXPECT_THAT([&] { first.data().to_vector<float>(); }, ThrowsMessage<UsageError>(HasSubstr("nn::DeferredInit")));
+  EXPECT_THAT([&] { first.data().to_vector<float>(); },
+              ThrowsMessage<UsageError>(HasSubstr("nn::DeferredInit")));
 }
 
 TEST(DeferredInit, AnyRangeIsWhatTheWholeHasThere) {
@@ -39,11 +43,14 @@ TEST(DeferredInit, AnyRangeIsWhatTheWholeHasThere) {
   ASSERT_EQ(drawn.size(), wanted.size());
   for (size_t i = 0; i < wanted.size(); ++i) {
     const int64_t numel = wanted[i].data().numel();
-    for (const auto& [first, length] :
-         {std::pair<int64_t, int64_t>{0, numel}, {numel / 3, numel - numel / 3}, {numel / 2, 1}, {numel, 0}}) {
+    for (const auto& [first, length] : {std::pair<int64_t, int64_t>{0, numel},
+                                        {numel / 3, numel - numel / 3},
+                                        {numel / 2, 1},
+                                        {numel, 0}}) {
       const Tensor part = Tensor::empty({length});
       drawn[i].draw_initial(first, part);
-      EXPECT_EQ(part.to_vector<float>(), wanted[i].data().flatten().narrow(0, first, length).to_vector<float>())
+      EXPECT_EQ(part.to_vector<float>(),
+                wanted[i].data().flatten().narrow(0, first, length).to_vector<float>())
           << drawn[i].name() << " from " << first;
     }
   }
@@ -58,7 +65,8 @@ TEST(DeferredInit, MaterializeGivesTheUsualModel) {
   EXPECT_GT(parameter_bytes(), before);
   const auto wanted = usual.parameters(), got = model->parameters();
   for (size_t i = 0; i < wanted.size(); ++i)
-    EXPECT_EQ(got[i].data().to_vector<float>(), wanted[i].data().to_vector<float>()) << got[i].name();
+    EXPECT_EQ(got[i].data().to_vector<float>(), wanted[i].data().to_vector<float>())
+        << got[i].name();
 }
 
 // Values that were loaded before are no missing ones.
@@ -82,9 +90,11 @@ TEST(DeferredInit, MaterializeLeavesWhatHasMemoryAlone) {
 TEST(DeferredInit, RangesAndMissingInitializersAreErrors) {
   const DeferredInit deferred;
   Linear layer(2, 2);
-  EXPECT_THAT([&] { layer.materialize(); }, ThrowsMessage<UsageError>(HasSubstr("call initialize(seed) on the model first")));
+  EXPECT_THAT([&] { layer.materialize(); },
+              ThrowsMessage<UsageError>(HasSubstr("call initialize(seed) on the model first")));
   layer.initialize(1);
-  EXPECT_THAT([&] { layer.weight.draw_initial(3, Tensor::zeros({2})); }, ThrowsMessage<UsageError>(HasSubstr("from element 3")));
+  EXPECT_THAT([&] { layer.weight.draw_initial(3, Tensor::zeros({2})); },
+              ThrowsMessage<UsageError>(HasSubstr("from element 3")));
 }
 
 }  // namespace

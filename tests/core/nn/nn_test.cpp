@@ -37,7 +37,9 @@ class Tied final : public Module {
   using Module::register_parameter;
 
  protected:
-  Variable forward(const Variable& x) override { return ops::linear((*first)(x), first->weight, {}); }
+  Variable forward(const Variable& x) override {
+    return ops::linear((*first)(x), first->weight, {});
+  }
 };
 
 TEST(Module, ParametersCarryTheirFullNamesHoweverTheTreeWasBuilt) {
@@ -62,7 +64,8 @@ TEST(Module, RefusesNamesThatAreTakenOrCannotBe) {
   Tied tied;
   EXPECT_THAT([&] { tied.register_buffer("first", Tensor::zeros({1})); },
               ThrowsMessage<UsageError>(HasSubstr("'first' is registered already")));
-  EXPECT_THAT([&] { tied.register_parameter("a.b", Tensor::zeros({1})); }, ThrowsMessage<UsageError>(HasSubstr("a name without '.'")));
+  EXPECT_THAT([&] { tied.register_parameter("a.b", Tensor::zeros({1})); },
+              ThrowsMessage<UsageError>(HasSubstr("a name without '.'")));
 }
 
 TEST(Module, HooksRunAroundForward) {
@@ -110,7 +113,9 @@ TEST(Module, TwoNamesThatWouldDrawTheSameValuesAreRefused) {
   const auto inner = model.register_module("costarring", std::make_shared<Linear>(8, 8, false));
   model.initialize(1);  // alone it may have its name
   model.register_module("liquid", std::make_shared<Linear>(8, 8, false));
-  const auto both = AllOf(HasSubstr("'liquid.weight' and 'costarring.weight' would draw the same random numbers"), HasSubstr("rename"));
+  const auto both =
+      AllOf(HasSubstr("'liquid.weight' and 'costarring.weight' would draw the same random numbers"),
+            HasSubstr("rename"));
   EXPECT_THAT([&] { model.initialize(1); }, ThrowsMessage<UsageError>(both));
   {
     const DeferredInit deferred;
@@ -119,7 +124,8 @@ TEST(Module, TwoNamesThatWouldDrawTheSameValuesAreRefused) {
     sharded.register_module("liquid", std::make_shared<Linear>(8, 8, false));
     EXPECT_THAT([&] { sharded.initialize(1); }, ThrowsMessage<UsageError>(both));
   }
-  // Values that are not drawn may share a site, and a model that was refused does not spoil the next.
+  // Values that are not drawn may share a site, and a model that was refused does not spoil the
+  // next.
   Named norms;
   norms.register_module("costarring", std::make_shared<RmsNorm>(8));
   norms.register_module("liquid", std::make_shared<RmsNorm>(8));
@@ -130,7 +136,8 @@ TEST(Module, TwoNamesThatWouldDrawTheSameValuesAreRefused) {
 
 TEST(InitialDraws, OneNameOfTwoParametersIsRefused) {
   const Parameter first("w", Tensor::zeros({4})), second("w", Tensor::zeros({4}));
-  const auto same_name = ThrowsMessage<UsageError>(HasSubstr("two places that are both named 'w' would draw the same random numbers"));
+  const auto same_name = ThrowsMessage<UsageError>(
+      HasSubstr("two places that are both named 'w' would draw the same random numbers"));
   const InitialDraws draws;
   init_normal(first, 0, 1, 1);
   init_uniform(first, 0, 1, 1);  // a module may overrule its children
@@ -141,14 +148,16 @@ TEST(InitialDraws, OneNameOfTwoParametersIsRefused) {
   Named one, other;
   for (Named* model : {&one, &other}) model->register_module("fc", std::make_shared<Linear>(2, 2));
   one.initialize(5);
-  EXPECT_THAT([&] { other.initialize(5); }, ThrowsMessage<UsageError>(HasSubstr("both named 'fc.weight'")));
+  EXPECT_THAT([&] { other.initialize(5); },
+              ThrowsMessage<UsageError>(HasSubstr("both named 'fc.weight'")));
   other.initialize(6);
 }
 
 // A constructor does not know yet how its parameters will be called.
 TEST(InitialDraws, OutsideOfThemNothingIsDrawn) {
   const Parameter p("weight", Tensor::zeros({4}));
-  const auto outside = ThrowsMessage<UsageError>(AllOf(HasSubstr("'weight' cannot draw"), HasSubstr("reset_parameters()")));
+  const auto outside = ThrowsMessage<UsageError>(
+      AllOf(HasSubstr("'weight' cannot draw"), HasSubstr("reset_parameters()")));
   EXPECT_THAT([&] { init_normal(p, 0, 1, 1); }, outside);
   EXPECT_THAT([&] { init_uniform(p, 0, 1, 1); }, outside);
   EXPECT_THAT(p.data().to_vector<float>(), ElementsAre(0, 0, 0, 0));
@@ -162,7 +171,10 @@ TEST(InitialDraws, OutsideOfThemNothingIsDrawn) {
 
 // Each alone draws as it always did; both in one micro-batch would have one mask.
 TEST(Dropout, TwoModelsOfOneScopeAreRefused) {
-  const auto make = [] { return std::make_unique<Sequential>(std::vector<std::shared_ptr<Module>>{std::make_shared<Dropout>(0.5f)}); };
+  const auto make = [] {
+    return std::make_unique<Sequential>(
+        std::vector<std::shared_ptr<Module>>{std::make_shared<Dropout>(0.5f)});
+  };
   const auto first = make(), second = make();
   const Variable x(Tensor::full({64}, 1));
   std::vector<float> alone;
@@ -172,7 +184,9 @@ TEST(Dropout, TwoModelsOfOneScopeAreRefused) {
   }
   const RandomScope scope(1, 1, 0);
   EXPECT_EQ((*first)(x).data().to_vector<float>(), alone);
-  EXPECT_THAT([&] { (*second)(x); }, ThrowsMessage<UsageError>(HasSubstr("two places that are both named '0' would draw the same")));
+  EXPECT_THAT([&] { (*second)(x); },
+              ThrowsMessage<UsageError>(
+                  HasSubstr("two places that are both named '0' would draw the same")));
   EXPECT_EQ((*first)(x).data().to_vector<float>(), alone);
   const RandomScope other(2, 1, 0);
   EXPECT_NE((*second)(x).data().to_vector<float>(), alone);
@@ -186,7 +200,9 @@ TEST(Dropout, TwoPlacesThatWouldDrawTheSameMaskAreRefused) {
   for (const bool again : {false, true}) {
     model.set_recompute(again);
     const RandomScope scope(1, 1, 0);
-    EXPECT_THAT([&] { model(x); }, ThrowsMessage<UsageError>(HasSubstr("'liquid' and 'costarring' would draw the same random numbers")));
+    EXPECT_THAT([&] { model(x); },
+                ThrowsMessage<UsageError>(
+                    HasSubstr("'liquid' and 'costarring' would draw the same random numbers")));
   }
   {
     const RandomScope scope(1, 1, 0);
@@ -210,7 +226,8 @@ TEST(Dropout, AnInnerScopeOfTheSamePlaceSharesItsNames) {
     (*second)(x);  // other numbers
     const RandomScope back(1, 1, 0);
     EXPECT_THAT([&] { (*second)(x); },
-                ThrowsMessage<UsageError>(HasSubstr("'liquid' and 'costarring' would draw the same random numbers")));
+                ThrowsMessage<UsageError>(
+                    HasSubstr("'liquid' and 'costarring' would draw the same random numbers")));
   }
   {
     const RandomScope later(1, 2, 0), seed(2, 1, 0);
@@ -220,7 +237,8 @@ TEST(Dropout, AnInnerScopeOfTheSamePlaceSharesItsNames) {
 }
 
 TEST(Dropout, StepsCountFromOne) {
-  EXPECT_THAT([] { RandomScope(1, 0, 0); }, ThrowsMessage<UsageError>(HasSubstr("[random] steps count from 1, got 0")));
+  EXPECT_THAT([] { RandomScope(1, 0, 0); },
+              ThrowsMessage<UsageError>(HasSubstr("[random] steps count from 1, got 0")));
   EXPECT_FALSE(RandomScope::place().has_value());
 }
 
@@ -229,7 +247,8 @@ TEST(Dropout, OneWithoutANameIsRefused) {
   const Variable x(Tensor::full({64}, 1));
   {
     const RandomScope scope(1, 1, 0);
-    EXPECT_THAT([&] { alone(x); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("has no name"), HasSubstr("register"))));
+    EXPECT_THAT([&] { alone(x); },
+                ThrowsMessage<UsageError>(AllOf(HasSubstr("has no name"), HasSubstr("register"))));
   }
   alone.train(false);
   EXPECT_EQ(alone(x).data().to_vector<float>(), x.data().to_vector<float>());
@@ -238,13 +257,19 @@ TEST(Dropout, OneWithoutANameIsRefused) {
 TEST(Module, RefusesWhatItCannotHold) {
   const auto outer = std::make_shared<Named>(), inner = std::make_shared<Named>();
   outer->register_module("inner", inner);
-  EXPECT_THAT([&] { inner->register_module("up", outer); }, ThrowsMessage<UsageError>(HasSubstr("'inner.up' holds the one")));
-  EXPECT_THAT([&] { outer->register_module("self", outer); }, ThrowsMessage<UsageError>(HasSubstr("'self' holds the one")));
-  EXPECT_THAT([&] { outer->register_module("none", std::shared_ptr<Linear>()); }, ThrowsMessage<UsageError>(HasSubstr("'none' is null")));
-  EXPECT_THAT([&] { outer->register_buffer("buffer", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("'buffer' is undefined")));
-  EXPECT_THAT([] { Tied().register_parameter("weight", Tensor()); }, ThrowsMessage<UsageError>(HasSubstr("'weight', got an undefined")));
+  EXPECT_THAT([&] { inner->register_module("up", outer); },
+              ThrowsMessage<UsageError>(HasSubstr("'inner.up' holds the one")));
+  EXPECT_THAT([&] { outer->register_module("self", outer); },
+              ThrowsMessage<UsageError>(HasSubstr("'self' holds the one")));
+  EXPECT_THAT([&] { outer->register_module("none", std::shared_ptr<Linear>()); },
+              ThrowsMessage<UsageError>(HasSubstr("'none' is null")));
+  EXPECT_THAT([&] { outer->register_buffer("buffer", Tensor()); },
+              ThrowsMessage<UsageError>(HasSubstr("'buffer' is undefined")));
+  EXPECT_THAT([] { Tied().register_parameter("weight", Tensor()); },
+              ThrowsMessage<UsageError>(HasSubstr("'weight', got an undefined")));
   for (const std::string name : {"\xff", "two\nlines", "__metadata__"}) {
-    const auto no_name = ThrowsMessage<UsageError>(HasSubstr("cannot be a name: checkpoints hold names of UTF-8"));
+    const auto no_name =
+        ThrowsMessage<UsageError>(HasSubstr("cannot be a name: checkpoints hold names of UTF-8"));
     EXPECT_THAT([&] { outer->register_module(name, std::make_shared<Named>()); }, no_name);
     EXPECT_THAT([&] { outer->register_buffer(name, Tensor::zeros({1})); }, no_name);
     EXPECT_THAT([&] { Tied().register_parameter(name, Tensor::zeros({1})); }, no_name);
@@ -307,14 +332,18 @@ TEST(Gpt, HasGpt2sParameters) {
   EXPECT_EQ(count, 10844160);
   const train::Gpt one({.layers = 1, .heads = 1, .dim = 4, .block = 2, .vocab = 3});
   EXPECT_THAT(names(one),
-              ElementsAre("wte.weight", "wpe.weight", "blocks.0.ln1.weight", "blocks.0.ln1.bias", "blocks.0.qkv.weight",
-                          "blocks.0.qkv.bias", "blocks.0.proj.weight", "blocks.0.proj.bias", "blocks.0.ln2.weight", "blocks.0.ln2.bias",
-                          "blocks.0.fc.weight", "blocks.0.fc.bias", "blocks.0.out.weight", "blocks.0.out.bias", "lnf.weight", "lnf.bias"));
+              ElementsAre("wte.weight", "wpe.weight", "blocks.0.ln1.weight", "blocks.0.ln1.bias",
+                          "blocks.0.qkv.weight", "blocks.0.qkv.bias", "blocks.0.proj.weight",
+                          "blocks.0.proj.bias", "blocks.0.ln2.weight", "blocks.0.ln2.bias",
+                          "blocks.0.fc.weight", "blocks.0.fc.bias", "blocks.0.out.weight",
+                          "blocks.0.out.bias", "lnf.weight", "lnf.bias"));
 }
 
 TEST(Gpt, RefusesOptionsAndTokensThatDoNotFit) {
-  EXPECT_THAT([] { train::Gpt({.heads = 5}); }, ThrowsMessage<UsageError>(HasSubstr("dim 384 and heads 5")));
-  EXPECT_THAT([] { train::Gpt({.layers = 0}); }, ThrowsMessage<UsageError>(HasSubstr("expected layers above 0")));
+  EXPECT_THAT([] { train::Gpt({.heads = 5}); },
+              ThrowsMessage<UsageError>(HasSubstr("dim 384 and heads 5")));
+  EXPECT_THAT([] { train::Gpt({.layers = 0}); },
+              ThrowsMessage<UsageError>(HasSubstr("expected layers above 0")));
   train::Gpt model({.layers = 1, .heads = 1, .dim = 4, .block = 2, .vocab = 3});
   EXPECT_THAT(
       [&] {
@@ -350,8 +379,8 @@ TEST(Gpt, Bf16FollowsF32) {
 }
 
 TEST(Layers, AttentionModuleAndRmsNormTrain) {
-  Sequential model(
-      {std::make_shared<RmsNorm>(8), std::make_shared<CausalSelfAttention>(8, 2), std::make_shared<Activation>(UnaryOp::silu)});
+  Sequential model({std::make_shared<RmsNorm>(8), std::make_shared<CausalSelfAttention>(8, 2),
+                    std::make_shared<Activation>(UnaryOp::silu)});
   model.initialize(1);
   Tensor x = Tensor::empty({2, 3, 8});
   kernels(kCpu).normal(x.numel(), 0, 1, {.seed = 2}, 0, x.data<float>());
@@ -371,7 +400,8 @@ TEST(Mlp, LearnsXor) {
     value.backward();
     loss = value.item();
     for (const Parameter& p : model.parameters())
-      kernels(kCpu).axpby(DType::f32, p.data().numel(), -1.0f, p.grad().raw(), 1.0f, p.data().raw());
+      kernels(kCpu).axpby(DType::f32, p.data().numel(), -1.0f, p.grad().raw(), 1.0f,
+                          p.data().raw());
   }
   EXPECT_LE(loss, 0.05);
   EXPECT_EQ(model.flops_per_row(), 6.0 * (2 * 8 + 8 * 2));

@@ -28,8 +28,8 @@ struct Outcome {
 };
 
 std::unique_ptr<train::Gpt> make_gpt(float dropout) {
-  auto model =
-      std::make_unique<train::Gpt>(train::GptOptions{.layers = 4, .heads = 2, .dim = 32, .block = 24, .vocab = 50, .dropout = dropout});
+  auto model = std::make_unique<train::Gpt>(train::GptOptions{
+      .layers = 4, .heads = 2, .dim = 32, .block = 24, .vocab = 50, .dropout = dropout});
   model->initialize(5);
   return model;
 }
@@ -47,18 +47,22 @@ Outcome train_gpt(int every, float dropout, DType dtype) {
   for (size_t i = 0; every > 0 && i < blocks->children().size(); i += static_cast<size_t>(every))
     blocks->children()[i].second->set_recompute();
   Outcome out;
-  for (const Parameter& p : model->parameters()) p.set_grad_hook([&](const Parameter& done) { ++out.hooks[done.name()]; });
+  for (const Parameter& p : model->parameters())
+    p.set_grad_hook([&](const Parameter& done) { ++out.hooks[done.name()]; });
   const ops::PrecisionScope precision(dtype);
   allocator(kCpu).reset_peak();
-  const int64_t before = allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::activations)];
+  const int64_t before =
+      allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::activations)];
   for (uint32_t micro = 0; micro < 2; ++micro) {
     const RandomScope random(9, 1, micro);
     const Variable loss = ops::cross_entropy((*model)(Variable(tokens())), tokens());
     loss.backward();
     out.loss += loss.item();
   }
-  out.activations = allocator(kCpu).stats().peak_bytes[static_cast<size_t>(MemoryCategory::activations)] - before;
-  for (const Parameter& p : model->parameters()) out.gradients[p.name()] = p.grad().to_vector<float>();
+  out.activations =
+      allocator(kCpu).stats().peak_bytes[static_cast<size_t>(MemoryCategory::activations)] - before;
+  for (const Parameter& p : model->parameters())
+    out.gradients[p.name()] = p.grad().to_vector<float>();
   return out;
 }
 
@@ -76,20 +80,25 @@ TEST(Recompute, ChangesNoBitOfAGptWithDropout) {
 }
 
 TEST(Recompute, KeepsTheInputsOfBlocksInsteadOfTheirActivations) {
-  const int64_t plain = train_gpt(0, 0.0f, DType::f32).activations, half = train_gpt(2, 0.0f, DType::f32).activations,
+  const int64_t plain = train_gpt(0, 0.0f, DType::f32).activations,
+                half = train_gpt(2, 0.0f, DType::f32).activations,
                 all = train_gpt(1, 0.0f, DType::f32).activations;
   EXPECT_LT(half, plain * 8 / 10);
   EXPECT_LT(all, plain * 6 / 10);
 }
 
-Variable parameter(std::vector<float> values) { return Variable(Tensor::from(values, {static_cast<int64_t>(values.size())}), true); }
+Variable parameter(std::vector<float> values) {
+  return Variable(Tensor::from(values, {static_cast<int64_t>(values.size())}), true);
+}
 
 // x is used beside the part too, so its gradient is a sum whose order would show: 1e8 + 1 - 1e8.
 TEST(Recompute, AddsToWhatElseUsesItsInputInTheOrderOfAPlainPass) {
   const auto gradient = [](bool again) {
     const Variable leaf = parameter({0.1f, 3.0f});
     const Variable x = ops::mul(leaf, 1.5f);
-    const auto part = [](const Variable& v) { return ops::add(ops::mul(v, 1.0f), ops::mul(v, 1e8f)); };
+    const auto part = [](const Variable& v) {
+      return ops::add(ops::mul(v, 1.0f), ops::mul(v, 1e8f));
+    };
     const Variable y = again ? recompute(x, part) : part(x);
     ops::sum(ops::add(y, ops::mul(x, -1e8f))).backward();
     return leaf.grad().to_vector<float>();
@@ -102,7 +111,9 @@ TEST(Recompute, MayUseValuesComputedOutsideAndBeNested) {
     const Variable a = parameter({0.3f, -2.0f}), b = parameter({1.7f, 0.9f});
     const Variable outside = ops::mul(b, 3.0f);
     const auto inner = [&](const Variable& v) { return ops::gelu(ops::mul(v, outside)); };
-    const auto outer = [&](const Variable& v) { return ops::mul(again ? recompute(v, inner) : inner(v), ops::add(v, b)); };
+    const auto outer = [&](const Variable& v) {
+      return ops::mul(again ? recompute(v, inner) : inner(v), ops::add(v, b));
+    };
     ops::sum(again ? recompute(ops::mul(a, 2.0f), outer) : outer(ops::mul(a, 2.0f))).backward();
     return std::pair(a.grad().to_vector<float>(), b.grad().to_vector<float>());
   };
@@ -140,14 +151,16 @@ TEST(Recompute, ModuleHooksRunOnce) {
 
 // Backward sees parameters frozen or not as forward did, as without recomputation.
 TEST(Recompute, FreezingBetweenForwardAndBackwardChangesNothing) {
-  const auto gradients = [](bool again, const std::function<void(const Parameter&)>& between, bool input_requires) {
+  const auto gradients = [](bool again, const std::function<void(const Parameter&)>& between,
+                            bool input_requires) {
     const auto first = std::make_shared<Linear>(2, 3), second = std::make_shared<Linear>(3, 2);
     Sequential model({first, second});
     model.initialize(1);
     first->bias.set_requires_grad(false);
     model.set_recompute(again);
     std::map<std::string, std::vector<float>> found;
-    for (const Parameter& p : model.parameters()) p.set_grad_hook([&](const Parameter& done) { found[done.name()] = {}; });
+    for (const Parameter& p : model.parameters())
+      p.set_grad_hook([&](const Parameter& done) { found[done.name()] = {}; });
     const Variable loss = ops::sum(model(Variable(Tensor::full({1, 2}, 1), input_requires)));
     std::vector<bool> after;
     for (const Parameter& p : model.parameters()) {
@@ -155,7 +168,8 @@ TEST(Recompute, FreezingBetweenForwardAndBackwardChangesNothing) {
       after.push_back(p.requires_grad());
     }
     loss.backward();
-    for (size_t i = 0; i < after.size(); ++i) EXPECT_EQ(model.parameters()[i].requires_grad(), after[i]) << "left as it was";
+    for (size_t i = 0; i < after.size(); ++i)
+      EXPECT_EQ(model.parameters()[i].requires_grad(), after[i]) << "left as it was";
     for (const Parameter& p : model.parameters())
       if (p.has_grad()) found[p.name()] = p.grad().to_vector<float>();
     return found;
@@ -181,12 +195,16 @@ TEST(Recompute, SaysWhatChangedBetweenForwardAndBackward) {
   EXPECT_THAT([&] { y.backward(); }, ThrowsMessage<UsageError>(HasSubstr("switched by train()")));
 
   int64_t length = 2;
-  const Variable w = recompute(parameter({1, 2}), [&](const Variable& v) { return ops::mul(ops::narrow(v, 0, 0, length--), 2.0f); });
-  EXPECT_THAT([&] { ops::sum(w).backward(); }, ThrowsMessage<UsageError>(HasSubstr("it must compute the same each time")));
+  const Variable w = recompute(parameter({1, 2}), [&](const Variable& v) {
+    return ops::mul(ops::narrow(v, 0, 0, length--), 2.0f);
+  });
+  EXPECT_THAT([&] { ops::sum(w).backward(); },
+              ThrowsMessage<UsageError>(HasSubstr("it must compute the same each time")));
 }
 
 // Backward of a part that `change` comes before, or what it throws.
-std::string backward_after(const std::function<Variable(const Variable&)>& part, const std::function<void()>& change) {
+std::string backward_after(const std::function<Variable(const Variable&)>& part,
+                           const std::function<void()>& change) {
   const Variable y = recompute(Variable(Tensor::full({2, 2}, 1), true), part);
   change();
   try {
@@ -199,23 +217,32 @@ std::string backward_after(const std::function<Variable(const Variable&)>& part,
 
 TEST(Recompute, SaysThatIdsTargetsAndBuffersChanged) {
   const Variable table(Tensor::full({4, 2}, 1), true);
-  const Tensor ids = Tensor::from(std::vector<int64_t>{0, 1}, {2}), targets = ids.clone(), mask = Tensor::full({2, 2}, 1);
+  const Tensor ids = Tensor::from(std::vector<int64_t>{0, 1}, {2}), targets = ids.clone(),
+               mask = Tensor::full({2, 2}, 1);
   const Parameter frozen("frozen", Tensor::full({2, 2}, 1));
   const auto embed = [&](const Variable& x) { return ops::mul(x, ops::embedding(ids, table)); };
   const auto lose = [&](const Variable& x) { return ops::cross_entropy(x, targets); };
   const auto masked = [&](const Variable& x) { return ops::mul(x, Variable(mask)); };
   const auto detached = [&](const Variable& x) { return ops::mul(x, frozen.detach()); };
-  const auto twice = [&](const Variable& x) { return ops::mul(ops::mul(x, Variable(mask.clone())), Variable(mask)); };
-  for (const auto& part : std::vector<std::function<Variable(const Variable&)>>{embed, lose, masked, detached, twice})
+  const auto twice = [&](const Variable& x) {
+    return ops::mul(ops::mul(x, Variable(mask.clone())), Variable(mask));
+  };
+  for (const auto& part :
+       std::vector<std::function<Variable(const Variable&)>>{embed, lose, masked, detached, twice})
     EXPECT_EQ(backward_after(part, [] {}), "");
   const auto changed = [](const char* what) {
     return HasSubstr(what + std::string(" as it was in the forward pass, but fill_ changed it"));
   };
-  EXPECT_THAT(backward_after(embed, [&] { ids.fill_(2); }), changed("[embedding] backward needs an input, i64[2]"));
-  EXPECT_THAT(backward_after(lose, [&] { targets.fill_(1); }), changed("[cross_entropy] backward needs an input, i64[2]"));
-  EXPECT_THAT(backward_after(masked, [&] { mask.fill_(5); }), changed("[mul] backward needs an input, f32[2, 2]"));
-  EXPECT_THAT(backward_after(twice, [&] { mask.fill_(6); }), changed("[mul] backward needs an input, f32[2, 2]"));
-  EXPECT_THAT(backward_after(detached, [&] { frozen.data().fill_(7); }), changed("[mul] backward needs an input, f32[2, 2]"));
+  EXPECT_THAT(backward_after(embed, [&] { ids.fill_(2); }),
+              changed("[embedding] backward needs an input, i64[2]"));
+  EXPECT_THAT(backward_after(lose, [&] { targets.fill_(1); }),
+              changed("[cross_entropy] backward needs an input, i64[2]"));
+  EXPECT_THAT(backward_after(masked, [&] { mask.fill_(5); }),
+              changed("[mul] backward needs an input, f32[2, 2]"));
+  EXPECT_THAT(backward_after(twice, [&] { mask.fill_(6); }),
+              changed("[mul] backward needs an input, f32[2, 2]"));
+  EXPECT_THAT(backward_after(detached, [&] { frozen.data().fill_(7); }),
+              changed("[mul] backward needs an input, f32[2, 2]"));
 }
 
 // What a part computes may change once nobody needs it, though the part looked at it.
@@ -240,7 +267,8 @@ TEST(Recompute, SaysThatAModuleBelowWasSwitched) {
   const RandomScope scope(1, 1, 0);
   const Variable loss = ops::sum(model(Variable(Tensor::full({2, 2}, 1))));
   dropout->train(false);
-  EXPECT_THAT([&] { loss.backward(); }, ThrowsMessage<UsageError>(HasSubstr("'1' was switched by train()")));
+  EXPECT_THAT([&] { loss.backward(); },
+              ThrowsMessage<UsageError>(HasSubstr("'1' was switched by train()")));
 }
 
 }  // namespace

@@ -35,18 +35,39 @@ void expect_refused(F f, const std::string& message) {
 TEST(Operations, WrongInputsAreRefusedByName) {
   const Variable x = constant({2, 3});
   const Variable half(x.data().to(DType::bf16)), whole(Tensor::zeros({2, 3}, DType::i32));
-  expect_refused([&] { ops::add(x, constant({4})); }, "[add] shapes [2, 3] and [4] do not broadcast");
-  expect_refused([&] { ops::mul(x, half); }, "[mul] expected values of one dtype, got f32[2, 3] and bf16[2, 3]");
+  expect_refused([&] { ops::add(x, constant({4})); },
+                 "[add] shapes [2, 3] and [4] do not broadcast");
+  expect_refused([&] { ops::mul(x, half); },
+                 "[mul] expected values of one dtype, got f32[2, 3] and bf16[2, 3]");
   expect_refused([&] { ops::gelu(whole); }, "expected f32 or bf16, got i32[2, 3]");
   expect_refused([&] { ops::sum(x, 2); }, "[sum] axis 2 is out of range");
-  expect_refused([&] { ops::matmul(x, x); }, "[matmul] expected [..., M, K] and [..., K, N], got f32[2, 3] and f32[2, 3]");
-  expect_refused([&] { ops::linear(x, constant({4, 2}), {}); }, "[linear] expected x [..., in] and a weight [out, in]");
-  expect_refused([&] { ops::linear(x, constant({4, 3}), constant({3})); }, "[linear] expected a bias of f32[4], got f32[3]");
+  expect_refused([&] { ops::matmul(x, x); },
+                 "[matmul] expected [..., M, K] and [..., K, N], got f32[2, 3] and f32[2, 3]");
+  expect_refused(
+      [&] {
+        ops::linear(x, constant({4, 2}), {});
+      },
+      "[linear] expected x [..., in] and a weight [out, in]");
+  expect_refused(
+      [&] {
+        ops::linear(x, constant({4, 3}), constant({3}));
+      },
+      "[linear] expected a bias of f32[4], got f32[3]");
   expect_refused([&] { ops::linear(half, constant({4, 3}), {}); }, "use a PrecisionScope");
-  expect_refused([&] { ops::layer_norm(x, constant({2}), {}); }, "[layer_norm] expected a weight of f32[3], got f32[2]");
-  expect_refused([&] { ops::concat({x, constant({3, 3})}, 1); }, "[concat] expected parts that differ along axis 1 alone");
-  expect_refused([&] { ops::causal_attention(constant({1, 2, 8}), 2); }, "[causal_attention] expected qkv [B, T, 3·C]");
-  expect_refused([&] { ops::dropout(x, 1.0f, {}); }, "[dropout] expected a probability within [0, 1), got 1");
+  expect_refused([&] { ops::layer_norm(x, constant({2}), {}); },
+                 "[layer_norm] expected a weight of f32[3], got f32[2]");
+  expect_refused(
+      [&] {
+        ops::concat({x, constant({3, 3})}, 1);
+      },
+      "[concat] expected parts that differ along axis 1 alone");
+  expect_refused(
+      [&] {
+        ops::causal_attention(constant({1, 2, 8}), 2);
+      },
+      "[causal_attention] expected qkv [B, T, 3·C]");
+  expect_refused([&] { ops::dropout(x, 1.0f, {}); },
+                 "[dropout] expected a probability within [0, 1), got 1");
   expect_refused([&] { ops::unary(UnaryOp::exp, Variable()); }, "undefined variable");
 }
 
@@ -58,21 +79,28 @@ TEST(Operations, NothingAlongAnAxisIsNoAccident) {
   const Parameter w("w", normal({3, 4}, 1)), b("b", normal({3}, 2)), n("n", normal({4}, 3));
   for (const Parameter& p : {w, b, n}) p.set_grad_buffer(Tensor::full(p.shape(), 7));
   ops::sum(ops::linear(ops::layer_norm(Variable(Tensor::zeros({0, 4})), n, {}), w, b)).backward();
-  for (const Parameter& p : {w, b, n}) EXPECT_THAT(p.grad().to_vector<float>(), Each(0.0f)) << p.name();
+  for (const Parameter& p : {w, b, n})
+    EXPECT_THAT(p.grad().to_vector<float>(), Each(0.0f)) << p.name();
   w.zero_grad();
   ops::sum(ops::matmul(Variable(Tensor::zeros({2, 0, 3})), w)).backward();
   EXPECT_THAT(w.grad().to_vector<float>(), Each(0.0f));
-  EXPECT_THAT(ops::matmul(Variable(Tensor::zeros({2, 0})), Variable(Tensor::zeros({0, 3}))).data().to_vector<float>(), Each(0.0f));
+  EXPECT_THAT(ops::matmul(Variable(Tensor::zeros({2, 0})), Variable(Tensor::zeros({0, 3})))
+                  .data()
+                  .to_vector<float>(),
+              Each(0.0f));
   EXPECT_THAT(ops::sum(Variable(Tensor::zeros({2, 0})), 1).data().to_vector<float>(), Each(0.0f));
 }
 
 TEST(Operations, IntegersWrapAndTruthValuesAreNoNumbers) {
   const int64_t low = std::numeric_limits<int64_t>::min();
-  const Variable a(Tensor::from(std::vector<int64_t>{low, 7, low}, {3})), b(Tensor::from(std::vector<int64_t>{-1, -1, 1}, {3}));
+  const Variable a(Tensor::from(std::vector<int64_t>{low, 7, low}, {3})),
+      b(Tensor::from(std::vector<int64_t>{-1, -1, 1}, {3}));
   EXPECT_THAT(ops::div(a, b).data().to_vector<int64_t>(), ElementsAre(low, -7, low));
-  EXPECT_THAT(ops::sub(a, b).data().to_vector<int64_t>(), ElementsAre(low + 1, 8, std::numeric_limits<int64_t>::max()));
+  EXPECT_THAT(ops::sub(a, b).data().to_vector<int64_t>(),
+              ElementsAre(low + 1, 8, std::numeric_limits<int64_t>::max()));
   EXPECT_THAT(ops::mul(a, b).data().to_vector<int64_t>(), ElementsAre(low, -7, low));
-  expect_refused([&] { ops::div(a, Variable(Tensor::zeros({3}, DType::i64))); }, "integer division by zero");
+  expect_refused([&] { ops::div(a, Variable(Tensor::zeros({3}, DType::i64))); },
+                 "integer division by zero");
   const Variable truth(Tensor::full({2}, 1, DType::boolean));
   expect_refused([&] { ops::add(truth, truth); }, "no arithmetic on bool");
 }
@@ -84,16 +112,21 @@ TEST(Operations, IdsAndTargetsOutOfRangeAreRefused) {
         ops::embedding(Tensor::from(std::vector<int64_t>{0, 4}, {2}), table);
       },
       "[embedding] expected ids within [0, 4), got 4");
-  expect_refused([&] { ops::embedding(Tensor::from(std::vector<int64_t>{int64_t{1} << 32}, {1}), table); }, "got 4294967296");
-  expect_refused([&] { ops::embedding(Tensor::zeros({2}), table); }, "[embedding] expected ids of i32, i64 or u8, got f32[2]");
+  expect_refused(
+      [&] { ops::embedding(Tensor::from(std::vector<int64_t>{int64_t{1} << 32}, {1}), table); },
+      "got 4294967296");
+  expect_refused([&] { ops::embedding(Tensor::zeros({2}), table); },
+                 "[embedding] expected ids of i32, i64 or u8, got f32[2]");
   const Variable logits = constant({2, 3});
   expect_refused(
       [&] {
         ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{0, -1}, {2}));
       },
       "[cross_entropy] expected ids within [0, 3), got -1");
-  expect_refused([&] { ops::cross_entropy(logits, Tensor::zeros({3}, DType::i32)); }, "[cross_entropy] expected targets of shape [2]");
-  EXPECT_TRUE(std::isfinite(ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{0, -1}, {2}), -1).item()));
+  expect_refused([&] { ops::cross_entropy(logits, Tensor::zeros({3}, DType::i32)); },
+                 "[cross_entropy] expected targets of shape [2]");
+  EXPECT_TRUE(std::isfinite(
+      ops::cross_entropy(logits, Tensor::from(std::vector<int32_t>{0, -1}, {2}), -1).item()));
 }
 
 TEST(Operations, IdsMayBeOfAnyIntegerType) {
@@ -106,8 +139,11 @@ TEST(Operations, IdsMayBeOfAnyIntegerType) {
 
 TEST(Operations, ViewsOfAnyLayoutGiveTheSameValues) {
   const Tensor t = normal({5, 4}, 1);
-  const Variable dense(t.transpose(0, 1).contiguous()), view(t.transpose(0, 1)), w = constant({3, 5}, 2), square = constant({5, 5}, 3);
-  const auto same = [](const Variable& a, const Variable& b) { EXPECT_EQ(a.data().to_vector<float>(), b.data().to_vector<float>()); };
+  const Variable dense(t.transpose(0, 1).contiguous()), view(t.transpose(0, 1)),
+      w = constant({3, 5}, 2), square = constant({5, 5}, 3);
+  const auto same = [](const Variable& a, const Variable& b) {
+    EXPECT_EQ(a.data().to_vector<float>(), b.data().to_vector<float>());
+  };
   same(ops::gelu(view), ops::gelu(dense));
   same(ops::linear(view, w, {}), ops::linear(dense, w, {}));
   same(ops::softmax(view), ops::softmax(dense));
@@ -115,14 +151,18 @@ TEST(Operations, ViewsOfAnyLayoutGiveTheSameValues) {
   same(ops::layer_norm(view, {}, {}), ops::layer_norm(dense, {}, {}));
   // A narrow of columns is neither dense nor transposed, but its rows are.
   same(ops::matmul(ops::narrow(square, 1, 1, 3), ops::narrow(square, 0, 2, 3)),
-       ops::matmul(Variable(square.data().narrow(1, 1, 3).contiguous()), ops::narrow(square, 0, 2, 3)));
+       ops::matmul(Variable(square.data().narrow(1, 1, 3).contiguous()),
+                   ops::narrow(square, 0, 2, 3)));
 }
 
 // What linear() gets from `inner`, kept or computed again, as bits of all gradients.
-std::vector<float> gradients_behind_a_linear(const std::function<Variable(const Variable&, const Variable&)>& inner, bool kept) {
-  const Parameter x("x", normal({6, 8}, 1)), g("g", normal({8}, 2)), w("w", normal({5, 8}, 3)), b("b", normal({5}, 4));
+std::vector<float> gradients_behind_a_linear(
+    const std::function<Variable(const Variable&, const Variable&)>& inner, bool kept) {
+  const Parameter x("x", normal({6, 8}, 1)), g("g", normal({8}, 2)), w("w", normal({5, 8}, 3)),
+      b("b", normal({5}, 4));
   Variable values = inner(x, g);
-  if (kept) values = ops::reshape(values, {2, 3, 8});  // a view: nobody knows how to compute it again
+  if (kept)
+    values = ops::reshape(values, {2, 3, 8});  // a view: nobody knows how to compute it again
   ops::sum(ops::square(ops::linear(values, w, b))).backward();
   std::vector<float> all;
   for (const Parameter& p : {x, g, w, b})
@@ -137,16 +177,22 @@ TEST(Operations, AnInputComputedAgainGivesTheBitsOfOneThatWasKept) {
       [](const Variable& x, const Variable& g) { return ops::rms_norm(x, g); },
       [](const Variable& x, const Variable&) { return ops::gelu(x); },
       [](const Variable& x, const Variable& g) { return ops::relu(ops::layer_norm(x, g, {})); },
-      [](const Variable& x, const Variable&) { return ops::exp(ops::transpose(ops::transpose(x, 0, 1), 0, 1)); },
+      [](const Variable& x, const Variable&) {
+        return ops::exp(ops::transpose(ops::transpose(x, 0, 1), 0, 1));
+      },
   };
-  for (const auto& inner : inners) EXPECT_EQ(gradients_behind_a_linear(inner, false), gradients_behind_a_linear(inner, true));
+  for (const auto& inner : inners)
+    EXPECT_EQ(gradients_behind_a_linear(inner, false), gradients_behind_a_linear(inner, true));
 }
 
 TEST(Operations, ALinearKeepsNothingOfAnInputThatCanBeComputedAgain) {
-  const Parameter x("x", normal({256, 64}, 1)), w("w", normal({16, 64}, 2)), g("g", normal({64}, 3));
+  const Parameter x("x", normal({256, 64}, 1)), w("w", normal({16, 64}, 2)),
+      g("g", normal({64}, 3));
   const int64_t before = allocator(kCpu).stats().total_used_bytes;
-  const Variable a = ops::linear(ops::gelu(x), w, {}), b = ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {});
-  const int64_t kept = allocator(kCpu).stats().total_used_bytes - before - a.data().bytes() - b.data().bytes();
+  const Variable a = ops::linear(ops::gelu(x), w, {}),
+                 b = ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {});
+  const int64_t kept =
+      allocator(kCpu).stats().total_used_bytes - before - a.data().bytes() - b.data().bytes();
   EXPECT_LT(kept, x.data().bytes() / 4);  // a mean and a scale for each row
 }
 
@@ -187,7 +233,8 @@ TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
         place->attach(brought);
       };
       bring();
-      const Parameter w("w", Tensor::wrap(place, kept.shape(), kept.dtype())), g("g", Tensor::full({64}, 2)), x("x", normal({4, 64}, 1));
+      const Parameter w("w", Tensor::wrap(place, kept.shape(), kept.dtype())),
+          g("g", Tensor::full({64}, 2)), x("x", normal({4, 64}, 1));
       const Variable loss = ops::sum(ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {}));
       if (move) {
         place->detach();
@@ -203,8 +250,10 @@ TEST(Operations, AParametersMemoryMayBeGivenBackBetweenForwardAndBackward) {
 
 // Products over no elements are sums of nothing; no rows are no rows.
 TEST(Operations, SizesOfZeroGiveWhatSumsOfNothingGive) {
-  const Parameter w("w", Tensor::zeros({3, 0})), b("b", Tensor::from(std::vector<float>{1, 2, 3}, {3})), x("x", Tensor::zeros({2, 2, 0}));
-  for (const auto& y : {ops::linear(x, w, b), ops::linear(ops::gelu(x), w, b), ops::add(ops::matmul(x, ops::transpose(w, 0, 1)), b)}) {
+  const Parameter w("w", Tensor::zeros({3, 0})),
+      b("b", Tensor::from(std::vector<float>{1, 2, 3}, {3})), x("x", Tensor::zeros({2, 2, 0}));
+  for (const auto& y : {ops::linear(x, w, b), ops::linear(ops::gelu(x), w, b),
+                        ops::add(ops::matmul(x, ops::transpose(w, 0, 1)), b)}) {
     ASSERT_EQ(y.shape(), (Shape{2, 2, 3}));
     EXPECT_THAT(y.data().to_vector<float>(), ElementsAre(1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3));
     b.zero_grad();
@@ -214,8 +263,10 @@ TEST(Operations, SizesOfZeroGiveWhatSumsOfNothingGive) {
     EXPECT_EQ(x.grad().shape(), (Shape{2, 2, 0}));
   }
   const Parameter full("full", Tensor::full({3, 4}, 1)), none("none", Tensor::zeros({0, 4}));
-  for (const auto& y : {ops::linear(none, full, b), ops::linear(ops::layer_norm(none, {}, {}, 1e-5f), full, b),
-                        ops::linear(ops::rms_norm(none, {}, 1e-5f), full, b), ops::linear(ops::silu(none), full, b)}) {
+  for (const auto& y :
+       {ops::linear(none, full, b), ops::linear(ops::layer_norm(none, {}, {}, 1e-5f), full, b),
+        ops::linear(ops::rms_norm(none, {}, 1e-5f), full, b),
+        ops::linear(ops::silu(none), full, b)}) {
     EXPECT_EQ(y.shape(), (Shape{0, 3}));
     full.zero_grad();
     ops::sum(y).backward();
@@ -237,35 +288,44 @@ TEST(Operations, SizesOfZeroGiveWhatSumsOfNothingGive) {
 TEST(Operations, WholeNumbersAreNotGivenFractions) {
   const Variable counts(Tensor::from(std::vector<int64_t>{1, 2}, {2}));
   EXPECT_THAT(ops::add(counts, 3.0f).data().to_vector<int64_t>(), ElementsAre(4, 5));
-  EXPECT_THAT([&] { ops::add(counts, 0.5f); }, ThrowsMessage<UsageError>(HasSubstr("a whole number to add to i64[2], got 0.5")));
+  EXPECT_THAT([&] { ops::add(counts, 0.5f); },
+              ThrowsMessage<UsageError>(HasSubstr("a whole number to add to i64[2], got 0.5")));
 }
 
 // Ids are i32 to the kernels.
 TEST(Operations, MoreRowsThanAnIdCanNameAreRefused) {
   const Variable table(Tensor::zeros({int64_t{1} << 31, 0}));
   EXPECT_THAT([&] { ops::embedding(Tensor::zeros({1}, DType::i64), table); },
-              ThrowsMessage<UsageError>(HasSubstr("[embedding] expected fewer than 2^31 rows, got 2147483648")));
+              ThrowsMessage<UsageError>(
+                  HasSubstr("[embedding] expected fewer than 2^31 rows, got 2147483648")));
 }
 
 TEST(Operations, HeadsThatCannotBeAreRefused) {
   const Variable qkv(Tensor::zeros({1, 2, 12}));
   for (const int64_t heads :
-       {int64_t{0}, int64_t{-1}, int64_t{3}, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::max() / 3 + 1})
-    EXPECT_THAT([&] { ops::causal_attention(qkv, heads); }, ThrowsMessage<UsageError>(HasSubstr("[causal_attention] expected"))) << heads;
+       {int64_t{0}, int64_t{-1}, int64_t{3}, std::numeric_limits<int64_t>::max(),
+        std::numeric_limits<int64_t>::max() / 3 + 1})
+    EXPECT_THAT([&] { ops::causal_attention(qkv, heads); },
+                ThrowsMessage<UsageError>(HasSubstr("[causal_attention] expected")))
+        << heads;
 }
 
 TEST(Operations, AttentionSeesNoFuture) {
   Tensor qkv = normal({1, 6, 12}, 1);
-  const auto before = ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>();
+  const auto before =
+      ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>();
   qkv.narrow(1, 4, 2).fill_(100);
-  EXPECT_EQ(ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>(), before);
+  EXPECT_EQ(ops::narrow(ops::causal_attention(Variable(qkv), 2), 1, 0, 4).data().to_vector<float>(),
+            before);
 }
 
 TEST(Operations, SoftmaxAndCrossEntropyStandLargeLogits) {
   const Variable x(Tensor::from(std::vector<float>{1e4f, 0, -1e4f, 1e4f, 1e4f, -1e4f}, {2, 3}));
   EXPECT_THAT(ops::softmax(x).data().to_vector<float>(), ElementsAre(1, 0, 0, 0.5f, 0.5f, 0));
-  EXPECT_THAT(ops::log_softmax(x).data().to_vector<float>(), Each(::testing::Truly([](float v) { return std::isfinite(v); })));
-  EXPECT_NEAR(ops::cross_entropy(x, Tensor::from(std::vector<int32_t>{0, 1}, {2})).item(), std::log(2.0) / 2,
+  EXPECT_THAT(ops::log_softmax(x).data().to_vector<float>(),
+              Each(::testing::Truly([](float v) { return std::isfinite(v); })));
+  EXPECT_NEAR(ops::cross_entropy(x, Tensor::from(std::vector<int32_t>{0, 1}, {2})).item(),
+              std::log(2.0) / 2,
               0x1p-10);  // the spacing of f32 at 1e4
 }
 
@@ -286,7 +346,8 @@ TEST(Operations, BitsDoNotDependOnTheNumberOfThreads) {
   const auto gradients = [](int threads) {
     const int before = num_threads();
     set_num_threads(threads);
-    const Parameter x("x", normal({2, 70, 48}, 1)), g("g", normal({48}, 2)), w("w", normal({144, 48}, 3)), o("o", normal({48, 48}, 4));
+    const Parameter x("x", normal({2, 70, 48}, 1)), g("g", normal({48}, 2)),
+        w("w", normal({144, 48}, 3)), o("o", normal({48, 48}, 4));
     const Variable qkv = ops::linear(ops::layer_norm(x, g, {}, 1e-5f), w, {});
     const Variable y = ops::linear(ops::gelu(ops::causal_attention(qkv, 3)), o, {});
     ops::cross_entropy(ops::add(x, y), Tensor::zeros({2, 70}, DType::i32)).backward();
@@ -324,7 +385,9 @@ TEST(PrecisionScope, GradientsAreThoseOfF32ButForRounding) {
   const auto gradient = [](DType dtype) {
     const ops::PrecisionScope scope(dtype);
     const Parameter w("w", normal({8, 16}, 1)), x("x", normal({32, 16}, 2));
-    ops::mean(ops::cast(ops::square(ops::linear(ops::gelu(ops::linear(x, w, {})), Variable(normal({4, 8}, 3)), {})), DType::f32))
+    ops::mean(ops::cast(ops::square(ops::linear(ops::gelu(ops::linear(x, w, {})),
+                                                Variable(normal({4, 8}, 3)), {})),
+                        DType::f32))
         .backward();
     auto all = w.grad().to_vector<float>();
     for (float v : x.grad().to_vector<float>()) all.push_back(v);
@@ -354,7 +417,8 @@ TEST(PrecisionScope, AParameterIsConvertedOnceUntilItsValuesAreReplaced) {
     EXPECT_EQ(ops::in_compute_dtype(w).raw(), copy.raw());
     EXPECT_EQ(used(), once);
     w.set_data(normal({64, 64}, 3));
-    EXPECT_EQ(ops::in_compute_dtype(w).to_vector<float>(), w.data().to(DType::bf16).to_vector<float>());
+    EXPECT_EQ(ops::in_compute_dtype(w).to_vector<float>(),
+              w.data().to(DType::bf16).to_vector<float>());
   }
   EXPECT_LT(used() - before, w.data().bytes() / 2);  // the converted copies are gone
 }

@@ -17,7 +17,9 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-Parameter parameter(const std::string& name, const Shape& shape, float value) { return {name, Tensor::full(shape, value)}; }
+Parameter parameter(const std::string& name, const Shape& shape, float value) {
+  return {name, Tensor::full(shape, value)};
+}
 
 void give_gradient(const Parameter& p, float value) {
   p.set_grad_buffer(Tensor::full(p.shape(), value));
@@ -66,7 +68,8 @@ TEST(Optimizer, WeightDecayGoesByTheWholeOfASlice) {
 TEST(Optimizer, AParameterThatJoinsLateMovesAsAnyOther) {
   for (const auto& make : {make_adamw, make_adam})
     for (const bool resumed : {false, true}) {
-      const Parameter early = parameter("early", {2}, 1), late = parameter("late", {2}, 1), alone = parameter("alone", {2}, 1);
+      const Parameter early = parameter("early", {2}, 1), late = parameter("late", {2}, 1),
+                      alone = parameter("alone", {2}, 1);
       auto optimizer = make({early, late}, {});
       const auto reference = make({alone}, {});
       for (int step = 1; step <= 12; ++step) {
@@ -84,7 +87,8 @@ TEST(Optimizer, AParameterThatJoinsLateMovesAsAnyOther) {
         }
         optimizer->step(0.1f);
         optimizer->zero_grad();
-        EXPECT_EQ(late.data().to_vector<float>(), alone.data().to_vector<float>()) << "step " << step;
+        EXPECT_EQ(late.data().to_vector<float>(), alone.data().to_vector<float>())
+            << "step " << step;
         if (!resumed) continue;
         auto next = make({early, late}, {});
         const auto saved = optimizer->state(), target = next->state();
@@ -101,9 +105,18 @@ TEST(Optimizer, AParameterThatJoinsLateMovesAsAnyOther) {
 TEST(Optimizer, UpdatesThatCannotBeAreRefused) {
   const auto optimizer = make_adamw({parameter("a", {1}, 0)});
   optimizer->set_steps(5, {{"a", 2}});
-  EXPECT_THAT([&] { optimizer->set_steps(9, {{"b", 2}}); }, ThrowsMessage<UsageError>(HasSubstr("no parameter is named 'b'")));
-  EXPECT_THAT([&] { optimizer->set_steps(9, {{"a", 10}}); }, ThrowsMessage<UsageError>(HasSubstr("expected 0 to 9 updates of 'a'")));
-  EXPECT_THAT([&] { optimizer->set_steps(-1, {}); }, ThrowsMessage<UsageError>(HasSubstr("got -1")));
+  EXPECT_THAT(
+      [&] {
+        optimizer->set_steps(9, {{"b", 2}});
+      },
+      ThrowsMessage<UsageError>(HasSubstr("no parameter is named 'b'")));
+  EXPECT_THAT(
+      [&] {
+        optimizer->set_steps(9, {{"a", 10}});
+      },
+      ThrowsMessage<UsageError>(HasSubstr("expected 0 to 9 updates of 'a'")));
+  EXPECT_THAT([&] { optimizer->set_steps(-1, {}); },
+              ThrowsMessage<UsageError>(HasSubstr("got -1")));
   EXPECT_EQ(optimizer->steps(), 5);
   EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("a", 2)));
   optimizer->set_steps(7, {});  // none of them ever missed one
@@ -137,13 +150,16 @@ TEST(Optimizer, AStoppedRunGoesOnWithTheSameBits) {
 
 TEST(Optimizer, StatesAreNamedAndCounted) {
   const Parameter a = parameter("a", {2}, 1), b = parameter("b", {3, 1}, 1);
-  const int64_t before = allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::optimizer)];
+  const int64_t before =
+      allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::optimizer)];
   const auto adam = make_adam({a, b});
   std::vector<std::string> names;
   for (const auto& [name, tensor] : adam->state()) names.push_back(name);
   EXPECT_THAT(names, ElementsAre("exp_avg.a", "exp_avg.b", "exp_avg_sq.a", "exp_avg_sq.b"));
   EXPECT_EQ(adam->state()[3].second.shape(), b.shape());
-  EXPECT_GE(allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::optimizer)] - before, 2 * 5 * 4);
+  EXPECT_GE(
+      allocator(kCpu).stats().used_bytes[static_cast<size_t>(MemoryCategory::optimizer)] - before,
+      2 * 5 * 4);
   EXPECT_TRUE(make_sgd({a})->state().empty());
   EXPECT_EQ(make_sgd({a}, {.momentum = 0.5f})->state()[0].first, "momentum.a");
 }
@@ -154,9 +170,12 @@ TEST(Optimizer, RefusesWhatItCannotTrain) {
         make_sgd({parameter("a", {1}, 0), parameter("a", {1}, 0)});
       },
       ThrowsMessage<UsageError>(HasSubstr("two parameters are named 'a'")));
-  EXPECT_THAT([] { make_sgd({Parameter("a", Tensor::zeros({1}, DType::bf16))}); }, ThrowsMessage<UsageError>(HasSubstr("contiguous f32")));
-  EXPECT_THAT([] { make_sgd({}, {.nesterov = true}); }, ThrowsMessage<UsageError>(HasSubstr("nesterov needs a momentum")));
-  EXPECT_THAT([] { make_adamw({}, {.beta1 = 1.0f}); }, ThrowsMessage<UsageError>(HasSubstr("betas within [0, 1)")));
+  EXPECT_THAT([] { make_sgd({Parameter("a", Tensor::zeros({1}, DType::bf16))}); },
+              ThrowsMessage<UsageError>(HasSubstr("contiguous f32")));
+  EXPECT_THAT([] { make_sgd({}, {.nesterov = true}); },
+              ThrowsMessage<UsageError>(HasSubstr("nesterov needs a momentum")));
+  EXPECT_THAT([] { make_adamw({}, {.beta1 = 1.0f}); },
+              ThrowsMessage<UsageError>(HasSubstr("betas within [0, 1)")));
 }
 
 TEST(Optimizer, ValuesOfAnotherSizeThanTheirStateAreRefused) {
@@ -164,7 +183,8 @@ TEST(Optimizer, ValuesOfAnotherSizeThanTheirStateAreRefused) {
   const auto optimizer = make_adamw({p});
   p.set_data(Tensor::full({64}, 1));
   give_gradient(p, 1);
-  EXPECT_THAT([&] { optimizer->step(0.1f); }, ThrowsMessage<UsageError>(HasSubstr("'p' is f32[64], but its state is f32[2]")));
+  EXPECT_THAT([&] { optimizer->step(0.1f); },
+              ThrowsMessage<UsageError>(HasSubstr("'p' is f32[64], but its state is f32[2]")));
   EXPECT_EQ(optimizer->steps(), 0);
 }
 
@@ -172,13 +192,18 @@ TEST(Optimizer, ValuesOfAnotherSizeThanTheirStateAreRefused) {
 TEST(Optimizer, ValuesOfAnotherLayoutOrDtypeAreRefused) {
   const Tensor memory = Tensor::full({4, 4}, 1);
   for (const Tensor& values :
-       {memory.transpose(0, 1).narrow(0, 0, 2), Tensor::full({1}, 1).expand({2, 4}), Tensor::full({2, 4}, 1, DType::bf16)})
-    for (const auto& make : {+[](const Parameter& p) { return make_sgd({p}); }, +[](const Parameter& p) { return make_adamw({p}); }}) {
+       {memory.transpose(0, 1).narrow(0, 0, 2), Tensor::full({1}, 1).expand({2, 4}),
+        Tensor::full({2, 4}, 1, DType::bf16)})
+    for (const auto& make : {+[](const Parameter& p) { return make_sgd({p}); },
+                             +[](const Parameter& p) { return make_adamw({p}); }}) {
       const Parameter first = parameter("first", {1}, 1), p = parameter("p", {2, 4}, 1);
       const auto optimizer = make(p), with_first = make_sgd({p, first});
       p.set_data(values);
-      for (const Parameter& each : {first, p}) each.set_grad_buffer(Tensor::full(each.shape(), 1, each.dtype())), each.mark_grad_valid();
-      EXPECT_THAT([&] { optimizer->step(0.5f); }, ThrowsMessage<UsageError>(AllOf(HasSubstr("expected contiguous f32"), HasSubstr("'p'"))));
+      for (const Parameter& each : {first, p})
+        each.set_grad_buffer(Tensor::full(each.shape(), 1, each.dtype())), each.mark_grad_valid();
+      EXPECT_THAT(
+          [&] { optimizer->step(0.5f); },
+          ThrowsMessage<UsageError>(AllOf(HasSubstr("expected contiguous f32"), HasSubstr("'p'"))));
       EXPECT_THROW(with_first->step(0.5f), UsageError);
       EXPECT_THAT(first.data().to_vector<float>(), Each(1.0f)) << "a part was updated";
       EXPECT_THAT(values.to_vector<float>(), Each(1.0f));
@@ -188,17 +213,20 @@ TEST(Optimizer, ValuesOfAnotherLayoutOrDtypeAreRefused) {
 }
 
 TEST(Optimizer, AStepOfNoFiniteSizeChangesNothing) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              inf = std::numeric_limits<float>::infinity();
   const Parameter p = parameter("p", {2}, 1);
   give_gradient(p, 1);
   for (const auto& optimizer : {make_sgd({p}), make_adam({p}), make_adamw({p})}) {
-    const auto refused =
-        ThrowsMessage<UsageError>(AllOf(HasSubstr("expected a finite learning rate and gradient scale"), HasSubstr("skip")));
+    const auto refused = ThrowsMessage<UsageError>(
+        AllOf(HasSubstr("expected a finite learning rate and gradient scale"), HasSubstr("skip")));
     for (const float wrong : {nan, inf, -inf}) {
       EXPECT_THAT([&] { optimizer->step(wrong); }, refused);
       EXPECT_THAT([&] { optimizer->step(0.1f, wrong); }, refused);
     }
-    EXPECT_THAT([&] { optimizer->step(0.1f, clip_scale(std::numeric_limits<double>::infinity(), 1.0)); }, refused);
+    EXPECT_THAT(
+        [&] { optimizer->step(0.1f, clip_scale(std::numeric_limits<double>::infinity(), 1.0)); },
+        refused);
     EXPECT_THAT(p.data().to_vector<float>(), Each(1.0f));
     EXPECT_EQ(optimizer->steps(), 0);
   }
@@ -207,18 +235,21 @@ TEST(Optimizer, AStepOfNoFiniteSizeChangesNothing) {
 TEST(Optimizer, DecaysThatCannotBeAreRefused) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const float wrong : {-0.1f, nan}) {
-    const auto refused = ThrowsMessage<UsageError>(HasSubstr("expected a weight decay of 0 or more, got "));
+    const auto refused =
+        ThrowsMessage<UsageError>(HasSubstr("expected a weight decay of 0 or more, got "));
     EXPECT_THAT([&] { make_adamw({}, {.weight_decay = wrong}); }, refused);
     EXPECT_THAT([&] { make_adam({}, {.weight_decay = wrong}); }, refused);
     EXPECT_THAT([&] { make_sgd({}, {.weight_decay = wrong}); }, refused);
   }
-  const auto no_rule = ThrowsMessage<UsageError>(HasSubstr("expected a rule for which parameters decay"));
+  const auto no_rule =
+      ThrowsMessage<UsageError>(HasSubstr("expected a rule for which parameters decay"));
   EXPECT_THAT([] { make_adamw({}, {.decays = {}}); }, no_rule);
   EXPECT_THAT([] { make_sgd({}, {.decays = {}}); }, no_rule);
 }
 
 TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
-  const Parameter a = parameter("a", {2}, 0), b = parameter("b", {2}, 0), none = parameter("none", {2}, 0);
+  const Parameter a = parameter("a", {2}, 0), b = parameter("b", {2}, 0),
+                  none = parameter("none", {2}, 0);
   give_gradient(a, 3);
   give_gradient(b, -1);
   const std::vector<Parameter> all{a, none, b};
@@ -227,25 +258,30 @@ TEST(Clip, ScalesToTheLargestNormAndNeverUp) {
   EXPECT_EQ(clip_scale(0.5, 1.0), 1.0f);
   EXPECT_EQ(clip_scale(20.0, 0.0), 1.0f);
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 1.0)));
-  EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 1.0))) << "0 would hide it";
+  EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 1.0)))
+      << "0 would hide it";
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::infinity(), 0.0)));
   EXPECT_TRUE(std::isnan(clip_scale(std::numeric_limits<double>::quiet_NaN(), 0.0)));
   EXPECT_TRUE(std::isnan(clip_scale(-std::numeric_limits<double>::quiet_NaN(), -1.0)));
   EXPECT_EQ(grad_norm({}), 0.0);
-  EXPECT_THAT([] { clip_scale(1.0, std::numeric_limits<double>::quiet_NaN()); }, ThrowsMessage<UsageError>(HasSubstr("got nan")));
+  EXPECT_THAT([] { clip_scale(1.0, std::numeric_limits<double>::quiet_NaN()); },
+              ThrowsMessage<UsageError>(HasSubstr("got nan")));
   EXPECT_EQ(clip_scale(20.0, std::numeric_limits<double>::infinity()), 1.0f);
 }
 
-// Ranks that hold slices: each sets what it holds, and the bitwise or of their vectors is the whole's.
+// Ranks that hold slices: each sets what it holds, and the bitwise or of their vectors is the
+// whole's.
 TEST(GradNorm, HasTheSameBitsHoweverGradientsAreSliced) {
-  const std::vector<int64_t> numels{5 * kSquareBlock + 3, 1, 0, kSquareBlock, 700, 12 * kSquareBlock};
+  const std::vector<int64_t> numels{5 * kSquareBlock + 3, 1,   0,
+                                    kSquareBlock,         700, 12 * kSquareBlock};
   std::vector<Parameter> all;
   std::vector<Tensor> gradients;
   for (size_t i = 0; i < numels.size(); ++i) {
     all.push_back(parameter(str("p", i), {numels[i]}, 0));
     gradients.push_back(Tensor::empty({numels[i]}));
     if (numels[i] > 0)
-      kernels(kCpu).normal(numels[i], 0.0f, 1.0f, {.seed = 3, .site = static_cast<uint32_t>(i)}, 0, gradients[i].data<float>());
+      kernels(kCpu).normal(numels[i], 0.0f, 1.0f, {.seed = 3, .site = static_cast<uint32_t>(i)}, 0,
+                           gradients[i].data<float>());
     all[i].set_grad_buffer(gradients[i]);
     all[i].mark_grad_valid();
   }
@@ -257,7 +293,8 @@ TEST(GradNorm, HasTheSameBitsHoweverGradientsAreSliced) {
       NormBlocks mine(numels);
       for (size_t i = 0; i < numels.size(); ++i) {
         const int64_t slice = (numels[i] / kSquareBlock / holders + 1) * kSquareBlock;
-        const int64_t begin = std::min(numels[i], holder * slice), end = std::min(numels[i], begin + slice);
+        const int64_t begin = std::min(numels[i], holder * slice),
+                      end = std::min(numels[i], begin + slice);
         if (begin < end) mine.set(i, gradients[i].narrow(0, begin, end - begin), begin);
       }
       const auto bits = mine.bits().span<int64_t>();
@@ -280,9 +317,11 @@ TEST(GradNorm, OfSlicesIsThatOfTheWhole) {
     give_gradient(p, static_cast<float>(whole.grad().flatten().narrow(0, offset, 1).item()));
     return p;
   };
-  const std::vector<Parameter> whole{a, b}, first{slice(a, 0, kSquareBlock)}, second{slice(b, 0, 5), slice(a, kSquareBlock, kSquareBlock)};
+  const std::vector<Parameter> whole{a, b}, first{slice(a, 0, kSquareBlock)},
+      second{slice(b, 0, 5), slice(a, kSquareBlock, kSquareBlock)};
   std::vector<int64_t> seen;
-  EXPECT_LT(grad_norm(whole, first, [&](const Tensor& bits) { seen = bits.to_vector<int64_t>(); }), grad_norm(whole));
+  EXPECT_LT(grad_norm(whole, first, [&](const Tensor& bits) { seen = bits.to_vector<int64_t>(); }),
+            grad_norm(whole));
   EXPECT_EQ(grad_norm(whole, second,
                       [&](const Tensor& bits) {
                         for (size_t i = 0; i < seen.size(); ++i) bits.span<int64_t>()[i] |= seen[i];
@@ -290,9 +329,14 @@ TEST(GradNorm, OfSlicesIsThatOfTheWhole) {
             grad_norm(whole));
   EXPECT_EQ(grad_norm(whole, whole, [](const Tensor&) {}), grad_norm(whole));
 
-  EXPECT_THAT([&] { grad_norm(second); }, ThrowsMessage<UsageError>(HasSubstr("'b' is elements [0, 5) of [5]")))
+  EXPECT_THAT([&] { grad_norm(second); },
+              ThrowsMessage<UsageError>(HasSubstr("'b' is elements [0, 5) of [5]")))
       << "a slice is one also where this rank holds all of it";
-  EXPECT_THAT([&] { grad_norm({&a, 1}, second, [](const Tensor&) {}); }, ThrowsMessage<UsageError>(HasSubstr("'b' of shape [5] is none")));
+  EXPECT_THAT(
+      [&] {
+        grad_norm({&a, 1}, second, [](const Tensor&) {});
+      },
+      ThrowsMessage<UsageError>(HasSubstr("'b' of shape [5] is none")));
   for (const int64_t offset : {int64_t{1}, int64_t{-1}, std::numeric_limits<int64_t>::max()})
     EXPECT_THAT(
         [&] {
@@ -303,9 +347,12 @@ TEST(GradNorm, OfSlicesIsThatOfTheWhole) {
 
 TEST(GradNorm, RefusesSlicesThatCutABlock) {
   NormBlocks blocks(std::vector<int64_t>{3000});
-  EXPECT_THAT([&] { blocks.set(0, Tensor::zeros({500}), 0); }, ThrowsMessage<UsageError>(HasSubstr("got [0, 500) of 3000")));
-  EXPECT_THAT([&] { blocks.set(0, Tensor::zeros({1000}), 2000); }, ThrowsMessage<UsageError>(HasSubstr("multiples of 1024 elements")));
-  EXPECT_THAT([&] { blocks.set(1, Tensor::zeros({0})); }, ThrowsMessage<UsageError>(HasSubstr("parameter 1 of 1")));
+  EXPECT_THAT([&] { blocks.set(0, Tensor::zeros({500}), 0); },
+              ThrowsMessage<UsageError>(HasSubstr("got [0, 500) of 3000")));
+  EXPECT_THAT([&] { blocks.set(0, Tensor::zeros({1000}), 2000); },
+              ThrowsMessage<UsageError>(HasSubstr("multiples of 1024 elements")));
+  EXPECT_THAT([&] { blocks.set(1, Tensor::zeros({0})); },
+              ThrowsMessage<UsageError>(HasSubstr("parameter 1 of 1")));
   blocks.set(0, Tensor::full({952}, 2.0), 2048);  // the last block is short
   EXPECT_NEAR(blocks.norm(), std::sqrt(4.0 * 952), 1e-9);
 }

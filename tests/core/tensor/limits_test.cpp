@@ -17,7 +17,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max(),
+                  kLeast = std::numeric_limits<int64_t>::min();
 constexpr int64_t kHuge = int64_t{1} << 31;
 
 // 0, 1, 2, …
@@ -28,20 +29,46 @@ Tensor counting(const Shape& shape) {
 }
 
 TEST(Limits, MoreBytesThanAnIntegerCountsAreRefused) {
-  EXPECT_THAT(error_of([] { Tensor::empty({kHuge, kHuge}); }), HasSubstr("f32[2147483648, 2147483648] has more bytes than"));
-  EXPECT_THAT(error_of([] { Tensor::zeros({kHuge, kHuge / 4, 8}, DType::i64); }), HasSubstr("too many elements"));
-  EXPECT_THAT(error_of([] { Tensor::empty({0, kHuge, kHuge, 4}); }), HasSubstr("too many elements"));
-  EXPECT_THAT(error_of([] { Tensor::empty({kHuge, kHuge, 4, 0}); }), HasSubstr("too many elements"));
+  EXPECT_THAT(error_of([] {
+                Tensor::empty({kHuge, kHuge});
+              }),
+              HasSubstr("f32[2147483648, 2147483648] has more bytes than"));
+  EXPECT_THAT(error_of([] {
+                Tensor::zeros({kHuge, kHuge / 4, 8}, DType::i64);
+              }),
+              HasSubstr("too many elements"));
+  EXPECT_THAT(error_of([] {
+                Tensor::empty({0, kHuge, kHuge, 4});
+              }),
+              HasSubstr("too many elements"));
+  EXPECT_THAT(error_of([] {
+                Tensor::empty({kHuge, kHuge, 4, 0});
+              }),
+              HasSubstr("too many elements"));
   EXPECT_THAT(error_of([] { counting({1}).expand({kHuge, kHuge}); }), HasSubstr("more bytes"));
-  EXPECT_THAT(error_of([] { Tensor::wrap(Storage::absent(8, kCpu, "away"), {kHuge, kHuge}, DType::f32); }), HasSubstr("more bytes"));
-  EXPECT_THAT(error_of([] { Tensor::empty({kHuge, kHuge}, DType::u8); }), HasSubstr("memory")) << "counted, but not there";
+  EXPECT_THAT(error_of([] {
+                Tensor::wrap(Storage::absent(8, kCpu, "away"), {kHuge, kHuge}, DType::f32);
+              }),
+              HasSubstr("more bytes"));
+  EXPECT_THAT(error_of([] {
+                Tensor::empty({kHuge, kHuge}, DType::u8);
+              }),
+              HasSubstr("memory"))
+      << "counted, but not there";
 }
 
 TEST(Limits, RangesOutsideAnAxisAreRefused) {
   const Tensor t = counting({4, 3});
-  for (const auto& [start, length] :
-       std::vector<std::pair<int64_t, int64_t>>{{1, kMost}, {kMost, 1}, {kMost, kMost}, {-1, 1}, {0, -1}, {kLeast, kLeast}, {5, 0}, {3, 2}})
-    EXPECT_THAT(error_of([&] { t.narrow(0, start, length); }), StartsWith("[narrow] ")) << start << ", " << length;
+  for (const auto& [start, length] : std::vector<std::pair<int64_t, int64_t>>{{1, kMost},
+                                                                              {kMost, 1},
+                                                                              {kMost, kMost},
+                                                                              {-1, 1},
+                                                                              {0, -1},
+                                                                              {kLeast, kLeast},
+                                                                              {5, 0},
+                                                                              {3, 2}})
+    EXPECT_THAT(error_of([&] { t.narrow(0, start, length); }), StartsWith("[narrow] "))
+        << start << ", " << length;
   EXPECT_EQ(t.narrow(0, 4, 0).shape(), (Shape{0, 3}));
   for (const int64_t index : {int64_t{4}, int64_t{-1}, kMost, kLeast})
     EXPECT_THAT(error_of([&] { t.select(0, index); }), StartsWith("[select] index ")) << index;
@@ -68,7 +95,8 @@ TEST(Limits, StridedViewsStayWithinTheirStorage) {
                                            {{2}, {-1}, 0},
                                            {{2, 2}, {1}, 0},
                                            {{-1}, {1}, 0}})
-    EXPECT_THAT(error_of([&] { t.as_strided(w.shape, w.strides, w.offset); }), AnyOf(StartsWith("[as_strided]"), StartsWith("[shape]")))
+    EXPECT_THAT(error_of([&] { t.as_strided(w.shape, w.strides, w.offset); }),
+                AnyOf(StartsWith("[as_strided]"), StartsWith("[shape]")))
         << w.shape << w.strides << w.offset;
 }
 
@@ -85,7 +113,8 @@ TEST(Limits, StoragesAreNotLeft) {
 
 TEST(Limits, ShapesThatCannotBeAreRefused) {
   const Tensor t = counting({2, 3});
-  for (const Shape& shape : {Shape{-2, -3}, Shape{-1, -1}, Shape{-1, kHuge, kHuge, 4}, Shape{-1, 0}, Shape{7}, Shape{-1, -2, -1}}) {
+  for (const Shape& shape : {Shape{-2, -3}, Shape{-1, -1}, Shape{-1, kHuge, kHuge, 4}, Shape{-1, 0},
+                             Shape{7}, Shape{-1, -2, -1}}) {
     EXPECT_THROW(t.reshape(shape), UsageError) << shape;
     EXPECT_THROW(t.view(shape), UsageError) << shape;
   }
@@ -129,9 +158,12 @@ TEST(Limits, AnUndefinedTensorHasNoViewsAndNoValues) {
 }
 
 TEST(Limits, WhateverIsNotZeroIsTrue) {
-  EXPECT_THAT(Tensor::from(std::vector<float>{0.5f, 0, -0.25f, 256}, {4}).to_vector<bool>(), ElementsAre(true, false, true, true));
-  EXPECT_THAT(Tensor::from(std::vector<int64_t>{256, 0, int64_t{1} << 40}, {3}).to_vector<bool>(), ElementsAre(true, false, true));
-  EXPECT_THAT(Tensor::full({2}, 0.5, DType::bf16).transpose(0, 0).to_vector<bool>(), ElementsAre(true, true));
+  EXPECT_THAT(Tensor::from(std::vector<float>{0.5f, 0, -0.25f, 256}, {4}).to_vector<bool>(),
+              ElementsAre(true, false, true, true));
+  EXPECT_THAT(Tensor::from(std::vector<int64_t>{256, 0, int64_t{1} << 40}, {3}).to_vector<bool>(),
+              ElementsAre(true, false, true));
+  EXPECT_THAT(Tensor::full({2}, 0.5, DType::bf16).transpose(0, 0).to_vector<bool>(),
+              ElementsAre(true, true));
   EXPECT_TRUE(Tensor::zeros({0}).to_vector<bool>().empty());
 }
 
@@ -139,9 +171,15 @@ TEST(Limits, ElementsThatShareMemoryAreNotWrittenTo) {
   const Tensor one = Tensor::zeros({1});
   EXPECT_THAT(error_of([&] { one.expand({4}).copy_(counting({4})); }),
               HasSubstr("[copy_] several elements of f32[4] with strides [0] share"));
-  EXPECT_THAT(error_of([&] { one.expand({2, 3}).fill_(1); }), HasSubstr("[fill_] several elements"));
+  EXPECT_THAT(error_of([&] {
+                one.expand({2, 3}).fill_(1);
+              }),
+              HasSubstr("[fill_] several elements"));
   EXPECT_THAT(error_of([&] { one.expand({2, 3}).zero_(); }), HasSubstr("several elements"));
-  EXPECT_THAT(error_of([&] { counting({4}).as_strided({2, 3}, {1, 1}, 0).copy_(counting({2, 3})); }), HasSubstr("several elements"));
+  EXPECT_THAT(error_of([&] {
+                counting({4}).as_strided({2, 3}, {1, 1}, 0).copy_(counting({2, 3}));
+              }),
+              HasSubstr("several elements"));
   EXPECT_EQ(one.item(), 0);
   // Strides of 0 along one element, transposed and cut tensors are fine.
   one.expand({1, 1}).fill_(3);
@@ -176,32 +214,41 @@ TEST(Limits, ALargeCopyThatIsRefusedWritesNothing) {
   for (const DType from : {DType::f32, DType::i64}) {
     const Tensor source = Tensor::full({n}, 1, from), target = Tensor::full({n}, 7, DType::u8);
     source.narrow(0, n - 1, 1).fill_(256);
-    EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("256 is no value of u8; nothing was written"));
+    EXPECT_THAT(error_of([&] { target.copy_(source); }),
+                HasSubstr("256 is no value of u8; nothing was written"));
     EXPECT_THAT(target.to_vector<uint8_t>(), ::testing::Each(7));
   }
 }
 
 TEST(Limits, AnIntegerIsFilledWithItsOwnValuesOnly) {
-  const std::vector<std::pair<DType, double>> wrong{{DType::u8, 256},     {DType::u8, -1},       {DType::i32, 0x1p31},
-                                                    {DType::i64, 0x1p63}, {DType::i64, 0.5},     {DType::i32, std::nan("")},
-                                                    {DType::i64, -1e300}, {DType::i32, INFINITY}};
+  const std::vector<std::pair<DType, double>> wrong{
+      {DType::u8, 256},     {DType::u8, -1},       {DType::i32, 0x1p31},
+      {DType::i64, 0x1p63}, {DType::i64, 0.5},     {DType::i32, std::nan("")},
+      {DType::i64, -1e300}, {DType::i32, INFINITY}};
   for (const auto& [dtype, value] : wrong)
-    EXPECT_THAT(error_of([dtype = dtype, value = value] { Tensor::full({2}, value, dtype); }), HasSubstr("is no value of "))
+    EXPECT_THAT(error_of([dtype = dtype, value = value] { Tensor::full({2}, value, dtype); }),
+                HasSubstr("is no value of "))
         << dtype << value;
   EXPECT_EQ(Tensor::full({1}, -0x1p63, DType::i64).data<int64_t>()[0], kLeast);
   EXPECT_EQ(Tensor::full({1}, 255, DType::u8).data<uint8_t>()[0], 255);
 }
 
 TEST(Limits, WhatNoIntegerHoldsIsNotConvertedToOne) {
-  const std::vector<std::pair<DType, float>> wrong{{DType::u8, 256},       {DType::u8, -1},        {DType::i32, 0x1p31f},
-                                                   {DType::i64, 0x1p63f},  {DType::i32, -0x1p32f}, {DType::u8, std::nanf("")},
-                                                   {DType::i64, -0x1p64f}, {DType::i32, INFINITY}};
+  const std::vector<std::pair<DType, float>> wrong{
+      {DType::u8, 256},       {DType::u8, -1},        {DType::i32, 0x1p31f},
+      {DType::i64, 0x1p63f},  {DType::i32, -0x1p32f}, {DType::u8, std::nanf("")},
+      {DType::i64, -0x1p64f}, {DType::i32, INFINITY}};
   for (const auto& [dtype, value] : wrong)
     for (const DType from : {DType::f32, DType::bf16}) {
       const Tensor source = counting({3}).to(from), target = Tensor::full({3}, 7, dtype);
       source.narrow(0, 2, 1).fill_(value);
-      EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("is no value of ")) << dtype << value;
-      EXPECT_THAT(error_of([&, dtype = dtype] { source.expand({2, 3}).to(dtype); }), HasSubstr("is no value of ")) << dtype << value;
+      EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("is no value of "))
+          << dtype << value;
+      EXPECT_THAT(error_of([&, dtype = dtype] {
+                    source.expand({2, 3}).to(dtype);
+                  }),
+                  HasSubstr("is no value of "))
+          << dtype << value;
       EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
     }
   struct Wide {
@@ -221,13 +268,18 @@ TEST(Limits, WhatNoIntegerHoldsIsNotConvertedToOne) {
     EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
     EXPECT_THAT(source.to(DType::boolean).to(w.to).to_vector<int64_t>(), ElementsAre(0, 1, 1));
   }
-  EXPECT_THAT(Tensor::from(std::vector<int64_t>{-(int64_t{1} << 31), (int64_t{1} << 31) - 1}, {2}).to_vector<int32_t>(),
+  EXPECT_THAT(Tensor::from(std::vector<int64_t>{-(int64_t{1} << 31), (int64_t{1} << 31) - 1}, {2})
+                  .to_vector<int32_t>(),
               ElementsAre(-0x1p31, 0x1p31 - 1));
-  EXPECT_THAT(Tensor::from(std::vector<int64_t>{0, 255}, {2}).to_vector<uint8_t>(), ElementsAre(0, 255));
+  EXPECT_THAT(Tensor::from(std::vector<int64_t>{0, 255}, {2}).to_vector<uint8_t>(),
+              ElementsAre(0, 255));
   // Fractions are cut off.
-  EXPECT_THAT(Tensor::from(std::vector<float>{-0.75f, 255.5f}, {2}).to_vector<uint8_t>(), ElementsAre(0, 255));
-  EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p31f, 2.5f}, {2}).to_vector<int32_t>(), ElementsAre(-0x1p31, 2));
-  EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p63f}, {1}).to_vector<int64_t>(), ElementsAre(kLeast));
+  EXPECT_THAT(Tensor::from(std::vector<float>{-0.75f, 255.5f}, {2}).to_vector<uint8_t>(),
+              ElementsAre(0, 255));
+  EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p31f, 2.5f}, {2}).to_vector<int32_t>(),
+              ElementsAre(-0x1p31, 2));
+  EXPECT_THAT(Tensor::from(std::vector<float>{-0x1p63f}, {1}).to_vector<int64_t>(),
+              ElementsAre(kLeast));
 }
 
 }  // namespace

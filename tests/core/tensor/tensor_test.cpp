@@ -22,7 +22,11 @@ TEST(Shape, BroadcastsByNumpysRules) {
   EXPECT_EQ(broadcast_shapes({3, 1}, {2, 1, 4}, "add"), (Shape{2, 3, 4}));
   EXPECT_EQ(broadcast_shapes({}, {5}, "add"), (Shape{5}));
   EXPECT_EQ(broadcast_shapes({0}, {1}, "add"), (Shape{0}));
-  EXPECT_THAT([] { broadcast_shapes({2, 3}, {2, 4}, "add"); }, ThrowsMessage<UsageError>(HasSubstr("[add] shapes [2, 3] and [2, 4]")));
+  EXPECT_THAT(
+      [] {
+        broadcast_shapes({2, 3}, {2, 4}, "add");
+      },
+      ThrowsMessage<UsageError>(HasSubstr("[add] shapes [2, 3] and [2, 4]")));
 }
 
 TEST(Shape, RefusesMoreElementsThanAnIntegerHolds) {
@@ -72,11 +76,13 @@ TEST(Tensor, CopyBroadcastsAndConverts) {
 TEST(Tensor, Bf16RoundsToNearestEven) {
   // Neighbours of 1 in bf16 are 2^-7 apart.
   const std::vector<float> values{1.0f + 0x1p-8f, 1.0f + 3 * 0x1p-8f, 1.0f + 0x1.8p-8f, -3.0f};
-  EXPECT_THAT(Tensor::from(values, {4}).to(DType::bf16).to_vector<float>(), ElementsAre(1.0f, 1.0f + 0x1p-6f, 1.0f + 0x1p-7f, -3.0f));
+  EXPECT_THAT(Tensor::from(values, {4}).to(DType::bf16).to_vector<float>(),
+              ElementsAre(1.0f, 1.0f + 0x1p-6f, 1.0f + 0x1p-7f, -3.0f));
 }
 
 TEST(Tensor, LargeIntegersSurviveItem) {
-  EXPECT_EQ(Tensor::from(std::vector<int64_t>{(int64_t{1} << 40) + 1}, {}).item(), static_cast<double>((int64_t{1} << 40) + 1));
+  EXPECT_EQ(Tensor::from(std::vector<int64_t>{(int64_t{1} << 40) + 1}, {}).item(),
+            static_cast<double>((int64_t{1} << 40) + 1));
 }
 
 TEST(Tensor, EmptyTensorsAreFine) {
@@ -90,7 +96,8 @@ TEST(Tensor, WrapsMemoryOwnedElsewhereAndReleasesItOnce) {
   std::vector<float> memory{1, 2, 3, 4};
   int released = 0;
   {
-    const auto storage = std::make_shared<Storage>(memory.data(), memory.size() * sizeof(float), kCpu, [&] { ++released; });
+    const auto storage = std::make_shared<Storage>(memory.data(), memory.size() * sizeof(float),
+                                                   kCpu, [&] { ++released; });
     const Tensor t = Tensor::wrap(storage, {2}, DType::f32, 8);
     const Tensor view = t.narrow(0, 1, 1);
     view.fill_(9);
@@ -104,8 +111,11 @@ TEST(Tensor, AbsentMemoryKeepsItsShapeAndSaysWhyItIsAway) {
   const auto place = Storage::absent(8, kCpu, "unit 'blocks.0' is sharded");
   const Tensor t = Tensor::wrap(place, {2}, DType::f32), row = t.narrow(0, 1, 1);
   EXPECT_EQ(t.shape(), (Shape{2}));
-  EXPECT_THAT([&] { row.raw(); }, ThrowsMessage<UsageError>(HasSubstr("f32[1] are not in memory: unit 'blocks.0' is sharded")));
-  const Tensor first = Tensor::from(std::vector<float>{9, 1, 2}, {3}), second = Tensor::from(std::vector<float>{3, 4}, {2});
+  EXPECT_THAT(
+      [&] { row.raw(); },
+      ThrowsMessage<UsageError>(HasSubstr("f32[1] are not in memory: unit 'blocks.0' is sharded")));
+  const Tensor first = Tensor::from(std::vector<float>{9, 1, 2}, {3}),
+               second = Tensor::from(std::vector<float>{3, 4}, {2});
   place->attach(first.storage(), sizeof(float));
   EXPECT_THAT(t.to_vector<float>(), ElementsAre(1, 2));
   place->attach(second.storage());
@@ -119,12 +129,17 @@ TEST(Tensor, AbsentMemoryKeepsItsShapeAndSaysWhyItIsAway) {
 
 TEST(Tensor, WrongUseSaysWhatCame) {
   const Tensor t = counting({2, 3});
-  EXPECT_THAT([&] { t.data<int32_t>(); }, ThrowsMessage<UsageError>(HasSubstr("asked for i32, but the tensor is f32[2, 3]")));
-  EXPECT_THAT([&] { t.narrow(1, 2, 2); }, ThrowsMessage<UsageError>(HasSubstr("2 elements from element 2 on lie outside axis 1")));
-  EXPECT_THAT([&] { t.select(2, 0); }, ThrowsMessage<UsageError>(HasSubstr("axis 2 is out of range")));
+  EXPECT_THAT([&] { t.data<int32_t>(); },
+              ThrowsMessage<UsageError>(HasSubstr("asked for i32, but the tensor is f32[2, 3]")));
+  EXPECT_THAT(
+      [&] { t.narrow(1, 2, 2); },
+      ThrowsMessage<UsageError>(HasSubstr("2 elements from element 2 on lie outside axis 1")));
+  EXPECT_THAT([&] { t.select(2, 0); },
+              ThrowsMessage<UsageError>(HasSubstr("axis 2 is out of range")));
   EXPECT_THAT([&] { t.item(); }, ThrowsMessage<UsageError>(HasSubstr("exactly one element")));
   EXPECT_THAT([] { Tensor().raw(); }, ThrowsMessage<UsageError>(HasSubstr("undefined tensor")));
-  EXPECT_THAT([&] { Tensor::from(std::vector<float>{1}, {2}); }, ThrowsMessage<UsageError>(HasSubstr("1 values for shape [2]")));
+  EXPECT_THAT([&] { Tensor::from(std::vector<float>{1}, {2}); },
+              ThrowsMessage<UsageError>(HasSubstr("1 values for shape [2]")));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Two ranks, as threads, take three DDP steps with different data and must end with the same weights.
+// Two ranks, as threads, take three DDP steps with different data and must end with the same
+// weights.
 #include <cstdio>
 #include <exception>
 #include <thread>

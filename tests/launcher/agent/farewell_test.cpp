@@ -1,7 +1,7 @@
 // What signals mean to an agent whose ranks have ended.
-#include <gtest/gtest.h>
-
 #include "launcher/agent/farewell.h"
+
+#include <gtest/gtest.h>
 
 namespace lockstep::launcher {
 namespace {

@@ -1,4 +1,5 @@
-// A rank for tests: rank 0 fails with 7 once rank 1 is about to wait in the store for what nobody sets; SIGTERM is noted and no more.
+// A rank for tests: rank 0 fails with 7 once rank 1 is about to wait in the store for what nobody
+// sets; SIGTERM is noted and no more.
 #include <csignal>
 #include <cstdio>
 

@@ -1,3 +1,5 @@
+#include "launcher/process/output.h"
+
 #include <filesystem>
 #include <fstream>
 
@@ -7,7 +9,6 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
-#include "launcher/process/output.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -23,7 +24,9 @@ std::vector<std::string> split(const std::vector<std::string>& chunks) {
   return lines;
 }
 
-TEST(LineSplitter, joins_what_comes_in_pieces) { EXPECT_THAT(split({"a", "b\nc", "\n\nd"}), ElementsAre("ab", "c", "", "d")); }
+TEST(LineSplitter, joins_what_comes_in_pieces) {
+  EXPECT_THAT(split({"a", "b\nc", "\n\nd"}), ElementsAre("ab", "c", "", "d"));
+}
 
 TEST(LineSplitter, keeps_binary_bytes) {
   const std::string bytes("\0\xff\r\x01", 4);
@@ -49,7 +52,8 @@ TEST(RankOutput, logs_have_the_rights_of_the_umask) {
   const RankOutput output({.rank = 0, .log_file = path});
   ::umask(before);
   using std::filesystem::perms;
-  const perms all = perms::owner_read | perms::owner_write | perms::group_read | perms::group_write | perms::others_read;
+  const perms all = perms::owner_read | perms::owner_write | perms::group_read |
+                    perms::group_write | perms::others_read;
   EXPECT_EQ(std::filesystem::status(path).permissions(), all);
 }
 
@@ -73,7 +77,8 @@ TEST(RankOutput, logs_both_streams_and_keeps_the_last_lines) {
 }
 
 TEST(RankOutput, says_which_log_cannot_be_written) {
-  EXPECT_THROW(RankOutput({.rank = 0, .log_file = "/proc/no/such/folder/rank-0.log"}), EnvironmentError);
+  EXPECT_THROW(RankOutput({.rank = 0, .log_file = "/proc/no/such/folder/rank-0.log"}),
+               EnvironmentError);
 }
 
 }  // namespace

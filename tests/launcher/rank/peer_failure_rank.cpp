@@ -2,8 +2,9 @@
 //
 //   peer_failure_rank kill|throw|disagree
 //
-// Ends as `lockstep` does: reports what went wrong and returns 1. Before that, who can waits until all others have reported too, so
-// that the agent must choose among all of them, whoever was the first.
+// Ends as `lockstep` does: reports what went wrong and returns 1. Before that, who can waits until
+// all others have reported too, so that the agent must choose among all of them, whoever was the
+// first.
 #include <cstdio>
 #include <string>
 
@@ -21,7 +22,8 @@ namespace {
 
 constexpr auto kLimit = std::chrono::seconds(60);
 
-void run(const launcher::RankEnv& rank, const std::shared_ptr<comm::Store>& store, const std::string& accident) {
+void run(const launcher::RankEnv& rank, const std::shared_ptr<comm::Store>& store,
+         const std::string& accident) {
   const auto world = comm::create("shm", store, rank.rank, rank.size, {.timeout = kLimit});
   const Tensor tensor = Tensor::zeros({1 << 18});
   for (int step = 0;; ++step) {
@@ -41,7 +43,8 @@ void run(const launcher::RankEnv& rank, const std::shared_ptr<comm::Store>& stor
 // Waits for the others' reports, but for those of a rank that cannot report.
 void meet(const launcher::RankEnv& rank, comm::Store& store, const std::string& accident) {
   store.set("reported/" + std::to_string(rank.rank), "");
-  for (int other = 0; other < rank.size - (accident == "kill" ? 1 : 0); ++other) store.wait({"reported/" + std::to_string(other)}, kLimit);
+  for (int other = 0; other < rank.size - (accident == "kill" ? 1 : 0); ++other)
+    store.wait({"reported/" + std::to_string(other)}, kLimit);
 }
 
 }  // namespace
@@ -56,7 +59,8 @@ int main(int, char** arguments) {
     std::fprintf(stderr, "%s\n", error.what());
     // The one that is to blame speaks last.
     if (!comm::caused_by_peer(error))
-      for (int other = 0; other < rank.size - 1; ++other) store->wait({"reported/" + std::to_string(other)}, kLimit);
+      for (int other = 0; other < rank.size - 1; ++other)
+        store->wait({"reported/" + std::to_string(other)}, kLimit);
     launcher::report_failure(error.what(), comm::caused_by_peer(error));
     meet(rank, *store, accident);
   }

@@ -1,4 +1,5 @@
-// One rank has an accident, all others fail because of it, and every rank that can reports: the agent must name the right one.
+// One rank has an accident, all others fail because of it, and every rank that can reports: the
+// agent must name the right one.
 #include <gmock/gmock.h>
 
 #include "tests/launcher/agent_process.h"
@@ -44,7 +45,8 @@ TEST_P(PeerFailure, a_rank_that_cannot_agree_is_named) {
   EXPECT_THAT(agent.output(), Not(HasSubstr("it names another rank as the cause")));
 }
 
-INSTANTIATE_TEST_SUITE_P(ranks, PeerFailure, testing::Values(2, 4), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(ranks, PeerFailure, testing::Values(2, 4),
+                         testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace lockstep::launcher

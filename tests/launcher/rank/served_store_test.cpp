@@ -1,4 +1,6 @@
 // The store that rank 0 serves itself takes in its own job's ranks, each once.
+#include "launcher/rank/served_store.h"
+
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -8,7 +10,6 @@
 #include "launcher/rank/grpc_store.h"
 #include "launcher/rendezvous/lobby.h"
 #include "launcher/rendezvous/server.h"
-#include "launcher/rank/served_store.h"
 #include "tests/support/error_of.h"
 
 namespace lockstep::launcher {
@@ -25,12 +26,15 @@ Endpoint somewhere() { return {"127.0.0.1", free_port("127.0.0.1")}; }
 TEST(ServedStore, ranks_of_another_job_are_refused_by_name) {
   const Endpoint at = somewhere();
   auto first = served_store(at, {.job = "Slurm step 12.0", .rank = 0, .size = 2}, kLong);
-  EXPECT_THAT(error_of([&] { served_store(at, {.job = "Slurm step 12.1", .rank = 1, .size = 2}, kLong); }),
-              AllOf(HasSubstr("rank 1 of 2 (pid "), HasSubstr("is of Slurm step 12.1, but the store at this address is of Slurm step 12.0"),
-                    HasSubstr("MASTER_PORT")));
+  EXPECT_THAT(
+      error_of([&] { served_store(at, {.job = "Slurm step 12.1", .rank = 1, .size = 2}, kLong); }),
+      AllOf(HasSubstr("rank 1 of 2 (pid "),
+            HasSubstr("is of Slurm step 12.1, but the store at this address is of Slurm step 12.0"),
+            HasSubstr("MASTER_PORT")));
   // Its rank 0 finds the address taken, and learns by whom.
-  EXPECT_THAT(error_of([&] { served_store(at, {.job = "Slurm step 12.1", .rank = 0, .size = 2}, kLong); }),
-              HasSubstr("is of Slurm step 12.1, but the store at this address is of Slurm step 12.0"));
+  EXPECT_THAT(
+      error_of([&] { served_store(at, {.job = "Slurm step 12.1", .rank = 0, .size = 2}, kLong); }),
+      HasSubstr("is of Slurm step 12.1, but the store at this address is of Slurm step 12.0"));
   // The first job is not harmed.
   auto second = served_store(at, {.job = "Slurm step 12.0", .rank = 1, .size = 2}, kLong);
   second->set("k", "v");
@@ -54,7 +58,8 @@ TEST(ServedStore, while_ranks_are_missing_two_that_are_the_same_rank_end_the_job
   const std::string refused = error_of([&] { served_store(at, {.rank = 1, .size = 3}, kLong); });
   waiter.join();
   for (const std::string& said : {refused, waiting, error_of([&] { first->set("k", "v"); })})
-    EXPECT_THAT(said, AllOf(HasSubstr("two processes are rank 1 of a job without a name"), HasSubstr("two jobs use one address")));
+    EXPECT_THAT(said, AllOf(HasSubstr("two processes are rank 1 of a job without a name"),
+                            HasSubstr("two jobs use one address")));
 }
 
 TEST(ServedStore, a_complete_job_is_not_harmed_by_a_latecomer) {
@@ -62,7 +67,8 @@ TEST(ServedStore, a_complete_job_is_not_harmed_by_a_latecomer) {
   auto first = served_store(at, {.rank = 0, .size = 2}, kLong);
   auto second = served_store(at, {.rank = 1, .size = 2}, kLong);
   for (const int rank : {0, 1})
-    EXPECT_THAT(error_of([&] { served_store(at, {.rank = rank, .size = 2}, kLong); }), HasSubstr("two processes are rank"));
+    EXPECT_THAT(error_of([&] { served_store(at, {.rank = rank, .size = 2}, kLong); }),
+                HasSubstr("two processes are rank"));
   second->set("k", "v");
   EXPECT_EQ(first->get("k", kLong), "v");
   second.reset();
@@ -89,7 +95,8 @@ TEST(ServedStore, an_agents_rendezvous_is_named) {
   const Endpoint at{"127.0.0.1", agent.port()};
   for (const int rank : {0, 1})
     EXPECT_THAT(error_of([&] { served_store(at, {.rank = rank, .size = 2}, kLong); }),
-                AllOf(HasSubstr("the rendezvous of run 'r7' is at this address"), HasSubstr("MASTER_PORT")));
+                AllOf(HasSubstr("the rendezvous of run 'r7' is at this address"),
+                      HasSubstr("MASTER_PORT")));
 }
 
 TEST(Lobby, waits_for_none_that_never_came) {

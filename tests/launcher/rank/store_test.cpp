@@ -28,7 +28,9 @@ class Local {
 
 class Served {
  public:
-  std::shared_ptr<comm::Store> connect() { return std::make_shared<GrpcStore>(Endpoint{"127.0.0.1", server.port()}, "r", kLong); }
+  std::shared_ptr<comm::Store> connect() {
+    return std::make_shared<GrpcStore>(Endpoint{"127.0.0.1", server.port()}, "r", kLong);
+  }
   RendezvousServer server{"127.0.0.1", 0, JobShape{.run_id = "r"}};
 };
 
@@ -145,7 +147,9 @@ TEST(GrpcStore, says_that_a_store_serves_another_run) {
     stranger.set("k", "v");
     FAIL();
   } catch (const UsageError& e) {
-    EXPECT_NE(std::string(e.what()).find("serves run 'r', the message is for run 'other'"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("serves run 'r', the message is for run 'other'"),
+              std::string::npos)
+        << e.what();
   }
 }
 
@@ -198,7 +202,8 @@ TEST(GrpcStore, refuses_values_that_do_not_fit_a_message) {
 TEST(RendezvousServer, says_which_address_is_taken) {
   RendezvousServer first("127.0.0.1", 0, JobShape{.run_id = "r"});
   EXPECT_THROW(RendezvousServer("127.0.0.1", first.port(), JobShape{.run_id = "r"}), AddressInUse);
-  EXPECT_THROW(RendezvousServer("no-such-host.invalid", 0, JobShape{.run_id = "r"}), EnvironmentError);
+  EXPECT_THROW(RendezvousServer("no-such-host.invalid", 0, JobShape{.run_id = "r"}),
+               EnvironmentError);
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // The client of the rendezvous and a server that answers late, or never.
+#include "launcher/rendezvous/client.h"
+
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -9,7 +11,6 @@
 
 #include "launcher/agent/courier.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
-#include "launcher/rendezvous/client.h"
 #include "launcher/rendezvous/wire.h"
 
 namespace lockstep::launcher {
@@ -48,11 +49,16 @@ class SlowServer final : public proto::Rendezvous::CallbackService {
   Endpoint endpoint() const { return {"127.0.0.1", port_}; }
   int reports() const { return reports_; }
 
-  Reactor* Join(grpc::CallbackServerContext* context, const proto::JoinRequest*, proto::JobState* reply) override {
+  Reactor* Join(grpc::CallbackServerContext* context, const proto::JoinRequest*,
+                proto::JobState* reply) override {
     return answer(context, reply, running());
   }
-  Reactor* Heartbeat(grpc::CallbackServerContext*, const proto::HeartbeatRequest*, proto::JobState*) override { return new Unanswered; }
-  Reactor* Report(grpc::CallbackServerContext* context, const proto::ReportRequest*, proto::JobState* reply) override {
+  Reactor* Heartbeat(grpc::CallbackServerContext*, const proto::HeartbeatRequest*,
+                     proto::JobState*) override {
+    return new Unanswered;
+  }
+  Reactor* Report(grpc::CallbackServerContext* context, const proto::ReportRequest*,
+                  proto::JobState* reply) override {
     if (reports_++ < unanswered_) return new Unanswered;
     JobState state = running();
     state.version = 3;
@@ -61,7 +67,8 @@ class SlowServer final : public proto::Rendezvous::CallbackService {
   }
 
  private:
-  static Reactor* answer(grpc::CallbackServerContext* context, proto::JobState* reply, const JobState& state) {
+  static Reactor* answer(grpc::CallbackServerContext* context, proto::JobState* reply,
+                         const JobState& state) {
     Reactor* reactor = context->DefaultReactor();
     *reply = to_proto(state);
     reactor->Finish(grpc::Status::OK);
@@ -80,10 +87,12 @@ void join(RendezvousClient& client) {
   client.join(node, 1, 0, std::chrono::seconds(60), [] { return true; });
 }
 
-// As after a stop, or on a machine that did not let the server run for longer than the limit. The job was once given up, done as it was.
+// As after a stop, or on a machine that did not let the server run for longer than the limit. The
+// job was once given up, done as it was.
 TEST(RendezvousClient, ReportsAgainWhenAnAnswerDoesNotComeInTime) {
   SlowServer server(1);
-  RendezvousClient client(server.endpoint(), "r", [] {}, {.report = milliseconds(300), .lost_after = std::chrono::seconds(60)});
+  RendezvousClient client(server.endpoint(), "r", [] {},
+                          {.report = milliseconds(300), .lost_after = std::chrono::seconds(60)});
   join(client);
   client.finish(1, false);
   EXPECT_EQ(client.lost(), "");
@@ -91,11 +100,13 @@ TEST(RendezvousClient, ReportsAgainWhenAnAnswerDoesNotComeInTime) {
   EXPECT_GE(server.reports(), 2);
 }
 
-// gRPC's shutdown waits without a limit for threads of its own, also for one that the system had refused: an agent hung after its report.
+// gRPC's shutdown waits without a limit for threads of its own, also for one that the system had
+// refused: an agent hung after its report.
 TEST(RendezvousClient, LeavesGrpcInitializedAtItsEnd) {
   {
     SlowServer server(0);
-    RendezvousClient client(server.endpoint(), "r", [] {}, {.report = milliseconds(300), .lost_after = std::chrono::seconds(60)});
+    RendezvousClient client(server.endpoint(), "r", [] {},
+                            {.report = milliseconds(300), .lost_after = std::chrono::seconds(60)});
     join(client);
   }
   EXPECT_NE(::grpc_is_initialized(), 0);
@@ -104,7 +115,8 @@ TEST(RendezvousClient, LeavesGrpcInitializedAtItsEnd) {
 // An agent that is told to end at once must not wait for a rendezvous that hangs.
 TEST(RendezvousClient, AbandonEndsACallThatHangsAndAllLaterOnes) {
   SlowServer server(1 << 30);
-  RendezvousClient client(server.endpoint(), "r", [] {}, {.report = std::chrono::hours(1), .lost_after = std::chrono::hours(1)});
+  RendezvousClient client(server.endpoint(), "r", [] {},
+                          {.report = std::chrono::hours(1), .lost_after = std::chrono::hours(1)});
   join(client);
   std::atomic<int> done = 0;
   Courier courier([&] { ++done; });
@@ -121,7 +133,8 @@ TEST(RendezvousClient, AbandonEndsACallThatHangsAndAllLaterOnes) {
 
 TEST(RendezvousClient, GivesUpAServerThatNeverAnswers) {
   SlowServer server(1 << 30);
-  RendezvousClient client(server.endpoint(), "r", [] {}, {.report = milliseconds(50), .lost_after = milliseconds(100)});
+  RendezvousClient client(server.endpoint(), "r", [] {},
+                          {.report = milliseconds(50), .lost_after = milliseconds(100)});
   join(client);
   client.finish(1, false);
   EXPECT_THAT(client.lost(), testing::HasSubstr("lost contact with " + server.endpoint().text()));

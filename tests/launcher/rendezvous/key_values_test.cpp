@@ -1,7 +1,8 @@
+#include "launcher/rendezvous/key_values.h"
+
 #include <gtest/gtest.h>
 
 #include "core/base/error.h"
-#include "launcher/rendezvous/key_values.h"
 
 namespace lockstep::launcher {
 namespace {

@@ -1,4 +1,5 @@
-// The rendezvous when the process runs out of file descriptors: gRPC's own listener would never accept again after that.
+// The rendezvous when the process runs out of file descriptors: gRPC's own listener would never
+// accept again after that.
 #include <memory>
 #include <vector>
 
@@ -37,7 +38,8 @@ class SmallServer {
   explicit SmallServer(rlim_t files) {
     int ready[2];
     int hold[2];
-    if (::pipe2(ready, O_CLOEXEC) != 0 || ::pipe2(hold, O_CLOEXEC) != 0) throw EnvironmentError("pipe: " + errno_text(errno));
+    if (::pipe2(ready, O_CLOEXEC) != 0 || ::pipe2(hold, O_CLOEXEC) != 0)
+      throw EnvironmentError("pipe: " + errno_text(errno));
     pid_ = ::fork();
     if (pid_ == 0) {
       ::close(hold[1]);
@@ -53,7 +55,8 @@ class SmallServer {
     ::close(ready[1]);
     ::close(hold[0]);
     hold_ = hold[1];
-    if (::read(ready[0], &port, sizeof port) != sizeof port) throw EnvironmentError("the server did not start");
+    if (::read(ready[0], &port, sizeof port) != sizeof port)
+      throw EnvironmentError("the server did not start");
     ::close(ready[0]);
   }
   ~SmallServer() {
@@ -69,7 +72,8 @@ class SmallServer {
   int hold_ = -1;
 };
 
-// One server for all tests, started before this process has anything of gRPC, which does not survive a fork.
+// One server for all tests, started before this process has anything of gRPC, which does not
+// survive a fork.
 class Listener : public testing::Test {
  protected:
   static void SetUpTestSuite() { server_ = std::make_unique<SmallServer>(128); }

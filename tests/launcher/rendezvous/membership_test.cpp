@@ -1,5 +1,8 @@
-// Runs the scripts of testdata/: commands, "----", and what the membership must answer. To write the answers anew after a wanted
-// change, run this test with LOCKSTEP_REWRITE=1 and read the difference.
+// Runs the scripts of testdata/: commands, "----", and what the membership must answer. To write
+// the answers anew after a wanted change, run this test with LOCKSTEP_REWRITE=1 and read the
+// difference.
+#include "launcher/rendezvous/membership.h"
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -9,7 +12,6 @@
 #include <gtest/gtest.h>
 
 #include "core/base/error.h"
-#include "launcher/rendezvous/membership.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -31,7 +33,8 @@ struct Command {
       if (equals == std::string::npos && node.empty()) {
         node = word;
       } else {
-        settings[word.substr(0, equals)] = equals == std::string::npos ? "yes" : word.substr(equals + 1);
+        settings[word.substr(0, equals)] =
+            equals == std::string::npos ? "yes" : word.substr(equals + 1);
       }
     }
   }
@@ -39,7 +42,9 @@ struct Command {
     const auto found = settings.find(key);
     return found == settings.end() ? fallback : found->second;
   }
-  int number(const std::string& key, int fallback) const { return std::stoi(text(key, std::to_string(fallback))); }
+  int number(const std::string& key, int fallback) const {
+    return std::stoi(text(key, std::to_string(fallback)));
+  }
   bool has(const std::string& key) const { return settings.contains(key); }
 };
 
@@ -49,7 +54,8 @@ std::string describe(const JobState& state) {
   for (const auto& node : state.nodes) {
     out += " | " + node.node_id;
     if (state.epoch > 0)
-      out += str(" node ", node.node_rank, " ranks ", node.first_rank, "..", node.first_rank + node.slots - 1);
+      out += str(" node ", node.node_rank, " ranks ", node.first_rank, "..",
+                 node.first_rank + node.slots - 1);
     else if (node.node_rank >= 0)
       out += str(" wants ", node.node_rank);
   }
@@ -86,7 +92,9 @@ class Script {
     try {
       apply(command);
     } catch (const UsageError& e) {
-      return str("refused: ", e.what(), before == membership_->state().version ? "" : "\n" + describe(membership_->state()));
+      return str(
+          "refused: ", e.what(),
+          before == membership_->state().version ? "" : "\n" + describe(membership_->state()));
     } catch (const TryAgain& e) {
       return str("try again: ", e.what());
     }
@@ -104,7 +112,8 @@ class Script {
       node.pid = 100;
       node.slots = c.number("slots", 1);
       node.node_rank = c.number("rank", -1);
-      m.join(c.text("run", "r"), node, c.number("nodes", m.shape().nodes), c.number("restarts", m.shape().max_restarts), now_);
+      m.join(c.text("run", "r"), node, c.number("nodes", m.shape().nodes),
+             c.number("restarts", m.shape().max_restarts), now_);
     } else if (c.verb == "heartbeat") {
       m.heartbeat(c.node, epoch, now_);
     } else if (c.verb == "fail") {
@@ -179,11 +188,14 @@ TEST_P(MembershipScript, answers_as_written) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Scripts, MembershipScript,
-                         testing::Values("single_node", "two_nodes", "node_ranks", "refused", "failure", "restart", "lost_node",
-                                         "another_node", "late_node", "stop_and_leave", "repeated"),
+                         testing::Values("single_node", "two_nodes", "node_ranks", "refused",
+                                         "failure", "restart", "lost_node", "another_node",
+                                         "late_node", "stop_and_leave", "repeated"),
                          [](const auto& each) { return each.param; });
 
-TEST(Membership, refuses_a_shape_without_nodes) { EXPECT_THROW(Membership({.run_id = "r", .nodes = 0}), UsageError); }
+TEST(Membership, refuses_a_shape_without_nodes) {
+  EXPECT_THROW(Membership({.run_id = "r", .nodes = 0}), UsageError);
+}
 
 TEST(Membership, says_when_time_matters_next) {
   JobShape shape{.run_id = "r", .nodes = 2};

@@ -27,14 +27,17 @@ class Identity : public testing::Test {
     text[kGap] = at_gap;
     std::ofstream(path(name), std::ios::binary | std::ios::trunc) << text;
     // Not of this very moment, so that any change is seen.
-    std::filesystem::last_write_time(path(name), std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    std::filesystem::last_write_time(
+        path(name), std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
   }
   std::unique_ptr<Dataset> open(const std::string& name) const {
     Config config;
     config.data.path = path(name);
     return open_dataset(config);
   }
-  static std::shared_ptr<comm::ProcessGroup> alone() { return comm::create("local", std::make_shared<comm::HashStore>(), 0, 1); }
+  static std::shared_ptr<comm::ProcessGroup> alone() {
+    return comm::create("local", std::make_shared<comm::HashStore>(), 0, 1);
+  }
 
   const test::TempDir dir_;
 };
@@ -56,7 +59,9 @@ TEST_F(Identity, MatchesWhatWasSavedByThisVersionAndEarlierOnes) {
   write("other", 'b');
   const auto data = open("text"), other = open("other");
   DataIdentity identity(*data, alone());
-  const auto same = [&](const std::string& saved) { return identity.compare({.identity = saved, .stamp = {}}).same; };
+  const auto same = [&](const std::string& saved) {
+    return identity.compare({.identity = saved, .stamp = {}}).same;
+  };
   EXPECT_EQ(same(data->identity()), SameData::yes);
   EXPECT_EQ(same(other->identity()), SameData::no) << "a change between the samples";
   EXPECT_EQ(same(data->sampled_identity()), SameData::yes);
@@ -68,16 +73,19 @@ TEST_F(Identity, IsRecalledWhereTheFilesAreTheSame) {
   write("text");
   const auto data = open("text");
   DataIdentity known(*data, alone());
-  EXPECT_EQ(known.compare({.identity = "as it was saved", .stamp = data->stamp()}).same, SameData::yes);
+  EXPECT_EQ(known.compare({.identity = "as it was saved", .stamp = data->stamp()}).same,
+            SameData::yes);
   EXPECT_EQ(known.text(), "as it was saved");
   EXPECT_EQ(known.noted().stamp, data->stamp());
   DataIdentity unknown(*data, alone());
-  const DataComparison compared = unknown.compare({.identity = "as it was saved", .stamp = "another stamp"});
+  const DataComparison compared =
+      unknown.compare({.identity = "as it was saved", .stamp = "another stamp"});
   EXPECT_EQ(compared.same, SameData::no);
   EXPECT_EQ(compared.now, data->identity());
 }
 
-// Before all was read there are samples alone. Files that have the same stamp are the same all the same.
+// Before all was read there are samples alone. Files that have the same stamp are the same all the
+// same.
 TEST_F(Identity, WhatWasNotReadIsNotedAsThat) {
   write("text");
   std::filesystem::copy_file(path("text"), path("copy"));
@@ -143,8 +151,12 @@ TEST_F(Identity, RanksWithDifferentDataAreNamed) {
   };
   test::expect_success(failures("text"));
   test::expect_success(failures("copy"));
-  EXPECT_THAT(failures("short"), Each(HasSubstr("the ranks have different data: rank 0 has 'text, 4000000 bytes, ")));
-  EXPECT_THAT(failures("gap"), Each(HasSubstr("the ranks have trained on different data: rank 0 has 'text, 4000000 bytes, xxh3 ")));
+  EXPECT_THAT(failures("short"),
+              Each(HasSubstr("the ranks have different data: rank 0 has 'text, 4000000 bytes, ")));
+  EXPECT_THAT(
+      failures("gap"),
+      Each(HasSubstr(
+          "the ranks have trained on different data: rank 0 has 'text, 4000000 bytes, xxh3 ")));
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ namespace {
 
 using ::testing::HasSubstr;
 
-void write_file(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
 
 // Byte i is i mod 251: a sample tells where it was taken from.
 std::string counting_text(int64_t bytes) {
@@ -64,10 +66,14 @@ TEST_F(TextData, AFileThatShrinksWhileItIsUsedIsNamed) {
   read("No such file");
 }
 
-// Another text of the same size, in the same place: half of a run's samples must not come from each.
+// Another text of the same size, in the same place: half of a run's samples must not come from
+// each.
 TEST_F(TextData, AFileThatIsWrittenOrReplacedWhileItIsUsedIsNamed) {
   const auto reads = [&](const Dataset& data) { return test::error_of([&] { data.get(1, 0); }); };
-  const auto age = [&] { std::filesystem::last_write_time(path_, std::filesystem::last_write_time(path_) - std::chrono::hours(1)); };
+  const auto age = [&] {
+    std::filesystem::last_write_time(
+        path_, std::filesystem::last_write_time(path_) - std::chrono::hours(1));
+  };
   for (const bool replaced : {false, true}) {
     write_file(path_, counting_text(5000));
     age();
@@ -76,7 +82,11 @@ TEST_F(TextData, AFileThatIsWrittenOrReplacedWhileItIsUsedIsNamed) {
     const std::string target = replaced ? path_ + ".new" : path_;
     write_file(target, std::string(5000, 'x'));
     if (replaced) std::filesystem::rename(target, path_);
-    EXPECT_THAT(reads(*data), HasSubstr(path_ + "' of 5000 bytes changed or cannot be read any more: it was written or replaced"));
+    EXPECT_THAT(
+        reads(*data),
+        HasSubstr(
+            path_ +
+            "' of 5000 bytes changed or cannot be read any more: it was written or replaced"));
     data->accept_files();
     EXPECT_EQ(reads(*data), "(no error)");
   }
@@ -88,7 +98,8 @@ TEST_F(TextData, TargetsAreTheNextBytes) {
   const Batch batch = data->get(1, 0);
   EXPECT_EQ(batch.inputs.shape(), (Shape{2, 8}));
   EXPECT_EQ(batch.inputs.dtype(), DType::i32);
-  const auto inputs = batch.inputs.to_vector<int32_t>(), targets = batch.targets.to_vector<int32_t>();
+  const auto inputs = batch.inputs.to_vector<int32_t>(),
+             targets = batch.targets.to_vector<int32_t>();
   for (size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ(targets[i], (inputs[i] + 1) % 251);
 }
 
@@ -110,7 +121,8 @@ TEST_F(TextData, SamplesDependOnTheirPlaceInTheGlobalBatchOnly) {
   const auto small = open_dataset(text_config(path_)), large = open_dataset(whole);
   std::vector<int32_t> parts;
   for (int64_t micro = 0; micro < 4; ++micro)
-    for (const int32_t token : small->get(5, micro).inputs.to_vector<int32_t>()) parts.push_back(token);
+    for (const int32_t token : small->get(5, micro).inputs.to_vector<int32_t>())
+      parts.push_back(token);
   EXPECT_EQ(parts, large->get(5, 0).inputs.to_vector<int32_t>());
 }
 
@@ -122,7 +134,8 @@ TEST_F(TextData, TrainingNeverSeesTheValidationPart) {
     for (const Tensor& tensor : {data->get(step, 1).inputs, data->get(step, 1).targets})
       for (const int32_t token : tensor.to_vector<int32_t>()) ASSERT_EQ(token, 'a');
   for (int64_t index = 0; index < 20; ++index)
-    for (const int32_t token : data->evaluation(index).inputs.to_vector<int32_t>()) ASSERT_EQ(token, 'b');
+    for (const int32_t token : data->evaluation(index).inputs.to_vector<int32_t>())
+      ASSERT_EQ(token, 'b');
 }
 
 TEST_F(TextData, EvaluationIsTheSameForEverySeed) {
@@ -130,7 +143,8 @@ TEST_F(TextData, EvaluationIsTheSameForEverySeed) {
   Config other = text_config(path_);
   other.run.seed = 99;
   const auto a = open_dataset(text_config(path_)), b = open_dataset(other);
-  EXPECT_EQ(a->evaluation(1).inputs.to_vector<int32_t>(), b->evaluation(1).inputs.to_vector<int32_t>());
+  EXPECT_EQ(a->evaluation(1).inputs.to_vector<int32_t>(),
+            b->evaluation(1).inputs.to_vector<int32_t>());
   EXPECT_NE(a->get(1, 1).inputs.to_vector<int32_t>(), b->get(1, 1).inputs.to_vector<int32_t>());
 }
 
@@ -146,7 +160,8 @@ TEST_F(TextData, AFolderReadsAsOneTextInNameOrder) {
   const auto one = open_dataset(text_config(path_)), many = open_dataset(text_config(folder));
   EXPECT_EQ(one->identity(), many->identity());
   for (int64_t step = 1; step <= 30; ++step)
-    EXPECT_EQ(one->get(step, 0).inputs.to_vector<int32_t>(), many->get(step, 0).inputs.to_vector<int32_t>());
+    EXPECT_EQ(one->get(step, 0).inputs.to_vector<int32_t>(),
+              many->get(step, 0).inputs.to_vector<int32_t>());
 }
 
 TEST_F(TextData, ChangedDataHasAnotherIdentity) {
@@ -169,17 +184,21 @@ TEST_F(TextData, EveryByteCounts) {
     std::string changed = text;
     changed[at] = '!';
     write_file(path_, changed);
-    EXPECT_EQ(open_dataset(text_config(path_))->sampled_identity(), sampled) << "no gap at byte " << at;
+    EXPECT_EQ(open_dataset(text_config(path_))->sampled_identity(), sampled)
+        << "no gap at byte " << at;
     EXPECT_NE(open_dataset(text_config(path_))->identity(), identity) << "byte " << at;
   }
   std::swap(text[15'000], text[15'001]);
   write_file(path_, text);
-  EXPECT_NE(open_dataset(text_config(path_))->identity(), identity) << "the same bytes in another order";
+  EXPECT_NE(open_dataset(text_config(path_))->identity(), identity)
+      << "the same bytes in another order";
 }
 
 TEST_F(TextData, ErrorsSayWhatToDo) {
-  EXPECT_THAT(error_of(text_config(path_)), HasSubstr("does not exist: set data.path to a text file"));
-  EXPECT_THAT(error_of(text_config(dir_.path() + "/data/kjv.txt")), HasSubstr("does not exist: run scripts/fetch_kjv, or set data.path"));
+  EXPECT_THAT(error_of(text_config(path_)),
+              HasSubstr("does not exist: set data.path to a text file"));
+  EXPECT_THAT(error_of(text_config(dir_.path() + "/data/kjv.txt")),
+              HasSubstr("does not exist: run scripts/fetch_kjv, or set data.path"));
   write_file(path_, "");
   EXPECT_THAT(error_of(text_config(path_)), HasSubstr("is empty"));
   write_file(path_, std::string(50, 'a'));

@@ -43,16 +43,20 @@ class ResumeData : public testing::TestWithParam<int> {
         "train: {global_batch: 4, micro_batch: 1, eval_batches: 0}\n"
         "checkpoint: {keep: 0}\n",
         "test",
-        std::vector<std::string>{"run.dir=" + dir_.path(), "run.name=run", "data.path=" + text_, str("train.steps=", steps),
-                                 "optim.schedule.kind=constant"});
+        std::vector<std::string>{"run.dir=" + dir_.path(), "run.name=run", "data.path=" + text_,
+                                 str("train.steps=", steps), "optim.schedule.kind=constant"});
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
-    const auto failures = test::run_group(GetParam(), [&](const test::Group& group) { run_training(config, group, {.resume = resume}); });
+    const auto failures = test::run_group(GetParam(), [&](const test::Group& group) {
+      run_training(config, group, {.resume = resume});
+    });
     testing::internal::GetCapturedStdout();
     warnings_ = testing::internal::GetCapturedStderr();
     return failures;
   }
-  std::string folder(int step) const { return dir_.path() + "/run/checkpoints/" + checkpoint::step_folder(step); }
+  std::string folder(int step) const {
+    return dir_.path() + "/run/checkpoints/" + checkpoint::step_folder(step);
+  }
 
   const test::TempDir dir_;
   const std::string text_ = dir_.path() + "/text.txt";
@@ -65,14 +69,17 @@ TEST_P(ResumeData, DataThatWereReadAreKnownByAllBytes) {
   ASSERT_THAT(checkpoint::Checkpoint::open(folder(2)).metadata("data"), HasSubstr("xxh3"));
   const std::vector<std::pair<std::string, std::function<void(std::string&)>>> others = {
       {"replaced", [](std::string& text) { std::fill(text.begin(), text.end(), 'x'); }},
-      {"shuffled", [](std::string& text) { std::reverse(text.begin() + kGap, text.begin() + kGap + 1001); }},
+      {"shuffled",
+       [](std::string& text) { std::reverse(text.begin() + kGap, text.begin() + kGap + 1001); }},
       {"longer", [](std::string& text) { text += 'a'; }},
   };
   for (const std::string& from : {std::string("auto"), folder(2)})
     for (const auto& [name, change] : others) {
       write(change);
-      EXPECT_THAT(run(3, from), Each(AllOf(HasSubstr(folder(2) + " was trained on other data (text, 4000000 bytes, xxh3 "),
-                                           HasSubstr("give data.path the same file"))))
+      EXPECT_THAT(run(3, from),
+                  Each(AllOf(HasSubstr(folder(2) +
+                                       " was trained on other data (text, 4000000 bytes, xxh3 "),
+                             HasSubstr("give data.path the same file"))))
           << name << " from " << from;
     }
   EXPECT_FALSE(std::filesystem::exists(folder(3)));
@@ -96,15 +103,23 @@ TEST_P(ResumeData, DataThatWereNotReadAreKnownBySamples) {
   for (const std::string& from : {std::string("auto"), folder(2)}) {
     write([](std::string& text) { std::fill(text.begin(), text.end(), 'x'); });
     grow();
-    EXPECT_THAT(run(3, from), Each(HasSubstr(folder(2) + " was trained on other data (text, 4398046511104 bytes, "))) << from;
+    EXPECT_THAT(
+        run(3, from),
+        Each(HasSubstr(folder(2) + " was trained on other data (text, 4398046511104 bytes, ")))
+        << from;
   }
   write();
   grow();
   test::expect_success(run(3, "auto"));
-  EXPECT_THAT(warnings_, HasSubstr(folder(2) + " was saved before all of its data was read, and the files of data.path are others now"));
+  EXPECT_THAT(
+      warnings_,
+      HasSubstr(
+          folder(2) +
+          " was saved before all of its data was read, and the files of data.path are others now"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, ResumeData, testing::Values(1, 2), [](const auto& ranks) { return str(ranks.param, "ranks"); });
+INSTANTIATE_TEST_SUITE_P(Ranks, ResumeData, testing::Values(1, 2),
+                         [](const auto& ranks) { return str(ranks.param, "ranks"); });
 
 }  // namespace
 }  // namespace lockstep::train

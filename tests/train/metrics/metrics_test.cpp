@@ -45,7 +45,8 @@ std::string contents(const std::string& path) {
 std::vector<int64_t> steps_in(const std::string& path) {
   std::vector<int64_t> steps;
   std::istringstream lines(contents(path));
-  for (std::string line; std::getline(lines, line);) steps.push_back(nlohmann::json::parse(line)["step"].get<int64_t>());
+  for (std::string line; std::getline(lines, line);)
+    steps.push_back(nlohmann::json::parse(line)["step"].get<int64_t>());
   return steps;
 }
 
@@ -61,7 +62,8 @@ TEST_F(MetricsFileTest, EachStepIsOneCompleteLineAtOnce) {
   first.val_loss = 1.25;
   file.append(first);
   const auto json = nlohmann::json::parse(contents(path_));
-  for (const char* key : {"step", "loss", "lr", "grad_norm", "step_ms", "tokens_per_s", "mfu", "comm_exposed_ms", "peak_mem_mb"})
+  for (const char* key : {"step", "loss", "lr", "grad_norm", "step_ms", "tokens_per_s", "mfu",
+                          "comm_exposed_ms", "peak_mem_mb"})
     EXPECT_TRUE(json.contains(key)) << key;
   EXPECT_EQ(json["val_loss"], 1.25);
   file.append(step(2));
@@ -100,7 +102,9 @@ TEST_F(MetricsFileTest, AFullDiskCostsAStepButNoLineIsTorn) {
   struct rlimit before {};
   ::getrlimit(RLIMIT_FSIZE, &before);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit tight { .rlim_cur = size + 20, .rlim_max = before.rlim_max };  // room for a part of the next line
+  const struct rlimit tight {
+    .rlim_cur = size + 20, .rlim_max = before.rlim_max
+  };  // room for a part of the next line
   ::setrlimit(RLIMIT_FSIZE, &tight);
   EXPECT_THROW(file.append(step(2)), EnvironmentError);
   ::setrlimit(RLIMIT_FSIZE, &before);
@@ -139,7 +143,8 @@ TEST_F(ProgressTest, PlainLinesHaveNoControlCharacters) {
   const std::string text = shown(style, 25);
   EXPECT_EQ(text.find_first_of("\r\033"), std::string::npos);
   EXPECT_THAT(text, HasSubstr("step 1/25"));
-  EXPECT_THAT(text, HasSubstr("step 10/25  loss 1.5000  1,234,567 tok/s  MFU 50.0%  mem 182 MB  exposed 0.0 ms  left 0:02\n"));
+  EXPECT_THAT(text, HasSubstr("step 10/25  loss 1.5000  1,234,567 tok/s  MFU 50.0%  mem 182 MB  "
+                              "exposed 0.0 ms  left 0:02\n"));
   EXPECT_THAT(text, HasSubstr("step 25/25"));
   EXPECT_THAT(text, Not(HasSubstr("step 11/25")));
   EXPECT_THAT(text, HasSubstr("saved\n"));

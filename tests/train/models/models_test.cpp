@@ -20,10 +20,14 @@ const std::vector<int32_t> kTokens = {3, 1, 4, 1, 5, 9};
 std::vector<float> logits_of(nn::Module& model, const std::vector<int32_t>& tokens = kTokens) {
   NoGradGuard no_grad;
   model.train(false);
-  return model(Variable(Tensor::from(tokens, {1, static_cast<int64_t>(tokens.size())}))).data().to_vector<float>();
+  return model(Variable(Tensor::from(tokens, {1, static_cast<int64_t>(tokens.size())})))
+      .data()
+      .to_vector<float>();
 }
 
-LlamaOptions small_llama() { return {.layers = 2, .heads = 4, .kv_heads = 4, .dim = 32, .hidden = 40, .block = 8, .vocab = 11}; }
+LlamaOptions small_llama() {
+  return {.layers = 2, .heads = 4, .kv_heads = 4, .dim = 32, .hidden = 40, .block = 8, .vocab = 11};
+}
 
 std::map<std::string, Tensor> by_name(const nn::Module& model) {
   std::map<std::string, Tensor> tensors;
@@ -34,7 +38,8 @@ std::map<std::string, Tensor> by_name(const nn::Module& model) {
 TEST(Gpt, ActivationAndEpsMatter) {
   const GptOptions options{.layers = 2, .heads = 2, .dim = 16, .block = 8, .vocab = 11};
   std::vector<std::vector<float>> seen;
-  for (const UnaryOp activation : {UnaryOp::gelu, UnaryOp::gelu_tanh, UnaryOp::relu, UnaryOp::silu}) {
+  for (const UnaryOp activation :
+       {UnaryOp::gelu, UnaryOp::gelu_tanh, UnaryOp::relu, UnaryOp::silu}) {
     GptOptions other = options;
     other.activation = activation;
     Gpt model(other);
@@ -50,13 +55,14 @@ TEST(Gpt, ActivationAndEpsMatter) {
     for (size_t j = 0; j < i; ++j) EXPECT_NE(seen[i], seen[j]) << i << " and " << j;
 }
 
-// Whoever swaps, wraps or watches a layer must see all of its uses: no model reads a layer's weights
-// behind its back.
+// Whoever swaps, wraps or watches a layer must see all of its uses: no model reads a layer's
+// weights behind its back.
 void expect_every_module_runs(nn::Module& model) {
   std::set<std::string> all, ran;
   const std::function<void(nn::Module&)> watch = [&](nn::Module& module) {
     all.insert(module.path());
-    module.add_forward_pre_hook([&](nn::Module& called, const Variable&) { ran.insert(called.path()); });
+    module.add_forward_pre_hook(
+        [&](nn::Module& called, const Variable&) { ran.insert(called.path()); });
     for (const auto& child : module.children()) watch(*child.second);
   };
   watch(model);
@@ -82,11 +88,14 @@ TEST(Models, GoOnWithWhatAHookOfALayerGives) {
     model.initialize(1);
     nn::Module& block = *model.children()[3].second->children()[0].second;
     for (const auto& [name, layer] : block.children())
-      if (name == zeroed) layer->add_forward_post_hook([](nn::Module&, const Variable& y) { return ops::mul(y, 0.0f); });
+      if (name == zeroed)
+        layer->add_forward_post_hook(
+            [](nn::Module&, const Variable& y) { return ops::mul(y, 0.0f); });
     return logits_of(model);
   };
   const auto plain = logits("");
-  for (const char* name : {"ln1", "qkv", "proj", "ln2", "fc", "act", "out", "drop1", "drop2"}) EXPECT_NE(logits(name), plain) << name;
+  for (const char* name : {"ln1", "qkv", "proj", "ln2", "fc", "act", "out", "drop1", "drop2"})
+    EXPECT_NE(logits(name), plain) << name;
 }
 
 // Heads that share keys and values compute what as many heads with equal keys and values do.
@@ -105,7 +114,8 @@ TEST(Llama, SharedKeyAndValueHeads) {
       continue;
     }
     const int64_t width = 32 / 4;
-    for (int64_t head = 0; head < 4; ++head) to.narrow(0, head * width, width).copy_(values.narrow(0, head / 2 * width, width));
+    for (int64_t head = 0; head < 4; ++head)
+      to.narrow(0, head * width, width).copy_(values.narrow(0, head / 2 * width, width));
   }
   EXPECT_EQ(logits_of(shared), logits_of(full));
 }
@@ -121,7 +131,8 @@ TEST(Llama, LaterTokensDoNotReachBack) {
   EXPECT_FALSE(std::equal(a.begin(), a.end(), b.begin()));
 }
 
-// Positions are relative and they matter: without them, equal tokens before a query could be swapped.
+// Positions are relative and they matter: without them, equal tokens before a query could be
+// swapped.
 TEST(Llama, OrderMatters) {
   Llama model(small_llama());
   model.initialize(1);

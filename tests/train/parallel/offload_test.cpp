@@ -16,7 +16,9 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-int64_t used(MemoryCategory category) { return allocator(kCpu).stats().used_bytes[static_cast<size_t>(category)]; }
+int64_t used(MemoryCategory category) {
+  return allocator(kCpu).stats().used_bytes[static_cast<size_t>(category)];
+}
 
 TEST(Offload, StatesOfAnOptimizerLieInFilesThatLeaveNothingBehind) {
   const test::TempDir dir;
@@ -28,7 +30,8 @@ TEST(Offload, StatesOfAnOptimizerLieInFilesThatLeaveNothingBehind) {
     {
       std::optional<StorageScope> scope;
       if (offload) scope.emplace([&](size_t bytes) { return file_memory(folder, bytes); });
-      const int64_t before = used(MemoryCategory::offloaded), memory = used(MemoryCategory::optimizer);
+      const int64_t before = used(MemoryCategory::offloaded),
+                    memory = used(MemoryCategory::optimizer);
       optimizer = optim::make_adamw({copy});
       EXPECT_EQ(used(MemoryCategory::offloaded) - before, offload ? 8000 : 0);
       EXPECT_EQ(used(MemoryCategory::optimizer) - memory, offload ? 0 : 8000);
@@ -53,12 +56,15 @@ TEST(Offload, StartsAtZeroAndDoesNotCountAgainstTheLimit) {
     allocator(kCpu).set_limit(0);
     EXPECT_THAT(t.to_vector<float>(), Each(0.0f));
   }
-  EXPECT_EQ(used(MemoryCategory::offloaded), before.used_bytes[static_cast<size_t>(MemoryCategory::offloaded)]);
+  EXPECT_EQ(used(MemoryCategory::offloaded),
+            before.used_bytes[static_cast<size_t>(MemoryCategory::offloaded)]);
 }
 
 TEST(Offload, SaysWhichFolderFailed) {
-  EXPECT_THAT([] { file_memory("/nonexistent/folder", 100); },
-              ThrowsMessage<EnvironmentError>(AllOf(HasSubstr("100 bytes of state in /nonexistent/folder"), HasSubstr("No such file"))));
+  EXPECT_THAT(
+      [] { file_memory("/nonexistent/folder", 100); },
+      ThrowsMessage<EnvironmentError>(AllOf(HasSubstr("100 bytes of state in /nonexistent/folder"),
+                                            HasSubstr("No such file"))));
 }
 
 }  // namespace

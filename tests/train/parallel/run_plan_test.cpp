@@ -1,5 +1,5 @@
-// What `lockstep plan` states is what a step then does: the bytes that ranks really send to each other, the memory that the trainer
-// states once it is built. Ranks are threads.
+// What `lockstep plan` states is what a step then does: the bytes that ranks really send to each
+// other, the memory that the trainer states once it is built. Ranks are threads.
 #include "train/parallel/run_plan.h"
 
 #include <algorithm>
@@ -26,11 +26,13 @@ constexpr const char* kModel =
     "train: {steps: 4, global_batch: 8, micro_batch: 1, eval_batches: 0}\n"
     "optim: {kind: adamw, lr: 0.01}\n";
 
-// What the losses and the gradient norm send, by all ranks together: all_reduces of V + 3 floats, and with fsdp of a double for each block.
+// What the losses and the gradient norm send, by all ranks together: all_reduces of V + 3 floats,
+// and with fsdp of a double for each block.
 int64_t sent_beside(const Config& config, const BuiltModel& model, int ranks) {
   int64_t bytes = (config.train.micro_batches() + 3) * 4;
   if (config.parallel.strategy == "fsdp")
-    for (const Parameter& p : model.module->parameters()) bytes += (p.data().numel() + 1023) / 1024 * 8;
+    for (const Parameter& p : model.module->parameters())
+      bytes += (p.data().numel() + 1023) / 1024 * 8;
   return 2 * (ranks - 1) * bytes;
 }
 
@@ -49,9 +51,12 @@ TEST_P(Planned, TrafficAndMemoryAreWhatAStepTakes) {
   test::run_threads(ranks, [&, ranks = ranks](int rank) {
     set_num_threads(1);
     const auto r = static_cast<size_t>(rank);
-    const auto join = [&registry](const std::string& name, int size) { return registry.join(name, size); };
-    const auto group = std::make_shared<comm::ProcessGroup>(std::make_unique<test::TransportBackend>(join, "world", rank, ranks, &sent[r]),
-                                                            comm::GroupOptions{});
+    const auto join = [&registry](const std::string& name, int size) {
+      return registry.join(name, size);
+    };
+    const auto group = std::make_shared<comm::ProcessGroup>(
+        std::make_unique<test::TransportBackend>(join, "world", rank, ranks, &sent[r]),
+        comm::GroupOptions{});
     Trainer trainer(config, group);
     // In the first steps buckets are laid out, and the order of units is learned.
     for (int step = 0; step < 2; ++step) trainer.step();
@@ -67,17 +72,22 @@ TEST_P(Planned, TrafficAndMemoryAreWhatAStepTakes) {
   int64_t moved = -beside;
   for (const auto& bytes : sent) moved += bytes;
   EXPECT_EQ(moved, ranks * (plan.traffic.gathered + plan.traffic.reduced + plan.traffic.replicas));
-  EXPECT_NE(std::find(bounds.begin(), bounds.end(), plan.memory), bounds.end()) << "no rank states what was planned";
+  EXPECT_NE(std::find(bounds.begin(), bounds.end(), plan.memory), bounds.end())
+      << "no rank states what was planned";
 }
 
 TEST(Plan, OfMoreMicroBatchesThanCouldBeListed) {
   for (const char* strategy : {"ddp", "fsdp"}) {
-    const Config config = parse_config(
-        kModel, "test", Overrides{str("parallel.strategy=", strategy), "train.global_batch=2147483640", "train.micro_batch=1"});
+    const Config config =
+        parse_config(kModel, "test",
+                     Overrides{str("parallel.strategy=", strategy), "train.global_batch=2147483640",
+                               "train.micro_batch=1"});
     const RunPlan plan = plan_run(config, 8);
     const bool dealt_out = config.parallel.strategy == "fsdp";
     for (size_t r = 0; r < 8; ++r) {
-      EXPECT_EQ(plan.leaves[r].size(), dealt_out || r < 7 ? 268435455u + (dealt_out ? 0 : 1) : 268435448u) << strategy << " rank " << r;
+      EXPECT_EQ(plan.leaves[r].size(),
+                dealt_out || r < 7 ? 268435455u + (dealt_out ? 0 : 1) : 268435448u)
+          << strategy << " rank " << r;
       EXPECT_EQ(plan.leaves[r].step(), dealt_out ? 8 : 1);
     }
   }
@@ -86,7 +96,9 @@ TEST(Plan, OfMoreMicroBatchesThanCouldBeListed) {
 TEST(Plan, WritesNothing) {
   const test::TempDir dir;
   const std::string runs = dir.path() + "/runs";
-  const Config config = parse_config(kModel, "test", Overrides{"parallel.strategy=fsdp", "parallel.offload=true", "run.dir=" + runs});
+  const Config config =
+      parse_config(kModel, "test",
+                   Overrides{"parallel.strategy=fsdp", "parallel.offload=true", "run.dir=" + runs});
   const RunPlan plan = plan_run(config, 2);
   EXPECT_EQ(plan.memory[static_cast<size_t>(MemoryCategory::optimizer)], 0);
   EXPECT_FALSE(std::filesystem::exists(runs));
@@ -109,7 +121,8 @@ std::vector<std::tuple<int, Overrides>> cases() {
     fsdp({"model.kind=llama", "optim.kind=sgd"});
   }
   const Overrides fsdp{"parallel.strategy=fsdp"};
-  all.push_back({3, fsdp});  // no power of two: sums in full-size buffers, and ranks with less to do
+  all.push_back(
+      {3, fsdp});  // no power of two: sums in full-size buffers, and ranks with less to do
   all.push_back({4, {"parallel.strategy=fsdp", "parallel.shard=hybrid", "parallel.mesh=[2, 2]"}});
   all.push_back({4, {"parallel.strategy=fsdp", "parallel.shard=hybrid", "parallel.mesh=[4, 1]"}});
   all.push_back({4, {"parallel.strategy=fsdp", "parallel.shard=2"}});

@@ -1,5 +1,6 @@
-// Every strategy trains to the bits of one rank: modes × ranks × precision × accumulation × clipping × recomputation, as the trainer runs
-// them. Ranks are threads. What happens between processes is in tests/e2e/same_bits*.sh.
+// Every strategy trains to the bits of one rank: modes × ranks × precision × accumulation ×
+// clipping × recomputation, as the trainer runs them. Ranks are threads. What happens between
+// processes is in tests/e2e/same_bits*.sh.
 #include <map>
 #include <thread>
 #include <vector>
@@ -18,15 +19,18 @@ constexpr int kSteps = 3;
 // Far below the norms of this model's gradients.
 constexpr const char* kClip = "0.125";
 
-// Dropout, a head tied to the embedding, and weights of more than one block of the gradient norm, so that slices cut them.
+// Dropout, a head tied to the embedding, and weights of more than one block of the gradient norm,
+// so that slices cut them.
 constexpr const char* kModel =
     "data: {kind: random}\n"
     "model: {kind: gpt, layers: 2, heads: 2, dim: 24, block: 4, vocab: 48, dropout: 0.1}\n"
     "train: {steps: 3, micro_batch: 1, eval_batches: 3}\n"
     "optim: {kind: adamw, lr: 0.01, weight_decay: 0.1, schedule: {kind: cosine, warmup: 1}}\n";
 
-// What a user sees of one rank's run, to the last bit: losses, norms, an evaluation between steps, the hash of the weights.
-std::string outcome(const Config& config, const std::shared_ptr<comm::Store>& store, int rank, int ranks) try {
+// What a user sees of one rank's run, to the last bit: losses, norms, an evaluation between steps,
+// the hash of the weights.
+std::string outcome(const Config& config, const std::shared_ptr<comm::Store>& store, int rank,
+                    int ranks) try {
   set_num_threads(1);
   Trainer trainer(config, comm::create("local", store, rank, ranks));
   std::ostringstream seen;
@@ -48,7 +52,9 @@ std::vector<std::string> train(const Overrides& overrides, int ranks) {
   const auto store = std::make_shared<comm::HashStore>();
   std::vector<std::string> outcomes(static_cast<size_t>(ranks));
   std::vector<std::thread> threads;
-  for (int r = 0; r < ranks; ++r) threads.emplace_back([&, r] { outcomes[static_cast<size_t>(r)] = outcome(config, store, r, ranks); });
+  for (int r = 0; r < ranks; ++r)
+    threads.emplace_back(
+        [&, r] { outcomes[static_cast<size_t>(r)] = outcome(config, store, r, ranks); });
   for (auto& thread : threads) thread.join();
   return outcomes;
 }
@@ -76,7 +82,8 @@ TEST_P(Strategies, TrainToTheBitsOfOneRank) {
   for (const int micro_batches : {ranks, 4 * ranks}) {
     std::map<std::string, std::string> references;
     for (const char* clip : {"0", kClip}) {
-      const Overrides result{"train.precision=" + precision, "train.global_batch=" + std::to_string(micro_batches),
+      const Overrides result{"train.precision=" + precision,
+                             "train.global_batch=" + std::to_string(micro_batches),
                              std::string("train.grad_clip=") + clip};
       const std::string want = references[clip] = train(result, 1).front();
       ASSERT_NE(want.find("weights sha256"), std::string::npos) << want;
@@ -87,15 +94,20 @@ TEST_P(Strategies, TrainToTheBitsOfOneRank) {
           overrides.insert(overrides.end(), strategy.begin(), strategy.end());
           const auto outcomes = train(overrides, ranks);
           for (size_t rank = 0; rank < outcomes.size(); ++rank)
-            EXPECT_EQ(outcomes[rank], want) << "on rank " << rank << " of " << ranks << ": " << text(overrides);
+            EXPECT_EQ(outcomes[rank], want)
+                << "on rank " << rank << " of " << ranks << ": " << text(overrides);
         }
     }
     EXPECT_NE(references["0"], references[kClip]) << "clipping at " << kClip << " changes nothing";
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, Strategies, testing::Combine(testing::Values(1, 2, 3, 4, 8), testing::Values<std::string>("fp32", "bf16")),
-                         [](const auto& test) { return str(std::get<1>(test.param), "_", std::get<0>(test.param)); });
+INSTANTIATE_TEST_SUITE_P(Ranks, Strategies,
+                         testing::Combine(testing::Values(1, 2, 3, 4, 8),
+                                          testing::Values<std::string>("fp32", "bf16")),
+                         [](const auto& test) {
+                           return str(std::get<1>(test.param), "_", std::get<0>(test.param));
+                         });
 
 }  // namespace
 }  // namespace lockstep::train

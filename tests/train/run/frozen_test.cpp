@@ -1,5 +1,5 @@
-// Frozen parameters are part of a checkpoint: a run that is stopped and resumed, on any number of ranks and with any strategy, has theirs
-// as well. Ranks are threads.
+// Frozen parameters are part of a checkpoint: a run that is stopped and resumed, on any number of
+// ranks and with any strategy, has theirs as well. Ranks are threads.
 #include <algorithm>
 #include <vector>
 
@@ -28,9 +28,11 @@ constexpr const char* kModel =
 
 constexpr float kFrozen = 0.25f;
 
-// Of the root's parameters and of those of both blocks; `name`: full, behind "optim.<state>." or not.
+// Of the root's parameters and of those of both blocks; `name`: full, behind "optim.<state>." or
+// not.
 bool is_frozen(const std::string& name) {
-  return name.ends_with("wpe.weight") || name.ends_with("blocks.0.ln2.weight") || name.ends_with("blocks.1.fc.weight");
+  return name.ends_with("wpe.weight") || name.ends_with("blocks.0.ln2.weight") ||
+         name.ends_with("blocks.1.fc.weight");
 }
 
 // Gives what is frozen a value that no seed would draw.
@@ -52,7 +54,8 @@ struct Outcome {
 };
 
 // Trains up to step `last`, from what is saved in `dir` if anything is, and saves there.
-Outcome run(const Overrides& overrides, int ranks, int64_t last, const std::string& dir, float value) {
+Outcome run(const Overrides& overrides, int ranks, int64_t last, const std::string& dir,
+            float value) {
   const Config config = parse_config(kModel, "test", overrides);
   const auto store = std::make_shared<comm::HashStore>();
   std::vector<Outcome> outcomes(static_cast<size_t>(ranks));
@@ -68,7 +71,8 @@ Outcome run(const Overrides& overrides, int ranks, int64_t last, const std::stri
       if (part.name.starts_with("optim."))
         outcome.optimizer_has_frozen = true;
       else
-        for (const float element : part.values.to_vector<float>()) outcome.frozen_kept = outcome.frozen_kept && element == kFrozen;
+        for (const float element : part.values.to_vector<float>())
+          outcome.frozen_kept = outcome.frozen_kept && element == kFrozen;
     }
     outcome.weights = trainer.weights_sha256();
   });
@@ -80,13 +84,16 @@ Outcome run(const Overrides& overrides, int ranks, int64_t last, const std::stri
   return outcomes[0];
 }
 
-const Overrides kDdp{"parallel.strategy=ddp"}, kFull{"parallel.strategy=fsdp"}, kOptim{"parallel.strategy=fsdp", "parallel.shard=optim"},
-    kNearby{"parallel.strategy=fsdp", "parallel.shard=2"}, kRecomputed{"parallel.strategy=fsdp", "train.recompute=blocks"};
+const Overrides kDdp{"parallel.strategy=ddp"}, kFull{"parallel.strategy=fsdp"},
+    kOptim{"parallel.strategy=fsdp", "parallel.shard=optim"},
+    kNearby{"parallel.strategy=fsdp", "parallel.shard=2"},
+    kRecomputed{"parallel.strategy=fsdp", "train.recompute=blocks"};
 
 TEST(Frozen, AreSavedAndResumedAtEveryNumberOfRanks) {
   const test::TempDir unstopped;
   const std::string expected = run(kDdp, 1, 4, unstopped.path(), kFrozen).weights;
-  const std::vector<std::pair<Overrides, int>> layouts = {{kDdp, 1}, {kDdp, 2}, {kFull, 4}, {kOptim, 3}, {kNearby, 4}, {kRecomputed, 2}};
+  const std::vector<std::pair<Overrides, int>> layouts = {
+      {kDdp, 1}, {kDdp, 2}, {kFull, 4}, {kOptim, 3}, {kNearby, 4}, {kRecomputed, 2}};
   for (size_t i = 0; i < layouts.size(); ++i) {
     const auto& [first, ranks] = layouts[i];
     const auto& [second, more] = layouts[(i + 2) % layouts.size()];
@@ -103,15 +110,18 @@ TEST(Frozen, ChangesAfterTheTrainerWasMadeAreRefused) {
   for (const Overrides& overrides : {kDdp, kFull})
     for (const bool trained : {false, true}) {
       const Config config = parse_config(kModel, "test", overrides);
-      Trainer trainer(config, comm::create("local", std::make_shared<comm::HashStore>(), 0, 1), freeze(kFrozen));
+      Trainer trainer(config, comm::create("local", std::make_shared<comm::HashStore>(), 0, 1),
+                      freeze(kFrozen));
       trainer.step();
       const auto parameters = trainer.model().module->parameters();
       const auto changed =
-          std::find_if(parameters.begin(), parameters.end(), [&](const Parameter& p) { return is_frozen(p.name()) == trained; });
+          std::find_if(parameters.begin(), parameters.end(),
+                       [&](const Parameter& p) { return is_frozen(p.name()) == trained; });
       changed->set_requires_grad(trained);
       EXPECT_THAT([&] { trainer.step(); },
-                  ThrowsMessage<UsageError>(
-                      AllOf(HasSubstr(changed->name() + "' was " + (trained ? "unfrozen" : "frozen")), HasSubstr("`adapt`"))));
+                  ThrowsMessage<UsageError>(AllOf(
+                      HasSubstr(changed->name() + "' was " + (trained ? "unfrozen" : "frozen")),
+                      HasSubstr("`adapt`"))));
       changed->set_requires_grad(!trained);
       trainer.step();
       EXPECT_EQ(trainer.steps_done(), 2);

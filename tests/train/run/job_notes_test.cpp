@@ -23,7 +23,9 @@ class JobConfig : public testing::Test {
   Config config_of(int rank, int64_t epoch, const std::string& run = "train a.yaml") {
     const JobNotes notes(store_, run, epoch);
     testing::internal::CaptureStderr();
-    const Config config = config_of_job(notes, rank, [&] { return load_config(file_, std::vector<std::string>{"data.kind=random"}); });
+    const Config config = config_of_job(notes, rank, [&] {
+      return load_config(file_, std::vector<std::string>{"data.kind=random"});
+    });
     warnings_ = testing::internal::GetCapturedStderr();
     return config;
   }
@@ -42,7 +44,8 @@ TEST_F(JobConfig, RanksThatAreStartedAgainGetWhatTheJobBeganWith) {
 
   write("optim: {lr: 0.5}\nrun: {name: second}\n");
   EXPECT_EQ(to_yaml(config_of(0, 2)), began);
-  EXPECT_THAT(warnings_, AllOf(HasSubstr("optim.lr = 0.5 instead of 0.25"), HasSubstr("run.name = second instead of first")));
+  EXPECT_THAT(warnings_, AllOf(HasSubstr("optim.lr = 0.5 instead of 0.25"),
+                               HasSubstr("run.name = second instead of first")));
   EXPECT_EQ(to_yaml(config_of(1, 2)), began);
   EXPECT_EQ(warnings_, "") << "rank 0 says it for all";
   EXPECT_EQ(to_yaml(config_of(7, 3)), began) << "a rank that the job did not have before";

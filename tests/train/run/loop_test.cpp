@@ -30,17 +30,22 @@ class Loop : public testing::TestWithParam<int> {
  protected:
   Loop() { write_text('a'); }
 
-  // `first`: the byte that tells two texts of one size apart, where no sample of this seed is taken.
+  // `first`: the byte that tells two texts of one size apart, where no sample of this seed is
+  // taken.
   void write_text(char first) const {
     std::ofstream out(text_, std::ios::binary | std::ios::trunc);
     out << first;
     for (int i = 1; i < 6000; ++i) out << static_cast<char>('a' + i * i % 23);
   }
   // Not of this very moment: what comes is then seen, however coarse the file system's clock.
-  void age_text() const { std::filesystem::last_write_time(text_, std::filesystem::last_write_time(text_) - std::chrono::hours(1)); }
+  void age_text() const {
+    std::filesystem::last_write_time(
+        text_, std::filesystem::last_write_time(text_) - std::chrono::hours(1));
+  }
 
   Config config(const std::string& name, const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> sets = {"run.dir=" + dir_.path(), "run.name=" + name, "data.path=" + text_};
+    std::vector<std::string> sets = {"run.dir=" + dir_.path(), "run.name=" + name,
+                                     "data.path=" + text_};
     sets.insert(sets.end(), more.begin(), more.end());
     return parse_config(
         "model: {kind: gpt, layers: 1, heads: 1, dim: 8, block: 8}\n"
@@ -50,7 +55,8 @@ class Loop : public testing::TestWithParam<int> {
   }
 
   // What each rank threw. `options` of a rank.
-  std::vector<std::string> run(const Config& config, const std::function<RunOptions(int rank)>& options) {
+  std::vector<std::string> run(const Config& config,
+                               const std::function<RunOptions(int rank)>& options) {
     testing::internal::CaptureStdout();
     const auto failures = test::run_group(GetParam(), [&](const test::Group& group) {
       const RunResult result = run_training(config, group, options(group->rank()));
@@ -68,7 +74,8 @@ class Loop : public testing::TestWithParam<int> {
     return weights_;
   }
   // Rank 0 calls `act` before that step.
-  std::function<RunOptions(int)> before_step(int step, const std::function<void()>& act, const std::string& resume = "") {
+  std::function<RunOptions(int)> before_step(int step, const std::function<void()>& act,
+                                             const std::string& resume = "") {
     calls_ = 0;
     return [this, step, act, resume](int rank) {
       RunOptions options;
@@ -83,7 +90,8 @@ class Loop : public testing::TestWithParam<int> {
   }
   std::vector<int64_t> saved_steps(const std::string& name) const {
     std::vector<int64_t> steps;
-    for (const checkpoint::Listed& each : checkpoint::list(dir_.path() + "/" + name + "/checkpoints", checkpoint::Check::everything)) {
+    for (const checkpoint::Listed& each : checkpoint::list(
+             dir_.path() + "/" + name + "/checkpoints", checkpoint::Check::everything)) {
       EXPECT_EQ(each.problem, "");
       steps.push_back(each.step);
     }
@@ -103,17 +111,21 @@ TEST_P(Loop, SavesByTheClockOfRank0) {
     // A quarter of an hour goes by with the steps 2, 5 and 8. The last one saves anyway.
     const auto start = Clock::now();
     std::atomic<int> minutes = 0;
-    test::expect_success(run(config(name, {str("checkpoint.async=", async ? "true" : "false")}), [&](int rank) {
-      RunOptions options;
-      options.stop_requested = [&minutes, rank] {
-        if (rank == 0) minutes += 6;
-        return false;
-      };
-      options.now = [&minutes, start, rank] { return start + (rank == 0 ? std::chrono::minutes(minutes) : std::chrono::hours(9)); };
-      return options;
-    }));
+    test::expect_success(
+        run(config(name, {str("checkpoint.async=", async ? "true" : "false")}), [&](int rank) {
+          RunOptions options;
+          options.stop_requested = [&minutes, rank] {
+            if (rank == 0) minutes += 6;
+            return false;
+          };
+          options.now = [&minutes, start, rank] {
+            return start + (rank == 0 ? std::chrono::minutes(minutes) : std::chrono::hours(9));
+          };
+          return options;
+        }));
     const std::vector<int64_t> steps = saved_steps(name);
-    EXPECT_THAT(steps, testing::Contains(3)) << name << ": the first step that began 15 minutes after the start";
+    EXPECT_THAT(steps, testing::Contains(3))
+        << name << ": the first step that began 15 minutes after the start";
     if (!async) {
       EXPECT_THAT(steps, ElementsAre(3, 6, 8));
     }
@@ -132,7 +144,8 @@ TEST_P(Loop, ZeroMinutesSaveNothingByTime) {
   EXPECT_THAT(saved_steps("never"), ElementsAre(8));
 }
 
-// A folder that cannot be written to when the second step begins, and can be again when the tenth does.
+// A folder that cannot be written to when the second step begins, and can be again when the tenth
+// does.
 TEST_P(Loop, ASaveByTimeThatFailsIsTriedAgainSoon) {
   const std::string folder = dir_.path() + "/retried/checkpoints";
   const auto start = Clock::now();
@@ -166,7 +179,9 @@ TEST_P(Loop, ALimitOfFileSizesIsSaidBeforeTheFirstStep) {
   struct rlimit before {};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit tight { .rlim_cur = 6000, .rlim_max = before.rlim_max };  // less than each rank's file
+  const struct rlimit tight {
+    .rlim_cur = 6000, .rlim_max = before.rlim_max
+  };  // less than each rank's file
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
   const auto failures = run(config("limited"));
   ::setrlimit(RLIMIT_FSIZE, &before);
@@ -177,25 +192,33 @@ TEST_P(Loop, ALimitOfFileSizesIsSaidBeforeTheFirstStep) {
   EXPECT_LT(said, screen_.find("step 1/8"));
 }
 
-// Whenever rank 0 looks at its clock, a second has gone by: a step takes 1 s, 2 s go by until requests
-// are looked for again, and a save takes 1 s.
+// Whenever rank 0 looks at its clock, a second has gone by: a step takes 1 s, 2 s go by until
+// requests are looked for again, and a save takes 1 s.
 TEST_P(Loop, SaysOnceThatAStopTakesLongerThanItsBudget) {
   const auto start = Clock::now();
   const std::string warning =
-      "warning: when it is asked to stop, this run may need 4.00 s (3.00 s until a step ends it, 1.00 s for the save), "
+      "warning: when it is asked to stop, this run may need 4.00 s (3.00 s until a step ends it, "
+      "1.00 s for the save), "
       "but checkpoint.stop_budget_s allows 3.90 s: ";
-  for (const auto& [budget, warns] : std::vector<std::pair<std::string, bool>>{{"3.9", true}, {"4", false}, {"0", false}}) {
+  for (const auto& [budget, warns] :
+       std::vector<std::pair<std::string, bool>>{{"3.9", true}, {"4", false}, {"0", false}}) {
     std::atomic<int> looks = 0;
-    test::expect_success(run(config("budget" + budget, {"checkpoint.every=3", "checkpoint.stop_budget_s=" + budget}), [&](int rank) {
-      RunOptions options;
-      options.now = [&looks, start, rank] { return start + std::chrono::seconds(rank == 0 ? ++looks : 0); };
-      return options;
-    }));
+    test::expect_success(
+        run(config("budget" + budget, {"checkpoint.every=3", "checkpoint.stop_budget_s=" + budget}),
+            [&](int rank) {
+              RunOptions options;
+              options.now = [&looks, start, rank] {
+                return start + std::chrono::seconds(rank == 0 ? ++looks : 0);
+              };
+              return options;
+            }));
     const size_t first = screen_.find("warning: when it is asked to stop");
     EXPECT_EQ(first != std::string::npos, warns) << budget << ": " << screen_;
     if (!warns) continue;
-    EXPECT_THAT(screen_, AllOf(HasSubstr(warning), HasSubstr("--signal=USR1@6, or --signal=B:USR1@6 where")));
-    EXPECT_EQ(screen_.find("asked to stop", first + warning.size()), std::string::npos) << "only once: " << screen_;
+    EXPECT_THAT(screen_, AllOf(HasSubstr(warning),
+                               HasSubstr("--signal=USR1@6, or --signal=B:USR1@6 where")));
+    EXPECT_EQ(screen_.find("asked to stop", first + warning.size()), std::string::npos)
+        << "only once: " << screen_;
   }
 }
 
@@ -205,7 +228,9 @@ TEST_P(Loop, AStopSaysHowLongItsSaveTook) {
   test::expect_success(test::run_group(GetParam(), [&](const test::Group& group) {
     const int rank = group->rank();
     RunOptions options;
-    options.now = [&looks, start, rank] { return start + std::chrono::seconds(rank == 0 ? ++looks : 0); };
+    options.now = [&looks, start, rank] {
+      return start + std::chrono::seconds(rank == 0 ? ++looks : 0);
+    };
     options.stop_requested = [&steps, rank] { return rank == 0 && ++steps == 3; };
     const RunResult result = run_training(config("stopped"), group, options);
     EXPECT_FALSE(result.finished);
@@ -219,28 +244,34 @@ TEST_P(Loop, AStopSaysHowLongItsSaveTook) {
 TEST_P(Loop, ALossThatIsNotFiniteLeavesTheStateBeforeIt) {
   for (const char* strategy : {"ddp", "fsdp"}) {
     const std::string name = std::string("diverged_") + strategy;
-    const std::vector<std::string> sets = {"optim.kind=sgd", "optim.lr=1e30", "train.grad_clip=0", "optim.weight_decay=0",
+    const std::vector<std::string> sets = {"optim.kind=sgd", "optim.lr=1e30", "train.grad_clip=0",
+                                           "optim.weight_decay=0",
                                            std::string("parallel.strategy=") + strategy};
     const auto failures = run(config(name, sets));
     const std::vector<int64_t> steps = saved_steps(name);
     ASSERT_EQ(steps.size(), 1u);
     EXPECT_THAT(failures, Each(AllOf(HasSubstr(str("step ", steps[0] + 1, ": the loss is ")),
-                                     HasSubstr(str("The state after step ", steps[0], " is saved in '", dir_.path(), "/", name)))));
+                                     HasSubstr(str("The state after step ", steps[0],
+                                                   " is saved in '", dir_.path(), "/", name)))));
     // It is the state of a run that ends there.
     std::vector<std::string> shorter = sets;
     shorter.push_back(str("train.steps=", steps[0]));
     test::expect_success(run(config(name + "_shorter", shorter)));
-    const auto saved = checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/" + checkpoint::step_folder(steps[0]));
-    const auto expected =
-        checkpoint::Checkpoint::open(dir_.path() + "/" + name + "_shorter/checkpoints/" + checkpoint::step_folder(steps[0]));
+    const auto saved = checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/" +
+                                                    checkpoint::step_folder(steps[0]));
+    const auto expected = checkpoint::Checkpoint::open(
+        dir_.path() + "/" + name + "_shorter/checkpoints/" + checkpoint::step_folder(steps[0]));
     for (const auto& [entry, info] : expected.manifest().entries)
-      EXPECT_EQ(saved.read_whole(entry).to_vector<float>(), expected.read_whole(entry).to_vector<float>()) << entry;
+      EXPECT_EQ(saved.read_whole(entry).to_vector<float>(),
+                expected.read_whole(entry).to_vector<float>())
+          << entry;
   }
 }
 
 // The older checkpoint may be the one to go on from.
 TEST_P(Loop, ARunThatDivergesRemovesNoCheckpoint) {
-  const std::vector<std::string> sets = {"optim.kind=sgd", "train.grad_clip=0", "checkpoint.keep=1"};
+  const std::vector<std::string> sets = {"optim.kind=sgd", "train.grad_clip=0",
+                                         "checkpoint.keep=1"};
   const auto with = [&](const std::vector<std::string>& more) {
     std::vector<std::string> all = sets;
     all.insert(all.end(), more.begin(), more.end());
@@ -255,7 +286,9 @@ TEST_P(Loop, ARunThatDivergesRemovesNoCheckpoint) {
 
 TEST_P(Loop, DataThatChangeWhileTheRunUsesThemCostNothing) {
   const std::string expected = straight();
-  const std::string before = checkpoint::Checkpoint::open(dir_.path() + "/straight/checkpoints/step-00000008").metadata("data");
+  const std::string before =
+      checkpoint::Checkpoint::open(dir_.path() + "/straight/checkpoints/step-00000008")
+          .metadata("data");
   const std::vector<std::pair<std::string, std::function<void()>>> changes = {
       {"shorter", [&] { std::filesystem::resize_file(text_, 100); }},
       {"longer", [&] { std::ofstream(text_, std::ios::app) << "more"; }},
@@ -266,14 +299,17 @@ TEST_P(Loop, DataThatChangeWhileTheRunUsesThemCostNothing) {
     write_text('a');
     age_text();
     const auto failures = run(config(name), before_step(4, change));
-    EXPECT_THAT(failures, Each(AllOf(HasSubstr("data.path: '" + text_), HasSubstr("The state after step "))));
+    EXPECT_THAT(failures,
+                Each(AllOf(HasSubstr("data.path: '" + text_), HasSubstr("The state after step "))));
     const std::vector<int64_t> steps = saved_steps(name);
     ASSERT_EQ(steps.size(), 1u) << name;
     EXPECT_GE(steps[0], 2) << name;
-    const auto saved = checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/" + checkpoint::step_folder(steps[0]));
+    const auto saved = checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/" +
+                                                    checkpoint::step_folder(steps[0]));
     EXPECT_EQ(saved.metadata("data"), before) << name << ": the data that the steps were made of";
 
-    // With what is there now the run does not go on, and with the data of before it ends with the same bits.
+    // With what is there now the run does not go on, and with the data of before it ends with the
+    // same bits.
     EXPECT_NE(run(config(name), before_step(
                                     0, [] {}, "auto"))[0],
               "")
@@ -296,30 +332,39 @@ TEST_P(Loop, DataOfTheSameBytesAreNoChange) {
                                std::filesystem::rename(text_ + ".new", text_);
                              })));
     EXPECT_EQ(weights_, expected) << name;
-    EXPECT_THAT(screen_, HasSubstr("were found written or replaced, with the same bytes: the run goes on")) << name;
+    EXPECT_THAT(screen_,
+                HasSubstr("were found written or replaced, with the same bytes: the run goes on"))
+        << name;
   }
 }
 
 TEST_P(Loop, DataThatChangeBeforeAnEvaluationLeaveTheStepBeforeIt) {
-  // Only rank 0 says when, so the ranks may be anywhere in the step before: it is the evaluation's own data that are gone for good.
-  const auto failures = run(config("evaluated", {"train.eval_every=1", "train.eval_batches=2", "train.steps=3"}),
-                            before_step(2, [&] { std::filesystem::remove(text_); }));
-  EXPECT_THAT(failures, Each(AllOf(HasSubstr("data.path: '" + text_), HasSubstr("The state after step 1 is saved in '"))));
+  // Only rank 0 says when, so the ranks may be anywhere in the step before: it is the evaluation's
+  // own data that are gone for good.
+  const auto failures =
+      run(config("evaluated", {"train.eval_every=1", "train.eval_batches=2", "train.steps=3"}),
+          before_step(2, [&] { std::filesystem::remove(text_); }));
+  EXPECT_THAT(failures, Each(AllOf(HasSubstr("data.path: '" + text_),
+                                   HasSubstr("The state after step 1 is saved in '"))));
   EXPECT_THAT(saved_steps("evaluated"), ElementsAre(1));
 }
 
-// Restarted ranks must not begin anew on other data, where neither memory nor disk says what the data were.
-// More bytes than anybody reads in the time of a test. They take no room on the disk.
+// Restarted ranks must not begin anew on other data, where neither memory nor disk says what the
+// data were. More bytes than anybody reads in the time of a test. They take no room on the disk.
 TEST_P(Loop, ASaveDoesNotWaitForAllDataToBeRead) {
   std::filesystem::resize_file(text_, uintmax_t{1} << 42);
   age_text();
   for (const bool async : {false, true}) {
     const std::string name = async ? "async" : "waiting";
-    test::expect_success(run(config(name, {str("checkpoint.async=", async ? "true" : "false"), "checkpoint.every=3"})));
+    test::expect_success(run(
+        config(name, {str("checkpoint.async=", async ? "true" : "false"), "checkpoint.every=3"})));
     EXPECT_THAT(saved_steps(name), ElementsAre(3, 6, 8)) << name;
-    // Of data that are not read the save holds samples, and no sign that they need not be read again.
-    const auto saved = checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/step-00000008");
-    EXPECT_THAT(saved.metadata(), AllOf(Contains(Key("data")), Not(Contains(Key("data_stamp"))))) << name;
+    // Of data that are not read the save holds samples, and no sign that they need not be read
+    // again.
+    const auto saved =
+        checkpoint::Checkpoint::open(dir_.path() + "/" + name + "/checkpoints/step-00000008");
+    EXPECT_THAT(saved.metadata(), AllOf(Contains(Key("data")), Not(Contains(Key("data_stamp")))))
+        << name;
   }
   // And the run goes on from it without reading them.
   const auto more = config("waiting", {"train.steps=9"});
@@ -345,12 +390,14 @@ TEST_P(Loop, RestartedRanksFindTheDataOfTheJob) {
   test::expect_success(run(config("job"), with(first, 0)));
   std::filesystem::remove_all(dir_.path() + "/job");
   write_text('x');
-  EXPECT_THAT(run(config("job"), with(second, 1)), Each(HasSubstr("the data changed since this job began (text, 6000 bytes, xxh3 ")));
+  EXPECT_THAT(run(config("job"), with(second, 1)),
+              Each(HasSubstr("the data changed since this job began (text, 6000 bytes, xxh3 ")));
   write_text('a');
   test::expect_success(run(config("job"), with(second, 1)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, Loop, testing::Values(1, 2), [](const auto& ranks) { return str(ranks.param, "ranks"); });
+INSTANTIATE_TEST_SUITE_P(Ranks, Loop, testing::Values(1, 2),
+                         [](const auto& ranks) { return str(ranks.param, "ranks"); });
 
 }  // namespace
 }  // namespace lockstep::train

@@ -36,7 +36,8 @@ TEST_F(Folder, IsLockedForOneRun) {
   testing::internal::CaptureStderr();
   auto lock = run.lock(/*resuming=*/false);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
-  EXPECT_THAT(test::error_of([&] { run.check_free(true); }), HasSubstr("another process is training into '"));
+  EXPECT_THAT(test::error_of([&] { run.check_free(true); }),
+              HasSubstr("another process is training into '"));
   lock.reset();
   run.check_free(true);
 }
@@ -52,8 +53,9 @@ TEST_F(Folder, ThatCannotBeLockedIsSaid) {
       said = testing::internal::GetCapturedStderr();
     });
     if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
-    EXPECT_THAT(said, AllOf(HasSubstr("gives no lock (" + errno_text(error) + ")"), HasSubstr(run.path),
-                            HasSubstr("nothing keeps another run from writing to the same folder")));
+    EXPECT_THAT(said,
+                AllOf(HasSubstr("gives no lock (" + errno_text(error) + ")"), HasSubstr(run.path),
+                      HasSubstr("nothing keeps another run from writing to the same folder")));
     EXPECT_EQ(said.find("warning"), said.rfind("warning")) << "said once: " << said;
   }
 }
@@ -70,8 +72,10 @@ TEST_F(Folder, HasTheRightsOfTheUmask) {
     EXPECT_EQ(::stat(path.c_str(), &info), 0) << path;
     return info.st_mode & 0777;
   };
-  for (const std::string& folder : {run.path, run.logs(), run.checkpoints()}) EXPECT_EQ(rights(folder), 0775) << folder;
-  for (const std::string& file : {run.config_file(), run.metrics_file()}) EXPECT_EQ(rights(file), 0664) << file;
+  for (const std::string& folder : {run.path, run.logs(), run.checkpoints()})
+    EXPECT_EQ(rights(folder), 0775) << folder;
+  for (const std::string& file : {run.config_file(), run.metrics_file()})
+    EXPECT_EQ(rights(file), 0664) << file;
 }
 
 TEST_F(Folder, KeepsItsConfigUntilTheNextOneIsWhole) {
@@ -92,7 +96,8 @@ TEST_F(Folder, KeepsItsConfigUntilTheNextOneIsWhole) {
   std::signal(SIGXFSZ, handler);
   EXPECT_THAT(error, testing::HasSubstr("File too large"));
   EXPECT_EQ(load_config(run.config_file()).train.steps, 77);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(run.path), {}), 3) << "config, logs, checkpoints";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(run.path), {}), 3)
+      << "config, logs, checkpoints";
 }
 
 }  // namespace

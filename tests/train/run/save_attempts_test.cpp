@@ -59,19 +59,23 @@ TEST_F(SaveAttemptsTest, AfterAFailureTheNextOneComesSoonAndEachFurtherOneLater)
 
 TEST_F(SaveAttemptsTest, EachKindOfFailureIsSaidOnceUntilASaveSucceeds) {
   SaveAttempts saves = attempts(15);
-  EXPECT_EQ(
-      saves.failed("step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more"),
-      "step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more. The run goes on, and tries again with its next save, in 1 min at "
-      "the latest");
+  EXPECT_EQ(saves.failed("step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more"),
+            "step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more. The run goes on, and "
+            "tries again with its next save, in 1 min at "
+            "the latest");
   EXPECT_EQ(saves.failed("step 20 was not saved: 'runs/a' has 0.8 MB free, 0.7 MB more"), "");
-  EXPECT_THAT(saves.failed("step 30 was not saved: write 'step-00000030.tmp-0f3a': No space left"), HasSubstr("step 30"));
-  EXPECT_EQ(saves.failed("step 40 was not saved: write 'step-00000040.tmp-77ab': No space left"), "");
+  EXPECT_THAT(saves.failed("step 30 was not saved: write 'step-00000030.tmp-0f3a': No space left"),
+              HasSubstr("step 30"));
+  EXPECT_EQ(saves.failed("step 40 was not saved: write 'step-00000040.tmp-77ab': No space left"),
+            "");
   EXPECT_EQ(saves.failed("step 50 was not saved: 'runs/a' has 0.1 MB free, 0.9 MB more"), "");
   EXPECT_EQ(saves.succeeded(60), "step 60 is saved, after 5 saves that failed");
   EXPECT_EQ(saves.succeeded(70), "");
-  EXPECT_THAT(saves.failed("step 80 was not saved: 'runs/a' has 0.2 MB free, 0.8 MB more"), HasSubstr("step 80"));
+  EXPECT_THAT(saves.failed("step 80 was not saved: 'runs/a' has 0.2 MB free, 0.8 MB more"),
+              HasSubstr("step 80"));
   EXPECT_EQ(saves.succeeded(90), "step 90 is saved, after 1 save that failed");
-  EXPECT_EQ(attempts(0).failed("full"), "full. The run goes on, and tries again with its next save");
+  EXPECT_EQ(attempts(0).failed("full"),
+            "full. The run goes on, and tries again with its next save");
 }
 
 }  // namespace

@@ -28,9 +28,12 @@ TEST(StopBudget, AddsUpWhatAStopMayWaitFor) {
   budget.saved(seconds(18));
   EXPECT_EQ(budget.warning(), "") << "25 s are enough";
   budget.saved(milliseconds(18100));
-  EXPECT_THAT(budget.warning(), AllOf(HasSubstr("this run may need 25.1 s (7.00 s until a step ends it, 18.1 s for the save), but "
-                                                "checkpoint.stop_budget_s allows 25.0 s"),
-                                      HasSubstr("Slurm: --signal=USR1@38,")));
+  EXPECT_THAT(
+      budget.warning(),
+      AllOf(HasSubstr(
+                "this run may need 25.1 s (7.00 s until a step ends it, 18.1 s for the save), but "
+                "checkpoint.stop_budget_s allows 25.0 s"),
+            HasSubstr("Slurm: --signal=USR1@38,")));
   budget.saved(seconds(1000));
   EXPECT_EQ(budget.warning(), "") << "it is said once";
 }
@@ -46,7 +49,8 @@ TEST(StopBudget, StepsAloneMayBeTooLong) {
   StopBudget budget(seconds(25));
   budget.stepped(seconds(1), seconds(1));
   budget.stepped(seconds(13), seconds(13));
-  EXPECT_THAT(budget.warning(), HasSubstr("may need 26.0 s (26.0 s until a step ends it, the save comes on top)"));
+  EXPECT_THAT(budget.warning(),
+              HasSubstr("may need 26.0 s (26.0 s until a step ends it, the save comes on top)"));
 }
 
 TEST(StopBudget, ZeroAsksForNothing) {

@@ -1,7 +1,8 @@
-// Attention by blocks of queries and keys: scores exist only for one block pair at a time. The forward pass keeps a running
-// maximum and sum for each row (Milakov and Gimelshein's online softmax, as in FlashAttention); the backward pass computes the
-// probabilities anew from the rows' log-sum-exp. Where the processor multiplies bf16, probabilities and their gradients are
-// rounded to bf16 for the products that they enter, as inputs and outputs are.
+// Attention by blocks of queries and keys: scores exist only for one block pair at a time. The
+// forward pass keeps a running maximum and sum for each row (Milakov and Gimelshein's online
+// softmax, as in FlashAttention); the backward pass computes the probabilities anew from the rows'
+// log-sum-exp. Where the processor multiplies bf16, probabilities and their gradients are rounded
+// to bf16 for the products that they enter, as inputs and outputs are.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/packing.h"
 #include "core/device/cpu/pieces.h"
@@ -10,8 +11,9 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-constexpr int64_t kBlock = 64;           // queries or keys of a block
-constexpr int64_t kQueriesAtOnce = 256;  // queries of a piece of the forward pass: blocks of keys are packed once for all of them
+constexpr int64_t kBlock = 64;  // queries or keys of a block
+constexpr int64_t kQueriesAtOnce =
+    256;  // queries of a piece of the forward pass: blocks of keys are packed once for all of them
 constexpr float kInfinity = __builtin_inff();
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -26,26 +28,33 @@ struct Head {
 
 template <typename T>
 Head<const T> input_head(const AttentionArgs& a, const void* x, int64_t head) {
-  return {static_cast<const T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head, a.stride_time};
+  return {
+      static_cast<const T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head,
+      a.stride_time};
 }
 template <typename T>
 Head<T> gradient_head(const AttentionArgs& a, void* x, int64_t head) {
-  return {static_cast<T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head, a.stride_time};
+  return {static_cast<T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head,
+          a.stride_time};
 }
 // Of the dense `out` and its gradient.
 template <typename T>
 Head<T> dense_head(const AttentionArgs& a, T* x, int64_t head) {
-  return {x + (head / a.heads * a.time * a.heads + head % a.heads) * a.head_dim, a.heads * a.head_dim};
+  return {x + (head / a.heads * a.time * a.heads + head % a.heads) * a.head_dim,
+          a.heads * a.head_dim};
 }
 
 // Rows as a product takes them: in place, or copied into `buffer` [rows, round_up(dim, 2)].
 template <typename S, typename T>
-PanelA rows_as_a(Head<const T> head, int64_t t, int64_t rows, int64_t dim, typename S::Element* buffer) {
+PanelA rows_as_a(Head<const T> head, int64_t t, int64_t rows, int64_t dim,
+                 typename S::Element* buffer) {
   if constexpr (sizeof(T) == sizeof(typename S::Element))
     if (dim % S::kPerStep == 0) return rows_of(head.row(t), head.stride);
   const int64_t width = steps<S>(dim) * S::kPerStep;
   for (int64_t i = 0; i < rows; ++i) {
-    for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(buffer + i * width + d, load_at(head.row(t + i) + d, lanes), lanes); });
+    for_vectors(dim, [&](int64_t d, int64_t lanes) {
+      store_at(buffer + i * width + d, load_at(head.row(t + i) + d, lanes), lanes);
+    });
     if (dim < width) buffer[i * width + dim] = typename S::Element{};
   }
   return rows_of(buffer, width);
@@ -65,7 +74,8 @@ class Cutter {
  private:
   char* next_;
 };
-// Lays `scratch` out by its own lay_out(), which is asked once for the size and once for the places.
+// Lays `scratch` out by its own lay_out(), which is asked once for the size and once for the
+// places.
 template <typename ScratchSpace>
 ScratchSpace make_scratch(int64_t time, int64_t dim) {
   ScratchSpace s;
@@ -78,10 +88,11 @@ ScratchSpace make_scratch(int64_t time, int64_t dim) {
 
 template <typename S>
 struct ForwardScratch {
-  typename S::Packed *keys, *values;    // [dim, kBlock] and [kBlock, dim], packed
-  float* scores;                        // [kBlock, kBlock]
-  typename S::Element *weights, *rows;  // [kBlock, kBlock]: exp(scores), in their place where they are floats; [kBlock, dim]
-  float *out, *largest, *sum;           // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
+  typename S::Packed *keys, *values;  // [dim, kBlock] and [kBlock, dim], packed
+  float* scores;                      // [kBlock, kBlock]
+  typename S::Element *weights,
+      *rows;  // [kBlock, kBlock]: exp(scores), in their place where they are floats; [kBlock, dim]
+  float *out, *largest, *sum;  // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
 
   void lay_out(Cutter& cut, int64_t, int64_t dim) {
     cut.take(&keys, packed_size<S>(dim, kBlock));
@@ -101,15 +112,20 @@ struct ForwardScratch {
 // From column `from` to the end of a row of a block.
 template <typename E>
 LOCKSTEP_INLINE void clear(E* row, int64_t from) {
-  for (int64_t j = from; j < kBlock; j += kLanes) store_at(row + j, Vf{}, smaller(kBlock - j, kLanes));
+  for (int64_t j = from; j < kBlock; j += kLanes)
+    store_at(row + j, Vf{}, smaller(kBlock - j, kLanes));
 }
 
-// Turns a row of raw scores into weights exp(scale·score − maximum), updates the row's maximum and sum, and returns what the output
-// so far must be multiplied with. `visible` columns count; the rest of kBlock becomes 0.
+// Turns a row of raw scores into weights exp(scale·score − maximum), updates the row's maximum and
+// sum, and returns what the output so far must be multiplied with. `visible` columns count; the
+// rest of kBlock becomes 0.
 template <typename E>
-float softmax_step(const float* row, E* weights, int64_t visible, float scale, float* largest, float* sum) {
+float softmax_step(const float* row, E* weights, int64_t visible, float scale, float* largest,
+                   float* sum) {
   Vf top = splat(-kInfinity);
-  for_vectors(visible, [&](int64_t j, int64_t lanes) { top = max(load_at(row + j, lanes, -kInfinity), top); });
+  for_vectors(visible, [&](int64_t j, int64_t lanes) {
+    top = max(load_at(row + j, lanes, -kInfinity), top);
+  });
   const float block_max = max_lanes(top) * scale;
   const float next = block_max > *largest ? block_max : *largest;
   Vf total{};
@@ -125,36 +141,43 @@ float softmax_step(const float* row, E* weights, int64_t visible, float scale, f
   return shrink;
 }
 
-// How many of the `keys` from `key` on a query sees: never 0, as blocks of queries and keys are aligned alike and those wholly
-// in the future are skipped.
-LOCKSTEP_INLINE int64_t visible_keys(const AttentionArgs& a, int64_t query, int64_t key, int64_t keys) {
+// How many of the `keys` from `key` on a query sees: never 0, as blocks of queries and keys are
+// aligned alike and those wholly in the future are skipped.
+LOCKSTEP_INLINE int64_t visible_keys(const AttentionArgs& a, int64_t query, int64_t key,
+                                     int64_t keys) {
   return a.causal ? smaller(keys, query - key + 1) : keys;
 }
 
 // A block of queries meets a block of keys.
 template <typename S, typename T>
-void forward_block(const AttentionArgs& a, Head<const T> q, int64_t query, int64_t queries, int64_t key, int64_t keys, int64_t local,
-                   const ForwardScratch<S>& s) {
+void forward_block(const AttentionArgs& a, Head<const T> q, int64_t query, int64_t queries,
+                   int64_t key, int64_t keys, int64_t local, const ForwardScratch<S>& s) {
   const int64_t dim = a.head_dim;
-  micro_gemm<S>(queries, keys, dim, rows_as_a<S>(q, query, queries, dim, s.rows), s.keys, {s.scores, kBlock, false, nullptr});
+  micro_gemm<S>(queries, keys, dim, rows_as_a<S>(q, query, queries, dim, s.rows), s.keys,
+                {s.scores, kBlock, false, nullptr});
   float* out = s.out + local * dim;
   for (int64_t i = 0; i < queries; ++i) {
     const int64_t visible = visible_keys(a, query + i, key, keys);
     const bool first = s.largest[local + i] == -kInfinity;
-    const float shrink =
-        softmax_step(s.scores + i * kBlock, s.weights + i * kBlock, visible, a.scale, s.largest + local + i, s.sum + local + i);
+    const float shrink = softmax_step(s.scores + i * kBlock, s.weights + i * kBlock, visible,
+                                      a.scale, s.largest + local + i, s.sum + local + i);
     if (first || shrink == 1.0f) continue;
-    for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(out + i * dim + d, load_at(out + i * dim + d, lanes) * shrink, lanes); });
+    for_vectors(dim, [&](int64_t d, int64_t lanes) {
+      store_at(out + i * dim + d, load_at(out + i * dim + d, lanes) * shrink, lanes);
+    });
   }
-  micro_gemm<S>(queries, dim, keys, rows_of(s.weights, kBlock), s.values, {out, dim, key > 0, nullptr});
+  micro_gemm<S>(queries, dim, keys, rows_of(s.weights, kBlock), s.values,
+                {out, dim, key > 0, nullptr});
 }
 
 template <typename T>
-void forward_piece(const AttentionArgs& a, int64_t head, int64_t first, int64_t last, T* out, float* lse) {
+void forward_piece(const AttentionArgs& a, int64_t head, int64_t first, int64_t last, T* out,
+                   float* lse) {
   using S = StepsOf<T>;
   const int64_t dim = a.head_dim;
   const auto s = make_scratch<ForwardScratch<S>>(a.time, dim);
-  const auto q = input_head<T>(a, a.q, head), k = input_head<T>(a, a.k, head), v = input_head<T>(a, a.v, head);
+  const auto q = input_head<T>(a, a.q, head), k = input_head<T>(a, a.k, head),
+             v = input_head<T>(a, a.v, head);
   for (int64_t i = 0; i < last - first; ++i) {
     s.largest[i] = -kInfinity;
     s.sum[i] = 0.0f;
@@ -172,8 +195,9 @@ void forward_piece(const AttentionArgs& a, int64_t head, int64_t first, int64_t 
   const auto result = dense_head(a, out, head);
   for (int64_t i = 0; i < last - first; ++i) {
     const float inverse = 1.0f / s.sum[i];
-    for_vectors(
-        dim, [&](int64_t d, int64_t lanes) { store_at(result.row(first + i) + d, load_at(s.out + i * dim + d, lanes) * inverse, lanes); });
+    for_vectors(dim, [&](int64_t d, int64_t lanes) {
+      store_at(result.row(first + i) + d, load_at(s.out + i * dim + d, lanes) * inverse, lanes);
+    });
     lse[head * a.time + first + i] = s.largest[i] + __builtin_logf(s.sum[i]);
   }
 }
@@ -190,13 +214,15 @@ void forward(const AttentionArgs& a, T* out, float* lse) {
 // Sums over query blocks (dk, dv) and over key blocks (dq) run in order within one piece.
 template <typename S>
 struct BackwardScratch {
-  typename S::Packed *queries, *gradients;                 // packed for the whole head, as [k = rows, n = D] blocks of kBlock rows
-  typename S::Packed *keys, *keys_across, *values_across;  // packed, one block: [keys, D], [D, keys], [D, keys]
-  float *scores, *dscores;                                 // [kBlock, kBlock]
-  typename S::Packed *down, *ddown;                        // the same as steps down the columns, and
-  typename S::Element* drows;                              // dscores as steps along the rows; in place where they are floats
-  typename S::Element* rows;                               // [kBlock, D]
-  float *dq, *dk, *dv, *delta;                             // [T, D], [kBlock, D] twice, [T]
+  typename S::Packed *queries,
+      *gradients;  // packed for the whole head, as [k = rows, n = D] blocks of kBlock rows
+  typename S::Packed *keys, *keys_across,
+      *values_across;                // packed, one block: [keys, D], [D, keys], [D, keys]
+  float *scores, *dscores;           // [kBlock, kBlock]
+  typename S::Packed *down, *ddown;  // the same as steps down the columns, and
+  typename S::Element* drows;   // dscores as steps along the rows; in place where they are floats
+  typename S::Element* rows;    // [kBlock, D]
+  float *dq, *dk, *dv, *delta;  // [T, D], [kBlock, D] twice, [T]
 
   void lay_out(Cutter& cut, int64_t time, int64_t dim) {
     cut.take(&queries, packed_size<S>(round_up(time, kBlock), dim));
@@ -224,8 +250,8 @@ struct BackwardScratch {
 
 // scores → P = exp(scale·score − lse), dscores (holding dP) → scale·P·(dP − delta).
 template <typename S>
-void probabilities(const AttentionArgs& a, int64_t query, int64_t queries, int64_t key, int64_t keys, const float* lse,
-                   const BackwardScratch<S>& s) {
+void probabilities(const AttentionArgs& a, int64_t query, int64_t queries, int64_t key,
+                   int64_t keys, const float* lse, const BackwardScratch<S>& s) {
   for (int64_t i = 0; i < queries; ++i) {
     const int64_t visible = visible_keys(a, query + i, key, keys);
     float *p = s.scores + i * kBlock, *dp = s.dscores + i * kBlock;
@@ -249,7 +275,8 @@ void as_steps(int64_t queries, const BackwardScratch<Pairs>& s) {
     clear(s.dscores + i * kBlock, 0);
   }
   const auto pair = [](const float* upper) {
-    return __builtin_convertvector(narrow(load(upper)), Vu) | (__builtin_convertvector(narrow(load(upper + kBlock)), Vu) << 16);
+    return __builtin_convertvector(narrow(load(upper)), Vu) |
+           (__builtin_convertvector(narrow(load(upper + kBlock)), Vu) << 16);
   };
   for (int64_t i = 0; i < steps<Pairs>(queries); ++i)
     for (int64_t j = 0; j < kBlock; j += kLanes) {
@@ -269,25 +296,32 @@ struct BackwardHeads {
 template <typename T>
 void store_rows(Head<T> head, int64_t t, int64_t rows, int64_t dim, const float* src) {
   for (int64_t i = 0; i < rows; ++i)
-    for_vectors(dim, [&](int64_t d, int64_t lanes) { store_at(head.row(t + i) + d, load_at(src + i * dim + d, lanes), lanes); });
+    for_vectors(dim, [&](int64_t d, int64_t lanes) {
+      store_at(head.row(t + i) + d, load_at(src + i * dim + d, lanes), lanes);
+    });
 }
 
 template <typename S, typename T>
 void prepare_head(const AttentionArgs& a, const BackwardHeads<T>& h, const BackwardScratch<S>& s) {
   for (int64_t t = 0; t < a.time; t += kBlock) {
     const int64_t rows = smaller(kBlock, a.time - t);
-    pack_block<S>(h.q.row(t), h.q.stride, false, rows, a.head_dim, s.queries + packed_size<S>(t, a.head_dim));
-    pack_block<S>(h.dout.row(t), h.dout.stride, false, rows, a.head_dim, s.gradients + packed_size<S>(t, a.head_dim));
+    pack_block<S>(h.q.row(t), h.q.stride, false, rows, a.head_dim,
+                  s.queries + packed_size<S>(t, a.head_dim));
+    pack_block<S>(h.dout.row(t), h.dout.stride, false, rows, a.head_dim,
+                  s.gradients + packed_size<S>(t, a.head_dim));
   }
   for (int64_t t = 0; t < a.time; ++t) {
     Vf dot{};
-    for_vectors(a.head_dim, [&](int64_t d, int64_t lanes) { dot += load_at(h.out.row(t) + d, lanes) * load_at(h.dout.row(t) + d, lanes); });
+    for_vectors(a.head_dim, [&](int64_t d, int64_t lanes) {
+      dot += load_at(h.out.row(t) + d, lanes) * load_at(h.dout.row(t) + d, lanes);
+    });
     s.delta[t] = sum_lanes(dot);
   }
 }
 
 template <typename S, typename T>
-void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const float* lse, int64_t key, const BackwardScratch<S>& s) {
+void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const float* lse,
+                        int64_t key, const BackwardScratch<S>& s) {
   const int64_t dim = a.head_dim;
   const int64_t keys = smaller(kBlock, a.time - key);
   pack_block<S>(h.k.row(key), h.k.stride, false, keys, dim, s.keys);
@@ -297,29 +331,36 @@ void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const
   for (int64_t query = start; query < a.time; query += kBlock) {
     const int64_t queries = smaller(kBlock, a.time - query);
     const bool add = query > start;
-    micro_gemm<S>(queries, keys, dim, rows_as_a<S>(h.q, query, queries, dim, s.rows), s.keys_across, {s.scores, kBlock, false, nullptr});
-    micro_gemm<S>(queries, keys, dim, rows_as_a<S>(h.dout, query, queries, dim, s.rows), s.values_across,
-                  {s.dscores, kBlock, false, nullptr});
+    micro_gemm<S>(queries, keys, dim, rows_as_a<S>(h.q, query, queries, dim, s.rows), s.keys_across,
+                  {s.scores, kBlock, false, nullptr});
+    micro_gemm<S>(queries, keys, dim, rows_as_a<S>(h.dout, query, queries, dim, s.rows),
+                  s.values_across, {s.dscores, kBlock, false, nullptr});
     probabilities(a, query, queries, key, keys, lse, s);
     as_steps(queries, s);
     const int64_t packed = packed_size<S>(query, dim);
-    micro_gemm<S>(keys, dim, queries, columns_of(s.down, kBlock), s.gradients + packed, {s.dv, dim, add, nullptr});
-    micro_gemm<S>(keys, dim, queries, columns_of(s.ddown, kBlock), s.queries + packed, {s.dk, dim, add, nullptr});
-    micro_gemm<S>(queries, dim, keys, rows_of(s.drows, kBlock), s.keys, {s.dq + query * dim, dim, key > 0, nullptr});
+    micro_gemm<S>(keys, dim, queries, columns_of(s.down, kBlock), s.gradients + packed,
+                  {s.dv, dim, add, nullptr});
+    micro_gemm<S>(keys, dim, queries, columns_of(s.ddown, kBlock), s.queries + packed,
+                  {s.dk, dim, add, nullptr});
+    micro_gemm<S>(queries, dim, keys, rows_of(s.drows, kBlock), s.keys,
+                  {s.dq + query * dim, dim, key > 0, nullptr});
   }
   store_rows(h.dk, key, keys, dim, s.dk);
   store_rows(h.dv, key, keys, dim, s.dv);
 }
 
 template <typename T>
-void backward(const AttentionArgs& a, const T* out, const float* lse, const T* dout, T* dq, T* dk, T* dv) {
+void backward(const AttentionArgs& a, const T* out, const float* lse, const T* dout, T* dq, T* dk,
+              T* dv) {
   for_pieces(a.batch * a.heads, [&](int64_t head) {
     const auto s = make_scratch<BackwardScratch<StepsOf<T>>>(a.time, a.head_dim);
-    const BackwardHeads<T> h{input_head<T>(a, a.q, head),   input_head<T>(a, a.k, head),  input_head<T>(a, a.v, head),
-                             dense_head(a, out, head),      dense_head(a, dout, head),    gradient_head<T>(a, dq, head),
+    const BackwardHeads<T> h{input_head<T>(a, a.q, head),   input_head<T>(a, a.k, head),
+                             input_head<T>(a, a.v, head),   dense_head(a, out, head),
+                             dense_head(a, dout, head),     gradient_head<T>(a, dq, head),
                              gradient_head<T>(a, dk, head), gradient_head<T>(a, dv, head)};
     prepare_head(a, h, s);
-    for (int64_t key = 0; key < a.time; key += kBlock) backward_key_block(a, h, lse + head * a.time, key, s);
+    for (int64_t key = 0; key < a.time; key += kBlock)
+      backward_key_block(a, h, lse + head * a.time, key, s);
     store_rows(h.dq, 0, a.time, a.head_dim, s.dq);
   });
 }
@@ -332,13 +373,14 @@ void attention(const AttentionArgs& args, void* out, float* lse) {
   forward(args, static_cast<Bf16*>(out), lse);
 }
 
-void attention_backward(const AttentionArgs& args, const void* out, const float* lse, const void* dout, void* dq, void* dk, void* dv) {
+void attention_backward(const AttentionArgs& args, const void* out, const float* lse,
+                        const void* dout, void* dq, void* dk, void* dv) {
   if (args.dtype == DType::f32)
-    return backward(args, static_cast<const float*>(out), lse, static_cast<const float*>(dout), static_cast<float*>(dq),
-                    static_cast<float*>(dk), static_cast<float*>(dv));
+    return backward(args, static_cast<const float*>(out), lse, static_cast<const float*>(dout),
+                    static_cast<float*>(dq), static_cast<float*>(dk), static_cast<float*>(dv));
   if (args.dtype != DType::bf16) unsupported_dtype("attention_backward", args.dtype);
-  backward(args, static_cast<const Bf16*>(out), lse, static_cast<const Bf16*>(dout), static_cast<Bf16*>(dq), static_cast<Bf16*>(dk),
-           static_cast<Bf16*>(dv));
+  backward(args, static_cast<const Bf16*>(out), lse, static_cast<const Bf16*>(dout),
+           static_cast<Bf16*>(dq), static_cast<Bf16*>(dk), static_cast<Bf16*>(dv));
 }
 
 }  // namespace lockstep::cpu::LOCKSTEP_ISA

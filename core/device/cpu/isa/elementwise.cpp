@@ -35,7 +35,8 @@ LOCKSTEP_INLINE Vf derivative(Vf x) {
   if constexpr (OP == UnaryOp::sqrt) return 0.5f / sqrt(x);
   if constexpr (OP == UnaryOp::rsqrt) return -0.5f / (x * sqrt(x));
   if constexpr (OP == UnaryOp::square) return x + x;
-  if constexpr (OP == UnaryOp::abs) return x > 0.0f ? splat(1.0f) : (x < 0.0f ? splat(-1.0f) : Vf{});
+  if constexpr (OP == UnaryOp::abs)
+    return x > 0.0f ? splat(1.0f) : (x < 0.0f ? splat(-1.0f) : Vf{});
   if constexpr (OP == UnaryOp::tanh) {
     const Vf t = vtanh(x);
     return 1.0f - t * t;
@@ -64,7 +65,9 @@ LOCKSTEP_INLINE Vf derivative(Vf x) {
 template <typename T, typename F>
 void produce(int64_t n, T* y, const F& f) {
   for_ranges(n, kElementwiseGrain, [&](int64_t begin, int64_t end) {
-    for_vectors(end - begin, [&](int64_t i, int64_t lanes) { store_at(y + begin + i, f(begin + i, lanes), lanes); });
+    for_vectors(end - begin, [&](int64_t i, int64_t lanes) {
+      store_at(y + begin + i, f(begin + i, lanes), lanes);
+    });
   });
 }
 
@@ -115,13 +118,17 @@ void with_op(UnaryOp op, const Task& task) {
 
 template <typename T>
 void scaled_sum(int64_t n, float alpha, const T* x, float beta, T* y) {
-  if (beta == 0.0f) return produce(n, y, [&](int64_t i, int64_t lanes) { return alpha * load_at(x + i, lanes); });
-  produce(n, y, [&](int64_t i, int64_t lanes) { return alpha * load_at(x + i, lanes) + beta * load_at(y + i, lanes); });
+  if (beta == 0.0f)
+    return produce(n, y, [&](int64_t i, int64_t lanes) { return alpha * load_at(x + i, lanes); });
+  produce(n, y, [&](int64_t i, int64_t lanes) {
+    return alpha * load_at(x + i, lanes) + beta * load_at(y + i, lanes);
+  });
 }
 
 template <typename A, typename B>
 void convert(int64_t n, A* dst, const B* src) {
-  for_vectors(n, [&](int64_t i, int64_t lanes) { store_at(dst + i, load_at(src + i, lanes), lanes); });
+  for_vectors(n,
+              [&](int64_t i, int64_t lanes) { store_at(dst + i, load_at(src + i, lanes), lanes); });
 }
 
 template <typename T>
@@ -135,24 +142,29 @@ LOCKSTEP_INLINE void store_bool(uint8_t* dst, Vi mask, int64_t lanes) {
 }
 
 template <typename T>
-void binary_typed(BinaryOp op, int64_t n, void* dst, const T* a, int64_t sa, const T* b, int64_t sb) {
+void binary_typed(BinaryOp op, int64_t n, void* dst, const T* a, int64_t sa, const T* b,
+                  int64_t sb) {
   const auto arithmetic = [&](auto f) {
     T* y = static_cast<T*>(dst);
-    for_vectors(n,
-                [&](int64_t i, int64_t lanes) { store_at(y + i, f(load_strided(a, sa, i, lanes), load_strided(b, sb, i, lanes)), lanes); });
+    for_vectors(n, [&](int64_t i, int64_t lanes) {
+      store_at(y + i, f(load_strided(a, sa, i, lanes), load_strided(b, sb, i, lanes)), lanes);
+    });
   };
   const auto comparison = [&](auto f) {
     uint8_t* y = static_cast<uint8_t*>(dst);
-    for_vectors(
-        n, [&](int64_t i, int64_t lanes) { store_bool(y + i, f(load_strided(a, sa, i, lanes), load_strided(b, sb, i, lanes)), lanes); });
+    for_vectors(n, [&](int64_t i, int64_t lanes) {
+      store_bool(y + i, f(load_strided(a, sa, i, lanes), load_strided(b, sb, i, lanes)), lanes);
+    });
   };
   switch (op) {
     case BinaryOp::add: return arithmetic([](Vf x, Vf y) { return x + y; });
     case BinaryOp::sub: return arithmetic([](Vf x, Vf y) { return x - y; });
     case BinaryOp::mul: return arithmetic([](Vf x, Vf y) { return x * y; });
     case BinaryOp::div: return arithmetic([](Vf x, Vf y) { return x / y; });
-    case BinaryOp::maximum: return arithmetic([](Vf x, Vf y) { return x != x ? x : (x > y ? x : y); });
-    case BinaryOp::minimum: return arithmetic([](Vf x, Vf y) { return x != x ? x : (x < y ? x : y); });
+    case BinaryOp::maximum:
+      return arithmetic([](Vf x, Vf y) { return x != x ? x : (x > y ? x : y); });
+    case BinaryOp::minimum:
+      return arithmetic([](Vf x, Vf y) { return x != x ? x : (x < y ? x : y); });
     case BinaryOp::equal: return comparison([](Vf x, Vf y) { return Vi(x == y); });
     case BinaryOp::less: return comparison([](Vf x, Vf y) { return Vi(x < y); });
     case BinaryOp::greater: return comparison([](Vf x, Vf y) { return Vi(x > y); });
@@ -162,21 +174,26 @@ void binary_typed(BinaryOp op, int64_t n, void* dst, const T* a, int64_t sa, con
 }  // namespace
 
 void unary(UnaryOp op, DType dtype, int64_t n, const void* x, void* y) {
-  if (dtype == DType::f32) return with_op(op, Forward<float>{n, static_cast<const float*>(x), static_cast<float*>(y)});
+  if (dtype == DType::f32)
+    return with_op(op, Forward<float>{n, static_cast<const float*>(x), static_cast<float*>(y)});
   if (dtype != DType::bf16) unsupported_dtype("unary", dtype);
   with_op(op, Forward<Bf16>{n, static_cast<const Bf16*>(x), static_cast<Bf16*>(y)});
 }
 
-void unary_backward(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy, void* dx, bool accumulate) {
+void unary_backward(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy, void* dx,
+                    bool accumulate) {
   if (dtype == DType::f32)
     return with_op(op,
-                   Backward<float>{n, static_cast<const float*>(x), static_cast<const float*>(dy), static_cast<float*>(dx), accumulate});
+                   Backward<float>{n, static_cast<const float*>(x), static_cast<const float*>(dy),
+                                   static_cast<float*>(dx), accumulate});
   if (dtype != DType::bf16) unsupported_dtype("unary_backward", dtype);
-  with_op(op, Backward<Bf16>{n, static_cast<const Bf16*>(x), static_cast<const Bf16*>(dy), static_cast<Bf16*>(dx), accumulate});
+  with_op(op, Backward<Bf16>{n, static_cast<const Bf16*>(x), static_cast<const Bf16*>(dy),
+                             static_cast<Bf16*>(dx), accumulate});
 }
 
 void axpby(DType dtype, int64_t n, float alpha, const void* x, float beta, void* y) {
-  if (dtype == DType::f32) return scaled_sum(n, alpha, static_cast<const float*>(x), beta, static_cast<float*>(y));
+  if (dtype == DType::f32)
+    return scaled_sum(n, alpha, static_cast<const float*>(x), beta, static_cast<float*>(y));
   if (dtype != DType::bf16) unsupported_dtype("axpby", dtype);
   scaled_sum(n, alpha, static_cast<const Bf16*>(x), beta, static_cast<Bf16*>(y));
 }
@@ -193,10 +210,14 @@ void convert_row(DType to, DType from, int64_t n, void* dst, const void* src) {
   }
 }
 
-void binary_row(BinaryOp op, DType dtype, int64_t n, void* dst, const void* a, int64_t a_stride, const void* b, int64_t b_stride) {
-  if (dtype == DType::f32) return binary_typed(op, n, dst, static_cast<const float*>(a), a_stride, static_cast<const float*>(b), b_stride);
+void binary_row(BinaryOp op, DType dtype, int64_t n, void* dst, const void* a, int64_t a_stride,
+                const void* b, int64_t b_stride) {
+  if (dtype == DType::f32)
+    return binary_typed(op, n, dst, static_cast<const float*>(a), a_stride,
+                        static_cast<const float*>(b), b_stride);
   if (dtype != DType::bf16) unsupported_dtype("binary", dtype);
-  binary_typed(op, n, dst, static_cast<const Bf16*>(a), a_stride, static_cast<const Bf16*>(b), b_stride);
+  binary_typed(op, n, dst, static_cast<const Bf16*>(a), a_stride, static_cast<const Bf16*>(b),
+               b_stride);
 }
 
 }  // namespace lockstep::cpu::LOCKSTEP_ISA

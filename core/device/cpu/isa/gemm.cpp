@@ -5,10 +5,11 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-// Rows of C per piece: many, so that B is read from the outer caches seldom; few enough that the A block stays in the second cache
-// and that there are pieces for several threads.
+// Rows of C per piece: many, so that B is read from the outer caches seldom; few enough that the A
+// block stays in the second cache and that there are pieces for several threads.
 constexpr int64_t kMinRows = 64, kMaxRows = 256, kRowPieces = 8;
-constexpr int64_t kEnoughPieces = 4;                // below this, pieces are cut along the columns too, each packing A for itself
+constexpr int64_t kEnoughPieces =
+    4;  // below this, pieces are cut along the columns too, each packing A for itself
 constexpr int64_t kPackedLimit = int64_t{1} << 20;  // elements of B packed at a time
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -40,7 +41,8 @@ class Product {
       const int64_t column_blocks = (group_width_ + columns - 1) / columns;
       for_pieces(row_blocks * column_blocks, [&](int64_t piece) {
         const int64_t row = piece / column_blocks * rows, j = piece % column_blocks * columns;
-        compute_piece(row, smaller(rows, g_.m - row), group_first_ + j, smaller(columns, group_width_ - j));
+        compute_piece(row, smaller(rows, g_.m - row), group_first_ + j,
+                      smaller(columns, group_width_ - j));
       });
     }
   }
@@ -56,7 +58,8 @@ class Product {
       const int64_t j = panel * kColumnTile;
       for (int64_t p = 0; p < g_.k; p += kBlock) {
         const int64_t depth = smaller(kBlock, g_.k - p);
-        pack_panel<S>(element<T>(g_.b, p, group_first_ + j), g_.b.ld, g_.b.transposed, depth, smaller(kColumnTile, group_width_ - j),
+        pack_panel<S>(element<T>(g_.b, p, group_first_ + j), g_.b.ld, g_.b.transposed, depth,
+                      smaller(kColumnTile, group_width_ - j),
                       packed_ + p / S::kPerStep * padded + j * steps<S>(depth));
       }
     });
@@ -76,7 +79,9 @@ class Product {
     const int64_t width = steps<S>(k) * S::kPerStep;
     Element* dst = scratch_of<Element>(Scratch::packed_a, round_up(m, kLanes) * width);
     for (int64_t i = 0; i < m; ++i) {
-      for_vectors(k, [&](int64_t s, int64_t lanes) { store_at(dst + i * width + s, load_at(src + i * g_.a.ld + s, lanes), lanes); });
+      for_vectors(k, [&](int64_t s, int64_t lanes) {
+        store_at(dst + i * width + s, load_at(src + i * g_.a.ld + s, lanes), lanes);
+      });
       if (k < width) dst[i * width + k] = Element{};
     }
     return rows_of(dst, width);
@@ -90,7 +95,8 @@ class Product {
       out = {static_cast<float*>(g_.c) + row * g_.ldc + column, g_.ldc, g_.accumulate, nullptr};
     else
       rounded = static_cast<Bf16*>(g_.c) + row * g_.ldc + column;
-    if (rounded && g_.k > kBlock) out = {scratch_of<float>(Scratch::tile, m * n), n, false, nullptr};
+    if (rounded && g_.k > kBlock)
+      out = {scratch_of<float>(Scratch::tile, m * n), n, false, nullptr};
     const int64_t padded = round_up(group_width_, kLanes);
     for (int64_t p = 0; p < g_.k; p += kBlock) {
       const int64_t depth = smaller(kBlock, g_.k - p);
@@ -101,7 +107,8 @@ class Product {
         out.ld_rounded = g_.ldc;
       }
       micro_gemm<S>(m, n, depth, block_of_a(row, m, p, depth),
-                    packed_ + p / S::kPerStep * padded + (column - group_first_) * steps<S>(depth), out);
+                    packed_ + p / S::kPerStep * padded + (column - group_first_) * steps<S>(depth),
+                    out);
     }
   }
 
@@ -115,7 +122,8 @@ void without_terms(const GemmArgs& g) {
   for (int64_t i = 0; i < g.m; ++i)
     for_vectors(g.n, [&](int64_t j, int64_t lanes) {
       Vf value = g.bias ? load_at(g.bias + j, lanes) : Vf{};
-      if (g.c_dtype == DType::bf16) return store_at(static_cast<Bf16*>(g.c) + i * g.ldc + j, value, lanes);
+      if (g.c_dtype == DType::bf16)
+        return store_at(static_cast<Bf16*>(g.c) + i * g.ldc + j, value, lanes);
       float* c = static_cast<float*>(g.c) + i * g.ldc + j;
       store_at(c, g.accumulate ? load_at(c, lanes) + value : value, lanes);
     });

@@ -1,4 +1,5 @@
-// Random numbers by counter: the same Philox 4x32-10 as core/base/philox.h, for a vector of counters at once.
+// Random numbers by counter: the same Philox 4x32-10 as core/base/philox.h, for a vector of
+// counters at once.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
 #include "core/device/cpu/vector_math.h"
@@ -21,7 +22,8 @@ void philox_blocks(const RandomKey& key, uint32_t first, uint32_t (&bits)[kNumbe
   uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
   for (int round = 0; round < 10; ++round) {
     for (int64_t b = 0; b < kBlocks; ++b) {
-      const uint64_t left = uint64_t{0xD2511F53u} * word[0][b], right = uint64_t{0xCD9E8D57u} * word[2][b];
+      const uint64_t left = uint64_t{0xD2511F53u} * word[0][b],
+                     right = uint64_t{0xCD9E8D57u} * word[2][b];
       word[0][b] = static_cast<uint32_t>(right >> 32) ^ word[1][b] ^ k0;
       word[1][b] = static_cast<uint32_t>(right);
       word[2][b] = static_cast<uint32_t>(left >> 32) ^ word[3][b] ^ k1;
@@ -34,7 +36,8 @@ void philox_blocks(const RandomKey& key, uint32_t first, uint32_t (&bits)[kNumbe
     for (int64_t w = 0; w < 4; ++w) bits[4 * b + w] = word[w][b];
 }
 
-// f(element, bits of the aligned group of kNumbers, index into it) for elements [0, n) at stream positions first + i.
+// f(element, bits of the aligned group of kNumbers, index into it) for elements [0, n) at stream
+// positions first + i.
 template <typename F>
 void for_numbers(int64_t n, const RandomKey& key, int64_t first, const F& f) {
   for_ranges(n, kElementwiseGrain, [&](int64_t begin, int64_t end) {
@@ -50,12 +53,15 @@ void for_numbers(int64_t n, const RandomKey& key, int64_t first, const F& f) {
 }
 
 // [0, 1), 24 bits.
-LOCKSTEP_INLINE float unit(uint32_t bits) { return static_cast<float>(static_cast<int32_t>(bits >> 8)) * 0x1p-24f; }
+LOCKSTEP_INLINE float unit(uint32_t bits) {
+  return static_cast<float>(static_cast<int32_t>(bits >> 8)) * 0x1p-24f;
+}
 
 // A pair of neighbours shares one radius and angle.
 float box_muller(const uint32_t* bits, int64_t index) {
   const int64_t even = index & ~int64_t{1};
-  const float radius = __builtin_sqrtf(-2.0f * __builtin_logf(unit(bits[even]) + 0x1p-24f));  // (0, 1]: the logarithm is finite
+  const float radius = __builtin_sqrtf(
+      -2.0f * __builtin_logf(unit(bits[even]) + 0x1p-24f));  // (0, 1]: the logarithm is finite
   const float angle = 6.28318530717958648f * unit(bits[even + 1]);
   return radius * (index % 2 == 0 ? __builtin_cosf(angle) : __builtin_sinf(angle));
 }
@@ -81,15 +87,22 @@ void dropout_typed(int64_t n, float p, const RandomKey& key, const T* x, T* y, b
 }  // namespace
 
 void uniform(int64_t n, float low, float high, const RandomKey& key, int64_t first, float* y) {
-  for_numbers(n, key, first, [&](int64_t i, const uint32_t* bits, int64_t at) { y[i] = low + (high - low) * unit(bits[at]); });
+  for_numbers(n, key, first, [&](int64_t i, const uint32_t* bits, int64_t at) {
+    y[i] = low + (high - low) * unit(bits[at]);
+  });
 }
 
 void normal(int64_t n, float mean, float stddev, const RandomKey& key, int64_t first, float* y) {
-  for_numbers(n, key, first, [&](int64_t i, const uint32_t* bits, int64_t at) { y[i] = mean + stddev * box_muller(bits, at); });
+  for_numbers(n, key, first, [&](int64_t i, const uint32_t* bits, int64_t at) {
+    y[i] = mean + stddev * box_muller(bits, at);
+  });
 }
 
-void dropout(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y, bool accumulate) {
-  if (dtype == DType::f32) return dropout_typed(n, p, key, static_cast<const float*>(x), static_cast<float*>(y), accumulate);
+void dropout(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y,
+             bool accumulate) {
+  if (dtype == DType::f32)
+    return dropout_typed(n, p, key, static_cast<const float*>(x), static_cast<float*>(y),
+                         accumulate);
   if (dtype != DType::bf16) unsupported_dtype("dropout", dtype);
   dropout_typed(n, p, key, static_cast<const Bf16*>(x), static_cast<Bf16*>(y), accumulate);
 }

@@ -18,7 +18,9 @@ LOCKSTEP_INLINE Vf combine(Vf a, Vf b) {
 }
 template <ReduceKind KIND>
 constexpr float identity() {
-  return KIND == ReduceKind::max ? -__builtin_inff() : KIND == ReduceKind::min ? __builtin_inff() : 0.0f;
+  return KIND == ReduceKind::max   ? -__builtin_inff()
+         : KIND == ReduceKind::min ? __builtin_inff()
+                                   : 0.0f;
 }
 
 template <ReduceKind KIND>
@@ -26,7 +28,8 @@ float combine_lanes(Vf v) {
   float lane[kLanes];
   store(lane, v);
   for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] = combine<KIND>(splat(lane[i]), splat(lane[i + width]))[0];
+    for (int i = 0; i < width; ++i)
+      lane[i] = combine<KIND>(splat(lane[i]), splat(lane[i + width]))[0];
   return lane[0];
 }
 
@@ -38,8 +41,11 @@ float reduce_block(int64_t n, const T* x) {
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes)
     for (int c = 0; c < 4; ++c) chain[c] = combine<KIND>(chain[c], load(x + i + c * kLanes));
-  for (; i < n; i += kLanes) chain[0] = combine<KIND>(chain[0], load_at(x + i, n - i < kLanes ? n - i : kLanes, identity<KIND>()));
-  return combine_lanes<KIND>(combine<KIND>(combine<KIND>(chain[0], chain[1]), combine<KIND>(chain[2], chain[3])));
+  for (; i < n; i += kLanes)
+    chain[0] =
+        combine<KIND>(chain[0], load_at(x + i, n - i < kLanes ? n - i : kLanes, identity<KIND>()));
+  return combine_lanes<KIND>(
+      combine<KIND>(combine<KIND>(chain[0], chain[1]), combine<KIND>(chain[2], chain[3])));
 }
 
 template <typename T>
@@ -58,14 +64,17 @@ template <ReduceKind KIND, typename T>
 void reduce_rows(int64_t rows, int64_t n, const T* x, T* y) {
   const int64_t blocks = n > 0 ? (n + kBlock - 1) / kBlock : 1;
   float* partial = scratch_of<float>(Scratch::partial, rows * blocks);
-  for_ranges(rows * blocks, n < kBlock ? kElementwiseGrain / (n + 1) + 1 : 4, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % blocks * kBlock;
-      partial[i] = reduce_block<KIND>(n - first < kBlock ? n - first : kBlock, x + i / blocks * n + first);
-    }
-  });
+  for_ranges(rows * blocks, n < kBlock ? kElementwiseGrain / (n + 1) + 1 : 4,
+             [&](int64_t begin, int64_t end) {
+               for (int64_t i = begin; i < end; ++i) {
+                 const int64_t first = i % blocks * kBlock;
+                 partial[i] = reduce_block<KIND>(n - first < kBlock ? n - first : kBlock,
+                                                 x + i / blocks * n + first);
+               }
+             });
   const auto two = [](float a, float b) { return combine<KIND>(splat(a), splat(b))[0]; };
-  for (int64_t r = 0; r < rows; ++r) y[r] = from_float<T>(finish<KIND>(sum_tree::combine(partial + r * blocks, blocks, two), n));
+  for (int64_t r = 0; r < rows; ++r)
+    y[r] = from_float<T>(finish<KIND>(sum_tree::combine(partial + r * blocks, blocks, two), n));
 }
 
 // Along the middle axis: whole vectors of the inner one.
@@ -82,7 +91,8 @@ void reduce_columns(int64_t outer, int64_t n, int64_t inner, const T* x, T* y) {
       for (int64_t block = 0; block < n; block += kRowsAtOnce) {
         const int64_t end = n - block < kRowsAtOnce ? n : block + kRowsAtOnce;
         Vf sum = splat(identity<KIND>());
-        for (int64_t r = block; r < end; ++r) sum = combine<KIND>(sum, load_at(column + r * inner, lanes));
+        for (int64_t r = block; r < end; ++r)
+          sum = combine<KIND>(sum, load_at(column + r * inner, lanes));
         total = combine<KIND>(total, sum);
       }
       if (KIND == ReduceKind::mean) total = total / splat(static_cast<float>(n));
@@ -98,7 +108,8 @@ void reduce_typed(int64_t outer, int64_t n, int64_t inner, const void* x, void* 
 }
 
 template <typename T>
-void reduce_float(ReduceKind kind, int64_t outer, int64_t n, int64_t inner, const void* x, void* y) {
+void reduce_float(ReduceKind kind, int64_t outer, int64_t n, int64_t inner, const void* x,
+                  void* y) {
   switch (kind) {
     case ReduceKind::sum: return reduce_typed<ReduceKind::sum, T>(outer, n, inner, x, y);
     case ReduceKind::mean: return reduce_typed<ReduceKind::mean, T>(outer, n, inner, x, y);
@@ -107,7 +118,8 @@ void reduce_float(ReduceKind kind, int64_t outer, int64_t n, int64_t inner, cons
   }
 }
 
-void reduce_integers(ReduceKind kind, int64_t outer, int64_t n, int64_t inner, const int64_t* x, int64_t* y) {
+void reduce_integers(ReduceKind kind, int64_t outer, int64_t n, int64_t inner, const int64_t* x,
+                     int64_t* y) {
   for_ranges(outer * inner, kElementwiseGrain / (n + 1) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t* column = x + i / inner * n * inner + i % inner;
@@ -145,7 +157,8 @@ double square_sum_block(int64_t n, const T* x) {
   const auto add = [&](int c, Vf v) {
     HalfVf half[2];
     memcpy(half, &v, sizeof v);
-    const Vd low = __builtin_convertvector(half[0], Vd), high = __builtin_convertvector(half[1], Vd);
+    const Vd low = __builtin_convertvector(half[0], Vd),
+             high = __builtin_convertvector(half[1], Vd);
     chain[c] += low * low;
     chain[c + 1] += high * high;
   };
@@ -162,7 +175,8 @@ template <typename T>
 void square_sums_typed(int64_t n, const T* x, double* sums) {
   constexpr int64_t kSize = kSquareBlock;
   for_ranges((n + kSize - 1) / kSize, 32, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) sums[b] = square_sum_block(n - b * kSize < kSize ? n - b * kSize : kSize, x + b * kSize);
+    for (int64_t b = begin; b < end; ++b)
+      sums[b] = square_sum_block(n - b * kSize < kSize ? n - b * kSize : kSize, x + b * kSize);
   });
 }
 
@@ -183,20 +197,23 @@ void sum_rows_typed(int64_t rows, int64_t n, const T* dy, float* db, bool accumu
         if (width == kChunk)
           for (int v = 0; v < kWide; ++v) sum[v] += load(row + v * kLanes);
         else
-          for_vectors(width, [&](int64_t j, int64_t lanes) { sum[j / kLanes] += load_at(row + j, lanes); });
+          for_vectors(
+              width, [&](int64_t j, int64_t lanes) { sum[j / kLanes] += load_at(row + j, lanes); });
       }
       for (int v = 0; v < kWide; ++v) total[v] += sum[v];
     }
     for_vectors(width, [&](int64_t j, int64_t lanes) {
       float* out = db + first + j;
-      store_at(out, accumulate ? load_at(out, lanes) + total[j / kLanes] : total[j / kLanes], lanes);
+      store_at(out, accumulate ? load_at(out, lanes) + total[j / kLanes] : total[j / kLanes],
+               lanes);
     });
   });
 }
 
 }  // namespace
 
-void reduce(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner, const void* x, void* y) {
+void reduce(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner, const void* x,
+            void* y) {
   if (outer <= 0 || inner <= 0) return;
   if (dtype == DType::f32) return reduce_float<float>(kind, outer, n, inner, x, y);
   if (dtype == DType::bf16) return reduce_float<Bf16>(kind, outer, n, inner, x, y);
@@ -217,7 +234,8 @@ void square_sums(DType dtype, int64_t n, const void* x, double* sums) {
 }
 
 void sum_rows(DType dtype, int64_t rows, int64_t n, const void* dy, float* db, bool accumulate) {
-  if (dtype == DType::f32) return sum_rows_typed(rows, n, static_cast<const float*>(dy), db, accumulate);
+  if (dtype == DType::f32)
+    return sum_rows_typed(rows, n, static_cast<const float*>(dy), db, accumulate);
   if (dtype != DType::bf16) unsupported_dtype("sum_rows", dtype);
   sum_rows_typed(rows, n, static_cast<const Bf16*>(dy), db, accumulate);
 }

@@ -1,4 +1,5 @@
-// What is chosen at run time: one Variant per instruction set, defined by isa/variant.cpp once for each.
+// What is chosen at run time: one Variant per instruction set, defined by isa/variant.cpp once for
+// each.
 #pragma once
 
 #include "core/device/cpu/strided.h"
@@ -26,7 +27,8 @@ namespace avx512_bf16 {  // with products of bf16
 Variant variant();
 }
 
-// The best one that this machine runs; LOCKSTEP_ISA=generic|avx2|avx512|avx512_bf16 in the environment asks for a lesser one.
+// The best one that this machine runs; LOCKSTEP_ISA=generic|avx2|avx512|avx512_bf16 in the
+// environment asks for a lesser one.
 const Variant& chosen_variant();
 
 }  // namespace lockstep::cpu
