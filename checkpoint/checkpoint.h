@@ -2,8 +2,8 @@
 // read back by any number of ranks. The format is docs/formats/checkpoint.md; what is promised,
 // docs/checkpoint.md.
 //
-//   save({.dir = run + "/checkpoints", .step = 100, .entries = entries, .metadata = {{"seed",
-//   "1337"}}, .keep = 3, .group = &group}); LatestGood found = latest_good(run + "/checkpoints");
+//   save({.dir = run + "/checkpoints", .step = 100, .entries = entries, .group = &group});
+//   LatestGood found = latest_good(run + "/checkpoints");
 //   if (found.checkpoint) found.checkpoint->read(entries);
 #pragma once
 

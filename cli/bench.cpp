@@ -9,7 +9,7 @@
 #include "cli/option_checks.h"
 #include "cli/rank_options.h"
 #include "core/base/error.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "train/bench/benchmarks.h"
 #include "train/bench/comm_benchmark.h"
 #include "train/parallel/groups.h"
@@ -115,17 +115,18 @@ int bench_step(const Options& options) {
   const auto result = train::bench_step(config, train::make_group(config.parallel, placement.rank),
                                         options.warmup, options.steps);
   if (placement.rank.rank == 0) print(result, options.json);
-  return 0;
+  return kDone;
 }
 
 int bench_comm(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here) return launch_ranks({.ranks = options.ranks});
-  const auto group = train::make_group({.backend = options.backend}, placement.rank);
+  const auto group = train::make_group(
+      {.backend = train::from_word<train::BackendKind>(options.backend).value()}, placement.rank);
   const auto results =
       train::bench_comm(*group, {4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 25 << 20});
   if (placement.rank.rank == 0) print(results, *group, options.json);
-  return 0;
+  return kDone;
 }
 
 }  // namespace

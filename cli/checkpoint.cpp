@@ -13,7 +13,7 @@
 #include "cli/commands.h"
 #include "cli/option_checks.h"
 #include "core/base/error.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "train/exchange/exchange.h"
 
 namespace lockstep::cli {
@@ -126,21 +126,11 @@ void add_diff(CLI::App& command, int& exit_code) {
   diff->callback([options, &exit_code] { exit_code = show_diff(*options); });
 }
 
-// "5GB", "500MB", "64MiB", "1000": bytes.
 int64_t bytes_of(const std::string& text) {
-  static const std::map<std::string, int64_t> units = {
-      {"", 1},          {"B", 1},         {"KB", 1000},    {"MB", 1000000}, {"GB", 1000000000},
-      {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
-  size_t digits = 0;
-  while (digits < text.size() && digits < 12 && text[digits] >= '0' && text[digits] <= '9')
-    ++digits;
-  const auto unit = units.find(text.substr(digits));
-  const int64_t count = digits > 0 && unit != units.end() ? std::stoll(text.substr(0, digits)) : 0;
-  int64_t bytes = 0;
-  check(count > 0 && !__builtin_mul_overflow(count, unit->second, &bytes), "--max-shard-size '",
-        text,
+  const auto bytes = parse_size(text);
+  check(bytes.has_value(), "--max-shard-size '", text,
         "': expected a whole number above 0 of B, KB, MB, GB, KiB, MiB or GiB, such as 1500MB");
-  return bytes;
+  return *bytes;
 }
 
 void add_export(CLI::App& command, int& exit_code) {
@@ -179,11 +169,11 @@ int import(const train::ImportRequest& request) {
   if (report.checkpoint.empty()) {
     std::printf("nothing was imported: %zu missing, %zu misshapen, %zu unexpected\n",
                 report.missing.size(), report.misshapen.size(), report.unexpected.size());
-    return 1;
+    return kFailed;
   }
   std::printf("imported    %s\ncheckpoint  %s\n", count_text(report.imported, "tensor").c_str(),
               report.checkpoint.c_str());
-  return 0;
+  return kDone;
 }
 
 void add_import(CLI::App& command, int& exit_code) {

@@ -4,12 +4,9 @@
 
 #include <CLI/App.hpp>
 
-namespace lockstep::cli {
+#include "core/base/error.h"
 
-constexpr int kDone = 0;
-constexpr int kFailed = 1;
-constexpr int kWrongUse = 2;  // or a wrong config
-constexpr int kStoppedAfterSaving = 3;
+namespace lockstep::cli {
 
 void add_train_command(CLI::App& app, int& exit_code);
 void add_run_command(CLI::App& app, int& exit_code);

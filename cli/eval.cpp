@@ -54,13 +54,13 @@ int eval(const Options& options) {
   if (options.ids.empty()) {
     const int64_t batches = options.batches > 0 ? options.batches : model.config.train.eval_batches;
     print(options, model, "batches", batches, train::evaluate_on_data(model, batches));
-    return 0;
+    return kDone;
   }
   const std::vector<int32_t> tokens = tokens_of(options.ids);
   const train::TokenEvaluation evaluation = train::evaluate_tokens(model, tokens);
   if (!options.logits.empty()) train::write_logits(options.logits, tokens, evaluation);
   print(options, model, "tokens", static_cast<int64_t>(tokens.size()), evaluation.loss);
-  return 0;
+  return kDone;
 }
 
 }  // namespace

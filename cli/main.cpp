@@ -62,9 +62,8 @@ int run_command(int argc, char** argv, bool is_run) {
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);
-  app.set_version_flag(
-      "--version",
-      cli::version_text);  // asked for, it names the kernels, which may refuse LOCKSTEP_ISA
+  // Asked for, it names the kernels, which may refuse LOCKSTEP_ISA.
+  app.set_version_flag("--version", cli::version_text);
   int exit_code = 0;
   cli::add_train_command(app, exit_code);
   cli::add_run_command(app, exit_code);

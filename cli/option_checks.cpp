@@ -1,20 +1,14 @@
 #include "cli/option_checks.h"
 
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <set>
 
 #include "core/base/error.h"
+#include "core/base/number_text.h"
 
 namespace lockstep::cli {
 namespace {
-
-template <typename T>
-bool parse(const std::string& text, T& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size();
-}
 
 // The prompt and the words of `run`'s program mean themselves, and torchrun's own defaults of the
 // others are empty.
@@ -38,8 +32,8 @@ CLI::Validator whole_number(int64_t min, int64_t max) {
   const bool open = max == std::numeric_limits<int64_t>::max();
   const std::string range = open ? str("of at least ", min) : str("from ", min, " to ", max);
   const auto check = [=](const std::string& text) {
-    int64_t value = 0;
-    const bool fits = parse(text, value) && value >= min && value <= max;
+    const auto value = parse_number<int64_t>(text);
+    const bool fits = value && *value >= min && *value <= max;
     return fits ? std::string() : str("expected a whole number ", range, ", got '", text, "'");
   };
   return {check, open ? str("at least ", min) : str(min, " to ", max)};
@@ -47,8 +41,8 @@ CLI::Validator whole_number(int64_t min, int64_t max) {
 
 CLI::Validator number_from_zero() {
   const auto check = [](const std::string& text) {
-    double value = 0;
-    const bool fits = parse(text, value) && std::isfinite(value) && value >= 0;
+    const auto value = parse_number<double>(text);
+    const bool fits = value && std::isfinite(*value) && *value >= 0;
     return fits ? std::string() : str("expected a number of at least 0, got '", text, "'");
   };
   return {check, "at least 0"};

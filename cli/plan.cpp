@@ -8,7 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/rank_options.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "train/parallel/run_plan.h"
 #include "train/parallel/strategy.h"
 
@@ -64,7 +64,7 @@ std::string traffic_text(const fsdp::TrafficPlan& traffic) {
 
 void print(const train::RunPlan& plan, const train::Config& config) {
   const size_t ranks = plan.leaves.size();
-  std::printf("model          %s, %lld parameters\n", config.model.kind.c_str(),
+  std::printf("model          %s, %lld parameters\n", str(config.model.kind).c_str(),
               static_cast<long long>(plan.parameters));
   std::printf("strategy       %s, %s\n", train::strategy_text(config.parallel).c_str(),
               count_text(static_cast<long long>(ranks), "rank").c_str());
@@ -105,7 +105,7 @@ int plan(const Options& options) {
   const train::Config config = options.load();
   const train::RunPlan plan = train::plan_run(config, std::max(1, options.ranks));
   options.json ? print_json(plan, config) : print(plan, config);
-  return 0;
+  return kDone;
 }
 
 }  // namespace

@@ -94,8 +94,8 @@ int launch_ranks(const OwnRanks& own) {
   spec.hold_stop_signals = own.stop_signals;
   spec.max_restarts = own.max_restarts;
   spec.job_values = own.job_values;
-  spec.stop_grace =
-      std::max(spec.stop_grace, own.stop_budget + spec.grace);  // they also have to end
+  // They also have to end.
+  spec.stop_grace = std::max(spec.stop_grace, own.stop_budget + spec.grace);
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;
   if (!own.stop_signals) return launcher::launch(spec).exit_code;

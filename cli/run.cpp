@@ -1,7 +1,6 @@
 #include "cli/run.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -15,6 +14,7 @@
 #include "cli/stop_signal.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/number_text.h"
 #include "launcher/rank/rank_env.h"
 #include "launcher/rendezvous/endpoint.h"
 
@@ -46,11 +46,9 @@ struct RunFlags {
 };
 
 int to_int(const std::string& text, const char* what) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size(), "[run] ", what,
-        " must be a number, got '", text, "'");
-  return value;
+  const auto value = parse_number<int>(text);
+  check(value.has_value(), "[run] ", what, " must be a number, got '", text, "'");
+  return *value;
 }
 
 std::vector<std::string> split(const std::string& text, char at) {
@@ -161,9 +159,8 @@ LaunchSpec make_spec(RunFlags& flags) {
   spec.nproc = parse_nproc(flags.nproc);
   spec.nodes = parse_nodes(flags.nodes);
   spec.hidden_streams = parse_streams(flags.redirects, spec.nproc);
-  parse_streams(
-      flags.tee,
-      spec.nproc);  // screen and log at once is what happens anyway; only its form is checked
+  // Screen and log at once is what happens anyway; only its form is checked.
+  parse_streams(flags.tee, spec.nproc);
   if (!flags.local_ranks.empty())
     for (const auto& part : split(flags.local_ranks, ','))
       spec.shown_local_ranks.push_back(to_int(part, "--local-ranks-filter"));

@@ -130,8 +130,8 @@ std::string last_lines(const train::Config& config, const launcher::RankEnv& ran
 
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank,
              const train::JobNotes* notes) {
-  const bool agent =
-      std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;  // prefixes every line with the rank itself
+  // Prefixes every line with the rank itself.
+  const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   const auto group = train::make_group(config.parallel, rank);
   const train::RunResult result = train::run_training(
@@ -152,8 +152,8 @@ int train(Options& options) {
   options.agent = launcher::agent_env();
   const Placement placement = place(options);
   const bool restart_alone = options.max_restarts > 0 && !placement.given;
-  const bool launches =
-      placement.launch_here || restart_alone;  // the agent has a screen of its own
+  // The agent has a screen of its own.
+  const bool launches = placement.launch_here || restart_alone;
   if (!launches) open_screen();
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
   const auto load = [&] { return options.load(); };

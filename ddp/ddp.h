@@ -4,8 +4,9 @@
 //   ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
 //   for (each step) {
 //     for (each micro-batch of this rank) ddp.backward(loss(micro-batch));
-//     ddp.finish();                  // gradients are now the mean over all micro-batches of all
-//     ranks optimizer.step(lr); optimizer.zero_grad();
+//     ddp.finish();  // gradients are now the mean over all micro-batches of all ranks
+//     optimizer.step(lr);
+//     optimizer.zero_grad();
 //   }
 //
 // A step consists of V micro-batches (Options::micro_batches, one a rank by default); ReduceTree

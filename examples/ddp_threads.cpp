@@ -1,3 +1,4 @@
+// Two ranks, here as threads of one process, fit w·x + b to points of 2·x + 1 together.
 #include <cstdio>
 #include <thread>
 
@@ -8,26 +9,25 @@
 #include "ddp/ddp.h"
 using namespace lockstep;
 
-int main() {  // two ranks, here as threads of one process, fit w·x + b to points of 2·x + 1
-              // together
+int main() {
   const auto store = std::make_shared<comm::HashStore>();
   const auto train = [&](int rank) {
     nn::Linear model(1, 1);
-    ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(),
-                                     comm::create("local", store, rank, 2));
+    const auto group = comm::create("local", store, rank, 2);
+    ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
     const auto optimizer = optim::make_sgd(model.parameters());
-    const double at =
-        rank == 0 ? -1 : 2;  // each rank knows one point, which alone leaves w and b open
+    // Each rank knows one point, which alone leaves w and b open.
+    const double at = rank == 0 ? -1 : 2;
     const Variable x(Tensor::full({8, 1}, at)), y(Tensor::full({8, 1}, 2 * at + 1));
     for (int step = 0; step < 200; ++step) {
-      ddp.backward(
-          ops::mean(ops::square(ops::sub(model(x), y))));  // gradients are summed while this runs
+      const Variable loss = ops::mean(ops::square(ops::sub(model(x), y)));
+      ddp.backward(loss);  // gradients are summed while this runs
       ddp.finish();
       optimizer->step(/*lr=*/0.1f);
       optimizer->zero_grad();
     }
-    std::printf("rank %d: w = %.3f, b = %.3f\n", rank, model.weight.data().item(),
-                model.bias.data().item());
+    const float w = model.weight.data().item(), b = model.bias.data().item();
+    std::printf("rank %d: w = %.3f, b = %.3f\n", rank, w, b);
   };
   std::jthread first(train, 0), second(train, 1);
 }

@@ -470,8 +470,8 @@ struct FullyShardedDataParallel::Impl {
   // The step under way.
   int64_t round = 0, leaf = 0;
   bool in_backward = false;
-  bool between_steps =
-      true;  // from finish() to the end of the next backward(): slices may have changed
+  // From finish() to the end of the next backward(): slices may have changed.
+  bool between_steps = true;
   std::map<const Unit*, int64_t> missing;  // gradients that this micro-batch has yet to bring
   EventLog log;
   struct Said {  // to active_ranks(), for one step

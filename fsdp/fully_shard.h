@@ -6,8 +6,9 @@
 //   const auto optimizer = optim::make_adamw(sharded->parameters());
 //   for (each step) {
 //     for (int64_t leaf : sharded->leaves()) sharded->backward(loss(micro-batch `leaf`));
-//     sharded->finish();             // this rank's slices now hold the mean gradients over all
-//     micro-batches of all ranks optimizer->step(lr); optimizer->zero_grad();
+//     sharded->finish();  // slices now hold the mean gradients over all micro-batches of all ranks
+//     optimizer->step(lr);
+//     optimizer->zero_grad();
 //   }
 //
 // The model's own code does not change, and its modules keep their names. A unit's parameters are
@@ -52,8 +53,8 @@ namespace lockstep::fsdp {
 // runs. Activations and optimizer states come on top: the former are the model's own, the latter a
 // multiple of the trained slices.
 struct MemoryPlan {
-  int64_t parameters =
-      0;  // this rank's slices, and their copies in the dtype in which they are gathered
+  // This rank's slices, and their copies in the dtype in which they are gathered.
+  int64_t parameters = 0;
   int64_t gathered = 0;   // the most that is whole at a time: the root, and the largest units that
                           // may be there beside it
   int64_t gradients = 0;  // this rank's slices with the partial sums of a step, and the buffers in

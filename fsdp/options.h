@@ -33,8 +33,8 @@ struct Options {
                    // shard; 0: all that share a copy of the model
 
   // Whether a module becomes a unit: gathered, computed and let go as one. The root always is one.
-  std::function<bool(const nn::Module&)> wrap =
-      {};  // empty: the children of modules with several children of one kind (blocks)
+  // Empty: the children of modules with several children of one kind (blocks).
+  std::function<bool(const nn::Module&)> wrap = {};
   // Whether an f32 parameter is only ever read in the dtype of the open ops::PrecisionScope
   // (weights of linear layers), and may be gathered in it, with half the bytes. Others are gathered
   // in their own dtype.

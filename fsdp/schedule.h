@@ -96,8 +96,8 @@ class Schedule {
   uint64_t clock_ = 0, pass_ = 0, step_ = 0;
   int depth_ = 0;
   std::vector<size_t> seen_;  // units that were shown for reads since the last pass began
-  std::vector<size_t> order_,
-      last_order_;                // of forward passes: this one's so far, and the one's before
+  // Of forward passes: this one's so far, and the one's before.
+  std::vector<size_t> order_, last_order_;
   std::vector<uint64_t> begins_;  // of the forward passes that are running
   std::vector<std::weak_ptr<const Use>>
       graphs_;  // of outermost passes since all units were last let go

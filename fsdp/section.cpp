@@ -66,8 +66,8 @@ void Section::shard(size_t i, const Owner& owner) {
                  "forward pass and "
                  "the end of backward(), or choose other units (parallel.wrap, Options::wrap)"),
              owner.read));
-  gathered_.back()->follow(
-      master_.storage());  // a graph that read these values must not go on with others
+  // A graph that read these values must not go on with others.
+  gathered_.back()->follow(master_.storage());
   const Tensor gathered = Tensor::wrap(gathered_.back(), shapes_[i], wire_dtype_);
   const DType dtype = master_.dtype();
   p.set_grad_buffer({});

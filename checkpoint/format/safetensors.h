@@ -58,8 +58,8 @@ struct WrittenFile {
 struct FileToWrite {
   std::string path = {};
   std::string header = {};  // what it starts with
-  std::vector<Tensor> tensors =
-      {};  // contiguous, on the host, in the order that make_safetensors_header() gave
+  // Contiguous, on the host, in the order that make_safetensors_header() gave.
+  std::vector<Tensor> tensors = {};
 };
 // Writes and syncs one file or two, some MiB of each in turn; a second thread, to which the core
 // belongs while nothing else wants it, hashes meanwhile, both files at once, and this one does the

@@ -113,8 +113,8 @@ class ReplicaStore::Impl {
     cut_short_ = false;
     note_foreign_copies();
     const auto sames = comm::agree(group_.get(), [&] {
-      const int64_t own = layout_of(rank()).bytes,
-                    other = layout_of(guest()).bytes;  // without buddies a rank is its own guest
+      // Without buddies a rank is its own guest.
+      const int64_t own = layout_of(rank()).bytes, other = layout_of(guest()).bytes;
       memory_.reserve(with_buddies() ? 4 : 2, largest, std::max(own, other));
       return str("distance ", options_.distance, ", identity ", options_.identity);
     });

@@ -4,9 +4,9 @@
 //
 //   ReplicaStore replicas({.file = kept});
 //   replicas.prepare(entries, group);
-//   if (replicas.find().step >= 0) replicas.restore(entries);        // what this process, or the
-//   one before it, put there replicas.start(step, entries);                                   //
-//   returns once the copy is made; a thread does the rest
+//   // What this process, or the one before it, put there.
+//   if (replicas.find().step >= 0) replicas.restore(entries);
+//   replicas.start(step, entries);  // returns once the copy is made; a thread does the rest
 //
 // A rank's part is what it would write to a checkpoint (checkpoint/save/plan.h): with shards its
 // own, with data parallelism one W-th.
@@ -56,8 +56,8 @@ struct ReplicaOutcome {
 struct ReplicasFound {
   int64_t step = -1;          // the newest of which every part is there; -1: there is none
   std::string why_none = {};  // one line; names what is missing, and on which ranks
-  std::vector<std::string> notes =
-      {};  // copies that were there but cannot be used: rank and reason
+  // Copies that were there but cannot be used: rank and reason.
+  std::vector<std::string> notes = {};
 };
 
 struct ReplicaRestored {

@@ -19,8 +19,8 @@
 namespace lockstep::checkpoint {
 namespace {
 
-constexpr uint64_t kMagic =
-    0x3130'4c50'5250'534c;  // "LSPRPL01"; another layout gets another number
+// "LSPRPL01"; another layout gets another number.
+constexpr uint64_t kMagic = 0x3130'4c50'5250'534c;
 constexpr int64_t kPage = 4096;
 
 // The file's first page.

@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 
 #include "checkpoint/save/save_job.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 
 namespace lockstep::checkpoint {
 namespace {

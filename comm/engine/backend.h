@@ -32,11 +32,14 @@ struct Call {
   //   reduce_scatter                [W·n]           [n]        out may be rank r's slice of in
   //   all_gather                    [n]             [W·n]      in may be rank r's slice of out
   //   broadcast                     [n] at root     [n]        in == out
-  //   reduce                        [n]             [n]        in == out; out is written at root
-  //   only gather                        [n]             [W·n] at root, else null; in may be root's
-  //   slice of out scatter                       [W·n] at root, else null   [n]; out may be root's
-  //   slice of in all_to_all                    [W·n]           [W·n]      no overlap send / recv
-  //   [n] / null      null / [n] barrier                       null            null
+  //   reduce                        [n]             [n]        in == out; written at root only
+  //   gather                        [n]             [W·n]      out null but at root; in may be
+  //                                                            root's slice of it
+  //   scatter                       [W·n]           [n]        in null but at root; out may be
+  //                                                            root's slice of it
+  //   all_to_all                    [W·n]           [W·n]      no overlap
+  //   send / recv                   [n] / null      null / [n]
+  //   barrier                       null            null
   const void* in = nullptr;
   void* out = nullptr;
 
@@ -97,8 +100,8 @@ class Backend {
   // Throws, always in time (call.limit; a peer's death or abort within a second):
   //   UsageError        fingerprints differ (mismatch_error); on all ranks of the call
   //   TimeoutError      the limit has passed; says so (call.limit.reached()), who has not arrived
-  //   and, where known, at which call they are EnvironmentError  a peer died, left or aborted;
-  //   names rank, pid and host where known
+  //                     and, where known, at which call they are
+  //   EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
   // The message is the cause alone, without the call: ProcessGroup adds group, rank and call. After
   // a failure it calls abort() and executes nothing more.
   virtual void execute(const Call& call) = 0;

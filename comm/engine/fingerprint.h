@@ -40,8 +40,8 @@ constexpr bool point_to_point(Op op) { return op == Op::send || op == Op::recv; 
 // the recv that it meets have equal fingerprints (op send, root = the sender).
 struct Fingerprint {
   uint64_t group = 0;  // hash of the group's name
-  uint64_t sequence =
-      0;  // of collectives in the group, or of messages from one rank to another; from 1
+  // Of collectives in the group, or of messages from one rank to another; from 1.
+  uint64_t sequence = 0;
   uint64_t tree = 0;   // ReduceTree::digest(); 0 where nothing is reduced
   uint64_t label = 0;  // what the caller says the call is for; 0: nothing
   int64_t count = 0;

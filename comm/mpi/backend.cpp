@@ -80,8 +80,8 @@ MpiTransport& creation_transport(Runtime& runtime) {
 // once more. Only groups of the whole job have one: MPI has no call that makes one for a part and
 // does not block.
 MPI_Comm duplicate_world(Runtime& runtime, const Limit& limit) {
-  MPI_Comm& made =
-      *new MPI_Comm(MPI_COMM_NULL);  // MPI writes it at some time, even if we have given up
+  // MPI writes it at some time, even if we have given up.
+  MPI_Comm& made = *new MPI_Comm(MPI_COMM_NULL);
   Pending pending(runtime);
   runtime.locked([&] {
     MPI_Request request = MPI_REQUEST_NULL;

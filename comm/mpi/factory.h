@@ -11,7 +11,6 @@
 
 #include <memory>
 
-#include "comm/engine/backend.h"
 #include "comm/process_group.h"
 #include "core/base/clock.h"
 

@@ -1,10 +1,10 @@
 #include "comm/mpi/job.h"
 
-#include <charconv>
 #include <cstdlib>
 #include <string_view>
 
 #include "core/base/error.h"
+#include "core/base/number_text.h"
 
 namespace lockstep::comm {
 namespace {
@@ -13,11 +13,8 @@ int number_from(const char* variable) {
   const char* text = std::getenv(variable);
   check(text != nullptr, "[mpi] ", variable,
         " is not set though OMPI_COMM_WORLD_RANK is; start the program with Open MPI's mpirun");
-  const std::string_view view(text);
-  int number = -1;
-  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), number);
-  check(error == std::errc() && end == view.data() + view.size() && number >= 0, "[mpi] ", variable,
-        " must be a number, got '", view, "'");
+  const int number = parse_number<int>(text).value_or(-1);
+  check(number >= 0, "[mpi] ", variable, " must be a number, got '", text, "'");
   return number;
 }
 

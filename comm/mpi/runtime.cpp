@@ -85,8 +85,8 @@ void Runtime::initialise(Deadline deadline) {
         "MPI_Allgather");
   });
   initialised_ = true;
-  log::debug("mpi: rank ", rank_, " of ",
-             size_);  // also builds the logger before our exit handler, so that it outlives that
+  // Also builds the logger before our exit handler, so that it outlives that.
+  log::debug("mpi: rank ", rank_, " of ", size_);
   std::atexit([] { instance().finalise(); });
 }
 

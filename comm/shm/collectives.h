@@ -16,8 +16,8 @@ namespace lockstep::comm::shm {
 // step s every rank
 //   stages   copies what others need of it into its slot s % slots, and publishes `staged`;
 //   consumes waits until all have staged, takes (or sums) its part from their slots, and publishes
-//   `read`; collects waits until all have read, and copies their sums (only where a sum goes to
-//   other ranks).
+//            `read`;
+//   collects waits until all have read, and copies their sums (only where a sum goes to others).
 // A rank whose tensor lies in shared memory stages nothing and collects nothing: the others read
 // and write the tensor itself. Slot s is filled again in step s + slots, when all have read s. All
 // ranks go through the same number of steps in every call, whatever their role, so the steps can be

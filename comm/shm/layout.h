@@ -56,8 +56,8 @@ enum class Presence : uint32_t { absent, here, left };
 // One rank's side. Only that rank writes it.
 struct Member {
   Word staged{static_cast<uint32_t>(kFirstStep)};  // steps for which its data is there
-  Word read{static_cast<uint32_t>(
-      kFirstStep)};   // steps in which it has read (and, in reductions, summed) what it needs
+  // Steps in which it has read (and, in reductions, summed) what it needs.
+  Word read{static_cast<uint32_t>(kFirstStep)};
   Notice notices[2];  // of the current and the previous call
   std::atomic<Presence> presence{Presence::absent};
   int32_t pid = 0;

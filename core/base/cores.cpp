@@ -1,7 +1,6 @@
 #include "core/base/cores.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <fstream>
 #include <iterator>
@@ -12,6 +11,8 @@
 #include <vector>
 
 #include <sched.h>
+
+#include "core/base/number_text.h"
 
 namespace lockstep {
 namespace {
@@ -31,12 +32,8 @@ bool contains(const std::vector<std::string>& words, std::string_view word) {
 
 // Two numbers of microseconds. "max" and -1 are no quota, nor is what is no number.
 double cores_of(const std::string& quota, const std::string& period) {
-  const auto number = [](const std::string& text) {
-    int64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc() && end == text.data() + text.size() ? value : -1;
-  };
-  const int64_t time = number(quota), of = number(period);
+  const int64_t time = parse_number<int64_t>(quota).value_or(-1);
+  const int64_t of = parse_number<int64_t>(period).value_or(-1);
   return time > 0 && of > 0 ? static_cast<double>(time) / static_cast<double>(of) : kNoQuota;
 }
 

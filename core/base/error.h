@@ -1,8 +1,9 @@
 // The two families of errors (docs/errors.md).
 //
-//   UsageError        the caller did something wrong: says what was expected, what came, and what
-//   to do. EnvironmentError  the world did something wrong (peer, disk, network): says rank, host,
-//   operation or path.
+//   UsageError        the caller did something wrong: says what was expected, what came, and
+//                     what to do.
+//   EnvironmentError  the world did something wrong (peer, disk, network): says rank, host,
+//                     operation or path.
 //
 // Libraries throw; only cli/ turns an error into an exit code.
 #pragma once
@@ -12,6 +13,14 @@
 #include <string>
 
 namespace lockstep {
+
+// How every program of the project ends, as docs/errors.md lists it.
+enum ExitCode : int {
+  kDone = 0,
+  kFailed = 1,
+  kWrongUse = 2,            // or a wrong config: starting again would end the same way
+  kStoppedAfterSaving = 3,  // a run was asked to stop, and can be resumed
+};
 
 class Error : public std::runtime_error {
  public:

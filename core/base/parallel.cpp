@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -18,6 +17,7 @@
 #include "core/base/cores.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/number_text.h"
 
 namespace lockstep {
 namespace {
@@ -59,11 +59,10 @@ int default_threads() {
   constexpr const char* kSpace = " \t\n\v\f\r";
   first.remove_prefix(std::min(first.find_first_not_of(kSpace), first.size()));
   first = first.substr(0, first.find_last_not_of(kSpace) + 1);
-  int threads = 0;
-  const auto [end, error] = std::from_chars(first.data(), first.data() + first.size(), threads);
-  check(error == std::errc{} && end == first.data() + first.size() && threads >= 1,
-        "OMP_NUM_THREADS: expected a number of threads from 1 to ", std::numeric_limits<int>::max(),
-        ", got '", text, "'; set it right, or unset it for one thread a core");
+  const int threads = parse_number<int>(first).value_or(0);
+  check(threads >= 1, "OMP_NUM_THREADS: expected a number of threads from 1 to ",
+        std::numeric_limits<int>::max(), ", got '", text,
+        "'; set it right, or unset it for one thread a core");
   return threads;
 }
 

@@ -8,8 +8,7 @@
 // Three ways of walking add in this order, and so give equal bits:
 //   - from the top down: split(), as ranks do that hold whole nodes (comm/reduce/reduce_tree.h);
 //   - from the bottom up: combine(), which adds neighbours, then neighbours of those;
-//   - term by term: level_of() and carried_by(), as a binary counter adds 1
-//   (tensor/binary_counter.h).
+//   - term by term: level_of() and carried_by(), as BinaryCounter (core/tensor) adds.
 //
 // Kernels of all instruction sets include this file: every function has internal linkage.
 #pragma once

@@ -188,8 +188,9 @@ struct Kernels {
   // Element i of the tensor uses number (first + i) of the stream, so a shard draws what the whole
   // would have drawn there.
   void (*uniform)(int64_t n, float low, float high, const RandomKey& key, int64_t first, float* y);
+  // By Box and Muller's method.
   void (*normal)(int64_t n, float mean, float stddev, const RandomKey& key, int64_t first,
-                 float* y);  // Box-Muller
+                 float* y);
   // y = x·mask/(1−p); the backward pass calls it again with dy: the mask is drawn anew from the
   // key, never stored.
   void (*dropout)(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y,

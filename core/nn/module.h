@@ -62,8 +62,8 @@ class Module {
   bool recomputes() const { return recompute_; }
 
   using PreHook = std::function<void(Module&, const Variable& input)>;
-  using PostHook =
-      std::function<Variable(Module&, const Variable& output)>;  // returns the output to pass on
+  // Returns the output to pass on.
+  using PostHook = std::function<Variable(Module&, const Variable& output)>;
   // A hook is no empty function.
   void add_forward_pre_hook(PreHook hook);
   void add_forward_post_hook(PostHook hook);

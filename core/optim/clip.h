@@ -53,8 +53,7 @@ double grad_norm(std::span<const Parameter> parameters);
 // these ranks:
 //
 //   grad_norm(model.parameters(), sharded->parameters(),
-//             [&](const Tensor& bits) { group->all_reduce(bits, {.op =
-//             comm::ReduceOp::bor}).wait(); });
+//             [&](const Tensor& bits) { group->all_reduce(bits, {.op = ReduceOp::bor}).wait(); });
 double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> held,
                  const std::function<void(const Tensor& bits)>& or_over_ranks);
 

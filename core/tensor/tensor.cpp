@@ -242,8 +242,8 @@ std::vector<T> Tensor::to_vector() const {
 template <>
 std::vector<bool> Tensor::to_vector() const {
   check_defined("to_vector");
-  const Tensor dense =
-      to(DType::boolean).contiguous();  // any value but 0 is true, 0.5 and 256, too
+  // Any value but 0 is true, 0.5 and 256, too.
+  const Tensor dense = to(DType::boolean).contiguous();
   std::vector<uint8_t> bytes(static_cast<size_t>(numel_));
   if (numel_ > 0) kernels(device()).copy_to_host(bytes.data(), dense.raw(), dense.bytes());
   return {bytes.begin(), bytes.end()};

@@ -122,7 +122,7 @@ Failure Agent::failure_of(const RankEnd& end) const {
   if (end.report && !end.report->saved) {
     failure.caused_by_peer = end.report->caused_by_peer;
     failure.reason = end.report->message;
-  } else if (end.status.signal == 0 && end.status.exit_code == kSavedCode) {
+  } else if (end.status.signal == 0 && end.status.exit_code == kStoppedAfterSaving) {
     failure.reason = kUnsaidHint;
   } else {
     failure.reason = signal_hint(end.status.signal, oom_kill_count() - oom_kills_before_);
@@ -208,16 +208,16 @@ void Agent::conclude_with_answer() {
 }
 
 int Agent::code_of_stop(int signal) const {
-  return context_.spec.failure_code == FailureCode::lockstep ? 1 : 128 + signal;
+  return context_.spec.failure_code == FailureCode::lockstep ? kFailed : 128 + signal;
 }
 
 int Agent::code_of(const Failure& failure) const {
-  if (failure.rank < 0) return 1;
+  if (failure.rank < 0) return kFailed;
   if (context_.spec.failure_code == FailureCode::lockstep)
-    return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : 1;
+    return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : kFailed;
   if (failure.signal != 0) return 128 + failure.signal;
   // As the code of `lockstep` it would say that all ranks have saved.
-  return failure.exit_code == kSavedCode ? 1 : failure.exit_code;
+  return failure.exit_code == kStoppedAfterSaving ? kFailed : failure.exit_code;
 }
 
 bool Agent::follows_loss(const Failure& failure) const {
@@ -235,7 +235,7 @@ LaunchResult Agent::result() {
   const std::string lost = context_.client.lost();
   const bool stopped = stop_signal_ != 0 || job_.stopping;
   if (insisted() || (stop_signal_ != 0 && epoch_ == 0)) {
-    out.exit_code = all_saved() ? kSavedCode : code_of_stop(stop_signal_);
+    out.exit_code = all_saved() ? kStoppedAfterSaving : code_of_stop(stop_signal_);
     return out;
   }
   std::optional<Failure> failure = job_.phase == Phase::failed ? job_.failure : std::nullopt;
@@ -258,7 +258,7 @@ LaunchResult Agent::result() {
     out.exit_code = code_of(*failure);
     out.failure = std::move(failure);
   } else if (job_.saved) {
-    out.exit_code = kSavedCode;
+    out.exit_code = kStoppedAfterSaving;
   } else if (stopped && terminated_) {
     out.exit_code = code_of_stop(stop_signal_ != 0 ? stop_signal_ : SIGTERM);
   }

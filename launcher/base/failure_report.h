@@ -8,13 +8,11 @@
 
 namespace lockstep::launcher {
 
-// The exit code of a rank that was asked to stop and has saved. Other programs end with it for
-// reasons of their own, so it counts only together with FailureReport::saved.
-constexpr int kSavedCode = 3;
-
 // What a rank said about its end (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
 struct FailureReport {
   std::string message;
+  // Other programs end with kStoppedAfterSaving for reasons of their own, so that exit code counts
+  // only together with this.
   bool saved = false;  // it did not fail, but saved and stops
   bool caused_by_peer = false;
   std::optional<Duration> at;  // monotonic time of this host

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/error.h"
 #include "launcher/base/failure.h"
 
 namespace lockstep::launcher {
@@ -22,9 +23,8 @@ enum class Screen {
 // The exit code of launch() when a rank fails.
 enum class FailureCode {
   of_rank,   // the code of the rank that failed first; 128 + signal where a signal ended it
-  lockstep,  // as `lockstep` itself ends: kWrongUse where the rank did, else 1
+  lockstep,  // as `lockstep` itself ends: kWrongUse where the rank did, else kFailed
 };
-constexpr int kWrongUse = 2;
 
 struct LaunchSpec {
   std::vector<std::string> argv;  // the program, looked up in PATH, and its arguments

@@ -4,6 +4,8 @@
 
 #include <signal.h>
 
+#include "core/base/error.h"
+
 namespace lockstep::launcher {
 namespace {
 
@@ -15,7 +17,7 @@ bool killed_from_outside(const ExitStatus& status) {
 }  // namespace
 
 bool has_saved(const RankEnd& end) {
-  return end.status.signal == 0 && end.status.exit_code == kSavedCode && end.report &&
+  return end.status.signal == 0 && end.status.exit_code == kStoppedAfterSaving && end.report &&
          end.report->saved;
 }
 

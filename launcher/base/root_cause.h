@@ -24,13 +24,12 @@ struct RankEnd {
 
 // The end that is the cause, by these rules:
 //   - a rank's own failure comes before one that says that a peer is to blame;
-//   - ranks that were told to end come last, unless they had reported before that (`signalled_at`);
-//   but a failure of its own that
-//     such a rank reports still comes before one that blames a peer: it took its time, while the
-//     others fell at once;
-//   - else the earliest counts: a report by its own time; an end by a signal from outside (SIGKILL,
-//   SIGSEGV, …) by when the rank was last
-//     alive, because such a rank reports nothing while its victims do.
+//   - ranks that were told to end come last, unless they had reported before (`signalled_at`). But
+//     a failure of its own that such a rank reports still comes before one that blames a peer: it
+//     took its time, while the others fell at once;
+//   - else the earliest counts. A report has its own time. A rank that a signal from outside ended
+//     (SIGKILL, SIGSEGV, …) counts from when it was last alive: it reports nothing, while its
+//     victims do.
 // Empty where nobody failed.
 std::optional<size_t> first_failure(const std::vector<RankEnd>& ends,
                                     std::optional<Duration> signalled_at);
@@ -38,7 +37,7 @@ std::optional<size_t> first_failure(const std::vector<RankEnd>& ends,
 // Whether the rank has reported, with a time, before this one.
 bool reported_before(const RankEnd& end, std::optional<Duration> time);
 
-// Whether the rank stopped after saving: it said so, and ended with kSavedCode.
+// Whether the rank stopped after saving: it said so, and ended with kStoppedAfterSaving.
 bool has_saved(const RankEnd& end);
 
 // Whether this end is a failure at all, and not a success, a stop after saving, or what the agent

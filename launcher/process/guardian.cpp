@@ -75,8 +75,8 @@ Guardian::Guardian() {
 
 Guardian::~Guardian() {
   ::close(pipe_);
-  ::kill(pid_,
-         SIGCONT);  // whoever stopped all that is called lockstep need not have let this one go on
+  // Whoever stopped all that is called lockstep need not have let this one go on.
+  ::kill(pid_, SIGCONT);
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }

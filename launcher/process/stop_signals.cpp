@@ -26,8 +26,8 @@ Duration monotonic_now() {
 void on_signal(int signal) {
   const int error = errno;
   const StopSignals::Arrival arrival{.signal = signal, .at = monotonic_now()};
-  [[maybe_unused]] const ssize_t written =
-      ::write(g_write_end.load(), &arrival, sizeof arrival);  // so small: never split
+  // So small: never split.
+  [[maybe_unused]] const ssize_t written = ::write(g_write_end.load(), &arrival, sizeof arrival);
   errno = error;
 }
 

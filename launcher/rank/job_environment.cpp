@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdlib>
 
 #include "core/base/error.h"
+#include "core/base/number_text.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -14,11 +14,10 @@ template <typename T>
 T parsed(const char* name, T missing) {
   const std::string text = env(name);
   if (text.empty()) return missing;
-  T value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size(),
-        "[launcher] environment variable ", name, " must be a number, got '", text, "'");
-  return value;
+  const std::optional<T> value = parse_number<T>(text);
+  check(value.has_value(), "[launcher] environment variable ", name, " must be a number, got '",
+        text, "'");
+  return *value;
 }
 
 bool is_set(const char* name) { return !env(name).empty(); }

@@ -56,8 +56,8 @@ bool has_store();
 
 // The store that this rank's environment names; keys of one epoch are apart from those of another.
 //   LOCKSTEP_STORE=host:port   the launcher serves it
-//   MASTER_ADDR, MASTER_PORT   rank 0 serves it there itself (other launchers, ranks started by
-//   hand) SLURM_*                    rank 0 serves it, on the first host of the step
+//   MASTER_ADDR, MASTER_PORT   rank 0 serves it there (other launchers, ranks started by hand)
+//   SLURM_*                    rank 0 serves it, on the first host of the step
 // A store that rank 0 serves takes in each rank of its own job once. A rank of another job is
 // refused by name: LOCKSTEP_RUN_ID, or RankEnv::job, tells jobs apart. Throws UsageError if there
 // is none of them or the rank is refused, EnvironmentError if nobody answers within `limit`.

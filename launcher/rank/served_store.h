@@ -12,8 +12,8 @@ namespace lockstep::launcher {
 
 // One rank, as it asks to be taken in.
 struct Entrant {
-  std::string job =
-      {};  // equal on all ranks of a job; empty: nothing is known that would tell jobs apart
+  // Equal on all ranks of a job; empty: nothing is known that would tell jobs apart.
+  std::string job = {};
   int rank = 0;
   int size = 1;
 };

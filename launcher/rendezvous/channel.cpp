@@ -16,8 +16,8 @@ void prepare_grpc() {
     // Of gRPC's own, 10 files and 8 threads were seen in a rank.
     require_files(10, "a connection to the rendezvous");
     require_threads(12, "a connection to the rendezvous");
-    ::setenv("GRPC_ENABLE_FORK_SUPPORT", "0",
-             1);  // ranks are started by fork and exec; gRPC must not stop its threads for that
+    // Ranks are started by fork and exec; gRPC must not stop its threads for that.
+    ::setenv("GRPC_ENABLE_FORK_SUPPORT", "0", 1);
     ::grpc_init();
     return true;
   }();
@@ -27,8 +27,8 @@ void prepare_grpc() {
 std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server) {
   prepare_grpc();
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY,
-                   0);  // an http_proxy of the environment is not meant for the nodes of a job
+  // An http_proxy of the environment is not meant for the nodes of a job.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);

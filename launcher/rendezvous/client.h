@@ -13,8 +13,8 @@ namespace lockstep::launcher {
 
 // How long the client waits for its server.
 struct ClientLimits {
-  Duration report = std::chrono::seconds(
-      5);  // for one answer; a heartbeat's may also take the time for which the server holds it
+  // For one answer; a heartbeat's may also take the time for which the server holds it.
+  Duration report = std::chrono::seconds(5);
   // How long the server may fail to answer, from the first failed call on, before it is given up.
   // One failure alone says little: a time limit passes as well while this process is stopped, or
   // gets no turn for seconds.

@@ -1,7 +1,6 @@
 #include "launcher/rendezvous/endpoint.h"
 
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <memory>
 
@@ -11,6 +10,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "core/base/number_text.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -82,11 +83,9 @@ Endpoint Endpoint::parse(const std::string& text, int default_port) {
         "': an IPv6 address with a port needs brackets: [::1]:29400");
   Endpoint endpoint{host, default_port};
   if (!port.empty()) {
-    const auto [end, error] =
-        std::from_chars(port.data(), port.data() + port.size(), endpoint.port);
-    check(error == std::errc() && end == port.data() + port.size() && endpoint.port >= 0 &&
-              endpoint.port <= 65535,
-          "[rendezvous] endpoint '", text, "': expected a port from 0 to 65535, got '", port, "'");
+    endpoint.port = parse_number<int>(port).value_or(-1);
+    check(endpoint.port >= 0 && endpoint.port <= 65535, "[rendezvous] endpoint '", text,
+          "': expected a port from 0 to 65535, got '", port, "'");
   }
   return endpoint;
 }

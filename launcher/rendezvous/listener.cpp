@@ -61,8 +61,8 @@ Listener::Listener(const std::string& host, int port) : port_(port) {
       continue;
     }
     const int on = 1;
-    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
-                 sizeof on);  // no wait for an earlier run's connections to time out
+    // No wait for an earlier run's connections to time out.
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (each->ai_family == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     sockaddr_storage address{};
     socklen_t size = each->ai_addrlen;

@@ -34,8 +34,8 @@ class Listener {
   std::vector<int> sockets_;
   int port_ = 0;
   int stop_fd_ = -1;
-  int spare_fd_ =
-      -1;  // given up for a moment to be able to refuse a connection when the table is full
+  // Given up for a moment to be able to refuse a connection when the table is full.
+  int spare_fd_ = -1;
   OnConnection on_connection_;
   std::thread thread_;
 };

@@ -1,6 +1,6 @@
 // Membership: who takes part in a job, as which ranks, and how the job fares. A pure state machine:
 // no threads, no sockets, no clock; time is an argument. Its server is a thin shell around it; its
-// behaviour is written down in tests/launcher/testdata.
+// behaviour is written down in tests/launcher/rendezvous/testdata.
 //
 //   gathering ──all nodes joined──▶ running ──all nodes finished──▶ finished
 //     │   ▲                          │  ▲
@@ -48,13 +48,13 @@ struct JobShape {
   std::string run_id;
   int nodes = 1;
   int max_restarts = 0;
-  std::optional<int> final_code =
-      {};  // a rank that ends with this code would do so again: it costs no restart, but the job
+  // A rank that ends with this code would do so again: it costs no restart, but the job.
+  std::optional<int> final_code = {};
   // The ranks save and stop however early they are asked to. Those that a restart is about to start
   // are started all the same, for what is to be saved may be in memory alone.
   bool saves_when_stopped = false;
-  Duration join_timeout = std::chrono::seconds(
-      300);  // from the first join, and from when a lost node is to be replaced
+  // From the first join, and from when a lost node is to be replaced.
+  Duration join_timeout = std::chrono::seconds(300);
   Duration lease = std::chrono::seconds(5);
   // A node whose connection broke may come back for this long.
   Duration reconnect = std::chrono::seconds(2);
@@ -70,8 +70,8 @@ struct JobState {
   int restarts = 0;
   bool stopping = false;  // the job was asked to stop
   bool saved = false;     // some rank stopped after saving
-  bool settled =
-      true;  // false: a node is out of reach and may prove to be the cause of the failure
+  // False: a node is out of reach and may prove to be the cause of the failure.
+  bool settled = true;
 };
 
 // Not thread-safe. `now` counts from any fixed moment and never goes back. Events that do not fit

@@ -3,8 +3,9 @@
 //
 //   #include "tests/conformance/process_group_suite.h"
 //   namespace lockstep::test {
-//   INSTANTIATE_TEST_SUITE_P(shm, ProcessGroupSuite, testing::ValuesIn(cases("shm", {1, 2, 3, 4,
-//   8}, run_forked)), case_name);
+//   INSTANTIATE_TEST_SUITE_P(shm, ProcessGroupSuite,
+//                            testing::ValuesIn(cases("shm", {1, 2, 3, 4, 8}, run_forked)),
+//                            case_name);
 //   }
 //
 // The suite does not care how: `start` must run the body once for each rank, anywhere.

@@ -51,8 +51,8 @@ class TensorsOfACall {
   // `shared`: the tensors lie in memory that the group allocates.
   TensorsOfACall(const TensorCall& what, ProcessGroup& group, bool shared)
       : what_(what), group_(group) {
-    constexpr int64_t n =
-        300'000;  // in shm beyond what goes through slots, where it can be reached in place
+    // In shm beyond what goes through slots, where it can be reached in place.
+    constexpr int64_t n = 300'000;
     const auto memory = [&](int64_t slices) {
       return shared ? group.allocate({slices * n}, DType::f32) : Tensor::zeros({slices * n});
     };

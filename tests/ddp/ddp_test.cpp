@@ -95,8 +95,8 @@ TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
 TEST(Ddp, TheFirstBackwardAfterAGuardCommunicatesWhateverTheShare) {
   expect_success(run_group(2, [&](const Group& group) {
     Net net;
-    DistributedDataParallel ddp(net.parameters, {}, group,
-                                {.micro_batches = 8});  // four a rank, of which only two are run
+    // Four a rank, of which only two are run.
+    DistributedDataParallel ddp(net.parameters, {}, group, {.micro_batches = 8});
     for (int step = 0; step < 2; ++step) {
       {
         const auto guard = ddp.no_sync();

@@ -76,8 +76,8 @@ TEST(FullyShard, RecomputedBlocksChangeNoBit) {
     EXPECT_EQ(train_reference({.make = recomputing, .compute = compute, .clip = 0.5f}), want);
     for (const int ranks : {1, 2, 4}) {
       Recipe recipe{.make = recomputing, .compute = compute, .clip = 0.5f};
-      recipe.options.units_in_flight =
-          1;  // a block that is recomputed must have been gathered again
+      // A block that is recomputed must have been gathered again.
+      recipe.options.units_in_flight = 1;
       EXPECT_EQ(train_sharded(recipe, ranks), want) << ranks << " ranks, " << compute;
     }
   }

@@ -185,8 +185,8 @@ Case draw(uint64_t seed, bool faulty = false) {
 }
 
 TEST(OutsideReads, RandomModelsTrainToTheBitsOfOneRank) {
-  int with_units = 0, with_sides = 0,
-      with_detached = 0;  // the dice must have drawn what this is about
+  // The dice must have drawn what this is about.
+  int with_units = 0, with_sides = 0, with_detached = 0;
   for (uint64_t seed = 0; seed < 150; ++seed) {
     const Case c = draw(seed);
     RandomReads model(seed, false);

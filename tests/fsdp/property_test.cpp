@@ -90,8 +90,8 @@ class RandomModel {
         return [p](const Variable& x) { return ops::add(x, ops::cast(p, DType::f32)); };
       }
       case 1: {
-        const Parameter p =
-            module.register_parameter(name, Tensor::zeros({0, width_}));  // takes part in nothing
+        // Takes part in nothing.
+        const Parameter p = module.register_parameter(name, Tensor::zeros({0, width_}));
         return [](const Variable& x) { return x; };
       }
       case 2: {

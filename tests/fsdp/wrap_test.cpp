@@ -102,8 +102,8 @@ TEST(PlanUnits, ATiedParameterBelongsToTheInnermostUnitAroundItsUses) {
   b->register_shared_parameter("near", near);
   other->register_shared_parameter("far", far);
   const auto plans = plan_units(root, [&](const nn::Module& m) { return &m != &root; });
-  EXPECT_THAT(units(plans),
-              ElementsAre("root", "outer", "outer.a"));  // b and other have nothing of their own
+  // B and other have nothing of their own.
+  EXPECT_THAT(units(plans), ElementsAre("root", "outer", "outer.a"));
   EXPECT_THAT(names(plans[0]), ElementsAre("outer.b.far"));
   EXPECT_THAT(names(plans[1]), ElementsAre("outer.a.near"));
   EXPECT_THAT(names(plans[2]), ElementsAre("outer.a.own"));

@@ -67,8 +67,8 @@ TEST(Launch, an_agent_that_gets_no_threads_says_so) {
   AgentProcess agent(shell(1, "true"), [] {
     size_t pages = 0;
     std::ifstream("/proc/self/statm") >> pages;
-    const rlim_t bytes =
-        pages * static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + (20 << 20);  // two stacks, or ten
+    // Two stacks, or ten.
+    const rlim_t bytes = pages * static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + (20 << 20);
     const rlimit limit{.rlim_cur = bytes, .rlim_max = bytes};
     ::setrlimit(RLIMIT_AS, &limit);
   });

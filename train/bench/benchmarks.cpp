@@ -21,7 +21,7 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
                        .threads = num_threads(),
                        .strategy = strategy_text(config.parallel),
                        .backend = group->backend_name(),
-                       .precision = config.train.precision,
+                       .precision = std::string(word_of(config.train.precision)),
                        .parameters = trainer.parameter_count(),
                        .steps = steps,
                        .items_are_tokens = trainer.model().items_are_tokens};
@@ -53,9 +53,8 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
   result.memory = report_memory(trainer.memory_bound(), *group);
   const double step_s = result.step_ms / 1e3;
   result.items_per_s = static_cast<double>(trainer.items_per_step()) / step_s;
-  result.mfu =
-      trainer.flops_per_step() / step_s /
-      peak_flops(config.train.precision == "bf16" ? DType::bf16 : DType::f32, group->size());
+  result.mfu = trainer.flops_per_step() / step_s /
+               peak_flops(dtype_of(config.train.precision), group->size());
   return result;
 }
 

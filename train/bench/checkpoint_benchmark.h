@@ -19,8 +19,8 @@ struct CheckpointBenchmark {
   double save_unsynced_s = 0;  // the same without waiting for its syncs
   double load_s = 0;           // restore_latest() from the page cache: every value verified
   double load_cold_s = 0;      // the same from disk; 0 where the page cache could not be dropped
-  double plain_write_s =
-      0;  // the same bytes, written and synced without checksums or manifest: the disk's own speed
+  // The same bytes, written and synced without checksums or manifest: the disk's own speed.
+  double plain_write_s = 0;
   double summed_write_s = 0;  // the same with checksums, in turn with it
   double noise_s = 0;         // how far the medians of two halves of the plain writes are apart
   double checksum_s = 0;      // SHA-256 and XXH3 of a rank's part, with nothing else to do

@@ -15,9 +15,9 @@ struct CommBenchmark {
   int64_t bytes = 0;  // of the whole tensor: [n] of all_reduce and broadcast, [W·n] of the others
   double us = 0;  // of one call, see call_us() in train/bench/measure.h; the writing of the inputs
                   // (below) is not counted
-  double bus_gb_per_s =
-      0;  // bytes that each rank's link would have to carry: 2(W−1)/W of all_reduce, (W−1)/W of
-          // all_gather and reduce_scatter, all of broadcast
+  // Bytes that each rank's link would have to carry: 2(W−1)/W of all_reduce, (W−1)/W of.
+  double bus_gb_per_s = 0;
+  // all_gather and reduce_scatter, all of broadcast
   double memcpy_us = 0;  // of a copy of the whole tensor by every rank at once, in ordinary memory
   double of_memcpy = 0;  // memcpy_us / us: 1 is as fast as that copy
 };

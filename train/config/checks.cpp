@@ -1,7 +1,4 @@
 // Keys that must fit each other, and the number of ranks.
-#include <charconv>
-#include <cmath>
-
 #include "core/base/error.h"
 #include "train/config/config.h"
 #include "train/config/keys.h"
@@ -21,7 +18,7 @@ bool is_folder_name(const std::string& name) {
 }
 
 void check_data(const DataConfig& data, const ModelConfig& model) {
-  if (data.kind != "text") return;
+  if (data.kind != DataKind::text) return;
   fit(model.is_language_model(), {"data.kind", "model.kind"},
       "data.kind 'text' needs model.kind 'gpt' or 'llama', got '", model.kind,
       "'; an mlp trains on data.kind 'random'");
@@ -32,8 +29,8 @@ void check_data(const DataConfig& data, const ModelConfig& model) {
 }
 
 void check_recompute(const TrainConfig& train, const ModelConfig& model) {
-  fit(train.recompute == "none" || model.kind != "mlp", {"train.recompute", "model.kind"},
-      "train.recompute '", train.recompute,
+  fit(train.recompute == Recompute::none || model.kind != ModelKind::mlp,
+      {"train.recompute", "model.kind"}, "train.recompute '", train.recompute,
       "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to "
       "none");
 }
@@ -42,7 +39,7 @@ void check_model(const ModelConfig& model) {
   fit(!model.is_language_model() || model.dim % model.heads == 0, {"model.heads", "model.dim"},
       "model.heads (", model.heads, ") does not divide model.dim (", model.dim,
       "): every head needs the same width");
-  if (model.kind != "llama") return;
+  if (model.kind != ModelKind::llama) return;
   fit(model.dim / model.heads % 2 == 0, {"model.dim", "model.heads"}, "model.dim (", model.dim,
       ") over model.heads (", model.heads,
       ") is odd: rotary positions need heads of an even width");
@@ -56,46 +53,33 @@ void check_batches(const TrainConfig& train) {
       train.global_batch, "): a step must be a whole number of micro-batches");
 }
 
-// The number that parallel.shard may be; 0 where it is a word.
-int64_t nearby_ranks(const std::string& shard) {
-  int64_t ranks = 0;
-  const auto end = std::from_chars(shard.data(), shard.data() + shard.size(), ranks);
-  return end.ec == std::errc() && end.ptr == shard.data() + shard.size() ? ranks : 0;
-}
-
 void check_parallel(const ParallelConfig& parallel) {
-  const bool word = parallel.shard == "full" || parallel.shard == "grad" ||
-                    parallel.shard == "optim" || parallel.shard == "hybrid";
-  fit(word || nearby_ranks(parallel.shard) > 0, {"parallel.shard"}, "parallel.shard '",
-      parallel.shard, "': expected full, grad, optim, hybrid or a number of ranks");
-  for (const double ranks : parallel.mesh)
-    fit(ranks == std::floor(ranks), {"parallel.mesh"}, "parallel.mesh: ", ranks,
-        " is no number of ranks");
+  const bool fsdp = parallel.strategy == StrategyKind::fsdp;
+  const bool hybrid = parallel.shard.kind == ShardMode::Kind::hybrid;
   const bool meshed = parallel.mesh[0] > 0 && parallel.mesh[1] > 0;
-  fit(parallel.shard != "hybrid" || meshed, {"parallel.shard", "parallel.mesh"},
+  fit(!hybrid || meshed, {"parallel.shard", "parallel.mesh"},
       "parallel.shard 'hybrid' needs parallel.mesh: [replicate, shard], such as [2, 2] for 4 "
       "ranks");
-  fit(parallel.shard == "hybrid" || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0),
+  fit(hybrid || (parallel.mesh[0] == 0 && parallel.mesh[1] == 0),
       {"parallel.mesh", "parallel.shard"}, "parallel.mesh is for parallel.shard 'hybrid', got '",
       parallel.shard, "'");
-  fit(parallel.strategy == "fsdp" || parallel.shard == "full",
-      {"parallel.shard", "parallel.strategy"}, "parallel.shard '", parallel.shard,
-      "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  fit(parallel.strategy == "fsdp" || parallel.wrap == "blocks",
-      {"parallel.wrap", "parallel.strategy"}, "parallel.wrap '", parallel.wrap,
-      "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  fit(parallel.backend != "tcp" && parallel.backend != "nccl", {"parallel.backend"},
-      "parallel.backend '", parallel.backend,
+  fit(fsdp || parallel.shard == ShardMode(), {"parallel.shard", "parallel.strategy"},
+      "parallel.shard '", parallel.shard, "' is for parallel.strategy 'fsdp', got '",
+      parallel.strategy, "'");
+  fit(fsdp || parallel.wrap == "blocks", {"parallel.wrap", "parallel.strategy"}, "parallel.wrap '",
+      parallel.wrap, "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
+  fit(parallel.backend != BackendKind::tcp && parallel.backend != BackendKind::nccl,
+      {"parallel.backend"}, "parallel.backend '", parallel.backend,
       "' is not available in this version: use auto, shm or mpi");
 }
 
 void check_shards(const ParallelConfig& parallel, int ranks) {
-  if (parallel.strategy != "fsdp") return;
-  const auto rows = static_cast<int64_t>(parallel.mesh[0]),
-             columns = static_cast<int64_t>(parallel.mesh[1]);
-  check(parallel.shard != "hybrid" || rows * columns == ranks, "parallel.mesh [", rows, ", ",
-        columns, "] has ", rows * columns, " ranks, but the run has ", ranks);
-  const int64_t nearby = nearby_ranks(parallel.shard);
+  if (parallel.strategy != StrategyKind::fsdp) return;
+  const auto [rows, columns] = parallel.mesh;
+  check(parallel.shard.kind != ShardMode::Kind::hybrid || rows * columns == ranks,
+        "parallel.mesh [", rows, ", ", columns, "] has ", rows * columns,
+        " ranks, but the run has ", ranks);
+  const int64_t nearby = parallel.shard.ranks;
   check(nearby == 0 || ranks % nearby == 0, "parallel.shard ", nearby, " does not divide the ",
         ranks, " ranks");
 }
@@ -124,7 +108,7 @@ void check_config(const Config& config) {
 
 void check_world_size(const Config& config, int world_size) {
   check(world_size >= 1, "the number of ranks must be at least 1, got ", world_size);
-  check(config.parallel.strategy != "single" || world_size == 1,
+  check(config.parallel.strategy != StrategyKind::single || world_size == 1,
         "parallel.strategy 'single' takes one rank, got ", world_size,
         ": use 'ddp', or start one rank");
   const int64_t micro_batches = config.train.micro_batches();

@@ -4,15 +4,17 @@
 //
 //   Config config = load_config("configs/kjv_gpt.yaml", {"train.steps=500"});
 //
-// Fields that are one of several words stay strings and hold one of those words
-// (docs/configuration.md lists them).
+// Fields that are one of several words are enums (config/words.h).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "train/config/words.h"
 
 namespace lockstep::train {
 
@@ -23,26 +25,26 @@ struct RunConfig {
 };
 
 struct DataConfig {
-  std::string kind = "text";        // text | random
-  std::string path;                 // a file, or a folder whose files are read in name order
-  std::string tokenizer = "bytes";  // bytes
-  double validation = 0.1;          // the part at the end of the text that is kept for evaluation
+  DataKind kind = DataKind::text;
+  std::string path;  // a file, or a folder whose files are read in name order
+  TokenizerKind tokenizer = TokenizerKind::bytes;
+  double validation = 0.1;  // the part at the end of the text that is kept for evaluation
 };
 
 struct ModelConfig {
-  std::string kind = "gpt";  // gpt | llama | mlp
-  int64_t layers = 4;        // gpt, llama: blocks; mlp: hidden layers
-  int64_t heads = 4;         // gpt, llama
-  int64_t dim = 128;         // gpt, llama: width; mlp: width of the hidden layers
-  int64_t block = 64;        // gpt, llama: tokens of a sequence; mlp: input features
-  int64_t vocab = 256;       // gpt, llama: tokens; mlp: classes
+  ModelKind kind = ModelKind::gpt;
+  int64_t layers = 4;   // gpt, llama: blocks; mlp: hidden layers
+  int64_t heads = 4;    // gpt, llama
+  int64_t dim = 128;    // gpt, llama: width; mlp: width of the hidden layers
+  int64_t block = 64;   // gpt, llama: tokens of a sequence; mlp: input features
+  int64_t vocab = 256;  // gpt, llama: tokens; mlp: classes
   double dropout = 0.0;
-  std::string activation = "gelu";    // gpt: gelu | gelu_tanh | relu | silu
-  double norm_eps = 1e-5;             // gpt, llama
-  bool scaled_residual_init = false;  // gpt
-  int64_t kv_heads = 0;               // llama; 0: as many as heads
-  int64_t hidden =
-      0;  // llama: width of the feed-forward parts; 0: 8/3 of dim, up to a multiple of 8
+  Activation activation = Activation::gelu;  // gpt
+  double norm_eps = 1e-5;                    // gpt, llama
+  bool scaled_residual_init = false;         // gpt
+  int64_t kv_heads = 0;                      // llama; 0: as many as heads
+  // llama: width of the feed-forward parts; 0: 8/3 of dim, up to a multiple of 8
+  int64_t hidden = 0;
   double rope_theta = 10000.0;  // llama
   bool tied_head = false;       // llama
 
@@ -50,36 +52,36 @@ struct ModelConfig {
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t feed_forward_width() const { return hidden > 0 ? hidden : (dim * 8 / 3 + 7) / 8 * 8; }
   // Whether it reads tokens.
-  bool is_language_model() const { return kind != "mlp"; }
+  bool is_language_model() const { return kind != ModelKind::mlp; }
 };
 
 struct TrainConfig {
   int64_t steps = 1000;
-  int64_t global_batch = 16;       // samples a step, over all ranks
-  int64_t micro_batch = 4;         // samples of one forward and backward pass
-  std::string precision = "fp32";  // fp32 | bf16
-  double grad_clip = 1.0;          // largest gradient norm; 0: no clipping
-  int64_t eval_every = 100;        // steps; 0: only after the last one
-  int64_t eval_batches = 16;       // micro-batches of an evaluation; 0: no evaluation
-  int64_t log_every = 10;          // steps between lines on a screen that is no terminal
-  std::string recompute = "none";  // none | blocks
-  int64_t recompute_every = 1;     // every k-th block
-  int64_t memory_limit_mb = 0;     // of a rank's tensors; 0: none
+  int64_t global_batch = 16;  // samples a step, over all ranks
+  int64_t micro_batch = 4;    // samples of one forward and backward pass
+  Precision precision = Precision::fp32;
+  double grad_clip = 1.0;     // largest gradient norm; 0: no clipping
+  int64_t eval_every = 100;   // steps; 0: only after the last one
+  int64_t eval_batches = 16;  // micro-batches of an evaluation; 0: no evaluation
+  int64_t log_every = 10;     // steps between lines on a screen that is no terminal
+  Recompute recompute = Recompute::none;
+  int64_t recompute_every = 1;  // every k-th block
+  int64_t memory_limit_mb = 0;  // of a rank's tensors; 0: none
 
   // V of the numerics contract: the leaves of the reduction tree.
   int64_t micro_batches() const { return global_batch / micro_batch; }
 };
 
 struct ScheduleConfig {
-  std::string kind = "constant";  // constant | linear | cosine
-  int64_t warmup = 0;             // steps
+  ScheduleKind kind = ScheduleKind::constant;
+  int64_t warmup = 0;  // steps
   double min_lr = 0.0;
 };
 
 struct OptimConfig {
-  std::string kind = "adamw";  // sgd | adam | adamw
+  OptimKind kind = OptimKind::adamw;
   double lr = 1e-3;
-  std::vector<double> betas = {0.9, 0.999};
+  std::array<double, 2> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0.01;
   double momentum = 0.0;  // sgd
@@ -87,16 +89,15 @@ struct OptimConfig {
 };
 
 struct ParallelConfig {
-  std::string strategy = "ddp";  // single | ddp | fsdp
-  std::string backend = "auto";  // auto | local | shm | tcp | mpi | nccl
-  std::string shard = "full";  // fsdp: full | grad | optim | hybrid | ranks that a unit is gathered
-                               // among for backward
-  std::vector<double> mesh = {
-      0, 0};  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
-  std::string wrap =
-      "blocks";  // fsdp: blocks | none | paths of the modules that are gathered as one
-  int64_t units_in_flight = 2;     // fsdp: gathered at a time, beside the root
-  std::string reduction = "tree";  // tree | fast
+  StrategyKind strategy = StrategyKind::ddp;
+  BackendKind backend = BackendKind::automatic;
+  ShardMode shard;  // fsdp
+  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
+  std::array<int64_t, 2> mesh = {0, 0};
+  // fsdp: blocks | none | paths of the modules that are gathered as one
+  std::string wrap = "blocks";
+  int64_t units_in_flight = 2;  // fsdp: gathered at a time, beside the root
+  ReductionKind reduction = ReductionKind::tree;
   double bucket_mb = 25.0;
   double timeout_s = 0.0;  // of every collective; 0: GroupOptions' default
   bool offload = false;    // optimizer states and FSDP's slices lie in files below run.dir

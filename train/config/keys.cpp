@@ -5,15 +5,24 @@
 namespace lockstep::train {
 namespace {
 
-constexpr double kMaxInt32 =
-    2147483647.0;  // counters of the random streams and of token indices have 32 bits
+// Counters of the random streams and of token indices have 32 bits.
+constexpr double kMaxInt32 = 2147483647.0;
 constexpr Range kCount{0, kMaxInt32};
 constexpr Range kPositive{1, kMaxInt32};
 constexpr Range kAboveZero{.min = 0, .min_excluded = true};
 constexpr Range kNotNegative{.min = 0};
 constexpr Range kFraction{.min = 0, .max = 1, .max_excluded = true};
 
-#define LOCKSTEP_FIELD(member) [](Config& config) -> FieldPointer { return &config.member; }
+template <typename T>
+FieldPointer pointer_to(T& field) {
+  return &field;
+}
+template <Word E>
+FieldPointer pointer_to(E& field) {
+  static_assert(sizeof(E) == 1);
+  return WordField{reinterpret_cast<uint8_t*>(&field), kWords<E>};
+}
+#define LOCKSTEP_FIELD(member) [](Config& config) { return pointer_to(config.member); }
 
 const std::vector<Key>& table() {
   using enum KeyScope;
@@ -26,30 +35,16 @@ const std::vector<Key>& table() {
        result,
        {0, 9007199254740992.0}},
 
-      {"data.kind",
-       LOCKSTEP_FIELD(data.kind),
-       "a text, or random numbers that need no file",
-       result,
-       {},
-       {"text", "random"}},
+      {"data.kind", LOCKSTEP_FIELD(data.kind), "a text, or random numbers that need no file",
+       result},
       {"data.path", LOCKSTEP_FIELD(data.path),
        "a file, or a folder whose files are read in name order", local},
-      {"data.tokenizer",
-       LOCKSTEP_FIELD(data.tokenizer),
-       "how a text becomes tokens",
-       result,
-       {},
-       {"bytes"}},
+      {"data.tokenizer", LOCKSTEP_FIELD(data.tokenizer), "how a text becomes tokens", result},
       {"data.validation", LOCKSTEP_FIELD(data.validation),
        "the part at the end of the text that is kept for evaluation", result,
        Range{.min = 0, .max = 0.5, .min_excluded = true}},
 
-      {"model.kind",
-       LOCKSTEP_FIELD(model.kind),
-       "the architecture",
-       result,
-       {},
-       {"gpt", "llama", "mlp"}},
+      {"model.kind", LOCKSTEP_FIELD(model.kind), "the architecture", result},
       {"model.layers",
        LOCKSTEP_FIELD(model.layers),
        "gpt, llama: blocks; mlp: hidden layers",
@@ -74,12 +69,8 @@ const std::vector<Key>& table() {
        {2, 16777216}},
       {"model.dropout", LOCKSTEP_FIELD(model.dropout),
        "the part of activations that a training step drops", result, kFraction},
-      {"model.activation",
-       LOCKSTEP_FIELD(model.activation),
-       "gpt: between the two layers of a feed-forward part; GPT-2 has `gelu_tanh`",
-       result,
-       {},
-       {"gelu", "gelu_tanh", "relu", "silu"}},
+      {"model.activation", LOCKSTEP_FIELD(model.activation),
+       "gpt: between the two layers of a feed-forward part; GPT-2 has `gelu_tanh`", result},
       {"model.norm_eps", LOCKSTEP_FIELD(model.norm_eps),
        "gpt, llama: added to the variance in norms", result, kAboveZero},
       {"model.scaled_residual_init", LOCKSTEP_FIELD(model.scaled_residual_init),
@@ -102,12 +93,8 @@ const std::vector<Key>& table() {
        result, kPositive},
       {"train.micro_batch", LOCKSTEP_FIELD(train.micro_batch),
        "samples of one forward and backward pass; divides `train.global_batch`", result, kPositive},
-      {"train.precision",
-       LOCKSTEP_FIELD(train.precision),
-       "of matrix products; weights and sums are always fp32",
-       result,
-       {},
-       {"fp32", "bf16"}},
+      {"train.precision", LOCKSTEP_FIELD(train.precision),
+       "of matrix products; weights and sums are always fp32", result},
       {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping",
        result, kNotNegative},
       {"train.eval_every", LOCKSTEP_FIELD(train.eval_every),
@@ -119,68 +106,41 @@ const std::vector<Key>& table() {
        "too",
        local, kPositive},
 
-      {"train.recompute",
-       LOCKSTEP_FIELD(train.recompute),
+      {"train.recompute", LOCKSTEP_FIELD(train.recompute),
        "`blocks`: keep the inputs of blocks alone and compute the rest again in backward; less "
        "memory, same bits",
-       group,
-       {},
-       {"none", "blocks"}},
+       group},
       {"train.recompute_every", LOCKSTEP_FIELD(train.recompute_every),
        "`train.recompute: blocks`: every k-th block only", group, kPositive},
       {"train.memory_limit_mb", LOCKSTEP_FIELD(train.memory_limit_mb),
        "the most that the tensors of one rank may take, in MB (10^6 bytes); 0: no limit", local,
        kCount},
 
-      {"optim.kind",
-       LOCKSTEP_FIELD(optim.kind),
-       "the optimizer",
-       result,
-       {},
-       {"sgd", "adam", "adamw"}},
+      {"optim.kind", LOCKSTEP_FIELD(optim.kind), "the optimizer", result},
       {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
-      {"optim.betas",
-       LOCKSTEP_FIELD(optim.betas),
-       "adam, adamw: decay of the two averages",
-       result,
-       kFraction,
-       {},
-       2},
+      {"optim.betas", LOCKSTEP_FIELD(optim.betas), "adam, adamw: decay of the two averages", result,
+       kFraction},
       {"optim.eps", LOCKSTEP_FIELD(optim.eps), "adam, adamw: added to the denominator", result,
        kAboveZero},
       {"optim.weight_decay", LOCKSTEP_FIELD(optim.weight_decay), "of weight matrices", result,
        kNotNegative},
       {"optim.momentum", LOCKSTEP_FIELD(optim.momentum), "sgd", result, kFraction},
-      {"optim.schedule.kind",
-       LOCKSTEP_FIELD(optim.schedule.kind),
-       "how the rate falls after the warm-up",
-       result,
-       {},
-       {"constant", "linear", "cosine"}},
+      {"optim.schedule.kind", LOCKSTEP_FIELD(optim.schedule.kind),
+       "how the rate falls after the warm-up", result},
       {"optim.schedule.warmup", LOCKSTEP_FIELD(optim.schedule.warmup),
        "steps in which the rate rises from 0", result, kCount},
       {"optim.schedule.min_lr", LOCKSTEP_FIELD(optim.schedule.min_lr),
        "linear, cosine: the rate at the last step", result, kNotNegative},
 
-      {"parallel.strategy",
-       LOCKSTEP_FIELD(parallel.strategy),
-       "how ranks share the work",
-       group,
-       {},
-       {"single", "ddp", "fsdp"}},
+      {"parallel.strategy", LOCKSTEP_FIELD(parallel.strategy), "how ranks share the work", group},
       {"parallel.shard", LOCKSTEP_FIELD(parallel.shard),
        "fsdp: what is spread over ranks. `full`: everything; `grad`: all but the weights while a "
        "step runs; `optim`: optimizer states; "
        "`hybrid`: everything, within rows of `parallel.mesh`; a number: everything, and backward "
        "gathers among so many ranks",
        group},
-      {"parallel.mesh",
-       LOCKSTEP_FIELD(parallel.mesh),
-       "hybrid: `[replicate, shard]`, rows of ranks that hold the model together",
-       group,
-       kCount,
-       {},
-       2},
+      {"parallel.mesh", LOCKSTEP_FIELD(parallel.mesh),
+       "hybrid: `[replicate, shard]`, rows of ranks that hold the model together", group, kCount},
       {"parallel.wrap", LOCKSTEP_FIELD(parallel.wrap),
        "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise "
        "paths of modules, `blocks.0, blocks.2`, "
@@ -190,19 +150,12 @@ const std::vector<Key>& table() {
       {"parallel.units_in_flight", LOCKSTEP_FIELD(parallel.units_in_flight),
        "fsdp: blocks that are whole at a time; more than 1: the next ones are fetched ahead", group,
        kPositive},
-      {"parallel.backend",
-       LOCKSTEP_FIELD(parallel.backend),
-       "how ranks talk; `auto` takes what fits",
-       group,
-       {},
-       {"auto", "local", "shm", "tcp", "mpi", "nccl"}},
-      {"parallel.reduction",
-       LOCKSTEP_FIELD(parallel.reduction),
+      {"parallel.backend", LOCKSTEP_FIELD(parallel.backend),
+       "how ranks talk; `auto` takes what fits", group},
+      {"parallel.reduction", LOCKSTEP_FIELD(parallel.reduction),
        "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's "
        "own, which differs in `mpi` alone",
-       result,
-       {},
-       {"tree", "fast"}},
+       result},
       {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb),
        "gradients that travel together, in MB", group,
        Range{.min = 0, .max = 65536, .min_excluded = true}},
@@ -255,9 +208,8 @@ size_t distance(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
-std::string_view last_part(std::string_view name) {
-  return name.substr(name.rfind('.') + 1);
-}  // npos + 1 is 0
+// npos + 1 is 0.
+std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 std::string_view group_part(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
 
 // The names that could have been meant: those of the key's own group first, by their last part,

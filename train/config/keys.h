@@ -2,6 +2,7 @@
 // read this table.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -16,7 +17,13 @@
 
 namespace lockstep::train {
 
-using FieldPointer = std::variant<std::string*, int64_t*, double*, bool*, std::vector<double>*>;
+// A field that is one of several words.
+struct WordField {
+  uint8_t* value;  // an enum's
+  std::span<const std::string_view> words;
+};
+using FieldPointer = std::variant<std::string*, int64_t*, double*, bool*, std::array<double, 2>*,
+                                  std::array<int64_t, 2>*, WordField, ShardMode*>;
 
 struct Range {
   double min = -std::numeric_limits<double>::infinity();
@@ -33,9 +40,7 @@ struct Key {
   FieldPointer (*field)(Config&);
   std::string_view help;
   KeyScope scope = KeyScope::result;
-  Range range = {};                            // numbers, and each of a list of numbers
-  std::vector<std::string_view> choices = {};  // words
-  size_t list_size = 0;                        // of lists
+  Range range = {};  // numbers, and each of a list of numbers
 };
 
 // In the order of documentation; the keys of a group are together.

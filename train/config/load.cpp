@@ -204,8 +204,8 @@ std::string origins_text(const MisfitError& error, const Origins& origins,
 
 std::string read_file(const std::string& file) {
   struct stat info {};
-  const bool found =
-      ::stat(file.c_str(), &info) == 0;  // before errno is read: arguments have no order
+  // Before errno is read: arguments have no order.
+  const bool found = ::stat(file.c_str(), &info) == 0;
   check(found, "cannot read config '", file, "': ", errno_text(errno));
   check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
   check(info.st_size <= kMaxFileBytes, "config '", file, "' has ", info.st_size, " bytes; at most ",

@@ -1,8 +1,9 @@
 // Values of config keys: from text, to text.
-#include <charconv>
+#include <algorithm>
 #include <cmath>
 
 #include "core/base/byte_text.h"
+#include "core/base/number_text.h"
 #include "train/config/keys.h"
 
 namespace lockstep::train {
@@ -13,16 +14,16 @@ struct Overloaded : F... {
   using F::operator()...;
 };
 
-std::string number_text(double value) {
+template <typename T>
+std::string number_text(T value) {
   char buffer[64];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, value);
   return {buffer, end.ptr};
 }
 
-std::string list_text(const std::vector<double>& values) {
-  std::string text = "[";
-  for (size_t i = 0; i < values.size(); ++i) text += (i ? ", " : "") + number_text(values[i]);
-  return text + "]";
+template <typename T>
+std::string list_text(const std::array<T, 2>& values) {
+  return str("[", number_text(values[0]), ", ", number_text(values[1]), "]");
 }
 
 bool is_plain_character(char c) {
@@ -51,10 +52,13 @@ std::string quoted_text(const std::string& text) {
   return out + "\"";
 }
 
-template <typename T>
-bool parse_number(const std::string& text, T& value) {
-  const auto end = std::from_chars(text.data(), text.data() + text.size(), value);
-  return end.ec == std::errc() && end.ptr == text.data() + text.size();
+// Of ShardMode::Kind but nearby, which is a number.
+constexpr auto kShardWords = std::to_array<std::string_view>({"full", "grad", "optim", "hybrid"});
+
+std::string words_text(std::span<const std::string_view> words) {
+  std::string text;
+  for (const std::string_view word : words) text += str(text.empty() ? "" : " | ", word);
+  return text;
 }
 
 struct Setter {
@@ -78,40 +82,51 @@ struct Setter {
       throw UsageError(str(where, ": key '", key.name, "': ", text, " is out of range: expected ",
                            key.range.text()));
   }
-  double number(const std::string& text) const {
-    double result = 0;
-    if (value.quoted || !parse_number(text, result) || !std::isfinite(result)) wrong_type();
-    check_range(result, text);
-    return result;
+  template <typename T>
+  void set(T& field, const std::string& text) const {
+    const auto number = parse_number<T>(text);
+    if (value.quoted || !number || !std::isfinite(static_cast<double>(*number))) wrong_type();
+    check_range(static_cast<double>(*number), text);
+    field = *number;
   }
   const std::string& scalar() const {
     if (value.is_list) wrong_type();
     return value.items[0];
   }
+  [[noreturn]] void no_such_word() const {
+    throw UsageError(
+        str(where, ": key '", key.name, "': '", value.items[0], "' is none of ", type_text(key)));
+  }
 
-  void operator()(std::string* field) const {
-    const std::string& text = scalar();
-    bool allowed = key.choices.empty();
-    for (const auto& choice : key.choices) allowed = allowed || text == choice;
-    if (!allowed)
-      throw UsageError(
-          str(where, ": key '", key.name, "': '", text, "' is none of ", type_text(key)));
-    *field = text;
-  }
-  void operator()(int64_t* field) const {
-    if (value.quoted || !parse_number(scalar(), *field)) wrong_type();
-    check_range(static_cast<double>(*field), written());
-  }
-  void operator()(double* field) const { *field = number(scalar()); }
+  void operator()(std::string* field) const { *field = scalar(); }
+  void operator()(int64_t* field) const { set(*field, scalar()); }
+  void operator()(double* field) const { set(*field, scalar()); }
   void operator()(bool* field) const {
     const std::string& text = scalar();
     if (value.quoted || (text != "true" && text != "false")) wrong_type();
     *field = text == "true";
   }
-  void operator()(std::vector<double>* field) const {
-    if (!value.is_list || value.items.size() != key.list_size) wrong_type();
-    field->clear();
-    for (const auto& item : value.items) field->push_back(number(item));
+  template <typename T>
+  void operator()(std::array<T, 2>* field) const {
+    if (!value.is_list || value.items.size() != field->size()) wrong_type();
+    for (size_t i = 0; i < field->size(); ++i) set((*field)[i], value.items[i]);
+  }
+  void operator()(const WordField& field) const {
+    const auto found = std::find(field.words.begin(), field.words.end(), scalar());
+    if (found == field.words.end()) no_such_word();
+    *field.value = static_cast<uint8_t>(found - field.words.begin());
+  }
+  void operator()(ShardMode* field) const {
+    const std::string& text = scalar();
+    const auto word = std::find(kShardWords.begin(), kShardWords.end(), text);
+    const auto ranks = parse_number<int64_t>(text);
+    if (word != kShardWords.end()) {
+      *field = {static_cast<ShardMode::Kind>(word - kShardWords.begin())};
+    } else if (ranks && *ranks > 0) {
+      *field = {ShardMode::Kind::nearby, *ranks};
+    } else {
+      no_such_word();
+    }
   }
 };
 
@@ -129,22 +144,23 @@ std::string Range::text() const {
   return low + (low.empty() || high.empty() ? "" : " and ") + high;
 }
 
+std::ostream& operator<<(std::ostream& out, const ShardMode& mode) {
+  if (mode.kind == ShardMode::Kind::nearby) return out << mode.ranks;
+  return out << kShardWords.at(static_cast<size_t>(mode.kind));
+}
+
 std::string type_text(const Key& key) {
   Config config;
-  return std::visit(Overloaded{[&](std::string*) {
-                                 if (key.choices.empty()) return std::string("text");
-                                 std::string text;
-                                 for (const auto& choice : key.choices)
-                                   text += str(text.empty() ? "" : " | ", choice);
-                                 return text;
-                               },
-                               [](int64_t*) { return std::string("an integer"); },
-                               [](double*) { return std::string("a number"); },
-                               [](bool*) { return std::string("true or false"); },
-                               [&](std::vector<double>*) {
-                                 return str("a list of ", key.list_size, " numbers");
-                               }},
-                    key.field(config));
+  return std::visit(
+      Overloaded{[](std::string*) { return std::string("text"); },
+                 [](int64_t*) { return std::string("an integer"); },
+                 [](double*) { return std::string("a number"); },
+                 [](bool*) { return std::string("true or false"); },
+                 [](std::array<double, 2>*) { return std::string("a list of 2 numbers"); },
+                 [](std::array<int64_t, 2>*) { return std::string("a list of 2 integers"); },
+                 [](const WordField& field) { return words_text(field.words); },
+                 [](ShardMode*) { return words_text(kShardWords) + " | a number of ranks"; }},
+      key.field(config));
 }
 
 std::string value_text(const Key& key, const Config& config) {
@@ -154,7 +170,10 @@ std::string value_text(const Key& key, const Config& config) {
                  [](const int64_t* n) { return std::to_string(*n); },
                  [](const double* n) { return number_text(*n); },
                  [](const bool* b) { return std::string(*b ? "true" : "false"); },
-                 [](const std::vector<double>* list) { return list_text(*list); }},
+                 [](const std::array<double, 2>* list) { return list_text(*list); },
+                 [](const std::array<int64_t, 2>* list) { return list_text(*list); },
+                 [](const WordField& field) { return std::string(field.words[*field.value]); },
+                 [](const ShardMode* mode) { return str(*mode); }},
       key.field(const_cast<Config&>(config)));
 }
 

@@ -155,8 +155,8 @@ std::string Corpus::hash(const std::atomic<bool>& stop) const {
   for (int64_t at = 0; at < bytes(); at += kPieceBytes) {
     if (stop) throw EnvironmentError("data.path: the reading of all data was given up");
     const int64_t count = std::min(kPieceBytes, bytes() - at);
-    copy(at, count,
-         piece.data());  // each piece sees a change of its file, so the last one sees it, too
+    // Each piece sees a change of its file, so the last one sees it, too.
+    copy(at, count, piece.data());
     XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
   }
   // A file may have been written behind the place that was read of it.

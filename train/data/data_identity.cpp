@@ -7,7 +7,7 @@
 #include "comm/text.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "core/base/thread.h"
 
 namespace lockstep::train {

@@ -6,9 +6,11 @@
 namespace lockstep::train {
 
 std::unique_ptr<Dataset> open_dataset(const Config& config) {
-  if (config.data.kind == "text") return std::make_unique<TextDataset>(config);
-  if (config.data.kind == "random") return std::make_unique<RandomDataset>(config);
-  throw UsageError(str("data.kind '", config.data.kind, "' is none of text, random"));
+  switch (config.data.kind) {
+    case DataKind::text: return std::make_unique<TextDataset>(config);
+    case DataKind::random: return std::make_unique<RandomDataset>(config);
+  }
+  throw UsageError("data.kind has a value that is no kind of data");
 }
 
 }  // namespace lockstep::train

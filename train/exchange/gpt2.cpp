@@ -9,15 +9,18 @@ namespace lockstep::train {
 namespace {
 
 struct ActivationName {
-  const char *theirs, *ours;
+  const char* theirs;
+  Activation ours;
 };
 // The first name of ours is the one that is written.
-constexpr std::array kActivations = {
-    ActivationName{"gelu_new", "gelu_tanh"}, ActivationName{"gelu_pytorch_tanh", "gelu_tanh"},
-    ActivationName{"gelu", "gelu"},          ActivationName{"relu", "relu"},
-    ActivationName{"silu", "silu"},          ActivationName{"swish", "silu"}};
+constexpr std::array kActivations = {ActivationName{"gelu_new", Activation::gelu_tanh},
+                                     ActivationName{"gelu_pytorch_tanh", Activation::gelu_tanh},
+                                     ActivationName{"gelu", Activation::gelu},
+                                     ActivationName{"relu", Activation::relu},
+                                     ActivationName{"silu", Activation::silu},
+                                     ActivationName{"swish", Activation::silu}};
 
-std::string activation_from(const JsonValues& values) {
+Activation activation_from(const JsonValues& values) {
   const std::string theirs = values.text("activation_function", "gelu_new");
   for (const auto& name : kActivations)
     if (theirs == name.theirs) return name.ours;
@@ -25,7 +28,7 @@ std::string activation_from(const JsonValues& values) {
                        "', expected gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish"));
 }
 
-std::string activation_to(const std::string& ours) {
+std::string activation_to(Activation ours) {
   for (const auto& name : kActivations)
     if (ours == name.ours) return name.theirs;
   throw UsageError(str("model.activation '", ours, "' has no name in GPT-2's layout"));
@@ -91,7 +94,7 @@ int64_t integer_of_two(const JsonValues& values, const char* key, const char* ge
 ForeignModel from_config_json(const JsonValues& values) {
   ForeignModel result;
   ModelConfig& model = result.model;
-  model.kind = "gpt";
+  model.kind = ModelKind::gpt;
   model.vocab = values.integer("vocab_size", 50257);
   model.block = integer_of_two(values, "n_positions", "max_position_embeddings", 1024);
   model.dim = integer_of_two(values, "n_embd", "hidden_size", 768);
@@ -101,8 +104,8 @@ ForeignModel from_config_json(const JsonValues& values) {
   model.norm_eps = values.number("layer_norm_epsilon", 1e-5);
   model.dropout = values.number("resid_pdrop", 0.1);
   model.scaled_residual_init = true;
-  values.demand("n_inner",
-                4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));  // no product beyond int64
+  // No product beyond int64.
+  values.demand("n_inner", 4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));
   values.demand("scale_attn_weights", true);
   values.demand("scale_attn_by_inverse_layer_idx", false);
   values.demand("tie_word_embeddings", true);
@@ -134,7 +137,7 @@ constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},
 
 const Layout kGpt2Layout = {.format = "hf-gpt2",
                             .model_type = "gpt2",
-                            .kind = "gpt",
+                            .kind = ModelKind::gpt,
                             .prefix = "transformer.",
                             .irrelevant = kIrrelevant,
                             .keys = kKeys,

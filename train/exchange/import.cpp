@@ -187,7 +187,7 @@ ImportReport import_folder(const ImportRequest& request) {
   // the optimizer's state is saved too.
   Config alone = config;
   alone.parallel = {};
-  alone.parallel.strategy = "single";
+  alone.parallel.strategy = StrategyKind::single;
   alone.checkpoint.async = false;
   Trainer trainer(alone, make_group(alone.parallel, launcher::RankEnv{}));
   import.read(trainer.model().module->parameters());

@@ -25,8 +25,10 @@ const Layout& find(std::string_view Layout::*key, std::string_view value, const 
 const Layout& layout_of_format(std::string_view format) {
   return find(&Layout::format, format, "the format");
 }
-const Layout& layout_of_kind(std::string_view kind) {
-  return find(&Layout::kind, kind, "model.kind");
+const Layout& layout_of_kind(ModelKind kind) {
+  for (const Layout* layout : kLayouts)
+    if (layout->kind == kind) return *layout;
+  throw UsageError(str("models of kind ", kind, " have no format of another program"));
 }
 
 Described parse_config_json(const std::string& text, const std::string& path) {

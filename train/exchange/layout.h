@@ -28,14 +28,13 @@ struct KeyPair {
 // A model as their config.json describes it.
 struct ForeignModel {
   ModelConfig model;
-  std::vector<std::string>
-      notes;  // what in it makes no difference to logits, and is not taken over
+  std::vector<std::string> notes;  // what in it changes no logits, and is not taken over
 };
 
 struct Layout {
   std::string_view format;      // as `lockstep checkpoint export --format` names it: "hf-gpt2"
   std::string_view model_type;  // in config.json: "gpt2"
-  std::string_view kind;        // model.kind
+  ModelKind kind;               // model.kind
   std::string_view prefix;      // of most names; folders of a model without a head lack it
 
   // Of config.json: keys of this model that change no logits, beside irrelevant_keys().
@@ -59,7 +58,7 @@ extern const Layout kGpt2Layout, kLlamaLayout;
 
 // UsageError that lists what there is.
 const Layout& layout_of_format(std::string_view format);
-const Layout& layout_of_kind(std::string_view kind);
+const Layout& layout_of_kind(ModelKind kind);
 // From the text of a config.json; `path` is for messages. EnvironmentError where the text is
 // malformed, UsageError where no layout fits.
 struct Described {

@@ -59,8 +59,9 @@ std::string to_config_json(const ModelConfig& model) {
 // the base beside it; newer ones put both into "rope_parameters". The type was called "type" before
 // "rope_type".
 void demand_plain_rope(const JsonValues& rope) {
-  static constexpr auto irrelevant = std::to_array<std::string_view>(
-      {"original_max_position_embeddings"});  // read by scaled ones alone
+  // Read by scaled ones alone.
+  static constexpr auto irrelevant =
+      std::to_array<std::string_view>({"original_max_position_embeddings"});
   for (const char* key : {"rope_type", "type"}) rope.demand(key, "default");
   for (const char* key : {"factor", "attention_factor", "partial_rotary_factor"})
     rope.demand(key, 1.0);
@@ -96,7 +97,7 @@ void demand_full_attention(const JsonValues& values, int64_t layers) {
 ForeignModel from_config_json(const JsonValues& values) {
   ForeignModel result;
   ModelConfig& model = result.model;
-  model.kind = "llama";
+  model.kind = ModelKind::llama;
   model.vocab = values.integer("vocab_size", 32000);
   model.block = values.integer("max_position_embeddings", 2048);
   model.dim = values.integer("hidden_size", 4096);
@@ -142,7 +143,7 @@ constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},
 
 const Layout kLlamaLayout = {.format = "hf-llama",
                              .model_type = "llama",
-                             .kind = "llama",
+                             .kind = ModelKind::llama,
                              .prefix = "model.",
                              .irrelevant = kIrrelevant,
                              .keys = kKeys,

@@ -15,10 +15,6 @@
 namespace lockstep::train {
 namespace {
 
-DType compute_dtype(const Config& config) {
-  return config.train.precision == "bf16" ? DType::bf16 : DType::f32;
-}
-
 int32_t token_of(int64_t value, const std::string& what) {
   check(value >= 0 && value <= std::numeric_limits<int32_t>::max(), what, ": ", value,
         " is no token id");

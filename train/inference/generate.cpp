@@ -48,8 +48,8 @@ void generate(const std::string& checkpoint, const GenerateOptions& options,
     const std::vector<int32_t> window(tokens.end() - length, tokens.end());
     const Variable logits = (*saved.module)(Variable(Tensor::from(window, {1, length})));
     auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
-    last.resize(
-        std::min<size_t>(last.size(), 256));  // a larger model.vocab has tokens that are no bytes
+    // A larger model.vocab has tokens that are no bytes.
+    last.resize(std::min<size_t>(last.size(), 256));
     const RandomKey key{.seed = options.seed, .site = nn::site_of("generate")};
     tokens.push_back(sample(last, options.temperature,
                             uniform_from_bits(philox(key, static_cast<uint32_t>(i))[0])));

@@ -5,8 +5,8 @@
 
 #include <sys/resource.h>
 
+#include "core/base/number_text.h"
 #include "core/base/parallel.h"
-#include "core/base/size_text.h"
 #include "core/device/probe.h"
 
 namespace lockstep::train {

@@ -2,7 +2,7 @@
 
 #include <cstdio>
 
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 
 namespace lockstep::train {
 namespace {

@@ -65,8 +65,8 @@ void MetricsFile::append(const StepMetrics& metrics) {
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) {
       const int error = written < 0 ? errno : ENOSPC;
-      [[maybe_unused]] const int cut =
-          ::ftruncate(fd_, bytes_);  // the next line is written over the torn one in any case
+      // The next line is written over the torn one in any case.
+      [[maybe_unused]] const int cut = ::ftruncate(fd_, bytes_);
       throw EnvironmentError(str("write '", path_, "': ", errno_text(error)));
     }
     done += static_cast<size_t>(written);

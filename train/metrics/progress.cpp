@@ -46,8 +46,8 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* term = std::getenv("TERM");
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
-  const char* launcher_tty =
-      std::getenv("LOCKSTEP_TTY");  // the launcher's screen, where rank 0's output is a pipe to it
+  // The launcher's screen, where rank 0's output is a pipe to it.
+  const char* launcher_tty = std::getenv("LOCKSTEP_TTY");
   // mpirun gives every rank a terminal of its own, wherever its output goes.
   const bool own_terminal = ::isatty(::fileno(out)) && !std::getenv("OMPI_COMM_WORLD_RANK");
   const bool terminal = own_terminal || (launcher_tty && std::string_view(launcher_tty) == "1");

@@ -17,8 +17,8 @@ struct ProgressStyle {
   bool live = false;  // redraw one line
   bool colour = false;
   int columns = 80;  // a live line is cut to this width
-  int64_t log_every =
-      10;  // steps between plain lines; the first, the last and every evaluation are always shown
+  // Steps between plain lines; the first, the last and every evaluation are always shown.
+  int64_t log_every = 10;
 
   // What suits `out`: live on a terminal (TERM=dumb is none), colour unless NO_COLOR is set, the
   // width from COLUMNS or the terminal.

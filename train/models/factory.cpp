@@ -11,12 +11,14 @@
 namespace lockstep::train {
 namespace {
 
-UnaryOp activation_of(const std::string& word) {
-  if (word == "gelu") return UnaryOp::gelu;
-  if (word == "gelu_tanh") return UnaryOp::gelu_tanh;
-  if (word == "relu") return UnaryOp::relu;
-  if (word == "silu") return UnaryOp::silu;
-  throw UsageError(str("model.activation '", word, "' is none of gelu, gelu_tanh, relu, silu"));
+UnaryOp operation_of(Activation activation) {
+  switch (activation) {
+    case Activation::gelu: return UnaryOp::gelu;
+    case Activation::gelu_tanh: return UnaryOp::gelu_tanh;
+    case Activation::relu: return UnaryOp::relu;
+    case Activation::silu: return UnaryOp::silu;
+  }
+  throw UsageError("model.activation has a value that is no activation");
 }
 
 BuiltModel build_gpt(const ModelConfig& m) {
@@ -27,7 +29,7 @@ BuiltModel build_gpt(const ModelConfig& m) {
                                        .block = m.block,
                                        .vocab = m.vocab,
                                        .dropout = static_cast<float>(m.dropout),
-                                       .activation = activation_of(m.activation),
+                                       .activation = operation_of(m.activation),
                                        .norm_eps = static_cast<float>(m.norm_eps),
                                        .scaled_residual_init = m.scaled_residual_init});
   return {.module = gpt,
@@ -65,7 +67,7 @@ BuiltModel build_mlp(const ModelConfig& m) {
 
 // Every k-th of the modules below "blocks".
 void set_recompute(const TrainConfig& train, const nn::Module& model) {
-  if (train.recompute == "none") return;
+  if (train.recompute == Recompute::none) return;
   for (const auto& [name, child] : model.children()) {
     if (name != "blocks") continue;
     const auto& blocks = child->children();
@@ -81,9 +83,9 @@ BuiltModel build_model(const Config& config, InitialValues values) {
   if (values == InitialValues::deferred) deferred.emplace();
   MemoryScope scope(MemoryCategory::parameters);
   const ModelConfig& model = config.model;
-  BuiltModel built = model.kind == "mlp"     ? build_mlp(model)
-                     : model.kind == "llama" ? build_llama(model)
-                                             : build_gpt(model);
+  BuiltModel built = model.kind == ModelKind::mlp     ? build_mlp(model)
+                     : model.kind == ModelKind::llama ? build_llama(model)
+                                                      : build_gpt(model);
   built.module->initialize(static_cast<uint64_t>(config.run.seed));
   set_recompute(config.train, *built.module);
   return built;

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <map>
 
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "ddp/ddp.h"
 #include "train/parallel/strategy.h"
 

@@ -1,4 +1,3 @@
-#include <cctype>
 #include <map>
 #include <set>
 
@@ -38,7 +37,8 @@ std::function<bool(const nn::Module&)> wrap_of(const ParallelConfig& parallel,
 
 comm::DeviceMesh mesh_of(const ParallelConfig& parallel,
                          const std::shared_ptr<comm::ProcessGroup>& group) {
-  const int rows = parallel.shard == "hybrid" ? static_cast<int>(parallel.mesh[0]) : 1;
+  const int rows =
+      parallel.shard.kind == ShardMode::Kind::hybrid ? static_cast<int>(parallel.mesh[0]) : 1;
   return {group, {{"replicate", rows}, {"shard", group->size() / rows}}};
 }
 
@@ -86,14 +86,15 @@ fsdp::Options fsdp_options(const Config& config, const nn::Module& module) {
   const ParallelConfig& parallel = config.parallel;
   fsdp::Options options{.micro_batches = config.train.micro_batches(),
                         .units_in_flight = static_cast<int>(parallel.units_in_flight)};
-  if (parallel.shard == "grad" || parallel.shard == "optim")
+  using Kind = ShardMode::Kind;
+  const ShardMode& shard = parallel.shard;
+  if (shard.kind == Kind::grad || shard.kind == Kind::optim)
     options.reshard = fsdp::Reshard::after_step;
-  if (parallel.shard == "optim") options.accumulate = fsdp::Accumulate::in_full;
-  if (std::isdigit(static_cast<unsigned char>(parallel.shard[0])))
-    options.nearby = std::stoi(parallel.shard);
+  if (shard.kind == Kind::optim) options.accumulate = fsdp::Accumulate::in_full;
+  if (shard.kind == Kind::nearby) options.nearby = static_cast<int>(shard.ranks);
   if (parallel.offload) options.own_memory = offload_to(config.run.dir);
   options.wrap = wrap_of(parallel, module);
-  if (config.train.precision == "bf16") {
+  if (config.train.precision == Precision::bf16) {
     options.compute = DType::bf16;
     options.low_precision = [weights = product_weights(module)](const Parameter& p) {
       return weights.count(p.impl().get()) > 0;

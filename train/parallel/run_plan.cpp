@@ -15,7 +15,7 @@ constexpr int64_t kF32 = size_of(DType::f32);
 
 // Tensors of a parameter's size that the optimizer keeps.
 int64_t optimizer_states(const OptimConfig& config) {
-  if (config.kind == "sgd") return config.momentum > 0 ? 1 : 0;
+  if (config.kind == OptimKind::sgd) return config.momentum > 0 ? 1 : 0;
   return 2;
 }
 
@@ -48,8 +48,8 @@ void keep_largest(RunPlan& plan, const MemoryBound& bound) {
 
 void plan_fsdp(const Config& config, nn::Module& module, int ranks, RunPlan& plan) {
   const fsdp::Options options = fsdp_options(config, module);
-  const int columns =
-      config.parallel.shard == "hybrid" ? static_cast<int>(config.parallel.mesh[1]) : ranks;
+  const bool hybrid = config.parallel.shard.kind == ShardMode::Kind::hybrid;
+  const int columns = hybrid ? static_cast<int>(config.parallel.mesh[1]) : ranks;
   for (int r = 0; r < ranks; ++r) {
     const fsdp::Place place{ranks / columns, columns, r / columns, r % columns};
     const fsdp::Assignment mine =
@@ -92,7 +92,7 @@ RunPlan plan_run(const Config& config, int ranks) {
       .micro_batches = config.train.micro_batches(),
       .flops_per_step = model.flops_per_sample * static_cast<double>(config.train.global_batch)};
   for (const Parameter& p : model.module->parameters()) plan.parameters += p.data().numel();
-  if (config.parallel.strategy == "fsdp")
+  if (config.parallel.strategy == StrategyKind::fsdp)
     plan_fsdp(config, *model.module, ranks, plan);
   else
     plan_ddp(config, ranks, plan);

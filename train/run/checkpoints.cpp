@@ -12,7 +12,7 @@
 #include "comm/long_agreement.h"
 #include "comm/text.h"
 #include "core/base/log.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "train/run/saved_model.h"
 
 namespace lockstep::train {
@@ -38,7 +38,7 @@ std::string changed_settings(const Config& saved, Config now) {
   // Where the rate does not fall towards the end, the steps before it are those of a longer run,
   // too.
   const auto constant = [](const Config& config) {
-    return config.optim.schedule.kind == "constant";
+    return config.optim.schedule.kind == ScheduleKind::constant;
   };
   if (constant(saved) && constant(now)) now.train.steps = saved.train.steps;
   std::string text;

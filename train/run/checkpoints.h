@@ -58,8 +58,8 @@ class Checkpoints {
 std::vector<checkpoint::Entry> entries_of(const Trainer& trainer);
 
 struct Resumed {
-  std::string folder =
-      {};  // of the checkpoint that was read, or, from memory, the newest one; empty: there is none
+  // Of the checkpoint that was read, or, from memory, the newest one; empty: there is none.
+  std::string folder = {};
   int64_t step = 0;          // after which the run goes on
   bool from_memory = false;  // from replicas
   int64_t folder_step = -1;  // of `folder`; -1: there is none

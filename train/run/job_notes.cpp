@@ -68,8 +68,8 @@ Config config_of_job(const JobNotes& notes, int rank, const std::function<Config
 
 std::pair<std::string, std::string> config_note_for_ranks(const std::string& run,
                                                           const Config& config) {
-  return {prefix_of(run) + config_note(0),
-          text_of(/*epoch=*/0, to_yaml(config))};  // earlier than any epoch of ranks
+  // Earlier than any epoch of ranks.
+  return {prefix_of(run) + config_note(0), text_of(/*epoch=*/0, to_yaml(config))};
 }
 
 }  // namespace lockstep::train

@@ -8,7 +8,7 @@
 #include "comm/peer_failure.h"
 #include "comm/text.h"
 #include "core/base/log.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 #include "train/metrics/machine.h"
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
@@ -21,10 +21,6 @@
 
 namespace lockstep::train {
 namespace {
-
-DType compute_dtype(const Config& config) {
-  return config.train.precision == "bf16" ? DType::bf16 : DType::f32;
-}
 
 ProgressScreen progress_screen(ScreenWriter* screen) {
   if (screen)

@@ -46,8 +46,8 @@ class Replicas {
 
 struct ResumeRequest {
   std::string from;  // as RunOptions::resume
-  bool restarted =
-      false;        // the ranks were started again: what this very run has comes before `from`
+  // The ranks were started again: what this very run has comes before `from`.
+  bool restarted = false;
   std::string dir;  // its checkpoints
 };
 // Collective. Continues from the newest of the replicas (null: there are none) and the checkpoints

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "core/base/error.h"
-#include "core/base/size_text.h"
+#include "core/base/number_text.h"
 
 namespace lockstep::train {
 namespace {

@@ -20,7 +20,7 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config,
                                                  const std::vector<Parameter>& updated) {
   const auto decay = static_cast<float>(config.weight_decay);
   const optim::DecayRule decays = optim::decay_matrices;
-  if (config.kind == "sgd")
+  if (config.kind == OptimKind::sgd)
     return optim::make_sgd(
         updated,
         {.momentum = static_cast<float>(config.momentum), .weight_decay = decay, .decays = decays});
@@ -29,15 +29,16 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config,
                                 .eps = static_cast<float>(config.eps),
                                 .weight_decay = decay,
                                 .decays = decays};
-  return config.kind == "adam" ? optim::make_adam(updated, adam) : optim::make_adamw(updated, adam);
+  return config.kind == OptimKind::adam ? optim::make_adam(updated, adam)
+                                        : optim::make_adamw(updated, adam);
 }
 
 optim::Schedule make_schedule(const Config& config) {
   const ScheduleConfig& s = config.optim.schedule;
   using Kind = optim::Schedule::Kind;
-  return {.kind = s.kind == "cosine"   ? Kind::cosine
-                  : s.kind == "linear" ? Kind::linear
-                                       : Kind::constant,
+  return {.kind = s.kind == ScheduleKind::cosine   ? Kind::cosine
+                  : s.kind == ScheduleKind::linear ? Kind::linear
+                                                   : Kind::constant,
           .lr = static_cast<float>(config.optim.lr),
           .min_lr = static_cast<float>(s.min_lr),
           .warmup = s.warmup,
@@ -48,16 +49,15 @@ optim::Schedule make_schedule(const Config& config) {
 
 Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
                  const Adapt& adapt)
-    : config_(config),
-      group_(std::move(group)),
-      compute_dtype_(config.train.precision == "bf16" ? DType::bf16 : DType::f32) {
+    : config_(config), group_(std::move(group)), compute_dtype_(dtype_of(config.train.precision)) {
   check_world_size(config_, group_->size());
   check_same_config(config_, *group_);
   allocator(kCpu).set_limit(config_.train.memory_limit_mb * 1'000'000);
   data_ = open_dataset(config_);
   // What is sharded is drawn by its owners: no rank holds the whole.
-  model_ = build_model(config_, config_.parallel.strategy == "fsdp" ? InitialValues::deferred
-                                                                    : InitialValues::drawn);
+  model_ =
+      build_model(config_, config_.parallel.strategy == StrategyKind::fsdp ? InitialValues::deferred
+                                                                           : InitialValues::drawn);
   if (adapt) adapt(*model_.module);
   parameters_ = model_.module->parameters();
   for (const Parameter& p : parameters_) trained_.push_back(p.requires_grad());

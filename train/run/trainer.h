@@ -23,8 +23,8 @@ namespace lockstep::train {
 
 struct StepReport {
   int64_t step = 0;  // counts from 1
-  double loss =
-      0;  // mean over the step's micro-batches: nats per token, or per sample where there are none
+  // Mean over the step's micro-batches: nats per token, or per sample where there are none.
+  double loss = 0;
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double step_ms = 0;

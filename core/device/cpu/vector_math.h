@@ -15,8 +15,8 @@ LOCKSTEP_INLINE Vf vexp(Vf x) {
   // Outside of this range the result is 0 or infinity anyway; NaN passes both comparisons.
   x = x > 89.0f ? splat(89.0f) : x;
   x = x < -104.0f ? splat(-104.0f) : x;
-  const Vf shifted =
-      x * 1.44269504088896341f + 12582912.0f;  // adding 1.5·2^23 rounds to an integer
+  // Adding 1.5·2^23 rounds to an integer.
+  const Vf shifted = x * 1.44269504088896341f + 12582912.0f;
   const Vf n = shifted - 12582912.0f;
   Vf r = x - n * 0.693145751953125f;
   r = r - n * 1.42860682030941723212e-6f;

@@ -300,8 +300,8 @@ void add_shapes(Corpus& corpus) {
                "tensor 'w': 'shape': expected integers of 0 or more, got ");
   const std::string large = "tensor 'w': its shape is no whole number of bytes, or too large";
   corpus.bad("2^32-squared", one(fields("F32", "[4294967296,4294967296]", "[0,0]")), 0, large);
-  corpus.bad("2^64-bytes", one(fields("F32", "[4611686018427387904]", "[0,0]")), 0,
-             large);  // 0 if it wrapped
+  // 0 if it wrapped.
+  corpus.bad("2^64-bytes", one(fields("F32", "[4611686018427387904]", "[0,0]")), 0, large);
   corpus.bad("wraps-to-16-bytes", one(fields("F32", "[4194305,4194305,211106198978564]", "[0,16]")),
              16, large);
   corpus.bad("2^63-bits", one(fields("U8", "[1152921504606846976]", "[0,0]")), 0, "tensor 'w': ");

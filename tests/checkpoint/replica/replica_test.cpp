@@ -150,14 +150,14 @@ TEST(Replica, BuddiesAreOnOtherNodesWhereThatIsPossible) {
     return std::pair(found.distance, found.covers_nodes);
   };
   EXPECT_EQ(distance({0}), std::pair(0, false));
-  EXPECT_EQ(distance({0, 0, 0, 0}),
-            std::pair(0, false));  // what one node has stays or goes as a whole
+  // What one node has stays or goes as a whole.
+  EXPECT_EQ(distance({0, 0, 0, 0}), std::pair(0, false));
   EXPECT_EQ(distance({0, 1}), std::pair(1, true));
   EXPECT_EQ(distance({0, 0, 1, 1}), std::pair(2, true));
   EXPECT_EQ(distance({0, 0, 1, 1, 2, 2}), std::pair(2, true));
   EXPECT_EQ(distance({0, 0, 0, 1, 1, 2}), std::pair(3, true));
-  EXPECT_EQ(distance({0, 0, 1}),
-            std::pair(2, false));  // two ranks cannot both have the third one's
+  // Two ranks cannot both have the third one's.
+  EXPECT_EQ(distance({0, 0, 1}), std::pair(2, false));
 }
 
 TEST_P(Replicas, TakeFourTimesTheirPartAndNoMoreAndHalfOfThatWithoutBuddies) {

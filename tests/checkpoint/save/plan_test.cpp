@@ -98,8 +98,8 @@ TEST(Plan, CutsNoTensorWhereWholeOnesMakeEqualFiles) {
 }
 
 TEST(Plan, CutsAtWholeChunks) {
-  const Plan plan =
-      make_plan({{{"w", DType::bf16, ShardSpec::whole({5 << 19})}}}, 0);  // five chunks
+  // Five chunks.
+  const Plan plan = make_plan({{{"w", DType::bf16, ShardSpec::whole({5 << 19})}}}, 0);
   ASSERT_EQ(plan.files.size(), 2u);
   EXPECT_EQ(plan.files[0].parts[0].shard.length, 3 << 19);
   EXPECT_EQ(plan.files[1].parts[0].shard.offset, 3 << 19);

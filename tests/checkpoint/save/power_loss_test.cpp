@@ -75,9 +75,8 @@ bool cut_power_in_memory(int64_t step, int64_t at, unsigned seed) {
 }
 
 class PowerLossInMemory : public ::testing::TestWithParam<int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Steps, PowerLossInMemory,
-                         ::testing::Values(3,
-                                           2));  // a new step, and one that replaces a checkpoint
+// A new step, and one that replaces a checkpoint.
+INSTANTIATE_TEST_SUITE_P(Steps, PowerLossInMemory, ::testing::Values(3, 2));
 
 TEST_P(PowerLossInMemory, LeavesTheOldOrTheNewCheckpoint) {
   log::set_level(log::Level::error);  // hundreds of expected warnings
@@ -145,8 +144,8 @@ class Disk {
       EXPECT_EQ(std::system(str("cp --sparse=always ", image_, " ", image_, ".cut").c_str()), 0);
       return;
     }
-    constexpr unsigned long kShutdown =
-        _IOR('X', 125, uint32_t);  // EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
+    // EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN.
+    constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);
     uint32_t no_log_flush = 2;
     const int fd = ::open(path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     EXPECT_EQ(::ioctl(fd, kShutdown, &no_log_flush), 0);

@@ -31,8 +31,8 @@ TEST(Lane, RunsALoneSmallJobHoweverOftenItIsWokenTooEarly) {
     lane.submit(job_for(lone));
     for (const Deadline early = Deadline::after(std::chrono::milliseconds(2)); !early.passed();)
       lane.help(*done);
-    lone->wait(
-        std::chrono::seconds(10));  // knows no lane, so only the lane's thread can run the job
+    // Knows no lane, so only the lane's thread can run the job.
+    lone->wait(std::chrono::seconds(10));
     ASSERT_TRUE(lone->done());
   }
 }

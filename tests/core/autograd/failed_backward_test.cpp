@@ -71,8 +71,8 @@ INSTANTIATE_TEST_SUITE_P(BeforeAndAfterItsGradientWent, FailedBackward, ::testin
 TEST(FailedBackward, LeavesThatHeldNoGradientHoldNone) {
   const Parameter early("early", values({1})), late("late", values({1})),
       other("other", values({1}));
-  const Variable loss =
-      ops::mul(faulty(ops::mul(early, 1.0f), true), late);  // late's gradient comes first
+  // Late's gradient comes first.
+  const Variable loss = ops::mul(faulty(ops::mul(early, 1.0f), true), late);
   EXPECT_EQ(error_of([&] { loss.backward(); }), "no more data");
   EXPECT_FALSE(late.has_grad());
   EXPECT_FALSE(early.has_grad());

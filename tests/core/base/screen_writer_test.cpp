@@ -178,8 +178,8 @@ TEST(ScreenWriter, ALateReaderGetsTheOldestAndTheNewestLinesAndHowMuchIsMissing)
 
 TEST(ScreenWriter, OtherWritersCannotGetIntoALine) {
   int sockets[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets),
-            0);  // keeps writes apart
+  // Keeps writes apart.
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
   Process process({sockets[0], sockets[1]}, [] {
     const std::string line = std::string(700, 'x') + "\n";
     std::string lines;

@@ -90,8 +90,8 @@ TEST(Allocator, BeyondItsLimitItSaysWhatWasAskedForAndWhatIsInUse) {
   constexpr size_t kSize = size_t{1} << 20;
   a.set_limit(start.reserved_bytes + start.external_bytes + static_cast<int64_t>(2 * kSize));
   void* first = a.allocate(kSize, kGradients);
-  a.deallocate(a.allocate(kSize / 2, kActivations), kSize / 2,
-               kActivations);  // stays in the cache, and makes room when it must
+  // Stays in the cache, and makes room when it must.
+  a.deallocate(a.allocate(kSize / 2, kActivations), kSize / 2, kActivations);
   void* second = a.allocate(kSize, kActivations);
   EXPECT_THAT([&] { a.allocate(kSize, MemoryCategory::optimizer); },
               testing::ThrowsMessage<EnvironmentError>(testing::AllOf(

@@ -100,8 +100,8 @@ TEST(Unary, ElementaryFunctionsAreAccurateToTheLastPlaces) {
   EXPECT_LE(worst_ulp(UnaryOp::tanh, -1e-3f, 1e-3f), 2.0);
   EXPECT_LE(worst_ulp(UnaryOp::sigmoid, -80.0f, 80.0f), 4.0);
   EXPECT_LE(worst_ulp(UnaryOp::gelu, -1.3f, 8.0f), 8.0);
-  EXPECT_LE(worst_ulp(UnaryOp::gelu, -5.0f, -1.3f),
-            20.0);  // where 1 + erf would have lost all but two digits
+  // Where 1 + erf would have lost all but two digits.
+  EXPECT_LE(worst_ulp(UnaryOp::gelu, -5.0f, -1.3f), 20.0);
 }
 
 TEST(Unary, ExtremeInputs) {

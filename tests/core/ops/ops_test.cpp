@@ -324,9 +324,9 @@ TEST(Operations, SoftmaxAndCrossEntropyStandLargeLogits) {
   EXPECT_THAT(ops::softmax(x).data().to_vector<float>(), ElementsAre(1, 0, 0, 0.5f, 0.5f, 0));
   EXPECT_THAT(ops::log_softmax(x).data().to_vector<float>(),
               Each(::testing::Truly([](float v) { return std::isfinite(v); })));
+  // The spacing of f32 at 1e4.
   EXPECT_NEAR(ops::cross_entropy(x, Tensor::from(std::vector<int32_t>{0, 1}, {2})).item(),
-              std::log(2.0) / 2,
-              0x1p-10);  // the spacing of f32 at 1e4
+              std::log(2.0) / 2, 0x1p-10);
 }
 
 TEST(Operations, DropoutDependsOnItsKeyAlone) {

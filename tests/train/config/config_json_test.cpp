@@ -195,7 +195,7 @@ TEST(ConfigJson, Gpt2KnowsGeneralNames) {
 }
 
 TEST(ConfigJson, WhatWeExportIsTaken) {
-  ModelConfig gpt{.kind = "gpt"}, other{.kind = "llama"};
+  ModelConfig gpt{.kind = ModelKind::gpt}, other{.kind = ModelKind::llama};
   EXPECT_EQ(error_of([&] { parse_config_json(kGpt2Layout.to_config_json(gpt), "c"); }),
             "(no error)");
   EXPECT_EQ(error_of([&] { parse_config_json(kLlamaLayout.to_config_json(other), "c"); }),

@@ -44,8 +44,8 @@ TEST(Config, ReadsEveryTypeAndKeepsDefaults) {
   EXPECT_EQ(config.train.grad_clip, 0.5);
   EXPECT_TRUE(config.model.scaled_residual_init);
   EXPECT_EQ(config.optim.lr, 3e-4);
-  EXPECT_EQ(config.optim.betas, (std::vector<double>{0.8, 0.95}));
-  EXPECT_EQ(config.optim.schedule.kind, "cosine");
+  EXPECT_EQ(config.optim.betas, (std::array<double, 2>{0.8, 0.95}));
+  EXPECT_EQ(config.optim.schedule.kind, ScheduleKind::cosine);
   EXPECT_EQ(config.train.micro_batch, Config{}.train.micro_batch);
 }
 
@@ -53,7 +53,7 @@ TEST(Config, OverridesApplyInOrderAndTakeLists) {
   const Config config =
       parse(kBase, {"train.steps=5", "train.steps=6", "optim.betas=[0.5, 0.75]", "run.name=x=y"});
   EXPECT_EQ(config.train.steps, 6);
-  EXPECT_EQ(config.optim.betas, (std::vector<double>{0.5, 0.75}));
+  EXPECT_EQ(config.optim.betas, (std::array<double, 2>{0.5, 0.75}));
   EXPECT_EQ(config.run.name, "x=y");
 }
 
@@ -136,15 +136,16 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"data: {kind: random}\nrun: {name: a/b}\n", "run.name 'a/b'"},
         BadConfig{"data: {kind: random}\ntrain: {steps: 5}\noptim: {schedule: {warmup: 6}}\n",
                   "optim.schedule.warmup (6) is longer"},
-        BadConfig{"data: {kind: random}\nparallel: {shard: half}\n",
-                  "parallel.shard 'half': expected full, grad, optim, hybrid"},
+        BadConfig{
+            "data: {kind: random}\nparallel: {shard: half}\n",
+            "key 'parallel.shard': 'half' is none of full | grad | optim | hybrid | a number"},
         BadConfig{"data: {kind: random}\nparallel: {shard: hybrid}\n",
                   "needs parallel.mesh: [replicate, shard]"},
         BadConfig{"data: {kind: random}\nparallel: {shard: optim}\n",
                   "parallel.shard 'optim' is for parallel.strategy 'fsdp', got 'ddp'"},
         BadConfig{
             "data: {kind: random}\nparallel: {strategy: fsdp, shard: hybrid, mesh: [1.5, 2]}\n",
-            "1.5 is no number of ranks"},
+            "key 'parallel.mesh': expected a list of 2 integers, got the list '[1.5, 2]'"},
         BadConfig{"data: {kind: random}\nparallel: {mesh: [2, 2]}\n",
                   "parallel.mesh is for parallel.shard 'hybrid'"},
         BadConfig{"data: {kind: random}\nparallel: {wrap: none}\n",
@@ -167,7 +168,7 @@ TEST(Config, ATextInBracketsIsNoList) {
   EXPECT_EQ(parse(kBase, {"run.name=[x]"}).run.name, "[x]");
   EXPECT_EQ(parse(kBase, {"run.dir=[a, b]"}).run.dir, "[a, b]");
   EXPECT_EQ(parse(kBase, {"optim.betas=[0.5, 0.75]"}).optim.betas,
-            (std::vector<double>{0.5, 0.75}));
+            (std::array<double, 2>{0.5, 0.75}));
   EXPECT_THAT(error_of(kBase, {"train.steps=[4]"}), HasSubstr("expected an integer, got '[4]'"));
 }
 
@@ -284,7 +285,7 @@ TEST(Config, AnyBytesOfNamesComeBack) {
       "\xc2\x85", "\xe2\x80\xa8", "\xef\xbb\xbf", "null",     "~"};
   for (int i = 0; i < 3000; ++i) {
     Config config;
-    config.data.kind = "random";
+    config.data.kind = DataKind::random;
     config.run.name.clear();
     for (uint32_t n = 1 + random() % 5; n > 0; --n)
       config.run.name += random() % 3 == 0 ? std::string(1, static_cast<char>(1 + random() % 255))
@@ -310,7 +311,7 @@ TEST(Config, BytesThatAreNoUtf8AreSpelledOutInFiles) {
       << "as it was typed";
   EXPECT_EQ(parse_config(start + "run: {name: caf\xe9}\n", "test").run.name, "caf\xe9");
   // In a comment it harms nobody.
-  EXPECT_EQ(parse_config("# caf\xe9\n" + start, "test").data.kind, "random");
+  EXPECT_EQ(parse_config("# caf\xe9\n" + start, "test").data.kind, DataKind::random);
   EXPECT_THAT(test::error_of([&] { parse_config(start + "run: {dir: \"a\\0b\"}\n", "a.yaml"); }),
               HasSubstr("run.dir holds a byte that is zero"));
 }

@@ -211,7 +211,7 @@ TEST_F(TextData, ErrorsSayWhatToDo) {
 
 TEST(RandomData, TokensAreInTheVocabularyAndDeterministic) {
   Config config;
-  config.data.kind = "random";
+  config.data.kind = DataKind::random;
   config.model.vocab = 11;
   const auto data = open_dataset(config);
   const auto tokens = data->get(3, 1).inputs.to_vector<int32_t>();
@@ -224,8 +224,8 @@ TEST(RandomData, TokensAreInTheVocabularyAndDeterministic) {
 
 TEST(RandomData, FeaturesComeWithClasses) {
   Config config;
-  config.data.kind = "random";
-  config.model.kind = "mlp";
+  config.data.kind = DataKind::random;
+  config.model.kind = ModelKind::mlp;
   config.model.vocab = 3;
   config.train.micro_batch = 16;
   const Batch batch = open_dataset(config)->get(1, 0);

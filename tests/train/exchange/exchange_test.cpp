@@ -292,8 +292,8 @@ TEST_F(Exchange, Llama) {
       tensors.emplace(pair.theirs, ours.at(pair.ours));
     EXPECT_EQ(tensors.size(), ours.size());
     EXPECT_EQ(tensors.count("lm_head.weight"), std::string(tied) == "true" ? 0u : 1u);
-    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] =
-        Tensor::zeros({2});  // old folders have it
+    // Old folders have it.
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = Tensor::zeros({2});
     const std::string run = std::string("run-") + tied, back = std::string("back-") + tied;
     EXPECT_NE(import(write(std::string("theirs-") + tied, tensors, config_json), run).checkpoint,
               "");

@@ -177,7 +177,7 @@ TEST(ProgressText, SamplesAreNamedAsSuch) {
 TEST(RunDirTest, NeverWritesOverAnEarlierRun) {
   test::TempDir dir;
   Config config;
-  config.data.kind = "random";
+  config.data.kind = DataKind::random;
   config.run.dir = dir.path();
   config.run.name = "one";
   const RunDir run(config);

@@ -121,8 +121,8 @@ std::vector<std::tuple<int, Overrides>> cases() {
     fsdp({"model.kind=llama", "optim.kind=sgd"});
   }
   const Overrides fsdp{"parallel.strategy=fsdp"};
-  all.push_back(
-      {3, fsdp});  // no power of two: sums in full-size buffers, and ranks with less to do
+  // No power of two: sums in full-size buffers, and ranks with less to do.
+  all.push_back({3, fsdp});
   all.push_back({4, {"parallel.strategy=fsdp", "parallel.shard=hybrid", "parallel.mesh=[2, 2]"}});
   all.push_back({4, {"parallel.strategy=fsdp", "parallel.shard=hybrid", "parallel.mesh=[4, 1]"}});
   all.push_back({4, {"parallel.strategy=fsdp", "parallel.shard=2"}});

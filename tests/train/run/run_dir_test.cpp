@@ -25,7 +25,7 @@ class Folder : public testing::Test {
  protected:
   Folder() {
     config_.run.dir = dir_.path();
-    config_.data.kind = "random";
+    config_.data.kind = DataKind::random;
   }
   const test::TempDir dir_;
   Config config_;

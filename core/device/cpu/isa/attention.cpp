@@ -12,8 +12,8 @@ namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
 constexpr int64_t kBlock = 64;  // queries or keys of a block
-constexpr int64_t kQueriesAtOnce =
-    256;  // queries of a piece of the forward pass: blocks of keys are packed once for all of them
+// Queries of a piece of the forward pass: blocks of keys are packed once for all of them.
+constexpr int64_t kQueriesAtOnce = 256;
 constexpr float kInfinity = __builtin_inff();
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -90,8 +90,8 @@ template <typename S>
 struct ForwardScratch {
   typename S::Packed *keys, *values;  // [dim, kBlock] and [kBlock, dim], packed
   float* scores;                      // [kBlock, kBlock]
-  typename S::Element *weights,
-      *rows;  // [kBlock, kBlock]: exp(scores), in their place where they are floats; [kBlock, dim]
+  // [kBlock, kBlock]: exp(scores), in their place where they are floats; [kBlock, dim].
+  typename S::Element *weights, *rows;
   float *out, *largest, *sum;  // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
 
   void lay_out(Cutter& cut, int64_t, int64_t dim) {
@@ -214,10 +214,10 @@ void forward(const AttentionArgs& a, T* out, float* lse) {
 // Sums over query blocks (dk, dv) and over key blocks (dq) run in order within one piece.
 template <typename S>
 struct BackwardScratch {
-  typename S::Packed *queries,
-      *gradients;  // packed for the whole head, as [k = rows, n = D] blocks of kBlock rows
-  typename S::Packed *keys, *keys_across,
-      *values_across;                // packed, one block: [keys, D], [D, keys], [D, keys]
+  // Packed for the whole head, as [k = rows, n = D] blocks of kBlock rows.
+  typename S::Packed *queries, *gradients;
+  // Packed, one block: [keys, D], [D, keys], [D, keys].
+  typename S::Packed *keys, *keys_across, *values_across;
   float *scores, *dscores;           // [kBlock, kBlock]
   typename S::Packed *down, *ddown;  // the same as steps down the columns, and
   typename S::Element* drows;   // dscores as steps along the rows; in place where they are floats

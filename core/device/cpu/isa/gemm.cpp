@@ -8,8 +8,8 @@ namespace {
 // Rows of C per piece: many, so that B is read from the outer caches seldom; few enough that the A
 // block stays in the second cache and that there are pieces for several threads.
 constexpr int64_t kMinRows = 64, kMaxRows = 256, kRowPieces = 8;
-constexpr int64_t kEnoughPieces =
-    4;  // below this, pieces are cut along the columns too, each packing A for itself
+// Below this, pieces are cut along the columns too, each packing A for itself.
+constexpr int64_t kEnoughPieces = 4;
 constexpr int64_t kPackedLimit = int64_t{1} << 20;  // elements of B packed at a time
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -61,8 +61,8 @@ void rms_norm_row(int64_t n, float eps, const T* x, const float* weight, T* y, f
 }
 
 // One row of either norm's backward pass. With x̂ = (x − mean)·rstd and g = dy·weight:
-//   layer norm: dx = rstd·(g − avg(g) − x̂·avg(g·x̂));  RMS norm: the same without avg(g), and mean
-//   0.
+//   layer norm: dx = rstd·(g − avg(g) − x̂·avg(g·x̂))
+//   RMS norm:   the same without avg(g), and mean 0
 template <bool CENTRED, typename T>
 void norm_backward_row(int64_t n, const T* x, const float* weight, float mean, float rstd,
                        const T* dy, T* dx, bool accumulate, float* dweight, float* dbias) {

@@ -60,8 +60,8 @@ LOCKSTEP_INLINE float unit(uint32_t bits) {
 // A pair of neighbours shares one radius and angle.
 float box_muller(const uint32_t* bits, int64_t index) {
   const int64_t even = index & ~int64_t{1};
-  const float radius = __builtin_sqrtf(
-      -2.0f * __builtin_logf(unit(bits[even]) + 0x1p-24f));  // (0, 1]: the logarithm is finite
+  // (0, 1]: the logarithm is finite.
+  const float radius = __builtin_sqrtf(-2.0f * __builtin_logf(unit(bits[even]) + 0x1p-24f));
   const float angle = 6.28318530717958648f * unit(bits[even + 1]);
   return radius * (index % 2 == 0 ? __builtin_cosf(angle) : __builtin_sinf(angle));
 }
