@@ -2,12 +2,14 @@
 """scripts/check_layers finds wrong edges, and names them."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import unittest
 
-CHECK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "check_layers")
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+CHECK = os.path.join(ROOT, "scripts", "check_layers")
 
 
 def run_on(files):
@@ -95,6 +97,35 @@ class CheckLayers(unittest.TestCase):
 
     def test_an_empty_tree_is_no_success(self):
         self.assert_wrong({"README.md": ""}, "no sources")
+
+
+class Tree(unittest.TestCase):
+    # Folders of tests that are about no single folder of the sources.
+    OWN = {"conformance", "e2e", "exchange", "fuzz", "install", "scripts", "support", "torch",
+           "core/parity"}
+
+    def tests(self):
+        top = os.path.join(ROOT, "tests")
+        for folder, _, files in os.walk(top):
+            yield os.path.relpath(folder, top), files
+
+    def test_tests_mirror_the_sources(self):
+        for folder, files in self.tests():
+            if any(folder == own or folder.startswith(own + "/") for own in self.OWN):
+                continue
+            if any(name.endswith("_test.cpp") for name in files):
+                self.assertTrue(os.path.isdir(os.path.join(ROOT, folder)),
+                                f"tests/{folder} mirrors no folder")
+
+    def test_a_file_of_tests_has_a_name_that_says_so(self):
+        for folder, files in self.tests():
+            for name in files:
+                if not name.endswith(".cpp"):
+                    continue
+                with open(os.path.join(ROOT, "tests", folder, name), encoding="utf-8") as text:
+                    has_tests = re.search(r"^TEST(_F|_P)?\(", text.read(), re.MULTILINE)
+                if has_tests:
+                    self.assertTrue(name.endswith("_test.cpp"), f"tests/{folder}/{name} holds tests")
 
 
 if __name__ == "__main__":
