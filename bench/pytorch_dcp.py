@@ -1,7 +1,8 @@
-"""PyTorch's distributed checkpoint (DCP) of a sharded state, as one rank: the counterpart of `lockstep bench checkpoint`.
+"""Times PyTorch's distributed checkpoint (DCP), as `lockstep bench checkpoint` times ours.
 
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say who it is. Rank 0 prints one JSON line: medians over the repetitions, each until the
-last rank is done. The state is the same: tensors of 16 MB in f32, of which each rank holds its share.
+This is one rank; RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which. Rank 0 prints one JSON
+line: medians over the repetitions, each until the last rank is done. Both programs save the same
+state: f32 tensors of 16 MB, and each rank holds its shard of every one.
 """
 import argparse, json, os, shutil, statistics, time
 import torch, torch.distributed as dist
@@ -53,7 +54,8 @@ def save_async(i):
 
 
 full = state(True)
-out = {"torch": torch.__version__, "ranks": world, "mb": sum(t.numel() * 4 for t in full.values()) / 1e6}
+out = {"torch": torch.__version__, "ranks": world,
+       "mb": sum(t.numel() * 4 for t in full.values()) / 1e6}
 out["save_s"] = timed(save)
 into = state(False)
 out["load_s"] = timed(lambda i: dcp.load(into, checkpoint_id=folder(0)))

@@ -1,8 +1,9 @@
-"""The model of configs/bench_gpt.yaml in PyTorch, for comparisons on one machine (scripts/compare_pytorch runs both).
+"""The model of configs/bench_gpt.yaml in PyTorch. scripts/compare_pytorch compares it with ours.
 
-Prints one JSON line: step_ms (median), tokens_per_s of all ranks, peak_mem_mb of rank 0. With several ranks, start one process
-each with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set; gradients are averaged by DistributedDataParallel over Gloo, or the
-model is sharded by FSDP2 (--fsdp; PyTorch 2.6 or newer).
+Prints one JSON line: step_ms (median), tokens_per_s of all ranks, peak_mem_mb of rank 0. For
+several ranks, start a process for each, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.
+DistributedDataParallel averages the gradients over Gloo. With --fsdp, FSDP2 shards the model
+(PyTorch 2.6 or newer).
 """
 import argparse
 import json
@@ -24,12 +25,14 @@ class Attention(nn.Module):
 
     def forward(self, x):
         batch, time_, dim = x.shape
-        q, k, v = (t.view(batch, time_, self.heads, -1).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=2))
+        q, k, v = (t.view(batch, time_, self.heads, -1).transpose(1, 2)
+                   for t in self.qkv(x).chunk(3, dim=2))
         if hasattr(F, "scaled_dot_product_attention"):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:  # PyTorch 1.13
             scores = (q @ k.transpose(2, 3)) * (dim // self.heads) ** -0.5
-            y = scores.masked_fill(torch.ones(time_, time_, dtype=torch.bool).triu(1), float("-inf")).softmax(-1) @ v
+            y = scores.masked_fill(torch.ones(time_, time_, dtype=torch.bool).triu(1),
+                                   float("-inf")).softmax(-1) @ v
         return self.proj(y.transpose(1, 2).reshape(batch, time_, dim))
 
 
@@ -37,7 +40,8 @@ class Block(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
         self.ln1, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
-        self.ln2, self.fc, self.out = nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.fc, self.out = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, x):
         x = x + self.attention(self.ln1(x))
@@ -48,7 +52,8 @@ class Gpt(nn.Module):
     def __init__(self, layers, heads, dim, block, vocab=256):
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, dim), nn.Embedding(block, dim)
-        self.blocks, self.lnf = nn.Sequential(*(Block(dim, heads) for _ in range(layers))), nn.LayerNorm(dim)
+        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(layers)))
+        self.lnf = nn.LayerNorm(dim)
         for p in self.parameters():
             if p.dim() > 1:
                 nn.init.normal_(p, 0, 0.02)
@@ -60,7 +65,8 @@ class Gpt(nn.Module):
 
 
 def shard(model):
-    """FSDP2, one unit a block. bf16 is autocast here too: Gloo cannot gather bf16, which MixedPrecisionPolicy would ask for."""
+    """FSDP2, one unit a block. bf16 is autocast, as for DDP: MixedPrecisionPolicy needs an
+    all_gather of bf16, which Gloo lacks."""
     from torch.distributed.fsdp import fully_shard
 
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
@@ -71,7 +77,8 @@ def shard(model):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name, default in dict(layers=6, heads=6, dim=384, block=256, batch=4, steps=12, warmup=3, threads=1).items():
+    for name, default in dict(layers=6, heads=6, dim=384, block=256, batch=4,
+                              steps=12, warmup=3, threads=1).items():
         parser.add_argument("--" + name, type=int, default=default)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--fsdp", action="store_true")
@@ -97,8 +104,10 @@ def main():
     if int(os.environ.get("RANK", "0")) == 0:
         step = statistics.median(times[a.warmup :])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        print(json.dumps({"torch": torch.__version__, "ranks": world, "bf16": a.bf16, "fsdp": a.fsdp, "step_ms": round(step * 1e3, 1),
-                          "tokens_per_s": round(world * a.batch * a.block / step), "peak_mem_mb": round(peak)}))
+        print(json.dumps({"torch": torch.__version__, "ranks": world, "bf16": a.bf16,
+                          "fsdp": a.fsdp, "step_ms": round(step * 1e3, 1),
+                          "tokens_per_s": round(world * a.batch * a.block / step),
+                          "peak_mem_mb": round(peak)}))
     if world > 1:
         dist.destroy_process_group()
 

@@ -1,7 +1,9 @@
-# Writes generated/core/base/build_info.h: once while configuring, and again at each build, because a commit changes what git says
-# without changing any file that CMake watches. Included after the folders, whose findings it records.
+# Writes generated/core/base/build_info.h: once while configuring, and again at each build, because
+# a commit changes what git says without changing any file that CMake watches. Included after the
+# folders, whose findings it records.
 
-# lockstep_version_macros(OUT FILE MAJOR MINOR PATCH): "4.1.4" from the three #defines of a header, or "unknown".
+# lockstep_version_macros(OUT FILE MAJOR MINOR PATCH): "4.1.4" from the three #defines of a header,
+# or "unknown".
 function(lockstep_version_macros out file)
   set(parts "")
   if(EXISTS "${file}")
@@ -20,7 +22,8 @@ endfunction()
 
 set(LOCKSTEP_MPI_VERSION none)
 if(LOCKSTEP_HAS_MPI)
-  lockstep_version_macros(LOCKSTEP_MPI_VERSION "${MPI_CXX_HEADER_DIR}/mpi.h" OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION)
+  lockstep_version_macros(LOCKSTEP_MPI_VERSION "${MPI_CXX_HEADER_DIR}/mpi.h"
+      OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION)
 endif()
 
 set(LOCKSTEP_BUILD_TYPE_TEXT ${CMAKE_BUILD_TYPE})
@@ -34,8 +37,10 @@ set(build_info_template ${PROJECT_BINARY_DIR}/build_info.h.in)
 set(build_info_header ${PROJECT_BINARY_DIR}/generated/core/base/build_info.h)
 configure_file(${PROJECT_SOURCE_DIR}/core/base/build_info.h.in ${build_info_template} @ONLY)
 
-set(write_build_info ${CMAKE_COMMAND} -DSOURCE_DIR=${PROJECT_SOURCE_DIR} -DTEMPLATE=${build_info_template} -DHEADER=${build_info_header}
+set(write_build_info ${CMAKE_COMMAND} -DSOURCE_DIR=${PROJECT_SOURCE_DIR}
+    -DTEMPLATE=${build_info_template} -DHEADER=${build_info_header}
     -P ${PROJECT_SOURCE_DIR}/cmake/WriteBuildInfo.cmake)
 execute_process(COMMAND ${write_build_info} COMMAND_ERROR_IS_FATAL ANY)
-add_custom_target(lockstep_build_info COMMAND ${write_build_info} BYPRODUCTS ${build_info_header} VERBATIM)
+add_custom_target(lockstep_build_info COMMAND ${write_build_info} BYPRODUCTS ${build_info_header}
+    VERBATIM)
 add_dependencies(lockstep_core lockstep_build_info)

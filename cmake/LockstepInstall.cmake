@@ -1,4 +1,5 @@
-# cmake --install: the libraries, their headers below include/lockstep, and what find_package(lockstep) reads. The program is cli's.
+# cmake --install: the libraries, their headers below include/lockstep, and what
+# find_package(lockstep) reads. The program is cli's.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -6,8 +7,9 @@ get_property(lockstep_libraries GLOBAL PROPERTY LOCKSTEP_LIBRARIES)
 install(TARGETS ${lockstep_libraries} EXPORT lockstepTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# The headers that users may include, by their path from the root. Whatever is not in this list is ours to
-# change, and is not installed. A header here may include only others that are here (tests/install).
+# The headers that users may include, by their path from the root. Whatever is not in this list is
+# ours to change, and is not installed. A header here may include only others that are here
+# (tests/install).
 set(public_headers
   core/autograd/node.h core/autograd/saved_tensor.h core/autograd/variable.h
   core/base/clock.h core/base/cores.h core/base/dtype.h core/base/error.h core/base/half.h
@@ -50,14 +52,19 @@ set(public_headers
     train/run/replicas.h train/run/saved_model.h train/run/trainer.h)
 foreach(header ${public_headers})
   get_filename_component(folder ${header} DIRECTORY)
-  install(FILES ${PROJECT_SOURCE_DIR}/${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep/${folder})
+  install(FILES ${PROJECT_SOURCE_DIR}/${header}
+      DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep/${folder})
 endforeach()
-install(FILES ${PROJECT_BINARY_DIR}/generated/core/base/build_info.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep/core/base)
+install(FILES ${PROJECT_BINARY_DIR}/generated/core/base/build_info.h
+    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep/core/base)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/lockstep)
 
 set(lockstep_config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/lockstep)
-configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/lockstepConfig.cmake.in ${PROJECT_BINARY_DIR}/lockstepConfig.cmake
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/lockstepConfig.cmake.in
+    ${PROJECT_BINARY_DIR}/lockstepConfig.cmake
   INSTALL_DESTINATION ${lockstep_config_dir})
-write_basic_package_version_file(${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake
+    COMPATIBILITY SameMinorVersion)
 install(EXPORT lockstepTargets NAMESPACE lockstep:: DESTINATION ${lockstep_config_dir})
-install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake DESTINATION ${lockstep_config_dir})
+install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake
+    ${PROJECT_BINARY_DIR}/lockstepConfigVersion.cmake DESTINATION ${lockstep_config_dir})

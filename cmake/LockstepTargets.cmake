@@ -1,5 +1,6 @@
-# lockstep_library(NAME [PUBLIC libs…] [PRIVATE libs…]): the target of the current folder, lockstep_NAME, alias lockstep::NAME,
-# from every .cpp below it. A sub-folder with a CMakeLists.txt of its own is left to that file.
+# lockstep_library(NAME [PUBLIC libs…] [PRIVATE libs…]): the target of the current folder,
+# lockstep_NAME, alias lockstep::NAME, from every .cpp below it. A sub-folder with a CMakeLists.txt
+# of its own is left to that file.
 function(lockstep_library name)
   cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
@@ -10,21 +11,24 @@ function(lockstep_library name)
   endforeach()
   add_library(lockstep_${name} ${sources})
   add_library(lockstep::${name} ALIAS lockstep_${name})
-  set_target_properties(lockstep_${name} PROPERTIES EXPORT_NAME ${name} OUTPUT_NAME lockstep_${name})
+  set_target_properties(lockstep_${name} PROPERTIES EXPORT_NAME ${name}
+      OUTPUT_NAME lockstep_${name})
   target_include_directories(lockstep_${name} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/generated> $<INSTALL_INTERFACE:include/lockstep>)
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/generated>
+    $<INSTALL_INTERFACE:include/lockstep>)
   target_compile_features(lockstep_${name} PUBLIC cxx_std_20)
-  target_link_libraries(lockstep_${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE} $<BUILD_INTERFACE:lockstep_warnings>)
+  target_link_libraries(lockstep_${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE}
+      $<BUILD_INTERFACE:lockstep_warnings>)
   set_property(GLOBAL APPEND PROPERTY LOCKSTEP_LIBRARIES lockstep_${name})
 endfunction()
 
-# lockstep_tests(FOLDER LIBS libs… LABEL label [TIMEOUT s] [ALONE names…]): the GoogleTest program of a folder of
-# tests, LABEL_FOLDER_tests, from every *_test.cpp in it. It is LABEL_tests where FOLDER is ".", the current folder,
-# and where LABEL names the folder already.
-# Every test of it becomes one of ctest's, and the target tests_LABEL builds it with the others of its label.
-# ALONE: files that need a program of their own, NAME from NAME.cpp: they replace operator new, say.
-# One label: gtest_discover_tests() silently loses a second one. TIMEOUT is per test, in seconds, and four times
-# as long under a sanitizer.
+# lockstep_tests(FOLDER LIBS libs… LABEL label [TIMEOUT s] [ALONE names…]): the GoogleTest program
+# of a folder of tests, LABEL_FOLDER_tests, from every *_test.cpp in it. It is LABEL_tests where
+# FOLDER is ".", the current folder, and where LABEL names the folder already.
+# Every test of it becomes one of ctest's, and the target tests_LABEL builds it with the others of
+# its label. ALONE: files that need a program of their own, NAME from NAME.cpp: they replace
+# operator new, say. One label: gtest_discover_tests() silently loses a second one. TIMEOUT is per
+# test, in seconds, and four times as long under a sanitizer.
 function(lockstep_tests folder)
   cmake_parse_arguments(ARG "" "TIMEOUT;LABEL" "LIBS;ALONE" ${ARGN})
   if(folder STREQUAL "." OR ARG_LABEL MATCHES "_${folder}$")
@@ -35,10 +39,12 @@ function(lockstep_tests folder)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*_test.cpp)
   foreach(alone ${ARG_ALONE})
     list(REMOVE_ITEM sources ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/${alone}.cpp)
-    lockstep_test_program(${alone} SOURCES ${folder}/${alone}.cpp LIBS ${ARG_LIBS} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+    lockstep_test_program(${alone} SOURCES ${folder}/${alone}.cpp LIBS ${ARG_LIBS}
+        LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
   endforeach()
   if(sources)
-    lockstep_test_program(${name} SOURCES ${sources} LIBS ${ARG_LIBS} LABEL ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+    lockstep_test_program(${name} SOURCES ${sources} LIBS ${ARG_LIBS} LABEL ${ARG_LABEL}
+        TIMEOUT ${ARG_TIMEOUT})
   endif()
 endfunction()
 
@@ -56,7 +62,8 @@ function(lockstep_test_program name)
   add_executable(${name} ${ARG_SOURCES})
   # A test's own code is not worth -O3: it takes a third longer to compile.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
-  target_link_libraries(${name} PRIVATE ${ARG_LIBS} lockstep_test_support GTest::gmock GTest::gtest_main lockstep_warnings)
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} lockstep_test_support GTest::gmock
+      GTest::gtest_main lockstep_warnings)
   if(NOT TARGET tests_${ARG_LABEL})
     add_custom_target(tests_${ARG_LABEL})
   endif()

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts of this folder: strict mode, the repository as working directory, one way to speak.
+# Sourced by the scripts of this folder: strict mode, the repository as working directory, one way
+# to speak.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +19,8 @@ build() {
   local preset=$1
   shift
   say "build/$preset: ${*:-everything}"
-  cmake --preset "$preset" >"$(log_of "$preset")" 2>&1 || { cat "$(log_of "$preset")" >&2; die "cmake --preset $preset failed"; }
+  cmake --preset "$preset" >"$(log_of "$preset")" 2>&1 ||
+    { cat "$(log_of "$preset")" >&2; die "cmake --preset $preset failed"; }
   cmake --build --preset "$preset" ${1:+--target "$@"}
 }
 log_of() {

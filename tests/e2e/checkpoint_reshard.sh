@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Saved with FSDP on 4 ranks, resumed with DDP on 2, then alone, and back to FSDP on 8: the bits of a run that never stopped.
+# Saved with FSDP on 4 ranks, resumed with DDP on 2, then alone, and back to FSDP on 8: the bits of
+# a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine
@@ -11,7 +12,9 @@ up_to() {
     [ "$((10#${folder##*step-}))" -le "$1" ] || rm -r "$folder"
   done
 }
-fsdp=(--set parallel.strategy=fsdp) ddp=(--set parallel.strategy=ddp) saves=(--set checkpoint.every=15 --set checkpoint.keep=0)
+fsdp=(--set parallel.strategy=fsdp)
+ddp=(--set parallel.strategy=ddp)
+saves=(--set checkpoint.every=15 --set checkpoint.keep=0)
 train a -n 4 "${fsdp[@]}" "${saves[@]}" --set checkpoint.async=true || fail "$(cat a.err)"
 same_weights straight a
 "$lockstep" checkpoint verify runs/a > verify.out || fail "$(cat verify.out)"

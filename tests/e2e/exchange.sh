@@ -25,17 +25,23 @@ exits 2 "no such file or folder" checkpoint diff runs/one runs/none
 exits 2 "required" checkpoint diff runs/one
 
 # A model for others, in one file and in several, and an independent reader's opinion of it.
-read_exported() { /usr/bin/python3 "$here/../exchange/read_exported.py" "$@" > read.out 2>&1 || fail "read_exported $*: $(tail -n 3 read.out)"; }
+read_exported() {
+  /usr/bin/python3 "$here/../exchange/read_exported.py" "$@" > read.out 2>&1 ||
+    fail "read_exported $*: $(tail -n 3 read.out)"
+}
 exits 0 "1 file" checkpoint export runs/three out/gpt2
 exits 0 "files" checkpoint export runs/three out/gpt2-shards --max-shard-size 30KB
 exits 0 "tensors" checkpoint export runs/three out/own --format safetensors
-[ "$(find out/gpt2-shards -name 'model-0*-of-0*.safetensors' | wc -l)" -gt 3 ] || fail "expected several files: $(ls out/gpt2-shards)"
+[ "$(find out/gpt2-shards -name 'model-0*-of-0*.safetensors' | wc -l)" -gt 3 ] ||
+  fail "expected several files: $(ls out/gpt2-shards)"
 exits 2 "nothing is written over" checkpoint export runs/three out/gpt2
-exits 2 "a whole number above 0 of B, KB, MB" checkpoint export runs/three out/x --max-shard-size 5XB
+exits 2 "a whole number above 0 of B, KB, MB" checkpoint export runs/three out/x \
+  --max-shard-size 5XB
 exits 2 "such as 1500MB" checkpoint export runs/three out/x --max-shard-size 1.5MB
 exits 0 "equal: " checkpoint diff out/gpt2 out/gpt2-shards
 exits 0 "equal: " checkpoint diff runs/three out/own --skip optim.
-[ -z "$(find out -name '*.tmp-*')" ] || fail "something half-written is left: $(find out -name '*.tmp-*')"
+[ -z "$(find out -name '*.tmp-*')" ] ||
+  fail "something half-written is left: $(find out -name '*.tmp-*')"
 if /usr/bin/python3 -c 'import numpy' 2> /dev/null; then
   checkpoint=runs/three/checkpoints/step-00000060
   read_exported $checkpoint out/gpt2 hf-gpt2
@@ -46,7 +52,8 @@ else
 fi
 
 # And back: the same weights, a run that generates, evaluates and trains on.
-exits 0 "imported    28 tensors" checkpoint import out/gpt2-shards runs/back --config "$here/small.yaml" --set train.steps=70
+exits 0 "imported    28 tensors" checkpoint import out/gpt2-shards runs/back \
+  --config "$here/small.yaml" --set train.steps=70
 exits 0 "equal: " checkpoint diff runs/three runs/back --skip optim.
 exits 2 "holds a run: nothing is written over" checkpoint import out/gpt2 runs/back
 "$lockstep" generate runs/three --prompt "12 bottles" --tokens 20 > a
@@ -59,9 +66,12 @@ exits 0 "loss" eval runs/back --ids a.json --logits c.safetensors
 exits 2 "nothing is written over" eval runs/back --ids 1,2 --logits a.json
 exits 2 "vocabulary" eval runs/back --ids 1,256
 [ "$("$lockstep" eval runs/three --json | sed 's/.*"loss"://; s/[,}].*//')" = \
-  "$(tail -n 1 runs/three/metrics.jsonl | sed 's/.*"val_loss"://; s/[,}].*//')" ] || fail "eval and training report another validation loss"
-"$lockstep" train runs/back/config.yaml -n 2 --resume auto > back.out 2> back.err || fail "resume of an imported run: $(tail -n 3 back.err)"
-[ -d runs/back/checkpoints/step-00000070 ] || fail "an imported run did not train on: $(ls runs/back/checkpoints)"
+  "$(tail -n 1 runs/three/metrics.jsonl | sed 's/.*"val_loss"://; s/[,}].*//')" ] ||
+  fail "eval and training report another validation loss"
+"$lockstep" train runs/back/config.yaml -n 2 --resume auto > back.out 2> back.err ||
+  fail "resume of an imported run: $(tail -n 3 back.err)"
+[ -d runs/back/checkpoints/step-00000070 ] ||
+  fail "an imported run did not train on: $(ls runs/back/checkpoints)"
 
 # A model of the other kind.
 train llama1 -n 1 --set model.kind=llama --set model.kv_heads=1

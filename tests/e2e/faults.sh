@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A rank that dies ends the run at once, with its name, and leaves nothing behind; the run can go on from its last checkpoint.
+# A rank that dies ends the run at once, with its name, and leaves nothing behind; the run can go on
+# from its last checkpoint.
 source "$(dirname "$0")/lib.sh"
 make_text
 endless=(--set train.steps=100000 --set train.eval_every=0 --set run.name=killed)
@@ -15,14 +16,17 @@ kill -KILL "$victim"
 code=0; wait $agent || code=$?
 [ $code = 1 ] || fail "a killed rank must fail the run with exit code 1, got $code"
 cat killed.out killed.err > killed.all
-grep -q '┌ rank 1 on host' killed.all || fail "the report does not blame rank 1: $(tail -n 30 killed.all)"
+grep -q '┌ rank 1 on host' killed.all ||
+  fail "the report does not blame rank 1: $(tail -n 30 killed.all)"
 grep -q 'SIGKILL' killed.all || fail "the report does not name the signal: $(tail -n 30 killed.all)"
 none_left run.name=killed || fail "processes were left over: $(processes_of run.name=killed)"
 named_memory | diff shm.before - || fail "shared memory was left over"
-train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto || fail "$(cat killed.err)"
+train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto ||
+  fail "$(cat killed.err)"
 
 # A rank that stands still until the others give up waiting is the cause, not those that did.
-"$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" --set run.name=still --set parallel.timeout_s=3 > still.out 2> still.err &
+"$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" --set run.name=still \
+  --set parallel.timeout_s=3 > still.out 2> still.err &
 agent=$!
 wait_for 60 test -s runs/still/metrics.jsonl || fail "no step: $(cat still.err)"
 victim=$(rank_of run.name=still 1)
@@ -32,12 +36,15 @@ code=0; wait $agent || code=$?
 [ $code = 1 ] || fail "a rank that stands still must fail the run with exit code 1, got $code"
 contains still.err "(pid $victim): stood still until the others gave up waiting for it"
 contains still.err "'kill -CONT $victim' before that lets it go on"
-grep -q '┌ rank 1 on host' still.err || fail "the report does not blame rank 1: $(tail -n 30 still.err)"
+grep -q '┌ rank 1 on host' still.err ||
+  fail "the report does not blame rank 1: $(tail -n 30 still.err)"
 
 # The agent itself dies: its ranks follow.
-"$lockstep" train "$here/small.yaml" -n 2 "${endless[@]}" --set run.name=orphans > orphans.out 2> orphans.err &
+"$lockstep" train "$here/small.yaml" -n 2 "${endless[@]}" --set run.name=orphans > orphans.out \
+  2> orphans.err &
 agent=$!
 wait_for 60 test -s runs/orphans/metrics.jsonl || fail "no step: $(cat orphans.err)"
 kill -KILL $agent
-wait_for 20 none_left run.name=orphans || fail "ranks outlived their agent: $(processes_of run.name=orphans)"
+wait_for 20 none_left run.name=orphans ||
+  fail "ranks outlived their agent: $(processes_of run.name=orphans)"
 named_memory | diff shm.before - || fail "shared memory was left over"

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Where the system grants no more threads, checkpoints are saved without them or say what is lacking, and training goes on.
+# Where the system grants no more threads, checkpoints are saved without them or say what is
+# lacking, and training goes on.
 source "$(dirname "$0")/lib.sh"
 [ "$patience" = 1 ] || skip "a sanitizer starts threads of its own"
 user=61234  # nobody else's: the limit counts all threads of a user
 as_user=(setpriv --reuid=$user --regid=$user --clear-groups)
-"${as_user[@]}" true 2> /dev/null || skip "needs root (and setpriv): the limit does not hold for root itself"
+"${as_user[@]}" true 2> /dev/null ||
+  skip "needs root (and setpriv): the limit does not hold for root itself"
 make_text
 chown -R $user "$work"
-"${as_user[@]}" test -x "$lockstep" -a -r "$here/small.yaml" || skip "another user may not read $lockstep and $here"
+"${as_user[@]}" test -x "$lockstep" -a -r "$here/small.yaml" ||
+  skip "another user may not read $lockstep and $here"
 export OMP_NUM_THREADS=1
 train reference -n 1 || fail "$(cat reference.err)"
 
@@ -15,29 +18,36 @@ train reference -n 1 || fail "$(cat reference.err)"
 limited() {
   local name=$1; shift
   timeout 100 "${as_user[@]}" bash -c 'ulimit -u 1 && exec "$@"' - \
-    "$lockstep" train "$here/small.yaml" -n 1 --set run.dir=limited --set run.name="$name" --set checkpoint.every=20 "$@" > "$name.out" 2> "$name.err"
+    "$lockstep" train "$here/small.yaml" -n 1 --set run.dir=limited --set run.name="$name" \
+      --set checkpoint.every=20 "$@" > "$name.out" 2> "$name.err"
 }
 "${as_user[@]}" mkdir limited
 limited background --set checkpoint.async=true || fail "$(cat background.err)"
 cat background.out background.err > background.all
-contains background.all "[checkpoint] step 20 is saved while training waits: the system grants no thread to save in the background (Resource temporarily"
+contains background.all "[checkpoint] step 20 is saved while training waits: the system grants no"
+contains background.all " thread to save in the background (Resource temporarily"
 contains background.all "(ulimit -u, now 1; or the container's)"
 [ -d limited/background/checkpoints/step-00000040 ] || fail "not saved: $(cat background.all)"
 same_weights reference background
 
 # So much that another thread would compute the checksums.
-limited large --set model.dim=256 --set train.steps=6 --set checkpoint.every=3 || fail "$(cat large.err)"
+limited large --set model.dim=256 --set train.steps=6 --set checkpoint.every=3 ||
+  fail "$(cat large.err)"
 "$lockstep" checkpoint verify limited/large > verify.out || fail "$(cat verify.out)"
-[ "$(stat -c %s limited/large/checkpoints/step-00000006/shard-00000-of-00001.safetensors)" -gt 5000000 ] || fail "too small to need a thread"
+shard=limited/large/checkpoints/step-00000006/shard-00000-of-00001.safetensors
+[ "$(stat -c %s $shard)" -gt 5000000 ] || fail "too small to need a thread"
 
 # Only one of two ranks is refused: both hear of it, by its name, and go on.
-"${as_user[@]}" "$lockstep" train "$here/small.yaml" -n 2 --set run.dir=limited --set run.name=one --set train.steps=100000 --set train.eval_every=0 \
+"${as_user[@]}" "$lockstep" train "$here/small.yaml" -n 2 --set run.dir=limited --set run.name=one \
+  --set train.steps=100000 --set train.eval_every=0 \
   --set checkpoint.every=100 > one.out 2> one.err &
 wait_for 60 test -d limited/one/checkpoints/step-00000100 || fail "no checkpoint: $(cat one.err)"
 for pid in $(processes_of run.name=one); do
-  ! tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx RANK=1 || "${as_user[@]}" prlimit --pid "$pid" --nproc=1:
+  ! tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx RANK=1 ||
+    "${as_user[@]}" prlimit --pid "$pid" --nproc=1:
 done
-said() { grep -q "was not saved: rank 1: the system grants no thread for this rank's part in a checkpoint" one.out one.err; }
+no_thread="was not saved: rank 1: the system grants no thread for this rank's part in a checkpoint"
+said() { grep -q "$no_thread" one.out one.err; }
 wait_for 60 said || fail "nothing was said of it: $(tail -n 5 one.out one.err)"
 saved=$(grep -o 'step [0-9]* was not saved' one.out one.err | head -n 1 | grep -o '[0-9]*')
 further() { [ "$(wc -l < limited/one/metrics.jsonl)" -gt $((saved + 50)) ]; }

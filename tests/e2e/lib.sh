@@ -1,5 +1,6 @@
-# Shared by the end-to-end tests: each is a bash script that gets the `lockstep` program as $1, works in a folder of its own,
-# and exits 0 (passed), 77 (skipped, with the reason) or anything else (failed).
+# Shared by the end-to-end tests: each is a bash script that gets the `lockstep` program as $1,
+# works in a folder of its own, and exits 0 (passed), 77 (skipped, with the reason) or anything else
+# (failed).
 set -euo pipefail
 
 lockstep=$(realpath "$1")
@@ -15,15 +16,19 @@ skip() { printf 'skipped: %s\n' "$*"; exit 77; }
 patience=${LOCKSTEP_TEST_PATIENCE:-1}
 
 # A text that is the same everywhere.
-make_text() { seq 1 4000 | sed 's/$/ bottles of water stand on the wall, and one falls./' > text.txt; }
+make_text() {
+  seq 1 4000 | sed 's/$/ bottles of water stand on the wall, and one falls./' > text.txt
+}
 
 # train NAME [ARGS…]: a run of the small config; output goes to NAME.out, errors to NAME.err.
 train() {
   local name=$1; shift
-  timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" > "$name.out" 2> "$name.err"
+  timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" "$@" \
+    > "$name.out" 2> "$name.err"
 }
 
-# train_straight STEPS: a run that nothing stops, to compare with. Leaves in `long` the options of all runs of so many steps that keep nothing on disk.
+# train_straight STEPS: a run that nothing stops, to compare with. Leaves in `long` the options of
+# all runs of so many steps that keep nothing on disk.
 train_straight() {
   long=(--set train.steps="$1" --set train.eval_every=0 --set checkpoint.every=0)
   train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
@@ -39,12 +44,16 @@ weights() { sed -n 's/^weights sha256://p' "$1.out" | tail -n 1; }
 same_weights() {
   local want got; want=$(weights "$1"); got=$(weights "$2")
   [ -n "$want" ] || fail "$1 printed no weights: $(tail -n 3 "$1.out" "$1.err")"
-  [ "$want" = "$got" ] || fail "weights of $2 differ from $1: $got instead of $want; $(tail -n 3 "$2.out" "$2.err")"
+  [ "$want" = "$got" ] ||
+    fail "weights of $2 differ from $1: $got instead of $want; $(tail -n 3 "$2.out" "$2.err")"
 }
 
 # contains FILE TEXT; where NAME.out lacks it, NAME.err often says why.
 contains() {
-  grep -qF -- "$2" "$1" || fail "$1 lacks '$2'; it says: $(tail -n 15 "$1"); $([[ $1 != *.out || ! -e ${1%.out}.err ]] || tail -n 15 "${1%.out}.err")"
+  if grep -qF -- "$2" "$1"; then return; fi
+  local errors=''
+  if [[ $1 == *.out && -e ${1%.out}.err ]]; then errors=$(tail -n 15 "${1%.out}.err"); fi
+  fail "$1 lacks '$2'; it says: $(tail -n 15 "$1"); $errors"
 }
 
 # free_port: a port of loopback that nobody has, and nobody the one after it.
@@ -68,7 +77,8 @@ wait_for() {
   done
 }
 
-# processes_of TEXT: the processes of this test, and of no other test on this machine, whose command line has it.
+# processes_of TEXT: the processes of this test, and of no other test on this machine, whose command
+# line has it.
 processes_of() {
   local pid
   for pid in $(pgrep -f -- "$1"); do
@@ -90,7 +100,9 @@ mpirun_or_skip() {
   command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
   # Open MPI keeps memory until the very end, which is no leak of ours.
   export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}detect_leaks=0"
-  # A folder of its own for what mpirun keeps while it runs: in /tmp all of them share one, which each tries to remove at its end.
+  # A folder of its own for what mpirun keeps while it runs: in /tmp all of them share one, which
+  # each tries to remove at its end.
   export TMPDIR=$work
-  mpi=(mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
+  mpi=(mpirun --allow-run-as-root --oversubscribe --bind-to none
+    --mca btl_vader_single_copy_mechanism none)
 }

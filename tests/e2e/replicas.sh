@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Ranks that are killed are started again and go on from replicas in memory: no checkpoint on disk, the bits of a run that never stopped.
+# Ranks that are killed are started again and go on from replicas in memory: no checkpoint on disk,
+# the bits of a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 train_straight 600
@@ -15,7 +16,8 @@ killed() {
 named_memory > shm.before
 for name in ddp1 ddp4 fsdp2 fsdp4; do
   strategy=${name%?} ranks=${name: -1}
-  "$lockstep" train "$here/small.yaml" --set run.name=$name -n $ranks --max-restarts 2 "${long[@]}" --set checkpoint.replica_every=1 \
+  "$lockstep" train "$here/small.yaml" --set run.name=$name -n $ranks --max-restarts 2 \
+    "${long[@]}" --set checkpoint.replica_every=1 \
     --set parallel.strategy=$strategy > $name.out 2> $name.err &
   agent=$!
   killed $name $((ranks - 1)) 50
@@ -23,11 +25,16 @@ for name in ddp1 ddp4 fsdp2 fsdp4; do
   killed $name 0 200
   code=0; wait $agent || code=$?
   [ $code = 0 ] || fail "$name: expected exit code 0, got $code: $(tail -n 20 $name.err)"
-  [ "$(grep -c 'from replicas in memory (none on disk)' $name.out)" = 2 ] || fail "$name: not resumed twice from memory: $(cat $name.out $name.err)"
-  # A step counts as taken once it is in metrics.jsonl; the ranks may be in the next one, and its replicas under way.
-  ! grep 'to be done again' $name.out | grep -v '; 1 step to be done again' || fail "$name: more than one step was lost"
-  [ "$(ls runs/$name/checkpoints)" = step-00000600 ] || fail "$name wrote checkpoints: $(ls runs/$name/checkpoints)"
-  [ "$(wc -l < runs/$name/metrics.jsonl)" = 600 ] || fail "$name: metrics.jsonl should have one line a step"
+  [ "$(grep -c 'from replicas in memory (none on disk)' $name.out)" = 2 ] ||
+    fail "$name: not resumed twice from memory: $(cat $name.out $name.err)"
+  # A step counts as taken once it is in metrics.jsonl; the ranks may be in the next one, and its
+  # replicas under way.
+  ! grep 'to be done again' $name.out | grep -v '; 1 step to be done again' ||
+    fail "$name: more than one step was lost"
+  [ "$(ls runs/$name/checkpoints)" = step-00000600 ] ||
+    fail "$name wrote checkpoints: $(ls runs/$name/checkpoints)"
+  [ "$(wc -l < runs/$name/metrics.jsonl)" = 600 ] ||
+    fail "$name: metrics.jsonl should have one line a step"
   same_weights straight $name
 done
 none_left run.name= || fail "processes were left over: $(processes_of run.name=)"
@@ -36,7 +43,8 @@ named_memory | diff shm.before - || fail "shared memory was left over"
 # restarted NAME STEP ARGS…: rank 1 is killed behind that step, and the run ends well.
 restarted() {
   local name=$1 step=$2 code=0; shift 2
-  "$lockstep" train "$here/small.yaml" --set run.name=$name -n 2 --max-restarts 1 "${long[@]}" "$@" > $name.out 2> $name.err &
+  "$lockstep" train "$here/small.yaml" --set run.name=$name -n 2 --max-restarts 1 "${long[@]}" \
+    "$@" > $name.out 2> $name.err &
   agent=$!
   killed $name 1 $step
   wait $agent || code=$?
@@ -48,16 +56,21 @@ restarted newest 70 --set checkpoint.replica_every=50 --set checkpoint.every=60
 resumed=$(grep 'resumed after step' newest.out)
 step=$(sed 's/.*after step \([0-9]*\).*/\1/' <<< "$resumed")
 case $resumed in
-  *"from runs/newest/checkpoints/"*) [ $((step % 60)) = 0 ] && [ $((step / 50 * 50)) -lt "$step" ] ;;
+  *"from runs/newest/checkpoints/"*)
+    [ $((step % 60)) = 0 ] && [ $((step / 50 * 50)) -lt "$step" ]
+    ;;
   # Replicas come first within a step: its checkpoint may not be there yet.
   *"from replicas in memory (newest checkpoint on disk: step $((step / 60 * 60)))"* | \
-    *"from replicas in memory (newest checkpoint on disk: step $(((step - 1) / 60 * 60)))"*) [ $((step % 50)) = 0 ] ;;
+    *"from replicas in memory (newest checkpoint on disk: step $(((step - 1) / 60 * 60)))"*)
+      [ $((step % 50)) = 0 ]
+      ;;
   *) false ;;
 esac || fail "not resumed from the newest: $resumed"
 # With neither the run begins anew.
 restarted nothing 20 --set checkpoint.replica_every=100000
 contains nothing.err "no replicas in memory to resume from: no rank holds a copy"
-grep -q 'found nothing to resume from: the run begins anew; [0-9]* steps to be done again' nothing.out || fail "not told: $(cat nothing.out)"
+grep -q 'found nothing to resume from: the run begins anew; [0-9]* steps to be done again' \
+  nothing.out || fail "not told: $(cat nothing.out)"
 
 # Where nothing would keep them, replicas are refused.
 code=0; train refused -n 2 "${long[@]}" --set checkpoint.replica_every=1 || code=$?
@@ -69,14 +82,18 @@ contains refused.err "--max-restarts"
 # launched NAME COMMAND…: a launcher that starts ranks which refuse what they were asked for.
 launched() {
   local name=$1 code=0; shift
-  timeout $((60 * patience)) "$@" --set run.name=$name "${long[@]}" > $name.out 2> $name.err || code=$?
+  timeout $((60 * patience)) "$@" --set run.name=$name "${long[@]}" > $name.out 2> $name.err ||
+    code=$?
   [ $code = 2 ] || fail "$name: expected exit code 2, got $code: $(tail -n 5 $name.err)"
   [ ! -e runs/$name ] || fail "a refused run left a folder"
 }
 launched ignored "$lockstep" run -n 2 -- "$lockstep" train "$here/small.yaml" --max-restarts 2
-contains ignored.err "--max-restarts is for ranks that this command starts itself (-n), but these were started by another launcher"
-launched anew "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" --set checkpoint.replica_every=1
+contains ignored.err "--max-restarts is for ranks that this command starts itself (-n), but these"
+contains ignored.err "were started by another launcher"
+launched anew "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" \
+  --set checkpoint.replica_every=1
 contains anew.err 'checkpoint.replica_every under `lockstep run` needs --resume auto'
 # Else the restart would continue the run that the first attempt was not to touch.
-launched both "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" --max-restarts 1
+launched both "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train "$here/small.yaml" \
+  --max-restarts 1
 contains both.err "--max-restarts is for ranks that this command starts itself (-n)"

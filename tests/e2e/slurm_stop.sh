@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Under real Slurm the ordinary ways to stop a job lose nothing: scancel, a signal to all of its processes, and the time limit.
+# Under real Slurm the ordinary ways to stop a job lose nothing: scancel, a signal to all of its
+# processes, and the time limit.
 source "$(dirname "$0")/lib.sh"
 source "$here/../support/slurm.sh"
 slurm_or_skip
@@ -11,7 +12,8 @@ begin() {
   local name=$1 job=(); shift
   while [ "$1" != -- ]; do job+=("$1"); shift; done
   shift
-  srun -J "$name" "${job[@]}" "$lockstep" train "$here/small.yaml" --set run.name="$name" "${endless[@]}" "$@" \
+  srun -J "$name" "${job[@]}" "$lockstep" train "$here/small.yaml" --set run.name="$name" \
+    "${endless[@]}" "$@" \
     > "$name.out" 2> "$name.err" &
   pid=$!
   took_a_step() { test -s "runs/$name/metrics.jsonl"; }
@@ -24,8 +26,8 @@ saved() {
   "$lockstep" checkpoint verify "runs/$1" > verify.out || fail "$1: $(cat verify.out "$1.err")"
 }
 
-# Limits are of whole minutes, but its end can be moved. Slurm looks for it every half a minute, so the
-# others come and go meanwhile.
+# Limits are of whole minutes, but its end can be moved. Slurm looks for it every half a minute, so
+# the others come and go meanwhile.
 begin limited -n 1 -t 1 -- -n 2
 limited=$pid
 scontrol update JobId="$(slurm_job limited)" EndTime=now

@@ -7,14 +7,17 @@ endless=(--set train.steps=1000000 --set train.eval_every=0)
 # begin NAME ARGS…: starts a run in the background; $pid is its first process.
 begin() {
   local name=$1; shift
-  "$@" "$lockstep" train "$here/small.yaml" --set run.name="$name" "${endless[@]}" $ranks > "$name.out" 2> "$name.err" &
+  "$@" "$lockstep" train "$here/small.yaml" --set run.name="$name" "${endless[@]}" $ranks \
+    > "$name.out" 2> "$name.err" &
   pid=$!
 }
 # saved NAME: the run ends with 3, having saved what it had trained.
 saved() {
   local name=$1 code=0; wait $pid || code=$?
-  [ $code = 3 ] || fail "$name: expected exit code 3, got $code: $(tail -n 20 "$name.out" "$name.err")"
-  grep -Eq 'stopped after step [0-9]+ of 1000000, saved in [0-9.]+ s; to go on' "$name.out" || fail "$name: $(cat "$name.out")"
+  [ $code = 3 ] ||
+    fail "$name: expected exit code 3, got $code: $(tail -n 20 "$name.out" "$name.err")"
+  grep -Eq 'stopped after step [0-9]+ of 1000000, saved in [0-9.]+ s; to go on' "$name.out" ||
+    fail "$name: $(cat "$name.out")"
   [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
 }
 # handles_term PID: whether its child catches SIGTERM, by the mask that /proc shows.
@@ -24,11 +27,13 @@ children_of() { cat /proc/"$1"/task/*/children; }
 
 for ranks in "-n 1" "-n 2"; do
   tag=${ranks// /}
-  # Every process of the job at once, as a scheduler or systemd signals a control group; systemd adds SIGCONT and SIGHUP.
+  # Every process of the job at once, as a scheduler or systemd signals a control group; systemd
+  # adds SIGCONT and SIGHUP.
   begin all$tag env
   wait_for 60 took_a_step all$tag || fail "no step: $(cat all$tag.err)"
   kill -TERM $pid $(children_of $pid)
-  for signal in CONT HUP TERM INT USR1; do kill -$signal $pid $(children_of $pid) 2> /dev/null || break; done
+  for signal in CONT HUP TERM INT USR1; do kill -$signal $pid $(children_of $pid) 2> /dev/null ||
+    break; done
   saved all$tag
 
   # A warning first, then the end of the allotted time.
@@ -38,7 +43,8 @@ for ranks in "-n 1" "-n 2"; do
   kill -TERM $pid
   saved warned$tag
 
-  # `timeout` signals its child and then its whole process group. At once: before a handler could be there, and before any ranks.
+  # `timeout` signals its child and then its whole process group. At once: before a handler could be
+  # there, and before any ranks.
   for try in 1 2 3; do
     begin early$tag$try timeout --preserve-status 100
     wait_for 60 handles_term $pid || fail "no handler of SIGTERM was installed"
@@ -51,7 +57,8 @@ done
 ranks="-n 4"
 for try in 1 2 3; do
   begin group$try setsid
-  wait_for 60 test -e runs/group$try/logs/rank-$try.log || fail "no rank was started: $(cat group$try.err)"
+  wait_for 60 test -e runs/group$try/logs/rank-$try.log ||
+    fail "no rank was started: $(cat group$try.err)"
   kill -INT -- -$pid
   saved group$try
 done

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Under mpirun a run is stopped by SIGUSR1, which mpirun passes on: the ranks save, and it ends with their
-# exit code. On SIGTERM it would kill them, so the script of a job makes SIGUSR1 of it (docs/mpi.md).
+# Under mpirun a run is stopped by SIGUSR1, which mpirun passes on: the ranks save, and it ends with
+# their exit code. On SIGTERM it would kill them, so the script of a job makes SIGUSR1 of it
+# (docs/mpi.md).
 source "$(dirname "$0")/lib.sh"
 mpirun_or_skip
 make_text
 
-# begin NAME COMMAND…: starts a run below that command, and waits until it trains; $pid is the command.
+# begin NAME COMMAND…: starts a run below that command, and waits until it trains; $pid is the
+# command.
 begin() {
   local name=$1; shift
-  "$@" "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name="$name" --set train.steps=1000000 \
+  "$@" "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name="$name" \
+    --set train.steps=1000000 \
     --set train.eval_every=0 --set parallel.backend=mpi > "$name.out" 2> "$name.err" &
   pid=$!
   wait_for 60 has_taken "$name" 1 || fail "$name takes no step: $(cat "$name.err")"

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""What Hugging Face's transformers writes, reads and computes; scripts/check_transformers runs it where transformers is installed.
+"""What Hugging Face's transformers writes, reads and computes.
+
+scripts/check_transformers runs it where transformers is installed.
 
 hf_model.py write FOLDER [--kind gpt2|llama|llama-tied] [--shards N] [--activation NAME]
-                                       a small model with random weights, and expected.json beside it
-hf_model.py compute FOLDER IDS OUT     logits and loss of the model in FOLDER for the token ids of a JSON file
+    a small model with random weights, and expected.json beside it
+hf_model.py compute FOLDER IDS OUT
+    logits and loss of the model in FOLDER for the token ids of a JSON file
 Both write {"input_ids": [T], "loss": nats, "logits": [[vocab]…]}, as `lockstep eval --logits` does.
 """
 
@@ -33,23 +36,30 @@ def write(args):
     torch.manual_seed(0)
     if args.kind == "gpt2":
         config = transformers.GPT2Config(
-            vocab_size=257, n_positions=64, n_embd=48, n_layer=3, n_head=4, activation_function=args.activation, bos_token_id=None, eos_token_id=None
+            vocab_size=257, n_positions=64, n_embd=48, n_layer=3, n_head=4,
+            activation_function=args.activation, bos_token_id=None, eos_token_id=None
         )
     else:
         config = transformers.LlamaConfig(
-            vocab_size=257, max_position_embeddings=64, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
-            num_key_value_heads=2, tie_word_embeddings=args.kind == "llama-tied", bos_token_id=None, eos_token_id=None
+            vocab_size=257, max_position_embeddings=64, hidden_size=48,
+            intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, tie_word_embeddings=args.kind == "llama-tied",
+            bos_token_id=None, eos_token_id=None
         )
     model = transformers.AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.2)  # large enough that a swapped or transposed tensor shows
+        # Large enough that a swapped or transposed tensor shows.
+        torch.nn.init.normal_(parameter, 0, 0.2)
     size = sum(p.numel() for p in model.parameters()) * 4
-    model.save_pretrained(args.folder, max_shard_size=size // args.shards + 4096 if args.shards > 1 else "5GB")
-    save(evaluate(model, torch.randint(257, (64,)).tolist()), os.path.join(args.folder, "expected.json"))
+    largest = size // args.shards + 4096 if args.shards > 1 else "5GB"
+    model.save_pretrained(args.folder, max_shard_size=largest)
+    save(evaluate(model, torch.randint(257, (64,)).tolist()),
+         os.path.join(args.folder, "expected.json"))
 
 
 def compute(args):
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(args.folder, output_loading_info=True)
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(args.folder,
+                                                                    output_loading_info=True)
     for what, names in info.items():
         assert not names, f"{what}: {names}"
     with open(args.ids, encoding="utf-8") as file:

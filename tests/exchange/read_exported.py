@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Reads an exported folder and the checkpoint it came from with numpy alone, and compares every value.
+"""Compares every value of an exported folder with the checkpoint that it came from.
 
 Usage: read_exported.py CHECKPOINT FOLDER hf-gpt2|safetensors
-An independent reader: it shares no code with lockstep, and takes the files apart as docs/formats/checkpoint.md and the safetensors
-format describe them.
+Needs numpy alone. It is an independent reader: it shares no code with lockstep, and reads the files
+as docs/formats/checkpoint.md and the safetensors format describe them.
 """
 
 import json
@@ -46,7 +46,8 @@ def read_folder(folder):
     for file in sorted(set(index["weight_map"].values())):
         found = read_safetensors(os.path.join(folder, file))
         for name in found:
-            assert index["weight_map"][name] == file, f"the index has {name} elsewhere than in {file}"
+            where = index["weight_map"][name]
+            assert where == file, f"the index has {name} in {where}, not in {file}"
         tensors.update(found)
     assert set(tensors) == set(index["weight_map"])
     assert sum(t.nbytes for t in tensors.values()) == index["metadata"]["total_size"]
@@ -72,7 +73,8 @@ def read_checkpoint(folder):
     return tensors
 
 
-PARTS = {"ln_1": "ln1", "ln_2": "ln2", "attn.c_attn": "qkv", "attn.c_proj": "proj", "mlp.c_fc": "fc", "mlp.c_proj": "out"}
+PARTS = {"ln_1": "ln1", "ln_2": "ln2", "attn.c_attn": "qkv", "attn.c_proj": "proj",
+         "mlp.c_fc": "fc", "mlp.c_proj": "out"}
 
 
 def from_gpt2(name, values):
@@ -93,7 +95,8 @@ def main():
     assert set(exported) == set(expected), f"names differ: {set(exported) ^ set(expected)}"
     for name, values in expected.items():
         assert exported[name].dtype == values.dtype and exported[name].shape == values.shape, name
-        assert np.ascontiguousarray(exported[name]).tobytes() == values.tobytes(), f"values of {name} differ"
+        found = np.ascontiguousarray(exported[name]).tobytes()
+        assert found == values.tobytes(), f"values of {name} differ"
     print(f"{len(expected)} tensors, {sum(v.nbytes for v in expected.values())} bytes: equal")
 
 

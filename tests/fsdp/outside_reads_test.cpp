@@ -47,18 +47,25 @@ class RandomReads {
     std::vector<Parameter> penalised;
     for (const Parameter& p : *all_)
       if (one_in(3)) penalised.push_back(p);
+    std::function<void(int64_t)> fail_at;
+    if (faulty_)
+      fail_at = [countdown = countdown_](int64_t number) {
+        *countdown = number < 0 ? 0 : 1 + static_cast<int>(number * 7 % 29);
+      };
     return {root,
             [root, scale, penalised, sides = sides_, in_products = in_products_](int64_t micro) {
               sides->clear();
               const Variable x(random({3, kWidth}, 1000 + static_cast<uint32_t>(micro)));
               const Variable y = (*root)(x);
               Variable loss = ops::mean(ops::square(ops::mul(y, scale)));
-              for (const Variable& side : *sides) loss = ops::add(loss, ops::mean(ops::square(ops::add(ops::mul(side, y), side))));
+              for (const Variable& side : *sides) {
+                const Variable read = ops::add(ops::mul(side, y), side);
+                loss = ops::add(loss, ops::mean(ops::square(read)));
+              }
               for (const Parameter& p : penalised) loss = ops::add(loss, penalty(p, in_products));
               return loss;
             },
-            faulty_ ? [countdown = countdown_](int64_t number) { *countdown = number < 0 ? 0 : 1 + static_cast<int>(number * 7 % 29); }
-                    : std::function<void(int64_t)>()};
+            fail_at};
   }
   bool drew_side_values() const { return side_values_ > 0; }
   bool drew_detached() const { return detached_ > 0; }

@@ -2,7 +2,8 @@
 cmake_minimum_required(VERSION 3.25)
 
 function(run)
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output TIMEOUT 500)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output
+      ERROR_VARIABLE output TIMEOUT 500)
   if(NOT result EQUAL 0)
     list(JOIN ARGN " " command)
     message(FATAL_ERROR "${command}\nended with ${result}:\n${output}")
@@ -12,7 +13,8 @@ endfunction()
 
 # refuse(TEXT ARGS…): configuring the consumer with ARGS must fail and say TEXT.
 function(refuse text)
-  execute_process(COMMAND ${configure} -B ${WORK_DIR}/refused ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  execute_process(COMMAND ${configure} -B ${WORK_DIR}/refused ${ARGN} RESULT_VARIABLE result
+      OUTPUT_VARIABLE output ERROR_VARIABLE output)
   file(REMOVE_RECURSE ${WORK_DIR}/refused)
   string(REGEX REPLACE "[ \n]+" " " output "${output}")
   if(result EQUAL 0 OR NOT output MATCHES "${text}")
@@ -24,8 +26,9 @@ file(REMOVE_RECURSE ${WORK_DIR})
 set(prefix ${WORK_DIR}/prefix)
 run(${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${prefix})
 
-set(configure ${CMAKE_COMMAND} -S ${CONSUMER_DIR} -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}
-    -DCMAKE_BUILD_TYPE=${BUILD_TYPE} -DCMAKE_PREFIX_PATH=${prefix})
+set(configure ${CMAKE_COMMAND} -S ${CONSUMER_DIR} -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX}
+    -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER} -DCMAKE_BUILD_TYPE=${BUILD_TYPE}
+    -DCMAKE_PREFIX_PATH=${prefix})
 run(${configure} -B ${WORK_DIR}/build -DWANTED_VERSION=${VERSION})
 run(${CMAKE_COMMAND} --build ${WORK_DIR}/build)
 run(${WORK_DIR}/build/consumer)

@@ -16,7 +16,8 @@ def read(path):
 def documents():
     found = [name for name in os.listdir(ROOT) if name.endswith(".md")]
     for folder, _, files in os.walk(os.path.join(ROOT, "docs")):
-        found += [os.path.relpath(os.path.join(folder, name), ROOT) for name in files if name.endswith(".md")]
+        found += [os.path.relpath(os.path.join(folder, name), ROOT) for name in files
+                  if name.endswith(".md")]
     return sorted(found)
 
 
@@ -36,7 +37,8 @@ class Documents(unittest.TestCase):
             for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
                 if "://" not in target:
                     with self.subTest(document=document, target=target):
-                        self.assertTrue(os.path.exists(os.path.join(ROOT, os.path.dirname(document), target)))
+                        self.assertTrue(os.path.exists(os.path.join(ROOT, os.path.dirname(document),
+                                                                    target)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Reads a corpus (write_safetensors_corpus) with Hugging Face's Rust crate and compares. scripts/compare_safetensors starts it.
+"""Reads a corpus (write_safetensors_corpus) with Hugging Face's Rust crate and compares.
 
-corpus.tsv has a line for each file: its name, our verdict, why the crate's may be the other one, and, of a good file, what we read
-of it: {"metadata": {key: text}, "tensors": [[name, dtype, shape, begin, bytes]…]}, with begin counted from the start of the file.
+scripts/compare_safetensors starts it. corpus.tsv has a line for each file: its name, our verdict,
+why the crate's verdict may differ, and what we read from it if it is good:
+{"metadata": {key: text}, "tensors": [[name, dtype, shape, begin, bytes]…]}
+`begin` counts from the start of the file.
 """
 
 import importlib.metadata
@@ -22,13 +24,16 @@ def read(data):
 
 
 def contents(data, tensors):
-    """What the crate read, in our form. Metadata and offsets, which it keeps to itself, are those that Python's JSON reader finds."""
+    """What the crate read, in our form. The crate does not show metadata and offsets: Python's JSON
+    reader finds these."""
     begin = 8 + struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8:begin])
     metadata = header.pop("__metadata__", {})
     return {
         "metadata": metadata,
-        "tensors": sorted([name, info["dtype"], info["shape"], begin + header[name]["data_offsets"][0], len(info["data"])] for name, info in tensors),
+        "tensors": sorted([name, info["dtype"], info["shape"],
+                           begin + header[name]["data_offsets"][0], len(info["data"])]
+                          for name, info in tensors),
     }
 
 
@@ -44,14 +49,17 @@ def main():
             differing.setdefault(reason, []).append(name)
             if not reason:
                 wrong += 1
-                print(f"{name}: we find it {verdict}, the crate " + ("reads it" if error is None else f"says: {error}"))
+                said = "reads it" if error is None else f"says: {error}"
+                print(f"{name}: we find it {verdict}, the crate {said}")
         elif reason:
             wrong += 1
             print(f"{name}: is said to differ, but both find it {verdict}")
         elif error is None and contents(data, theirs) != json.loads(ours):
             wrong += 1
-            print(f"{name}: we read {ours[:300]}, the crate {json.dumps(contents(data, theirs))[:300]}")
-    print(f"{count} files, safetensors {importlib.metadata.version('safetensors')}: {wrong} disagreements")
+            crate = json.dumps(contents(data, theirs))
+            print(f"{name}: we read {ours[:300]}, the crate {crate[:300]}")
+    version = importlib.metadata.version("safetensors")
+    print(f"{count} files, safetensors {version}: {wrong} disagreements")
     for reason, names in differing.items():
         if reason:
             print(f"allowed: {reason}: {', '.join(names)}")

@@ -1,7 +1,8 @@
 #!/bin/sh
-# mpirun.sh RANKS PROGRAM [ARG]...: starts a program on ranks of this host with Open MPI, as tests need it: more ranks than
-# cores, in containers, as root, never for ever (LOCKSTEP_MPIRUN_TIMEOUT seconds, 60 by default). Lines come out as
-# "[1,RANK]<stdout>:text". Exit code 77 where mpirun is missing: for ctest a skipped test.
+# mpirun.sh RANKS PROGRAM [ARG]...: starts a program on ranks of this host with Open MPI, as tests
+# need it: more ranks than cores, in containers, as root, never for ever (LOCKSTEP_MPIRUN_TIMEOUT
+# seconds, 60 by default). Lines come out as "[1,RANK]<stdout>:text". Exit code 77 where mpirun is
+# missing: for ctest a skipped test.
 set -eu
 ranks=$1
 shift
@@ -14,5 +15,6 @@ root=
 # Open MPI keeps memory until the very end, which is no leak of ours.
 export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}detect_leaks=0"
 # One process pulls from another's memory by a system call that containers often forbid.
-exec mpirun $root --oversubscribe --bind-to none --tag-output --timeout "${LOCKSTEP_MPIRUN_TIMEOUT:-60}" \
+exec mpirun $root --oversubscribe --bind-to none --tag-output \
+  --timeout "${LOCKSTEP_MPIRUN_TIMEOUT:-60}" \
   --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none -np "$ranks" "$@"

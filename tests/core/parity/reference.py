@@ -1,6 +1,7 @@
 """Computes with PyTorch what parity_test.cpp computes with lockstep.
 
-reference.py operations|optimizers|gpt DIR: reads inputs from DIR as .npy files and writes results beside them.
+reference.py operations|optimizers|gpt DIR: reads inputs from DIR as .npy files and writes the
+results beside them.
 """
 import math
 import os
@@ -19,7 +20,8 @@ def load(folder, name):
 
 
 def save(folder, name, tensor):
-    np.save(os.path.join(folder, name + ".npy"), np.ascontiguousarray(tensor.detach().float().numpy()))
+    np.save(os.path.join(folder, name + ".npy"),
+            np.ascontiguousarray(tensor.detach().float().numpy()))
 
 
 def attention(qkv, heads):
@@ -145,7 +147,9 @@ def gpt(folder):
 
     matrices = [p[n] for n in names if p[n].dim() >= 2]
     vectors = [p[n] for n in names if p[n].dim() < 2]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], lr=1e-2, betas=(0.9, 0.95), eps=1e-4)
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1},
+                                   {"params": vectors, "weight_decay": 0.0}],
+                                  lr=1e-2, betas=(0.9, 0.95), eps=1e-4)
     losses = []
     for step in range(3):
         optimizer.zero_grad(set_to_none=True)
