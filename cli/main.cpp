@@ -41,7 +41,7 @@ int checked_output(int code) {
   if (reason == 0 && ::write(STDOUT_FILENO, "\n", 1) < 0) reason = errno;
   return report(lockstep::EnvironmentError("cannot write to standard output" +
                                            (reason ? ": " + lockstep::errno_text(reason) : "")),
-                code != 0 ? code : lockstep::cli::kFailed);
+                code != 0 ? code : lockstep::kFailed);
 }
 
 // CLI11 says of a word that it does not know only that a subcommand is required.
@@ -85,16 +85,16 @@ int run_command(int argc, char** argv, bool is_run) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return checked_output(app.exit(e));  // --help, --version
-    return fail(UsageError(str(e.what(), " (see --help)")), cli::kWrongUse);
+    return fail(UsageError(str(e.what(), " (see --help)")), kWrongUse);
   } catch (const UsageError& e) {
-    return fail(e, cli::kWrongUse);
+    return fail(e, kWrongUse);
   } catch (const std::bad_alloc&) {
     return fail(
         EnvironmentError(
             "out of memory: use a smaller model or micro_batch, or fewer ranks on this host"),
-        cli::kFailed);
+        kFailed);
   } catch (const std::exception& e) {
-    return fail(e, cli::kFailed);
+    return fail(e, kFailed);
   }
   // Not so for training: its results are in the run's folder, and the agent's screen does not
   // matter to the ranks either.

@@ -122,13 +122,13 @@ class Tree(unittest.TestCase):
     OWN = {"conformance", "e2e", "exchange", "fuzz", "install", "scripts", "support", "torch",
            "core/parity"}
 
-    def tests(self):
+    def folders(self):
         top = os.path.join(ROOT, "tests")
         for folder, _, files in os.walk(top):
             yield os.path.relpath(folder, top), files
 
     def test_tests_mirror_the_sources(self):
-        for folder, files in self.tests():
+        for folder, files in self.folders():
             if any(folder == own or folder.startswith(own + "/") for own in self.OWN):
                 continue
             if any(name.endswith("_test.cpp") for name in files):
@@ -136,7 +136,7 @@ class Tree(unittest.TestCase):
                                 f"tests/{folder} mirrors no folder")
 
     def test_a_file_of_tests_has_a_name_that_says_so(self):
-        for folder, files in self.tests():
+        for folder, files in self.folders():
             for name in files:
                 if not name.endswith(".cpp"):
                     continue

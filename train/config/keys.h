@@ -47,7 +47,8 @@ struct Key {
 std::span<const Key> keys();
 const Key* find_key(std::string_view name);
 
-// "integer", "number", "text", "true or false", "list of 2 numbers", "gpt | mlp".
+bool takes_list(const Key& key);
+// "an integer", "a number", "text", "true or false", "a list of 2 numbers", "gpt | mlp".
 std::string type_text(const Key& key);
 // The value as YAML: quoted where plain text would not read back as the same.
 std::string value_text(const Key& key, const Config& config);

@@ -169,7 +169,7 @@ std::string trimmed(const std::string& text) {
 // "[0.9, 0.95]" is a list where the key takes one. Of any other key it is the value itself: a
 // folder may be called "[x]".
 RawValue raw_override(const Key& key, const std::string& text) {
-  if (key.list_size == 0 || text.size() < 2 || text.front() != '[' || text.back() != ']')
+  if (!takes_list(key) || text.size() < 2 || text.front() != '[' || text.back() != ']')
     return {.is_list = false, .quoted = false, .items = {text}};
   RawValue value{.is_list = true, .quoted = false, .items = {}};
   std::istringstream items(text.substr(1, text.size() - 2));

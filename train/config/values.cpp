@@ -149,6 +149,14 @@ std::ostream& operator<<(std::ostream& out, const ShardMode& mode) {
   return out << kShardWords.at(static_cast<size_t>(mode.kind));
 }
 
+bool takes_list(const Key& key) {
+  Config config;
+  return std::visit(
+      Overloaded{[](std::array<double, 2>*) { return true; },
+                 [](std::array<int64_t, 2>*) { return true; }, [](const auto&) { return false; }},
+      key.field(config));
+}
+
 std::string type_text(const Key& key) {
   Config config;
   return std::visit(

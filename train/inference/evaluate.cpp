@@ -51,7 +51,7 @@ double evaluate_on_data(const SavedModel& model, int64_t batches) {
   check(batches > 0, "train.eval_batches is 0: say how many batches to evaluate");
   const auto data = open_dataset(model.config);
   NoGradGuard no_grad;
-  ops::PrecisionScope precision(compute_dtype(model.config));
+  ops::PrecisionScope precision(dtype_of(model.config.train.precision));
   std::vector<float> losses;
   for (int64_t i = 0; i < batches; ++i) {
     const Batch batch = data->evaluation(i);
@@ -72,7 +72,7 @@ TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32
     check(token >= 0 && token < m.vocab, "token ", token, " is outside of the vocabulary of ",
           m.vocab, " (model.vocab)");
   NoGradGuard no_grad;
-  ops::PrecisionScope precision(compute_dtype(model.config));
+  ops::PrecisionScope precision(dtype_of(model.config.train.precision));
   const Variable logits = (*model.module)(Variable(Tensor::from(tokens, {1, count})));
   TokenEvaluation result{.logits = logits.data().select(0, 0).to(DType::f32).contiguous(),
                          .loss = std::nan("")};

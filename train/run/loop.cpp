@@ -39,7 +39,7 @@ class Reporter {
  public:
   Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
       : trainer_(trainer),
-        peak_(peak_flops(compute_dtype(trainer.config()), trainer.group().size())) {
+        peak_(peak_flops(dtype_of(trainer.config().train.precision), trainer.group().size())) {
     if (trainer.group().rank() != 0) return;
     file_.emplace(run_dir.metrics_file(), first_step);
     progress_.emplace(progress_screen(screen), first_step, trainer.config().train.steps,
