@@ -121,8 +121,7 @@ int bench_step(const Options& options) {
 int bench_comm(const Options& options) {
   const Placement placement = place(options);
   if (placement.launch_here) return launch_ranks({.ranks = options.ranks});
-  const auto group = train::make_group(
-      {.backend = train::from_word<train::BackendKind>(options.backend).value()}, placement.rank);
+  const auto group = train::make_group(train::with_backend(options.backend), placement.rank);
   const auto results =
       train::bench_comm(*group, {4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 25 << 20});
   if (placement.rank.rank == 0) print(results, *group, options.json);

@@ -96,8 +96,7 @@ int bench(const Options& options) {
     check_memory(options, placement.launch_here ? 1 : placement.rank.local_size,
                  placement.launch_here ? 1 : placement.rank.size);
   if (placement.launch_here) return launch_ranks({.ranks = options.ranks});
-  const auto group = train::make_group(
-      {.backend = train::from_word<train::BackendKind>(options.backend).value()}, placement.rank);
+  const auto group = train::make_group(train::with_backend(options.backend), placement.rank);
   const auto result = train::bench_checkpoint(*group, options.dir, options.megabytes * 1'000'000,
                                               options.repetitions);
   if (placement.rank.rank == 0) print(result, options.json);

@@ -7,7 +7,7 @@ make_text
 exits() {
   local code=$1 text=$2; shift 2
   local got=0
-  timeout 60 "$lockstep" "$@" > said 2>&1 || got=$?
+  timeout $((60 * patience)) "$lockstep" "$@" > said 2>&1 || got=$?
   [ "$got" = "$code" ] || fail "lockstep $* exited with $got, expected $code: $(tail -n 5 said)"
   contains said "$text"
 }

@@ -17,7 +17,7 @@ train reference -n 1 || fail "$(cat reference.err)"
 # limited NAME ARGS…: one rank that may start no thread.
 limited() {
   local name=$1; shift
-  timeout 100 "${as_user[@]}" bash -c 'ulimit -u 1 && exec "$@"' - \
+  timeout $((100 * patience)) "${as_user[@]}" bash -c 'ulimit -u 1 && exec "$@"' - \
     "$lockstep" train "$here/small.yaml" -n 1 --set run.dir=limited --set run.name="$name" \
       --set checkpoint.every=20 "$@" > "$name.out" 2> "$name.err"
 }

@@ -36,7 +36,7 @@ code=0; wait $run || code=$?
 contains stopped.out "to go on, as the command of each rank:"
 
 # Ranks that nobody bound to cores do not take more threads together than there are cores.
-threads=$(env -u OMP_NUM_THREADS timeout 100 "${mpi[@]}" -np 2 "$lockstep" bench step \
+threads=$(env -u OMP_NUM_THREADS timeout $((100 * patience)) "${mpi[@]}" -np 2 "$lockstep" bench step \
   --config "$here/small.yaml" --warmup 0 --steps 1 --json |
   sed -n 's/.*"threads":\([0-9]*\).*/\1/p')
 [ "$threads" -ge 1 ] && { [ "$threads" = 1 ] || [ $((2 * threads)) -le "$(nproc)" ]; } ||

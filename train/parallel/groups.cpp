@@ -46,4 +46,12 @@ std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
                       {.timeout = timeout, .reduction = reduction});
 }
 
+ParallelConfig with_backend(std::string_view backend) {
+  const auto known = from_word<BackendKind>(backend);
+  check(known.has_value(), "'", backend, "' is no backend: expected auto, shm or mpi");
+  ParallelConfig config;
+  config.backend = *known;
+  return config;
+}
+
 }  // namespace lockstep::train

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "comm/process_group.h"
 #include "launcher/rank/rank_env.h"
@@ -13,5 +14,9 @@ namespace lockstep::train {
 // what would.
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
                                                const launcher::RankEnv& rank);
+
+// The defaults, but with the backend of that name. Throws UsageError for another word than those of
+// parallel.backend.
+ParallelConfig with_backend(std::string_view backend);
 
 }  // namespace lockstep::train
