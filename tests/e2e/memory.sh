@@ -2,14 +2,15 @@
 # A model that no rank could hold trains when it is sharded; without, every rank says that it ran
 # out of memory. The memory that a step takes is what was stated before.
 source "$(dirname "$0")/lib.sh"
+limit=$((200 * patience))
 config="$here/../../configs/larger_than_a_rank.yaml"
 
 # 172 MB of state, 56 MB a rank.
-timeout $((200 * patience)) "$lockstep" train "$config" -n 4 > sharded.out 2> sharded.err ||
+timeout $limit "$lockstep" train "$config" -n 4 > sharded.out 2> sharded.err ||
   fail "fsdp: $(tail -n 5 sharded.err)"
 [ -n "$(weights sharded)" ] || fail "fsdp printed no weights: $(cat sharded.out)"
 
-if timeout $((200 * patience)) "$lockstep" train "$config" -n 4 --set parallel.strategy=ddp --set run.name=whole \
+if timeout $limit "$lockstep" train "$config" -n 4 --set parallel.strategy=ddp --set run.name=whole \
   > whole.out 2> whole.err; then
   fail "ddp kept to a limit that its state exceeds"
 fi
@@ -20,7 +21,7 @@ grep -qE "rank [0-3]" whole.err || fail "no rank is named: $(tail -n 5 whole.err
   fail "a rank is named twice a line: $(tail -n 5 whole.err)"
 
 # Without the limit ddp ends with the same bits.
-timeout $((200 * patience)) "$lockstep" train "$config" -n 2 --set parallel.strategy=ddp \
+timeout $limit "$lockstep" train "$config" -n 2 --set parallel.strategy=ddp \
   --set train.memory_limit_mb=0 --set run.name=free > free.out 2> free.err
 same_weights free sharded
 
@@ -32,7 +33,7 @@ for ranks in 1 2 4 8; do
   settings=(-n $ranks --set train.memory_limit_mb=0 --set train.global_batch=8)
   "$lockstep" plan "$config" "${settings[@]}" --json > plan.json 2> plan.err ||
     fail "plan for $ranks ranks: $(cat plan.err)"
-  timeout $((200 * patience)) "$lockstep" bench step --config "$config" "${settings[@]}" --warmup 2 --steps 2 \
+  timeout $limit "$lockstep" bench step --config "$config" "${settings[@]}" --warmup 2 --steps 2 \
     --json > bench.json 2> bench.err ||
     fail "bench with $ranks ranks: $(tail -n 5 bench.err)"
   share=$(grep -oE '"of_bound":[0-9.]+' bench.json | cut -d: -f2)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The same under mpirun: backend mpi in tree order, and shm with its store over MPI.
 source "$(dirname "$0")/lib.sh"
+limit=$((100 * patience))
 mpirun_or_skip
 "$lockstep" --version | grep -q 'Open MPI none' && skip "built without the mpi backend"
 make_text
@@ -8,7 +9,7 @@ make_text
 train one -n 1
 mpi_train() {
   local name=$1; shift
-  timeout $((100 * patience)) "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" \
+  timeout $limit "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" \
     --set run.name="$name" "$@" > "$name.out" 2> "$name.err" || fail "$(tail -n 20 "$name.err")"
 }
 mpi_train mpi2; same_weights one mpi2; contains mpi2.out "2 ranks (ddp, mpi"
@@ -36,7 +37,7 @@ code=0; wait $run || code=$?
 contains stopped.out "to go on, as the command of each rank:"
 
 # Ranks that nobody bound to cores do not take more threads together than there are cores.
-threads=$(env -u OMP_NUM_THREADS timeout $((100 * patience)) "${mpi[@]}" -np 2 "$lockstep" bench step \
+threads=$(env -u OMP_NUM_THREADS timeout $limit "${mpi[@]}" -np 2 "$lockstep" bench step \
   --config "$here/small.yaml" --warmup 0 --steps 1 --json |
   sed -n 's/.*"threads":\([0-9]*\).*/\1/p')
 [ "$threads" -ge 1 ] && { [ "$threads" = 1 ] || [ $((2 * threads)) -le "$(nproc)" ]; } ||
