@@ -1,6 +1,6 @@
-# Writes generated/core/base/build_info.h: once while configuring, and again at each build, because
-# a commit changes what git says without changing any file that CMake watches. Included after the
-# folders, whose findings it records.
+# Writes generated/core/base/build_info.h while configuring, and again at each build: a commit
+# changes git's answer, but no file that CMake watches. Include it after the folders, since it
+# records what they found.
 
 # lockstep_version_macros(OUT FILE MAJOR MINOR PATCH): "4.1.4" from the three #defines of a header,
 # or "unknown".

@@ -7,9 +7,8 @@ get_property(lockstep_libraries GLOBAL PROPERTY LOCKSTEP_LIBRARIES)
 install(TARGETS ${lockstep_libraries} EXPORT lockstepTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# The headers that users may include, by their path from the root. Whatever is not in this list is
-# ours to change, and is not installed. A header here may include only others that are here
-# (tests/install).
+# The public headers, by their path from the root. All others are internal and not installed. A
+# public header may include only public headers (tests/install checks that).
 set(public_headers
   core/autograd/node.h core/autograd/saved_tensor.h core/autograd/variable.h
   core/base/clock.h core/base/cores.h core/base/dtype.h core/base/error.h core/base/half.h

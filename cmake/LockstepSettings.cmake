@@ -15,9 +15,9 @@ if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
 endif()
 
-# Little optimisation and only line numbers to debug with: with -O2 the sanitizers take three times
-# as long to compile, and g++ 12 then warns about code of fmt and of libstdc++ that they have taken
-# apart. The library's own checks of indexes come for free.
+# Little optimisation, and only line numbers to debug with. With -O2 the sanitizers take three times
+# as long to compile, and g++ 12 then warns about code of fmt and libstdc++. Beside sanitizers, the
+# index checks of libstdc++ cost almost nothing.
 if(LOCKSTEP_SANITIZE)
   add_compile_options(-fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -O1 -g1)
   add_compile_definitions(_GLIBCXX_ASSERTIONS)

@@ -1,6 +1,6 @@
-# lockstep_library(NAME [PUBLIC libs…] [PRIVATE libs…]): the target of the current folder,
-# lockstep_NAME, alias lockstep::NAME, from every .cpp below it. A sub-folder with a CMakeLists.txt
-# of its own is left to that file.
+# lockstep_library(NAME [PUBLIC libs…] [PRIVATE libs…]): the current folder's target lockstep_NAME,
+# alias lockstep::NAME, from every .cpp below it. A subfolder with a CMakeLists.txt adds its own
+# files.
 function(lockstep_library name)
   cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
@@ -22,13 +22,13 @@ function(lockstep_library name)
   set_property(GLOBAL APPEND PROPERTY LOCKSTEP_LIBRARIES lockstep_${name})
 endfunction()
 
-# lockstep_tests(FOLDER LIBS libs… LABEL label [TIMEOUT s] [ALONE names…]): the GoogleTest program
-# of a folder of tests, LABEL_FOLDER_tests, from every *_test.cpp in it. It is LABEL_tests where
-# FOLDER is ".", the current folder, and where LABEL names the folder already.
-# Every test of it becomes one of ctest's, and the target tests_LABEL builds it with the others of
-# its label. ALONE: files that need a program of their own, NAME from NAME.cpp: they replace
-# operator new, say. One label: gtest_discover_tests() silently loses a second one. TIMEOUT is per
-# test, in seconds, and four times as long under a sanitizer.
+# lockstep_tests(FOLDER LIBS libs… LABEL label [TIMEOUT s] [ALONE names…]): a folder's GoogleTest
+# program LABEL_FOLDER_tests, from every *_test.cpp in it. It is LABEL_tests if FOLDER is ".", the
+# current folder, or if LABEL names the folder already. Each of its tests is a test of ctest's. The
+# target tests_LABEL builds all programs of a label.
+#   LABEL     one only: gtest_discover_tests() silently loses a second one
+#   TIMEOUT   seconds for each test, four times as long under a sanitizer
+#   ALONE     files that need a program of their own, NAME from NAME.cpp; one replaces operator new
 function(lockstep_tests folder)
   cmake_parse_arguments(ARG "" "TIMEOUT;LABEL" "LIBS;ALONE" ${ARGN})
   if(folder STREQUAL "." OR ARG_LABEL MATCHES "_${folder}$")

@@ -1,5 +1,5 @@
-# cmake -DSOURCE_DIR=… -DTEMPLATE=… -DHEADER=… -P WriteBuildInfo.cmake: fills in git's answer. The
-# header is touched only where its text changes, so nothing is rebuilt for nothing.
+# cmake -DSOURCE_DIR=… -DTEMPLATE=… -DHEADER=… -P WriteBuildInfo.cmake: fills in git's answer. It
+# writes the header only if the text changed, so nothing is rebuilt without need.
 set(LOCKSTEP_GIT_SHA unknown)
 find_program(GIT git)
 if(GIT AND EXISTS ${SOURCE_DIR}/.git)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts of this folder: strict mode, the repository as working directory, one way
-# to speak.
+# The scripts of this folder source this file. It sets strict mode, changes to the repository's
+# root, and defines how they print.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +14,7 @@ die() {
   exit 1
 }
 
-# build PRESET [TARGET…]: configures and builds; everything where no target is named.
+# build PRESET [TARGET…]: configures and builds the targets, or everything.
 build() {
   local preset=$1
   shift

@@ -1,6 +1,6 @@
-# Shared by the end-to-end tests: each is a bash script that gets the `lockstep` program as $1,
-# works in a folder of its own, and exits 0 (passed), 77 (skipped, with the reason) or anything else
-# (failed).
+# Shared by the end-to-end tests. Each is a bash script that gets the `lockstep` program as $1,
+# works in a folder of its own, and exits with 0 (passed), 77 (skipped, with the reason) or another
+# code (failed).
 set -euo pipefail
 
 lockstep=$(realpath "$1")
@@ -27,14 +27,14 @@ train() {
     > "$name.out" 2> "$name.err"
 }
 
-# train_straight STEPS: a run that nothing stops, to compare with. Leaves in `long` the options of
-# all runs of so many steps that keep nothing on disk.
+# train_straight STEPS: a run that nothing stops, to compare with. Sets `long` to the options of
+# runs of that many steps that keep nothing on disk.
 train_straight() {
   long=(--set train.steps="$1" --set train.eval_every=0 --set checkpoint.every=0)
   train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
 }
 
-# has_taken NAME STEPS: whether a run has taken so many steps.
+# has_taken NAME STEPS: whether a run has taken that many steps.
 has_taken() { [ "$(wc -l 2> /dev/null < "runs/$1/metrics.jsonl")" -ge "$2" ]; }
 
 # The line that every run ends with.
@@ -48,7 +48,7 @@ same_weights() {
     fail "weights of $2 differ from $1: $got instead of $want; $(tail -n 3 "$2.out" "$2.err")"
 }
 
-# contains FILE TEXT; where NAME.out lacks it, NAME.err often says why.
+# contains FILE TEXT: fails if the text is missing. If NAME.out lacks it, shows NAME.err too.
 contains() {
   if grep -qF -- "$2" "$1"; then return; fi
   local errors=''
@@ -100,8 +100,7 @@ mpirun_or_skip() {
   command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
   # Open MPI keeps memory until the very end, which is no leak of ours.
   export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}detect_leaks=0"
-  # A folder of its own for what mpirun keeps while it runs: in /tmp all of them share one, which
-  # each tries to remove at its end.
+  # mpirun's session folder. In /tmp all mpiruns share one, and each tries to remove it at its end.
   export TMPDIR=$work
   mpi=(mpirun --allow-run-as-root --oversubscribe --bind-to none
     --mca btl_vader_single_copy_mechanism none)

@@ -1,7 +1,7 @@
-# A Slurm cluster of one node on loopback, for tests. Source it behind lib.sh and call
+# A Slurm cluster of one node on loopback, for tests. Source it after lib.sh and call
 # `slurm_or_skip`: it starts munged, slurmctld and slurmd below $work, or skips with the reason.
-# They end with the test, and so does all that they started, however the test ends. Sets SLURM_CONF,
-# so that srun, sbatch, scancel and squeue find the cluster.
+# However the test ends, these and all that they started end with it. Sets SLURM_CONF, so that srun,
+# sbatch, scancel and squeue find the cluster.
 
 # slurm_port: a port of loopback that nobody has.
 slurm_port() {
