@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Names that are no UTF-8: a run is saved, resumed, evaluated and restarted under any name that the
-# system allows.
+# A run is saved, resumed, evaluated and restarted under any name that the system allows, also under
+# names that are no UTF-8.
 source "$(dirname "$0")/lib.sh"
 make_text
 name=$'caf\xe9 \n"x"\\xE9' data=$'t\xebxt.txt' dir=$'d\xefr'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Saves in the background: the same bits as without, checkpoints that verify, and a run that goes on
-# although the disk is full.
+# Saves in the background change no bits, leave checkpoints that verify, and let a run continue when
+# the disk is full.
 source "$(dirname "$0")/lib.sh"
 make_text
 export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine

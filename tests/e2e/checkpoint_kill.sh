@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Killed again and again while saves are under way, with another number of ranks each time: what has
-# a checkpoint's name is complete, and the run ends with the bits of one that never stopped.
+# Kills a run again and again during saves, and resumes it each time with another number of ranks.
+# Every folder with a checkpoint's name is complete, and the run ends with the bits of one that
+# never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Saves in the background under mpirun, where their exchanges and training's collectives share one
-# MPI: the same bits, also resumed after a rank was killed in the middle of saves, and a run that
-# goes on although the disk is full.
+# MPI. The bits are the same, also when a rank was killed during a save. A run continues when the
+# disk is full.
 source "$(dirname "$0")/lib.sh"
 mpirun_or_skip
 "$lockstep" --version | grep -q 'Open MPI none' && skip "built without the mpi backend"

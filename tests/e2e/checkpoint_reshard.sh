@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Saved with FSDP on 4 ranks, resumed with DDP on 2, then alone, and back to FSDP on 8: the bits of
-# a run that never stopped.
+# A run is saved with FSDP on 4 ranks, resumed with DDP on 2, then alone, then with FSDP on 8. It
+# ends with the bits of a run that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine

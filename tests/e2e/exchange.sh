@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checkpoints compared with each other, whatever ranks saved them.
+# Compares checkpoints with each other, saved by different numbers of ranks.
 source "$(dirname "$0")/lib.sh"
 make_text
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A rank that dies ends the run at once, with its name, and leaves nothing behind; the run can go on
+# A rank that dies ends the run at once and is named. Nothing is left behind, and the run can resume
 # from its last checkpoint.
 source "$(dirname "$0")/lib.sh"
 make_text

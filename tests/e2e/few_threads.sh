@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Where the system grants no more threads, checkpoints are saved without them or say what is
-# lacking, and training goes on.
+# When the system grants no more threads, checkpoints are saved without them, or a message says what
+# is lacking. Training continues.
 source "$(dirname "$0")/lib.sh"
 [ "$patience" = 1 ] || skip "a sanitizer starts threads of its own"
 user=61234  # nobody else's: the limit counts all threads of a user

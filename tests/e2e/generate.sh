@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Text from a checkpoint: repeatable by seed; checkpoints can be listed and verified; bench, plan
+# Text from a checkpoint is repeatable by seed. Checkpoints can be listed and verified. bench, plan
 # and config print what they promise.
 source "$(dirname "$0")/lib.sh"
 make_text

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A model that no rank could hold trains when it is sharded; without, every rank says that it ran
-# out of memory. The memory that a step takes is what was stated before.
+# A model that no rank can hold trains when it is sharded. Otherwise every rank says that it ran out
+# of memory. A step takes the memory that was stated before.
 source "$(dirname "$0")/lib.sh"
 limit=$((200 * patience))
 config="$here/../../configs/larger_than_a_rank.yaml"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Ranks that are killed are started again and go on from replicas in memory: no checkpoint on disk,
-# the bits of a run that never stopped.
+# Killed ranks are restarted and resume from replicas in memory, without a checkpoint on disk. The
+# run ends with the bits of one that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 train_straight 600

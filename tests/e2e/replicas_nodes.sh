@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Two agents on this host, as two nodes. One is killed with its ranks and its memory, and another
-# one takes its place: what was lost comes from the buddies on the other node. No checkpoint on
-# disk, the bits of a run that never stopped.
+# Two agents on this host act as two nodes. One is killed with its ranks and its memory, and a new
+# one replaces it. The buddies on the other node give back what was lost, without a checkpoint on
+# disk. The run ends with the bits of one that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 train_straight 500

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Ranks that are started again go on with the config that the job began with, whatever became of its
-# file meanwhile.
+# Restarted ranks keep the config that the job began with, also if its file was changed meanwhile.
 source "$(dirname "$0")/lib.sh"
 make_text
 train_straight 800

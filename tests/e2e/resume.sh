@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A run that SIGTERM stops half-way, and that goes on with another number of ranks, ends with the
-# bits of one that never stopped.
+# SIGTERM stops a run half-way. Resumed with another number of ranks, it ends with the bits of one
+# that never stopped.
 source "$(dirname "$0")/lib.sh"
 make_text
 long=(--set train.steps=400 --set train.eval_every=0)

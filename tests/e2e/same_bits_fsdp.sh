@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# FSDP ends with the bits of DDP: in every mode, on any number of ranks, in fp32 and bf16, and
-# across a stop and resume.
+# FSDP ends with the bits of DDP: in every mode, on any number of ranks, in fp32 and bf16, and after
+# a stop and resume.
 source "$(dirname "$0")/lib.sh"
 make_text
 fsdp=(--set parallel.strategy=fsdp)

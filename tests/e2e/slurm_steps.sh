@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Steps of one Slurm allocation are jobs of their own, and the shell that salloc gives is no rank.
+# Steps of one Slurm allocation are separate jobs. The shell that salloc gives is no rank.
 source "$(dirname "$0")/lib.sh"
 source "$here/../support/slurm.sh"
 slurm_or_skip

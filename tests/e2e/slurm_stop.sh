@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Under real Slurm the ordinary ways to stop a job lose nothing: scancel, a signal to all of its
+# Under real Slurm, the ordinary ways to stop a job lose nothing: scancel, a signal to all of its
 # processes, and the time limit.
 source "$(dirname "$0")/lib.sh"
 source "$here/../support/slurm.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One wish to stop is one request, whichever copies of it arrive: the run saves, and ends with 3.
+# Several copies of a stop signal are one request: the run saves, and ends with 3.
 source "$(dirname "$0")/lib.sh"
 make_text
 endless=(--set train.steps=1000000 --set train.eval_every=0)

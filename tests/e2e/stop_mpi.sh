@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Under mpirun a run is stopped by SIGUSR1, which mpirun passes on: the ranks save, and it ends with
-# their exit code. On SIGTERM it would kill them, so the script of a job makes SIGUSR1 of it
+# SIGUSR1 stops a run under mpirun: mpirun passes it on, the ranks save, and mpirun ends with their
+# exit code. On SIGTERM mpirun would kill them, so the job's script turns it into SIGUSR1
 # (docs/mpi.md).
 source "$(dirname "$0")/lib.sh"
 mpirun_or_skip

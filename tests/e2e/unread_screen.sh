@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A rank trains on, and stops when it is asked to, while nobody reads what it writes; a reader that
-# comes before the end misses nothing of it.
+# While nobody reads what a rank writes, it trains on, and stops when it is asked to. A reader that
+# comes before the end misses nothing.
 source "$(dirname "$0")/lib.sh"
 make_text
 endless=(--set train.steps=1000000 --set train.eval_every=0 --set train.log_every=1)
