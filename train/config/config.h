@@ -91,7 +91,7 @@ struct OptimConfig {
 struct ParallelConfig {
   StrategyKind strategy = StrategyKind::ddp;
   BackendKind backend = BackendKind::automatic;
-  ShardMode shard;  // fsdp
+  ShardMode shard = {};  // fsdp
   // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
   std::array<int64_t, 2> mesh = {0, 0};
   // fsdp: blocks | none | paths of the modules that are gathered as one
