@@ -10,8 +10,8 @@ timeout $limit "$lockstep" train "$config" -n 4 > sharded.out 2> sharded.err ||
   fail "fsdp: $(tail -n 5 sharded.err)"
 [ -n "$(weights sharded)" ] || fail "fsdp printed no weights: $(cat sharded.out)"
 
-if timeout $limit "$lockstep" train "$config" -n 4 --set parallel.strategy=ddp --set run.name=whole \
-  > whole.out 2> whole.err; then
+if timeout $limit "$lockstep" train "$config" -n 4 --set parallel.strategy=ddp \
+  --set run.name=whole > whole.out 2> whole.err; then
   fail "ddp kept to a limit that its state exceeds"
 fi
 contains whole.err "out of memory"
