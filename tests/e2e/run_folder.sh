@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What can happen to the folder of a run, and to the terminal that it was started from.
 source "$(dirname "$0")/lib.sh"
-limit=$((60 * patience))
+most=$((60 * patience))
 make_text
 long=(--set train.steps=100000 --set train.eval_every=0)
 
@@ -153,7 +153,7 @@ said=$(grep -n "$limit.*this run will save nothing. Raise the limit" hard.out | 
 # A run's own config from another folder, or after a move, does not begin another run of that name.
 mkdir elsewhere; mkdir elsewhere/runs
 code=0
-(cd elsewhere && timeout $limit "$lockstep" train ../runs/first/config.yaml --resume auto \
+(cd elsewhere && timeout $most "$lockstep" train ../runs/first/config.yaml --resume auto \
   > away.out 2> away.err) || code=$?
 [ $code = 2 ] ||
   fail "a config of another folder: expected exit code 2, got $code:" \
@@ -163,14 +163,14 @@ contains elsewhere/away.err \
 contains elsewhere/away.err "add --set run.dir=$work/runs --set run.name=first"
 [ -z "$(ls elsewhere/runs)" ] || fail "another run was begun"
 steps=$(($(wc -l < runs/first/metrics.jsonl) + 3))
-timeout $limit "$lockstep" train runs/first/config.yaml --resume auto --set train.steps=$steps \
+timeout $most "$lockstep" train runs/first/config.yaml --resume auto --set train.steps=$steps \
   > near.out 2> near.err || fail "$(cat near.err)"
-(cd elsewhere && timeout $limit "$lockstep" train ../runs/first/config.yaml --resume auto \
+(cd elsewhere && timeout $most "$lockstep" train ../runs/first/config.yaml --resume auto \
   --set data.path=../text.txt --set run.dir=../runs \
   --set train.steps=$((steps + 1)) > away.out 2> away.err) || fail "$(cat elsewhere/away.err)"
 [ -d "runs/first/checkpoints/step-$(printf %08d $((steps + 1)))" ] ||
   fail "the run was not continued: $(ls runs/first/checkpoints)"
-(cd elsewhere && timeout $limit "$lockstep" train ../runs/first/config.yaml --resume auto \
+(cd elsewhere && timeout $most "$lockstep" train ../runs/first/config.yaml --resume auto \
   --set data.path=../text.txt --set run.name=anew \
   --set train.steps=6 > anew.out 2> anew.err) ||
   fail "a new run after that config: $(cat elsewhere/anew.err)"
@@ -180,7 +180,7 @@ for name in $'two\nlines' '[x]' '{a: 1}' '- x' '# x' "it's" '~' 'null' ' x ' $'\
   '$(x)'; do
   train named -n 1 --set run.name="$name" --set train.steps=6 ||
     fail "run.name '$name': $(cat named.err)"
-  timeout $limit "$lockstep" train "runs/$name/config.yaml" --resume auto --set train.steps=8 \
+  timeout $most "$lockstep" train "runs/$name/config.yaml" --resume auto --set train.steps=8 \
     > named.out 2> named.err ||
     fail "resume of run.name '$name': $(cat named.err)"
   [ -d "runs/$name/checkpoints/step-00000008" ] ||
