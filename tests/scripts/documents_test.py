@@ -90,6 +90,19 @@ def missing_paths(text):
     return missing
 
 
+def headers():
+    """The paths of all headers and sources, and of what CMake makes a header of."""
+    return ["/" + os.path.relpath(os.path.join(folder, name), ROOT).removesuffix(".in")
+            for top in TOP_FOLDERS for folder, _, files in os.walk(os.path.join(ROOT, top))
+            for name in files if re.search(r"\.(h|cpp)(\.in)?$", name)]
+
+
+def missing_headers(text, known):
+    """The headers and sources in backticks, with or without folders, that do not exist."""
+    return [word for word in re.findall(r"`([\w/]+\.(?:h|cpp))`", prose(text))
+            if not any(path.endswith("/" + word) for path in known)]
+
+
 class Documents(unittest.TestCase):
     maxDiff = None
 
@@ -118,6 +131,12 @@ class Documents(unittest.TestCase):
                  for path in missing_paths(read(document))]
         self.assertEqual(found, [])
 
+    def test_headers_exist(self):
+        known = headers()
+        found = [f"{document}: {header}" for document in documents()
+                 for header in missing_headers(read(document), known)]
+        self.assertEqual(found, [])
+
     def test_every_page_is_listed(self):
         listed = read("docs/README.md")
         pages = [os.path.relpath(document, "docs") for document in documents()
@@ -139,6 +158,10 @@ class WrongPages(unittest.TestCase):
         text += "```\n[g](gone.md)\n```\n"
         self.assertEqual(broken_links("docs/train.md", text),
                          ["gone.md", "#four", "core.md#gone"])
+
+    def test_headers(self):
+        text = "`error.h` `base/error.h` `gone.h` `rror.h` `build_info.h` `device/error.h`"
+        self.assertEqual(missing_headers(text, headers()), ["gone.h", "rror.h", "device/error.h"])
 
     def test_a_heading_that_stands_twice(self):
         self.assertEqual(anchors("# A b\n## A b\n"), {"a-b", "a-b-1"})
