@@ -8,7 +8,7 @@ cp text.txt "$data" 2> /dev/null || skip "the file system takes UTF-8 alone"
 any=(--set run.dir="$dir" --set data.path="$data")
 train straight -n 2 || fail "$(cat straight.err)"
 
-# train names its logs after the run.
+# train() of lib.sh would name its logs after the run.
 run() {
   local log=$1; shift
   timeout $((100 * patience)) "$lockstep" train "$here/small.yaml" --set run.name="$name" \
@@ -22,14 +22,14 @@ run whole -n 3 --resume auto || fail "$(cat whole.err)"
 contains whole.out "resumed after step 50"
 same_weights straight whole
 
-# What it wrote of itself leads to its data again, and the answer for programs names the folder.
+# The saved config leads to the data again. The answer for programs names the folder.
 "$lockstep" eval "$dir/$name" --json > eval.json 2> eval.err || fail "$(cat eval.err)"
 contains eval.json '{"batches":5,"checkpoint":"d\\xEFr/caf\\xE9 \n\"x\"\\x5CxE9/checkpoints/step-'
 "$lockstep" train "$dir/$name/config.yaml" --resume auto -n 1 > own.out 2> own.err ||
   fail "$(cat own.err)"
 same_weights straight own
 
-# The ranks of the next epoch find the run, too.
+# Restarted ranks find the run too.
 name=$'r\xe9started'
 run restarted -n 2 --max-restarts 1 --set train.steps=800 --set train.eval_every=0 \
   --set checkpoint.replica_every=1 &

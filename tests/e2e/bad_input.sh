@@ -64,7 +64,7 @@ done
 refuses 2 "--show: expected a whole number of at least 0, got '-1'" checkpoint diff nowhere \
   nowhere --show -1
 
-# An unset variable of a script means nothing, and not a default.
+# An empty value, such as an unset variable of a script, is an error and not the default.
 while read -r option words; do
   # shellcheck disable=SC2086 # words are several
   refuses 2 "$option: expected a value, got nothing" $words "$option" ''
@@ -99,13 +99,12 @@ refuses 2 "node rank -5" run --node-rank -5 -- true
 refuses 2 "master port|65536" run --master-port 65536 -- true
 refuses 2 "lease" run --rdzv-conf lease=0 -- true
 
-# A wrong number of threads; the program that looks at the machine says so, and looks at the rest,
-# too.
+# A wrong number of threads is an error. `doctor` says so too, and still looks at the rest.
 OMP_NUM_THREADS=0 refuses 2 "OMP_NUM_THREADS|from 1|got '0'" train "$small" -n 1 \
   --set run.name=threads
 OMP_NUM_THREADS=two refuses 1 "OMP_NUM_THREADS|got 'two'|open files|host name" doctor
 
-# What other launchers say.
+# Contradictions with other launchers.
 RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=99999 refuses 2 \
   "MASTER_PORT must be from 1 to 65535, got '99999'" train "$small"
 PMI_RANK=1 PMI_SIZE=2 refuses 2 "rank 1 of 2 (MPICH or Intel MPI) has no store|set MASTER_ADDR" \
@@ -116,18 +115,18 @@ refuses 2 "-n 2 contradicts the launcher (RANK/WORLD_SIZE), which started 1 rank
 FLUX_TASK_RANK=0 FLUX_JOB_SIZE=3 refuses 2 \
   "-n 2 contradicts the launcher (Flux), which started 3 ranks" train "$small" -n 2
 
-# A finished run is not written over.
+# A finished run is not overwritten.
 train done -n 1; before=$(find runs/done -type f -exec sha256sum {} + | sort)
 refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done
 refuses 2 "runs/done|--resume auto" train "$small" --set run.name=done -n 2
 [ "$before" = "$(find runs/done -type f -exec sha256sum {} + | sort)" ] ||
   fail "a refused run changed files"
 
-# A world of one process is no launcher: as a pod of Kubernetes has it.
+# A world of one process is no launcher. Kubernetes sets this in a pod.
 RANK=0 WORLD_SIZE=1 train pod -n 2 || fail "a pod: $(tail -n 3 pod.err)"
 same_weights done pod
 
-# One that goes on with it is told that there is nothing to do.
+# Resuming a finished run says that there is nothing to do.
 refuses 0 "steps are done: raise train.steps" train "$small" --set run.name=done --resume auto
 
 refuses 2 "temperature" generate runs/done --prompt x --temperature nan
@@ -135,21 +134,21 @@ refuses 2 "nothing was compared: --skip leaves out every tensor" checkpoint diff
   runs/pod --skip b --skip l --skip o --skip w
 refuses 2 "blocks.1|which this model lacks" train "$small" --set run.name=new --set model.layers=1 \
   --resume runs/done
-# What is wrong on all ranks is one sentence, which each of them says, and the report as the reason
-# and in the last lines.
+# An error of all ranks is one sentence. Each rank says it, and the report has it as the reason and
+# in the last lines.
 refuses 2 "all 3 ranks: [checkpoint] 'wte.weight' is f32[256, 32]" train "$small" \
   --set run.name=new --set model.dim=48 --resume runs/done -n 3
 [ "$(grep -o "'wte.weight' is" said | wc -l)" -le 5 ] ||
   fail "expected one sentence 5 times at most: $(cat said)"
 
-# What a manifest does not name is no damage, but said.
+# A file that the manifest does not name is no damage, but is reported.
 shard=$(ls runs/done/checkpoints/step-*/*.safetensors | tail -n 1)
 touch "$(dirname "$shard")/stray.txt"
 refuses 0 "every byte verified|note: not verified, as its manifest does not name it: 'stray.txt'" \
   checkpoint verify runs/done
 rm "$(dirname "$shard")/stray.txt"
 
-# Damaged checkpoints: the file is named.
+# The message about a damaged checkpoint names the file.
 printf 'x' | dd of="$shard" bs=1 seek=3000 conv=notrunc status=none
 refuses 1 "$(basename "$shard")" checkpoint verify runs/done
 refuses 1 "$(basename "$shard")" train "$small" --set run.name=done --resume "$(dirname "$shard")"
@@ -160,13 +159,13 @@ refuses 2 "no such folder: nowhere" train "$small" --set run.name=new --resume n
 refuses 2 "resume|got nothing" train "$small" --set run.name=new --resume ""
 refuses 2 "error: no such folder: nowhere" train "$small" --set run.name=new --resume nowhere -n 2
 [ "$(wc -l < said)" = 1 ] || fail "known before any rank starts, and said once: $(cat said)"
-# What is wrong use remains so: it costs no restart.
+# Wrong use costs no restart: it would fail again.
 refuses 2 "'wte.weight' is f32[256, 32]" train "$small" --set run.name=new --set model.dim=48 \
   --resume runs/done -n 2 --max-restarts 3
 ! grep -q "starting all ranks again" said ||
   fail "started again, as if that could help: $(cat said)"
 
-# Ranks with different configs: every key that matters is compared, and the difference is named.
+# Ranks compare every key that matters. The message names the difference.
 refuses 2 "train.steps" run -n 2 -- bash -c \
   "exec '$lockstep' train '$small' --set run.name=differ --set train.steps=\$((60 + RANK))"
 [ ! -e runs/differ/metrics.jsonl ] || fail "ranks with different configs began to train"

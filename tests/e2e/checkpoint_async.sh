@@ -15,20 +15,20 @@ for key in config_digest data_position random_state epoch; do
   grep -q "\"$key\"" "$(ls -d runs/background/checkpoints/step-* | tail -n 1)/manifest.json" ||
     fail "the manifest lacks $key"
 done
-# The last one, and what both runs saved in the middle, holds the same values.
+# Both runs saved the same values, in the middle and at the end.
 cmp <(sed -n '/"entries"/,/"files"/p' runs/waiting/checkpoints/step-00000060/manifest.json) \
     <(sed -n '/"entries"/,/"files"/p' runs/background/checkpoints/step-00000060/manifest.json) ||
     fail "other bytes"
 
-# Resumed from a save of the background, with another number of ranks.
+# Resumes from a save in the background, with another number of ranks.
 rm -r runs/background/checkpoints/step-00000060
 train background -n 4 --set checkpoint.async=true --set checkpoint.every=5 --resume auto ||
   fail "$(cat background.err)"
 contains background.out "resumed after step 55"
 same_weights waiting background
 
-# A disk that is too small (a mount of this test alone): each save fails, which is said once, and
-# training goes on up to the last one, which must not fail.
+# The disk is too small (a mount of this test alone). Each save fails, which is reported once.
+# Training continues up to the last save, which must not fail.
 mkdir -p runs/full/checkpoints
 unshare -m true 2> /dev/null || { echo "skipped, needs root: a full disk"; exit 0; }
 code=0

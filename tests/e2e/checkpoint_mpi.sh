@@ -10,8 +10,8 @@ export OMP_NUM_THREADS=1  # the bits do not depend on it
 
 long=(--set train.steps=200 --set train.eval_every=0)
 
-# mpi_train NAME [ARGS…]: as train(), by mpirun. A save at every second step: one is nearly always
-# under way.
+# mpi_train NAME [ARGS…]: like train(), by mpirun. It saves at every second step, so a save is
+# nearly always under way.
 mpi_train() {
   local name=$1; shift
   timeout $((100 * patience)) "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" \
@@ -27,8 +27,7 @@ same_weights one whole
 [ "$(grep -c 'every byte verified' verify.out)" = 4 ] ||
   fail "expected four checkpoints: $(cat verify.out)"
 
-# A rank dies while saves go on: mpirun ends the other one, and what has a checkpoint's name is
-# good.
+# A rank dies during a save. mpirun ends the other one, and every checkpoint is good.
 mpi_train killed &
 run=$!
 steps_done() { [ "$(cat runs/killed/metrics.jsonl 2> /dev/null | wc -l)" -ge 50 ]; }
@@ -42,8 +41,8 @@ mpi_train killed --resume auto || fail "$(tail -n 20 killed.err)"
 contains killed.out "resumed after step"
 same_weights one killed
 
-# Each save fails (a mount of this test alone), which is said once; training goes on up to the last
-# one, which must not fail.
+# Each save fails (a mount of this test alone), which is reported once. Training continues up to the
+# last save, which must not fail.
 mkdir -p runs/full/checkpoints
 unshare -m true 2> /dev/null || { echo "skipped, needs root: a full disk"; exit 0; }
 code=0

@@ -6,7 +6,7 @@ make_text
 export OMP_NUM_THREADS=1  # the bits do not depend on it; many ranks share this machine
 train straight -n 1 || fail "$(cat straight.err)"
 
-# up_to STEP: forgets what the run saved later, as if it had been stopped there.
+# up_to STEP: removes what the run saved later, as if it had stopped there.
 up_to() {
   for folder in runs/a/checkpoints/step-*; do
     [ "$((10#${folder##*step-}))" -le "$1" ] || rm -r "$folder"

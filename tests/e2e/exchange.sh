@@ -24,7 +24,7 @@ exits 1 "blocks.0.fc.bias: " checkpoint diff runs/one runs/longer --show 1
 exits 2 "no such file or folder" checkpoint diff runs/one runs/none
 exits 2 "required" checkpoint diff runs/one
 
-# A model for others, in one file and in several, and an independent reader's opinion of it.
+# Exports a model, in one file and in several. An independent reader checks it.
 read_exported() {
   /usr/bin/python3 "$here/../exchange/read_exported.py" "$@" > read.out 2>&1 ||
     fail "read_exported $*: $(tail -n 3 read.out)"
@@ -51,7 +51,7 @@ else
   printf 'not checked: the independent reader needs python3-numpy\n'
 fi
 
-# And back: the same weights, a run that generates, evaluates and trains on.
+# Imports it again. The weights are the same, and the run generates, evaluates and trains on.
 exits 0 "imported    28 tensors" checkpoint import out/gpt2-shards runs/back \
   --config "$here/small.yaml" --set train.steps=70
 exits 0 "equal: " checkpoint diff runs/three runs/back --skip optim.
@@ -73,7 +73,7 @@ exits 2 "vocabulary" eval runs/back --ids 1,256
 [ -d runs/back/checkpoints/step-00000070 ] ||
   fail "an imported run did not train on: $(ls runs/back/checkpoints)"
 
-# A model of the other kind.
+# The same with the other kind of model.
 train llama1 -n 1 --set model.kind=llama --set model.kv_heads=1
 train llama2 -n 2 --set model.kind=llama --set model.kv_heads=1
 same_weights llama1 llama2

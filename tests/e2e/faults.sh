@@ -24,7 +24,7 @@ named_memory | diff shm.before - || fail "shared memory was left over"
 train killed -n 2 --set train.steps=80 --set train.eval_every=0 --resume auto ||
   fail "$(cat killed.err)"
 
-# A rank that stands still until the others give up waiting is the cause, not those that did.
+# A rank stands still until the others give up waiting. It is to blame, not they.
 "$lockstep" train "$here/small.yaml" -n 3 "${endless[@]}" --set run.name=still \
   --set parallel.timeout_s=3 > still.out 2> still.err &
 agent=$!
@@ -39,7 +39,7 @@ contains still.err "'kill -CONT $victim' before that lets it go on"
 grep -q '┌ rank 1 on host' still.err ||
   fail "the report does not blame rank 1: $(tail -n 30 still.err)"
 
-# The agent itself dies: its ranks follow.
+# When the agent dies, its ranks end too.
 "$lockstep" train "$here/small.yaml" -n 2 "${endless[@]}" --set run.name=orphans > orphans.out \
   2> orphans.err &
 agent=$!

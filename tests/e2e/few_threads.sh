@@ -30,14 +30,14 @@ contains background.all "(ulimit -u, now 1; or the container's)"
 [ -d limited/background/checkpoints/step-00000040 ] || fail "not saved: $(cat background.all)"
 same_weights reference background
 
-# So much that another thread would compute the checksums.
+# A save so large that another thread would compute the checksums.
 limited large --set model.dim=256 --set train.steps=6 --set checkpoint.every=3 ||
   fail "$(cat large.err)"
 "$lockstep" checkpoint verify limited/large > verify.out || fail "$(cat verify.out)"
 shard=limited/large/checkpoints/step-00000006/shard-00000-of-00001.safetensors
 [ "$(stat -c %s $shard)" -gt 5000000 ] || fail "too small to need a thread"
 
-# Only one of two ranks is refused: both hear of it, by its name, and go on.
+# The system refuses one of two ranks. Both learn of it, with the rank, and continue.
 "${as_user[@]}" "$lockstep" train "$here/small.yaml" -n 2 --set run.dir=limited --set run.name=one \
   --set train.steps=100000 --set train.eval_every=0 \
   --set checkpoint.every=100 > one.out 2> one.err &

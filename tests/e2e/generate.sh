@@ -22,8 +22,8 @@ done
 "$lockstep" bench comm -n 2 --json | grep -q '"all_reduce"' || fail "bench comm"
 "$lockstep" plan "$here/small.yaml" -n 3 | grep -q "rank 2" || fail "plan"
 
-# What people read: the strategy first, counts and sizes as one says them, no blanks at the ends of
-# lines.
+# Output for people names the strategy first, writes counts and sizes as people do, and has no
+# blanks at the ends of lines.
 contains text.out "2 ranks (ddp, shm, reduction tree); 8 micro-batches of 2 samples a step"
 small=("$here/small.yaml" -n 2 --set train.micro_batch=1 --set parallel.strategy=fsdp
   --set parallel.shard=grad)

@@ -12,7 +12,7 @@ cd "$work"
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 skip() { printf 'skipped: %s\n' "$*"; exit 77; }
 
-# Limits of waits are for a program of ordinary speed; a slower build sets a factor.
+# Limits of waits are for a program of ordinary speed. A slower build sets a factor.
 patience=${LOCKSTEP_TEST_PATIENCE:-1}
 
 # A text that is the same everywhere.
@@ -56,7 +56,7 @@ contains() {
   fail "$1 lacks '$2'; it says: $(tail -n 15 "$1"); $errors"
 }
 
-# free_port: a port of loopback that nobody has, and nobody the one after it.
+# free_port: a free port of loopback whose next port is free too.
 free_port() {
   python3 -c 'import socket
 while True:
@@ -77,8 +77,8 @@ wait_for() {
   done
 }
 
-# processes_of TEXT: the processes of this test, and of no other test on this machine, whose command
-# line has it.
+# processes_of TEXT: the processes of this test whose command line has the text. Other tests on this
+# machine have none of them.
 processes_of() {
   local pid
   for pid in $(pgrep -f -- "$1"); do
@@ -93,12 +93,12 @@ rank_of() {
     ! tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -qx "RANK=$2" || echo "$pid"
   done
 }
-# What lockstep has under a name in shared memory, from whatever run.
+# Names that lockstep has in shared memory, from any run.
 named_memory() { find /dev/shm -name '*lockstep*' | sort; }
 
 mpirun_or_skip() {
   command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
-  # Open MPI keeps memory until the very end, which is no leak of ours.
+  # Open MPI keeps memory until the end. That is no leak of ours.
   export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}detect_leaks=0"
   # mpirun's session folder. In /tmp all mpiruns share one, and each tries to remove it at its end.
   export TMPDIR=$work

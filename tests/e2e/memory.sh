@@ -26,8 +26,8 @@ timeout $limit "$lockstep" train "$config" -n 2 --set parallel.strategy=ddp \
 same_weights free sharded
 
 # The peak is within 5 % of the bound, and `lockstep plan` stated that bound before: in each
-# category what `bench step` states once the model is there. The plan is of the rank that needs most
-# by the plan, the bench of the one whose peak was highest; ranks differ by the padding of their
+# category, what `bench step` states once the model exists. The plan is of the rank that needs most
+# by the plan. The bench is of the rank whose peak was highest. Ranks differ by the padding of their
 # slices, which is far below 1 %.
 for ranks in 1 2 4 8; do
   settings=(-n $ranks --set train.memory_limit_mb=0 --set train.global_batch=8)

@@ -4,8 +4,7 @@ source "$(dirname "$0")/lib.sh"
 make_text
 train_straight 800
 
-# edited NAME RANKS COMMAND…: a run whose config is edited once it has taken steps, before a rank is
-# killed.
+# edited NAME RANKS COMMAND…: edits the config of a run that has taken steps, then kills a rank.
 edited() {
   local name=$1 code=0; shift
   cp "$here/small.yaml" "$name.yaml"
@@ -33,8 +32,9 @@ edited() {
 edited own "$lockstep" train -n 2 --max-restarts 1
 edited launched "$lockstep" run -n 2 --max-restarts 1 -- "$lockstep" train --resume auto
 
-# Edited after `train -n` has looked at it and before its ranks do: they begin with what was looked
-# at. While somebody holds the run's folder, it waits for a second between the two.
+# The config is edited after `train -n` has read it and before its ranks do. They begin with the
+# text that was read. `train -n` waits a second between the two while another process holds the
+# run's folder.
 mkdir -p runs/early
 waits() { ls -l "/proc/$agent/fd" | grep -q "runs/early$"; }
 for try in 1 2 3 4 5; do

@@ -6,8 +6,8 @@ make_text
 long=(--set train.steps=400 --set train.eval_every=0)
 train straight -n 2 "${long[@]}" || fail "$(cat straight.err)"
 
-# stopped RANKS: starts a run, stops it once it has taken a step, and expects it to save and to say
-# how to go on.
+# stopped RANKS: starts a run, stops it after a step, and expects it to save and to print the
+# command that resumes.
 stop_half_way() {
   local name=$1 ranks=$2 code=0
   "$lockstep" train "$here/small.yaml" --set run.name="$name" -n "$ranks" "${long[@]}" \
@@ -29,8 +29,8 @@ train b -n 3 "${long[@]}" --resume auto || fail "$(cat b.err)"
 same_weights straight b
 [ "$(wc -l < runs/b/metrics.jsonl)" = 400 ] || fail "metrics.jsonl should have one line a step"
 
-# Asked to stop while the ranks are still starting: they take a step, save and say how to go on,
-# none of them just dies.
+# A request to stop comes while the ranks are starting. They take a step, save and print the command
+# that resumes; none of them just dies.
 for try in 1 2 3 4 5; do
   code=0
   "$lockstep" train "$here/small.yaml" --set run.name=early$try -n 3 "${long[@]}" > early.out \
@@ -44,8 +44,8 @@ for try in 1 2 3 4 5; do
   contains early.out "stopped after step"
 done
 
-# Resumed from a named folder and stopped again: the command that goes on takes what was saved last,
-# not that folder again.
+# A run that was resumed from a named folder is stopped again. The printed command takes the last
+# save, not that folder again.
 code=0
 "$lockstep" train "$here/small.yaml" --set run.name=c -n 1 "${long[@]}" \
   --resume "$(ls -d runs/b/checkpoints/step-* | head -n 1)" > c.out 2> c.err &
@@ -60,7 +60,7 @@ command=$(grep -A1 'to go on:' c.out | tail -n 1)
 bash -c "$command" > c.out 2> c.err || fail "$(cat c.err)"
 same_weights straight c
 
-# A run whose rank is killed names the command, too.
+# A run whose rank was killed prints the command too.
 code=0
 "$lockstep" train "$here/small.yaml" --set run.name=d -n 2 "${long[@]}" --set checkpoint.every=20 \
   > d.out 2> d.err &
@@ -75,10 +75,10 @@ bash -c "$command" > d.out 2> d.err || fail "$command: $(cat d.err)"
 contains d.out "resumed after step"
 same_weights straight d
 
-# Resuming what is finished changes nothing and says so.
+# Resuming a finished run changes nothing and says so.
 train b -n 1 "${long[@]}" --resume auto; same_weights straight b
 contains b.out "all 400 steps are done"
-# A damaged newest checkpoint: the run continues from the one before, and ends with the same bits.
+# If the newest checkpoint is damaged, the run continues from the one before, with the same bits.
 newest=$(ls -d runs/b/checkpoints/step-* | tail -n 1)
 printf 'x' | dd of="$(ls "$newest"/*.safetensors | head -n 1)" bs=1 seek=4000 conv=notrunc \
   status=none
@@ -86,8 +86,8 @@ train b -n 2 "${long[@]}" --resume auto || fail "$(cat b.err)"
 contains b.err "skipped a damaged checkpoint"
 same_weights straight b
 
-# Going back behind a later checkpoint of the same run is refused: the next --resume auto would
-# return to it. Another run may branch off.
+# Resuming behind a later checkpoint of the same run is refused: the next --resume auto would return
+# to it. Another run may branch off.
 train later -n 2 "${long[@]}" --set checkpoint.every=100 || fail "$(cat later.err)"
 code=0; train later -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 || code=$?
 [ $code = 2 ] || fail "resuming behind a later checkpoint exits with 2, got $code"
@@ -96,8 +96,8 @@ train branch -n 2 "${long[@]}" --resume runs/later/checkpoints/step-00000300 ||
   fail "$(cat branch.err)"
 same_weights straight branch
 
-# A longer run than planned: told apart only where the rate falls towards the end. Whatever else
-# changed is named, all of it.
+# A longer run than planned differs only if the rate falls towards the end. All other changed keys
+# are named.
 flat=(-n 1 --set optim.schedule.kind=constant --set train.eval_every=0)
 train flat120 "${flat[@]}" --set train.steps=120 || fail "$(cat flat120.err)"
 train flat "${flat[@]}" || fail "$(cat flat.err)"
@@ -113,8 +113,8 @@ train later -n 1 "${long[@]}" --set train.steps=420 --resume auto || fail "$(cat
 contains later.err \
   "resuming with train.steps = 420 instead of 400: the run will not end with the bits"
 
-# A checkpoint that was put aside under another name is read and verified like the others, and named
-# as it was given.
+# A checkpoint under another name is read and verified like the others. Messages use the name that
+# was given.
 cp -r runs/branch/checkpoints/step-00000400 best
 "$lockstep" checkpoint verify best/ > verify.out || fail "$(cat verify.out)"
 grep -q '^best  *step  *400  .*every byte verified$' verify.out || fail "$(cat verify.out)"
@@ -126,7 +126,7 @@ mv aside.json best/manifest.json
 rm best/*.safetensors
 ! "$lockstep" checkpoint ls best > verify.out || fail "nothing is missing? $(cat verify.out)"
 
-# None is good: the run does not begin anew over what is left of the old one.
+# If no checkpoint is good, the run does not begin anew over what is left of it.
 for shard in runs/b/checkpoints/step-*/*.safetensors; do
   printf 'x' | dd of="$shard" bs=1 seek=4000 conv=notrunc status=none
 done
@@ -136,7 +136,7 @@ code=0; train b -n 2 "${long[@]}" --resume auto || code=$?
 contains b.err "none of the 2 checkpoints in 'runs/b/checkpoints' can be used"
 ! grep -q "to go on" b.err || fail "it is told to go on from what is damaged: $(cat b.err)"
 cmp metrics.before runs/b/metrics.jsonl || fail "the metrics of the old run were changed"
-# Nor does any other command use what is left; that is no wrong use, and each reason is there.
+# No other command uses what is left either. This is no wrong use, and each reason is given.
 for command in "generate runs/b --prompt x" "checkpoint diff runs/b runs/later" \
   "checkpoint export runs/b exported"; do
   code=0; "$lockstep" $command > b.out 2> b.err || code=$?

@@ -5,7 +5,7 @@ most=$((60 * patience))
 make_text
 long=(--set train.steps=100000 --set train.eval_every=0)
 
-# start NAME [ARGS…]: an endless run in the background, once it has taken a step.
+# start NAME [ARGS…]: starts an endless run in the background, and waits until it has taken a step.
 start() {
   local name=$1; shift
   "$@" "$lockstep" train "$here/small.yaml" "${long[@]}" --set run.name="$name" "${ranks[@]}" \
@@ -20,7 +20,7 @@ stopped() {
   contains "$1.out" "--resume auto"
 }
 
-# Two runs never write to one folder, however the second one is started.
+# Two runs never write to one folder, in whatever way the second one is started.
 ranks=(-n 2); start first env
 for more in "-n 2" "-n 1" "-n 1 --resume auto"; do
   code=0; train second --set run.name=first $more || code=$?
@@ -29,17 +29,17 @@ for more in "-n 2" "-n 1" "-n 1 --resume auto"; do
   contains second.err "another process is training into 'runs/first'"
 done
 kill -HUP $pid; stopped first
-# The folder is free again, and what is in it is whole.
+# Afterwards the folder is free again, and its content is whole.
 train first -n 1 --set train.steps="$(($(wc -l < runs/first/metrics.jsonl) + 5))" \
   --set train.eval_every=0 --resume auto || fail "$(cat first.err)"
 
-# A run that goes on from another run's checkpoint goes on from its own when it was stopped: the
-# printed command says so.
+# A run that began from another run's checkpoint was stopped. The printed command resumes from its
+# own checkpoint.
 ranks=(-n 1 --resume runs/first); start branch env
 kill -TERM $pid; stopped branch
 contains branch.out "run.name=branch -n 1 --resume auto"
 
-# A lost terminal saves and stops, also without an agent; under nohup it is no event.
+# A lost terminal saves and stops, also without an agent. Under nohup it does nothing.
 ranks=(-n 1); start alone env
 kill -HUP $pid; stopped alone
 start nohup nohup
@@ -49,7 +49,7 @@ goes_on() { [ "$(wc -l < runs/nohup/metrics.jsonl)" -gt "$lines" ]; }
 wait_for 60 goes_on || fail "nohup did not keep the run alive: $(tail -n 5 nohup.err)"
 kill -TERM $pid; stopped nohup
 
-# Whoever reads along may leave: the run goes on to its end, with one rank as with several.
+# A reader of the output may leave. The run continues to its end, with one rank and with several.
 for ranks in 1 2; do
   train left -n $ranks --set run.name=left$ranks --set train.log_every=1 || fail "$(cat left.err)"
   { "$lockstep" train "$here/small.yaml" --set run.name=piped$ranks --set train.log_every=1 \
@@ -60,9 +60,9 @@ for ranks in 1 2; do
   cmp <(cut -d, -f1,2 runs/left$ranks/metrics.jsonl) \
     <(cut -d, -f1,2 runs/piped$ranks/metrics.jsonl) || fail "it took other steps"
 done
-# A command whose answer cannot be written has failed, and says why: also where the first part of a
-# long one met the full disk, where it would have ended with 1 anyway, and where it is the help of a
-# command whose own output does not matter.
+# A command whose answer cannot be written has failed, and says why. This holds if the first part of
+# a long answer met the full disk, if the command would have ended with 1 anyway, and for the help
+# of a command whose own output does not matter.
 "$lockstep" checkpoint diff runs/left1/checkpoints/step-00000050 runs/left1 --show 1000 \
   > long.out || [ $? = 1 ] || fail "diff"
 [ "$(wc -c < long.out)" -gt 4096 ] || fail "not long enough for a second part: $(cat long.out)"
@@ -82,14 +82,14 @@ train --help
 run --help
 END
 
-# Where standard streams are closed, no file or pipe of the program may take their numbers, for what
-# is printed would go there.
+# If standard streams are closed, no file or pipe of the program may take their numbers: printed
+# text would go there.
 "$lockstep" run -n 1 -- sh -c 'readlink /proc/$PPID/fd/0 /proc/$PPID/fd/1 /proc/$PPID/fd/2 > seen' \
   <&- >&- 2>&- || fail "run without streams"
 [ "$(grep -cx /dev/null seen)" = 3 ] || fail "standard streams became $(tr '\n' ' ' < seen)"
 
-# A disk that is full for the metrics: the run ends with its weights, says what is missing, and
-# tears no line.
+# The disk is full for the metrics. The run ends with its weights, says what is missing, and writes
+# no half line.
 mkdir disk
 if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   trap 'umount -l "$work/disk"; jobs -p | xargs -r kill -9 2> /dev/null; rm -rf "$work"' EXIT
@@ -100,7 +100,7 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   [ "$(grep -c 'are missing: write' full.out)" = 1 ] ||
     fail "expected one warning about the metrics: $(cat full.out)"
   ! grep -vq '^{.*}$' disk/metrics.jsonl || fail "a torn line: $(tail -n 1 disk/metrics.jsonl)"
-  # A disk that is too small for a checkpoint is no surprise of the last step.
+  # A disk that is too small for a checkpoint is reported before the first step.
   rm disk/metrics.jsonl
   mkdir -p runs/small disk/small && ln -s "$work/disk/small" runs/small/checkpoints
   code=0; train small -n 2 || code=$?
@@ -109,7 +109,7 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   said=$(grep -n "$needs" small.out | head -n 1 | cut -d: -f1)
   [ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' small.out | cut -d: -f1)" ] ||
     fail "not said before the first step: $(cat small.out)"
-  # Nor is one that is too small for those that stay while another one is written.
+  # So is one that is too small for the checkpoints that stay while another one is written.
   rm -r disk/small
   train one -n 1 --set train.steps=6
   mount -o remount,size=$((3 * $(du -sk runs/one/checkpoints | cut -f1)))k disk
@@ -124,7 +124,7 @@ if mount -t tmpfs -o size=8k tmpfs disk 2> /dev/null; then
   rm -r disk/kept
   mkdir disk/small
   mount -o remount,size=8k disk
-  # What could not be written whole is not there.
+  # A file that could not be written whole is not there.
   rm -r disk/small
   for file in logits.json logits.safetensors; do
     code=0
@@ -138,8 +138,8 @@ else
   echo "not tried: a full disk (no right to mount a tmpfs)"
 fi
 
-# A limit of file sizes that is too low for a checkpoint is said before the first step; a soft one
-# is raised.
+# A limit of file sizes that is too low for a checkpoint is reported before the first step. A soft
+# limit is raised.
 (ulimit -S -f 16; train soft -n 2) || fail "$(cat soft.err)"
 code=0; (ulimit -f 16; train hard -n 1) || code=$?
 [ $code = 1 ] || fail "a run that may not write its checkpoint exits with 1, got $code"
@@ -150,7 +150,8 @@ said=$(grep -n "$limit.*this run will save nothing. Raise the limit" hard.out | 
 [ "$(ulimit -S -f 16; "$lockstep" run -n 1 -- bash -c 'ulimit -f')" = "[rank 0] 16" ] ||
   fail "the limit of a program that run starts was changed"
 
-# A run's own config from another folder, or after a move, does not begin another run of that name.
+# A run's own config, used from another folder or after a move, does not begin another run of that
+# name.
 mkdir elsewhere; mkdir elsewhere/runs
 code=0
 (cd elsewhere && timeout $most "$lockstep" train ../runs/first/config.yaml --resume auto \

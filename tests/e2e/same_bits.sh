@@ -13,14 +13,14 @@ OMP_NUM_THREADS=3 train threads -n 1; same_weights one threads
 # In shared memory the backend's own order is the tree.
 train fast -n 3 --set parallel.reduction=fast; same_weights one fast
 train buckets -n 2 --set parallel.bucket_mb=0.01; same_weights one buckets
-# Nor do they depend on what is kept, computed again or put into files.
+# They do not depend on what is kept, computed again or put into files.
 train again -n 2 --set train.recompute=blocks; same_weights one again
 train files -n 2 --set train.recompute=blocks --set train.recompute_every=2 \
   --set parallel.offload=true
 same_weights one files
 [ "$(ls runs | grep -c offload)" = 0 ] || fail "offloading left files behind"
 
-# The losses that were logged agree as well, to the last digit.
+# The logged losses agree too, to the last digit.
 losses() { sed -E 's/.*"step":([0-9]+),"loss":([^,]*),.*/\1 \2/' "runs/$1/metrics.jsonl"; }
 diff <(losses one) <(losses shm4) || fail "losses of 1 and 4 ranks differ"
 grep -o '"val_loss":[^,}]*' runs/one/metrics.jsonl > a

@@ -24,7 +24,7 @@ for wrap in none blocks.0; do
   train "wrap_$wrap" -n 2 "${fsdp[@]}" --set "parallel.wrap=$wrap" || fail "$(cat "wrap_$wrap.err")"
   same_weights ddp "wrap_$wrap"
 done
-# A unit whose weights the block around it reads: its own forward() never runs.
+# The block around this unit reads its weights. The unit's own forward() never runs.
 for ranks in 1 2; do
   for wrap in blocks.0.qkv wte; do
     train "inner_$wrap$ranks" -n $ranks "${fsdp[@]}" --set "parallel.wrap=$wrap" ||
@@ -40,7 +40,7 @@ train again -n 4 "${fsdp[@]}" --set train.recompute=blocks --set train.recompute
   --set parallel.offload=true || fail "$(cat again.err)"
 same_weights ddp again
 
-# The losses that were logged agree as well, to the last digit.
+# The logged losses agree too, to the last digit.
 losses() { sed -E 's/.*"step":([0-9]+),"loss":([^,]*),.*/\1 \2/' "runs/$1/metrics.jsonl"; }
 diff <(losses ddp) <(losses full4) || fail "losses of ddp and fsdp differ"
 grep -o '"val_loss":[^,}]*' runs/ddp/metrics.jsonl > a
@@ -54,7 +54,7 @@ for ranks in 2 4; do
   same_weights half half$ranks
 done
 
-# A checkpoint holds slices; any strategy on any number of ranks goes on from it.
+# A checkpoint holds slices. Any strategy on any number of ranks resumes from it.
 goes_on() {
   local from=$1 name=$2; shift 2
   train "$name" "$@" --resume "runs/$from/checkpoints/step-00000050" || fail "$(cat "$name.err")"

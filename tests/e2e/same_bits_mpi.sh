@@ -25,7 +25,7 @@ contains mpishm.out "2 ranks (ddp, shm"
 mpi_train fast --set parallel.reduction=fast
 [ -n "$(weights fast)" ] || fail "reduction fast did not finish"
 
-# mpirun passes SIGUSR1 on at once: the ranks save, and their exit code is its own.
+# mpirun passes SIGUSR1 on at once. The ranks save, and mpirun ends with their exit code.
 "${mpi[@]}" -np 2 "$lockstep" train "$here/small.yaml" --set run.name=stopped \
   --set train.steps=100000 --set train.eval_every=0 > stopped.out 2> stopped.err &
 run=$!
@@ -36,7 +36,7 @@ code=0; wait $run || code=$?
   fail "stopped by SIGUSR1, mpirun must end with 3, got $code: $(tail -n 5 stopped.err)"
 contains stopped.out "to go on, as the command of each rank:"
 
-# Ranks that nobody bound to cores do not take more threads together than there are cores.
+# Ranks that are not bound to cores start at most as many threads together as there are cores.
 threads=$(env -u OMP_NUM_THREADS timeout $limit "${mpi[@]}" -np 2 "$lockstep" bench step \
   --config "$here/small.yaml" --warmup 0 --steps 1 --json |
   sed -n 's/.*"threads":\([0-9]*\).*/\1/p')

@@ -24,7 +24,7 @@ contains steps.out "ended with 0 and 0"
 same_weights first step-first
 same_weights second step-second
 
-# A step whose ranks are told another step's address is refused by name.
+# A step whose ranks get another step's address is refused by name.
 port=$(slurm_port)
 cat > mixed.sh << END
 export MASTER_ADDR=127.0.0.1 MASTER_PORT=$port
@@ -43,7 +43,7 @@ for run in a b; do
     same_weights "$([ $run = a ] && echo first || echo second)" mixed-$run
 done
 
-# salloc's shell, where the site lets it run on the first node, is a step of one process in an
+# Where the site runs salloc's shell on the first node, the shell is a step of one process in an
 # allocation of more tasks.
 timeout $((120 * patience)) salloc -Q -n2 srun --interactive --preserve-env -n1 --overlap bash -c \
   "echo step \$SLURM_STEP_ID of \$SLURM_NTASKS tasks

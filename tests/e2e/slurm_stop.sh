@@ -7,7 +7,7 @@ slurm_or_skip
 make_text
 endless=(--set train.steps=1000000 --set train.eval_every=0)
 
-# begin NAME SRUN_ARGS… -- TRAIN_ARGS…: a job that trains; the srun in $pid.
+# begin NAME SRUN_ARGS… -- TRAIN_ARGS…: starts a job that trains. $pid is the srun.
 begin() {
   local name=$1 job=(); shift
   while [ "$1" != -- ]; do job+=("$1"); shift; done
@@ -19,15 +19,15 @@ begin() {
   took_a_step() { test -s "runs/$name/metrics.jsonl"; }
   wait_for 60 took_a_step || fail "no step: $(cat "$name.err"; tail -n 3 "$slurm/slurmctld.log")"
 }
-# saved NAME PID: the job has ended, and what it had trained is there.
+# saved NAME PID: expects the job to have ended, and what it trained to be saved.
 saved() {
   wait "$2" || true  # srun has a code of its own for a cancelled job
   contains "$1.out" "stopped after step"
   "$lockstep" checkpoint verify "runs/$1" > verify.out || fail "$1: $(cat verify.out "$1.err")"
 }
 
-# Limits are of whole minutes, but its end can be moved. Slurm looks for it every half a minute, so
-# the others come and go meanwhile.
+# Limits are whole minutes, but the end of a job can be moved. Slurm looks for it every half minute,
+# so the other jobs run meanwhile.
 begin limited -n 1 -t 1 -- -n 2
 limited=$pid
 scontrol update JobId="$(slurm_job limited)" EndTime=now

@@ -11,7 +11,7 @@ begin() {
     > "$name.out" 2> "$name.err" &
   pid=$!
 }
-# saved NAME: the run ends with 3, having saved what it had trained.
+# saved NAME: expects the run to end with 3 and to have saved what it trained.
 saved() {
   local name=$1 code=0; wait $pid || code=$?
   [ $code = 3 ] ||
@@ -20,15 +20,15 @@ saved() {
     fail "$name: $(cat "$name.out")"
   [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
 }
-# handles_term PID: whether its child catches SIGTERM, by the mask that /proc shows.
+# handles_term PID: whether its child catches SIGTERM, by the mask in /proc.
 handles_term() { grep -q 'SigCgt:.*[4-7c-f]...$' "/proc/$(children_of "$1" | tr -d ' ')/status"; }
 took_a_step() { test -s "runs/$1/metrics.jsonl"; }
 children_of() { cat /proc/"$1"/task/*/children; }
 
 for ranks in "-n 1" "-n 2"; do
   tag=${ranks// /}
-  # Every process of the job at once, as a scheduler or systemd signals a control group; systemd
-  # adds SIGCONT and SIGHUP.
+  # Signals every process of the job at once, as a scheduler or systemd signals a control group.
+  # systemd adds SIGCONT and SIGHUP.
   begin all$tag env
   wait_for 60 took_a_step all$tag || fail "no step: $(cat all$tag.err)"
   kill -TERM $pid $(children_of $pid)
@@ -36,15 +36,15 @@ for ranks in "-n 1" "-n 2"; do
     break; done
   saved all$tag
 
-  # A warning first, then the end of the allotted time.
+  # A warning comes first, then the end of the allotted time.
   begin warned$tag env
   wait_for 60 took_a_step warned$tag || fail "no step: $(cat warned$tag.err)"
   kill -USR1 $pid
   kill -TERM $pid
   saved warned$tag
 
-  # `timeout` signals its child and then its whole process group. At once: before a handler could be
-  # there, and before any ranks.
+  # `timeout` signals its child and then its whole process group. Here it does so at once: before
+  # there can be a handler or ranks.
   for try in 1 2 3; do
     begin early$tag$try timeout --preserve-status 100
     wait_for 60 handles_term $pid || fail "no handler of SIGTERM was installed"
@@ -71,7 +71,7 @@ kill -TERM $pid
 saved inherited
 contains inherited.err "asking the ranks to save and stop within 120 s"
 
-# The agent leaves ranks the time that the config says they need.
+# The agent gives ranks the time that the config says they need.
 endless+=(--set checkpoint.stop_budget_s=300)
 begin patient env
 wait_for 60 took_a_step patient || fail "no step: $(cat patient.err)"

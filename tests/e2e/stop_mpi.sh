@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 mpirun_or_skip
 make_text
 
-# begin NAME COMMAND…: starts a run below that command, and waits until it trains; $pid is the
+# begin NAME COMMAND…: starts a run below that command, and waits until it trains. $pid is the
 # command.
 begin() {
   local name=$1; shift
@@ -16,7 +16,7 @@ begin() {
   pid=$!
   wait_for 60 has_taken "$name" 1 || fail "$name takes no step: $(cat "$name.err")"
 }
-# saved NAME: the run ends with 3, having saved what it had trained.
+# saved NAME: expects the run to end with 3 and to have saved what it trained.
 saved() {
   local code=0; wait $pid || code=$?
   [ $code = 3 ] || fail "$1: expected exit code 3, got $code: $(tail -n 20 "$1.out" "$1.err")"

@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh"
 make_text
 endless=(--set train.steps=1000000 --set train.eval_every=0 --set train.log_every=1)
 
-# full_pipe NAME: a pipe that is full and open for reading as $unread, though nobody reads there.
+# full_pipe NAME: makes a pipe that is full, and open for reading as $unread, but never read.
 full_pipe() {
   local both
   mkfifo "$1"
@@ -13,7 +13,7 @@ full_pipe() {
   ! dd if=/dev/zero of="$1" bs=4096 oflag=nonblock status=none 2> /dev/null ||
     fail "a pipe without end"
 }
-# saved NAME PID: the run ends with 3, and its state is there and goes on.
+# saved NAME PID: expects the run to end with 3, and its state to be saved and to resume.
 saved() {
   local code=0; wait "$2" || code=$?
   [ $code = 3 ] || fail "$1: expected exit code 3, got $code: $(tail -n 20 "$1.err")"
@@ -25,7 +25,7 @@ saved() {
   contains "$1.again.out" "resumed after step $steps from"
 }
 
-# Nobody reads the output, from the beginning to the end.
+# Nobody reads the output, from beginning to end.
 full_pipe asleep.pipe
 "$lockstep" train "$here/small.yaml" -n 1 --set run.name=asleep "${endless[@]}" > asleep.pipe \
   2> asleep.err &
@@ -36,7 +36,7 @@ kill -TERM $pid
 saved asleep $pid
 exec {unread}<&-
 
-# The reader wakes up when the run has been asked to stop.
+# The reader reads again when the run has been asked to stop.
 full_pipe late.pipe
 "$lockstep" train "$here/small.yaml" -n 1 --set run.name=late "${endless[@]}" > late.pipe \
   2> late.err &
@@ -55,8 +55,8 @@ contains late.out "; to go on:"
 grep -Eq '^weights sha256:[0-9a-f]{64}$' late.out ||
   fail "the last line is missing: $(tail -n 3 late.out)"
 
-# Warnings to an error output that nobody reads. Its own process is rank 0 of several, as under
-# mpirun or srun.
+# Nobody reads the error output with its warnings. The process is rank 0 of several, as under mpirun
+# or srun.
 full_pipe warned.pipe
 export MASTER_ADDR=127.0.0.1 MASTER_PORT; MASTER_PORT=$(free_port)
 train warned -n 1 --set train.eval_every=0 || fail "$(cat warned.err)"
@@ -76,7 +76,7 @@ code=0; wait "${pids[1]}" || code=$?
 saved warned "${pids[0]}"
 exec {unread}<&-
 
-# An error reaches nobody, and yet ends the run with its exit code.
+# Nobody can read the error, and yet it ends the run with its exit code.
 full_pipe failed.pipe
 code=0; timeout $((60 * patience)) "$lockstep" train "$here/small.yaml" -n 1 --set data.path=none \
   2> failed.pipe || code=$?
