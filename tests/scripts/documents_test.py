@@ -103,6 +103,27 @@ def missing_headers(text, known):
             if not any(path.endswith("/" + word) for path in known)]
 
 
+def mapped_folders(text):
+    """The folders that the first code block of a page shows; indented ones lie in the one above."""
+    found, top = set(), None
+    for line in re.search(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE).group(1).split("\n"):
+        names = re.match(r" *([\w/]+/(?: [\w/]+/)*)(?:  |$)", line)
+        if names and line.startswith(" "):
+            found |= {f"{top}/{name.rstrip('/')}" for name in names.group(1).split()}
+        elif names:
+            top = names.group(1).split()[0].rstrip("/")
+            found.add(top)
+    return found
+
+
+def source_folders():
+    """The folders of the library with sources, at most two deep."""
+    tops = TOP_FOLDERS - {"bench", "cmake", "configs", "docs", "examples", "scripts", "tests"}
+    return {"/".join(os.path.relpath(folder, ROOT).split("/")[:2])
+            for top in tops for folder, _, files in os.walk(os.path.join(ROOT, top))
+            if any(re.search(r"\.(h|cpp|proto)$", name) for name in files)}
+
+
 class Documents(unittest.TestCase):
     maxDiff = None
 
@@ -131,6 +152,12 @@ class Documents(unittest.TestCase):
                  for path in missing_paths(read(document))]
         self.assertEqual(found, [])
 
+    def test_the_map_shows_the_folders_of_today(self):
+        shown = mapped_folders(read("docs/architecture.md"))
+        self.assertEqual(source_folders() - shown, set())
+        gone = [path for path in shown if not os.path.isdir(os.path.join(ROOT, path))]
+        self.assertEqual(gone, [])
+
     def test_headers_exist(self):
         known = headers()
         found = [f"{document}: {header}" for document in documents()
@@ -158,6 +185,10 @@ class WrongPages(unittest.TestCase):
         text += "```\n[g](gone.md)\n```\n"
         self.assertEqual(broken_links("docs/train.md", text),
                          ["gone.md", "#four", "core.md#gone"])
+
+    def test_the_map(self):
+        text = "# A\n```\na/      about a\n  b/ c/   more/less\n\nd/e/    about e\n```\n"
+        self.assertEqual(mapped_folders(text), {"a", "a/b", "a/c", "d/e"})
 
     def test_headers(self):
         text = "`error.h` `base/error.h` `gone.h` `rror.h` `build_info.h` `device/error.h`"
