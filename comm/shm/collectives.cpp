@@ -13,10 +13,10 @@ void copy_bytes(void* to, const void* from, size_t bytes) {
   if (to != from && bytes > 0) std::memcpy(to, from, bytes);
 }
 
-// From how many bytes on a tensor in shared memory is used where it is (docs/performance.md). By
-// way of a slot its owner need not wait for whoever reads it, and can write the next one meanwhile:
-// worth a copy up to some size, and to a broadcast's root at any. In an all_reduce all ranks wait
-// for each other anyway.
+// The size in bytes from which a tensor in shared memory is used in place
+// (docs/experiments/shared-memory.md). Below it, copying to a slot is cheaper than making the owner
+// wait for its readers. A broadcast root never waits. In an all_reduce all ranks wait for each
+// other anyway.
 size_t in_place_from(Op op) {
   switch (op) {
     case Op::all_reduce: return static_cast<size_t>(kSinglePassBytes) + 1;
