@@ -40,7 +40,7 @@ TEST(Config, ReadsEveryTypeAndKeepsDefaults) {
   EXPECT_EQ(config.run.seed, 7);
   EXPECT_EQ(config.data.path, "a b.txt");
   EXPECT_EQ(config.train.steps, 20);
-  EXPECT_EQ(config.train.precision, "bf16");
+  EXPECT_EQ(config.train.precision, Precision::bf16);
   EXPECT_EQ(config.train.grad_clip, 0.5);
   EXPECT_TRUE(config.model.scaled_residual_init);
   EXPECT_EQ(config.optim.lr, 3e-4);

@@ -329,13 +329,13 @@ TEST_F(Exchange, TheModelIsTheFoldersOwn) {
      "activation_function": "relu", "layer_norm_epsilon": 0.5, "resid_pdrop": 0.25})"),
       "run");
   const SavedModel saved = load_model(path("run"));
-  EXPECT_EQ(saved.config.model.activation, "relu");
+  EXPECT_EQ(saved.config.model.activation, Activation::relu);
   EXPECT_EQ(saved.config.model.norm_eps, 0.5);
   EXPECT_EQ(saved.config.model.dropout, 0.25);
   EXPECT_EQ(saved.step, 0);
   const std::string again = kGpt2Layout.to_config_json(saved.config.model);
   const ModelConfig read = parse_config_json(again, "again").model.model;
-  EXPECT_EQ(read.activation, "relu");
+  EXPECT_EQ(read.activation, Activation::relu);
   EXPECT_EQ(read.norm_eps, 0.5);
   EXPECT_EQ(read.vocab, 11);
 }

@@ -30,7 +30,7 @@ constexpr const char* kModel =
 // and with fsdp of a double for each block.
 int64_t sent_beside(const Config& config, const BuiltModel& model, int ranks) {
   int64_t bytes = (config.train.micro_batches() + 3) * 4;
-  if (config.parallel.strategy == "fsdp")
+  if (config.parallel.strategy == StrategyKind::fsdp)
     for (const Parameter& p : model.module->parameters())
       bytes += (p.data().numel() + 1023) / 1024 * 8;
   return 2 * (ranks - 1) * bytes;
@@ -83,7 +83,7 @@ TEST(Plan, OfMoreMicroBatchesThanCouldBeListed) {
                      Overrides{str("parallel.strategy=", strategy), "train.global_batch=2147483640",
                                "train.micro_batch=1"});
     const RunPlan plan = plan_run(config, 8);
-    const bool dealt_out = config.parallel.strategy == "fsdp";
+    const bool dealt_out = config.parallel.strategy == StrategyKind::fsdp;
     for (size_t r = 0; r < 8; ++r) {
       EXPECT_EQ(plan.leaves[r].size(),
                 dealt_out || r < 7 ? 268435455u + (dealt_out ? 0 : 1) : 268435448u)
