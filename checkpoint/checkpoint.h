@@ -24,8 +24,7 @@
 
 namespace lockstep::checkpoint {
 
-// A rank's part of one named tensor: `tensor` holds `shard.length` elements, from `shard.offset`
-// on, of the flattened global tensor.
+// A rank's part of one named tensor: `tensor` holds the values of `shard`, row-major.
 struct Entry {
   std::string name;
   Tensor tensor;
@@ -37,7 +36,15 @@ struct Entry {
         tensor(std::move(tensor_)),
         shard(ShardSpec::whole(tensor.shape())) {}
   Entry(std::string name_, Tensor tensor_, ShardSpec shard_)
-      : name(std::move(name_)), tensor(std::move(tensor_)), shard(shard_) {}
+      : name(std::move(name_)), tensor(std::move(tensor_)), shard(std::move(shard_)) {}
+
+  // Whether the tensor's shape can be the part's: it has as many elements and, where the part is a
+  // box, the box's shape or one dimension.
+  bool fits() const {
+    const bool shaped =
+        !shard.is_box() || tensor.shape().size() == 1 || tensor.shape() == shard.shape();
+    return shaped && tensor.numel() == shard.length();
+  }
 };
 
 // A rank that writes more bytes than this writes two files, whose SHA-256 one thread computes at

@@ -37,6 +37,8 @@ bool is_plain_name(const std::string& name) {
          name != Manifest::kSumsName;
 }
 
+std::vector<int64_t> list_of(const Shape& dims) { return {dims.begin(), dims.end()}; }
+
 // Reads a manifest of any version; `path` is for messages.
 class Parser {
  public:
@@ -92,25 +94,60 @@ class Parser {
     return file;
   }
 
-  Piece parse_piece(const json& value, DType dtype, const std::string& what) const {
-    const bool first = manifest_.version == 1;
-    const JsonFields fields(value, first ? kPieceKeys1 : kPieceKeys2, path_, what);
-    Piece piece{.file = fields.integer("file"),
-                .begin = fields.integer("begin"),
-                .offset = fields.integer("offset"),
-                .length = fields.integer("length")};
+  Piece parse_piece(const json& value, DType dtype, const Shape& shape,
+                    const std::string& what) const {
+    const bool sums = manifest_.version > 1;
+    const bool box = manifest_.version >= Manifest::kBoxVersion && value.is_object() &&
+                     value.contains("offsets");
+    const JsonFields fields(value, box ? kBoxKeys : sums ? kPieceKeys2 : kPieceKeys1, path_, what);
+    Piece piece{.file = fields.integer("file"), .begin = fields.integer("begin")};
+    piece.part = box ? parse_box(fields, shape, what) : parse_run(fields, shape, what);
     if (piece.file >= static_cast<int64_t>(manifest_.files.size()))
       fail(what, ": file ", piece.file, " of ", manifest_.files.size());
     const ManifestFile& file = manifest_.files[static_cast<size_t>(piece.file)];
-    const int64_t room = piece.begin > file.bytes ? 0 : (file.bytes - piece.begin) / size_of(dtype);
-    if (piece.length == 0 || piece.length > room)
-      fail(what, ": ", piece.length, " elements at byte ", piece.begin, " do not lie in '",
-           file.name, "' of ", file.bytes, " bytes");
-    const int64_t chunks = chunk_count(piece.length * size_of(dtype));
-    if (!first && !parse_sums(fields.text("xxh3"), chunks, piece.xxh3))
+    const int64_t room = piece.begin > file.bytes ? 0 : (file.bytes - piece.begin) / size_of(dtype),
+                  length = piece.part.length();
+    if (length > room)
+      fail(what, ": ", length, " elements at byte ", piece.begin, " do not lie in '", file.name,
+           "' of ", file.bytes, " bytes");
+    const int64_t chunks = chunk_count(length * size_of(dtype));
+    if (sums && !parse_sums(fields.text("xxh3"), chunks, piece.xxh3))
       fail(what, ": xxh3 must be 16 hex digits for each of ", chunks,
            chunks == 1 ? " chunk" : " chunks");
     return piece;
+  }
+
+  ShardSpec parse_run(const JsonFields& fields, const Shape& shape, const std::string& what) const {
+    const int64_t offset = fields.integer("offset"), length = fields.integer("length"),
+                  elements = shape.numel();
+    if (length == 0) fail(what, ": a piece at element ", offset, " has no elements");
+    if (length > elements || offset > elements - length)
+      fail(what, ": a piece of ", length, " elements from element ", offset,
+           " on does not lie in the ", elements, " of ", shape);
+    return {shape, offset, length};
+  }
+
+  ShardSpec parse_box(const JsonFields& fields, const Shape& shape, const std::string& what) const {
+    const auto offsets = fields.integers("offsets"), lengths = fields.integers("lengths");
+    const auto dims = static_cast<size_t>(shape.size());
+    if (offsets.size() != dims || lengths.size() != dims)
+      fail(what, ": a box with ", offsets.size(), " offsets and ", lengths.size(),
+           " lengths in a tensor of ", dims, " dimensions");
+    for (int dim = 0; dim < shape.size(); ++dim) {
+      const int64_t offset = offsets[static_cast<size_t>(dim)],
+                    length = lengths[static_cast<size_t>(dim)];
+      if (length == 0)
+        fail(what, ": a box has no elements: its length in dimension ", dim, " is 0");
+      if (length > shape[dim] || offset > shape[dim] - length)
+        fail(what, ": a box of ", length, " from ", offset, " on in dimension ", dim,
+             " does not lie in ", shape);
+    }
+    const ShardSpec box = ShardSpec::box(shape, Shape(std::span<const int64_t>(offsets)),
+                                         Shape(std::span<const int64_t>(lengths)));
+    if (!box.is_box())
+      fail(what, ": a box whose elements lie back to back must be given as 'offset' ", box.offset(),
+           " and 'length' ", box.length());
+    return box;
   }
 
   ManifestEntry parse_entry(const std::string& name, const json& value) const {
@@ -119,21 +156,31 @@ class Parser {
     ManifestEntry entry;
     entry.dtype = parse_dtype(fields.text("dtype"), path_, what);
     const auto dims = fields.integers("shape");
-    const int64_t bytes = checked_bytes(dims, 8 * size_of(entry.dtype));
-    if (bytes < 0) fail(what, ": impossible shape");
+    if (checked_bytes(dims, 8 * size_of(entry.dtype)) < 0) fail(what, ": impossible shape");
     entry.shape = Shape(std::span<const int64_t>(dims));
-    const int64_t elements = bytes / size_of(entry.dtype);
-    int64_t at = 0;
     for (const json& item : fields.list("pieces")) {
-      entry.pieces.push_back(parse_piece(item, entry.dtype, what));
-      const Piece& piece = entry.pieces.back();
-      if (piece.offset != at)
-        fail(what, ": a piece starts at element ", piece.offset, ", expected ", at);
-      at += piece.length;
-      if (at > elements) break;  // before it could overflow
+      entry.pieces.push_back(parse_piece(item, entry.dtype, entry.shape, what));
+      if (entry.pieces.size() < 2) continue;
+      const ShardSpec &last = std::prev(entry.pieces.end(), 2)->part,
+                      &part = entry.pieces.back().part;
+      if (part.offset() <= last.offset())
+        fail(what, ": a piece that starts at element ", part.offset(), " comes behind one at ",
+             last.offset());
     }
-    if (at != elements) fail(what, ": its pieces end at element ", at, " of ", elements);
+    check_coverage(entry, what);
     return entry;
+  }
+
+  void check_coverage(const ManifestEntry& entry, const std::string& what) const {
+    std::vector<ShardSpec> parts;
+    for (const Piece& piece : entry.pieces) parts.push_back(piece.part);
+    const std::optional<CoverFault> fault = find_cover_fault(entry.shape, parts);
+    if (!fault) return;
+    const std::string element = str("element ", fault->element, ", index ",
+                                    index_text(entry.shape, fault->element), ", of ", entry.shape);
+    if (fault->holders.empty()) fail(what, ": no piece holds ", element);
+    fail(what, ": two pieces hold ", element, ": ", parts[fault->holders[0]], " and ",
+         parts[fault->holders[1]]);
   }
 
   // Header and pieces must follow each other: then their checksums leave no byte out.
@@ -160,6 +207,8 @@ class Parser {
                                                                      "length"};
   static constexpr std::initializer_list<const char*> kPieceKeys2 = {"file", "begin", "offset",
                                                                      "length", "xxh3"};
+  static constexpr std::initializer_list<const char*> kBoxKeys = {"file", "begin", "offsets",
+                                                                  "lengths", "xxh3"};
 
   const std::string& path_;
   Manifest manifest_;
@@ -181,15 +230,17 @@ std::string to_json(const Manifest& manifest) {
   for (const auto& [name, entry] : manifest.entries) {
     json pieces = json::array();
     for (const auto& piece : entry.pieces) {
-      json out = {{"file", piece.file},
-                  {"begin", piece.begin},
-                  {"offset", piece.offset},
-                  {"length", piece.length}};
+      json out = {{"file", piece.file}, {"begin", piece.begin}};
+      if (piece.part.is_box())
+        out.update({{"offsets", list_of(piece.part.offsets())},
+                    {"lengths", list_of(piece.part.lengths())}});
+      else
+        out.update({{"offset", piece.part.offset()}, {"length", piece.part.length()}});
       if (!first) out["xxh3"] = hex_of(piece.xxh3);
       pieces.push_back(std::move(out));
     }
     entries[name] = {{"dtype", std::string(name_of(entry.dtype))},
-                     {"shape", std::vector<int64_t>(entry.shape.begin(), entry.shape.end())},
+                     {"shape", list_of(entry.shape)},
                      {"pieces", std::move(pieces)}};
   }
   const json all = {{"format", kFormat},
@@ -209,11 +260,16 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
     throw EnvironmentError(
         str(path, ": not the manifest of a checkpoint: \"format\" must be \"", kFormat, "\""));
   const json version = all.value("version", json());
-  if (!version.is_number_unsigned() || version < 1 || version > Manifest::kVersion)
+  if (!version.is_number_unsigned() || version < 1 || version > Manifest::kBoxVersion)
     throw EnvironmentError(str(path, ": this program reads checkpoints of version 1 to ",
-                               Manifest::kVersion, ", this one has version ",
+                               Manifest::kBoxVersion, ", this one has version ",
                                version.is_null() ? "none" : shown_value(version)));
   return Parser(all, version.get<int64_t>(), path).take();
+}
+
+std::string place_text(const ShardSpec& part) {
+  return part.is_box() ? str("box ", part)
+                       : str("offset ", part.offset(), " of ", part.global_shape());
 }
 
 std::vector<std::vector<PlacedPiece>> pieces_by_file(const Manifest& manifest) {
@@ -221,7 +277,7 @@ std::vector<std::vector<PlacedPiece>> pieces_by_file(const Manifest& manifest) {
   for (const auto& [name, entry] : manifest.entries)
     for (const Piece& piece : entry.pieces)
       files[static_cast<size_t>(piece.file)].push_back(
-          {&name, &entry, &piece, piece.length * size_of(entry.dtype)});
+          {&name, &entry, &piece, piece.part.length() * size_of(entry.dtype)});
   for (auto& pieces : files)
     std::sort(pieces.begin(), pieces.end(),
               [](const auto& a, const auto& b) { return a.piece->begin < b.piece->begin; });

@@ -9,6 +9,7 @@
 
 #include "core/base/dtype.h"
 #include "core/base/shape.h"
+#include "core/tensor/shard_spec.h"
 
 namespace lockstep::checkpoint {
 
@@ -20,23 +21,23 @@ struct ManifestFile {
   uint64_t header_xxh3 = 0;
 };
 
-// A run of elements of a global tensor, and the bytes that hold it.
+// A part of a global tensor, and the bytes that hold it.
 struct Piece {
   int64_t file = 0;                 // index into Manifest::files
   int64_t begin = 0;                // byte in the file
-  int64_t offset = 0;               // first element, in the flattened global tensor
-  int64_t length = 0;               // elements
+  ShardSpec part = {};              // has elements; a box from version 4 on
   std::vector<uint64_t> xxh3 = {};  // of each chunk (checkpoint/format/chunks.h); none in version 1
 };
 
 struct ManifestEntry {
   DType dtype = DType::f32;
   Shape shape;                // global
-  std::vector<Piece> pieces;  // by offset; together they cover the tensor exactly once
+  std::vector<Piece> pieces;  // by first element; together they cover the tensor exactly once
 };
 
 struct Manifest {
-  static constexpr int64_t kVersion = 3;  // written; 1 and 2 are read as well
+  static constexpr int64_t kVersion = 3;     // written where no piece is a box
+  static constexpr int64_t kBoxVersion = 4;  // written where one is; 1 and 2 are read as well
   static constexpr const char* kFileName = "manifest.json";
   static constexpr const char* kSumsName = "SHA256SUMS";
 
@@ -54,6 +55,10 @@ std::string to_json(const Manifest& manifest);
 // unknown, doubled, of the wrong type or out of range, and for pieces that leave their file,
 // overlap or leave a gap, in the tensor or in the file.
 Manifest parse_manifest(std::string_view text, const std::string& path);
+
+// What a shard file's metadata says of a part that is not the whole tensor, as "shard.NAME":
+// "offset 4 of [2, 8]", or "box [0:2, 4:8] of [2, 8]".
+std::string place_text(const ShardSpec& part);
 
 // The pieces of every file, in the order of their bytes. Points into `manifest`.
 struct PlacedPiece {

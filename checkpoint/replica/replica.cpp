@@ -64,9 +64,8 @@ std::string missing_text(int64_t step, const Holdings::Holders& holders) {
   return text.empty() ? text : text + " is nowhere";
 }
 
-bool overlap(const Part& a, const Part& b) {
-  return a.name == b.name && a.shard.offset < b.shard.offset + b.shard.length &&
-         b.shard.offset < a.shard.offset + a.shard.length;
+bool share_elements(const Part& a, const Part& b) {
+  return a.name == b.name && overlap(a.shard, b.shard);
 }
 
 }  // namespace
@@ -382,7 +381,7 @@ class ReplicaStore::Impl {
     const auto& held = plan_->held[static_cast<size_t>(rank)];
     return std::any_of(layout.parts.begin(), layout.parts.end(), [&](const auto& placed) {
       return std::any_of(held.begin(), held.end(),
-                         [&](const Part& part) { return overlap(placed.part, part); });
+                         [&](const Part& part) { return share_elements(placed.part, part); });
     });
   }
 

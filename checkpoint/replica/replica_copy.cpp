@@ -86,8 +86,8 @@ std::vector<Tensor> slices_of(const std::vector<Entry>& entries, const CopyLayou
   std::vector<Tensor> slices;
   for (const auto& [part, begin] : layout.parts) {
     const Entry& entry = *by_name.at(part.name);
-    slices.push_back(entry.tensor.flatten().narrow(0, part.shard.offset - entry.shard.offset,
-                                                   part.shard.length));
+    slices.push_back(entry.tensor.flatten().narrow(0, entry.shard.position(part.shard.offset()),
+                                                   part.shard.length()));
   }
   return slices;
 }
@@ -149,19 +149,20 @@ void CopyReader::take(const CopyLayout& layout, int64_t begin, const void* data,
     const auto target = targets_.find(placed.part.name);
     if (target == targets_.end()) continue;
     const int64_t element = size_of(placed.part.dtype);
-    const ShardSpec& wanted = target->second.shard;
-    // Bytes of the flattened global tensor: what came, and what is wanted.
-    const int64_t part_at = placed.part.shard.offset * element - placed.begin;
-    const int64_t from =
-        std::max({placed.begin + part_at, begin + part_at, wanted.offset * element});
-    const int64_t until =
-        std::min({placed.begin + placed.bytes() + part_at, begin + bytes + part_at,
-                  (wanted.offset + wanted.length) * element});
-    if (from >= until) continue;
-    std::memcpy(static_cast<char*>(target->second.host.raw()) + from - wanted.offset * element,
-                static_cast<const char*>(data) + (from - part_at - begin),
-                static_cast<size_t>(until - from));
-    target->second.tensor.mark_changed("restoring a replica");
+    const int64_t came = std::max(begin, placed.begin),
+                  until = std::min(begin + bytes, placed.begin + placed.bytes());
+    const int64_t first = (came - placed.begin) / element;
+    bool changed = false;
+    for_each_common_run(
+        placed.part.shard, first, (until - placed.begin) / element, target->second.shard,
+        [&](const CommonRun& run) {
+          std::memcpy(
+              static_cast<char*>(target->second.host.raw()) + run.in_b * element,
+              static_cast<const char*>(data) + (came - begin) + (run.in_a - first) * element,
+              static_cast<size_t>(run.length * element));
+          changed = true;
+        });
+    if (changed) target->second.tensor.mark_changed("restoring a replica");
   }
 }
 

@@ -18,7 +18,7 @@ struct CopyLayout {
   struct Placed {
     Part part;
     int64_t begin = 0;  // in bytes; aligned so that no element lies in two chunks
-    int64_t bytes() const { return part.shard.length * size_of(part.dtype); }
+    int64_t bytes() const { return part.shard.length() * size_of(part.dtype); }
   };
   std::vector<Placed> parts;
   int64_t bytes = 0;

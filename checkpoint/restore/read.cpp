@@ -18,22 +18,19 @@ struct ChunkJob {
   const ReadableFile* shard;
   PlacedPiece placed;
   int64_t chunk, bytes;  // its number in the piece, and its size
-  int64_t skip, take;    // bytes of it: those before the wanted ones, and the wanted ones
-  char* to;
+  const ShardSpec* wanted;
+  char* to;  // the wanted part's values
 };
 
 void check_wanted(const Manifest& manifest, const Entry& entry, const std::string& folder) {
   const auto found = manifest.entries.find(entry.name);
   check(found != manifest.entries.end(), "[checkpoint] '", folder, "' holds no '", entry.name, "'");
   const ManifestEntry& stored = found->second;
-  check(entry.tensor.defined() && entry.tensor.numel() == entry.shard.length, "[checkpoint] '",
-        entry.name, "': no tensor of ", entry.shard.length, " elements to read into");
-  check(stored.dtype == entry.tensor.dtype() && stored.shape == entry.shard.global_shape,
+  check(entry.tensor.defined() && entry.fits(), "[checkpoint] '", entry.name,
+        "': no tensor of shape ", entry.shard.shape(), " to read ", entry.shard, " into");
+  check(stored.dtype == entry.tensor.dtype() && stored.shape == entry.shard.global_shape(),
         "[checkpoint] '", entry.name, "' is ", stored.dtype, stored.shape, " in '", folder,
-        "', but the program has ", entry.tensor.dtype(), entry.shard.global_shape);
-  check(entry.shard.offset >= 0 && entry.shard.offset <= stored.shape.numel() - entry.shard.length,
-        "[checkpoint] '", entry.name, "': ", entry.shard.length, " elements from element ",
-        entry.shard.offset, " on do not lie in ", stored.shape);
+        "', but the program has ", entry.tensor.dtype(), entry.shard.global_shape());
 }
 
 class Reader {
@@ -41,18 +38,23 @@ class Reader {
   Reader(const std::string& folder, const Manifest& manifest, FileSystem& files)
       : folder_(folder), manifest_(manifest), files_(files), shards_(manifest.files.size()) {}
 
-  // The wanted range of a tensor to a host address.
+  // The wanted part of a tensor, which must outlive the reader, to a host address.
   void add(const std::string& name, const ShardSpec& wanted, char* to) {
     const auto stored = manifest_.entries.find(name);
-    const int64_t element = size_of(stored->second.dtype);
+    const int64_t element = size_of(stored->second.dtype), per_chunk = kChunkBytes / element;
     for (const Piece& piece : stored->second.pieces) {
-      const int64_t first = std::max(piece.offset, wanted.offset) - piece.offset;
-      const int64_t last =
-          std::min(piece.offset + piece.length, wanted.offset + wanted.length) - piece.offset;
-      if (first < last)
-        add_chunks({&stored->first, &stored->second, &piece, piece.length * element},
-                   first * element, last * element,
-                   to + (piece.offset + first - wanted.offset) * element);
+      if (!overlap(piece.part, wanted)) continue;
+      const ReadableFile& shard = open(static_cast<size_t>(piece.file));
+      const PlacedPiece placed{&stored->first, &stored->second, &piece,
+                               piece.part.length() * element};
+      const int64_t last = piece.part.positions_before(wanted.end());
+      for (int64_t chunk = piece.part.positions_before(wanted.offset()) / per_chunk;
+           chunk * per_chunk < last; ++chunk) {
+        const int64_t begin = chunk * per_chunk,
+                      end = std::min(begin + per_chunk, piece.part.length());
+        if (any_in_common(piece.part, begin, end, wanted))
+          jobs_.push_back({&shard, placed, chunk, (end - begin) * element, &wanted, to});
+      }
     }
   }
 
@@ -66,17 +68,6 @@ class Reader {
   }
 
  private:
-  // Bytes [first, last) of a piece.
-  void add_chunks(const PlacedPiece& placed, int64_t first, int64_t last, char* to) {
-    const ReadableFile& shard = open(static_cast<size_t>(placed.piece->file));
-    for (int64_t chunk = first / kChunkBytes; chunk * kChunkBytes < last; ++chunk) {
-      const int64_t begin = chunk * kChunkBytes, end = std::min(begin + kChunkBytes, placed.bytes);
-      const int64_t from = std::max(first, begin), until = std::min(last, end);
-      jobs_.push_back(
-          {&shard, placed, chunk, end - begin, from - begin, until - from, to + (from - first)});
-    }
-  }
-
   const ReadableFile& open(size_t file) {
     if (!shards_[file]) {
       const ManifestFile& expected = manifest_.files[file];
@@ -88,16 +79,19 @@ class Reader {
   }
 
   void read(const ChunkJob& job) const {
-    const int64_t begin = job.placed.piece->begin + job.chunk * kChunkBytes;
-    if (manifest_.version == 1) {  // verified when it was opened
-      job.shard->read(begin + job.skip, job.to, job.take);
-      return;
-    }
     // Aside, so that nothing unproved gets into the tensor; a chunk stays in the cache meanwhile.
     thread_local std::vector<char> buffer(static_cast<size_t>(kChunkBytes));
-    job.shard->read(begin, buffer.data(), job.bytes);
-    check_chunk(job.shard->path(), job.placed, job.chunk, buffer.data(), job.bytes);
-    std::memcpy(job.to, buffer.data() + job.skip, static_cast<size_t>(job.take));
+    job.shard->read(job.placed.piece->begin + job.chunk * kChunkBytes, buffer.data(), job.bytes);
+    if (manifest_.version > 1)  // version 1 has no such sums: it was verified when it was opened
+      check_chunk(job.shard->path(), job.placed, job.chunk, buffer.data(), job.bytes);
+    const int64_t element = size_of(job.placed.entry->dtype),
+                  first = job.chunk * kChunkBytes / element;
+    for_each_common_run(job.placed.piece->part, first, first + job.bytes / element, *job.wanted,
+                        [&](const CommonRun& run) {
+                          std::memcpy(job.to + run.in_b * element,
+                                      buffer.data() + (run.in_a - first) * element,
+                                      static_cast<size_t>(run.length * element));
+                        });
   }
 
   const std::string& folder_;

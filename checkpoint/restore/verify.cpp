@@ -1,6 +1,7 @@
 #include "checkpoint/restore/verify.h"
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "checkpoint/format/chunks.h"
@@ -24,6 +25,13 @@ void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>
   const SafetensorsHeader header = read_safetensors_header(shard);
   std::map<std::string_view, SafetensorsInfo> infos;
   for (const SafetensorsInfo info : header.tensors) infos.emplace(info.name, info);
+  std::map<std::string_view, std::string_view> metadata;
+  header.metadata.each(
+      [&](std::string_view key, std::string_view value) { metadata.emplace(key, value); });
+  const auto place_of = [&](const std::string& name) {
+    const auto found = metadata.find("shard." + name);
+    return found == metadata.end() ? std::string_view() : found->second;
+  };
   if (infos.size() != pieces.size())
     throw EnvironmentError(str("'", shard.path(), "' holds ", infos.size(),
                                " tensors, the manifest knows ", pieces.size()));
@@ -31,7 +39,10 @@ void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>
     const auto found = infos.find(*placed.name);
     if (found == infos.end() || found->second.begin != placed.piece->begin ||
         found->second.bytes != placed.bytes ||
-        found->second.dtype != safetensors_dtype(placed.entry->dtype))
+        found->second.dtype != safetensors_dtype(placed.entry->dtype) ||
+        !(found->second.shape == placed.piece->part.shape()) ||
+        place_of(*placed.name) !=
+            (placed.piece->part.is_whole() ? "" : place_text(placed.piece->part)))
       throw EnvironmentError(str("'", shard.path(), "': its header describes '", *placed.name,
                                  "' in another way than the manifest"));
   }
@@ -81,12 +92,14 @@ void check_chunk(const std::string& path, const PlacedPiece& placed, int64_t chu
                  const void* data, int64_t bytes) {
   const uint64_t got = xxh3(data, bytes), expected = placed.piece->xxh3[static_cast<size_t>(chunk)];
   if (got == expected) return;
+  const ShardSpec& part = placed.piece->part;
   const int64_t element = size_of(placed.entry->dtype),
-                first = placed.piece->offset + chunk * kChunkBytes / element;
+                first = chunk * kChunkBytes / element + (part.is_box() ? 0 : part.offset());
   const int64_t begin = placed.piece->begin + chunk * kChunkBytes;
   changed(path,
           str("bytes ", begin, " to ", begin + bytes, " ('", *placed.name, "', elements ", first,
-              " to ", first + bytes / element, ")"),
+              " to ", first + bytes / element,
+              part.is_box() ? str(" of the box ", part) : std::string(), ")"),
           got, expected);
 }
 

@@ -13,7 +13,7 @@ namespace lockstep::checkpoint {
 namespace {
 
 struct Held {
-  int64_t offset = 0, length = 0;
+  ShardSpec shard;
   std::vector<size_t> ranks;  // that hold it
 };
 struct Global {
@@ -26,11 +26,11 @@ struct Global {
 
 Global& find_global(std::map<std::string, Global>& globals, const Part& part, size_t rank) {
   const auto [it, added] =
-      globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape, rank, 0, {}});
+      globals.try_emplace(part.name, Global{part.dtype, part.shard.global_shape(), rank, 0, {}});
   Global& global = it->second;
-  check(global.dtype == part.dtype && global.shape == part.shard.global_shape, "[checkpoint] '",
+  check(global.dtype == part.dtype && global.shape == part.shard.global_shape(), "[checkpoint] '",
         part.name, "' is ", global.dtype, global.shape, " on rank ", global.first_rank, " and ",
-        part.dtype, part.shard.global_shape, " on rank ", rank);
+        part.dtype, part.shard.global_shape(), " on rank ", rank);
   return global;
 }
 
@@ -42,15 +42,13 @@ std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held
       check(global.last_rank != rank + 1, "[checkpoint] '", part.name, "' is there twice on rank ",
             rank);
       global.last_rank = rank + 1;
-      if (part.shard.length == 0) continue;
-      const auto same = [&](const Held& h) {
-        return h.offset == part.shard.offset && h.length == part.shard.length;
-      };
+      if (part.shard.length() == 0) continue;
+      const auto same = [&](const Held& h) { return h.shard == part.shard; };
       const auto found = std::find_if(global.pieces.begin(), global.pieces.end(), same);
       if (found != global.pieces.end()) {
         found->ranks.push_back(rank);
       } else {
-        global.pieces.push_back({part.shard.offset, part.shard.length, {rank}});
+        global.pieces.push_back({part.shard, {rank}});
       }
     }
   return globals;
@@ -58,19 +56,23 @@ std::map<std::string, Global> collect(const std::vector<std::vector<Part>>& held
 
 void check_coverage(const std::string& name, Global& global) {
   std::sort(global.pieces.begin(), global.pieces.end(),
-            [](const Held& a, const Held& b) { return a.offset < b.offset; });
-  int64_t at = 0;
-  for (const Held& piece : global.pieces) {
-    check(piece.offset == at, "[checkpoint] '", name, "': the part of rank ", piece.ranks[0],
-          " starts at element ", piece.offset, ", expected ", at,
-          piece.offset > at ? ": no rank holds what is between" : ": parts overlap");
-    at += piece.length;
-  }
-  check(at == global.shape.numel(), "[checkpoint] '", name, "': no rank holds the elements from ",
-        at, " to ", global.shape.numel());
+            [](const Held& a, const Held& b) { return a.shard.offset() < b.shard.offset(); });
+  std::vector<ShardSpec> shards;
+  for (const Held& piece : global.pieces) shards.push_back(piece.shard);
+  const std::optional<CoverFault> fault = find_cover_fault(global.shape, shards);
+  if (!fault) return;
+  const std::string element = str("element ", fault->element, ", index ",
+                                  index_text(global.shape, fault->element), ", of ", global.shape);
+  check(!fault->holders.empty(), "[checkpoint] '", name, "': no rank holds ", element,
+        "; the ranks' parts must make up the whole tensor");
+  const Held &one = global.pieces[fault->holders[0]], &other = global.pieces[fault->holders[1]];
+  throw UsageError(str("[checkpoint] '", name, "': parts overlap: ranks ", one.ranks[0], " and ",
+                       other.ranks[0], " hold ", element, ", rank ", one.ranks[0], " as one of ",
+                       one.shard, " and rank ", other.ranks[0], " as one of ", other.shard,
+                       "; parts must be equal or have no element in common"));
 }
 
-int64_t bytes_of(const Part& part) { return part.shard.length * size_of(part.dtype); }
+int64_t bytes_of(const Part& part) { return part.shard.length() * size_of(part.dtype); }
 int64_t bytes_of(const std::vector<Part>& parts) {
   int64_t bytes = 0;
   for (const Part& part : parts) bytes += bytes_of(part);
@@ -82,22 +84,26 @@ struct Planned {
   const std::vector<size_t>* holders;
 };
 
-// A piece that many ranks hold and that is more than a fair share is cut among them, at whole
-// chunks.
+// How many elements a part is cut at multiples of: a whole chunk of a run, and about as much of a
+// box.
+int64_t cut_unit(const Part& part) {
+  const int64_t unit = part.shard.cut_unit(), per_chunk = kChunkBytes / size_of(part.dtype);
+  return (per_chunk + unit - 1) / unit * unit;
+}
+
+// A piece that many ranks hold and that is more than a fair share is cut among them.
 void cut(const std::string& name, const Global& global, const Held& piece, int64_t fair,
          std::vector<Planned>& work) {
-  const int64_t per_chunk = kChunkBytes / size_of(global.dtype),
-                bytes = piece.length * size_of(global.dtype);
+  const Part whole{name, global.dtype, piece.shard};
+  const int64_t unit = cut_unit(whole), bytes = bytes_of(whole), length = piece.shard.length();
   const int64_t cuts =
       bytes <= kChunkBytes
           ? 1
           : std::min<int64_t>(static_cast<int64_t>(piece.ranks.size()), (bytes + fair - 1) / fair);
   for (int64_t i = 0, begin = 0; i < cuts; ++i) {
-    const int64_t end =
-        i + 1 == cuts ? piece.length : piece.length * (i + 1) / cuts / per_chunk * per_chunk;
+    const int64_t end = i + 1 == cuts ? length : length * (i + 1) / cuts / unit * unit;
     if (begin < end)
-      work.push_back({Part{name, global.dtype, {global.shape, piece.offset + begin, end - begin}},
-                      &piece.ranks});
+      work.push_back({{name, global.dtype, piece.shard.cut(begin, end)}, &piece.ranks});
     begin = end;
   }
 }
@@ -127,8 +133,8 @@ std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks)
 }
 
 // Shares a rank's parts, the largest first, out among two files: whole ones as far as they give
-// about equal bytes; else one is cut, at a whole chunk. The second file is empty where nothing can
-// be cut.
+// about equal bytes; else one is cut, a run at a whole chunk. The second file is empty where
+// nothing can be cut.
 std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   std::array<std::vector<Part>, 2> halves;
   std::array<int64_t, 2> load = {0, 0};
@@ -140,16 +146,26 @@ std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   const size_t heavier = load[1] > load[0] ? 1 : 0;
   // What the heavier one got last made it so: it has at least as many bytes as the difference.
   Part& last = halves[heavier].back();
-  const int64_t keep =
-      chunk_count(bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2) * kChunkBytes;
-  if (keep >= bytes_of(last)) return halves;
-  const int64_t elements = keep / size_of(last.dtype);
-  Part rest = last;
-  rest.shard.offset += elements;
-  rest.shard.length -= elements;
-  last.shard.length = elements;
-  halves[1 - heavier].push_back(std::move(rest));
+  const int64_t unit = cut_unit(last), unit_bytes = unit * size_of(last.dtype);
+  const int64_t ideal = bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2;
+  const int64_t keep = (ideal + unit_bytes - 1) / unit_bytes * unit;
+  if (keep >= last.shard.length()) return halves;
+  const ShardSpec all = last.shard;
+  last.shard = all.cut(0, keep);
+  halves[1 - heavier].push_back({last.name, last.dtype, all.cut(keep, all.length())});
   return halves;
+}
+
+constexpr const char* kBox = " :box";  // behind the shape: the offsets and lengths of a box follow
+
+void write_dims(std::ostream& out, const Shape& dims) {
+  for (const int64_t dim : dims) out << ' ' << dim;
+}
+
+Shape read_dims(std::istream& in, int count) {
+  Shape dims;
+  for (int64_t dim; count > 0 && in >> dim; --count) dims.push_back(dim);
+  return dims;
 }
 
 }  // namespace
@@ -159,31 +175,57 @@ std::string parts_text(const std::vector<Part>& parts) {
   for (const Part& part : parts) {
     check(!part.name.empty() && part.name.find('\n') == std::string::npos, "[checkpoint] '",
           part.name, "' cannot be the name of a tensor");
-    out << static_cast<int>(part.dtype) << ' ' << part.shard.offset << ' ' << part.shard.length
-        << ' ' << part.shard.global_shape.size();
-    for (const int64_t dim : part.shard.global_shape) out << ' ' << dim;
+    const ShardSpec& shard = part.shard;
+    out << static_cast<int>(part.dtype) << ' ' << shard.offset() << ' ' << shard.length() << ' '
+        << shard.global_shape().size();
+    write_dims(out, shard.global_shape());
+    if (shard.is_box()) {
+      out << kBox;
+      write_dims(out, shard.offsets());
+      write_dims(out, shard.lengths());
+    }
     out << ' ' << part.name << '\n';
   }
   return out.str();
 }
 
+namespace {
+
+Part parse_part(const std::string& line) {
+  std::istringstream in(line);
+  int dtype = 0, dims = 0;
+  int64_t offset = 0, length = 0;
+  in >> dtype >> offset >> length >> dims;
+  const Shape shape = read_dims(in, dims);
+  std::string rest;
+  std::getline(in, rest);
+  const bool box = rest.starts_with(kBox);
+  Part part;
+  part.dtype = static_cast<DType>(dtype);
+  std::istringstream behind(box ? rest.substr(std::string_view(kBox).size()) : rest);
+  if (box) {
+    const Shape offsets = read_dims(behind, dims), lengths = read_dims(behind, dims);
+    part.shard = ShardSpec::box(shape, offsets, lengths);
+  } else {
+    part.shard = ShardSpec(shape, offset, length);
+  }
+  behind.get();
+  std::getline(behind, part.name);
+  check(!in.fail() && !behind.fail(), "no part");
+  return part;
+}
+
+}  // namespace
+
 std::vector<Part> parse_parts(std::string_view text) {
   std::vector<Part> parts;
   std::istringstream lines{std::string(text)};
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream in(line);
-    int dtype = 0, dims = 0;
-    Part part;
-    in >> dtype >> part.shard.offset >> part.shard.length >> dims;
-    part.dtype = static_cast<DType>(dtype);
-    for (int64_t dim; dims > 0 && in >> dim; --dims) part.shard.global_shape.push_back(dim);
-    in.get();
-    std::getline(in, part.name);
-    if (in.fail())
+  for (std::string line; std::getline(lines, line);) try {
+      parts.push_back(parse_part(line));
+    } catch (const UsageError&) {
       throw EnvironmentError(
           str("[checkpoint] another rank sent an unreadable part: '", line, "'"));
-    parts.push_back(std::move(part));
-  }
+    }
   return parts;
 }
 
@@ -212,7 +254,7 @@ Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_abo
   const int64_t fair = total / static_cast<int64_t>(held.size()) + 1;
   for (const auto& [name, global] : globals)
     for (const Held& piece : global.pieces) cut(name, global, piece, fair, work);
-  Plan plan{.ranks = static_cast<int64_t>(held.size())};
+  Plan plan{.ranks = static_cast<int64_t>(held.size()), .version = Manifest::kVersion};
   auto by_rank = deal_out(std::move(work), held.size());
   for (int64_t rank = 0; rank < plan.ranks; ++rank) {
     auto& parts = by_rank[static_cast<size_t>(rank)];
@@ -223,6 +265,9 @@ Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_abo
     for (auto& half : halve(std::move(parts)))
       if (!half.empty()) plan.files.push_back({rank, std::move(half)});
   }
+  for (const PlannedFile& file : plan.files)
+    for (const Part& part : file.parts)
+      if (part.shard.is_box()) plan.version = Manifest::kBoxVersion;
   return plan;
 }
 
@@ -237,21 +282,17 @@ ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step) {
   ShardLayout layout;
   auto& metadata = layout.header.metadata;
   metadata = {{"format", "lockstep-checkpoint"},
-              {"version", std::to_string(Manifest::kVersion)},
+              {"version", std::to_string(plan.version)},
               {"step", std::to_string(step)},
               {"rank", std::to_string(rank)},
               {"world_size", std::to_string(plan.ranks)}};
   for (const Part& part : parts) {
-    const bool whole = part.shard.is_whole();
-    if (!whole)
-      metadata.add("shard." + part.name,
-                   str("offset ", part.shard.offset, " of ", part.shard.global_shape));
-    layout.header.tensors.push_back(
-        {.name = part.name,
-         .dtype = safetensors_dtype(part.dtype),
-         .shape = whole ? part.shard.global_shape : Shape{part.shard.length},
-         .begin = 0,
-         .bytes = 0});
+    if (!part.shard.is_whole()) metadata.add("shard." + part.name, place_text(part.shard));
+    layout.header.tensors.push_back({.name = part.name,
+                                     .dtype = safetensors_dtype(part.dtype),
+                                     .shape = part.shard.shape(),
+                                     .begin = 0,
+                                     .bytes = 0});
   }
   layout.bytes = make_safetensors_header(layout.header);
   layout.file_bytes = static_cast<int64_t>(layout.bytes.size());
@@ -264,7 +305,7 @@ int64_t planned_bytes(const Plan& plan) {
   int64_t bytes = 1 << 16;
   for (const PlannedFile& file : plan.files)
     for (const Part& part : file.parts) {
-      const int64_t data = part.shard.length * size_of(part.dtype);
+      const int64_t data = bytes_of(part);
       bytes += data + kPerPart + kPerChunk * chunk_count(data);
     }
   return bytes;
@@ -323,8 +364,7 @@ void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFi
     const size_t i = order.at(part.name);
     manifest.entries[part.name].pieces.push_back({.file = static_cast<int64_t>(file),
                                                   .begin = tensors[i].begin,
-                                                  .offset = part.shard.offset,
-                                                  .length = part.shard.length,
+                                                  .part = part.shard,
                                                   .xxh3 = written.xxh3[i]});
   }
 }
@@ -337,17 +377,18 @@ Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& h
     throw EnvironmentError(
         str("[checkpoint] the ranks wrote ", files.size(), " files, expected ", plan.files.size()));
   Manifest manifest;
+  manifest.version = plan.version;
   manifest.step = step;
   manifest.world_size = plan.ranks;
   for (const auto& parts : held)
     for (const Part& part : parts)
       manifest.entries.try_emplace(part.name,
-                                   ManifestEntry{part.dtype, part.shard.global_shape, {}});
+                                   ManifestEntry{part.dtype, part.shard.global_shape(), {}});
   for (size_t file = 0; file < files.size(); ++file)
     add_file(manifest, plan, file, files[file], step);
   for (auto& [name, entry] : manifest.entries)
     std::sort(entry.pieces.begin(), entry.pieces.end(),
-              [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+              [](const Piece& a, const Piece& b) { return a.part.offset() < b.part.offset(); });
   return manifest;
 }
 

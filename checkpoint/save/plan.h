@@ -35,6 +35,7 @@ struct PlannedFile {
 // far; others to their holder.
 struct Plan {
   int64_t ranks = 0;
+  int64_t version = 0;  // of the format: the oldest that can describe the parts
   // Rank after rank. Each has one, or two of about equal bytes if it writes much: one thread hashes
   // both at once (sha256_pair.h).
   std::vector<PlannedFile> files = {};
@@ -44,7 +45,7 @@ struct Plan {
 };
 // A rank that writes more than `two_files_above` bytes has two files.
 // Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or
-// leave a gap.
+// leave an element out: with the element, and the ranks that hold it.
 Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above);
 
 std::string shard_name(size_t file, size_t files);

@@ -204,11 +204,8 @@ std::vector<Part> parts_of(const std::vector<Entry>& entries) {
     check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
     check(find_no_utf8(entry.name) == std::string::npos, "[checkpoint] ", shown(entry.name),
           " cannot be the name of a tensor: it is no UTF-8, which a manifest needs");
-    check(entry.tensor.numel() == shard.length && shard.offset >= 0 &&
-              shard.offset <= shard.global_shape.numel() - shard.length,
-          "[checkpoint] '", entry.name, "': a tensor of ", entry.tensor.numel(),
-          " elements cannot be the ", shard.length, " elements from element ", shard.offset,
-          " on of ", shard.global_shape);
+    check(entry.fits(), "[checkpoint] '", entry.name, "': a tensor of shape ", entry.tensor.shape(),
+          " cannot be ", shard, "; expected ", shard.shape());
     parts.push_back({entry.name, entry.tensor.dtype(), shard});
   }
   return parts;
@@ -238,7 +235,7 @@ std::vector<Tensor> planned_tensors(const SavePlan& plan, int64_t rank,
       const Entry& entry = *by_name.at(info.name);
       const ShardSpec& shard = parts.at(info.name)->shard;
       tensors.push_back(
-          entry.tensor.flatten().narrow(0, shard.offset - entry.shard.offset, shard.length));
+          entry.tensor.flatten().narrow(0, entry.shard.position(shard.offset()), shard.length()));
     }
   }
   return tensors;

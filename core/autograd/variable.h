@@ -115,7 +115,7 @@ class Parameter : public Variable {
   void set_requires_grad(bool requires_grad) const;
 
   // Declares that the values are one part of a larger parameter (FSDP: a rank's slice, flat). Other
-  // ranks may hold the rest. Throws UsageError unless part.length is the number of values.
+  // ranks may hold the rest. Throws UsageError unless part.length() is the number of values.
   void set_slice_of(const ShardSpec& part) const;
   bool is_slice() const;
   // Which part of which whole; all of itself where nothing was declared.

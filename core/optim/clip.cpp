@@ -51,8 +51,7 @@ double NormBlocks::norm() const {
 double grad_norm(std::span<const Parameter> parameters) {
   std::vector<int64_t> numels;
   for (const Parameter& p : parameters) {
-    check(!p.is_slice(), "[grad_norm] '", p.name(), "' is elements [", p.slice().offset, ", ",
-          p.slice().offset + p.slice().length, ") of ", p.slice().global_shape,
+    check(!p.is_slice(), "[grad_norm] '", p.name(), "' is ", p.slice(),
           ", and other ranks hold the rest: their norms would differ. Call grad_norm(whole, held, ",
           "or_over_ranks) with the model's parameters and the slices");
     numels.push_back(p.data().numel());
@@ -70,16 +69,18 @@ double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> he
   for (const Parameter& p : whole) {
     check(index.emplace(p.name(), numels.size()).second, "[grad_norm] two parameters are named '",
           p.name(), "'; slices go by name");
-    numels.push_back(p.slice().global_shape.numel());
+    numels.push_back(p.slice().global_shape().numel());
   }
   NormBlocks blocks(numels);
   for (const Parameter& p : held) {
     const auto found = index.find(p.name());
-    check(found != index.end() && p.slice().global_shape.numel() == numels[found->second],
-          "[grad_norm] '", p.name(), "' of shape ", p.slice().global_shape,
+    check(found != index.end() && p.slice().global_shape().numel() == numels[found->second],
+          "[grad_norm] '", p.name(), "' of shape ", p.slice().global_shape(),
           " is none of the model's parameters");
+    check(!p.slice().is_box(), "[grad_norm] '", p.name(), "' is ", p.slice(),
+          ", but squares are summed over runs of the flattened parameter; hold a run of it");
     if (const Tensor gradient = p.grad(); gradient.defined())
-      blocks.set(found->second, gradient, p.slice().offset);
+      blocks.set(found->second, gradient, p.slice().offset());
   }
   or_over_ranks(blocks.bits());
   return blocks.norm();

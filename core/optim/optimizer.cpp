@@ -99,7 +99,7 @@ void Optimizer::set_steps(int64_t steps,
 }
 
 bool decay_matrices(const Parameter& parameter) {
-  return parameter.slice().global_shape.size() >= 2;
+  return parameter.slice().global_shape().size() >= 2;
 }
 bool decay_all(const Parameter&) { return true; }
 

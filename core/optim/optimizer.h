@@ -74,7 +74,7 @@ class Optimizer {
 
 // Which parameters decay. The default is those of two dimensions or more: matrices and embeddings,
 // but no biases and norms. Slices (FSDP) are flat: a rule of your own asks for
-// slice().global_shape.
+// slice().global_shape().
 using DecayRule = std::function<bool(const Parameter&)>;
 bool decay_matrices(const Parameter& parameter);
 bool decay_all(const Parameter& parameter);

@@ -51,6 +51,21 @@ else
   printf 'not checked: the independent reader needs python3-numpy\n'
 fi
 
+# A checkpoint of boxes, by whole tensors: listed, verified, compared, exported, trained on.
+cp -r runs/three runs/boxes
+rm -r runs/boxes/checkpoints/*
+"$(dirname "$lockstep")/save_in_boxes" runs/three/checkpoints/step-00000060 runs/boxes/checkpoints \
+  2 2 || fail "cannot save in boxes"
+contains runs/boxes/checkpoints/step-00000060/manifest.json '"version": 4'
+exits 0 "step-00000060" checkpoint ls runs/boxes
+exits 0 "step-00000060" checkpoint verify runs/boxes
+exits 0 "equal: " checkpoint diff runs/three runs/boxes
+exits 0 "tensors" checkpoint export runs/boxes out/boxes --format safetensors
+exits 0 "equal: " checkpoint diff out/own out/boxes
+if /usr/bin/python3 -c 'import numpy' 2> /dev/null; then
+  read_exported runs/boxes/checkpoints/step-00000060 out/own safetensors
+fi
+
 # Imports it again. The weights are the same, and the run generates, evaluates and trains on.
 exits 0 "imported    28 tensors" checkpoint import out/gpt2-shards runs/back \
   --config "$here/small.yaml" --set train.steps=70

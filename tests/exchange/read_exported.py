@@ -65,10 +65,15 @@ def read_checkpoint(folder):
         assert entry["dtype"] == "f32", name
         flat = np.full(int(np.prod(entry["shape"], dtype=np.int64)), np.nan, "<f4")
         for piece in entry["pieces"]:
-            with open(os.path.join(folder, manifest["files"][piece["file"]]["name"]), "rb") as file:
-                file.seek(piece["begin"])
-                values = np.frombuffer(file.read(4 * piece["length"]), "<f4")
-            flat[piece["offset"] : piece["offset"] + piece["length"]] = values
+            shape = piece["lengths"] if "lengths" in piece else [piece["length"]]
+            name_of_file = os.path.join(folder, manifest["files"][piece["file"]]["name"])
+            count = int(np.prod(shape))
+            values = np.fromfile(name_of_file, "<f4", count, offset=piece["begin"]).reshape(shape)
+            if "offsets" in piece:
+                box = tuple(slice(b, b + n) for b, n in zip(piece["offsets"], shape))
+                flat.reshape(entry["shape"])[box] = values
+            else:
+                flat[piece["offset"] : piece["offset"] + piece["length"]] = values
         tensors[name] = flat.reshape(entry["shape"])
     return tensors
 

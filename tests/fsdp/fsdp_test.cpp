@@ -449,8 +449,8 @@ TEST(FullyShard, SlicesAreTheWholeModel) {
     const auto sharded = fully_shard(model.module, group);
     for (const auto& slice : sharded->slices()) {
       std::lock_guard lock(mutex);
-      elements[slice.name] += slice.spec.length;
-      EXPECT_EQ(slice.values.numel(), slice.spec.length);
+      elements[slice.name] += slice.spec.length();
+      EXPECT_EQ(slice.values.numel(), slice.spec.length());
     }
   }));
   for (const Parameter& p : make_model().module->parameters())

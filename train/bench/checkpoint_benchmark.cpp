@@ -89,10 +89,10 @@ class Bench {
           {kElements},
           share * group_.rank(),
           group_.rank() + 1 == group_.size() ? kElements - share * group_.rank() : share};
-      const Tensor tensor = Tensor::empty({shard.length});
+      const Tensor tensor = Tensor::empty({shard.length()});
       float* data = tensor.data<float>();
-      for (int64_t j = 0; j < shard.length; ++j)
-        data[j] = static_cast<float>(i * kElements + shard.offset + j);
+      for (int64_t j = 0; j < shard.length(); ++j)
+        data[j] = static_cast<float>(i * kElements + shard.offset() + j);
       entries.emplace_back(str("state.", i), tensor, shard);
     }
     return entries;

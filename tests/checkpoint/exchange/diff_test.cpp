@@ -30,6 +30,24 @@ class DiffTest : public ::testing::Test {
     });
     return folder;
   }
+  // A checkpoint, each tensor cut into 2 × 2 boxes.
+  std::string save_in_boxes(const std::string& dir, const std::map<std::string, Tensor>& tensors) {
+    with_ranks(4, [&](comm::ProcessGroup& group) {
+      std::vector<Entry> entries;
+      for (const auto& [name, tensor] : tensors) {
+        const ShardSpec cell = cell_of(tensor.shape(), group.rank(), 2, 2);
+        const Tensor values = Tensor::empty(cell.shape(), tensor.dtype());
+        const int64_t element = size_of(tensor.dtype());
+        for (const CommonRun& run : common_runs(cell, ShardSpec::whole(tensor.shape())))
+          std::memcpy(static_cast<char*>(values.raw()) + run.in_a * element,
+                      static_cast<const char*>(tensor.raw()) + run.in_b * element,
+                      static_cast<size_t>(run.length * element));
+        entries.emplace_back(name, values, cell);
+      }
+      save({.dir = dir_.path() + "/" + dir, .step = 1, .entries = entries, .group = &group});
+    });
+    return dir_.path() + "/" + dir + "/step-00000001";
+  }
   std::string write(const std::string& name, const std::map<std::string, Tensor>& tensors) {
     SafetensorsHeader header;
     for (const auto& [tensor, value] : tensors)
@@ -58,6 +76,22 @@ class DiffTest : public ::testing::Test {
   }
   test::TempDir dir_;
 };
+
+TEST_F(DiffTest, BoxesAreComparedByWholeTensors) {
+  std::map<std::string, Tensor> tensors = {{"a", counting({7, 9})},
+                                           {"b", counting({3}, DType::bf16)},
+                                           {"large", counting({1100, 1200})}};
+  const std::string boxes = save_in_boxes("boxes", tensors);
+  EXPECT_EQ(compare(boxes, save_on(3, "three", tensors)).different, 0);
+  EXPECT_EQ(compare(write("model.safetensors", tensors), boxes).different, 0);
+  tensors.at("large") = tensors.at("large").clone();
+  tensors.at("large").data<float>()[1200 * 700 + 1100] = -1;
+  const Diff diff = compare(boxes, save_on(2, "changed", tensors));
+  ASSERT_EQ(diff.differences.size(), 1u);
+  EXPECT_EQ(diff.differences[0].name, "large");
+  EXPECT_EQ(diff.differences[0].index, (std::vector<int64_t>{700, 1100}));
+  EXPECT_EQ(diff.differences[0].count, 1);
+}
 
 TEST_F(DiffTest, ShardingAndContainerMakeNoDifference) {
   const std::map<std::string, Tensor> tensors = {

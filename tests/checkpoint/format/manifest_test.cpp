@@ -1,6 +1,8 @@
 // The manifest: round trip, and every field that can be wrong.
 #include "checkpoint/format/manifest.h"
 
+#include <nlohmann/json.hpp>
+
 #include "tests/checkpoint/helpers.h"
 
 namespace lockstep::checkpoint {
@@ -17,7 +19,9 @@ Manifest example() {
       {"shard-00000-of-00002.safetensors", 216, std::string(64, 'a'), 200, 0x0123456789abcdef},
       {"shard-00001-of-00002.safetensors", 308, std::string(64, 'b'), 300, 7}};
   manifest.entries["w"] = {
-      DType::f32, {2, 3}, {{0, 200, 0, 4, {1}}, {1, 300, 4, 2, {0xfedcba9876543210}}}};
+      DType::f32,
+      {2, 3},
+      {{0, 200, {{2, 3}, 0, 4}, {1}}, {1, 300, {{2, 3}, 4, 2}, {0xfedcba9876543210}}}};
   return manifest;
 }
 
@@ -52,6 +56,81 @@ TEST(Manifest, RanksMayHaveSeveralFilesFromVersion3On) {
   EXPECT_THAT(error(3, 3), HasSubstr("'world_size' is 3, but there are 2 files"));
 }
 
+// The columns of a matrix, and the run that is left.
+Manifest boxes() {
+  const Shape shape = {2, 6};
+  Manifest manifest = example();
+  manifest.version = 4;
+  manifest.files[0].bytes = 232;
+  manifest.files[1].bytes = 316;
+  manifest.entries["w"].shape = shape;
+  manifest.entries["w"].pieces = {{0, 200, ShardSpec::box(shape, {0, 0}, {2, 4}), {1}},
+                                  {1, 300, {shape, 4, 2}, {2}},
+                                  {1, 308, {shape, 10, 2}, {3}}};
+  return manifest;
+}
+
+TEST(Manifest, BoxesReadBackAsWritten) {
+  const std::string text = to_json(boxes());
+  const Manifest read = parse_manifest(text, "m.json");
+  EXPECT_EQ(to_json(read), text);
+  EXPECT_EQ(read.entries.at("w").pieces[0].part, boxes().entries["w"].pieces[0].part);
+  EXPECT_EQ(place_text(read.entries.at("w").pieces[0].part), "box [0:2, 0:4] of [2, 6]");
+  EXPECT_EQ(place_text(read.entries.at("w").pieces[1].part), "offset 4 of [2, 6]");
+}
+
+TEST(Manifest, NamesWhatIsWrongWithABox) {
+  // The first piece, with other offsets and lengths; the JSON is parsed anew, so its layout is
+  // free.
+  const auto error = [](const std::string& offsets, const std::string& lengths) {
+    auto all = nlohmann::json::parse(to_json(boxes()));
+    auto& piece = all["entries"]["w"]["pieces"][0];
+    piece["offsets"] = nlohmann::json::parse(offsets);
+    piece["lengths"] = nlohmann::json::parse(lengths);
+    return error_of([&] { parse_manifest(all.dump(), "m.json"); });
+  };
+  EXPECT_EQ(error("[0, 0]", "[2, 4]"), "(no error)");
+  EXPECT_THAT(
+      error("[0]", "[2, 4]"),
+      HasSubstr("entry 'w': a box with 1 offsets and 2 lengths in a tensor of 2 dimensions"));
+  EXPECT_THAT(error("[0, 0]", "[2, 4, 1]"), HasSubstr("2 offsets and 3 lengths"));
+  EXPECT_THAT(error("[0, 0]", "[1,1,1,1,1,1,1,1,1]"), HasSubstr("2 offsets and 9 lengths"));
+  EXPECT_THAT(error("[0, -1]", "[2, 4]"), HasSubstr("'offsets': expected integers of 0 or more"));
+  EXPECT_THAT(error("[0, 0]", "[2, -4]"), HasSubstr("'lengths': expected integers of 0 or more"));
+  EXPECT_THAT(error("[0, 0.5]", "[2, 4]"), HasSubstr("'offsets': expected integers of 0 or more"));
+  EXPECT_THAT(error("[0, 3]", "[2, 4]"),
+              HasSubstr("a box of 4 from 3 on in dimension 1 does not lie in [2, 6]"));
+  EXPECT_THAT(error("[0, 9223372036854775807]", "[2, 4]"), HasSubstr("does not lie in [2, 6]"));
+  EXPECT_THAT(error("[0, 0]", "[9223372036854775807, 4]"),
+              HasSubstr("in dimension 0 does not lie"));
+  EXPECT_THAT(error("[0, 0]", "[2, 0]"), HasSubstr("its length in dimension 1 is 0"));
+  EXPECT_THAT(error("[0, 0]", "[2, 5]"), HasSubstr("10 elements at byte 200 do not lie in"));
+  EXPECT_THAT(error("[0, 0]", "[2, 3]"), HasSubstr("no piece holds element 3, index [0, 3]"));
+  EXPECT_THAT(error("[0, 0]", "[1, 4]"), HasSubstr("must be given as 'offset' 0 and 'length' 4"));
+  EXPECT_THAT(error("null", "[2, 4]"), HasSubstr("'offsets': expected a list, got null"));
+
+  auto all = nlohmann::json::parse(to_json(boxes()));
+  const auto error_of_all = [&] { return error_of([&] { parse_manifest(all.dump(), "m.json"); }); };
+  all["entries"]["w"]["pieces"][1]["offset"] = 3;
+  EXPECT_THAT(error_of_all(),
+              HasSubstr("two pieces hold element 3, index [0, 3], of [2, 6]: [0:2, 0:4] of [2, 6] "
+                        "and elements 3 to 5 of [2, 6]"));
+  all["entries"]["w"]["pieces"][1]["offset"] = 4;
+  EXPECT_EQ(error_of_all(), "(no error)");
+  all["version"] = 3;
+  EXPECT_THAT(error_of_all(), HasSubstr("entry 'w': 'offset' is missing"));
+  all["version"] = 4;
+  auto& pieces = all["entries"]["w"]["pieces"];
+  pieces[0]["length"] = 8;
+  EXPECT_THAT(error_of_all(), HasSubstr("unknown key 'length'"));
+  pieces[0].erase("length");
+  pieces[0].erase("lengths");
+  EXPECT_THAT(error_of_all(), HasSubstr("'lengths' is missing"));
+  all = nlohmann::json::parse(to_json(boxes()));
+  std::swap(all["entries"]["w"]["pieces"][0], all["entries"]["w"]["pieces"][1]);
+  EXPECT_THAT(error_of_all(), HasSubstr("starts at element 0 comes behind one at 4"));
+}
+
 TEST(Manifest, Version1IsRead) {
   Manifest manifest = example();
   manifest.version = 1;
@@ -63,8 +142,8 @@ TEST(Manifest, Version1IsRead) {
 TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("lockstep-checkpoint", "other"),
               HasSubstr("m.json: not the manifest of a checkpoint"));
-  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 4"),
-              HasSubstr("reads checkpoints of version 1 to 3, this one has version 4"));
+  EXPECT_THAT(error_with("\"version\": 3", "\"version\": 5"),
+              HasSubstr("reads checkpoints of version 1 to 4, this one has version 5"));
   EXPECT_THAT(error_with("\"version\": 3", "\"version\": \"3\""),
               HasSubstr("this one has version '3'"));
   EXPECT_THAT(error_with("\"version\": 3", "\"version\": 3.0"),
@@ -89,9 +168,15 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("\"begin\": 300", "\"begin\": 9223372036854775807"),
               HasSubstr("do not lie in"));
   EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 5"),
-              HasSubstr("a piece starts at element 5, expected 4"));
+              HasSubstr("a piece of 2 elements from element 5 on does not lie in the 6 of [2, 3]"));
+  EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 3"),
+              HasSubstr("two pieces hold element 3, index [1, 0], of [2, 3]"));
+  EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 0"),
+              HasSubstr("a piece that starts at element 0 comes behind one at 0"));
   EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"),
-              HasSubstr("its pieces end at element 5 of 6"));
+              HasSubstr("no piece holds element 5, index [1, 2], of [2, 3]"));
+  EXPECT_THAT(error_with("\"length\": 2", "\"length\": 0"),
+              HasSubstr("a piece at element 4 has no elements"));
   EXPECT_THAT(error_with("\"file\": 1", "\"file\": 2"), HasSubstr("file 2 of 2"));
   EXPECT_THAT(error_with("shard-00001-of-00002", "shard-00000-of-00002"),
               HasSubstr("is there twice"));
@@ -132,9 +217,11 @@ TEST(Manifest, SizesThatNoFileHasAreRefused) {
   constexpr int64_t kLong = int64_t{1} << 59;
   for (auto& file : first.files) file.bytes = 2 * kLong;
   first.entries["w"] = {DType::u8, {6}, {}};
-  for (int64_t i = 0; i < 16; ++i) first.entries["w"].pieces.push_back({0, 0, i * kLong, kLong});
+  const Shape other = {16 * (kLong / 4)};
+  for (int64_t i = 0; i < 3; ++i)
+    first.entries["w"].pieces.push_back({0, 0, {other, i * kLong, kLong}});
   EXPECT_THAT(error_of([&] { parse_manifest(to_json(first), "m.json"); }),
-              HasSubstr(str("entry 'w': its pieces end at element ", kLong, " of 6")));
+              HasSubstr(str("entry 'w': a piece of ", kLong, " elements from element 0 on")));
 }
 
 // A message stays short and cannot steer a terminal, whatever the manifest holds.

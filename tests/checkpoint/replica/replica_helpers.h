@@ -14,7 +14,7 @@
 
 namespace lockstep::checkpoint {
 
-enum class Held : uint8_t { whole, slices };  // as in DDP, and as in FSDP
+enum class Held : uint8_t { whole, slices, boxes };  // as in DDP, as in FSDP, and as columns
 
 // The state of a step on a rank: several types, one tensor of more than one message, one that is
 // not contiguous, an empty and a scalar one.
@@ -31,6 +31,11 @@ inline std::vector<Entry> state(Held held, int rank, int ranks, int64_t step,
   }
   std::vector<Entry> slices;
   for (const Entry& entry : whole) {
+    if (held == Held::boxes) {
+      const ShardSpec columns = cell_of(entry.tensor.shape(), rank, 1, ranks);
+      slices.emplace_back(entry.name, counting_part(columns, entry.tensor.dtype(), step), columns);
+      continue;
+    }
     const int64_t n = entry.tensor.numel(), begin = n * rank / ranks, end = n * (rank + 1) / ranks;
     slices.emplace_back(entry.name, entry.tensor.flatten().narrow(0, begin, end - begin).clone(),
                         ShardSpec{entry.tensor.shape(), begin, end - begin});

@@ -85,10 +85,13 @@ class Replicas : public ::testing::TestWithParam<std::tuple<int, Held>> {
 };
 INSTANTIATE_TEST_SUITE_P(Ranks, Replicas,
                          ::testing::Combine(::testing::Values(2, 3, 4, 8),
-                                            ::testing::Values(Held::whole, Held::slices)),
+                                            ::testing::Values(Held::whole, Held::slices,
+                                                              Held::boxes)),
                          [](const auto& param) {
                            return str(std::get<0>(param.param),
-                                      std::get<1>(param.param) == Held::whole ? "whole" : "slices");
+                                      std::get<1>(param.param) == Held::whole    ? "whole"
+                                      : std::get<1>(param.param) == Held::slices ? "slices"
+                                                                                 : "boxes");
                          });
 
 TEST_P(Replicas, EveryLostRankComesBack) {
@@ -176,7 +179,7 @@ TEST_P(Replicas, TakeFourTimesTheirPartAndNoMoreAndHalfOfThatWithoutBuddies) {
         store.prepare(entries, *group);
         // Any of a rank's copies may become its own or its guest's. Of whole tensors one rank has
         // nearly all, and so has its buddy then.
-        const int64_t times = distance == 0 ? 2 : held_ == Held::slices ? 4 : 8;
+        const int64_t times = distance == 0 ? 2 : held_ == Held::whole ? 8 : 4;
         for (int64_t step = 1; step <= 3; ++step) {
           store.store(step, entries);
           group->barrier().wait();

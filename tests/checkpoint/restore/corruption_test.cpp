@@ -35,12 +35,28 @@ std::vector<Entry> targets() {
 
 constexpr const char* kFolder = "/run/step-00000001";
 
+// What a rank of two holds of the model: all of it, or of some matrices half the columns.
+std::vector<Entry> held_by(int rank, bool boxes) {
+  std::vector<Entry> entries = model();
+  for (const size_t i : {size_t{0}, size_t{4}}) {
+    if (!boxes) continue;
+    const ShardSpec columns = cell_of(entries[i].tensor.shape(), rank, 1, 2);
+    entries[i] = Entry(entries[i].name, counting_part(columns), columns);
+  }
+  return entries;
+}
+
 // Such a checkpoint of two ranks with two files each in memory, to be damaged.
-std::shared_ptr<MemoryFiles> saved_in_memory() {
+std::shared_ptr<MemoryFiles> saved_in_memory(bool boxes) {
   const test::TempDir dir;
   with_ranks(2, [&](comm::ProcessGroup& group) {
-    save({.dir = dir.path(), .step = 1, .entries = model(), .group = &group, .two_files_above = 0});
+    save({.dir = dir.path(),
+          .step = 1,
+          .entries = held_by(group.rank(), boxes),
+          .group = &group,
+          .two_files_above = 0});
   });
+  EXPECT_EQ(Checkpoint::open(dir.path() + "/step-00000001").manifest().version, boxes ? 4 : 3);
   EXPECT_EQ(Checkpoint::open(dir.path() + "/step-00000001").manifest().files.size(), 4u);
   auto files = std::make_shared<MemoryFiles>();
   for (const auto& name : names_in(dir.path() + "/step-00000001"))
@@ -59,12 +75,20 @@ bool contains(const std::string& text, const std::string& part) {
 
 class Corruption : public ::testing::Test {
  protected:
+  explicit Corruption(bool boxes = false) : files_(saved_in_memory(boxes)) {}
   void SetUp() override { set_num_threads(1); }
-  const std::shared_ptr<MemoryFiles> files_ = saved_in_memory();
+  const std::shared_ptr<MemoryFiles> files_;
   const std::vector<Entry> into_ = targets();
 };
 
-TEST_F(Corruption, EveryBitOfEveryShardIsFoundAndFileTensorAndBytesNamed) {
+class CorruptionOf : public Corruption, public ::testing::WithParamInterface<bool> {
+ protected:
+  CorruptionOf() : Corruption(GetParam()) {}
+};
+INSTANTIATE_TEST_SUITE_P(Parts, CorruptionOf, ::testing::Bool(),
+                         [](const auto& each) { return each.param ? "boxes" : "runs"; });
+
+TEST_P(CorruptionOf, EveryBitOfEveryShardIsFoundAndFileTensorAndBytesNamed) {
   const Checkpoint checkpoint = Checkpoint::open(kFolder, files_.get());
   const auto pieces = pieces_by_file(checkpoint.manifest());
   int64_t cases = 0;
@@ -90,9 +114,16 @@ TEST_F(Corruption, EveryBitOfEveryShardIsFoundAndFileTensorAndBytesNamed) {
       into->tensor.zero_();
       try_bits(p.piece->begin, p.piece->begin + p.bytes,
                str("bytes ", p.piece->begin, " to ", p.piece->begin + p.bytes, " ('", *p.name,
-                   "', elements 0 to ", p.piece->length, ")"));
-      EXPECT_EQ(bytes_of(into->tensor), std::vector<uint8_t>(static_cast<size_t>(p.bytes)))
-          << "a wrong value got into " << *p.name;
+                   "', elements 0 to ", p.piece->part.length(),
+                   p.piece->part.is_box() ? str(" of the box ", p.piece->part, ")") : ")"));
+      for (const CommonRun& run : common_runs(p.piece->part, into->shard)) {
+        const auto* values = static_cast<const uint8_t*>(into->tensor.raw());
+        const int64_t element = size_of(p.entry->dtype);
+        EXPECT_TRUE(std::all_of(values + run.in_b * element,
+                                values + (run.in_b + run.length) * element,
+                                [](uint8_t byte) { return byte == 0; }))
+            << "a wrong value got into " << *p.name;
+      }
     }
   }
   EXPECT_GE(cases, 8 * 64 * 1000);
@@ -169,7 +200,7 @@ void for_each_field(nlohmann::json& value, const std::string& path, const Change
 
 // Somebody changes the manifest and makes SHA256SUMS agree: each field that is missing, null, 0 or
 // empty must still be found, by whoever reads or verifies.
-TEST_F(Corruption, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
+TEST_P(CorruptionOf, NoFieldOfTheManifestCanBeLeftOutOrEmptied) {
   std::string& text = files_->contents(str(kFolder, "/manifest.json"));
   std::string& sums = files_->contents(str(kFolder, "/SHA256SUMS"));
   const std::string good_text = text, good_sums = sums;
@@ -239,20 +270,20 @@ TEST_F(Corruption, RandomBitsOfALargeCheckpointAreFound) {
   std::sort(bits.begin(), bits.end());
   Entry wanted("w", Tensor::zeros({1}), {{kElements}, 0, 1});
   for (const int64_t bit : bits) {
-    wanted.shard.offset = bit / 32;
-    const Piece& piece = pieces[bit / 32 < pieces[1].offset ? 0 : 1];
+    wanted.shard = {{kElements}, bit / 32, 1};
+    const Piece& piece = pieces[bit / 32 < pieces[1].part.offset() ? 0 : 1];
     const std::string path =
         str(kFolder, "/", checkpoint.manifest().files[static_cast<size_t>(piece.file)].name);
-    const int64_t in_piece = bit / 8 - piece.offset * 4;
+    const int64_t in_piece = bit / 8 - piece.part.offset() * 4;
     char& byte = files.contents(path)[static_cast<size_t>(piece.begin + in_piece)];
     const auto flipped = static_cast<char>(1 << bit % 8);
     byte = static_cast<char>(byte ^ flipped);
     const std::string error = error_of([&] { checkpoint.read({&wanted, 1}); });
     byte = static_cast<char>(byte ^ flipped);
     const int64_t chunk = in_piece / kChunkBytes, at = chunk * kChunkBytes;
-    const std::string where =
-        str("'", path, "' was changed: bytes ", piece.begin + at, " to ",
-            piece.begin + at + kChunkBytes, " ('w', elements ", piece.offset + at / 4, " to ");
+    const std::string where = str("'", path, "' was changed: bytes ", piece.begin + at, " to ",
+                                  piece.begin + at + kChunkBytes, " ('w', elements ",
+                                  piece.part.offset() + at / 4, " to ");
     ASSERT_TRUE(contains(error, where) &&
                 contains(error, "expected " + hex_of(piece.xxh3[static_cast<size_t>(chunk)])))
         << bit << ": " << error;

@@ -1,6 +1,10 @@
 // Restoring: any shards from any other shards, reading no more than they need; older formats.
 #include <atomic>
 
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/format/chunks.h"
+#include "checkpoint/format/digest.h"
 #include "core/ops/functions.h"
 #include "tests/checkpoint/forwarding_files.h"
 #include "tests/checkpoint/helpers.h"
@@ -12,10 +16,13 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // How a run of W ranks holds a tensor: whole on all, cut evenly (the last ones short, as FSDP
-// pads), or cut unevenly, some with nothing.
-enum class Layout { replicated, even, uneven };
+// pads), cut unevenly, some with nothing, cut into boxes of half the rows, or into columns of which
+// two ranks hold the same.
+enum class Layout { replicated, even, uneven, boxes, columns_twice };
 
 ShardSpec part_of(const Shape& shape, Layout layout, int rank, int size) {
+  if (layout == Layout::boxes) return cell_of(shape, rank, 2, size / 2);
+  if (layout == Layout::columns_twice) return cell_of(shape, rank % (size / 2), 1, size / 2);
   const int64_t n = shape.numel(), share = (n + size - 1) / size;
   int64_t begin = 0, end = n;
   if (layout == Layout::even)
@@ -27,18 +34,17 @@ ShardSpec part_of(const Shape& shape, Layout layout, int rank, int size) {
 
 // Small ones, an odd one, a scalar, one without elements, and one of several chunks.
 const std::vector<std::pair<Shape, DType>> kTensors = {
-    {{7, 9}, DType::f32}, {{3}, DType::bf16},        {{}, DType::i64},
-    {{0, 4}, DType::f32}, {{700, 1031}, DType::f32}, {{5, 5}, DType::u8}};
+    {{7, 9}, DType::f32},      {{3}, DType::bf16},  {{}, DType::i64},       {{0, 4}, DType::f32},
+    {{700, 1031}, DType::f32}, {{5, 5}, DType::u8}, {{3, 4, 5}, DType::i32}};
 
 std::vector<Entry> entries_of(Layout layout, int rank, int size, bool filled) {
   std::vector<Entry> entries;
   for (size_t i = 0; i < kTensors.size(); ++i) {
     const auto& [shape, dtype] = kTensors[i];
     const ShardSpec shard = part_of(shape, layout, rank, size);
-    const Shape local = layout == Layout::replicated ? shape : Shape{shard.length};
     entries.emplace_back(str("p", i),
-                         filled ? counting(local, dtype, shard.offset + static_cast<int64_t>(i))
-                                : Tensor::zeros(local, dtype),
+                         filled ? counting_part(shard, dtype, static_cast<int64_t>(i))
+                                : Tensor::zeros(shard.shape(), dtype),
                          shard);
   }
   return entries;
@@ -51,7 +57,8 @@ struct World {
 const std::vector<World> kWorlds = {
     {1, Layout::replicated}, {2, Layout::replicated}, {4, Layout::replicated},
     {2, Layout::even},       {3, Layout::even},       {4, Layout::even},
-    {5, Layout::uneven},     {8, Layout::even},       {3, Layout::uneven}};
+    {5, Layout::uneven},     {8, Layout::even},       {3, Layout::uneven},
+    {4, Layout::boxes},      {6, Layout::boxes},      {4, Layout::columns_twice}};
 
 class RestoreFrom : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Files, RestoreFrom, ::testing::Values(kTwoFilesAbove, 0),
@@ -79,7 +86,10 @@ TEST_P(RestoreFrom, AnyShardsToAnyOthers) {
           ASSERT_EQ(bytes_of(into[i].tensor), bytes_of(expected[i].tensor))
               << into[i].name << " from " << saver.ranks << " to " << loader.ranks;
       });
-    EXPECT_NO_THROW(Checkpoint::open(dir.path() + "/step-00000001").verify());
+    const Checkpoint checkpoint = Checkpoint::open(dir.path() + "/step-00000001");
+    EXPECT_NO_THROW(checkpoint.verify());
+    const bool boxes = saver.layout == Layout::boxes || saver.layout == Layout::columns_twice;
+    EXPECT_EQ(checkpoint.manifest().version, boxes ? 4 : 3);
   }
 }
 
@@ -143,6 +153,83 @@ TEST(Restore, ReadsOnlyWhatARankNeeds) {
   EXPECT_EQ(checkpoint.read({&bias, 1}).bytes, header + 32);
 }
 
+// Of a box that was saved, and for a box that is wanted.
+TEST(Restore, ReadsOnlyTheChunksThatHoldWantedElements) {
+  const test::TempDir dir;
+  const Shape shape = {1024, 2048};  // 8 MiB: a chunk has 128 rows, or 256 of half the columns
+  with_ranks(2, [&](comm::ProcessGroup& group) {
+    const ShardSpec columns = cell_of(shape, group.rank(), 1, 2);
+    save({.dir = dir.path(),
+          .step = 1,
+          .entries = {Entry("columns", counting_part(columns), columns),
+                      Entry("whole", counting(shape))},
+          .group = &group});
+  });
+  const Checkpoint checkpoint = Checkpoint::open(dir.path() + "/step-00000001");
+  constexpr int64_t kMiB = 1 << 20;
+  const auto mib_read = [&](const char* name, const ShardSpec& wanted) {
+    const Entry entry(name, Tensor::zeros(wanted.shape()), wanted);
+    const ReadReport report = checkpoint.read({&entry, 1});
+    EXPECT_EQ(bytes_of(entry.tensor), bytes_of(counting_part(wanted))) << name << " " << wanted;
+    return report.bytes / kMiB;  // headers are less
+  };
+  EXPECT_EQ(mib_read("columns", ShardSpec::whole(shape)), 8);
+  EXPECT_EQ(mib_read("columns", ShardSpec::box(shape, {0, 0}, {1024, 1024})), 4);
+  EXPECT_EQ(mib_read("columns", ShardSpec::box(shape, {0, 7}, {1024, 1})), 4);
+  EXPECT_EQ(mib_read("columns", ShardSpec::box(shape, {256, 1024}, {256, 1024})), 1);
+  EXPECT_EQ(mib_read("columns", ShardSpec::box(shape, {255, 1000}, {2, 100})), 4);
+  EXPECT_EQ(mib_read("columns", ShardSpec(shape, 300 * 2048, 1024)), 1);
+  EXPECT_EQ(mib_read("columns", ShardSpec(shape, 300 * 2048, 1025)), 2);
+  EXPECT_EQ(mib_read("whole", ShardSpec::box(shape, {128, 3}, {128, 5})), 1);
+  EXPECT_EQ(mib_read("whole", ShardSpec::box(shape, {100, 3}, {100, 5})), 2);
+}
+
+// Other programs know only the header: it must describe a part as the manifest does.
+TEST(Restore, AHeaderThatSaysSomethingElseIsFoundByVerify) {
+  const test::TempDir dir;
+  const std::string folder = dir.path() + "/step-00000007";
+  std::filesystem::copy(str(LOCKSTEP_TESTDATA, "/v4/step-00000007"), folder);
+  const std::string path = folder + "/shard-00000-of-00002.safetensors", good = read_file(path);
+  const std::string manifest = read_file(folder + "/manifest.json");
+  const auto error_with = [&](const std::string& from, const std::string& to) {
+    std::string bytes = good;
+    EXPECT_NE(bytes.find(from), std::string::npos) << bytes;
+    bytes.replace(bytes.find(from), from.size(), to);
+    write_file(path, bytes);
+    auto all = nlohmann::json::parse(manifest);
+    auto& file = all["files"][0];
+    const auto header = bytes.substr(0, file["header_bytes"].get<size_t>());
+    file["header_xxh3"] = hex_of(xxh3(header));
+    file["sha256"] = sha256_hex(bytes);
+    const std::string text = all.dump(1) + "\n";
+    write_file(folder + "/manifest.json", text);
+    write_file(folder + "/SHA256SUMS", sums_text(parse_manifest(text, "m"), sha256_hex(text)));
+    return error_of([&] { Checkpoint::open(folder).verify(); });
+  };
+  const auto refused = HasSubstr("its header describes 'w' in another way than the manifest");
+  EXPECT_EQ(error_with("[4,3]", "[4,3]"), "(no error)");
+  EXPECT_THAT(error_with("[4,3]", "[3,4]"), refused);
+  EXPECT_THAT(error_with("box [0:4, 0:3]", "box [0:4, 1:4]"), refused);
+  EXPECT_THAT(error_with("box [0:4, 0:3]", "box [0:4, 0:3["), refused);
+}
+
+TEST(Restore, ATensorOfAnotherShapeThanTheBoxIsRefused) {
+  const test::TempDir dir;
+  const ShardSpec columns = ShardSpec::box({4, 6}, {0, 0}, {4, 3});
+  const std::string folder =
+      save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting({4, 6}))}});
+  const Checkpoint checkpoint = Checkpoint::open(folder);
+  const Entry turned("w", Tensor::zeros({3, 4}), columns), flat("w", Tensor::zeros({12}), columns);
+  EXPECT_THAT(error_of([&] {
+                checkpoint.read({&turned, 1});
+              }),
+              HasSubstr("'w': no tensor of shape [4, 3] to read [0:4, 0:3] of [4, 6] into"));
+  EXPECT_THAT(error_of([&] { save({.dir = dir.path(), .step = 2, .entries = {turned}}); }),
+              HasSubstr("'w': a tensor of shape [3, 4] cannot be [0:4, 0:3] of [4, 6]"));
+  checkpoint.read({&flat, 1});
+  EXPECT_EQ(bytes_of(flat.tensor), bytes_of(counting_part(columns)));
+}
+
 TEST(Restore, FoldersWithAnyBytesInTheirNames) {
   const test::TempDir dir;
   const std::string strange = dir.path() + "/two\nlines \x01\xff";
@@ -201,9 +288,10 @@ TEST(Restore, WhatIsReadHasChanged) {
   EXPECT_THAT(backward_after_reading(Tensor::zeros({1 << 19})), HasSubstr("cannot be used"));
 }
 
-// One checkpoint of each version of the format, as it was written then.
+// One checkpoint of each version of the format, as it was written then (save_in_boxes.cpp for
+// the last one).
 class Golden : public ::testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Versions, Golden, ::testing::Values(1, 2, 3));
+INSTANTIATE_TEST_SUITE_P(Versions, Golden, ::testing::Values(1, 2, 3, 4));
 
 TEST_P(Golden, IsReadByThisProgram) {
   const std::string dir = str(LOCKSTEP_TESTDATA, "/v", GetParam());
@@ -219,6 +307,11 @@ TEST_P(Golden, IsReadByThisProgram) {
   const Entry middle("w", Tensor::zeros({8}), {{4, 6}, 6, 8});
   checkpoint.read({&middle, 1});
   EXPECT_EQ(bytes_of(middle.tensor), bytes_of(counting({8}, DType::f32, 6)));
+  const ShardSpec box = ShardSpec::box({4, 6}, {1, 2}, {2, 3});
+  const Entry center("w", Tensor::zeros({2, 3}), box);
+  checkpoint.read({&center, 1});
+  EXPECT_EQ(bytes_of(center.tensor), bytes_of(counting_part(box)));
+  EXPECT_EQ(checkpoint.manifest().entries.at("w").pieces[0].part.is_box(), GetParam() == 4);
 }
 
 TEST_P(Golden, IsNotReadWhereItIsDamaged) {
@@ -227,11 +320,11 @@ TEST_P(Golden, IsNotReadWhereItIsDamaged) {
                         dir.path() + "/step-00000007");
   const std::string folder = dir.path() + "/step-00000007";
   const Manifest manifest = Checkpoint::open(folder).manifest();
-  const std::string path =
-      folder + "/" +
-      manifest.files[static_cast<size_t>(manifest.entries.at("w").pieces.back().file)].name;
+  const Piece& piece = manifest.entries.at("w").pieces.back();
+  const std::string path = folder + "/" + manifest.files[static_cast<size_t>(piece.file)].name;
   std::string bytes = read_file(path);
-  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  char& last = bytes[static_cast<size_t>(piece.begin + piece.part.length() * 4 - 1)];
+  last = static_cast<char>(last ^ 1);
   write_file(path, bytes);
   EXPECT_THAT(error_of([&] { Checkpoint::open(folder).read_whole("w"); }), HasSubstr(path));
 }
