@@ -13,7 +13,7 @@ Mesh Mesh::make(const comm::DeviceMesh& mesh, int nearby) {
             mesh.dimensions().back().name == "shard",
         "[fsdp] expected a mesh of the dimension shard, or of replicate and shard in this order, "
         "got ",
-        mesh.describe());
+        mesh.describe(), "; of a larger mesh take submesh({\"replicate\", \"shard\"})");
   const int columns = mesh.size("shard"), rank = mesh.world()->rank();
   check(nearby >= 0 && (nearby == 0 || columns % nearby == 0), "[fsdp] groups of ", nearby,
         " ranks do not divide ", columns, " shards");

@@ -117,6 +117,30 @@ TEST(FullyShard, NoScheduleChangesTheBits) {
         }
 }
 
+// Of eight ranks, the four of each half train a model, wherever the third dimension lies.
+TEST(FullyShard, TwoDimensionsOfALargerMeshAreAsGoodAsAMeshOfTheirOwn) {
+  Recipe recipe{.make = make_model, .micro_batches = 12, .clip = 0.5f};
+  const Bits reference = train_reference(recipe);
+  recipe.shards = 2;
+  EXPECT_EQ(train_sharded(recipe, 4), reference);
+  for (const size_t third : {0, 1, 2}) {
+    recipe.mesh = [third](const Group& group) {
+      std::vector<comm::MeshDimension> dimensions = {{"replicate", 2}, {"shard", 2}};
+      dimensions.insert(dimensions.begin() + static_cast<std::ptrdiff_t>(third), {"tensor", 2});
+      return comm::DeviceMesh(group, dimensions).submesh({"replicate", "shard"});
+    };
+    for (const int nearby : {0, 1}) {
+      recipe.options.nearby = nearby;
+      EXPECT_EQ(train_sharded(recipe, 8), reference) << third << ", nearby " << nearby;
+    }
+  }
+  recipe.options.nearby = 0;
+  recipe.mesh = [](const Group& group) {
+    return comm::DeviceMesh(group, {{"shard", 4}, {"tensor", 2}}).submesh({"shard"});
+  };
+  EXPECT_EQ(train_sharded(recipe, 8), reference) << "without rows";
+}
+
 TEST(FullyShard, GatheringNearbyDoesNotChangeTheBits) {
   Recipe recipe{.make = make_model, .micro_batches = 8, .steps = 3};
   const Bits reference = train_reference(recipe);

@@ -58,8 +58,9 @@ struct Recipe {
   int steps = 2;
   DType compute = DType::f32;
   float clip = 0;
-  Options options = {};  // of FSDP
-  int shards = 0;        // 0: all ranks
+  Options options = {};                                     // of FSDP
+  int shards = 0;                                           // 0: all ranks
+  std::function<comm::DeviceMesh(const Group&)> mesh = {};  // instead of `shards`
 };
 
 using Bits = std::map<std::string, std::vector<uint32_t>>;
@@ -119,9 +120,10 @@ inline Bits train_sharded(const Recipe& recipe, int ranks, int* threw = nullptr)
     options.micro_batches = recipe.micro_batches;
     options.compute = recipe.compute;
     const int shards = recipe.shards > 0 ? recipe.shards : ranks;
-    const auto sharded = fully_shard(
-        model.module, comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}}),
-        options);
+    const comm::DeviceMesh mesh =
+        recipe.mesh ? recipe.mesh(group)
+                    : comm::DeviceMesh(group, {{"replicate", ranks / shards}, {"shard", shards}});
+    const auto sharded = fully_shard(model.module, mesh, options);
     const auto optimizer = optimizer_for(sharded->parameters());
     for (int step = 0; step < recipe.steps; ++step) {
       {
