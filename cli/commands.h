@@ -1,5 +1,5 @@
 // The subcommands of the `lockstep` program, one file each. Each add_… registers options and a
-// callback that sets `exit_code`. Errors leave as exceptions; main() turns them into words.
+// callback that sets `exit_code`. Errors are exceptions; main() prints them.
 #pragma once
 
 #include <CLI/App.hpp>
@@ -14,7 +14,7 @@ void add_generate_command(CLI::App& app, int& exit_code);
 void add_eval_command(CLI::App& app, int& exit_code);
 void add_checkpoint_command(CLI::App& app, int& exit_code);
 void add_bench_command(CLI::App& app, int& exit_code);
-// As a subcommand of bench.
+// Adds it as a subcommand of bench.
 void add_bench_checkpoint(CLI::App& bench, int& exit_code);
 void add_plan_command(CLI::App& app, int& exit_code);
 void add_doctor_command(CLI::App& app, int& exit_code);

@@ -1,4 +1,4 @@
-// Checks of the values of command line options. Messages say what was expected and what came.
+// Checks of the values of command line options. Messages tell what was expected and what came.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@ namespace lockstep::cli {
 CLI::Validator whole_number(int64_t min, int64_t max);
 CLI::Validator number_from_zero();  // finite
 
-// Adds to every option of the program that takes a value that it is not empty: an unset variable of
-// a script must not mean a default. Options for which an empty value means something keep it.
+// Makes every option that takes a value refuse an empty one: an unset variable of a script must not
+// select a default. Options for which an empty value has a meaning keep it.
 void refuse_empty_values(CLI::App& app);
 
 }  // namespace lockstep::cli

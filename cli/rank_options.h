@@ -1,5 +1,5 @@
-// What `train` and `bench` share: a config with overrides, and the number of ranks – started here,
-// or given by a launcher.
+// What `train` and `bench` share: a config with overrides, and the number of ranks. This process
+// starts the ranks itself, or a launcher gave them.
 #pragma once
 
 #include <chrono>
@@ -21,7 +21,7 @@ struct RankOptions {
   int ranks = 0;  // 0: not given
 
   void add_to(CLI::App& command, bool config_is_positional);
-  // Without the number of ranks.
+  // Adds the options of the config, without the number of ranks.
   void add_config_to(CLI::App& command, bool is_positional);
   train::Config load() const { return train::load_config(config_file, overrides); }
 };
@@ -29,30 +29,32 @@ struct RankOptions {
 // Where the ranks of this process's job come from.
 struct Placement {
   launcher::RankEnv rank;
-  // Whether the ranks come from elsewhere. Else this process may start some: a launcher that
-  // started one process alone is no launcher of ranks, unless it is our agent.
+  // Whether a launcher gave the ranks. A launcher that started a single process does not count,
+  // unless it is our agent. If not given, this process may start ranks.
   bool given = false;
-  bool launch_here = false;  // this process is no rank itself: it starts options.ranks of them
+  // This process is not a rank: it starts options.ranks of them.
+  bool launch_here = false;
 };
-// Throws UsageError where -n contradicts the launcher.
+// Throws UsageError if -n contradicts the launcher.
 Placement place(const RankOptions& options);
 
 struct OwnRanks {
   int ranks = 1;
   std::string log_dir = {};
-  // They save and stop on these signals (stop_signal.h), which this process has handled so far.
+  // The ranks save and stop on these signals (stop_signal.h). Until the launch, this process
+  // handles them.
   bool stop_signals = false;
-  int max_restarts = 0;  // how often all are started again after a failure
-  // How long they may take to save and stop; the agent kills none of them before, nor before its
-  // default.
+  int max_restarts = 0;  // how often all ranks are restarted after a failure
+  // How long the ranks may take to save and stop. The agent kills none of them earlier, and never
+  // before its own default.
   std::chrono::milliseconds stop_budget = {};
   std::vector<std::pair<std::string, std::string>> job_values = {};  // LaunchSpec::job_values
 };
-// Starts copies of this very program with the same arguments, and waits for them.
+// Starts copies of this program with the same arguments, and waits for them.
 int launch_ranks(const OwnRanks& own);
-// Whether launch_ranks() of another process started this one.
+// Whether launch_ranks() of another process started this process.
 bool launched_by_us();
-// The arguments of this process, quoted for a shell, without an option of one value ("--resume").
+// The arguments of this process, quoted for a shell, without one option and its value ("--resume").
 std::string command_line_without(std::string_view option);
 void remember_command_line(int argc, char** argv);
 

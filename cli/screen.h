@@ -1,4 +1,4 @@
-// The screen of a command that must go on, and heed signals, while nobody reads what it writes.
+// The screen of a command that must continue, and react to signals, while nobody reads its output.
 #pragma once
 
 #include <string_view>
@@ -7,17 +7,16 @@
 
 namespace lockstep::cli {
 
-// From here on what print() gets and what the log says is written by threads of their own. Warns,
-// and leaves it as it was, where the system grants none. Once it is open, nothing else may write to
-// standard output or standard error.
+// From here on, separate threads write what print() gets and what the log says. If the system
+// refuses these threads, this warns and changes nothing. While the screen is open, nothing else may
+// write to standard output or standard error.
 void open_screen();
-// Null where it is not open.
+// Null if it is not open.
 ScreenWriter* screen();
-// To standard output, or to the stream given.
+// Writes to standard output, or to the given stream.
 void print(std::string_view text, ScreenWriter::Stream stream = ScreenWriter::Stream::output);
-// Waits for the reader of what was written, until it has come. After a stop or a failure (`code` is
-// not 0), or once a signal asks for an end, a reader that takes nothing for ScreenWriter::kUnread
-// is left.
+// Waits until the reader has taken everything. After a stop or a failure (`code` is not 0), or once
+// a signal asks to end, it gives up on a reader that takes nothing for ScreenWriter::kUnread.
 void close_screen(int code);
 
 }  // namespace lockstep::cli

@@ -1,6 +1,6 @@
-// Agent: starts this host's ranks when the membership says so, watches them, and tells the
-// membership how they fare. One thread does all of it in one loop around poll(): news of the job,
-// signals, output and ends of ranks, time limits.
+// Agent: starts this host's ranks when the membership says so, watches them, and reports to the
+// membership. One thread does all of it, in one loop around poll(). The loop waits for news of the
+// job, signals, output and ends of ranks, and time limits.
 #pragma once
 
 #include <functional>
@@ -21,10 +21,10 @@
 
 namespace lockstep::launcher {
 
-// What one agent works with; all of it outlives the agent.
+// What one agent works with. All of it outlives the agent.
 struct AgentContext {
   const LaunchSpec& spec;
-  std::string program;  // a path
+  std::string program;  // path of the file
   std::string run_id;
   std::string node_id;
   Endpoint store;  // as the ranks of this host reach it
@@ -39,27 +39,29 @@ struct AgentContext {
 class Agent {
  public:
   explicit Agent(AgentContext context);
-  // `join` makes the client join, on the courier's thread; what it throws is thrown here. Returns
-  // when the job has ended.
+  // Calls `join` on the courier's thread and rethrows what it throws. Returns when the job has
+  // ended.
   LaunchResult run(std::function<void()> join);
-  const StopWish& wish() const { return wish_; }  // what the signals so far add up to
-  // Somebody asked again, impatiently: nothing is to be waited for any more.
+  // Everything that the stop signals have asked for so far.
+  const StopWish& wish() const { return wish_; }
+  // Whether a second, impatient request to stop has come. The agent then waits for nothing.
   bool insisted() const { return insisted_at_.has_value(); }
   bool joined() const { return stage_ != Stage::joining; }
 
  private:
   enum class Stage {
-    joining,     // the rendezvous has not let this node in yet
-    waiting,     // no ranks run here; the job may go on or be over
-    active,      // ranks of job_.epoch were started and are not concluded yet
-    concluding,  // they have ended, and the rendezvous is being told how
+    joining,     // the rendezvous has not admitted this node yet
+    waiting,     // no ranks run here; the job may continue or be over
+    active,      // the ranks of job_.epoch were started and are not concluded yet
+    concluding,  // the ranks have ended; the agent is telling the rendezvous how
   };
 
   void follow_job();
   void follow_job_while_waiting(const std::string& lost);
   void follow_job_while_active(const std::string& lost);
   void say_who_is_missing();
-  bool same_nodes() const;  // as those with which the ranks of the last epoch began
+  // Whether the nodes are those with which the last epoch began.
+  bool same_nodes() const;
   void start_ranks();
   std::unique_ptr<RankProcess> start_rank(const Node& self, int local_rank);
   void end_ranks(int signal, Duration grace);
@@ -80,17 +82,19 @@ class Agent {
   void report_failure();
   bool all_ended() const;
   bool all_saved() const;
-  bool keeps_memory() const;  // ranks left something for those of a next epoch
-  bool any_saved() const;     // some rank has ended and said that it had saved
+  // Whether ranks left something in memory for the next epoch.
+  bool keeps_memory() const;
+  // Whether some rank has ended and said that it had saved.
+  bool any_saved() const;
   RankOutput::Options output_options(int local_rank, int rank) const;
   Failure failure_of(const RankEnd& end) const;
   std::vector<RankEnd> ends() const;
   std::optional<Failure> local_failure() const;
-  // `failure` of this host, or the one of another host, with its cause in place of it where that is
-  // a rank here that stood still.
+  // Returns `failure`, which may be of this host or of another. If its cause is a rank of this host
+  // that stood still, returns that rank's failure instead.
   std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
-  // Whether it is no more than what became of a rank that was told to end because the rendezvous
-  // was lost.
+  // Whether `failure` only says that a rank ended because the agent told it to, after the
+  // rendezvous was lost.
   bool follows_loss(const Failure& failure) const;
   LaunchResult result();
   int code_of(const Failure& failure) const;
@@ -98,38 +102,42 @@ class Agent {
   AgentContext context_;
   JobState job_;
   std::vector<std::unique_ptr<RankProcess>> ranks_;
-  std::vector<std::unique_ptr<MemoryFile>>
-      kept_;  // by local rank: what its processes leave for those of the next epoch
+  // By local rank: what its processes leave for those of the next epoch.
+  std::vector<std::unique_ptr<MemoryFile>> kept_;
   Stage stage_ = Stage::joining;
   bool done_ = false;
   uint64_t epoch_ = 0;                 // of ranks_
   std::vector<std::string> node_ids_;  // of that epoch
-  int told_to_wait_at_ = 0;            // the restart for which it was said that a node is missing
+  // The restart at which the agent last said that a node is missing.
+  int told_to_wait_at_ = 0;
   Duration started_at_{};
   Duration failed_after_{};
   long oom_kills_before_ = 0;
 
-  std::optional<Duration> signalled_at_;  // when the agent told the ranks of this epoch to end
-  bool signalled_for_loss_ = false;       // because it had lost the rendezvous
+  // When the agent told the ranks of this epoch to end.
+  std::optional<Duration> signalled_at_;
+  bool signalled_for_loss_ = false;  // it did so because it had lost the rendezvous
   std::optional<Duration> kill_at_;
-  std::optional<Duration>
-      alive_before_failure_;  // when the agent last looked before the first failure of this epoch
-  std::optional<Duration>
-      drain_until_;  // all ranks have ended; their output may still be on its way
-  std::optional<Duration>
-      killed_at_;  // when the agent killed the ranks of this epoch that were left
+  // The last look at the ranks before the first failure of this epoch.
+  std::optional<Duration> alive_before_failure_;
+  // All ranks have ended. Until then the agent waits for the rest of their output.
+  std::optional<Duration> drain_until_;
+  // When the agent killed the ranks of this epoch that were still running.
+  std::optional<Duration> killed_at_;
   StopWish wish_;
-  int stop_signal_ = 0;  // the one that asked
+  int stop_signal_ = 0;  // the signal that asked to stop
   std::optional<Duration> insisted_at_;
-  bool usr1_waits_ = false;         // SIGUSR1 came while no ranks ran
-  bool passed_usr1_ = false;        // it was passed on, and ranks may save and stop on it
+  bool usr1_waits_ = false;  // SIGUSR1 came while no ranks ran
+  // SIGUSR1 was passed on. Ranks may save and stop because of it.
+  bool passed_usr1_ = false;
   bool terminated_ = false;         // some rank ended by our signal instead of saving
   std::optional<Failure> failure_;  // the one reported for this epoch
 
   FrozenRanks frozen_;
-  std::optional<FrozenRank>
-      frozen_at_failure_;                // the one for longest, when the first failure was seen
-  std::optional<Duration> cause_until_;  // until when the end waits for a node that knows the cause
+  // The rank that had stood still for longest when the first failure was seen.
+  std::optional<FrozenRank> frozen_at_failure_;
+  // Until then the agent waits at the end for a node that knows the cause.
+  std::optional<Duration> cause_until_;
 };
 
 }  // namespace lockstep::launcher

@@ -1,5 +1,5 @@
-// Courier: makes an agent's calls to the rendezvous, one after another, on a thread of its own. A
-// call may hang; the agent must meanwhile heed signals and watch its ranks.
+// Courier: makes an agent's calls to the rendezvous, one after another, on its own thread. A call
+// may hang; the agent must still react to signals and watch its ranks.
 #pragma once
 
 #include <condition_variable>
@@ -12,20 +12,20 @@
 
 namespace lockstep::launcher {
 
-// Used by one thread. The destructor drops what is not under way and waits for the call that is:
-// see RendezvousClient::abandon().
+// Used by one thread. The destructor drops calls that have not begun and waits for the one under
+// way. RendezvousClient::abandon() ends that call early.
 class Courier {
  public:
-  // `on_done` is called on the courier's thread after every call. Throws EnvironmentError where the
-  // system grants no thread.
+  // Calls `on_done` on the courier's thread after every call. Throws EnvironmentError if the system
+  // refuses a thread.
   explicit Courier(std::function<void()> on_done);
   ~Courier();
   Courier(const Courier&) = delete;
   Courier& operator=(const Courier&) = delete;
 
   void send(std::function<void()> call);
-  // Whether all calls have returned. Rethrows, once, what one of them threw; later calls are then
-  // dropped.
+  // Whether all calls have returned. If a call threw, rethrows its exception once and drops all
+  // later calls.
   bool idle();
 
  private:

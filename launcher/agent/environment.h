@@ -1,5 +1,5 @@
-// The environment that a rank gets: torchrun's names, so that programs written for it run as they
-// are, and our own.
+// The environment of a rank. It has torchrun's variables, so that programs written for torchrun run
+// unchanged, and our own.
 #pragma once
 
 #include <string>
@@ -13,14 +13,15 @@ namespace lockstep::launcher {
 
 struct RankPlace {
   int local_rank = 0;
-  std::string error_file;  // where the rank may say why it fails
-  std::string
-      kept_memory;  // a file in memory that is the same in every epoch; empty: there is none
-  int terminal_columns = 0;  // of the terminal that shows its output as it is; 0: there is none
+  std::string error_file;  // where the rank may write why it fails
+  // A file in memory that stays the same in every epoch. Empty: none.
+  std::string kept_memory;
+  // Width of the terminal that shows the rank's output unchanged. 0: none.
+  int terminal_columns = 0;
 };
 
-// NAME=value, all of it: this process's environment, the spec's additions, and what describes the
-// rank. `node` is this agent's entry of job.nodes.
+// Returns the whole environment as NAME=value: this process's environment, the spec's additions,
+// and the variables that describe the rank. `node` is this agent's entry of job.nodes.
 std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::string& run_id,
                                           const JobState& job, const Node& node,
                                           const Endpoint& store, const RankPlace& place);

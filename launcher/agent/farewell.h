@@ -1,5 +1,5 @@
-// Farewell: how an agent waits once its ranks have ended, for other nodes and for who reads its
-// output. It still heeds signals.
+// Farewell: how an agent waits after its ranks have ended, for other nodes and for the reader of
+// its output. It still reacts to signals.
 #pragma once
 
 #include <functional>
@@ -10,15 +10,15 @@ namespace lockstep::launcher {
 
 class Farewell {
  public:
-  // `wish`: what the signals so far add up to. `usr1_asks`: SIGUSR1 asks to stop as well; else it
-  // is the ranks', which are gone.
+  // `wish`: what the signals have asked for so far. `usr1_asks`: whether SIGUSR1 asks to stop. If
+  // not, it is meant for the ranks, which have ended, and is ignored.
   Farewell(StopSignals& signals, StopWish wish, bool usr1_asks)
       : signals_(signals), wish_(wish), usr1_asks_(usr1_asks) {}
 
-  // Waits in short steps until `ready`. False: at the limit, or as soon as somebody insists on an
-  // end. Copies of a wish cut nothing.
+  // Waits in short steps until `ready` returns true. Returns false at the limit, or as soon as
+  // somebody insists on an end. Copies of an earlier request do not shorten the wait.
   bool wait_until(const std::function<bool()>& ready, Duration limit);
-  bool asked() const { return wish_.asked(); }  // to stop, at any time
+  bool asked() const { return wish_.asked(); }  // whether anybody asked to stop, at any time
 
  private:
   bool somebody_insists();

@@ -1,5 +1,5 @@
-// Ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z), held by a debugger, frozen by
-// their control group, or waiting for the kernel. To other hosts they look like slow ones.
+// Finds ranks of this host that stand still: stopped (SIGSTOP, Ctrl-Z), held by a debugger, frozen
+// by their control group, or waiting for the kernel. Other hosts cannot tell them from slow ranks.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ namespace lockstep::launcher {
 struct FrozenRank {
   int rank = 0;
   pid_t pid = 0;
-  Duration since{};  // when it was first seen to stand still
+  Duration since{};  // when it was first seen standing still
   ProcessLook look = {};
 };
 
@@ -28,10 +28,10 @@ class FrozenRanks {
 
   void begin(size_t ranks, Duration at);
   Duration next_check() const { return next_check_; }
-  // Once every 2 s: warns of each that stands still, once each time. It is named, not ended: that
-  // is for the time limit of the call that waits for it.
+  // Looks once every 2 s and warns once about each standstill. It ends no rank: the time limit of
+  // the call that waits for the rank does.
   void check(const Ranks& ranks, Duration at);
-  // Looks at once; the one that has stood still for longest.
+  // Looks at once. Returns the rank that has stood still for longest.
   std::optional<FrozenRank> longest(const Ranks& ranks, Duration at);
 
  private:
@@ -47,7 +47,8 @@ class FrozenRanks {
   Duration next_check_{};
 };
 
-// The failure of a rank of this host for which `gave_up` waited in vain. Times count from `start`.
+// The failure of a rank of this host for which the rank of `gave_up` waited in vain. Times count
+// from `start`.
 Failure failure_of_frozen(const FrozenRank& frozen, const Failure& gave_up, Duration start);
 
 }  // namespace lockstep::launcher

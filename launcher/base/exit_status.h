@@ -1,13 +1,12 @@
-// ExitStatus: how a process ended, and the words for it.
+// ExitStatus: how a process ended, and its text.
 #pragma once
 
 #include <string>
 
 namespace lockstep::launcher {
 
-// How a process ended.
 struct ExitStatus {
-  int exit_code = 0;  // valid where signal is 0
+  int exit_code = 0;  // valid if signal is 0
   int signal = 0;
   bool core_dumped = false;
 };

@@ -1,4 +1,4 @@
-// FailureReport: what a rank leaves behind about its end, for its agent.
+// FailureReport: what a rank writes about its end for its agent.
 #pragma once
 
 #include <optional>
@@ -8,18 +8,17 @@
 
 namespace lockstep::launcher {
 
-// What a rank said about its end (LOCKSTEP_ERROR_FILE, TORCHELASTIC_ERROR_FILE).
+// The contents of LOCKSTEP_ERROR_FILE or TORCHELASTIC_ERROR_FILE.
 struct FailureReport {
   std::string message;
-  // Other programs end with kStoppedAfterSaving for reasons of their own, so that exit code counts
-  // only together with this.
-  bool saved = false;  // it did not fail, but saved and stops
+  // The rank did not fail: it saved and stops. Other programs use the exit code kStoppedAfterSaving
+  // for other reasons, so that code counts only together with this flag.
+  bool saved = false;
   bool caused_by_peer = false;
   std::optional<Duration> at;  // monotonic time of this host
 };
 
-// Reads both formats; empty where there is nothing to read. Bytes that are no JSON count as the
-// message.
+// Reads both formats. Returns nothing for an empty text. Text that is not JSON becomes the message.
 std::optional<FailureReport> parse_failure_report(const std::string& text);
 
 }  // namespace lockstep::launcher

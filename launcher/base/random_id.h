@@ -1,4 +1,4 @@
-// Names that nobody else has.
+// Names that are unique in practice.
 #pragma once
 
 #include <string>

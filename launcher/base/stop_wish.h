@@ -1,7 +1,7 @@
-// StopWish: what the signals add up to that ask a process to stop. One wish often arrives as
-// several signals: a scheduler signals every process of a job, `timeout` signals its child and then
-// the whole process group, systemd adds SIGHUP, and an agent passes on what it got. All of these
-// ask once. Only a person who asks again is impatient.
+// StopWish: tells one request to stop from several. One request often arrives as several signals. A
+// scheduler signals every process of a job, `timeout` signals its child and then the whole process
+// group, systemd adds SIGHUP, and an agent passes signals on. Together these are one request. Only
+// a person who asks again is impatient.
 #pragma once
 
 #include <csignal>
@@ -19,11 +19,11 @@ class StopWish {
  public:
   enum class Meaning {
     ask,     // the first signal: save and stop
-    copy,    // the same wish once more
+    copy,    // the same request once more
     insist,  // somebody asks again: stop at once
   };
-  // SIGINT and SIGTERM insist where the same signal asked at least this long before. Other signals
-  // never do.
+  // SIGINT and SIGTERM insist if the same signal arrived at least this long before. Other signals
+  // never insist.
   static constexpr Duration kApart = std::chrono::seconds(1);
 
   // `at`: when the signal arrived, on a monotonic clock.

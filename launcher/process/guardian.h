@@ -1,26 +1,26 @@
-// Guardian: a small process that outlives the agent for a moment. It holds the other end of a pipe;
-// when the agent vanishes, however that happens, the pipe ends and the guardian kills every session
-// that it was told to watch. Ranks die with the agent in any case (PR_SET_PDEATHSIG); the guardian
-// is there for what they started.
+// Guardian: a small process that outlives the agent for a moment. It holds the other end of a pipe.
+// When the agent vanishes for any reason, the pipe ends, and the guardian kills every session that
+// it watches. Ranks die with the agent anyway (PR_SET_PDEATHSIG); the guardian ends what they
+// started.
 #pragma once
 
 #include <sys/types.h>
 
 namespace lockstep::launcher {
 
-// Made before the agent opens anything that others wait to be closed. Used by one thread.
+// Make it before the agent opens any descriptor whose closing others wait for. Used by one thread.
 class Guardian {
  public:
   Guardian();
-  // Kills what is still watched.
+  // Kills the sessions that are still watched.
   ~Guardian();
   Guardian(const Guardian&) = delete;
   Guardian& operator=(const Guardian&) = delete;
 
-  // Where a rank itself writes the number of its session, as a pid_t, before it becomes its
-  // program: if the agent did that afterwards, it could die in between. Closed by exec.
+  // The rank itself writes the number of its session here, as a pid_t, before it becomes its
+  // program. If the agent wrote it afterwards, the agent could die in between. Closed by exec.
   int announce_fd() const { return pipe_; }
-  // Before the leader is reaped, for its number may be given to another process afterwards.
+  // Stops watching. Call it before the session's leader is reaped: its number may then be reused.
   void forget(pid_t session);
 
  private:

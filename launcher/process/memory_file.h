@@ -1,4 +1,4 @@
-// MemoryFile: a file in memory that the agent keeps and ranks open by path. It has no name, so that
+// MemoryFile: a file in memory that the agent keeps and ranks open by path. It has no name, so
 // nothing is left behind, however the agent ends.
 #pragma once
 
@@ -8,15 +8,15 @@ namespace lockstep::launcher {
 
 class MemoryFile {
  public:
-  // `label`: how /proc shows it. Throws EnvironmentError.
+  // `label`: the name that /proc shows. Throws EnvironmentError.
   explicit MemoryFile(const char* label);
   ~MemoryFile();
   MemoryFile(const MemoryFile&) = delete;
   MemoryFile& operator=(const MemoryFile&) = delete;
 
-  // As long as the agent lives, for processes of the same user and PID namespace.
+  // Valid while the agent lives, for processes of the same user and PID namespace.
   std::string path() const;
-  // The first `most` bytes of it.
+  // The first `most` bytes of the file.
   std::string contents(size_t most) const;
 
  private:

@@ -1,5 +1,5 @@
-// RankOutput: what a rank writes, line by line: to the screen with the rank's name before it, to
-// its log file, and the last lines into memory for the report of a failure.
+// RankOutput: takes a rank's output line by line. It writes lines to the screen with the rank's
+// name, writes them to the log file, and keeps the last ones for the report of a failure.
 #pragma once
 
 #include <deque>
@@ -12,53 +12,51 @@
 
 namespace lockstep::launcher {
 
-// One of a rank's streams, and of the agent's, where it is shown.
+// One of a rank's streams. It is shown on the same stream of the agent.
 using Stream = ScreenWriter::Stream;
 
-// Cuts bytes into lines. A line of more than 64 KiB comes in pieces, so that memory stays bounded.
+// Cuts bytes into lines. A line of more than 64 KiB comes in pieces, to bound memory.
 class LineSplitter {
  public:
   // Gets a line without its newline.
   using Sink = std::function<void(std::string_view line)>;
   void feed(std::string_view bytes, const Sink& sink);
-  // The rest, if the last line had no newline.
+  // Passes on the rest, if the last line had no newline.
   void flush(const Sink& sink);
 
  private:
   std::string rest_;
 };
 
-// How one stream of a rank gets to the screen.
+// How the screen shows one stream of a rank.
 enum class Show { nothing, prefixed, raw };
 
-// Used by one thread. Files and screen are written whole lines at a time, so ranks never mix within
-// a line.
+// Used by one thread. Files and the screen get whole lines, so ranks never mix within a line.
 class RankOutput {
  public:
   static constexpr size_t kKeptLines = 20;
 
   struct Options {
     int rank = 0;
-    std::string log_file;  // empty: none; otherwise it is appended to
+    std::string log_file;  // empty: none; an existing file is appended to
     Show output = Show::prefixed;
     Show error = Show::prefixed;
     ScreenWriter* screen = nullptr;  // outlives this; null: nothing is shown
   };
-  // Throws EnvironmentError where the log file cannot be written.
+  // Throws EnvironmentError if the log file cannot be written.
   explicit RankOutput(Options options);
   ~RankOutput();
   RankOutput(const RankOutput&) = delete;
   RankOutput& operator=(const RankOutput&) = delete;
 
   void feed(Stream stream, std::string_view bytes);
-  // The stream has ended.
+  // Call it at the end of the stream.
   void finish(Stream stream);
 
   std::vector<std::string> last_lines() const { return {last_lines_.begin(), last_lines_.end()}; }
   const std::string& log_file() const { return options_.log_file; }
-  // Whether what it reads next of that stream should wait: the screen, which is to show it, has
-  // more than it can write. Where a log file keeps all of it, a screen that nobody reads is not
-  // waited for.
+  // Whether the next read of that stream should wait, because the screen that shows it has more to
+  // write than it can. If a log file keeps everything, an unread screen is not waited for.
   bool held_up(Stream stream) const;
 
  private:
@@ -70,8 +68,8 @@ class RankOutput {
   int log_fd_ = -1;
   bool log_failed_ = false;
   LineSplitter splitters_[2];
-  std::string prefixes_[2];  // by stream, with colours where it is a terminal
-  std::string log_lines_;    // of the chunk at hand
+  std::string prefixes_[2];  // by stream; coloured if it is a terminal
+  std::string log_lines_;    // of the current chunk
   std::deque<std::string> last_lines_;
 };
 

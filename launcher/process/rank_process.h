@@ -1,5 +1,5 @@
-// RankProcess: one rank under an agent's eyes: its process, its output, the place where it reports
-// a failure, and how it ended.
+// RankProcess: one rank as its agent sees it: the process, its output, the place where it reports a
+// failure, and how it ended.
 #pragma once
 
 #include <optional>
@@ -18,7 +18,7 @@ namespace lockstep::launcher {
 class RankProcess {
  public:
   RankProcess(int rank, RankOutput::Options output, Guardian& guardian);
-  // Kills what is left of it.
+  // Kills the processes that are left of it.
   ~RankProcess();
   RankProcess(const RankProcess&) = delete;
   RankProcess& operator=(const RankProcess&) = delete;
@@ -37,13 +37,13 @@ class RankProcess {
   bool output_open() const { return child_.output_fd >= 0 || child_.error_fd >= 0; }
 
   void signal(int signal);
-  // Reads what is there. Closes the stream at its end.
+  // Reads the available bytes. Closes the stream at its end.
   void read(Stream stream);
   void close_output();
-  // Takes note of the end, ends what the rank left running, and reaps it. The caller fills in the
-  // times and what it had sent.
+  // Records the end, ends what the rank left running, and reaps it. The caller fills in the times
+  // and the signal that it had sent.
   RankEnd& collect();
-  // Counts it as ended although it runs: SIGKILL did not end it.
+  // Counts the rank as ended although it runs, because SIGKILL did not end it.
   RankEnd& give_up();
   const std::optional<RankEnd>& end() const { return end_; }
   std::vector<std::string> last_lines() const { return output_.last_lines(); }

@@ -1,8 +1,12 @@
-// StopSignals: the signals that an agent handles, as records of a pipe, while the object lives. One
-// object at a time in a process. It also sets what else an agent needs and a process may have
-// inherited otherwise: the signals are not blocked; SIGCHLD is not ignored, so that ranks can be
-// waited for; SIGPIPE and SIGXFSZ (a limit on file sizes) are ignored, so that a write fails
-// instead. The destructor restores all of it. A SIGHUP that was ignored stays ignored (nohup).
+// StopSignals: turns the signals that an agent handles into records of a pipe, while the object
+// lives. Only one object may exist in a process at a time.
+//
+// It also corrects what the process may have inherited:
+// - The signals are unblocked.
+// - SIGCHLD is not ignored, so that ranks can be waited for.
+// - SIGPIPE and SIGXFSZ (a limit on file sizes) are ignored, so that a write fails instead.
+// - A SIGHUP that was ignored stays ignored (nohup).
+// The destructor restores all of it.
 #pragma once
 
 #include <csignal>
@@ -18,7 +22,7 @@ class StopSignals {
  public:
   struct Arrival {
     int signal = 0;
-    Duration at{};  // monotonic; however late the agent looks
+    Duration at{};  // monotonic time of the arrival, not of next()
   };
 
   StopSignals();
@@ -39,9 +43,9 @@ class StopSignals {
   struct sigaction others_before_[std::size(kOthers)]{};
 };
 
-// Blocks all signals of the calling thread while it lives: around a fork, whose child would else
-// run the handlers of its parent, and count a signal for the whole process group as one more signal
-// to the parent.
+// Blocks all signals of the calling thread while the object lives. Needed around a fork: the child
+// would otherwise run its parent's handlers, and a signal to the whole process group would count
+// twice for the parent.
 class SignalsBlocked {
  public:
   SignalsBlocked();

@@ -3,7 +3,7 @@
 
 namespace lockstep::launcher {
 
-// ring() may be called from any thread.
+// ring() is safe from any thread.
 class Wakeup {
  public:
   // Throws EnvironmentError.

@@ -10,20 +10,21 @@
 
 namespace lockstep::launcher {
 
-// Thread-safe. A value and its key may have 4 MiB less a little; more is a UsageError.
+// Thread-safe. A key and its value may have a little less than 4 MiB together. More is a
+// UsageError.
 class GrpcStore final : public comm::Store {
  public:
   // Throws EnvironmentError if nobody answers within `limit`.
   GrpcStore(const Endpoint& server, std::string run_id, Duration limit);
   ~GrpcStore() override;
 
-  // The store that rank 0 serves for its job (served_store.h), which tells its run id to those it
-  // takes in. Throws UsageError where it refuses, EnvironmentError if nobody answers within
-  // `limit`.
+  // Enters the store that rank 0 serves for its job (served_store.h). The server tells its run id
+  // to the ranks that it admits. Throws UsageError if it refuses this rank, and EnvironmentError if
+  // nobody answers within `limit`.
   static std::shared_ptr<GrpcStore> enter(const Endpoint& server, const Entrant& self,
                                           Duration limit);
-  // After enter(): this rank needs the store no more. Never throws; a server that is gone needs no
-  // farewell.
+  // Call after enter(), once this rank no longer needs the store. Never throws: a server that is
+  // gone needs no notice.
   void leave() noexcept;
 
   void set(const std::string& key, const std::string& value) override;

@@ -1,5 +1,4 @@
-// What launchers tell a process through environment variables. docs/launcher.md has the table of
-// launchers.
+// Reads what launchers put into environment variables. docs/launcher.md has the table of launchers.
 #pragma once
 
 #include <optional>
@@ -10,20 +9,20 @@
 
 namespace lockstep::launcher {
 
-// Empty where the variable is not set.
+// Empty if the variable is not set.
 std::string env(const char* name);
-// `missing` where the variable is not set or empty. Throws UsageError for what is no number.
+// Returns `missing` if the variable is not set or empty. Throws UsageError if it is not a number.
 int number_from(const char* name, int missing = 0);
 
-// Who this process is according to RANK and WORLD_SIZE.
+// This process's rank according to RANK and WORLD_SIZE.
 std::optional<RankEnv> rank_from_variables();
-// Who this process is according to the launcher that started it. Nothing where none is seen.
-// Throws UsageError that names the launcher where one is seen that does not say how many ranks
-// there are.
+// This process's rank according to the launcher that started it. Nothing if no launcher is seen.
+// Throws UsageError that names the launcher if that launcher does not give the number of ranks.
 std::optional<RankEnv> rank_from_launcher();
 
-// Where rank 0 serves the store when there is no launcher of ours. Nothing: no variable says it.
-// Throws UsageError for a port out of range, and under a torchrun whose own store is there.
+// Where rank 0 serves the store if our launcher did not start the job. Nothing if no variable names
+// a place. Throws UsageError for a port out of range, and under a torchrun whose own store is
+// there.
 std::optional<Endpoint> served_endpoint();
 
 }  // namespace lockstep::launcher

@@ -1,4 +1,4 @@
-// A gRPC channel as agents and ranks use it. Inside the launcher only: it shows gRPC.
+// A gRPC channel for agents and ranks. Internal to the launcher: it exposes gRPC.
 #pragma once
 
 #include <memory>
@@ -10,14 +10,14 @@
 
 namespace lockstep::launcher {
 
-// Before anything else of gRPC; throws EnvironmentError where it would lack files or threads. It
-// stays initialized until the process ends: grpc_shutdown() waits without a limit for threads of
-// its own, also for one that the system had refused.
+// Call before any other use of gRPC. Throws EnvironmentError if gRPC would lack files or threads.
+// gRPC stays initialized until the process ends: grpc_shutdown() waits without a limit for its
+// threads, even for one that the system refused.
 void prepare_grpc();
 
 // Does not wait for the connection.
 std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server);
-// A deadline as gRPC wants it: it counts wall-clock time and turns it into monotonic time at once.
+// A deadline for gRPC. gRPC takes wall-clock time and converts it to monotonic time at once.
 std::chrono::system_clock::time_point grpc_deadline(Duration from_now);
 
 }  // namespace lockstep::launcher

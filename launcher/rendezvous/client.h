@@ -1,5 +1,5 @@
-// RendezvousClient: an agent's side of the membership. It reports what happens here and shows how
-// the job fares.
+// RendezvousClient: an agent's side of the membership. It reports what happens here and shows the
+// state of the job.
 #pragma once
 
 #include <functional>
@@ -13,44 +13,44 @@ namespace lockstep::launcher {
 
 // How long the client waits for its server.
 struct ClientLimits {
-  // For one answer; a heartbeat's may also take the time for which the server holds it.
+  // For one answer. The answer to a heartbeat may also take the time for which the server holds it.
   Duration report = std::chrono::seconds(5);
-  // How long the server may fail to answer, from the first failed call on, before it is given up.
-  // One failure alone says little: a time limit passes as well while this process is stopped, or
-  // gets no turn for seconds.
+  // How long the server may fail to answer, counted from the first failed call, before it counts as
+  // lost. A single failure proves little: a time limit also passes while this process is stopped or
+  // gets no CPU for seconds.
   Duration lost_after = std::chrono::seconds(2);
 };
 
-// Thread-safe. From join() on, a thread of its own keeps the node alive at the server.
+// Thread-safe. From join() on, its own thread keeps the node alive at the server.
 class RendezvousClient {
  public:
-  // `on_news` is called on that thread after every change of state() or of lost().
+  // Calls `on_news` on that thread after every change of state() or lost().
   RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news,
                    const ClientLimits& limits = {});
   ~RendezvousClient();
   RendezvousClient(const RendezvousClient&) = delete;
   RendezvousClient& operator=(const RendezvousClient&) = delete;
 
-  // Tries again until `limit` while nobody answers. Throws UsageError when refused,
-  // EnvironmentError when nobody answered; `keep_trying` is asked in between and may end the
-  // attempts.
+  // Tries until `limit` while nobody answers. Between attempts it calls `keep_trying`, which ends
+  // them by returning false. Throws UsageError if refused, EnvironmentError if nobody answered.
   void join(const Node& node, int nodes, int max_restarts, Duration limit,
             const std::function<bool()>& keep_trying);
 
   JobState state() const;
-  // Empty while the server answers; afterwards what became of it.
+  // Empty while the server answers. Afterwards why it counts as lost.
   std::string lost() const;
 
-  // Reports. They wait for an answer, and ask again while the server may still be there; one that
-  // is given up shows in lost(). leave() asks once: nothing depends on it any more.
+  // Reports. Each waits for an answer and asks again while the server may still be there. If a
+  // report is given up, lost() tells. leave() asks only once, because nothing depends on its
+  // answer.
   void fail(uint64_t epoch, const Failure& failure);
   void finish(uint64_t epoch, bool saved);
   void drained(uint64_t epoch);
   void stop();
   void leave();
 
-  // Ends every call under way, and every later one, at once: for an agent that will not wait any
-  // longer. Nothing of that shows in lost(); join() throws EnvironmentError.
+  // Ends every current and later call at once, for an agent that will not wait any longer. lost()
+  // does not show this. join() throws EnvironmentError.
   void abandon();
 
  private:

@@ -7,7 +7,7 @@
 
 namespace lockstep::launcher {
 
-// Somebody else listens at the address already.
+// Another program listens at the address already.
 class AddressInUse : public EnvironmentError {
  public:
   using EnvironmentError::EnvironmentError;
@@ -23,24 +23,24 @@ struct Endpoint {
   static Endpoint parse(const std::string& text, int default_port);
 };
 
-// A host as a person writes it where no port belongs: without the brackets that an IPv6 address may
-// have. Throws UsageError that names `what` for a host with a port.
+// Returns the host without the brackets that an IPv6 address may have. For places where no port
+// belongs. Throws UsageError that names `what` if there is a port.
 std::string bare_host(const std::string& text, const std::string& what);
-// Whether `host` is written as this machine's loopback.
+// Whether `host` is a name or address of this machine's loopback.
 bool is_loopback_host(const std::string& host);
 
-// Why nobody can answer at `host`, for the end of such a message: "; its name cannot be resolved:
-// …". Empty where it can be.
+// Why nobody can answer at `host`, as the end of a message: "; its name cannot be resolved: …".
+// Empty if the name can be resolved.
 std::string unresolved(const std::string& host);
 
 std::string host_name();
-// Whether `host` is this machine. Throws EnvironmentError where it cannot be resolved.
+// Whether `host` is this machine. Throws EnvironmentError if it cannot be resolved.
 bool is_local(const std::string& host);
-// Where to listen so that others reach `host`, which is this machine: a host name that means
-// loopback here (as Debian's installer writes into /etc/hosts) must be listened to on all
-// interfaces.
+// Where to listen so that others reach `host`, which is this machine. If the host name means
+// loopback here (Debian's installer writes that into /etc/hosts), this is all interfaces.
 std::string listen_host(const std::string& host);
-// A port of `host` (one of this machine's addresses, or empty for all) that was free a moment ago.
+// A port that was free a moment ago. `host` is an address of this machine, or empty for all of
+// them.
 int free_port(const std::string& host);
 
 }  // namespace lockstep::launcher

@@ -1,5 +1,5 @@
-// KeyValues: the map behind the store that ranks share, with waiters. Pure like the membership:
-// time is an argument, and waiters are called back, so it needs neither threads nor gRPC.
+// KeyValues: the map behind the store that ranks share, with waiters. It uses no threads, clock or
+// gRPC: time is an argument, and waiters are callbacks.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ namespace lockstep::launcher {
 // Not thread-safe.
 class KeyValues {
  public:
-  // Called once: with the values of all keys, or with the first key that did not come in time.
+  // Exactly one is called, once: `found` with the values of all keys, or `late` with the first
+  // missing key.
   struct Waiter {
     std::function<void(std::vector<std::string> values)> found;
     std::function<void(const std::string& missing)> late;
@@ -26,12 +27,12 @@ class KeyValues {
 
   void set(const std::string& key, std::string value);
   void get(std::vector<std::string> keys, Duration deadline, Waiter waiter);
-  // Throws UsageError where the value is no number.
+  // Throws UsageError if the value is not a number.
   int64_t add(const std::string& key, int64_t delta);
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired);
 
-  // Ends the waits whose deadline has come.
+  // Ends the waits whose deadline has passed.
   void tick(Duration now);
   std::optional<Duration> next_deadline() const;
 
@@ -51,7 +52,7 @@ class KeyValues {
 
   std::unordered_map<std::string, std::string> values_;
   PendingList pending_;
-  // Who waits for a key that does not exist yet.
+  // The waits for each key that does not exist yet.
   std::unordered_map<std::string, std::vector<PendingList::iterator>> waiting_;
   std::multiset<Duration> deadlines_;
 };

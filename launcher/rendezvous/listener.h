@@ -1,7 +1,7 @@
-// Listener: the front door of the rendezvous. It accepts connections itself and hands them on,
-// because gRPC 1.51 stops listening for good when it once runs out of file descriptors
-// (CVE-2023-4785). It keeps a part of the descriptor table free for its own process: a connection
-// beyond that is closed at once, and accepting goes on as soon as there is room again.
+// Listener: accepts the connections of the rendezvous and hands them to gRPC. gRPC 1.51 must not
+// accept itself: it stops listening for good once it runs out of file descriptors (CVE-2023-4785).
+// The listener reserves a part of the descriptor table for its process. It closes a connection
+// beyond that at once, and accepts again as soon as there is room.
 #pragma once
 
 #include <functional>
@@ -17,8 +17,8 @@ class Listener {
   // thread.
   using OnConnection = std::function<void(int listen_fd, int fd)>;
 
-  // Binds at once; port 0 takes a free one. Throws EnvironmentError with address and reason;
-  // AddressInUse where somebody else listens.
+  // Binds at once. Port 0 takes a free one. Throws EnvironmentError with address and reason,
+  // AddressInUse if another program listens there.
   Listener(const std::string& host, int port);
   ~Listener();
   Listener(const Listener&) = delete;
@@ -34,7 +34,7 @@ class Listener {
   std::vector<int> sockets_;
   int port_ = 0;
   int stop_fd_ = -1;
-  // Given up for a moment to be able to refuse a connection when the table is full.
+  // Closed for a moment so that a connection can be refused when the table is full.
   int spare_fd_ = -1;
   OnConnection on_connection_;
   std::thread thread_;

@@ -1,5 +1,5 @@
-// Who may use a store that rank 0 serves itself: each rank of one job, once. A state machine
-// without threads and clocks.
+// Decides who may use a store that rank 0 serves itself: each rank of one job, once. A state
+// machine without threads and clocks.
 #pragma once
 
 #include <map>
@@ -9,7 +9,7 @@
 namespace lockstep::launcher {
 
 struct Lobby {
-  std::string job;  // as Entrant::job
+  std::string job;  // see Entrant::job
   int size = 1;
 };
 
@@ -17,17 +17,17 @@ class LobbyBook {
  public:
   explicit LobbyBook(Lobby lobby) : lobby_(std::move(lobby)) {}
 
-  // Takes in a rank. `process` is for people, `id` differs between processes; the same process may
-  // ask again. Throws UsageError that names both sides where the rank is of another job, or has
-  // come already. As long as some rank is missing, two processes that are the same rank mean that
-  // two jobs meet here, and nobody can tell which ranks are whose: conflict() then says so.
+  // Admits a rank. `process` is for people. `id` differs between processes; the same process may
+  // ask again. Throws UsageError that names both sides if the rank is of another job, or is here
+  // already. If two processes claim the same rank while some rank is missing, two jobs meet here,
+  // and nobody can tell their ranks apart. conflict() then says so.
   void enter(const std::string& job, int rank, int size, const std::string& process,
              const std::string& id);
   void leave(int rank, const std::string& id);
 
-  // Why nobody may use the store; empty while everything is in order.
+  // Why nobody may use the store. Empty if all is well.
   const std::string& conflict() const { return conflict_; }
-  // Whether all that came have left.
+  // Whether all admitted ranks have left.
   bool empty() const { return left_.size() == ranks_.size(); }
 
  private:

@@ -1,6 +1,6 @@
-// Membership: who takes part in a job, as which ranks, and how the job fares. A pure state machine:
-// no threads, no sockets, no clock; time is an argument. Its server is a thin shell around it; its
-// behaviour is written down in tests/launcher/rendezvous/testdata.
+// Membership: who takes part in a job, with which ranks, and the state of the job. It is a pure
+// state machine without threads, sockets or a clock: time is an argument. Its server is a thin
+// shell around it. tests/launcher/rendezvous/testdata specifies its behaviour.
 //
 //   gathering ──all nodes joined──▶ running ──all nodes finished──▶ finished
 //     │   ▲                          │  ▲
@@ -31,14 +31,15 @@ struct Node {
   std::string node_id;  // unique per agent process
   std::string host;
   int pid = 0;
-  int slots = 1;       // ranks that it runs
-  int node_rank = -1;  // when joining: the one it wants, or -1; later: the one it has
+  int slots = 1;  // number of ranks that it runs
+  // In a request, the wanted node rank or -1. Later the assigned one.
+  int node_rank = -1;
   std::string master_addr;
   int master_port = 0;
   int first_rank = 0;
 };
 
-// The event may fit soon: it should be tried again.
+// The event may become possible soon. Try it again.
 class TryAgain : public EnvironmentError {
  public:
   using EnvironmentError::EnvironmentError;
@@ -48,19 +49,19 @@ struct JobShape {
   std::string run_id;
   int nodes = 1;
   int max_restarts = 0;
-  // A rank that ends with this code would do so again: it costs no restart, but the job.
+  // A rank that ends with this code would do so again. The job then fails without a restart.
   std::optional<int> final_code = {};
-  // The ranks save and stop however early they are asked to. Those that a restart is about to start
-  // are started all the same, for what is to be saved may be in memory alone.
+  // The ranks save and stop however early they are asked to. If a restart is about to start them,
+  // they are still started: what they save may exist in memory only.
   bool saves_when_stopped = false;
-  // From the first join, and from when a lost node is to be replaced.
+  // Counts from the first join, and again from when a lost node must be replaced.
   Duration join_timeout = std::chrono::seconds(300);
   Duration lease = std::chrono::seconds(5);
   // A node whose connection broke may come back for this long.
   Duration reconnect = std::chrono::seconds(2);
 };
 
-// What every agent gets to see.
+// What every agent sees.
 struct JobState {
   uint64_t version = 1;  // grows with every change
   uint64_t epoch = 0;    // of the membership; 1 when ranks first run
@@ -70,14 +71,13 @@ struct JobState {
   int restarts = 0;
   bool stopping = false;  // the job was asked to stop
   bool saved = false;     // some rank stopped after saving
-  // False: a node is out of reach and may prove to be the cause of the failure.
+  // False: a node is out of reach and may turn out to be the cause of the failure.
   bool settled = true;
 };
 
-// Not thread-safe. `now` counts from any fixed moment and never goes back. Events that do not fit
-// are refused with a UsageError whose text is meant for people; a refused event changes nothing.
-// What a node reports it may report again, for the answer may have been lost; the second time
-// changes nothing either.
+// Not thread-safe. `now` counts from any fixed moment and never decreases. An event that does not
+// fit is refused with a UsageError, whose text is for people, and changes nothing. A node may
+// repeat a report, because the answer may have been lost. A repeated report changes nothing.
 class Membership {
  public:
   explicit Membership(JobShape shape);
@@ -85,23 +85,23 @@ class Membership {
   const JobState& state() const { return state_; }
   const JobShape& shape() const { return shape_; }
 
-  // Throws TryAgain while it is not settled whether a place gets free: after a failure, and for a
-  // lease where all seems well.
+  // Throws TryAgain while a place may still become free: after a failure, and otherwise for the
+  // time of one lease.
   void join(const std::string& run_id, const Node& node, int nodes, int max_restarts, Duration now);
   void heartbeat(const std::string& node_id, uint64_t epoch, Duration now);
-  // The node's connection broke. Unless it reports again soon, it is lost.
+  // The node's connection broke. Unless the node reports again soon, it is lost.
   void disconnected(const std::string& node_id, Duration now);
-  // The first failure of an epoch is the job's, except that a consequence gives way to its cause,
-  // and that the node which reported it may report it better.
+  // The first failure of an epoch is the job's failure, with two exceptions. A consequence gives
+  // way to its cause, and the node that reported the failure may report it more precisely.
   void fail(const std::string& node_id, uint64_t epoch, const Failure& failure, Duration now);
   void finish(const std::string& node_id, uint64_t epoch, bool saved, Duration now);
   void drained(const std::string& node_id, uint64_t epoch, Duration now);
   void stop(const std::string& node_id, Duration now);
   void leave(const std::string& node_id, Duration now);
 
-  // Lets time pass: leases and the join limit expire.
+  // Lets time pass: expires leases and the join limit.
   void tick(Duration now);
-  // When tick() will have something to do, if ever.
+  // When tick() next has work, if ever.
   std::optional<Duration> next_deadline() const;
   // Whether any agent still takes part.
   bool empty() const { return members_.empty(); }
@@ -135,10 +135,11 @@ class Membership {
   JobShape shape_;
   JobState state_;
   std::map<std::string, Member> members_;
-  std::vector<int> slots_;  // of the nodes by node rank, from the first epoch on: a new node takes
-                            // the place of a lost one
-  std::map<std::string, Duration>
-      asked_at_;  // by nodes that are no members, for a place that may get free
+  // Ranks of the nodes by node rank, from the first epoch on. A new node takes the place of a lost
+  // one.
+  std::vector<int> slots_;
+  // When nodes that are not members last asked for a place that may become free.
+  std::map<std::string, Duration> asked_at_;
   std::optional<Duration> gathering_since_;
   Duration failed_at_{};
   std::string failure_from_;  // the node that reported it

@@ -1,4 +1,5 @@
-// RendezvousServer: the membership and the store behind gRPC, in the process of the first agent.
+// RendezvousServer: serves the membership and the store over gRPC, in the process of the first
+// agent.
 #pragma once
 
 #include <memory>
@@ -10,11 +11,12 @@
 
 namespace lockstep::launcher {
 
-// Thread-safe. The destructor ends all calls that still wait.
+// Thread-safe. The destructor ends all waiting calls.
 class RendezvousServer {
  public:
-  // Listens at host:port (0: a free port). `lobby`: of a store that a rank serves, which tells its
-  // run id to the ranks of its own job. Throws AddressInUse (endpoint.h) or EnvironmentError.
+  // Listens at host:port (0: a free port). `lobby` is for a store that a rank serves; the server
+  // then tells its run id to the ranks of its own job. Throws AddressInUse (endpoint.h) or
+  // EnvironmentError.
   RendezvousServer(const std::string& host, int port, JobShape shape,
                    std::optional<Lobby> lobby = std::nullopt);
   ~RendezvousServer();
@@ -24,11 +26,10 @@ class RendezvousServer {
   int port() const;
   // Sets a value of the store, as a rank does.
   void set_value(const std::string& key, const std::string& value);
-  // Waits until no agent takes part any more, so that all have seen how the job ended. False at the
-  // limit.
+  // Waits until no agent takes part any more, so that all have seen how the job ended. Returns
+  // false at the limit.
   bool wait_until_empty(Duration limit);
-  // Of a store with a lobby: waits until all ranks that were taken in have left. False at the
-  // limit.
+  // For a store with a lobby: waits until all admitted ranks have left. Returns false at the limit.
   bool wait_until_left(Duration limit);
 
  private:

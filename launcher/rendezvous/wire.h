@@ -1,5 +1,5 @@
-// Between the state machine's types and their messages. Inside the launcher only: it shows
-// protobuf.
+// Converts between the types of the state machine and their messages. Internal to the launcher: it
+// exposes protobuf.
 #pragma once
 
 #include <cstdint>
