@@ -1,5 +1,5 @@
-// Bytes as text: names of files and messages of others may hold any bytes, JSON and YAML take UTF-8
-// alone.
+// Bytes as text. File names and messages from elsewhere may hold any bytes, but JSON and YAML take
+// only UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -8,13 +8,13 @@
 
 namespace lockstep {
 
-// The first byte that is not part of a character of UTF-8 (RFC 3629); npos: all are.
+// Position of the first byte that is not part of a UTF-8 character (RFC 3629). npos: there is none.
 size_t find_no_utf8(std::string_view bytes);
 
-// The same bytes as UTF-8, without loss: each byte that is no UTF-8 becomes \xHH, and so does a
-// backslash that begins such a word. What is UTF-8 and holds no such word stays as it is.
+// Converts bytes to UTF-8 without loss. Each byte that is not UTF-8 becomes \xHH. So does a
+// backslash that begins such a word. All else stays the same.
 std::string text_of_bytes(std::string_view bytes);
-// Back again: each word \xHH, with two hex digits, becomes that byte.
+// Converts back: each word \xHH, with two hex digits, becomes that byte.
 std::string bytes_of_text(std::string_view text);
 
 }  // namespace lockstep

@@ -1,5 +1,5 @@
-// Time for waits and measurements: monotonic only, so that a step of the wall clock cannot disturb
-// a run.
+// Time for waits and measurements. It is monotonic, so a step of the wall clock cannot disturb a
+// run.
 #pragma once
 
 #include <algorithm>
@@ -10,12 +10,11 @@ namespace lockstep {
 using Clock = std::chrono::steady_clock;
 using Duration = std::chrono::nanoseconds;
 
-// The longest limit: longer ones, Duration::max() above all, count as this one. Far below the range
-// of the clocks, so that sums of a moment and what remains of a limit do not overflow in code that
-// knows nothing of it.
+// The longest limit. Longer ones, such as Duration::max(), count as this one. It is far below the
+// range of the clocks, so callers may add a time and a remaining limit without overflow.
 inline constexpr Duration kLongestLimit = std::chrono::hours(24 * 365 * 100);
 
-// The moment at which a wait gives up. A value; cheap to copy. Every `now + limit` belongs here.
+// The time at which a wait gives up. A value, cheap to copy. Use it for every `now + limit`.
 class Deadline {
  public:
   explicit Deadline(Clock::time_point at) : at_(at) {}

@@ -35,7 +35,7 @@ constexpr bool is_floating(DType dtype) {
 std::string_view name_of(DType dtype);
 std::ostream& operator<<(std::ostream& out, DType dtype);
 
-// The C++ type's tag: dtype_of<float>() == DType::f32.
+// The tag of a C++ type: dtype_of<float>() == DType::f32.
 template <typename T>
 constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, float>)
@@ -56,8 +56,8 @@ constexpr DType dtype_of() {
   }
 }
 
-// Calls f(T{}) with the C++ type of `dtype`: dispatch(dtype, [&](auto zero) { using T =
-// decltype(zero); ... }).
+// Calls f(T{}) with the C++ type of `dtype`:
+//   dispatch(dtype, [&](auto zero) { using T = decltype(zero); ... });
 template <typename F>
 decltype(auto) dispatch(DType dtype, F&& f) {
   switch (dtype) {

@@ -1,11 +1,11 @@
 // The two families of errors (docs/errors.md).
 //
-//   UsageError        the caller did something wrong: says what was expected, what came, and
-//                     what to do.
-//   EnvironmentError  the world did something wrong (peer, disk, network): says rank, host,
-//                     operation or path.
+//   UsageError        The caller did something wrong. The message tells what was expected, what
+//                     came, and what to do.
+//   EnvironmentError  A peer, disk or network failed. The message names rank, host, operation or
+//   path.
 //
-// Libraries throw; only cli/ turns an error into an exit code.
+// Libraries throw. Only cli/ turns an error into an exit code.
 #pragma once
 
 #include <sstream>
@@ -14,12 +14,12 @@
 
 namespace lockstep {
 
-// How every program of the project ends, as docs/errors.md lists it.
+// The exit codes of every program of the project (docs/errors.md).
 enum ExitCode : int {
   kDone = 0,
   kFailed = 1,
-  kWrongUse = 2,            // or a wrong config: starting again would end the same way
-  kStoppedAfterSaving = 3,  // a run was asked to stop, and can be resumed
+  kWrongUse = 2,            // or a wrong config: a restart would end the same way
+  kStoppedAfterSaving = 3,  // the run was asked to stop and can be resumed
 };
 
 class Error : public std::runtime_error {
@@ -52,14 +52,14 @@ std::string str(const Args&... args) {
 }
 
 // Throws UsageError unless `condition`: check(n > 0, "[embedding] n must be positive, got ", n).
-// The arguments are evaluated in any case; keep them cheap.
+// The arguments are always evaluated; keep them cheap.
 template <typename... Args>
 void check(bool condition, const Args&... message) {
   if (!condition) [[unlikely]]
     throw UsageError(str(message...));
 }
 
-// "No space left on device (errno 28)", for messages of failed system calls.
+// "No space left on device (errno 28)", for messages about failed system calls.
 std::string errno_text(int error_number);
 
 }  // namespace lockstep

@@ -1,5 +1,5 @@
-// 16-bit floating point as storage types; arithmetic happens in float. Round to nearest, ties to
-// even.
+// 16-bit floating point for storage. Arithmetic happens in float. Conversion rounds to nearest,
+// ties to even.
 #pragma once
 
 #include <bit>

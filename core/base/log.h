@@ -1,4 +1,4 @@
-// Logging. All of it goes through spdlog, which stays out of the headers. Thread-safe.
+// Logging. It all goes through spdlog, which no header exposes. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -11,14 +11,14 @@ namespace lockstep::log {
 
 enum class Level { debug, info, warn, error };
 
-// Lines go to stderr as "[rank 1] warn: text"; `who` is the part in brackets, empty for none.
+// Lines go to stderr as "[rank 1] warn: text". `who` is the part in brackets; empty for none.
 void set_identity(std::string who);
 void set_level(Level level);
-// LOCKSTEP_LOG_LEVEL: debug, info (where it is not set), warn or error. Throws UsageError for
-// another word.
+// Reads LOCKSTEP_LOG_LEVEL: debug, info (the default), warn or error. Throws UsageError for another
+// word.
 void set_level_from_environment();
 void write(Level level, std::string_view text);
-// From here on finished lines go to `sink` instead of stderr, until it is set to nothing again. It
+// From here on finished lines go to `sink` instead of stderr. An empty function undoes this. `sink`
 // must not log.
 void set_sink(std::function<void(std::string_view line)> sink);
 

@@ -1,5 +1,5 @@
-// Numbers in texts: those that people write, and those that people read. MB is 10^6 bytes wherever
-// a user meets it (`_mb` in keys and figures, too); 2^20 bytes are a MiB.
+// Numbers in texts that people write or read. MB is 10^6 bytes wherever a user meets it, also `_mb`
+// in keys and figures. 2^20 bytes are a MiB.
 #pragma once
 
 #include <charconv>
@@ -12,8 +12,8 @@ namespace lockstep {
 
 inline constexpr double kMB = 1e6;
 
-// The number that the whole of a text is, in C's decimal form without a sign of plus; nothing where
-// it is none, or does not fit T.
+// Parses the whole text as a number, in C's decimal form without a plus sign. Returns nothing if it
+// is not a number or does not fit T.
 template <typename T>
 std::optional<T> parse_number(std::string_view text) {
   T value{};
@@ -22,11 +22,11 @@ std::optional<T> parse_number(std::string_view text) {
   return value;
 }
 
-// "5GB", "1500MB", "64MiB", "1000": bytes; nothing where it is no whole number above 0 of these
-// units (B, KB, MB, GB, KiB, MiB, GiB).
+// Parses "5GB", "1500MB", "64MiB" or "1000" to bytes. Returns nothing unless it is a whole number
+// above 0 of these units: B, KB, MB, GB, KiB, MiB, GiB.
 std::optional<int64_t> parse_size(std::string_view text);
 
-// In the largest unit of which there is at least one: "812 B", "3.4 KB", "56.0 MB", "1.2 GB".
+// Uses the largest unit of which there is at least one: "812 B", "3.4 KB", "56.0 MB", "1.2 GB".
 std::string size_text(double bytes);
 
 // "1 rank", "2 ranks".

@@ -1,6 +1,6 @@
 // Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", SC'11; the implementation is Random123's). A number depends on its key and counter
-// alone, so the same number comes out on any rank, in any order, for any part of a tensor.
+// 1, 2, 3", SC'11), implemented by Random123. A number depends only on its key and counter. So
+// every rank gets the same number, in any order, for any part of a tensor.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 
 namespace lockstep {
 
-// Names one stream of random numbers. Never holds a rank: that would make results depend on the
+// Names one stream of random numbers. It never contains a rank: results would then depend on the
 // world size.
 struct RandomKey {
   uint64_t seed = 0;   // of the run

@@ -1,4 +1,4 @@
-// Progression: first, first + step, first + 2 step, …: a list of numbers that takes no memory.
+// Progression: the numbers first, first + step, first + 2 step, …, as a list that takes no memory.
 #pragma once
 
 #include <cstddef>

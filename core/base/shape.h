@@ -40,8 +40,8 @@ class Shape {
   void insert(int at, int64_t dim);
   void erase(int at);
 
-  // Product of the dimensions; 1 for a scalar. Throws UsageError on a negative dimension, and where
-  // the product of those that are not 0 overflows: strides are made of it.
+  // Product of the dimensions; 1 for a scalar. Throws UsageError if a dimension is negative, or if
+  // the product of the non-zero ones overflows, because strides are such products.
   int64_t numel() const;
   // Row-major strides, in elements. Throws as numel() does.
   Shape contiguous_strides() const;
@@ -58,7 +58,7 @@ class Shape {
   int size_ = 0;
 };
 
-// The shape that both broadcast to (NumPy's rules); throws UsageError naming `op` where there is
+// The shape to which both broadcast (NumPy's rules). Throws UsageError that names `op` if there is
 // none.
 Shape broadcast_shapes(const Shape& a, const Shape& b, std::string_view op);
 

@@ -1,7 +1,7 @@
 // The fixed tree: the one order in which the project adds floats, whoever computed them.
 //
-// A sum of n terms is a binary tree over them. A node of n terms splits at the largest power of two
-// below n:
+// A sum of n terms is a binary tree over the terms. A node of n terms splits at the largest power
+// of two below n:
 //
 //   7 terms:  ((0 + 1) + (2 + 3)) + ((4 + 5) + 6)
 //
@@ -10,19 +10,19 @@
 //   - from the bottom up: combine(), which adds neighbours, then neighbours of those;
 //   - term by term: level_of() and carried_by(), as BinaryCounter (core/tensor) adds.
 //
-// Kernels of all instruction sets include this file: every function has internal linkage.
+// Kernels of all instruction sets include this file, so every function has internal linkage.
 #pragma once
 
 #include <stdint.h>
 
 namespace lockstep::sum_tree {
 
-// How many of a node's n >= 2 terms its left child has.
+// Number of terms in the left child of a node of n >= 2 terms.
 static inline int64_t split(int64_t n) {
   return int64_t{1} << (63 - __builtin_clzll(static_cast<uint64_t>(n - 1)));
 }
 
-// values[0] = the sum of values[0 .. n), n >= 1, where two(left, right) adds. Overwrites `values`.
+// values[0] = the sum of values[0 .. n), n >= 1. two(left, right) adds. Overwrites `values`.
 template <typename T, typename F>
 static inline T combine(T* values, int64_t n, const F& two) {
   while (n > 1) {

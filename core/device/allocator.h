@@ -1,5 +1,5 @@
-// Device memory with accounting. Blocks are cached: a training step asks for the same sizes again
-// and again, and returning them to the system would cost page faults on each one.
+// Device memory with accounting. Freed blocks are cached: a training step asks for the same sizes
+// again, and new pages from the system would fault each time.
 #pragma once
 
 #include <array>
@@ -11,8 +11,8 @@
 
 namespace lockstep {
 
-// What memory is used for; the accounting is per category. Set for a region of code with
-// MemoryScope. `offloaded` is memory in files, which the system can take back when it needs to: it
+// What memory is used for. The accounting is per category. A MemoryScope sets the category for a
+// region of code. `offloaded` is memory in files, which the system can reclaim when it needs to: it
 // counts neither in totals nor against a limit.
 enum class MemoryCategory : uint8_t {
   parameters,
@@ -27,8 +27,8 @@ enum class MemoryCategory : uint8_t {
 inline constexpr int kMemoryCategories = 8;
 std::string_view name_of(MemoryCategory category);
 
-// While it lives, allocations of this thread count as `category`. The default outside any scope is
-// `activations`.
+// While the object lives, allocations of this thread count as `category`. Outside any scope the
+// category is `activations`.
 class MemoryScope {
  public:
   explicit MemoryScope(MemoryCategory category);
@@ -42,31 +42,34 @@ class MemoryScope {
 };
 
 struct MemoryStats {
-  std::array<int64_t, kMemoryCategories> used_bytes{};  // now, by category
+  std::array<int64_t, kMemoryCategories> used_bytes{};  // current bytes, by category
   std::array<int64_t, kMemoryCategories> peak_bytes{};  // each category's own peak
   int64_t total_used_bytes = 0;
   int64_t total_peak_bytes = 0;  // peak of the sum, not sum of the peaks
   int64_t reserved_bytes = 0;    // taken from the system, cached blocks included
-  int64_t external_bytes = 0;    // of the used bytes: memory that others own (count_external)
-  int64_t limit_bytes = 0;       // of reserved and external bytes together; 0: none
+  // The part of the used bytes that is memory of others (count_external).
+  int64_t external_bytes = 0;
+  // Limit for reserved and external bytes together. 0: none.
+  int64_t limit_bytes = 0;
 };
 
 // Thread-safe.
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // 64-byte aligned, contents undefined. Throws EnvironmentError when the device has no memory left
-  // or the limit is reached: what was asked for, and what is in use by category.
+  // Returns 64-byte aligned memory with undefined contents. Throws EnvironmentError if the device
+  // has no memory left or the limit is reached. The message tells the request and the use by
+  // category.
   virtual void* allocate(size_t bytes, MemoryCategory category) = 0;
   virtual void deallocate(void* pointer, size_t bytes, MemoryCategory category) noexcept = 0;
   virtual MemoryStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void release_cached() = 0;
-  // Memory that tensors use but others own (shared memory, mapped files): counted in its category,
-  // and against the limit; negative when it goes. Throws as allocate() does.
+  // Counts memory that tensors use but others own (shared memory, mapped files), in its category
+  // and against the limit. A negative number releases it. Throws as allocate() does.
   virtual void count_external(int64_t bytes, MemoryCategory category) = 0;
-  // The most bytes that this process may hold, free blocks included: an allocation beyond gives
-  // these back first, then fails. 0: no limit.
+  // Sets the most bytes that this process may hold, free blocks included. An allocation beyond the
+  // limit first returns the free blocks, then fails. 0: no limit.
   virtual void set_limit(int64_t bytes) = 0;
 };
 

@@ -1,6 +1,6 @@
-// Devices and what each of them provides: memory, a stream of work, kernels. Everything above
-// core/device reaches memory and kernels through these three, and nothing outside core/device/cpu
-// assumes that data is at a host address.
+// Devices and what each provides: memory, a stream of work, and kernels. Code above core/device
+// reaches memory and kernels only through these. Nothing outside core/device/cpu assumes that data
+// is at a host address.
 #pragma once
 
 #include <cstdint>
@@ -24,14 +24,16 @@ std::ostream& operator<<(std::ostream& out, Device device);
 // Whether this build and machine can use the device.
 bool is_available(Device device);
 
-// An order of work on a device. On a CPU work is done when the call returns, and both calls do
+// An order of work on a device. On a CPU, work is done when its call returns, so synchronize() does
 // nothing.
 class Stream {
  public:
   explicit Stream(Device device, void* native = nullptr) : device_(device), native_(native) {}
   Device device() const { return device_; }
   void* native() const { return native_; }  // cudaStream_t on CUDA
-  void synchronize() const;  // blocks the host until all work submitted so far is done
+  // Blocks the host until all work submitted so far is done.
+  void synchronize() const;
+
  private:
   Device device_;
   void* native_;

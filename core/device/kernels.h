@@ -1,12 +1,15 @@
 // The kernel table of a device: everything that computes, and the only way to compute. core/ops
-// validates shapes and dtypes, allocates results and then calls one of these through
-// kernels(device); a new device fills one such table.
+// validates shapes and dtypes, allocates results, and then calls one of these through
+// kernels(device). A new device fills one such table.
 //
-// Common rules. Pointers are device addresses. Work runs on current_stream(device). Matrices and
-// rows are row-major and dense unless a stride says otherwise. `DType` arguments named `dtype` are
-// f32 or bf16 unless a comment says more; bf16 is storage only, arithmetic and sums are f32. Every
-// kernel gives the same bits for any number of threads: it cuts its work into pieces that depend on
-// shapes alone, and combines sums of pieces in a fixed order.
+// Common rules:
+// - Pointers are device addresses.
+// - Work runs on current_stream(device).
+// - Matrices and rows are row-major, and dense unless a stride says otherwise.
+// - `DType` arguments named `dtype` are f32 or bf16 unless a comment says more. bf16 is storage
+//   only; arithmetic and sums are f32.
+// - Every kernel gives the same bits for any number of threads. It cuts its work into pieces that
+//   depend on shapes alone, and combines sums of pieces in a fixed order.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +39,10 @@ enum class UnaryOp : uint8_t {
 enum class BinaryOp : uint8_t { add, sub, mul, div, maximum, minimum, equal, less, greater };
 enum class ReduceKind : uint8_t { sum, mean, max, min };
 
-// Elements whose squares are one term of a norm (square_sums).
+// Number of elements whose squares make one term of a norm (square_sums).
 inline constexpr int64_t kSquareBlock = 1024;
 
-// A tensor with strides (in elements; 0 repeats), any dtype.
+// A tensor of any dtype, with strides in elements. A stride of 0 repeats.
 struct StridedView {
   void* data;
   DType dtype;
@@ -47,13 +50,14 @@ struct StridedView {
   Shape strides;
 };
 
-// op(A) in C = op(A) · op(B): stored [rows, cols] with `ld` elements from row to row, or its
-// transpose.
+// op(A) in C = op(A) · op(B): a matrix stored [rows, cols] with `ld` elements from row to row, or
+// its transpose.
 struct GemmOperand {
   const void* data;
   DType dtype;  // f32 or bf16
   int64_t ld;
-  bool transposed;  // false: A is stored [M, K], B [K, N]; true: A [K, M], B [N, K]
+  // False: A is stored [M, K], B [K, N]. True: A [K, M], B [N, K].
+  bool transposed;
 };
 
 struct GemmArgs {
@@ -62,19 +66,18 @@ struct GemmArgs {
   void* c;  // [M, N]
   DType c_dtype;
   int64_t ldc;
-  bool accumulate;    // C += A·B instead of C = A·B (f32 C only)
-  const float* bias;  // [N], added to each row, or nullptr
+  bool accumulate;    // C += A·B instead of C = A·B; f32 C only
+  const float* bias;  // [N], added to each row; or nullptr
 };
 
-// Causal self-attention. q, k, v are [B, T, H, D] with element strides; the last dimension is
-// dense.
+// Self-attention. q, k, v are [B, T, H, D] with strides in elements. The last dimension is dense.
 struct AttentionArgs {
   int64_t batch, time, heads, head_dim;
   DType dtype;
   const void* q;
   const void* k;
   const void* v;
-  int64_t stride_batch, stride_time, stride_head;  // of q, k, v alike
+  int64_t stride_batch, stride_time, stride_head;  // of q, k and v
   float scale;                                     // usually 1/sqrt(D)
   bool causal;
 };
@@ -95,7 +98,7 @@ struct SgdArgs {
   int64_t n;
   float* param;
   const float* grad;
-  float* momentum_buffer;  // nullptr when momentum is 0
+  float* momentum_buffer;  // nullptr if momentum is 0
   float lr, momentum, weight_decay;
   bool nesterov;
   bool first_step;  // the buffer starts as the gradient
@@ -112,36 +115,36 @@ struct Kernels {
   // ---- elementwise ----
   // y = op(x), contiguous.
   void (*unary)(UnaryOp op, DType dtype, int64_t n, const void* x, void* y);
-  // dx = dy · op'(x), plus dx when accumulating. `x` is the op's input.
+  // dx = dy · op'(x), plus dx if `accumulate`. `x` is the op's input.
   void (*unary_backward)(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy,
                          void* dx, bool accumulate);
-  // Broadcasting; a and b of one dtype (any but bool for arithmetic; comparisons write bool).
+  // Broadcasting. a and b have one dtype: any but bool for arithmetic. Comparisons write bool.
   void (*binary)(BinaryOp op, const StridedView& dst, const StridedView& a, const StridedView& b);
-  // y = alpha·x + beta·y, contiguous; beta 0 does not read y.
+  // y = alpha·x + beta·y, contiguous. With beta 0, y is not read.
   void (*axpby)(DType dtype, int64_t n, float alpha, const void* x, float beta, void* y);
 
   // ---- reductions ----
-  // x [outer, n, inner] → y [outer, inner]; x f32, bf16 or i64 (y of the same dtype).
+  // x [outer, n, inner] → y [outer, inner]. x is f32, bf16 or i64, and y has the same dtype.
   void (*reduce)(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner,
                  const void* x, void* y);
-  // index of the first maximum over the last axis: x [rows, n] → y i64 [rows].
+  // Index of the first maximum over the last axis: x [rows, n] → y i64 [rows].
   void (*argmax)(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
-  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), the last block being
-  // short where n is no multiple; on the host, in double. A block's sum depends on its elements
-  // alone, so a shard that starts at a block has the whole's numbers.
+  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), on the host, in double.
+  // The last block is short if n is not a multiple. A block's sum depends on its elements alone. So
+  // a shard that starts at a block gets the same numbers as the whole.
   void (*square_sums)(DType dtype, int64_t n, const void* x, double* sums);
 
   // ---- matrices ----
   void (*gemm)(const GemmArgs& args);
-  // db[n] (+)= sum over rows of dy [rows, n]; the bias gradient. db is f32.
+  // db[n] (+)= sum over rows of dy [rows, n]: the bias gradient. db is f32.
   void (*sum_rows)(DType dtype, int64_t rows, int64_t n, const void* dy, float* db,
                    bool accumulate);
 
   // ---- attention ----
-  // out: [B, T, H, D] dense; lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for
-  // backward. No T×T memory.
+  // out: [B, T, H, D] dense. lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for
+  // backward. Takes no T×T memory.
   void (*attention)(const AttentionArgs& args, void* out, float* lse);
-  // dq, dk, dv have the strides of q, k, v. Overwritten.
+  // dq, dk and dv have the strides of q, k and v. They are overwritten.
   void (*attention_backward)(const AttentionArgs& args, const void* out, const float* lse,
                              const void* dout, void* dq, void* dk, void* dv);
 
@@ -149,11 +152,11 @@ struct Kernels {
   void (*softmax)(DType dtype, int64_t rows, int64_t n, const void* x, void* y);
   void (*softmax_backward)(DType dtype, int64_t rows, int64_t n, const void* y, const void* dy,
                            void* dx, bool accumulate);
-  // weight and bias [n] f32 (either may be nullptr); mean, rstd: f32 [rows], kept for backward.
+  // weight and bias: f32 [n], either may be nullptr. mean, rstd: f32 [rows], kept for backward.
   void (*layer_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x,
                      const float* weight, const float* bias, void* y, float* mean, float* rstd);
-  // dx accumulates where accumulate_dx; dweight and dbias (either may be nullptr) where
-  // accumulate_dw.
+  // Each accumulate_… says whether that gradient is added to or overwritten. dweight and dbias may
+  // each be nullptr.
   void (*layer_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x,
                               const float* weight, const float* mean, const float* rstd,
                               const void* dy, void* dx, bool accumulate_dx, float* dweight,
@@ -163,21 +166,21 @@ struct Kernels {
   void (*rms_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x,
                             const float* weight, const float* rstd, const void* dy, void* dx,
                             bool accumulate_dx, float* dweight, bool accumulate_dweight);
-  // Mean over rows of -log softmax(logits)[target]. targets: i32; `ignore` marks rows that do not
-  // count. lse: f32 [rows]. loss: f32 [1]; returns through `counted` (host) how many rows counted.
-  // Rows are summed in a fixed tree.
+  // Mean over rows of -log softmax(logits)[target]. targets: i32; rows whose target is `ignore` do
+  // not count. lse: f32 [rows]. loss: f32 [1]. `counted` (host) gets the number of rows that
+  // counted. Rows are summed in a fixed tree.
   void (*cross_entropy)(DType dtype, int64_t rows, int64_t classes, const void* logits,
                         const int32_t* targets, int32_t ignore, float* loss, float* lse,
                         int64_t* counted);
-  // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), 0 for ignored rows. scale: f32 [1],
-  // the incoming gradient.
+  // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), and 0 for ignored rows. scale: f32
+  // [1], the incoming gradient.
   void (*cross_entropy_backward)(DType dtype, int64_t rows, int64_t classes, const void* logits,
                                  const int32_t* targets, int32_t ignore, const float* lse,
                                  int64_t counted, const float* scale, void* dlogits);
 
   // ---- indexing ----
-  // y[i] = table[ids[i]]: table f32 [vocab, n], y [rows, n] of `dtype`. ids in range (checked by
-  // core/ops).
+  // y[i] = table[ids[i]]. table: f32 [vocab, n]. y: [rows, n] of `dtype`. ids must be in range
+  // (core/ops checks).
   void (*embedding)(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids,
                     void* y);
   // dtable [vocab, n] f32 (+)= rows of dy at their ids, summed in row order.
@@ -185,14 +188,14 @@ struct Kernels {
                              const int32_t* ids, const void* dy, float* dtable, bool accumulate);
 
   // ---- random ----
-  // Element i of the tensor uses number (first + i) of the stream, so a shard draws what the whole
-  // would have drawn there.
+  // Element i of the tensor uses number (first + i) of the stream. So a shard draws what the whole
+  // tensor would draw at its place.
   void (*uniform)(int64_t n, float low, float high, const RandomKey& key, int64_t first, float* y);
-  // By Box and Muller's method.
+  // Uses the method of Box and Muller.
   void (*normal)(int64_t n, float mean, float stddev, const RandomKey& key, int64_t first,
                  float* y);
-  // y = x·mask/(1−p); the backward pass calls it again with dy: the mask is drawn anew from the
-  // key, never stored.
+  // y = x·mask/(1−p). The backward pass calls it again with dy. The mask is drawn again from the
+  // key and never stored.
   void (*dropout)(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y,
                   bool accumulate);
 
@@ -203,9 +206,8 @@ struct Kernels {
 
 const Kernels& kernels(Device device);
 
-// The instruction set that the CPU kernels were chosen for: "avx512_bf16", "avx512", "avx2",
-// "generic". Part of a run's record, because bits are comparable only among machines with the same
-// one.
+// The instruction set of the chosen CPU kernels: "avx512_bf16", "avx512", "avx2" or "generic". A
+// run records it, because bits are comparable only among machines with the same one.
 const char* cpu_instruction_set();
 
 }  // namespace lockstep

@@ -5,7 +5,8 @@
 
 namespace lockstep::cpu {
 
-// One for the process; never destroyed, so that tensors with static lifetime may outlive main.
+// One for the process. It is never destroyed, because tensors with static lifetime may outlive
+// main.
 Allocator& host_allocator();
 
 }  // namespace lockstep::cpu

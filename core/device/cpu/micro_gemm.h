@@ -1,14 +1,14 @@
-// The inner part of a matrix product: the register-blocked kernel, shared by gemm and attention.
-// packing.h fills its operands.
+// The inner part of a matrix product: the register-blocked kernel that gemm and attention share.
+// packing.h prepares its operands.
 //
-// A block of C, kRowTile × kColumnTile, is held in registers while k runs; each step broadcasts an
+// Registers hold a block of C, kRowTile × kColumnTile, while k runs. Each step broadcasts an
 // element of A against kVectors vectors of B. B is packed into panels of kColumnTile columns,
-// [step][column] within a panel, so that it streams through the first cache; the last panel is only
-// as wide as needed (whole vectors, zero-filled). A is read in place where its rows are dense in k.
+// [step][column] within a panel, so that it streams through the first cache. The last panel is only
+// as wide as needed (whole vectors, zero-filled). A is read in place if its rows are dense in k.
 //
-// Each element of C is the same chain of fused multiply-adds over k whatever the tile it falls
-// into: how a product is cut up, and by how many threads, cannot change its bits. Only the blocks
-// of k can (kDepth).
+// Each element of C is the same chain of fused multiply-adds over k, in whatever tile it lies. How
+// a product is cut, and how many threads compute it, cannot change its bits. Only the blocks of k
+// (kDepth) can.
 #pragma once
 
 #include "core/device/cpu/simd.h"
@@ -19,16 +19,18 @@ namespace lockstep::cpu::LOCKSTEP_ISA {
 inline constexpr int kRowTile = kLanes == 16 ? 8 : 4;
 inline constexpr int kVectors = 3;
 inline constexpr int kColumnTile = kVectors * kLanes;
-inline constexpr int64_t kDepth = 384;  // steps in a block of k: a panel of B streams from the
-                                        // second cache, A's tile stays in the first
+// Steps in a block of k. A panel of B then streams from the second cache, and A's tile stays in the
+// first.
+inline constexpr int64_t kDepth = 384;
 
 LOCKSTEP_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-// What a step of k multiplies, for each row and column. Packed elements take 4 bytes either way.
+// What one step of k multiplies, for each row and column. A packed element takes 4 bytes in both
+// forms.
 //
-// Singles: one float. bf16 is widened while it is packed.
+// Singles: one float. Packing widens bf16.
 struct Singles {
   static constexpr int64_t kPerStep = 1;
   using Element = float;
@@ -40,9 +42,9 @@ struct Singles {
 };
 
 #if LOCKSTEP_BF16_DOT
-// Pairs: two neighbours in k, as the processor's bf16 products take them (VDPBF16PS: both products
-// are added to the f32 sum, rounded to nearest even, with subnormal numbers as zero). An odd k is
-// filled up with a zero on both sides.
+// Pairs: two neighbours in k, as the processor's bf16 products take them. VDPBF16PS adds both
+// products to the f32 sum, rounds to nearest even, and treats subnormal numbers as zero. An odd k
+// gets a zero on both sides.
 struct Pairs {
   static constexpr int64_t kPerStep = 2;
   using Element = Bf16;
@@ -58,7 +60,7 @@ struct Pairs {
 };
 #endif
 
-// How a product of matrices of T is stepped through.
+// How a product of matrices of T steps through k.
 template <typename T>
 struct StepsOfType {
   using Type = Singles;
@@ -77,14 +79,13 @@ LOCKSTEP_INLINE int64_t steps(int64_t k) {
   return (k + S::kPerStep - 1) / S::kPerStep;
 }
 
-// Where A's elements are, in bytes: row i, step p is at data[(i / kRowTile)·tile_stride + (i %
-// kRowTile)·row_stride + p·step].
+// Where A's elements are, in bytes. Row i, step p is at
+//   data[(i / kRowTile)·tile_stride + (i % kRowTile)·row_stride + p·step]
 struct PanelA {
   const char* data;
   int64_t tile_stride, row_stride, step;
 };
-// A stored [m, k], read in place. Bf16 is meant for Pairs: k must be even, or the element after it
-// 0.
+// A stored [m, k], read in place. Bf16 is for Pairs: k must be even, or the element after it 0.
 template <typename T>
 LOCKSTEP_INLINE PanelA rows_of(const T* a, int64_t ld) {
   const int64_t row = ld * static_cast<int64_t>(sizeof(T));
@@ -96,9 +97,9 @@ LOCKSTEP_INLINE PanelA columns_of(const Packed* a, int64_t ld) {
   return {reinterpret_cast<const char*>(a), kRowTile * 4, 4, ld * 4};
 }
 
-// What happens to C [m, n] at the end of a block of k. `bias` is [n], or nullptr. With `rounded`,
-// the result goes there, [m, n] with ld_rounded elements from row to row, and `c` holds at most
-// what earlier blocks summed.
+// What happens to C [m, n] at the end of a block of k. `bias` is [n] or nullptr. If `rounded` is
+// set, the result goes there, [m, n] with ld_rounded elements from row to row. `c` then holds at
+// most the sum of the earlier blocks.
 struct Output {
   float* c;
   int64_t ld;
@@ -108,8 +109,7 @@ struct Output {
   int64_t ld_rounded = 0;
 };
 
-// C's lines are fetched while k runs: their stores would otherwise wait for memory one after the
-// other.
+// Fetches C's lines while k runs. Their stores would otherwise wait for memory one after the other.
 template <int ROWS, int VECTORS>
 LOCKSTEP_INLINE void prefetch_tile(const Output& out) {
 #pragma GCC unroll 8
@@ -139,8 +139,8 @@ static inline void micro_tile(int64_t count, const PanelA& place, const char* ne
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) sum[i][v] = S::multiply_add(sum[i][v], x, row[v]);
     }
-    // A's next rows, a line of each for every 16 steps: they come from memory while the first panel
-    // runs, too short for the processor's own prefetching.
+    // Fetches A's next rows, one line of each per 16 steps. They come from memory while the first
+    // panel runs, which is too short for the processor's own prefetching.
     __builtin_prefetch(next + p % kRowTile * row_stride + p / 16 * 64);
     a += step;
     b += VECTORS * kLanes;

@@ -1,17 +1,17 @@
-// Operands of micro_gemm: panels of B, and tiles of a transposed A.
+// Packs the operands of micro_gemm: panels of B, and tiles of a transposed A.
 #pragma once
 
 #include "core/device/cpu/micro_gemm.h"
 
 namespace lockstep::cpu::LOCKSTEP_ISA {
 
-// Elements that a packed block of B takes.
+// Number of elements in a packed block of B.
 template <typename S>
 LOCKSTEP_INLINE int64_t packed_size(int64_t k, int64_t n) {
   return steps<S>(k) * round_up(n, kLanes);
 }
 
-// ---- what one step takes from `lanes` neighbouring columns, at p of k ----
+// ---- what one step takes from `lanes` neighbouring columns, at position p of k ----
 // Rows p.. of a matrix stored [k, columns], `left` of them in all.
 template <typename T>
 LOCKSTEP_INLINE Vf take_step(Singles, const T* row, int64_t, int64_t, int64_t lanes) {
@@ -23,7 +23,7 @@ LOCKSTEP_INLINE Vu take_step(Pairs, const Bf16* row, int64_t ld, int64_t left, i
   return first | (second << 16);
 }
 #endif
-// kLanes steps of one column of a matrix stored [columns, k], of which `left` elements are there.
+// kLanes steps of one column of a matrix stored [columns, k], of which `left` elements exist.
 template <typename T>
 LOCKSTEP_INLINE Vf take_column(Singles, const T* column, int64_t left) {
   return load_at(column, left < kLanes ? left : kLanes);
@@ -39,7 +39,7 @@ LOCKSTEP_INLINE void put(float* to, Vf v) { store(to, v); }
 LOCKSTEP_INLINE void put(uint32_t* to, Vf v) { memcpy(to, &v, sizeof v); }
 LOCKSTEP_INLINE void put(uint32_t* to, Vu v) { memcpy(to, &v, sizeof v); }
 
-// Lanes of the first and second half of both vectors, alternating.
+// Lanes of the first and of the second half of both vectors, alternating.
 LOCKSTEP_INLINE void interleave(Vf a, Vf b, Vf* low, Vf* high) {
 #if LOCKSTEP_LANES == 16
   *low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -62,8 +62,8 @@ LOCKSTEP_INLINE void interleave(Vf a, Vf b, Vf* low, Vf* high) {
 #endif
 }
 
-// A kLanes × kLanes block. Interleaving row i with row i + half rotates the bits of (row, column)
-// by one; after log2(kLanes) rotations they have changed places.
+// Transposes a kLanes × kLanes block. Interleaving row i with row i + half rotates the bits of
+// (row, column) by one. After log2(kLanes) rotations row and column have changed places.
 LOCKSTEP_INLINE void transpose(Vf (&rows)[kLanes]) {
 #pragma GCC unroll 4
   for (int stage = 1; stage < kLanes; stage *= 2) {
@@ -76,7 +76,7 @@ LOCKSTEP_INLINE void transpose(Vf (&rows)[kLanes]) {
   }
 }
 
-// One vector's width of a panel from rows of the transpose.
+// Packs one vector's width of a panel from rows of the transpose.
 template <typename S, typename T>
 static inline void pack_lanes_transposed(const T* src, int64_t ld, int64_t k, int64_t lanes,
                                          typename S::Packed* dst, int64_t width) {
@@ -96,8 +96,8 @@ static inline void pack_lanes_transposed(const T* src, int64_t ld, int64_t k, in
   }
 }
 
-// The panel of `columns` (at most kColumnTile) columns over k. src points at its first element,
-// stored [k, n] or, `transposed`, [n, k], with ld elements from row to row.
+// Packs the panel of `columns` (at most kColumnTile) columns over k. src points at its first
+// element, stored [k, n] or, if `transposed`, [n, k], with ld elements from row to row.
 template <typename S, typename T>
 static inline void pack_panel(const T* src, int64_t ld, bool transposed, int64_t k, int64_t columns,
                               typename S::Packed* dst) {
@@ -112,7 +112,7 @@ static inline void pack_panel(const T* src, int64_t ld, bool transposed, int64_t
   }
 }
 
-// All panels of a [k, n] block.
+// Packs all panels of a [k, n] block.
 template <typename S, typename T>
 static inline void pack_block(const T* src, int64_t ld, bool transposed, int64_t k, int64_t n,
                               typename S::Packed* dst) {
@@ -121,17 +121,17 @@ static inline void pack_block(const T* src, int64_t ld, bool transposed, int64_t
                   n - j < kColumnTile ? n - j : kColumnTile, dst + j * steps<S>(k));
 }
 
-// Elements that the tiles of a transposed A of m rows take. Each tile has room for a line more than
-// it holds: their starts would otherwise fall into one set of the first cache.
+// Number of elements in the tiles of a transposed A of m rows. Each tile has one line of padding:
+// the tiles' starts would otherwise fall into one set of the first cache.
 inline constexpr int64_t kTileGap = 16;
 template <typename S>
 LOCKSTEP_INLINE int64_t tiles_size(int64_t m, int64_t k) {
   return round_up(m, kLanes) / kRowTile * (kRowTile * steps<S>(k) + kTileGap);
 }
 
-// A transposed block is stored [k, m]: copy it into tiles of kRowTile rows, [step][row] each. A few
-// cache lines' worth of rows at a time, so that lines are read whole and few tiles are written at
-// once.
+// Copies a transposed block, stored [k, m], into tiles of kRowTile rows, [step][row] each. It
+// copies a few cache lines' worth of rows at a time, so that lines are read whole and few tiles are
+// written at once.
 template <typename S, typename T>
 PanelA pack_a_transposed(const T* src, int64_t ld, int64_t m, int64_t k, typename S::Packed* dst) {
   constexpr int64_t kAtOnce = 64;

@@ -1,5 +1,4 @@
-// The bridge from the kernel sources (one object per instruction set) to code that is compiled
-// once.
+// Connects the kernel sources (one object per instruction set) to code that is compiled once.
 #pragma once
 
 #include <stddef.h>
@@ -13,7 +12,7 @@ namespace lockstep::cpu {
 void run_pieces(int64_t pieces, void (*body)(const void* context, int64_t piece),
                 const void* context);
 
-// f(piece) for each piece, on several threads.
+// Calls f(piece) for each piece, on several threads.
 template <typename F>
 static inline void for_pieces(int64_t pieces, const F& f) {
   if (pieces == 1) return f(0);
@@ -21,7 +20,7 @@ static inline void for_pieces(int64_t pieces, const F& f) {
       pieces, [](const void* context, int64_t piece) { (*static_cast<const F*>(context))(piece); },
       &f);
 }
-// f(begin, end) for ranges of at most `grain` out of [0, n).
+// Calls f(begin, end) for ranges of at most `grain` out of [0, n).
 template <typename F>
 static inline void for_ranges(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
@@ -29,8 +28,8 @@ static inline void for_ranges(int64_t n, int64_t grain, const F& f) {
              [&](int64_t i) { f(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
 }
 
-// Working memory of this thread, 64-byte aligned, kept from call to call. Each slot is one buffer;
-// a request may move it.
+// Working memory of this thread, 64-byte aligned, kept from call to call. Each slot is one buffer.
+// A request may move it.
 enum class Scratch { packed_a, packed_b, tile, partial, rows };
 void* scratch(Scratch slot, size_t bytes);
 template <typename T>
@@ -40,7 +39,7 @@ static inline T* scratch_of(Scratch slot, int64_t count) {
 
 [[noreturn]] void unsupported_dtype(const char* kernel, DType dtype);
 
-// Elements of an elementwise piece: large enough that handing it out costs nothing.
+// Elements of an elementwise piece: enough that handing it to a thread costs nothing.
 inline constexpr int64_t kElementwiseGrain = 32768;
 
 }  // namespace lockstep::cpu

@@ -1,12 +1,12 @@
 // Vectors for the kernel sources that are compiled once per instruction set (lockstep_isa_variant
-// in CMakeLists.txt). Everything here lives in a namespace named after the instruction set, so that
-// the linker can never hand code compiled for AVX-512 to a machine without it. For the same reason
-// these sources use no templates of the standard library; a test checks that their objects export
+// in CMakeLists.txt). Everything here is in a namespace named after the instruction set, so that
+// the linker cannot give code compiled for AVX-512 to a machine without it. For the same reason
+// these sources use no templates of the standard library. A test checks that their objects export
 // nothing else.
 //
-// Vf holds kLanes floats. Arithmetic uses GCC's vector extensions: a lane of a vector and the same
-// element in a tail run through the same instructions, so an element's bits do not depend on its
-// position.
+// Vf holds kLanes floats. Arithmetic uses GCC's vector extensions. A lane of a full vector and the
+// same element in a tail go through the same instructions, so an element's bits do not depend on
+// its position.
 #pragma once
 
 #include <immintrin.h>
@@ -45,7 +45,7 @@ struct Bf16 {
 LOCKSTEP_INLINE Vf splat(float x) { return x - Vf{}; }
 LOCKSTEP_INLINE Vi splat_int(int32_t x) { return x - Vi{}; }
 
-// The bytes at p as a T, whatever they are there and however they are aligned.
+// Reads a T from the bytes at p, whatever their type and alignment.
 template <typename T>
 LOCKSTEP_INLINE T read(const void* p) {
   T x;
@@ -59,7 +59,7 @@ LOCKSTEP_INLINE Vf widen(Vh h) {
   const Vu u = __builtin_convertvector(h, Vu) << 16;
   return as_float(reinterpret_cast<const Vi&>(u));
 }
-// Rounds to nearest even; NaN stays NaN. The processor's own conversion takes subnormal numbers as
+// Rounds to nearest even; NaN stays NaN. The processor's own conversion treats subnormal numbers as
 // zero.
 LOCKSTEP_INLINE Vh narrow(Vf x) {
 #if LOCKSTEP_BF16_DOT
@@ -79,9 +79,9 @@ LOCKSTEP_INLINE void store(Bf16* p, Vf v) {
   const Vh h = narrow(v);
   memcpy(p, &h, sizeof h);
 }
-// The first n lanes; the others are not written, and read as `fill`, exactly: it is put in after
-// widening, for a float fill (a row's mean, say) would be rounded in a Bf16 lane and no longer
-// cancel. AVX-512 masks them; elsewhere they go through memory.
+// Load or store the first n lanes. The other lanes are not written, and read as exactly `fill`.
+// `fill` is inserted after widening: a Bf16 lane would round a float (a row's mean, for example),
+// and it would no longer cancel. AVX-512 uses masks; the others go through memory.
 #if LOCKSTEP_LANES == 16
 LOCKSTEP_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 LOCKSTEP_INLINE Vf load_some(const float* p, int64_t n, float fill = 0.0f) {
@@ -119,7 +119,7 @@ LOCKSTEP_INLINE void store_some(T* p, Vf v, int64_t n) {
 #endif
 
 #if LOCKSTEP_BF16_DOT
-// The first n elements as they are, each in the lower half of a lane.
+// The first n elements unchanged, each in the lower half of a lane.
 LOCKSTEP_INLINE Vu load_bits(const Bf16* p, int64_t n) {
   return __builtin_convertvector(reinterpret_cast<Vh>(_mm256_maskz_loadu_epi16(first_lanes(n), p)),
                                  Vu);
@@ -143,7 +143,7 @@ LOCKSTEP_INLINE Vf with_sign_of(Vf magnitude, Vf sign) {
 
 LOCKSTEP_INLINE Vf sqrt(Vf x) {
 #if LOCKSTEP_LANES == 16
-  // Masked, all lanes: GCC 12 warns about its own header's _mm512_sqrt_ps.
+  // Masked with all lanes, because GCC 12 warns about its own header's _mm512_sqrt_ps.
   return reinterpret_cast<Vf>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(x)));
 #elif LOCKSTEP_LANES == 8
   return reinterpret_cast<Vf>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
@@ -152,7 +152,7 @@ LOCKSTEP_INLINE Vf sqrt(Vf x) {
 #endif
 }
 
-// Lanes are combined in a fixed tree: halves first.
+// Combine lanes in a fixed tree, halves first.
 LOCKSTEP_INLINE float sum_lanes(Vf v) {
   float lane[kLanes];
   store(lane, v);
@@ -175,15 +175,15 @@ LOCKSTEP_INLINE float max_lanes(Vf v) {
   return lane[0];
 }
 
-// body(offset, lanes) for each vector of n elements; lanes == kLanes but for the last.
+// Calls body(offset, lanes) for each vector of n elements. lanes == kLanes except for the last.
 template <typename F>
 LOCKSTEP_INLINE void for_vectors(int64_t n, const F& body) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, kLanes);
   if (i < n) body(i, n - i);
 }
-// load or store of a vector that may be the last, shorter one. The test is loop-invariant and folds
-// away after inlining.
+// Load or store a vector that may be the last, shorter one. The test is loop-invariant and
+// disappears after inlining.
 template <typename T>
 LOCKSTEP_INLINE Vf load_at(const T* p, int64_t lanes, float fill = 0.0f) {
   return lanes == kLanes ? load(p) : load_some(p, lanes, fill);

@@ -1,5 +1,4 @@
-// What each instruction set's objects provide: entries of the kernel table, declared once for all
-// of them.
+// The kernel table entries that the objects of each instruction set provide, declared once for all.
 #pragma once
 
 #include "core/device/kernels.h"
@@ -15,7 +14,7 @@ void unary(UnaryOp op, DType dtype, int64_t n, const void* x, void* y);
 void unary_backward(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy, void* dx,
                     bool accumulate);
 void axpby(DType dtype, int64_t n, float alpha, const void* x, float beta, void* y);
-// Rows of copy and binary; see rows.h.
+// Rows of copy and binary; see RowKernels in strided.h.
 void convert_row(DType to, DType from, int64_t n, void* dst, const void* src);
 void binary_row(BinaryOp op, DType dtype, int64_t n, void* dst, const void* a, int64_t a_stride,
                 const void* b, int64_t b_stride);
@@ -60,8 +59,8 @@ void dropout(DType dtype, int64_t n, float p, const RandomKey& key, const void* 
 void adamw(const AdamWArgs& args);
 void sgd(const SgdArgs& args);
 
-// Floating-point operations per second of a loop of independent fused multiply-adds, in units of
-// 1e9; one thread.
+// Rate of a loop of independent fused multiply-adds on one thread, in 1e9 floating-point operations
+// per second.
 double probe_fma_gflops();
 
 }  // namespace lockstep::cpu::LOCKSTEP_ISA

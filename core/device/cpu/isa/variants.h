@@ -1,4 +1,4 @@
-// What is chosen at run time: one Variant per instruction set, defined by isa/variant.cpp once for
+// What is chosen at run time: one Variant per instruction set. isa/variant.cpp is compiled once for
 // each.
 #pragma once
 
@@ -9,7 +9,8 @@ namespace lockstep::cpu {
 
 struct Variant {
   const char* name;
-  Kernels kernels;  // without the entries that are compiled once (copy, fill, binary, host copies)
+  // Without the entries that are compiled once (copy, fill, binary, host copies).
+  Kernels kernels;
   RowKernels rows;
   double (*probe_fma_gflops)();
 };
@@ -27,8 +28,8 @@ namespace avx512_bf16 {  // with products of bf16
 Variant variant();
 }
 
-// The best one that this machine runs; LOCKSTEP_ISA=generic|avx2|avx512|avx512_bf16 in the
-// environment asks for a lesser one.
+// The best variant that this machine runs. LOCKSTEP_ISA=generic|avx2|avx512|avx512_bf16 in the
+// environment selects a lesser one.
 const Variant& chosen_variant();
 
 }  // namespace lockstep::cpu
