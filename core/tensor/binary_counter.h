@@ -21,7 +21,7 @@ namespace lockstep {
 //     counter.fold(term, i, last);
 //   }
 //
-// Not thread-safe, but for fold() of parts that do not overlap.
+// Not thread-safe, except for fold() of parts that do not overlap.
 class BinaryCounter {
  public:
   // `make_level`: a contiguous f32 tensor of one dimension, called when a level is first used.

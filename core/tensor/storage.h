@@ -15,54 +15,54 @@ namespace lockstep {
 
 class Storage {
  public:
-  // From the device's allocator, in the current MemoryScope's category.
+  // Memory from the device's allocator, in the category of the current MemoryScope.
   Storage(size_t bytes, Device device);
-  // Memory that somebody else owns (a mapped file, shared memory), counted in the current
-  // MemoryScope's category; `release` runs when the last tensor lets go, or when the allocator's
-  // limit does not allow it.
+  // Memory that another component owns (a mapped file, shared memory), counted in the category of
+  // the current MemoryScope. `release` runs when the last tensor lets go, or if the allocator's
+  // limit does not allow the memory.
   Storage(void* data, size_t bytes, Device device, std::function<void()> release);
   // Memory that comes and goes (FSDP's gathered parameters). While it is away, tensors that view it
-  // keep their shapes, and reading their values throws UsageError with `why_absent`. `bring`, where
-  // there is one, runs first: it may attach the memory. It must not take other memory away, since
-  // whoever reads may look at that as well.
+  // keep their shapes, and reading their values throws UsageError with `why_absent`. `bring`, if
+  // given, runs first and may attach the memory. It must not take other memory away, because the
+  // reader may look at that too.
   static std::shared_ptr<Storage> absent(size_t bytes, Device device, std::string why_absent,
                                          std::function<void()> bring = {});
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
-  // Brings absent memory: bytes() of `memory` from `offset` on, which is kept alive until detach().
+  // Brings absent memory: bytes() of `memory` from `offset` on. Keeps `memory` alive until
+  // detach().
   void attach(std::shared_ptr<Storage> memory, size_t offset = 0);
-  // The same until the next change that counts here (version()): from then on it is away again.
+  // As attach(), until the next change that counts here (version()). The memory is then away again.
   void attach_until_changed(std::shared_ptr<Storage> memory, size_t offset = 0);
   void detach();
   bool present() const {
     return (data_ != nullptr && (!until_changed_ || version() == attached_version_)) || bytes_ == 0;
   }
   const std::string& why_absent() const { return why_absent_; }
-  // For those who are about to read: brings absent memory where that is possible. Returns
-  // present().
+  // Call before reading. Brings absent memory if possible. Returns present().
   bool bring() const;
-  // From here on the memory stays away, for another reason.
+  // The memory stays away from here on, for another reason.
   void retire(std::string why_absent);
 
-  void* data() const { return data_; }  // null while it is away
+  void* data() const { return data_; }  // null while the memory is away
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
 
-  // How often the values in this memory were changed in place. Who keeps a tensor for later
-  // compares versions to find out whether it still holds what it held
+  // How often the values in this memory were changed in place. A holder of a tensor compares
+  // versions to learn whether the tensor still holds the same values
   // (core/autograd/saved_tensor.h). Thread-safe, like changed() and changed_by().
   uint64_t version() const {
     return changes_.load(std::memory_order_relaxed) + (origin_ ? origin_->version() : 0);
   }
-  // Counts one change. `by` names who made it, for messages: a string literal, "copy_". Bringing
-  // the same values again (attach) is no change.
+  // Counts one change. `by` names the caller in messages; it must be a string literal, such as
+  // "copy_". attach() of the same values is not a change.
   void changed(const char* by);
-  // Who made the last change; "unknown" before the first.
+  // Who made the last change. "unknown" before the first.
   const char* changed_by() const;
-  // The values here are copies of those in `origin` (FSDP: of the rank's slice): a change there
-  // counts here, too.
+  // The values here are copies of those in `origin` (FSDP: of the rank's slice). From here on, a
+  // change there counts here too.
   void follow(std::shared_ptr<Storage> origin);
 
  private:
@@ -74,16 +74,16 @@ class Storage {
   std::shared_ptr<Storage> attached_;
   bool until_changed_ = false;
   uint64_t attached_version_ = 0;
-  std::string why_absent_;       // empty: the memory is here for good
+  std::string why_absent_;       // empty: the memory is always here
   std::function<void()> bring_;  // of absent memory; may be empty
   std::atomic<uint64_t> changes_{0};
   std::atomic<const char*> changed_by_{nullptr};
   std::shared_ptr<Storage> origin_;
 };
 
-// While it lives, new tensors of this thread on the CPU take their memory from `make(bytes)` rather
-// than from the allocator: for states that shall lie elsewhere (a file), whoever creates them.
-// Scopes nest.
+// While the object lives, new CPU tensors of this thread get their memory from `make(bytes)`
+// instead of the allocator. It puts states elsewhere (into a file) without help of the code that
+// creates them. Scopes nest.
 class StorageScope {
  public:
   using Make = std::function<std::shared_ptr<Storage>(size_t bytes)>;
@@ -92,7 +92,7 @@ class StorageScope {
   StorageScope(const StorageScope&) = delete;
   StorageScope& operator=(const StorageScope&) = delete;
 
-  // From the innermost scope, or the allocator's.
+  // Memory from the innermost scope, or from the allocator if there is none.
   static std::shared_ptr<Storage> create(size_t bytes, Device device);
 
  private:

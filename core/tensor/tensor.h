@@ -1,9 +1,11 @@
-// Tensor: a value of n dimensions. Copying a Tensor copies the handle, not the elements; views
-// share storage. Knows nothing of gradients (core/autograd) or of ranks (comm). Not synchronised:
-// two threads may read one tensor, or use two tensors of one storage that do not overlap.
+// Tensor: a value of n dimensions. Copying a Tensor copies the handle, not the elements. Views
+// share storage. It knows nothing of gradients (core/autograd) or ranks (comm).
 //
-// Every call on an undefined tensor but defined() and the plain getters throws UsageError. So does
-// a shape whose elements or bytes no int64 can count.
+// Not synchronised. Two threads may read one tensor, or use two tensors of one storage that do not
+// overlap.
+//
+// On an undefined tensor, every call except defined() and the plain getters throws UsageError. So
+// does a shape whose elements or bytes do not fit an int64.
 #pragma once
 
 #include <initializer_list>
@@ -24,7 +26,7 @@ class Tensor {
  public:
   Tensor() = default;  // undefined: no storage, defined() is false
 
-  // Contents undefined / zero / `value`.
+  // The contents are undefined, zero, or `value`.
   static Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
   static Tensor full(const Shape& shape, double value, DType dtype = DType::f32,
@@ -36,7 +38,7 @@ class Tensor {
   static Tensor from(const std::vector<T>& values, const Shape& shape, Device device = kCpu) {
     return from(std::span<const T>(values), shape, device);
   }
-  // Views memory that is owned elsewhere.
+  // A view of memory that is owned elsewhere.
   static Tensor wrap(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype,
                      int64_t offset_bytes = 0);
 
@@ -44,7 +46,7 @@ class Tensor {
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }  // in elements
   int dim() const { return shape_.size(); }
-  int64_t size(int axis) const;  // negative counts from the end
+  int64_t size(int axis) const;  // a negative axis counts from the end
   int64_t numel() const { return numel_; }
   int64_t bytes() const { return numel_ * size_of(dtype_); }
   DType dtype() const { return dtype_; }
@@ -52,7 +54,7 @@ class Tensor {
   bool is_contiguous() const;
   const std::shared_ptr<Storage>& storage() const { return storage_; }
 
-  // The first element, at a device address. data<T>() checks T against dtype().
+  // Device address of the first element. data<T>() checks T against dtype().
   void* raw() const;
   template <typename T>
   T* data() const {
@@ -71,8 +73,8 @@ class Tensor {
   // The value of a tensor with one element.
   double item() const;
 
-  // Views: no copy. One dimension of `shape` may be -1; view() needs a compatible layout, reshape()
-  // copies where there is none.
+  // Views: no copy. One dimension of `shape` may be -1. view() needs a compatible layout; reshape()
+  // copies if the layout is not compatible.
   Tensor view(const Shape& shape) const;
   Tensor reshape(const Shape& shape) const;
   Tensor flatten() const { return reshape({numel_}); }
@@ -81,30 +83,34 @@ class Tensor {
   Tensor select(int axis, int64_t index) const;  // drops the axis
   Tensor unsqueeze(int axis) const;
   Tensor expand(const Shape& shape) const;  // repeats dimensions of size 1 by stride 0
-  // Any view of the storage: strides of 0 or more, and an offset from this view's start. Throws
-  // UsageError where an element would lie outside the storage.
+  // Any view of the storage, with strides of 0 or more and an offset from this view's start. Throws
+  // UsageError if an element would lie outside the storage.
   Tensor as_strided(const Shape& shape, const Shape& strides, int64_t offset_elements) const;
 
   // Copies.
   Tensor clone() const;       // contiguous
-  Tensor contiguous() const;  // itself where it is contiguous
+  Tensor contiguous() const;  // *this if it is contiguous
   Tensor to(DType dtype) const;
   Tensor to(Device device) const;
 
-  // In place; both return *this and count as a change (mark_changed). copy_ broadcasts and
-  // converts; the source may overlap this tensor. Both refuse a value that an integer dtype cannot
-  // hold (copy_ and to() cut fractions off), and a tensor whose elements share memory, as expand()
-  // makes them: write before expanding, or write to a clone(). What was refused changed nothing.
+  // In place. All return *this and count as a change (mark_changed). copy_ broadcasts and converts;
+  // the source may overlap this tensor. copy_ and to() cut fractions off when they convert to
+  // integers.
+  //
+  // Both throw UsageError, and change nothing, for:
+  // - a value that an integer dtype cannot hold
+  // - a tensor whose elements share memory, as expand() makes them. Write before expanding, or
+  //   write to a clone().
   const Tensor& copy_(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
 
-  // Whether some element of `other`, on the same device, may lie in this tensor's memory. The very
-  // same elements are no such case. What lies between elements counts.
+  // Whether some element of `other`, on the same device, may lie in this tensor's memory. Exactly
+  // the same elements do not count. Memory between elements does.
   bool overlaps(const Tensor& other) const;
 
-  // Says that the values were changed through raw(), data() or span(). Backward then refuses to use
-  // them in place of the values that forward saw. `by`: a string literal that names who did it.
+  // Says that the values were changed through raw(), data() or span(). Backward then refuses them
+  // instead of the values that forward saw. `by`: a string literal that names the caller.
   void mark_changed(const char* by) const;
 
  private:
@@ -124,13 +130,13 @@ class Tensor {
   DType dtype_ = DType::f32;
 };
 
-// Bytes of a dense tensor. Throws UsageError where an int64 cannot count them.
+// Bytes of a dense tensor. Throws UsageError if they do not fit an int64.
 int64_t byte_count(const Shape& shape, DType dtype);
 
-// Normalises a negative axis and checks its range; `op` names the caller in the message.
+// Normalises a negative axis and checks its range. `op` names the caller in the message.
 int normalize_axis(int axis, int dims, std::string_view op);
 
-// "f32[2, 3]" – the type, not the values.
+// "f32[2, 3]": the type, not the values.
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
 
 }  // namespace lockstep
