@@ -1,4 +1,4 @@
-// What the operations share. Internal to core/ops.
+// Helpers that the operations share. Internal to core/ops.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace lockstep::ops {
 
-// What messages call a result that its operation keeps.
+// The name of an operation's own result in messages.
 inline constexpr std::string_view kResult = "its result";
 
 inline StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.strides()}; }
@@ -29,27 +29,27 @@ inline Tensor data_or_undefined(const Variable& x) {
 // x [..., n] as dense rows [rows, n].
 Tensor as_rows(const Tensor& x);
 
-// dst [M, N] (+)= a [M, K] · b [K, N] (+ bias f32 [N]). a and b are of one dtype; transposed views
+// dst [M, N] (+)= a [M, K] · b [K, N] (+ bias f32 [N]). a and b have one dtype. Transposed views
 // cost no copy.
 void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
           const Tensor& bias = {});
 
-// a op b, broadcasting, as a new tensor.
+// a op b with broadcasting, as a new tensor.
 Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
-// x summed down to `shape`, which broadcasts to x's.
+// x summed down to `shape`, which must broadcast to x's shape.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 Tensor scaled(const Tensor& x, float factor);
-// kind over one axis of x, which is dropped.
+// Reduces one axis of x and drops it.
 Tensor reduced(ReduceKind kind, const Tensor& x, int axis);
 
-// The values as dense i32 on x's device, each in [0, limit) or equal to `ignore`.
+// The values as dense i32 on the device of `ids`. Each must be in [0, limit) or equal to `ignore`.
 Tensor checked_ids(std::string_view op, const Tensor& ids, int64_t limit,
                    const int32_t* ignore = nullptr);
 
-// Edge::write for kernels that cannot add: where the place holds a gradient already, computes aside
+// Edge::write for kernels that cannot add. If the target holds a gradient already, computes aside
 // and adds.
 void overwrite(const Edge& edge, const std::function<void(const Tensor& dst)>& compute);
-// Edge::write, but calls `write` with an undefined tensor where no gradient is needed.
+// As Edge::write, but calls `write` with an undefined tensor if no gradient is needed.
 void write_if_needed(const Edge& edge,
                      const std::function<void(const Tensor& dst, bool accumulate)>& write);
 

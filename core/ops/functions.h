@@ -1,11 +1,12 @@
 // Differentiable operations on Variables. Each validates shapes, dtypes and devices (UsageError:
-// "[op] expected …, got …"), computes through the device's kernel table, and records what backward
-// needs, and no more.
+// "[op] expected …, got …"), computes through the device's kernel table, and records only what
+// backward needs.
 //
-// Inputs may be views of any layout; where a kernel needs dense memory, a copy is made.
-// Floating-point operations take f32 or bf16 (storage; arithmetic is f32) and give the dtype of
-// their input; inside a PrecisionScope (core/ops/precision.h) products of matrices, attention and
-// embeddings give the scope's dtype. Nothing here depends on the number of threads.
+// Inputs may be views of any layout. If a kernel needs dense memory, the operation copies.
+//
+// Floating-point operations take f32 or bf16 (storage only; arithmetic is f32) and return the dtype
+// of their input. Inside a PrecisionScope (core/ops/precision.h), matrix products, attention and
+// embeddings return the scope's dtype. No result depends on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 
 namespace lockstep::ops {
 
-// ---- elementwise; a and b have one dtype and broadcast (NumPy's rules) ----
+// ---- elementwise: a and b have one dtype and broadcast (NumPy's rules) ----
 Variable add(const Variable& a, const Variable& b);
 Variable sub(const Variable& a, const Variable& b);
 Variable mul(const Variable& a, const Variable& b);
@@ -25,7 +26,7 @@ Variable div(const Variable& a, const Variable& b);
 Variable add(const Variable& a, float b);
 Variable mul(const Variable& a, float b);
 
-// Any of the kernel table's functions of one argument; the named ones below are short for it.
+// Any function of one argument in the kernel table. The named ones below are shorthands.
 Variable unary(UnaryOp op, const Variable& x);
 Variable neg(const Variable& x);
 Variable exp(const Variable& x);
@@ -41,8 +42,8 @@ Variable silu(const Variable& x);
 Variable gelu(const Variable& x);       // x·Φ(x), by erf
 Variable gelu_tanh(const Variable& x);  // GPT-2's approximation
 
-// Between floating-point dtypes; the gradient comes back in x's dtype. Itself where the dtype is
-// the same.
+// Converts between floating-point dtypes. The gradient returns in x's dtype. Returns x if it has
+// the dtype already.
 Variable cast(const Variable& x, DType dtype);
 
 // ---- reductions ----
@@ -55,37 +56,37 @@ Variable max(const Variable& x, int axis, bool keepdim = false);
 Variable softmax(const Variable& x, int axis = -1);
 Variable log_softmax(const Variable& x, int axis = -1);
 
-// ---- shapes: views where the layout allows ----
+// ---- shapes: views if the layout allows ----
 Variable reshape(const Variable& x, const Shape& shape);  // one dimension may be -1
 Variable transpose(const Variable& x, int axis_a, int axis_b);
 Variable narrow(const Variable& x, int axis, int64_t start, int64_t length);
 Variable concat(const std::vector<Variable>& parts, int axis);
 
 // ---- matrices ----
-// [..., M, K] · [..., K, N]; leading dimensions broadcast. Transposed views cost no copy.
+// [..., M, K] · [..., K, N]. Leading dimensions broadcast. Transposed views cost no copy.
 Variable matmul(const Variable& a, const Variable& b);
-// x [..., in] · weightᵀ + bias: weight [out, in], bias f32 [out] or undefined. The weight's
-// gradient is computed straight into the leaf's gradient memory. Where x comes from a norm or a
-// function of one argument, backward computes it again instead of keeping it (SavedInput).
+// x [..., in] · weightᵀ + bias. weight: [out, in]. bias: f32 [out], or undefined. The weight's
+// gradient is computed directly in the leaf's gradient memory. If x comes from a norm or a function
+// of one argument, backward computes x again instead of keeping it (SavedInput).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias);
 
 // ---- layers ----
-// Over the last dimension of x [..., n]; weight and bias f32 [n], either may be undefined.
+// Over the last dimension of x [..., n]. weight and bias: f32 [n], either may be undefined.
 Variable layer_norm(const Variable& x, const Variable& weight, const Variable& bias,
                     float eps = 1e-5f);
 Variable rms_norm(const Variable& x, const Variable& weight, float eps = 1e-6f);
-// Rows of table f32 [vocab, n] at ids [...] (i32, i64 or u8, each within the table): [..., n].
+// Rows of table f32 [vocab, n] at ids [...] (i32, i64 or u8, each within the table). Returns [...,
+// n].
 Variable embedding(const Tensor& ids, const Variable& table);
-// x·mask/(1−p), 0 ≤ p < 1. The mask is drawn from `key` in forward and again in backward, never
-// stored.
+// x·mask/(1−p), 0 ≤ p < 1. Forward and backward both draw the mask from `key`. It is never stored.
 Variable dropout(const Variable& x, float p, const RandomKey& key);
-// Causal self-attention: qkv [B, T, 3·C] holds q, k and v side by side, each of `heads` heads side
-// by side; gives [B, T, C]. Scores are scaled by 1/sqrt(C/heads). Never holds a T×T matrix.
+// Causal self-attention. qkv [B, T, 3·C] holds q, k and v side by side, each with `heads` heads
+// side by side. Returns [B, T, C]. Scores are scaled by 1/sqrt(C/heads). Never holds a T×T matrix.
 Variable causal_attention(const Variable& qkv, int64_t heads);
 
 // ---- loss ----
-// Mean of −log softmax(logits)[target], f32 []: logits [..., V], targets [...] (i32, i64 or u8)
-// within [0, V) or equal to `ignore_index`, whose rows do not count. NaN where no row counts.
+// Mean of −log softmax(logits)[target], f32 []. logits: [..., V]. targets: [...] (i32, i64 or u8),
+// each in [0, V) or equal to `ignore_index`. Ignored rows do not count. NaN if no row counts.
 Variable cross_entropy(const Variable& logits, const Tensor& targets, int32_t ignore_index = -100);
 
 }  // namespace lockstep::ops
