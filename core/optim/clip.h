@@ -11,10 +11,11 @@
 
 namespace lockstep::optim {
 
-// The sums of squares from which a norm is made, one for each block of kSquareBlock elements of
-// each parameter, in order. Whoever holds a block – all of them, or the slices that FSDP gave a
-// rank – computes the same sum for it, and the norm adds the sums in one fixed tree: pairs of
-// neighbours first. So its bits depend on shapes and values alone, not on who held what.
+// The sums of squares that make up a norm: one for each block of kSquareBlock elements of each
+// parameter, in order. Every rank that holds a block computes the same sum for it, whether it holds
+// whole parameters or the slices that FSDP gave it. The norm adds these sums in one fixed tree:
+// pairs of neighbours first. So its bits depend on shapes and values alone, not on which rank held
+// what.
 //
 //   NormBlocks blocks(numels);                           the same on every rank
 //   blocks.set(index, my_slice, offset);                 for each slice that this rank holds
@@ -22,16 +23,16 @@ namespace lockstep::optim {
 //   double norm = blocks.norm();
 class NormBlocks {
  public:
-  // `numels`: elements of each whole parameter. All sums are 0.
+  // `numels`: number of elements of each whole parameter. All sums start at 0.
   explicit NormBlocks(std::span<const int64_t> numels);
 
   // `gradient`: elements [offset, offset + numel) of parameter `index`, contiguous f32 or bf16. The
-  // slice must begin at a multiple of kSquareBlock and end at one, or with the parameter;
-  // UsageError otherwise, since a block cannot be summed in two halves.
+  // slice must begin at a multiple of kSquareBlock, and end at one or with the parameter. Throws
+  // UsageError otherwise, because a block cannot be summed in two halves.
   void set(size_t index, const Tensor& gradient, int64_t offset = 0);
 
-  // i64 [number of blocks]: the sums, as the bits of doubles. Blocks that were not set hold 0, so
-  // that a bitwise or over ranks puts the vector together exactly.
+  // i64 [number of blocks]: the sums, as the bits of doubles. Blocks that were not set hold 0, so a
+  // bitwise or over ranks assembles the vector exactly.
   const Tensor& bits() const { return bits_; }
 
   // The 2-norm over all blocks.
@@ -43,24 +44,24 @@ class NormBlocks {
   Tensor bits_;
 };
 
-// The 2-norm over all gradients, as NormBlocks makes it. Parameters without a gradient count as 0.
+// The 2-norm over all gradients, computed by NormBlocks. Parameters without a gradient count as 0.
 // Throws UsageError for slices (Parameter::is_slice), whose norm would differ among ranks.
 double grad_norm(std::span<const Parameter> parameters);
 
-// The same, with the same bits, of a model whose gradients are spread over ranks. `whole`: the
-// model's parameters, in the same order on all ranks; only names and shapes count. `held`: what
-// this rank updates of them, slices or whole. `or_over_ranks` makes `bits` their bitwise or over
-// these ranks:
+// The same norm, with the same bits, for a model whose gradients are spread over ranks.
+// - `whole`: the model's parameters, in the same order on all ranks. Only names and shapes count.
+// - `held`: the parameters or slices that this rank updates.
+// - `or_over_ranks` replaces `bits` by their bitwise or over these ranks:
 //
 //   grad_norm(model.parameters(), sharded->parameters(),
 //             [&](const Tensor& bits) { group->all_reduce(bits, {.op = ReduceOp::bor}).wait(); });
 double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> held,
                  const std::function<void(const Tensor& bits)>& or_over_ranks);
 
-// What gradients of norm `norm` are to be multiplied by so that it does not exceed `max_norm`; 1
-// where max_norm is 0 or less (no clipping). NaN where the norm is not finite, whatever max_norm
-// is: the caller decides about such a step, which Optimizer::step() refuses. Throws UsageError for
-// a max_norm of NaN.
+// The factor for gradients of norm `norm` so that their norm does not exceed `max_norm`. 1 if
+// max_norm is 0 or less (no clipping). NaN if the norm is not finite, whatever max_norm is: the
+// caller decides about such a step, which Optimizer::step() refuses. Throws UsageError if max_norm
+// is NaN.
 float clip_scale(double norm, double max_norm);
 
 }  // namespace lockstep::optim

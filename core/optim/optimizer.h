@@ -1,5 +1,5 @@
-// Optimizers: they see parameters and their gradients, and know nothing of models or of how either
-// is spread over ranks.
+// Optimizers. They see parameters and gradients, but know nothing of models or of how these are
+// spread over ranks.
 //
 //   optimizer.step(lr_at(schedule, step), clip_scale(norm, max_norm));
 //
@@ -24,36 +24,38 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  // Updates every parameter that has a gradient; others, and their states, stay as they are.
-  // Gradients are multiplied by `grad_scale` as they are read (clipping costs no pass of its own).
-  // Throws UsageError, and changes nothing, where one of the two is not finite – clip_scale() gives
-  // NaN for a norm that is not –, and where a parameter's values have another size, dtype or layout
-  // than they had at first.
+  // Updates every parameter that has a gradient. Others, and their states, stay unchanged.
+  // Gradients are multiplied by `grad_scale` as they are read, so clipping needs no separate pass.
+  //
+  // Throws UsageError and changes nothing if `lr` or `grad_scale` is not finite (clip_scale()
+  // returns NaN for a norm that is not), or if a parameter's values have another size, dtype or
+  // layout than at first.
   void step(float lr, float grad_scale = 1.0f);
   void zero_grad() const;
 
   // What a checkpoint must hold besides the parameters: f32 tensors named "<state>.<parameter>"
-  // ("exp_avg.wte.weight"), in a fixed order, of the parameters' shapes. They exist from the start:
-  // fill them, and set_steps(), to continue a run.
+  // ("exp_avg.wte.weight"), in a fixed order, in the parameters' shapes. They exist from the start.
+  // To continue a run, fill them and call set_steps().
   std::vector<std::pair<std::string, Tensor>> state() const;
   int64_t steps() const { return steps_; }
-  // By name, the number of updates of each parameter that has missed some of the steps, because it
-  // had no gradient: it joined late, or was frozen for a while. Empty where all are in step.
+  // By name, the number of updates of each parameter that missed some steps, because it had no
+  // gradient: it joined late, or was frozen for a while. Empty if no parameter missed any.
   std::map<std::string, int64_t> updates_out_of_step() const;
-  // What steps() and updates_out_of_step() gave; {} says that no parameter ever missed a step.
-  // Throws UsageError for a name that is none of the parameters', and for more updates than steps.
+  // Takes the results of steps() and updates_out_of_step(). {} says that no parameter ever missed a
+  // step. Throws UsageError for an unknown parameter name, and for more updates than steps.
   void set_steps(int64_t steps, const std::map<std::string, int64_t>& updates_out_of_step);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
  protected:
   // Throws UsageError unless parameters are contiguous f32 with distinct names. `states`: names of
-  // the tensors kept for each.
+  // the tensors kept for each parameter.
   Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states);
-  // One parameter with a gradient; steps() and updates() count the running step already.
+  // Updates one parameter that has a gradient. steps() and updates() already count the current
+  // step.
   virtual void update(size_t index, float lr, float grad_scale) = 0;
 
-  // The steps in which this parameter had a gradient.
+  // Number of steps in which this parameter had a gradient.
   int64_t updates(size_t index) const { return steps_ - missed_[index]; }
 
   float* value(size_t index) const { return parameters_[index].data().data<float>(); }
@@ -69,12 +71,12 @@ class Optimizer {
   std::vector<std::string> state_names_;
   std::vector<Tensor> states_;  // all of the first kind, then all of the second
   int64_t steps_ = 0;
-  std::vector<int64_t> missed_;  // by parameter: steps without a gradient
+  std::vector<int64_t> missed_;  // by parameter: number of steps without a gradient
 };
 
 // Which parameters decay. The default is those of two dimensions or more: matrices and embeddings,
-// but no biases and norms. Slices (FSDP) are flat: a rule of your own asks for
-// slice().global_shape().
+// but not biases and norms. Slices (FSDP) are flat, so a custom rule must look at
+// slice().global_shape.
 using DecayRule = std::function<bool(const Parameter&)>;
 bool decay_matrices(const Parameter& parameter);
 bool decay_all(const Parameter& parameter);
@@ -93,8 +95,8 @@ struct AdamOptions {
   float beta1 = 0.9f;
   float beta2 = 0.999f;
   float eps = 1e-8f;
-  float weight_decay = 0.0f;  // make_adam: added to the gradient; make_adamw: decoupled (Loshchilov
-                              // and Hutter, 2019)
+  // make_adam: added to the gradient. make_adamw: decoupled (Loshchilov and Hutter, 2019).
+  float weight_decay = 0.0f;
   DecayRule decays = decay_matrices;
 };
 std::unique_ptr<Optimizer> make_adam(std::vector<Parameter> parameters,

@@ -10,13 +10,14 @@ struct Schedule {
   Kind kind = Kind::constant;
   float lr = 1e-3f;     // after the warm-up
   float min_lr = 0.0f;  // at the last step (linear and cosine)
-  int64_t warmup = 0;   // steps that rise linearly: step s of these has lr·s/warmup
-  int64_t steps = 0;    // of the whole run; read by linear and cosine
+  // The rate rises linearly over these steps: step s has lr·s/warmup.
+  int64_t warmup = 0;
+  int64_t steps = 0;  // of the whole run; read by linear and cosine
 };
 
-// The rate of a step that counts from 1. After the warm-up it falls from lr to min_lr, which the
-// last step has; beyond that it stays. Throws UsageError for a schedule that cannot be: negative
-// counts, or a warm-up longer than the run.
+// The rate of a step, counted from 1. After the warm-up it falls from lr to min_lr, which the last
+// step has. Later steps keep min_lr. Throws UsageError for an impossible schedule: negative counts,
+// or a warm-up longer than the run.
 float lr_at(const Schedule& schedule, int64_t step);
 
 }  // namespace lockstep::optim
