@@ -1,6 +1,6 @@
-// The memory of gradients: parameters grouped into buckets, each one flat f32 tensor that is
-// reduced by one collective. Gradients are views into it, so nothing is copied before or after the
-// reduction.
+// The memory of gradients. Parameters are grouped into buckets. Each bucket is one flat f32 tensor,
+// which one collective reduces. Gradients are views into it, so nothing is copied before or after
+// the reduction.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,10 @@
 
 namespace lockstep::ddp {
 
-// Which parameters go into which bucket, in the order in which the buckets are reduced.
+// The parameters of each bucket, in the order in which the buckets are reduced. Fills buckets in
+// the given order of parameter indices. A parameter is never split. A parameter larger than the
+// limit gets its own bucket. The first bucket closes at `first_bytes`, so that communication starts
+// early.
 using BucketLayout = std::vector<std::vector<size_t>>;
 
 // Fills buckets in the given order of parameter indices. A parameter is never split; one that is
@@ -22,8 +25,8 @@ BucketLayout make_layout(const std::vector<size_t>& order,
                          const std::vector<int64_t>& parameter_bytes, int64_t first_bytes,
                          int64_t bucket_bytes);
 
-// The flat memory of one bucket: `total` is what is reduced between ranks, in memory that suits the
-// group's collectives; a binary counter holds the partial sums of a rank's micro-batches.
+// The flat memory of one bucket. Ranks reduce `total`, which lies in memory that suits the group's
+// collectives. A binary counter holds the partial sums of a rank's micro-batches.
 class Bucket {
  public:
   Bucket(std::vector<size_t> members, const std::vector<Parameter>& parameters,
@@ -31,7 +34,7 @@ class Bucket {
 
   const std::vector<size_t>& members() const { return members_; }
   const Tensor& total() const { return total_; }  // f32 [numel]
-  // The part of `total` that belongs to the bucket's k-th member, in the parameter's shape.
+  // The part of `total` for the bucket's k-th member, in the parameter's shape.
   Tensor total_of(size_t k) const { return part_of(total_, k); }
   // Where micro-batch i of this rank's share must write the k-th member's gradient; the last one
   // writes to `total`.

@@ -1,6 +1,6 @@
-// Labels by which ranks tell the collectives of a wrapper apart: from those of other wrappers, of
-// other buckets and of other steps. A rank that tries a step again repeats its labels from the
-// first bucket on, and so meets only ranks that try it again, too.
+// Labels that distinguish the collectives of a wrapper from those of other wrappers, buckets and
+// steps. A rank that tries a step again repeats its labels from the first bucket on. So it meets
+// only ranks that also try again.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,9 @@ class CallLabels {
   void next_step() { ++step_; }
 
  private:
-  static constexpr uint64_t kSteps = 1024;  // then labels repeat: ranks are never that far apart
-  static constexpr uint64_t kOwn = 3;       // before those of buckets
+  // After this many steps labels repeat. Ranks are never that far apart.
+  static constexpr uint64_t kSteps = 1024;
+  static constexpr uint64_t kOwn = 3;  // labels before those of the buckets
   uint64_t at(uint64_t slot) const { return first_ + step_ % kSteps * slots_ + slot; }
 
   uint64_t slots_, first_;

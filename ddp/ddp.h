@@ -1,5 +1,5 @@
-// DistributedDataParallel: every rank holds the whole model, computes its share of a step's
-// micro-batches, and all ranks end with the same summed gradients.
+// DistributedDataParallel: every rank holds the whole model and computes its share of a step's
+// micro-batches. All ranks end with the same summed gradients.
 //
 //   ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
 //   for (each step) {
@@ -9,36 +9,37 @@
 //     optimizer.zero_grad();
 //   }
 //
-// A step consists of V micro-batches (Options::micro_batches, one a rank by default); ReduceTree
-// says which rank computes which. Gradients are summed in f32 over the fixed tree of the V
-// micro-batches: inside a rank as a binary counter adds, and between ranks along the rest of the
-// same tree. So the bits do not depend on the number of ranks.
+// A step has V micro-batches (Options::micro_batches, one a rank by default). ReduceTree says which
+// rank computes which. Gradients are summed in f32 over the fixed tree of the V micro-batches. A
+// rank sums its part with a binary counter; ranks then sum along the rest of the same tree. So the
+// bits do not depend on the number of ranks.
 //
 // A step's gradients replace those of the step before, whether or not zero_grad() was called. To
 // add up more micro-batches, make them part of one step: Options::micro_batches, or no_sync().
 //
-// Communication starts during the last backward(): when all gradients of a bucket are final and all
-// earlier buckets have been started, the bucket is reduced while the rest is still being computed.
-// Buckets start in index order, never in order of arrival, so that all ranks issue the same
-// collectives. After the first step the buckets are laid out anew, once, in the order in which rank
-// 0's gradients became final.
+// Communication starts during the last backward(). A bucket is reduced as soon as all of its
+// gradients are final and all earlier buckets have started, while later gradients are still
+// computed. Buckets start in index order, never in order of arrival, so that all ranks issue the
+// same collectives. After the first step the buckets are laid out again, once, in the order in
+// which rank 0's gradients became final.
 //
-// Parameters may be frozen and unfrozen (set_requires_grad) between steps, alike on all ranks: the
-// next step follows. A frozen parameter has no gradient, so that optimizers leave it alone. Where
-// ranks differ all of them get a UsageError.
+// Parameters may be frozen and unfrozen (set_requires_grad) between steps, equally on all ranks.
+// The next step follows. A frozen parameter has no gradient, so optimizers do not touch it. If
+// ranks differ, all of them get a UsageError.
 //
-// A backward() or skip() that threw leaves nothing behind and is still to be done. If it threw on
-// all ranks alike (a faulty batch, memory that ran out), call it again: the bits are those of a
-// step without the fault. If only some ranks threw, their next try is an error on all ranks,
-// because the others have used what they had sent. Before anything was sent, a rank may try again
-// alone.
+// A backward() or skip() that threw leaves nothing behind and must still be done:
+// - If it threw on all ranks (a faulty batch, memory that ran out), call it again. The bits are
+//   those of a step without the fault.
+// - If only some ranks threw, their next try is an error on all ranks, because the others have used
+//   what they had sent. Before anything was sent, a rank may try again alone.
 //
 // A user's hook of a parameter (Parameter::set_grad_hook) stays, whenever it is set. It sees the
 // gradient of this rank's micro-batch before anything is added to it, and may change the values in
 // place. A second wrapper of the same parameters takes them over from the first.
 //
 // Sources: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training",
-// VLDB 2020 (buckets, overlap, rebuilding). Thread-safety: one thread, the one that runs backward.
+// VLDB 2020 (buckets, overlap, rebuilding). Thread-safety: use one thread, the one that runs
+// backward.
 #pragma once
 
 #include <memory>
@@ -60,18 +61,17 @@ struct Options {
   int64_t micro_batches = 0;  // V of one step, over all ranks; 0: one a rank
   int64_t first_bucket_bytes = 1 << 20;
   int64_t bucket_bytes = 8 << 20;
-  // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error
-  // that names it, because it is more often a mistake than a wish, and looking for them costs a
-  // walk over the graph.
+  // Gives a zero gradient to parameters that take no part in a step. If off, such a parameter is an
+  // error that names it: it is usually a mistake, and looking for them costs a walk over the graph.
   bool find_unused_parameters = false;
   CommHook comm_hook = all_reduce_hook;
 };
 
 class DistributedDataParallel {
  public:
-  // Collective: checks that all ranks have the same names, shapes and dtypes, then copies rank 0's
-  // values to all. Parameters must be f32 (for bf16 compute keep f32 masters and use
-  // ops::PrecisionScope), contiguous, and listed once each; frozen ones are only copied.
+  // Collective. Checks that all ranks have the same names, shapes and dtypes, then copies rank 0's
+  // values to all. Parameters must be f32, contiguous, and listed once each. For bf16 compute, keep
+  // f32 masters and use ops::PrecisionScope. Frozen parameters are only copied.
   DistributedDataParallel(std::vector<Parameter> parameters,
                           std::vector<std::pair<std::string, Tensor>> buffers,
                           std::shared_ptr<comm::ProcessGroup> group, Options options = {});
@@ -79,20 +79,20 @@ class DistributedDataParallel {
   DistributedDataParallel(const DistributedDataParallel&) = delete;
   DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
 
-  // Which micro-batches each rank computes.
+  // Says which rank computes which micro-batches.
   const comm::ReduceTree& tree() const { return tree_; }
 
   // Differentiates one micro-batch's mean loss, weighted 1/V. The last one of this rank's share
   // starts the communication.
   void backward(const Variable& loss);
 
-  // Waits for the reductions, in bucket order. Throws what a collective failed with, and names the
-  // bucket.
+  // Waits for the reductions, in bucket order. If a collective failed, throws its error and names
+  // the bucket.
   void finish();
 
-  // While the guard lives, backward() only accumulates, whatever the share: for steps whose number
-  // of micro-batches is decided by the caller. In a step that had a guard, the first backward()
-  // without one communicates.
+  // While the guard lives, backward() only accumulates, whatever the share. For steps whose number
+  // of micro-batches the caller decides. In a step that had a guard, the first backward() without
+  // one communicates.
   class NoSync {
    public:
     explicit NoSync(DistributedDataParallel& ddp) : ddp_(ddp) { ++ddp_.no_sync_depth_; }
@@ -105,21 +105,22 @@ class DistributedDataParallel {
   };
   NoSync no_sync() { return NoSync(*this); }
 
-  // Uneven inputs. At the start of each step every rank says whether it still has input and learns
-  // how many ranks do; 0 ends the epoch on all ranks. A rank without input calls skip() in place of
-  // backward(): it takes part in the communication with zeros, and the mean is over the ranks that
-  // had input. What was said holds for one step; a step without it takes the mean over all
-  // micro-batches. A rank that does other than it said is a UsageError on all ranks. For one
-  // micro-batch a rank and step.
+  // Uneven inputs, for one micro-batch a rank and step. At the start of each step every rank calls
+  // active_ranks() with whether it still has input. All get the number of ranks that do. 0 ends the
+  // epoch on all ranks. A rank without input calls skip() instead of backward(). It then
+  // communicates zeros, and the mean is over the ranks that had input.
+  //
+  // A call holds for one step. A step without it takes the mean over all micro-batches. If a rank
+  // does not do what it said, all ranks get a UsageError.
   int active_ranks(bool have_input);
   void skip();
 
-  // Communication of the last step that compute did not hide: how long finish() was held up.
+  // How long finish() waited in the last step: communication that compute did not hide.
   Duration exposed_communication() const { return exposed_; }
-  // What gradients take on this rank: buckets, and the partial sums of its micro-batches.
+  // Bytes of gradients on this rank: buckets, and the partial sums of its micro-batches.
   int64_t gradient_bytes() const;
-  // The parameters of each bucket, in the order in which buckets are reduced: indices among those
-  // that are trained.
+  // The parameters of each bucket, in the order in which buckets are reduced. Indices count trained
+  // parameters only.
   const BucketLayout& layout() const { return layout_; }
 
  private:
@@ -159,7 +160,7 @@ class DistributedDataParallel {
 
   std::vector<Parameter> all_;         // frozen ones included
   std::vector<Parameter> parameters_;  // the trained ones of these
-  std::vector<size_t> trained_index_;  // by index in all_: in parameters_, or kFrozen
+  std::vector<size_t> trained_index_;  // by index in all_: the index in parameters_, or kFrozen
   std::shared_ptr<comm::ProcessGroup> group_;
   Options options_;
   comm::ReduceTree tree_;
@@ -182,7 +183,7 @@ class DistributedDataParallel {
   std::vector<size_t> missing_in_bucket_;
   size_t next_bucket_ = 0;
   std::vector<Reduction> reductions_;
-  size_t finished_ = 0;  // of the reductions
+  size_t finished_ = 0;  // number of finished reductions
   std::vector<size_t> ready_order_;
   bool rebuilt_ = false;
   Duration exposed_{};

@@ -1,4 +1,4 @@
-// Makes sure that all ranks train the same model, and start from the same values.
+// Checks that all ranks train the same model, and makes them start from the same values.
 #pragma once
 
 #include <string>
@@ -10,20 +10,20 @@
 
 namespace lockstep::ddp {
 
-// Parameters must have values, be f32 and contiguous, and be listed once each; buffers must have
-// values and be contiguous. Where one rank finds another thing every rank throws UsageError.
+// Parameters must have values, be f32 and contiguous, and be listed once each. Buffers must have
+// values and be contiguous. If one rank finds a fault, every rank throws UsageError.
 void check_usable(const std::vector<Parameter>& parameters,
                   const std::vector<std::pair<std::string, Tensor>>& buffers,
                   comm::ProcessGroup& group);
 
-// Compares names, shapes, dtypes and order over all ranks. Where they differ every rank throws
-// UsageError, which names the first differing entry and both ranks.
+// Compares names, shapes, dtypes and order over all ranks. If they differ, every rank throws
+// UsageError that names the first differing entry and both ranks.
 void check_same_model(const std::vector<Parameter>& parameters,
                       const std::vector<std::pair<std::string, Tensor>>& buffers,
                       comm::ProcessGroup& group);
 
-// Compares which parameters are trained. Where ranks differ every rank throws UsageError, which
-// names the first such parameter and two ranks. `label`: of the collective.
+// Compares which parameters are trained. If ranks differ, every rank throws UsageError that names
+// the first such parameter and two ranks. `label`: of the collective.
 void check_same_freezing(const std::vector<Parameter>& parameters, comm::ProcessGroup& group,
                          uint64_t label);
 
