@@ -1,4 +1,4 @@
-// What the kernels' benchmarks share: the model's sizes, data, and rates.
+// What the kernel benchmarks share: the model's sizes, data, and rates.
 #pragma once
 
 #include <vector>
