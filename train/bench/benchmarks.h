@@ -1,5 +1,5 @@
-// What `lockstep bench step` measures. Collective; the figures of rank 0 are the ones to show.
-// Speeds are medians over repetitions.
+// What `lockstep bench step` measures. Collective. Show the figures of rank 0. Speeds are medians
+// over repetitions.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,12 @@ struct StepBenchmark {
   double mfu = 0;              // 0 to 1
   double peak_mem_mb = 0;      // resident, of the rank that needs most
   double comm_exposed_ms = 0;  // median over steps
-  double replica_ms = 0;  // checkpoint.replica_every: median of what steps with a copy in memory
-                          // waited for it, which step_ms includes
-  double loss = 0;        // of the last step
-  MemoryReport memory{};  // of the measured steps: the stated bound and the peak, by category
+  // With checkpoint.replica_every: how long steps with a copy in memory waited for it (median).
+  // step_ms includes this time.
+  double replica_ms = 0;
+  double loss = 0;  // of the last step
+  // Of the measured steps: the planned bound and the peak, by category.
+  MemoryReport memory{};
 };
 StepBenchmark bench_step(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
                          int64_t warmup, int64_t steps);

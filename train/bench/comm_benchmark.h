@@ -12,19 +12,22 @@ namespace lockstep::train {
 struct CommBenchmark {
   std::string op;
   bool allocated = false;  // tensors from ProcessGroup::allocate(), else ordinary memory
-  int64_t bytes = 0;  // of the whole tensor: [n] of all_reduce and broadcast, [W·n] of the others
-  double us = 0;  // of one call, see call_us() in train/bench/measure.h; the writing of the inputs
-                  // (below) is not counted
-  // Bytes that each rank's link would have to carry: 2(W−1)/W of all_reduce, (W−1)/W of.
+  // Of the whole tensor: [n] for all_reduce and broadcast, [W·n] for the others.
+  int64_t bytes = 0;
+  // Time of one call, see call_us() in train/bench/measure.h. Writing the inputs (below) is not
+  // counted.
+  double us = 0;
+  // Rate in bytes that each rank's link must carry: 2(W−1)/W of the tensor for all_reduce, (W−1)/W
+  // for all_gather and reduce_scatter, all of it for broadcast.
   double bus_gb_per_s = 0;
-  // all_gather and reduce_scatter, all of broadcast
-  double memcpy_us = 0;  // of a copy of the whole tensor by every rank at once, in ordinary memory
+  // All ranks copy the whole tensor at once, in ordinary memory.
+  double memcpy_us = 0;
   double of_memcpy = 0;  // memcpy_us / us: 1 is as fast as that copy
 };
 
-// f32, out of place where there are two tensors. Whoever gives data writes it before every call, as
-// a training step does: otherwise the others would find it in their own caches. Collective; the
-// figures are equal on all ranks.
+// f32, out of place if there are two tensors. A rank that gives data writes it before every call,
+// as a training step does. Otherwise the other ranks would find it in their caches. Collective. All
+// ranks get the same figures.
 std::vector<CommBenchmark> bench_comm(comm::ProcessGroup& group,
                                       const std::vector<int64_t>& sizes_bytes);
 

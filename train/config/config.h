@@ -1,10 +1,10 @@
-// Config: everything that a training run is told, typed and checked. One table of keys
-// (config/keys.h) drives parsing, overrides, the resolved text, the digest and the documentation;
-// defaults are the initial values below.
+// Config: all settings of a training run, typed and checked. One table of keys (config/keys.h)
+// drives parsing, overrides, the resolved text, the digest and the documentation. The initial
+// values below are the defaults.
 //
 //   Config config = load_config("configs/kjv_gpt.yaml", {"train.steps=500"});
 //
-// Fields that are one of several words are enums (config/words.h).
+// Fields with a fixed set of words are enums (config/words.h).
 #pragma once
 
 #include <array>
@@ -43,15 +43,15 @@ struct ModelConfig {
   double norm_eps = 1e-5;                    // gpt, llama
   bool scaled_residual_init = false;         // gpt
   int64_t kv_heads = 0;                      // llama; 0: as many as heads
-  // llama: width of the feed-forward parts; 0: 8/3 of dim, up to a multiple of 8
+  // llama: width of the feed-forward parts. 0: 8/3 of dim, rounded up to a multiple of 8.
   int64_t hidden = 0;
   double rope_theta = 10000.0;  // llama
   bool tied_head = false;       // llama
 
-  // With the zeros above resolved.
+  // These resolve the zeros above.
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t feed_forward_width() const { return hidden > 0 ? hidden : (dim * 8 / 3 + 7) / 8 * 8; }
-  // Whether it reads tokens.
+  // Whether the model reads tokens.
   bool is_language_model() const { return kind != ModelKind::mlp; }
 };
 
@@ -63,7 +63,7 @@ struct TrainConfig {
   double grad_clip = 1.0;     // largest gradient norm; 0: no clipping
   int64_t eval_every = 100;   // steps; 0: only after the last one
   int64_t eval_batches = 16;  // micro-batches of an evaluation; 0: no evaluation
-  int64_t log_every = 10;     // steps between lines on a screen that is no terminal
+  int64_t log_every = 10;     // steps between lines on a screen that is not a terminal
   Recompute recompute = Recompute::none;
   int64_t recompute_every = 1;  // every k-th block
   int64_t memory_limit_mb = 0;  // of a rank's tensors; 0: none
@@ -92,11 +92,11 @@ struct ParallelConfig {
   StrategyKind strategy = StrategyKind::ddp;
   BackendKind backend = BackendKind::automatic;
   ShardMode shard = {};  // fsdp
-  // fsdp, hybrid: [replicate, shard], whose product is the number of ranks
+  // fsdp, hybrid: [replicate, shard]. Their product is the number of ranks.
   std::array<int64_t, 2> mesh = {0, 0};
-  // fsdp: blocks | none | paths of the modules that are gathered as one
+  // fsdp: blocks, none, or paths of modules that are gathered as one.
   std::string wrap = "blocks";
-  int64_t units_in_flight = 2;  // fsdp: gathered at a time, beside the root
+  int64_t units_in_flight = 2;  // fsdp: units gathered at a time, beside the root
   ReductionKind reduction = ReductionKind::tree;
   double bucket_mb = 25.0;
   double timeout_s = 0.0;  // of every collective; 0: GroupOptions' default
@@ -108,7 +108,8 @@ struct CheckpointConfig {
   double every_minutes = 15;  // since the last one; 0: none by time
   int64_t keep = 3;           // the newest ones stay; 0: all
   bool async = false;
-  double stop_budget_s = 25;  // from a request to stop to the end of the save; 0: nobody hurries
+  // From a request to stop to the end of the save. 0: no limit.
+  double stop_budget_s = 25;
   int64_t replica_every = 0;  // steps; 0: no copies in memory
 };
 
@@ -122,7 +123,7 @@ struct Config {
   CheckpointConfig checkpoint;
 };
 
-// A value that neither a file nor a person's --set gave. `origin` names in messages what did:
+// A value that neither a file nor a user's --set gave. `origin` names its source in messages:
 // "gpt2/config.json: 'n_embd'".
 struct Preset {
   std::string assignment;  // key=value
@@ -130,34 +131,35 @@ struct Preset {
 };
 
 // Reads a YAML file (at most 1 MiB, 32 levels, no anchors or aliases), then applies presets, then
-// overrides "key=value"; the last one wins. Throws UsageError for whatever is wrong with either:
-// "FILE:LINE:COLUMN: unknown key 'train.micro_btch'; did you mean 'micro_batch'?".
+// overrides "key=value". The last one wins. Throws UsageError for any fault: "FILE:LINE:COLUMN:
+// unknown key 'train.micro_btch'; did you mean 'micro_batch'?".
 Config load_config(const std::string& file, std::span<const std::string> overrides = {},
                    std::span<const Preset> presets = {});
-// The same from text; `name` takes the file's place in messages.
+// The same from text. `name` replaces the file in messages.
 Config parse_config(const std::string& text, const std::string& name,
                     std::span<const std::string> overrides = {},
                     std::span<const Preset> presets = {});
 
-// What a single key's range cannot say: keys that must fit each other. Both loaders call it.
+// Checks what a single key's range cannot express: keys that must fit each other. Both loaders call
+// it.
 void check_config(const Config& config);
-// What depends on the number of ranks: throws UsageError where there are more ranks than
-// micro-batches, or more than `strategy` takes.
+// Checks what depends on the number of ranks. Throws UsageError if there are more ranks than
+// micro-batches, or more than `strategy` allows.
 void check_world_size(const Config& config, int world_size);
 
-// The resolved config as YAML, every key present; parse_config() of it gives the same config.
+// The resolved config as YAML, with every key. parse_config() of it gives the same config.
 std::string to_yaml(const Config& config);
 
-// How far a key reaches. Each includes those after it.
+// How far a key reaches. Each scope includes those after it.
 enum class KeyScope : uint8_t {
-  local,   // may differ between ranks (where files lie, how much is printed)
-  group,   // must be the same on all ranks, but the results do not depend on it
+  local,   // may differ between ranks (paths of files, amount of output)
+  group,   // must be equal on all ranks, but results do not depend on it
   result,  // the trained bits depend on it
 };
 // One "key=value" a line, sorted by key, of all keys that reach at least as far as `scope`. Equal
 // configs give equal texts.
 std::string canonical_text(const Config& config, KeyScope scope = KeyScope::group);
-// SHA-256, as hex, of the keys that the trained bits depend on: runs of equal digest (and data) end
+// SHA-256, as hex, of the keys that the trained bits depend on. Runs with equal digest and data end
 // with equal weights.
 std::string config_digest(const Config& config);
 

@@ -1,5 +1,4 @@
-// The one description of every config key: parsing, overrides, texts, digest and documentation all
-// read this table.
+// The one table of all config keys. Parsing, overrides, texts, digest and documentation read it.
 #pragma once
 
 #include <array>
@@ -17,9 +16,9 @@
 
 namespace lockstep::train {
 
-// A field that is one of several words.
+// A field with a fixed set of words.
 struct WordField {
-  uint8_t* value;  // an enum's
+  uint8_t* value;  // value of an enum
   std::span<const std::string_view> words;
 };
 using FieldPointer = std::variant<std::string*, int64_t*, double*, bool*, std::array<double, 2>*,
@@ -31,7 +30,7 @@ struct Range {
   bool min_excluded = false, max_excluded = false;
 
   bool contains(double value) const;
-  // "> 0", "0 to 1", "at least 1"; empty where everything is allowed.
+  // "> 0", "0 to 1", "at least 1". Empty if everything is allowed.
   std::string text() const;
 };
 
@@ -40,31 +39,31 @@ struct Key {
   FieldPointer (*field)(Config&);
   std::string_view help;
   KeyScope scope = KeyScope::result;
-  Range range = {};  // numbers, and each of a list of numbers
+  Range range = {};  // for numbers, and for each number of a list
 };
 
-// In the order of documentation; the keys of a group are together.
+// In the order of the documentation. The keys of a group are together.
 std::span<const Key> keys();
 const Key* find_key(std::string_view name);
 
 bool takes_list(const Key& key);
 // "an integer", "a number", "text", "true or false", "a list of 2 numbers", "gpt | mlp".
 std::string type_text(const Key& key);
-// The value as YAML: quoted where plain text would not read back as the same.
+// The value as YAML. Quoted if plain text would read back as something else.
 std::string value_text(const Key& key, const Config& config);
 
 // A value as it was written, before it has a type.
 struct RawValue {
   bool is_list = false;
-  bool quoted = false;             // text by its quotes: never a number
-  std::vector<std::string> items;  // one where it is no list
+  bool quoted = false;             // a quoted text is never a number
+  std::vector<std::string> items;  // one item if it is not a list
 };
-// Throws UsageError "WHERE: key 'K' …" for a wrong type, a value out of range or a word that is no
-// choice.
+// Throws UsageError "WHERE: key 'K' …" for a wrong type, a value out of range, or a word that is
+// not a choice.
 void set_field(Config& config, const Key& key, const RawValue& value, const std::string& where);
 
-// Keys that do not fit each other: what check_config() throws. Who knows where they were set says
-// so.
+// Keys that do not fit each other; check_config() throws it. A caller that knows where the keys
+// were set adds that.
 class MisfitError : public UsageError {
  public:
   MisfitError(const std::string& message, std::vector<std::string> keys)

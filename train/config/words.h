@@ -1,4 +1,4 @@
-// Config values that are one of several words: the enums, and their words as a file spells them.
+// Config values with a fixed set of words: the enums, and their words as a file spells them.
 #pragma once
 
 #include <array>
@@ -63,7 +63,7 @@ std::ostream& operator<<(std::ostream& out, E value) {
   return out << word_of(value);
 }
 
-// Of matrix products and their inputs.
+// The dtype of matrix products and their inputs.
 constexpr DType dtype_of(Precision precision) {
   return precision == Precision::bf16 ? DType::bf16 : DType::f32;
 }
@@ -72,7 +72,8 @@ constexpr DType dtype_of(Precision precision) {
 struct ShardMode {
   enum class Kind : uint8_t { full, grad, optim, hybrid, nearby };
   Kind kind = Kind::full;
-  int64_t ranks = 0;  // nearby: those among which a unit is gathered for backward
+  // nearby: number of ranks among which a unit is gathered for backward.
+  int64_t ranks = 0;
 
   bool operator==(const ShardMode&) const = default;
 };

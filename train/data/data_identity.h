@@ -1,4 +1,4 @@
-// DataIdentity: what a run's data are, as a line that later runs compare with. It is that of the
+// DataIdentity: identifies a run's data by a line that later runs compare. The line describes the
 // data at the start of the run.
 #pragma once
 
@@ -13,18 +13,20 @@
 
 namespace lockstep::train {
 
-// What is noted of a run's data, in its checkpoints and for its job.
+// What checkpoints and job notes record of a run's data.
 struct NotedData {
   std::string identity;
-  std::string stamp;    // of the files that were so; empty where a change could leave it as it is
-  bool unread = false;  // `identity` is of samples alone: not all was read yet
+  // Stamp of the files with this identity. Empty if a change could leave the stamp unchanged.
+  std::string stamp;
+  // `identity` covers samples only: not all data were read yet.
+  bool unread = false;
 };
 
 enum class SameData : uint8_t {
   yes,
   no,
-  // As far as samples tell. All was never read of the noted ones, and the files are others, or were
-  // written since.
+  // Equal in the samples. The noted data were never read completely, and the files are others or
+  // were written since.
   by_samples
 };
 struct DataComparison {
@@ -35,33 +37,33 @@ struct DataComparison {
 // Used by one thread on each rank.
 class DataIdentity {
  public:
-  // Collective. Compares samples of the ranks' data: UsageError that names two ranks where they
+  // Collective. Compares samples of the ranks' data. Throws UsageError that names two ranks if they
   // differ.
   DataIdentity(Dataset& data, std::shared_ptr<comm::ProcessGroup> group);
   ~DataIdentity();
   DataIdentity(const DataIdentity&) = delete;
   DataIdentity& operator=(const DataIdentity&) = delete;
 
-  // Begins to read all data in the background, where nothing has begun yet: one rank for all that
-  // have the very same files.
+  // Starts to read all data in the background, unless that has started. One rank reads for all
+  // ranks that have exactly the same files.
   void begin();
-  // Collective. Whether rank 0's data are those that were noted, by this version or an earlier one;
-  // `noted` is rank 0's, and where other ranks have it too, their files are recognized as well.
-  // Waits until all is read where the files do not have the stamp any more, with signs of life
-  // between the ranks. The data of other ranks are compared with rank 0's by text().
+  // Collective. Whether rank 0's data are the noted ones, noted by this version or an earlier one.
+  // `noted` is rank 0's. Other ranks that also have it recognize their files by it. If the files no
+  // longer have the stamp, waits until all is read; ranks exchange signs of life meanwhile. text()
+  // compares the data of the other ranks with rank 0's.
   DataComparison compare(const NotedData& noted);
-  // What is known of this rank's by now. On rank 0 and after text() its line is that of text().
+  // What is known of this rank's data by now. On rank 0, after text(), its line is that of text().
   NotedData noted() const;
-  // By samples alone, as earlier versions saved it.
+  // The identity by samples alone, as earlier versions saved it.
   const std::string& sampled() const { return sampled_; }
-  // Collective. Whether all is read on all ranks, or is within `limit`.
+  // Collective. Whether all ranks have read everything, or do so within `limit`.
   bool read_within(Duration limit);
 
-  // Collective. The line; waits until all is read. Throws EnvironmentError where ranks have
-  // different data. Where data changed before they were read, it is the samples' line.
+  // Collective. The line. Waits until all is read. Throws EnvironmentError if ranks have different
+  // data. If data changed before they were read, the line covers samples only.
   const std::string& text();
-  // Collective. After get() failed on some rank: reads all data once more. True: they are what they
-  // were, and are taken as they are now; false where they differ on any rank, or cannot be
+  // Collective. Call after get() failed on some rank. Reads all data again. True: the data are what
+  // they were, and are accepted as they are now. False: they differ on some rank, or cannot be
   // compared.
   bool unchanged();
 
@@ -70,8 +72,8 @@ class DataIdentity {
     std::string identity;  // empty: the data changed before they were read
     std::string stamp;
   };
-  Found found();  // begins, and waits
-  // Where this rank's files have that stamp still, their identity is known without reading.
+  Found found();  // starts reading and waits
+  // If this rank's files still have that stamp, their identity is known without reading.
   void recall(const NotedData& noted);
   bool matches(const std::string& identity, const std::atomic<bool>& stop);
   bool wait_for_reading(const std::atomic<bool>& stop);
@@ -79,12 +81,13 @@ class DataIdentity {
 
   Dataset& data_;
   std::shared_ptr<comm::ProcessGroup> group_;
-  std::string first_stamp_;  // at the start; empty where a change could leave it as it is
+  // Stamp at the start. Empty if a change could leave it unchanged.
+  std::string first_stamp_;
   std::string sampled_;
-  int reader_ = 0;  // the rank that reads what this rank has
+  int reader_ = 0;  // the rank that reads this rank's data
   std::atomic<bool> stop_{false};
   std::string text_;
-  std::shared_future<Found> reading_;  // valid once it has begun
+  std::shared_future<Found> reading_;  // valid once reading has started
 };
 
 }  // namespace lockstep::train

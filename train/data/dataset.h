@@ -1,6 +1,6 @@
-// Dataset: what a model trains on. Which samples a micro-batch holds depends on seed, step and the
-// samples' place in the global batch alone, never on ranks, so any rank can make any micro-batch,
-// and a run resumes at any step without replaying.
+// Dataset: what a model trains on. The samples of a micro-batch depend only on the seed, the step
+// and their place in the global batch, never on ranks. So any rank can make any micro-batch, and a
+// run resumes at any step without replaying.
 #pragma once
 
 #include <atomic>
@@ -19,40 +19,37 @@ struct Batch {
   Tensor targets;  // gpt: i32 [M, block], the next tokens; mlp: i32 [M] classes
 };
 
-// Immutable after it was made, but for accept_files(): get() and evaluation() may be called from
-// several threads.
+// Immutable except for accept_files(). Several threads may call get() and evaluation().
 class Dataset {
  public:
   virtual ~Dataset() = default;
-  // Micro-batch `micro` (counts over all ranks) of `step` (counts from 1).
-  // Throws EnvironmentError where the data changed or cannot be read any more; so does
-  // evaluation().
+  // Micro-batch `micro` (counted over all ranks) of `step` (counted from 1). get() and evaluation()
+  // throw EnvironmentError if the data changed or cannot be read.
   virtual Batch get(int64_t step, int64_t micro) const = 0;
-  // Micro-batch `index` of the evaluation: the same samples in every evaluation, of every run, none
-  // of them in the training part.
+  // Micro-batch `index` of the evaluation. Every evaluation of every run has the same samples, none
+  // of them from the training part.
   virtual Batch evaluation(int64_t index) const = 0;
-  // A batch of the same shapes that is no data: for a rank that has none and must take part in a
-  // step all the same.
+  // A batch of the same shapes without data, for a rank that has none and must still take part in a
+  // step.
   virtual Batch blank() const = 0;
 
-  // One line that is equal for equal data ("text, 4137850 bytes, xxh3 1f3a…"): ranks and resumed
-  // runs compare it. Reads all of the data, and gives up with an EnvironmentError once `stop` is
-  // true.
+  // One line that is equal for equal data: "text, 4137850 bytes, xxh3 1f3a…". Ranks and resumed
+  // runs compare it. Reads all data. Throws EnvironmentError once `stop` is true.
   virtual std::string identity(const std::atomic<bool>& stop) const = 0;
   std::string identity() const { return identity(std::atomic<bool>(false)); }
-  // The same at once, from samples of the data ("text, 4137850 bytes, 1f3a…"): what the checkpoints
-  // of earlier versions hold.
+  // A line from samples of the data, available at once: "text, 4137850 bytes, 1f3a…". Checkpoints
+  // of earlier versions hold it.
   virtual std::string sampled_identity() const = 0;
-  // How many bytes identity() reads.
+  // Number of bytes that identity() reads.
   virtual int64_t bytes() const { return 0; }
-  // As Corpus has them; empty, true and nothing for data without files.
+  // As in Corpus. Data without files have an empty stamp, are settled, and accept nothing.
   virtual std::string stamp() const { return {}; }
   virtual bool settled() const { return true; }
   virtual void accept_files() {}
 };
 
-// What `config.data` names. Throws UsageError where the data is missing, empty or too short for one
-// sample, and says what to do.
+// Opens the data that `config.data` names. Throws UsageError that says what to do if the data is
+// missing, empty or too short for one sample.
 std::unique_ptr<Dataset> open_dataset(const Config& config);
 
 }  // namespace lockstep::train

@@ -1,5 +1,5 @@
 // Data without a file. For gpt: uniform random tokens, for measurements. For mlp: random features
-// whose classes a fixed random linear map decides, so that there is something to learn.
+// with classes from a fixed random linear map, so that there is something to learn.
 #pragma once
 
 #include <vector>

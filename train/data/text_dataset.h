@@ -1,4 +1,4 @@
-// Byte-level tokens of a text: every sample is a random stretch of block + 1 bytes.
+// Byte-level tokens of a text. Every sample is a random stretch of block + 1 bytes.
 #pragma once
 
 #include "train/data/corpus.h"
@@ -25,7 +25,7 @@ class TextDataset final : public Dataset {
   int64_t validation_begin() const { return validation_begin_; }
 
  private:
-  // Samples whose first bytes lie in [begin, end - block): offsets[i] for row i.
+  // Samples whose first bytes lie in [begin, end - block). offset(i) is for row i.
   template <typename Offset>
   Batch make(const Offset& offset) const;
 

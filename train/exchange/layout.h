@@ -1,6 +1,5 @@
-// How other programs keep a model: names and layouts of its tensors beside ours, and its
-// config.json (docs/formats/huggingface.md). One layout for each kind of model that has a
-// counterpart.
+// How other programs store a model: names and layouts of its tensors beside ours, and its
+// config.json (docs/formats/huggingface.md). Each kind of model with a counterpart has one layout.
 #pragma once
 
 #include <span>
@@ -13,7 +12,7 @@
 
 namespace lockstep::train {
 
-// A tensor under both names. `transposed`: theirs is [in, out] (transformers' Conv1D) where ours is
+// A tensor under both names. `transposed`: theirs is [in, out] (transformers' Conv1D), ours is
 // [out, in].
 struct NamePair {
   std::string theirs, ours;
@@ -28,7 +27,7 @@ struct KeyPair {
 // A model as their config.json describes it.
 struct ForeignModel {
   ModelConfig model;
-  std::vector<std::string> notes;  // what in it changes no logits, and is not taken over
+  std::vector<std::string> notes;  // what was not taken over, because it changes no logits
 };
 
 struct Layout {
@@ -37,30 +36,30 @@ struct Layout {
   ModelKind kind;               // model.kind
   std::string_view prefix;      // of most names; folders of a model without a head lack it
 
-  // Of config.json: keys of this model that change no logits, beside irrelevant_keys().
+  // Keys of this model's config.json that change no logits, in addition to irrelevant_keys().
   std::span<const std::string_view> irrelevant;
-  // Which key of config.json decides which key of ours, for messages.
+  // Which key of config.json decides which of our keys, for messages.
   std::span<const KeyPair> keys;
 
-  // All tensors of the model. A tied head is not among them.
+  // All tensors of the model, without a tied head.
   std::vector<NamePair> (*tensors)(const ModelConfig& model);
-  // Whether a name, without the prefix, is one that older folders hold beside the weights and that
-  // means nothing.
+  // Whether a name (without the prefix) is a constant that older folders hold beside the weights
+  // and that can be ignored.
   bool (*is_constant)(const std::string& name);
-  // UsageError naming the key where the layout cannot express the model.
+  // Throws UsageError that names the key if the layout cannot express the model.
   std::string (*to_config_json)(const ModelConfig& model);
-  // UsageError naming the key where config.json describes what our model does not compute.
-  // parse_config_json() calls it, and refuses every key that nobody asked for.
+  // Throws UsageError that names the key if config.json describes what our model does not compute.
+  // parse_config_json() calls it and then refuses every key that was not read.
   ForeignModel (*from_config_json)(const JsonValues& values);
 };
 
 extern const Layout kGpt2Layout, kLlamaLayout;
 
-// UsageError that lists what there is.
+// Throws UsageError that lists the choices.
 const Layout& layout_of_format(std::string_view format);
 const Layout& layout_of_kind(ModelKind kind);
-// From the text of a config.json; `path` is for messages. EnvironmentError where the text is
-// malformed, UsageError where no layout fits.
+// Parses the text of a config.json. `path` is for messages. Throws EnvironmentError if the text is
+// malformed, UsageError if no layout fits.
 struct Described {
   const Layout& layout;
   ForeignModel model;

@@ -14,9 +14,9 @@ struct GenerateOptions {
   uint64_t seed = 0;         // equal seeds give equal text
 };
 
-// Reads the model from a checkpoint, or from the newest good one of a run folder, and hands over
-// each piece of text as it comes. Throws UsageError for a checkpoint that holds none or an empty
-// prompt.
+// Reads the model from a checkpoint, or from the newest good one of a run folder. Calls `emit` with
+// each piece of text as it comes. Throws UsageError if there is no language model in the
+// checkpoint, or for an empty prompt.
 void generate(const std::string& checkpoint, const GenerateOptions& options,
               const std::function<void(const std::string&)>& emit);
 

@@ -1,4 +1,4 @@
-// What a step's memory may take and what it took, by category.
+// The planned and the used memory of a step, by category.
 #pragma once
 
 #include <array>
@@ -10,28 +10,28 @@
 
 namespace lockstep::train {
 
-// Bytes by category; what nobody can say before the step runs (activations, small buffers) is
-// kUnplanned.
+// Bytes by category. kUnplanned for what is not known before the step runs (activations, small
+// buffers).
 using MemoryBound = std::array<int64_t, kMemoryCategories>;
 inline constexpr int64_t kUnplanned = -1;
 
 struct MemoryReport {
-  MemoryBound bound{};  // unplanned ones hold what was measured
+  MemoryBound bound{};  // unplanned categories hold the measured bytes
   std::array<bool, kMemoryCategories> planned{};
-  std::array<int64_t, kMemoryCategories>
-      peak{};               // each category's own, of the rank with the largest total
+  // Each category's own peak, of the rank with the largest total.
+  std::array<int64_t, kMemoryCategories> peak{};
   int64_t bound_bytes = 0;  // sum over the categories
-  int64_t peak_bytes = 0;   // of the sum: what was in use at one time
+  int64_t peak_bytes = 0;   // peak of the sum: what was in use at one time
   double of_bound() const {
     return bound_bytes > 0 ? static_cast<double>(peak_bytes) / static_cast<double>(bound_bytes)
                            : 0.0;
   }
 };
 
-// Collective. Of the rank whose peak is highest, since the allocator's last reset_peak().
+// Collective. Reports the rank with the highest peak since the allocator's last reset_peak().
 MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group);
 
-// A table for people, with a line for each category that was used.
+// A table for people, with a line for each used category.
 std::string memory_table(const MemoryReport& report);
 
 }  // namespace lockstep::train

@@ -1,4 +1,4 @@
-// metrics.jsonl: one JSON object a step, in order, each flushed as it is written. For one writer.
+// metrics.jsonl: one JSON object a step, in order. Each is flushed when written. For one writer.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,20 @@ namespace lockstep::train {
 
 class MetricsFile {
  public:
-  // Opens or creates the file. `resumed_step`: the step of the checkpoint that the run continues
-  // from (0: a new run); lines of later steps, and a torn last line, are cut off, since those steps
-  // will come again. Throws EnvironmentError with path and errno.
+  // Opens or creates the file. `resumed_step`: the step of the checkpoint from which the run
+  // continues (0: a new run). Removes lines of later steps, because those steps will run again, and
+  // an incomplete last line. Throws EnvironmentError with path and errno.
   MetricsFile(std::string path, int64_t resumed_step);
 
   ~MetricsFile();
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
 
-  // How many lines of later steps were cut off.
+  // Number of removed lines of later steps.
   int64_t lost_steps() const { return lost_steps_; }
 
-  // Throws EnvironmentError with path and errno, such as on a full disk; this step is missing then,
-  // but every line stays whole, and the next call tries again.
+  // Throws EnvironmentError with path and errno, for example on a full disk. This step is then
+  // missing, but every line stays whole, and the next call tries again.
   void append(const StepMetrics& metrics);
 
  private:

@@ -1,4 +1,4 @@
-// What a run reports of one step.
+// What a run reports about one step.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,16 @@ namespace lockstep::train {
 
 struct StepMetrics {
   int64_t step = 0;  // counts from 1
-  double loss = 0;   // nats per token (per sample where a model has no tokens)
+  double loss = 0;   // nats per token; per sample if the model has no tokens
   double lr = 0;
   double grad_norm = 0;
   double step_ms = 0;
-  double items_per_s = 0;  // tokens, or samples where a model has no tokens
+  double items_per_s = 0;  // tokens, or samples if the model has no tokens
   bool items_are_tokens = true;
   double mfu = 0;  // 0 to 1
   double comm_exposed_ms = 0;
   double peak_mem_mb = 0;
-  std::optional<double> val_loss;  // where the step was followed by an evaluation
+  std::optional<double> val_loss;  // if an evaluation followed the step
 };
 
 // One JSON object, without a line feed: step, loss, lr, grad_norm, step_ms, tokens_per_s or

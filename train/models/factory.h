@@ -11,16 +11,17 @@ namespace lockstep::train {
 struct BuiltModel {
   std::shared_ptr<nn::Module> module;
   double flops_per_sample = 0;   // forward and backward
-  int64_t items_per_sample = 1;  // tokens; 1 where a sample has none
+  int64_t items_per_sample = 1;  // tokens; 1 if a sample has none
   bool items_are_tokens = false;
 };
 
 enum class InitialValues : uint8_t {
-  drawn,     // parameters hold their initial values
-  deferred,  // parameters have no memory (nn::DeferredInit): whoever shards the model draws the
-             // parts that a rank keeps
+  drawn,  // parameters hold their initial values
+  // Parameters have no memory (nn::DeferredInit). The code that shards the model draws the parts
+  // that a rank keeps.
+  deferred,
 };
-// With initial values that depend on run.seed alone, and recomputation as train.recompute says.
+// Initial values depend on run.seed alone. Recomputation follows train.recompute.
 BuiltModel build_model(const Config& config, InitialValues values = InitialValues::drawn);
 
 }  // namespace lockstep::train

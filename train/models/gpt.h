@@ -1,5 +1,5 @@
-// GPT-2's shape: learned positions, pre-norm blocks, a final norm, and a head tied to the token
-// embedding. With the activation gelu_tanh it is GPT-2.
+// The architecture of GPT-2: learned positions, pre-norm blocks, a final norm, and a head tied to
+// the token embedding. With the activation gelu_tanh it is exactly GPT-2.
 #pragma once
 
 #include <cstdint>
@@ -16,26 +16,26 @@ struct GptOptions {
   int64_t dim = 384;
   int64_t block = 256;  // the longest sequence
   int64_t vocab = 256;
-  float dropout = 0.0f;  // on the embedding and on what each half of a block adds
+  float dropout = 0.0f;  // on the embedding and on the output of each half of a block
   UnaryOp activation = UnaryOp::gelu;
   float norm_eps = 1e-5f;
-  // GPT-2's smaller start for the two projections that add to the residual stream:
+  // GPT-2's smaller initial values for the two projections that add to the residual stream:
   // 0.02/sqrt(2·layers) instead of 0.02.
   bool scaled_residual_init = false;
 };
 
 // Parameters, by name: wte.weight [vocab, dim], wpe.weight [block, dim], blocks.N.{ln1, qkv, proj,
-// ln2, fc, out}, lnf. Weights start normal(0, 0.02), biases 0, norms 1, once initialize(seed) is
-// called.
+// ln2, fc, out}, lnf. initialize(seed) draws weights from normal(0, 0.02) and sets biases to 0 and
+// norms to 1.
 class Gpt final : public nn::Module {
  public:
-  // Throws UsageError naming the option that does not fit.
+  // Throws UsageError that names the option that does not fit.
   explicit Gpt(const GptOptions& options);
 
   const GptOptions& options() const { return options_; }
   // Floating-point operations of a forward and backward pass for each token, at sequences of `time`
-  // tokens: 6 for each weight that multiplies, and the attention products as if they were not
-  // causal (the usual count, PaLM's appendix B).
+  // tokens. Counts 6 for each weight that multiplies, and the attention products as if they were
+  // not causal (the usual count, PaLM's appendix B).
   double flops_per_token(int64_t time) const;
 
  protected:
@@ -49,7 +49,7 @@ class Gpt final : public nn::Module {
   std::shared_ptr<nn::Dropout> drop_;
   std::shared_ptr<nn::Sequential> blocks_;
   std::shared_ptr<nn::LayerNorm> lnf_;
-  std::shared_ptr<nn::Linear> head_;  // with the weight of wte
+  std::shared_ptr<nn::Linear> head_;  // shares the weight of wte
 };
 
 }  // namespace lockstep::train

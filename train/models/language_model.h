@@ -1,5 +1,5 @@
-// What language models have in common: how their weights start, and the checks of their options and
-// tokens. `kind` is the model's name in messages: "gpt".
+// What language models have in common: initial weights, and checks of options and tokens. `kind` is
+// the model's name in messages: "gpt".
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace lockstep::train {
 
 inline constexpr float kInitStddev = 0.02f;
 
-// UsageError naming the option that is not above 0.
+// Throws UsageError that names an option that is not above 0.
 void check_counts(std::string_view kind,
                   const std::vector<std::pair<std::string_view, int64_t>>& options);
 void check_dropout(std::string_view kind, float dropout);

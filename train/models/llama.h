@@ -1,6 +1,6 @@
-// Llama's shape: rotary positions, pre-norm blocks with RMS norms, attention in which several query
-// heads may share a key and value head, gated SiLU feed-forward parts, no biases, and a head of its
-// own or tied to the token embedding.
+// The architecture of Llama: rotary positions, pre-norm blocks with RMS norms, attention with
+// shared key and value heads (several query heads may use one), gated SiLU feed-forward parts, no
+// biases, and a head that is separate or tied to the token embedding.
 #pragma once
 
 #include <cstdint>
@@ -18,23 +18,24 @@ struct LlamaOptions {
   int64_t hidden = 344;  // width of the feed-forward parts
   int64_t block = 64;    // the longest sequence
   int64_t vocab = 256;
-  float dropout = 0.0f;  // on the embedding and on what each half of a block adds; Llama has none
+  // On the embedding and on the output of each half of a block. Llama itself has none.
+  float dropout = 0.0f;
   float norm_eps = 1e-5f;
   double rope_theta = 10000.0;
   bool tied_head = false;
 };
 
 // Parameters, by name: wte.weight [vocab, dim], blocks.N.{ln1, q, k, v, proj, ln2, gate, up,
-// out}.weight, lnf.weight, and head.weight [vocab, dim] unless tied. Weights start normal(0, 0.02),
-// norms 1, once initialize(seed) is called.
+// out}.weight, lnf.weight, and head.weight [vocab, dim] unless tied. initialize(seed) draws weights
+// from normal(0, 0.02) and sets norms to 1.
 class Llama final : public nn::Module {
  public:
-  // Throws UsageError naming the option that does not fit.
+  // Throws UsageError that names the option that does not fit.
   explicit Llama(const LlamaOptions& options);
 
   const LlamaOptions& options() const { return options_; }
-  // Floating-point operations of a forward and backward pass for each token, counted as
-  // Gpt::flops_per_token() does.
+  // Floating-point operations of a forward and backward pass for each token, counted as in
+  // Gpt::flops_per_token().
   double flops_per_token(int64_t time) const;
 
  protected:
@@ -48,7 +49,7 @@ class Llama final : public nn::Module {
   std::shared_ptr<nn::Dropout> drop_;
   std::shared_ptr<nn::Sequential> blocks_;
   std::shared_ptr<nn::RmsNorm> lnf_;
-  std::shared_ptr<nn::Linear> head_;  // tied: with the weight of wte
+  std::shared_ptr<nn::Linear> head_;  // tied: shares the weight of wte
 };
 
 }  // namespace lockstep::train

@@ -1,4 +1,4 @@
-// The process group of a run: which backend, over which store, for the rank that this process is.
+// Makes the process group of a run: which backend, over which store, for this process's rank.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,8 @@
 
 namespace lockstep::train {
 
-// Throws UsageError where the config's backend does not fit how this process was started, and says
-// what would.
+// Throws UsageError if the config's backend does not fit how this process was started. The message
+// says what would fit.
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
                                                const launcher::RankEnv& rank);
 

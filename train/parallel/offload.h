@@ -1,5 +1,5 @@
-// State that lies in files instead of memory: mapped, so that kernels reach it as they reach
-// memory, and written back by the system when the memory is needed for something else.
+// State in files instead of memory. The files are mapped, so kernels use them like memory. The
+// system writes pages back when it needs the memory.
 #pragma once
 
 #include <cstddef>
@@ -10,12 +10,12 @@
 
 namespace lockstep::train {
 
-// Zeroed memory in a file without a name below `folder` (which must exist), counted as `offloaded`.
-// The file's space is reserved, and goes with the last tensor or however the process ends. Throws
+// Zeroed memory in an unnamed file below `folder` (which must exist), counted as `offloaded`.
+// Reserves the file's space. The file vanishes with the last tensor, or with the process. Throws
 // EnvironmentError with folder and cause (no space, no such folder).
 std::shared_ptr<Storage> file_memory(const std::string& folder, size_t bytes);
 
-// file_memory() below a folder that is made when it is first needed; for a StorageScope.
+// file_memory() below a folder that is made at first use. For a StorageScope.
 StorageScope::Make offload_to(const std::string& folder);
 
 }  // namespace lockstep::train

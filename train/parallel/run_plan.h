@@ -1,4 +1,4 @@
-// What a run will do and take, from its config alone: no rank is started, and the model has no
+// What a run will compute and need, from its config alone. No rank starts, and the model has no
 // memory.
 #pragma once
 
@@ -17,13 +17,13 @@ struct RunPlan {
   int64_t micro_batches = 0;             // of a step
   double flops_per_step = 0;             // of all ranks
   std::vector<Progression> leaves = {};  // the micro-batches of a step, by rank
-  MemoryBound memory{};                  // of the rank that needs most, as `bench step` states it
-  fsdp::TrafficPlan traffic = {};        // of a rank; with ddp `replicas` alone
-  // What the busiest rank computes over an even share.
+  MemoryBound memory{};                  // of the rank that needs most, as `bench step` reports it
+  fsdp::TrafficPlan traffic = {};        // of a rank; with ddp only `replicas`
+  // Work of the busiest rank divided by an even share.
   double imbalance() const;
 };
 
-// Throws UsageError where the config does not fit so many ranks.
+// Throws UsageError if the config does not fit this number of ranks.
 RunPlan plan_run(const Config& config, int ranks);
 
 }  // namespace lockstep::train

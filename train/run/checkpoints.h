@@ -1,4 +1,4 @@
-// A trainer's state in checkpoints: what is saved, and how a run continues from it.
+// A trainer's state in checkpoints: what is saved, and how a run resumes from it.
 #pragma once
 
 #include <functional>
@@ -17,29 +17,29 @@ namespace lockstep::train {
 class Checkpoints {
  public:
   using Now = std::function<Clock::time_point()>;
-  // Collective. Into `dir`; checkpoint.keep and checkpoint.async are the config's. `now`: what
-  // saves that training waits for are timed by.
+  // Collective. Saves into `dir`. Follows checkpoint.keep and checkpoint.async of the config.
+  // `now`: the clock for the times of saves that training waits for.
   Checkpoints(
       Trainer& trainer, std::string dir, Now now = [] { return Clock::now(); });
   ~Checkpoints();
 
-  // Collective. Saves the state as it is now: in the background where the config says so, else
-  // before it returns. A failure is no exception but an outcome: training goes on, and the older
-  // checkpoints stand.
+  // Collective. Saves the current state: in the background if the config says so, else before it
+  // returns. A failure is not an exception but an outcome. Training continues, and the older
+  // checkpoints stay.
   void save();
-  // Saves that have ended since the last call, oldest first; to be asked each step.
+  // Saves that have ended since the last call, oldest first. Call it each step.
   std::vector<checkpoint::SaveOutcome> ended();
   // Whether the background still writes.
   bool busy() const { return saver_ && saver_->busy(); }
-  // Collective. Waits for what the background writes.
+  // Collective. Waits for the background.
   void wait();
-  // Collective. A save that must not fail: waits for the one before it, then saves and throws as
+  // Collective. A save that must not fail. Waits for the one before it, then saves and throws as
   // checkpoint::save() does. `keep_all`: removes no older ones, whatever checkpoint.keep says.
   std::string save_last(bool keep_all = false);
-  // Collective. On rank 0: why ranks may not write files as large as a checkpoint's; empty where
+  // Collective. On rank 0: why some ranks may not write files as large as a checkpoint's. Empty if
   // all may.
   std::string lack_of_file_size();
-  // Rank 0's. What is lacking for the next so many saves.
+  // On rank 0: what is lacking for the next `saves` saves.
   checkpoint::Lack lack_of_room(int64_t saves) const;
 
  private:
@@ -54,32 +54,32 @@ class Checkpoints {
   std::vector<checkpoint::SaveOutcome> ended_;
 };
 
-// What a checkpoint holds of a trainer, by name.
+// The entries of a trainer in a checkpoint, by name.
 std::vector<checkpoint::Entry> entries_of(const Trainer& trainer);
 
 struct Resumed {
-  // Of the checkpoint that was read, or, from memory, the newest one; empty: there is none.
+  // The checkpoint that was read or, if from memory, the newest one. Empty: none.
   std::string folder = {};
-  int64_t step = 0;          // after which the run goes on
+  int64_t step = 0;          // the last step that is done
   bool from_memory = false;  // from replicas
-  int64_t folder_step = -1;  // of `folder`; -1: there is none
+  int64_t folder_step = -1;  // step of `folder`; -1: none
 
-  std::vector<int> from_others = {};  // from memory: ranks whose part came from another rank
+  // If from memory: ranks whose part came from another rank.
+  std::vector<int> from_others = {};
 
   bool anew() const { return folder.empty() && !from_memory; }
 };
-// Collective. `from`: "auto" takes the newest good checkpoint below `dir` (none: starts anew),
-// anything else is the folder of a checkpoint, or of a run. Warns of settings that differ from the
-// saved run's in ways that change the bits; throws UsageError where the model does not fit or the
-// data is another.
+// Collective. `from`: "auto" takes the newest good checkpoint below `dir` (none: starts from
+// nothing). Anything else is the folder of a checkpoint or a run. Warns of settings that differ
+// from the saved run's and change the bits. Throws UsageError if the model does not fit or the data
+// differ.
 Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir);
 
-// What can be said of `from` before any rank starts: UsageError where it is neither "auto" nor a
-// folder.
+// Checks `from` before any rank starts. Throws UsageError if it is neither "auto" nor a folder.
 void check_resume(const std::string& from);
 
 // The checkpoint that a path means: a checkpoint itself, or the newest good one of a run folder or
-// checkpoints folder. Throws UsageError where there is none.
+// checkpoints folder. Throws UsageError if there is none.
 std::string find_checkpoint(const std::string& path);
 
 }  // namespace lockstep::train

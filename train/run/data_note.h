@@ -1,5 +1,5 @@
-// The data of a run among the notes of its job: ranks that are started again must not go on with
-// other data.
+// Records a run's data among the notes of its job. Restarted ranks must not continue with other
+// data.
 #pragma once
 
 #include "train/run/job_notes.h"
@@ -7,10 +7,10 @@
 
 namespace lockstep::train {
 
-// Collective; `notes` (null: there are none) are rank 0's. Throws UsageError where the data are not
-// those that an earlier epoch noted. May read all data.
+// Collective. `notes` (null: none) are rank 0's. Throws UsageError if the data differ from those
+// that an earlier epoch noted. May read all data.
 void check_data_note(const JobNotes* notes, Trainer& trainer);
-// For rank 0: notes what is known of the data by now.
+// For rank 0. Notes what is known of the data by now.
 void leave_data_note(const JobNotes& notes, Trainer& trainer);
 
 }  // namespace lockstep::train

@@ -18,19 +18,19 @@ struct RunOptions {
   // Where to start: "" from nothing, "auto" from the newest good checkpoint of this run (or
   // nothing), else a checkpoint folder.
   std::string resume;
-  // The ranks were started again after a failure: what this run itself has comes first, in memory
-  // or on disk.
+  // The ranks were restarted after a failure. State of this run, in memory or on disk, then comes
+  // before `resume`.
   bool restarted = false;
   // For checkpoint.replica_every.
   KeptMemory kept_memory = {};
-  // Whether this process was asked to stop; read once a step.
+  // Whether this process was asked to stop. Called once a step.
   std::function<bool()> stop_requested = [] { return false; };
-  // For ranks that are started after these; null: there will be none. Must outlive the run.
+  // Notes for ranks that start after these. Null: there will be none. Must outlive the run.
   const JobNotes* notes = nullptr;
-  // Where rank 0 shows what it does; null: standard output, whose reader the run then waits for.
-  // Must outlive the run.
+  // Where rank 0 shows its output. Null: standard output, whose reader the run then waits for. Must
+  // outlive the run.
   ScreenWriter* screen = nullptr;
-  // What checkpoint.every_minutes and checkpoint.stop_budget_s count by; rank 0's counts.
+  // The clock of checkpoint.every_minutes and checkpoint.stop_budget_s. Only rank 0's counts.
   std::function<Clock::time_point()> now = [] { return Clock::now(); };
 };
 
@@ -38,16 +38,16 @@ struct RunResult {
   bool finished = false;  // false: stopped early, after saving
   int64_t steps_done = 0;
   double last_loss = 0;
-  double validation_loss = 0;  // 0 where nothing was evaluated
+  double validation_loss = 0;  // 0 if nothing was evaluated
   std::string run_dir = {};
   std::string checkpoint = {};  // the last one saved; empty for none
   Duration last_save{};         // from the end of the last step until the checkpoint was on disk
   std::string weights_sha256 = {};
 };
 
-// Collective. Rank 0 writes the run's folder and the screen. Where a step cannot be made and all
-// ranks stand at the same one (loss or gradients are not finite, a rank's data changed or cannot be
-// read), the state before it is saved, and the error says where.
+// Collective. Rank 0 writes the run's folder and the screen. If a step fails on all ranks alike
+// (loss or gradients are not finite, a rank's data changed or cannot be read), saves the state
+// before it and throws an error that says where.
 RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
                        const RunOptions& options);
 

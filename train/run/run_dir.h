@@ -8,18 +8,18 @@
 
 namespace lockstep::train {
 
-// Keeps every other process from writing to a run's folder while it lives. The system gives it back
-// when the process ends, however that comes about.
+// Keeps every other process from writing to a run's folder while it lives. The system releases the
+// lock when the process ends for any reason.
 class RunLock {
  public:
-  // Waits a moment for a process that is just ending. Throws UsageError where another run goes on
-  // in the folder. Where the file system gives no locks, it holds none.
+  // Waits a moment for a process that is just ending. Throws UsageError if another run uses the
+  // folder. If the file system has no locks, it holds none.
   explicit RunLock(const std::string& folder);
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
-  // The system's reason where the file system gives no locks; empty: it is held.
+  // The system's reason if the file system has no locks. Empty: the lock is held.
   const std::string& why_none() const { return why_none_; }
 
  private:
@@ -40,11 +40,11 @@ struct RunDir {
 
   // Whether a run has left results here (metrics or checkpoints).
   bool has_results() const;
-  // Throws UsageError where another process trains into the folder, and, unless `resuming`, where
-  // results of an earlier run lie in it: nothing is ever written over. Makes nothing.
+  // Throws UsageError if another process trains into the folder or, unless `resuming`, if the
+  // folder has results of an earlier run: nothing is ever overwritten. Creates nothing.
   void check_free(bool resuming) const;
-  // The same; then makes the folder, and keeps other runs out of it as long as the result lives.
-  // Warns where it cannot, for want of locks. For one process of a run.
+  // Checks the same, then makes the folder and keeps other runs out of it while the result lives.
+  // Warns if it cannot, because there are no locks. For one process of a run.
   [[nodiscard]] std::unique_ptr<RunLock> lock(bool resuming) const;
   // Makes the folders below and writes config.yaml. For the holder of the lock. Throws
   // EnvironmentError with path and errno.

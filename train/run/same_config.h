@@ -1,4 +1,4 @@
-// Makes sure that all ranks read the same config.
+// Checks that all ranks read the same config.
 #pragma once
 
 #include "comm/process_group.h"
@@ -6,8 +6,8 @@
 
 namespace lockstep::train {
 
-// Throws UsageError on every rank, naming the first key that differs, both values and both ranks.
-// Settings that may differ (how a rank is reached, where it writes) do not count.
+// Throws UsageError on every rank if configs differ. It names the first differing key, both values
+// and both ranks. Settings that may differ (how to reach a rank, where it writes) do not count.
 void check_same_config(const Config& config, comm::ProcessGroup& group);
 
 }  // namespace lockstep::train

@@ -1,4 +1,4 @@
-// SaveAttempts: when a run saves by time, and what it says of saves that fail.
+// SaveAttempts: when a run saves by time, and what it reports about failed saves.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +14,19 @@ namespace lockstep::train {
 class SaveAttempts {
  public:
   using Now = std::function<Clock::time_point()>;
-  // After a failure the next save by time comes so soon. Each further failure doubles that, up to
-  // what is between saves anyway: so failures in a row cost few saves more.
+  // Time from a failure to the next save by time. Each further failure doubles it, up to the normal
+  // interval. So failures in a row cost few additional saves.
   static constexpr Duration kFirstRetry = std::chrono::minutes(1);
 
-  // `minutes` between saves; 0: none by time.
+  // `minutes` between saves. 0: no saves by time.
   SaveAttempts(double minutes, Now now);
 
   // Whether it is time to save.
   bool due() const;
-  // A save begins, for whatever reason.
+  // Call when a save begins, for any reason.
   void began();
-  // A save has ended. These return what is to be said; empty: it was said before, or nothing is. Of
-  // failures in a row each kind is said once: texts that differ in numbers alone are of one kind.
+  // Call when a save has ended. They return what to report, or an empty text. Of failures in a row,
+  // each kind is reported once. Texts that differ only in numbers are of one kind.
   std::string failed(const std::string& error);
   std::string succeeded(int64_t step);
 
@@ -34,9 +34,9 @@ class SaveAttempts {
   const Duration interval_;
   const Now now_;
   Clock::time_point last_;
-  Duration wait_;               // from `last_` on
+  Duration wait_;               // counted from `last_`
   int64_t failures_ = 0;        // in a row
-  std::set<std::string> said_;  // kinds of them
+  std::set<std::string> said_;  // kinds of failures that were reported
 };
 
 }  // namespace lockstep::train

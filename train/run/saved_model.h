@@ -1,4 +1,4 @@
-// A model as a checkpoint holds it, ready to compute with.
+// A model from a checkpoint, ready to compute with.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@ struct SavedModel {
 };
 
 // `path`: a checkpoint, or a run's folder (its newest good one). `overrides` are applied to the
-// saved config ("data.path=…"). Throws UsageError where there is none or the config does not fit.
+// saved config ("data.path=…"). Throws UsageError if there is none or the config does not fit.
 SavedModel load_model(const std::string& path, std::span<const std::string> overrides = {});
 
 // The config that a checkpoint was saved with.

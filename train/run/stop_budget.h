@@ -1,5 +1,5 @@
-// StopBudget: whether a run that is asked to stop will have saved before it is killed. Schedulers
-// ask, wait for a while (Slurm's KillWait and Kubernetes: 30 s), then kill.
+// StopBudget: predicts whether a run that is asked to stop will have saved before it is killed.
+// Schedulers ask, wait for a while (Slurm's KillWait and Kubernetes: 30 s), then kill.
 #pragma once
 
 #include <optional>
@@ -9,22 +9,22 @@
 
 namespace lockstep::train {
 
-// Plain arithmetic on what the run measured. Not thread-safe.
+// Simple arithmetic on what the run measured. Not thread-safe.
 class StopBudget {
  public:
-  // `budget`: what a stop may take, from the request to the end of the save. Zero: nobody hurries,
-  // and nothing is said.
+  // `budget`: the time for a stop, from the request to the end of the save. Zero: no limit and no
+  // warnings.
   explicit StopBudget(Duration budget) : budget_(budget) {}
 
-  // A step took `step`. `looked_again`: from its begin until the run looked for requests again,
-  // with an evaluation but without a save: what was just saved needs no second save. The first step
-  // of a run does not count, for it pays for warming up.
+  // A step took `step`. `looked_again`: the time from the step's begin until the run checked for
+  // requests again. It includes an evaluation but not a save, because a fresh save needs no second
+  // one. The first step of a run does not count: it includes the warm-up.
   void stepped(Duration step, Duration looked_again);
-  // A save is on disk, and took this long.
+  // A save is on disk and took this long.
   void saved(Duration took) { save_ = took; }
 
-  // Why a stop may take longer than the budget, and what to do. Empty where it does not, where too
-  // little is known, or where it was said before.
+  // Why a stop may take longer than the budget, and what to do. Empty if it does not, if too little
+  // is known, or if it was said before.
   std::string warning();
 
  private:

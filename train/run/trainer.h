@@ -1,5 +1,5 @@
-// Trainer: one training run's state on this rank – model, optimizer, data – and one step of it.
-// What a run does around its steps (metrics, checkpoints, stopping) is in train/run/loop.h.
+// Trainer: one training run's state on this rank (model, optimizer, data) and one step of it.
+// train/run/loop.h has what a run does around its steps (metrics, checkpoints, stopping).
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ namespace lockstep::train {
 
 struct StepReport {
   int64_t step = 0;  // counts from 1
-  // Mean over the step's micro-batches: nats per token, or per sample where there are none.
+  // Mean over the step's micro-batches: nats per token, or per sample if there are no tokens.
   double loss = 0;
   double lr = 0;
   double grad_norm = 0;  // before clipping
@@ -33,10 +33,10 @@ struct StepReport {
   bool stop_agreed = false, save_agreed = false;
 };
 
-// Why step() or evaluate() threw, where all ranks threw alike and hold the state of steps_done()
-// whole: it can be saved.
+// Why step() or evaluate() threw on all ranks alike. All ranks then hold the complete state of
+// steps_done(), which can be saved.
 enum class Refused : uint8_t {
-  no,         // it did not throw, or the state cannot be relied on
+  no,         // it did not throw, or the state is unreliable
   no_data,    // a rank's data changed or cannot be read
   not_finite  // the loss or the gradients
 };
@@ -63,7 +63,7 @@ class Trainer {
   // Mean validation loss over the config's evaluation batches; the same bits for any number of
   // ranks. Throws as step() where a rank has no data.
   double evaluate();
-  // Of the last step() or evaluate().
+  // Result of the last step() or evaluate().
   Refused refused() const { return refused_; }
 
   int64_t steps_done() const { return steps_done_; }
@@ -79,14 +79,13 @@ class Trainer {
   }
   int64_t items_per_step() const { return model_.items_per_sample * config_.train.global_batch; }
 
-  // The bytes that a step may take on this rank, by category, as far as they are known before it
-  // runs.
+  // The bytes that a step may take on this rank, by category, as far as known before it runs.
   MemoryBound memory_bound() const;
 
   // What a checkpoint holds: parameters under their names, frozen ones included, and optimizer
   // states as "optim.<state>.<parameter>"; of each the part that this rank has.
   std::vector<StatePart> state() const;
-  // Once state()'s tensors hold the values of that step.
+  // Call once state()'s tensors hold the values of that step.
   void set_steps_done(int64_t steps);
   // Collective. SHA-256 over the full parameters in name order.
   std::string weights_sha256() const;
@@ -94,11 +93,11 @@ class Trainer {
  private:
   void check_same_frozen() const;
   Variable loss_of(const Batch& batch) const;
-  // Where `get` fails, what it said goes to `problem` and the batch is blank: the other ranks need
-  // this one's part in the step.
+  // If `get` fails, `problem` gets its message and the batch is blank: the other ranks need this
+  // one's part in the step.
   Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem) const;
   std::vector<LeafSum::Leaf> run_micro_batches(int64_t step, std::string& problem);
-  // Collective. Throws what the ranks without data said.
+  // Collective. Throws what the ranks without data reported.
   void refuse_without_data(const std::string& doing, const std::string& problem);
   double grad_norm() const;
 
