@@ -20,18 +20,18 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr int kDefaultPort = 29400;  // torchrun's
-// After the end of the job the other agents need a moment to see it.
+// After the end of the job, how long the other agents have to see it.
 constexpr Duration kFarewell = std::chrono::seconds(10);
-// The same where a person asked twice for an end, or nothing had begun.
+// The same if a person asked twice to end, or nothing had begun.
 constexpr Duration kHastyFarewell = std::chrono::seconds(1);
-// For what waits for the screen, where a person asked twice.
+// For output that waits for the screen, if a person asked twice to end.
 constexpr Duration kHastyScreen = std::chrono::milliseconds(500);
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
-// 15 descriptors of an agent's own were seen, and of each rank two pipes, a pidfd, the place of its
-// report, its log and its connection to the store; where ranks may be started again, what is kept
-// for them.
+// An agent was seen to use 15 descriptors of its own. Each rank needs two pipes, a pidfd, the file
+// for its report, its log, and its connection to the store. If ranks may be restarted, each also
+// needs the memory that is kept for it.
 void require_files_for(int ranks, bool restarts) {
   const int64_t own = 16, of_rank = restarts ? 7 : 6;
   require_files(static_cast<int>(std::min<int64_t>(own + of_rank * ranks, 1 << 29)),
@@ -61,9 +61,9 @@ void validate(const LaunchSpec& spec) {
           spec.nproc, " rank(s)");
 }
 
-// The rendezvous in the agent's own process cannot be gone, only slow: on a machine that lets
-// nobody run for seconds it is not given up, nor does it give up its own node where that is the
-// only one.
+// The limits for a rendezvous in the agent's own process. It cannot be gone, only slow, on a
+// machine that runs nobody for seconds. So the agent does not give it up, and it does not give up
+// its own node if that is the only one.
 constexpr auto kOwnServer = std::chrono::seconds(60);
 
 JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
@@ -78,11 +78,11 @@ JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   return shape;
 }
 
-// The rendezvous as this agent takes part in it: serving it, or as a guest.
+// How this agent takes part in the rendezvous: it serves it, or is a guest.
 struct Meeting {
   Endpoint endpoint;  // as this host's ranks and the client reach it
   std::unique_ptr<RendezvousServer> server;
-  std::string in_use;  // why this agent does not serve although it is its turn; empty otherwise
+  std::string in_use;  // if its turn to serve: why this agent does not; else empty
 };
 
 Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
@@ -101,8 +101,8 @@ Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
         listen_host(meeting.endpoint.host), meeting.endpoint.port, shape_of(spec, run_id));
     meeting.endpoint.port = meeting.server->port();
   } catch (const AddressInUse& e) {
-    // Without node ranks the agents of one host race for the port, and the losers are guests.
-    // Another job's rendezvous says so itself.
+    // Without node ranks, the agents of one host race for the port, and the losers are guests. The
+    // rendezvous of another job refuses the guest itself.
     meeting.in_use = e.what();
   }
   return meeting;
@@ -115,7 +115,7 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
   node.pid = ::getpid();
   node.slots = spec.nproc;
   node.node_rank = spec.node_rank;
-  // The ranks of a single node, or of several agents on one host, need nothing but loopback.
+  // Ranks of a single node, or of several agents on one host, need only loopback.
   const bool loopback = spec.nodes == 1 || is_loopback_host(meeting.endpoint.host);
   node.master_addr = !spec.master_addr.empty() ? spec.master_addr
                      : loopback                ? "127.0.0.1"
@@ -124,10 +124,10 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
   return node;
 }
 
-// Makes the node a member of the job. Throws as RendezvousClient::join().
+// Makes the node a member of the job. Throws as RendezvousClient::join() does.
 void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting,
           RendezvousClient& client) {
-  // The rendezvous of this process answers soon, however short others may keep this node waiting.
+  // The rendezvous of this process answers soon, even if the limit for other nodes is short.
   const Duration limit = meeting.server ? std::max<Duration>(kOwnServer, spec.join_timeout)
                          : meeting.in_use.empty() ? Duration(spec.join_timeout)
                                                   : std::min<Duration>(kProbe, spec.join_timeout);
@@ -141,8 +141,8 @@ void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting,
   }
 }
 
-// What is to be read must not be lost, and nobody may wait for ever for a reader that does not
-// read. Who asks for a stop meanwhile is not to wait so long, either.
+// Waits for the reader, because output must not be lost. It does not wait for ever for a reader
+// that does not read. A request to stop shortens the wait.
 void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell, Duration limit) {
   const auto unread = [&] {
     return (failed || farewell.asked()) && screen.stalled() > ScreenWriter::kUnread;
@@ -151,14 +151,15 @@ void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell, Durati
   if (!screen.all_written()) screen.give_up();
 }
 
-// The other nodes learn that this one is done, and those that it serves how the job ended.
+// Tells the other nodes that this one is done. If it serves them, waits until they know how the job
+// ended.
 void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* server,
                 Farewell& farewell, Duration limit) {
   courier.send([&] { client.leave(); });
   const auto has_left = [&] {
     try {
       return courier.idle();
-    } catch (const Error&) {  // it was not let in after all; how the job ended here is settled
+    } catch (const Error&) {  // it was not admitted after all; how the job ended here is settled
       return true;
     }
   };
@@ -185,8 +186,8 @@ LaunchResult launch(const LaunchSpec& spec) {
 
   require_files_for(spec.nproc, spec.max_restarts > 0);
   StopSignals signals;
-  Guardian guardian;                // before anything is opened that it could hold on to
-  require_threads(19, "an agent");  // 7 and gRPC's
+  Guardian guardian;                // first: it must not hold descriptors that are opened later
+  require_threads(19, "an agent");  // 7 of its own, and gRPC's
   Wakeup wakeup;
   ScreenWriter screen([&] { wakeup.ring(); });
   Meeting meeting = meet(spec, run_id);
@@ -198,7 +199,7 @@ LaunchResult launch(const LaunchSpec& spec) {
   RendezvousClient client(
       meeting.endpoint, run_id, [&] { wakeup.ring(); }, limits);
   Courier courier([&] { wakeup.ring(); });
-  // However this ends: no call to the rendezvous keeps the courier.
+  // However this ends, no call to the rendezvous may hold up the courier.
   const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(
       &client, [](RendezvousClient* it) { it->abandon(); });
 
@@ -215,7 +216,7 @@ LaunchResult launch(const LaunchSpec& spec) {
     wish = agent.wish();
   }
   Farewell farewell(signals, wish, /*usr1_asks=*/spec.hold_stop_signals);
-  // Whoever was not let in has little to take leave of.
+  // An agent that was not admitted needs only a short farewell.
   take_leave(client, courier, meeting.server.get(), farewell,
              insisted || !joined ? kHastyFarewell : kFarewell);
   finish_screen(screen, /*failed=*/result.exit_code != 0, farewell,

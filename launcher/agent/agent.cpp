@@ -19,19 +19,18 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// While output of ranks waits for the screen, how often the agent looks whether anybody reads
-// there.
+// While output of ranks waits for the screen: how often the agent checks whether anybody reads it.
 constexpr auto kScreenCheck = milliseconds(500);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
-// What the rendezvous may still be told after somebody insisted on an end.
+// How long the agent may still report to the rendezvous after somebody insisted on an end.
 constexpr auto kLastWords = std::chrono::seconds(1);
-// From SIGKILL to giving a rank up: the kernel cannot end one that waits for a device, or that a
-// control group froze.
+// Time from SIGKILL until the agent gives a rank up. The kernel cannot end a process that waits for
+// a device, or that a control group froze.
 constexpr auto kUnkillable = std::chrono::seconds(5);
 
 Duration now() { return Clock::now().time_since_epoch(); }
 
-// 0 where standard output is no terminal.
+// 0 if standard output is not a terminal.
 int terminal_columns() {
   winsize size{};
   if (!::isatty(STDOUT_FILENO)) return 0;
@@ -53,13 +52,13 @@ LaunchResult Agent::run(std::function<void()> join) {
   return result();
 }
 
-// Asked to stop before any ranks were started. Ranks that save however early they are asked to are
-// started nevertheless.
+// Somebody asked to stop before any ranks started. Ranks that can save at any time are still
+// started.
 bool Agent::stop_before_ranks() const {
   return stop_signal_ != 0 && !context_.spec.hold_stop_signals;
 }
 
-// What the state of the job, as the rendezvous tells it, means for the ranks here.
+// Acts on the state of the job that the rendezvous tells.
 void Agent::follow_job() {
   if (stage_ == Stage::joining) {
     done_ = stop_before_ranks() || insisted();
@@ -92,12 +91,12 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
     done_ = stop_before_ranks();
     if (!done_) {
       if (epoch_ > 0 && job_.nodes.size() > 1 && !same_nodes())
-        say_who_is_missing();  // it may have come before this one looked
+        say_who_is_missing();  // it may have come before this node joined
       start_ranks();
     }
   } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
-    // It failed elsewhere before its start was heard of here: there is nothing to end, and the next
-    // epoch waits for this node to say so.
+    // The epoch failed elsewhere before this agent heard of its start. There is nothing to end, but
+    // the next epoch waits for this node to say so.
     epoch_ = job_.epoch;
     context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
   } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
@@ -107,7 +106,7 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
   }
 }
 
-// Once for each restart.
+// Warns once for each restart.
 void Agent::say_who_is_missing() {
   if (job_.restarts <= told_to_wait_at_) return;
   told_to_wait_at_ = job_.restarts;
@@ -128,7 +127,7 @@ void Agent::follow_job_while_active(const std::string& lost) {
     if (!signalled_at_) {
       signalled_for_loss_ = !lost.empty();
       frozen_at_failure_ = frozen_.longest(ranks_, now());  // before the signal wakes it
-      // At once, because the node that reported a consequence waits only so long for its cause.
+      // Report at once: the node that reported a consequence waits only a short time for its cause.
       if (frozen_at_failure_ && job_.failure && job_.epoch == epoch_) {
         failure_ = blame_frozen(std::nullopt);
         if (failure_) report_failure();
@@ -183,7 +182,7 @@ void Agent::start_ranks() {
   started_at_ = now();
   frozen_.begin(static_cast<size_t>(self->slots), started_at_);
   stage_ = Stage::active;
-  // Without restarts nobody would find what is left there.
+  // Without restarts nobody would read what ranks leave there.
   while (context_.spec.max_restarts > 0 && static_cast<int>(kept_.size()) < self->slots)
     kept_.push_back(std::make_unique<MemoryFile>("lockstep-kept"));
   for (int local_rank = 0; local_rank < self->slots; ++local_rank)
@@ -210,7 +209,7 @@ std::unique_ptr<RankProcess> Agent::start_rank(const Node& self, int local_rank)
   return process;
 }
 
-// SIGTERM goes out once per epoch; a shorter grace of a later call counts.
+// Sends SIGTERM once per epoch. A later call may shorten the grace.
 void Agent::end_ranks(int signal, Duration grace) {
   const Duration at = now();
   if (signal == SIGKILL) {
@@ -223,7 +222,7 @@ void Agent::end_ranks(int signal, Duration grace) {
     signalled_at_ = at;
     for (auto& rank : ranks_) {
       rank->signal(signal);
-      rank->signal(SIGCONT);  // a frozen rank would see the signal only when it is woken
+      rank->signal(SIGCONT);  // a frozen rank sees the signal only when it is woken
     }
   }
   kill_at_ = kill_at_ ? std::min(*kill_at_, at + grace) : at + grace;
@@ -231,7 +230,7 @@ void Agent::end_ranks(int signal, Duration grace) {
 
 void Agent::handle_signals() {
   while (const auto arrival = context_.signals.next()) {
-    // What SIGUSR1 means to another program is up to it.
+    // Another program decides itself what SIGUSR1 means.
     if (arrival->signal == SIGUSR1 && !context_.spec.hold_stop_signals) {
       pass_on_usr1();
       continue;
@@ -278,7 +277,7 @@ void Agent::wait_for_events() {
   for (auto& rank : ranks_) {
     for (const Stream stream : {Stream::output, Stream::error}) {
       if (rank->fd(stream) < 0) continue;
-      // Ranks that are to end must not hang in a write; what they still say is little, or dropped.
+      // Ranks that must end must not hang in a write. They write little more, or it is dropped.
       if (!signalled_at_ && !all_ended() && rank->held_up(stream)) {
         held_up = true;
         continue;
@@ -302,7 +301,7 @@ void Agent::wait_for_events() {
   if (ready < 0 && errno != EINTR) throw EnvironmentError("[launch] poll: " + errno_text(errno));
   if (ready > 0) {
     context_.wakeup.clear();
-    // Output first, so that the last lines are there when the end is reported.
+    // Read output first, so that the last lines are there when the end is reported.
     for (size_t i = 0; i < streams.size(); ++i)
       if (polls[first_stream + i].revents != 0) streams[i].first->read(streams[i].second);
     handle_signals();
@@ -334,7 +333,7 @@ void Agent::check_limits() {
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
 }
 
-// The job ends without them. The kernel ends them as soon as it can.
+// The job ends without these ranks. The kernel ends them as soon as it can.
 void Agent::give_up_unkillable() {
   for (auto& rank : ranks_) {
     if (!rank->running()) continue;
@@ -346,7 +345,7 @@ void Agent::give_up_unkillable() {
     end.seen_at = end.alive_at = now();
     end.after_signal = true;
   }
-  drain_until_ = now();  // what they write from here on is of no interest
+  drain_until_ = now();  // their later output does not matter
 }
 
 }  // namespace lockstep::launcher

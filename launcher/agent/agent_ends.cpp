@@ -1,4 +1,4 @@
-// How ranks end, and what that means for the job. The rest of Agent is in agent.cpp.
+// How ranks end, and what that means for the job. agent.cpp has the rest of Agent.
 #include <algorithm>
 
 #include <poll.h>
@@ -13,11 +13,11 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// What a rank's descendants still write after its end is waited for this long.
+// How long to wait for output of a rank's descendants after the rank's end.
 constexpr auto kDrainLimit = milliseconds(500);
-// From the first failure seen to the SIGTERM for the others.
+// Time from the first failure seen to the SIGTERM for the other ranks.
 constexpr auto kSettle = milliseconds(10);
-// The same while all that failed blame another rank, which then is likely to be on its way out.
+// The same while all failed ranks blame another rank, which is then likely to fail soon.
 constexpr auto kCauseLimit = milliseconds(2000);
 
 constexpr const char* kUnsaidHint =
@@ -29,7 +29,7 @@ Duration now() { return Clock::now().time_since_epoch(); }
 
 }  // namespace
 
-// Whether any rank had ended.
+// Returns whether any rank had ended.
 bool Agent::collect_ended(Duration alive_at) {
   bool any = false;
   for (auto& rank : ranks_) {
@@ -38,8 +38,9 @@ bool Agent::collect_ended(Duration alive_at) {
     if (::poll(&poll, 1, 0) <= 0) continue;
     any = true;
     RankEnd& end = rank->collect();
-    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it: files of
-    // a dying process are closed, and its peers may fail of that, before its end can be seen.
+    // A SIGKILL that the agent did not send is a cause, however late the kernel shows it. The files
+    // of a dying process are closed before its end is visible, and its peers may already fail
+    // because of that.
     const bool killed_by_others = end.status.signal == SIGKILL && !killed_at_;
     end.seen_at = now();
     end.alive_at = killed_by_others ? alive_before_failure_.value_or(alive_at) : alive_at;
@@ -54,8 +55,7 @@ void Agent::collect_ends(Duration alive_at) {
   if (failure && !failure_ && !signalled_at_) {
     alive_before_failure_ = alive_at;
     frozen_at_failure_ = frozen_.longest(ranks_, now());
-    // Whoever is about to end because of the same cause, or is the cause, ends by itself if it gets
-    // a moment.
+    // A rank that fails for the same reason, or that is the cause, ends by itself within a moment.
     const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
     while (!all_ended()) {
       const Deadline& limit = local_failure()->caused_by_peer ? cause_known : settled;
@@ -70,7 +70,8 @@ void Agent::collect_ends(Duration alive_at) {
     failed_after_ = now() - started_at_;
     failure_ = failure = blame_frozen(local_failure());
     end_ranks(SIGTERM, context_.spec.grace);
-    // Neither the other nodes nor ranks that wait in the store should wait until all is known here.
+    // Other nodes, and ranks that wait in the store, should not wait until everything is known
+    // here.
     report_failure();
   } else if (!signalled_at_ && !all_ended() && any_saved()) {
     log::info("[launch] ",
@@ -83,7 +84,7 @@ void Agent::collect_ends(Duration alive_at) {
   if (all_ended() && !drain_until_) drain_until_ = now() + kDrainLimit;
 }
 
-// Tells the rendezvous of failure_.
+// Reports failure_ to the rendezvous.
 void Agent::report_failure() {
   context_.courier.send([&client = context_.client, epoch = epoch_, failure = *failure_] {
     client.fail(epoch, failure);
@@ -154,7 +155,7 @@ std::optional<Failure> Agent::blame_frozen(std::optional<Failure> failure) const
   return cause;
 }
 
-// All ranks here have ended and their output is written: tells the rendezvous how.
+// All ranks here have ended and their output is written. Tells the rendezvous how they ended.
 void Agent::conclude_epoch() {
   for (auto& rank : ranks_) rank->close_output();
   stage_ = Stage::concluding;
@@ -163,7 +164,7 @@ void Agent::conclude_epoch() {
     const ExitStatus& status = rank->end()->status;
     terminated_ = terminated_ || status.signal != 0;
   }
-  // By now it is known what every rank said; the first to end need not be the first that failed.
+  // All reports are known now. The rank that ended first need not be the one that failed first.
   auto failure = blame_frozen(local_failure());
   const bool stopped_in_time = job_.stopping || stop_signal_ != 0;
   if (failure_ && !failure) failure = failure_;
@@ -188,7 +189,7 @@ void Agent::conclude_epoch() {
   }
 }
 
-// The same, once the rendezvous has answered to what it was told.
+// Continues once the rendezvous has answered the report.
 void Agent::conclude_with_answer() {
   if (job_.nodes.size() > 1 && job_.failure && job_.failure->caused_by_peer)
     cause_until_ = now() + kCauseLimit;
@@ -216,7 +217,7 @@ int Agent::code_of(const Failure& failure) const {
   if (context_.spec.failure_code == FailureCode::lockstep)
     return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : kFailed;
   if (failure.signal != 0) return 128 + failure.signal;
-  // As the code of `lockstep` it would say that all ranks have saved.
+  // As an exit code of `lockstep` it would say that all ranks have saved.
   return failure.exit_code == kStoppedAfterSaving ? kFailed : failure.exit_code;
 }
 
@@ -240,7 +241,7 @@ LaunchResult Agent::result() {
   }
   std::optional<Failure> failure = job_.phase == Phase::failed ? job_.failure : std::nullopt;
   if (!failure && job_.phase != Phase::finished) failure = failure_;
-  // A rank here that fell because of others fell because of the node that is gone.
+  // If a rank here failed because of others, the cause is the node that is gone.
   const bool over = job_.phase == Phase::finished || job_.phase == Phase::failed;
   if (!over && !lost.empty() && (!failure || failure->caused_by_peer || follows_loss(*failure))) {
     failure = Failure{};

@@ -41,14 +41,14 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
   put("TORCHELASTIC_RUN_ID", run_id);
   put("TORCHELASTIC_RESTART_COUNT", job.restarts);
   put("TORCHELASTIC_MAX_RESTARTS", spec.max_restarts);
-  // Rank 0 makes PyTorch's store itself; our agent has none of that kind.
+  // Rank 0 serves PyTorch's store itself. Our agent has no store of that kind.
   put("TORCHELASTIC_USE_AGENT_STORE", "False");
   put("TORCHELASTIC_ERROR_FILE", place.error_file);
   put("LOCKSTEP_ERROR_FILE", place.error_file);
   put("LOCKSTEP_STORE", store.text());
   put("LOCKSTEP_RUN_ID", run_id);
   put("LOCKSTEP_EPOCH", job.epoch);
-  variables.erase("LOCKSTEP_KEPT_MEMORY");  // of an agent around this one
+  variables.erase("LOCKSTEP_KEPT_MEMORY");  // set by an agent around this one
   if (!place.kept_memory.empty()) put("LOCKSTEP_KEPT_MEMORY", place.kept_memory);
   if (place.terminal_columns > 0) {
     put("LOCKSTEP_TTY", 1);

@@ -10,11 +10,11 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr auto kCheck = std::chrono::seconds(2);
-// A traced process is stopped for a moment at every event that its tracer wants to see, and one
-// that uses a disk waits for it.
+// How long a standstill may be ordinary. A tracer stops its process for a moment at every event
+// that it wants to see, and a process that uses a disk waits for it.
 constexpr auto kOrdinary = std::chrono::seconds(10);
 
-// What lets it go on.
+// How to let the rank continue.
 std::string advice(const FrozenRank& frozen) {
   switch (frozen.look.still) {
     case Standstill::stopped: return str("'kill -CONT ", frozen.pid, "'");
@@ -39,7 +39,7 @@ void FrozenRanks::look(const Ranks& ranks, Duration at) {
   for (size_t i = 0; i < ranks.size(); ++i) {
     State& state = states_[i];
     const ProcessLook look = ranks[i]->running() ? look_at(ranks[i]->pid()) : ProcessLook{};
-    // Who computed since the last look has not waited for the kernel all the time.
+    // A process that used CPU time since the last look has not waited for the kernel all the time.
     const bool moved = look.still == Standstill::kernel && look.cpu_ticks != state.look.cpu_ticks;
     if (look.still != state.look.still || moved) {
       state.since = at;

@@ -32,7 +32,7 @@ std::string end_text(const RankEnd& end, const std::string& known_reason) {
   return text + ": " + end.report->message.substr(0, end.report->message.find('\n'));
 }
 
-// A reason of several lines stays within the box.
+// Keeps a reason of several lines within the box.
 std::string indented(std::string text) {
   for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos; ++at)
     text.insert(at + 1, "│ ");

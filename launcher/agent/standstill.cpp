@@ -16,16 +16,18 @@ std::string contents(const std::string& path) {
   return text.str();
 }
 
-// How one version of control groups says that a group is frozen, and who froze it.
+// How one version of control groups shows that a group is frozen, and who froze it.
 struct Freezer {
   std::string mount;
-  // A file of the group, and what it says while its processes are frozen.
+  // A file of the group, and its content while the group's processes are frozen.
   const char *state, *frozen;
-  // A file that says 1 where this very group was frozen; what thaws it, and where to write that.
+  // `own`: a file that contains 1 if this very group was frozen. `thaw`: what thaws it. `target`:
+  // the file to write that to.
   const char *own, *thaw, *target;
 };
 
-// The commands that thaw the group at `path`: a group is frozen with those above it.
+// The commands that thaw the group at `path`. A group freezes together with its parents, so these
+// may need thawing too.
 std::string thaw_commands(const Freezer& freezer, std::string path) {
   std::string commands;
   for (; !path.empty(); path.resize(path.rfind('/'))) {
@@ -38,12 +40,12 @@ std::string thaw_commands(const Freezer& freezer, std::string path) {
   return commands;
 }
 
-// Notes in `look` whether the process is frozen, as far as that can be seen from here.
+// Notes in `look` whether the process is frozen, if that can be seen from here.
 void look_at_group(pid_t pid, ProcessLook& look) {
   const Freezer first{"/sys/fs/cgroup/freezer", "freezer.state", "FR",
                       "freezer.self_freezing",  "THAWED",        "freezer.state"};
   std::istringstream groups(contents(str("/proc/", pid, "/cgroup")));
-  // "6:freezer:/path" in the first version of control groups, "0::/path" in the second.
+  // A line is "6:freezer:/path" in control groups version 1, and "0::/path" in version 2.
   for (std::string line; std::getline(groups, line);) {
     const size_t before = line.find(':'), behind = line.find(':', before + 1);
     if (behind == std::string::npos) continue;
@@ -70,7 +72,7 @@ void look_at_group(pid_t pid, ProcessLook& look) {
 
 ProcessLook look_at(pid_t pid) {
   const std::string stat = contents(str("/proc/", pid, "/stat"));
-  const size_t close = stat.rfind(')');  // the name before it may hold anything
+  const size_t close = stat.rfind(')');  // the name before it may contain any character
   if (close == std::string::npos) return {};
   std::istringstream fields(stat.substr(close + 1));
   char state = '?';
@@ -83,7 +85,7 @@ ProcessLook look_at(pid_t pid) {
   look.cpu_ticks = user + system;
   look_at_group(pid, look);
   if (look.still == Standstill::frozen) {
-    // Its state may be any.
+    // A frozen process may be in any state.
   } else if (state == 'T') {
     look.still = Standstill::stopped;
   } else if (state == 't') {

@@ -12,7 +12,7 @@ std::string text_of(const nlohmann::json& value) {
                            : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-// The first and, where there are more, the last line: Python's messages end with what matters.
+// Keeps the first and the last line: the last line of a Python message tells the error.
 std::string shorten(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   if (text.size() > kLongestMessage) text = text.substr(0, kLongestMessage) + "…";

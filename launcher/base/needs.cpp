@@ -24,7 +24,7 @@ rlimit g_before{};
 std::once_flag g_once;
 bool g_raised = false;
 
-// The system gives the lowest free number, so the number says how full the table is.
+// The system returns the lowest free descriptor, so its number shows how full the table is.
 int open_files() {
   const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (next < 0) return file_limit();

@@ -47,8 +47,8 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   return out;
 }
 
-// Between fork and exec only async-signal-safe calls are allowed: other threads may have held any
-// lock.
+// Between fork and exec only async-signal-safe calls are allowed, because other threads may have
+// held any lock.
 [[noreturn]] void become(const ChildSpec& spec, char** argv, char** environment, int output,
                          int error, int report, pid_t parent) {
   const int announce = spec.announce_fd;
@@ -56,8 +56,8 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   [[maybe_unused]] ssize_t written = ::write(announce, &session, sizeof session);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // the agent died before the line above
-  // Until setsid() a signal to the agent's process group came here as well. Ignoring one discards
-  // it: the agent passes its own on.
+  // Until setsid(), a signal to the agent's process group came here as well. Ignoring it discards
+  // it, because the agent passes its own signals on.
   for (const int signal : kStopSignals) ::signal(signal, SIG_IGN);
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
   sigset_t held;

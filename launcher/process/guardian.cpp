@@ -17,16 +17,16 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr int kMaxSessions = 4096;
-constexpr time_t kLongest = 5;  // s; a process that the kernel cannot end is left to it
+constexpr time_t kLongest = 5;  // seconds; then a process that the kernel cannot end is left alone
 
-// Runs after a fork without exec, perhaps of a process with many threads: async-signal-safe calls
-// only.
+// Runs after a fork without exec, perhaps in a process with many threads: only async-signal-safe
+// calls are allowed.
 [[noreturn]] void guard(int pipe) {
   ::setsid();  // a signal to the agent's group is not for the guardian
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2})
     ::signal(signal, SIG_IGN);
   ::prctl(PR_SET_NAME, "lockstep-guard");
-  // Nobody may wait for a pipe or a port of the agent because the guardian still has it.
+  // Closes the agent's pipes and ports, because others may wait for them to close.
   ::dup2(pipe, 3);
   ::close_range(4, ~0U, 0);
   const int null = ::open("/dev/null", O_RDWR);
@@ -44,7 +44,7 @@ constexpr time_t kLongest = 5;  // s; a process that the kernel cannot end is le
     for (int i = 0; message < 0 && i < count; ++i)
       if (sessions[i] == -message) sessions[i--] = sessions[--count];
   }
-  // Again, as long as a process was there: it may have started another one while the round went.
+  // Repeats while processes are found: one may have started another during the round.
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   const time_t until = now.tv_sec + kLongest;
@@ -63,7 +63,7 @@ Guardian::Guardian() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw EnvironmentError("[launch] pipe: " + errno_text(errno));
   {
-    const SignalsBlocked blocked;  // and they stay so in the guardian
+    const SignalsBlocked blocked;  // they stay blocked in the guardian
     pid_ = ::fork();
     if (pid_ == 0) guard(ends[0]);
   }
@@ -75,7 +75,7 @@ Guardian::Guardian() {
 
 Guardian::~Guardian() {
   ::close(pipe_);
-  // Whoever stopped all that is called lockstep need not have let this one go on.
+  // Somebody may have stopped every process of this program, and the guardian with it.
   ::kill(pid_, SIGCONT);
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
@@ -83,8 +83,8 @@ Guardian::~Guardian() {
 
 void Guardian::forget(pid_t session) {
   const pid_t message = -session;
-  // A write this small is never split. If somebody killed the guardian there is nobody to tell;
-  // SIGPIPE is ignored during a launch.
+  // A write this small is never split. If the guardian was killed, the write fails and nothing is
+  // lost. SIGPIPE is ignored during a launch.
   while (::write(pipe_, &message, sizeof message) < 0 && errno == EINTR) {
   }
 }

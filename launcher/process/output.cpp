@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kLongestLine = 64 << 10;
 constexpr size_t kKeptLineBytes = 500;
-// A screen of which nobody took a byte for this long is one that nobody reads.
+// A screen that takes no byte for this long counts as unread.
 constexpr auto kUnread = std::chrono::seconds(2);
 
 bool write_all(int fd, std::string_view bytes) {
@@ -36,8 +36,8 @@ bool write_all(int fd, std::string_view bytes) {
 std::string prefix(int rank, int fd) {
   const std::string plain = str("[rank ", rank, "] ");
   if (!::isatty(fd) || std::getenv("NO_COLOR")) return plain;
-  constexpr int kColours[] = {
-      36, 33, 35, 32, 34, 31};  // of the terminal's palette, so that they suit its background
+  // Colours of the terminal's palette, so that they suit its background.
+  constexpr int kColours[] = {36, 33, 35, 32, 34, 31};
   return str("\033[", kColours[static_cast<size_t>(rank) % std::size(kColours)], "m", plain,
              "\033[0m");
 }
@@ -91,7 +91,7 @@ RankOutput::~RankOutput() {
 }
 
 void RankOutput::remember(std::string_view line) {
-  // What a progress line drew over is of no interest.
+  // Drops the part that a progress line drew over.
   while (line.ends_with('\r')) line.remove_suffix(1);
   if (const size_t redrawn = line.rfind('\r'); redrawn != std::string_view::npos)
     line.remove_prefix(redrawn + 1);

@@ -76,14 +76,14 @@ RankEnd& RankProcess::collect() {
   end.status = peek_status(child_);
   end.report = parse_failure_report(error_file_.contents(kLongestReport));
   end_ = std::move(end);
-  // The number is still taken by the dead leader, so this cannot hit anybody else.
+  // The dead leader still holds the number, so this cannot hit another session.
   signal_session(child_.pid, SIGKILL);
   guardian_.forget(child_.pid);
   reap(child_);
   return *end_;
 }
 
-// Not reaped, and the guardian is not told: it tries once more when the agent ends.
+// Does not reap the rank or tell the guardian, which tries again when the agent ends.
 RankEnd& RankProcess::give_up() {
   RankEnd end;
   end.rank = rank_;

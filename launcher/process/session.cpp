@@ -12,8 +12,8 @@
 namespace lockstep::launcher {
 namespace {
 
-// What the kernel writes for getdents64; glibc's readdir allocates memory, which is forbidden after
-// a fork without exec.
+// The record of getdents64. glibc's readdir allocates memory, which is forbidden after a fork
+// without exec.
 struct DirectoryEntry {
   uint64_t inode;
   int64_t offset;
@@ -36,8 +36,8 @@ struct ProcessStat {
   pid_t session = 0;
 };
 
-// "PID (name) S PPID PGRP SESSION …"; the name may hold anything, so what counts begins after the
-// last ')'.
+// Parses "PID (name) S PPID PGRP SESSION …". The name may contain any character, so the fields
+// begin after the last ')'.
 ProcessStat parse_stat(const char* text) {
   ProcessStat out;
   const char* close = std::strrchr(text, ')');

@@ -16,7 +16,7 @@ std::atomic<int> g_write_end{-1};
 static_assert(std::atomic<int>::is_always_lock_free,
               "a signal handler may only touch lock-free atomics");
 
-// The time of Clock; clock_gettime is async-signal-safe.
+// The time of Clock. clock_gettime is async-signal-safe.
 Duration monotonic_now() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -26,7 +26,7 @@ Duration monotonic_now() {
 void on_signal(int signal) {
   const int error = errno;
   const StopSignals::Arrival arrival{.signal = signal, .at = monotonic_now()};
-  // So small: never split.
+  // A write this small is never split.
   [[maybe_unused]] const ssize_t written = ::write(g_write_end.load(), &arrival, sizeof arrival);
   errno = error;
 }
@@ -51,7 +51,7 @@ StopSignals::StopSignals() {
   ::sigemptyset(&ours);
   for (size_t i = 0; i < std::size(kStopSignals); ++i) {
     set(kStopSignals[i], on_signal, &before_[i]);
-    // nohup: the job is to outlive its terminal.
+    // Under nohup the job outlives its terminal.
     if (kStopSignals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN)
       ::sigaction(SIGHUP, &before_[i], nullptr);
     ::sigaddset(&ours, kStopSignals[i]);

@@ -11,11 +11,11 @@
 namespace lockstep::launcher {
 namespace {
 
-// For operations that wait for nobody but the server.
+// For operations that only wait for the server.
 constexpr auto kOperationLimit = std::chrono::seconds(30);
 constexpr auto kFarewellLimit = std::chrono::seconds(5);
-// The server keeps the limit of a wait; the client's own only helps where the server is gone
-// without a word.
+// The server enforces the limit of a wait. The client's limit is longer by this much, and helps
+// only if the server vanished silently.
 constexpr auto kSlack = std::chrono::seconds(5);
 constexpr size_t kMaxBytes = kMaxMessageBytes - 1024;
 
@@ -26,7 +26,7 @@ struct GrpcStore::Impl {
   std::string run_id;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<proto::KeyValue::Stub> stub;
-  proto::EnterRequest self;  // as enter() sent it
+  proto::EnterRequest self;  // as sent by enter()
 
   Impl(const Endpoint& at, std::string run, Duration limit)
       : server(at), run_id(std::move(run)), channel(open_channel(at)) {
@@ -73,7 +73,7 @@ struct GrpcStore::Impl {
     const grpc::Status status = stub->Get(&context, request, &reply);
     if (status.ok()) return reply;
     const std::string& named = keys.empty() ? std::string() : keys.front();
-    // The server answers a late wait with the key that is missing.
+    // The server answers a late wait with the missing key.
     if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED &&
         std::find(keys.begin(), keys.end(), status.error_message()) != keys.end())
       throw TimeoutError(str("[store] key '", status.error_message(), "' did not appear within ",

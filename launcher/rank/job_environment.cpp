@@ -24,8 +24,9 @@ bool is_set(const char* name) { return !env(name).empty(); }
 
 // Slurm
 
-// Steps that srun did not make have numbers from here on: the batch script's, salloc's interactive
-// shell's. One process is in them, although SLURM_NTASKS is that of the whole allocation.
+// Steps that srun did not make have numbers from here on: the batch script's, and that of salloc's
+// interactive shell. Such a step has one process, although SLURM_NTASKS counts the whole
+// allocation.
 constexpr int64_t kFirstSpecialStep = 0xfffffff0;
 
 int slurm_tasks() {
@@ -37,7 +38,7 @@ bool in_slurm_step() {
   return is_set("SLURM_STEP_ID") && parsed<int64_t>("SLURM_STEP_ID", 0) < kFirstSpecialStep;
 }
 
-// "2(x3),1": how many tasks the k-th node of the step has.
+// Number of tasks on a node of the step, from a text such as "2(x3),1".
 int slurm_local_size(int node) {
   const std::string text = env("SLURM_STEP_TASKS_PER_NODE");
   const char* at = text.c_str();
@@ -56,7 +57,7 @@ int slurm_local_size(int node) {
   return 1;
 }
 
-// The first host of "n[01-03,7]-ib,m": "n01-ib".
+// The first host of a list: "n01-ib" of "n[01-03,7]-ib,m".
 std::string first_slurm_host(const std::string& list) {
   const size_t end = list.find_first_of("[,");
   std::string host = list.substr(0, end);
@@ -69,8 +70,7 @@ std::string first_slurm_host(const std::string& list) {
 
 std::optional<RankEnv> rank_from_slurm() {
   if (!in_slurm_step() || slurm_tasks() <= 1) return std::nullopt;
-  // A job that was requeued has its number again, and processes of its first life may still be
-  // there.
+  // A requeued job keeps its number, and processes of its first run may still exist.
   const std::string again =
       is_set("SLURM_RESTART_COUNT") ? str(", restart ", env("SLURM_RESTART_COUNT")) : "";
   return RankEnv{number_from("SLURM_PROCID"),
@@ -81,7 +81,7 @@ std::optional<RankEnv> rank_from_slurm() {
                  str("Slurm step ", env("SLURM_JOB_ID"), ".", env("SLURM_STEP_ID"), again)};
 }
 
-// One for each step, as steps of one job, and several jobs, may share a host.
+// A port per step, because steps of one job, and several jobs, may share a host.
 int slurm_port() {
   const int64_t job = parsed<int64_t>("SLURM_JOB_ID", 0),
                 step = parsed<int64_t>("SLURM_STEP_ID", 0);
@@ -93,9 +93,10 @@ int slurm_port() {
 struct Variables {
   const char *launcher, *rank, *size;
   const char *local_rank, *local_size, *nodes;  // nullptr: the launcher has none
-  const char* job;  // a number or name that no other job of the machine has; nullptr: none
+  // A number or name that no other job of the machine has. nullptr: none.
+  const char* job;
 };
-// The first one that is seen counts: some set the variables of others, too.
+// The first launcher that is seen counts, because some set the variables of others too.
 constexpr std::array kLaunchers = {
     Variables{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
               "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", nullptr,
@@ -111,7 +112,7 @@ constexpr std::array kLaunchers = {
     Variables{"MPICH or Intel MPI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS",
               nullptr, nullptr},
 };
-// Launchers that name the rank alone.
+// Launchers that name only the rank.
 constexpr std::array kRankOnly = {std::pair{"a PMIx launcher", "PMIX_RANK"},
                                   std::pair{"aprun", "ALPS_APP_PE"}};
 
@@ -141,13 +142,13 @@ RankEnv rank_from(const Variables& names) {
   return found;
 }
 
-// srun may set MPICH's variables as well, to the same values; Slurm's say more.
+// srun may set MPICH's variables as well, to the same values. Slurm's own tell more.
 bool is_slurms(const RankEnv& found, const Variables& names, const std::optional<RankEnv>& slurm) {
   return slurm && names.rank == std::string_view("PMI_RANK") && found.rank == slurm->rank &&
          found.size == slurm->size;
 }
 
-// torchrun keeps a store of another kind at MASTER_ADDR:MASTER_PORT.
+// Whether torchrun keeps its own kind of store at MASTER_ADDR:MASTER_PORT.
 bool has_torchruns_store() {
   const std::string used = env("TORCHELASTIC_USE_AGENT_STORE");
   return used == "True" || used == "true" || used == "1";
@@ -211,7 +212,7 @@ std::optional<Endpoint> served_endpoint() {
     return endpoint;
   }
   if (!rank_from_slurm()) return std::nullopt;
-  // A step on one node needs no name that somebody must resolve.
+  // A step on one node needs no name that must be resolved.
   const bool one_node = number_from("SLURM_STEP_NUM_NODES", 0) == 1;
   const std::string host = one_node ? "127.0.0.1" : first_slurm_host(env("SLURM_STEP_NODELIST"));
   check(!host.empty(), "[launcher] Slurm's step of ", slurm_tasks(),

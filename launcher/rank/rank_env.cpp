@@ -34,7 +34,7 @@ RankEnv detect(std::optional<int> rank_flag, std::optional<int> size_flag) {
   return rank_from_launcher().value_or(RankEnv{});
 }
 
-// Which variables would say where the store is, and which of them is missing.
+// Says which variables could name the store, and which of them is missing.
 std::string missing_address() {
   const bool address = !env("MASTER_ADDR").empty(), port = !env("MASTER_PORT").empty();
   if (address != port)
@@ -53,7 +53,7 @@ std::string launcher_job() {
   try {
     const auto found = rank_from_launcher();
     return found ? found->job : "";
-  } catch (const UsageError&) {  // a launcher that says too little
+  } catch (const UsageError&) {  // the launcher gives too little
     return "";
   }
 }
@@ -98,7 +98,7 @@ std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
 
 namespace {
 
-// More than any report of ours.
+// Longer than any of our reports.
 constexpr size_t kLongestReport = 1 << 16;
 
 bool tells_of_failure(int fd) {
@@ -109,16 +109,16 @@ bool tells_of_failure(int fd) {
   return earlier && !earlier->saved;
 }
 
-// Writes to where the agent looks. A rank may be several programs, one after another, so that
-// something may be there. An earlier failure is the cause of a later one and stays. In all other
-// cases the later report is the true one.
+// Writes the report where the agent looks. A rank may run several programs one after another, so a
+// report may be there already. An earlier failure is the cause of a later one and stays. Otherwise
+// the later report replaces the earlier one.
 void leave_report(const nlohmann::json& report) {
   const std::string path = env("LOCKSTEP_ERROR_FILE");
   if (path.empty()) return;
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return;
   const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  // Best effort: without it the agent still sees the exit code.
+  // Best effort: without a report the agent still sees the exit code.
   if ((report.contains("saved") || !tells_of_failure(fd)) && ::ftruncate(fd, 0) == 0) {
     [[maybe_unused]] const ssize_t written = ::write(fd, text.data(), text.size());
   }
@@ -132,14 +132,14 @@ void report_failure(std::string_view message, bool caused_by_peer) noexcept {
     leave_report({{"message", text_of_bytes(message)},
                   {"caused_by_peer", caused_by_peer},
                   {"monotonic_ns", Clock::now().time_since_epoch().count()}});
-  } catch (...) {  // a failure is on its way already
+  } catch (...) {  // a failure is under way already
   }
 }
 
 void report_saved() noexcept {
   try {
     leave_report({{"saved", true}});
-  } catch (...) {  // the agent takes it for a failure
+  } catch (...) {  // the agent then counts a failure
   }
 }
 

@@ -14,12 +14,12 @@ namespace {
 
 constexpr Duration kFarewell = std::chrono::seconds(10);
 constexpr Duration kFarewellAfterError = std::chrono::seconds(1);
-// How long to ask whoever has the address.
+// How long to query the process that has the address.
 constexpr Duration kProbe = std::chrono::seconds(5);
 
 class ServedStore final : public comm::Store {
  public:
-  // `server`: at rank 0.
+  // `server`: on rank 0 only.
   ServedStore(std::unique_ptr<RendezvousServer> server, std::shared_ptr<GrpcStore> store)
       : server_(std::move(server)),
         store_(std::move(store)),
@@ -46,16 +46,16 @@ class ServedStore final : public comm::Store {
  private:
   std::unique_ptr<RendezvousServer> server_;
   std::shared_ptr<GrpcStore> store_;
-  int exceptions_;  // that were on their way at the start
+  int exceptions_;  // number under way at the start
 };
 
-// Says who has the address of this job's store.
+// Says which job has the address of this job's store.
 [[noreturn]] void refuse_taken(const AddressInUse& error, const Endpoint& at, const Entrant& self) {
   try {
     GrpcStore::enter(at, self, kProbe);
   } catch (const UsageError&) {
     throw;
-  } catch (const EnvironmentError&) {  // no store of ours
+  } catch (const EnvironmentError&) {  // not a store of ours
   }
   throw AddressInUse(
       str(error.what(), ", and not by a store of lockstep: give this job another MASTER_PORT"));

@@ -13,10 +13,10 @@ namespace lockstep::launcher {
 
 void prepare_grpc() {
   static const bool once = [] {
-    // Of gRPC's own, 10 files and 8 threads were seen in a rank.
+    // In a rank, gRPC was seen to use 10 files and 8 threads.
     require_files(10, "a connection to the rendezvous");
     require_threads(12, "a connection to the rendezvous");
-    // Ranks are started by fork and exec; gRPC must not stop its threads for that.
+    // Ranks start by fork and exec. gRPC must not stop its threads for that.
     ::setenv("GRPC_ENABLE_FORK_SUPPORT", "0", 1);
     ::grpc_init();
     return true;
@@ -27,7 +27,7 @@ void prepare_grpc() {
 std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server) {
   prepare_grpc();
   grpc::ChannelArguments arguments;
-  // An http_proxy of the environment is not meant for the nodes of a job.
+  // Nodes of a job are not reached through the environment's http_proxy.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
@@ -41,7 +41,7 @@ std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server) {
 }
 
 std::chrono::system_clock::time_point grpc_deadline(Duration from_now) {
-  // A sum beyond the clock's range would wrap round.
+  // A sum beyond the clock's range would wrap around.
   const Duration limit = std::min<Duration>(from_now, std::chrono::hours(24 * 365));
   return std::chrono::system_clock::now() +
          std::chrono::duration_cast<std::chrono::system_clock::duration>(limit);

@@ -20,12 +20,12 @@ namespace {
 constexpr auto kHeartbeatWait = std::chrono::milliseconds(1000);
 constexpr auto kRetry = std::chrono::milliseconds(100);
 
-// Counts how long a server has failed to answer.
+// Measures how long a server has failed to answer.
 class Patience {
  public:
   explicit Patience(Duration lost_after) : lost_after_(lost_after) {}
   void answered() { failing_ = false; }
-  // After a call that failed: whether that was one too many.
+  // Call after a failed call. Returns whether the server's time is over.
   bool ends() {
     if (std::exchange(failing_, true)) return lost_at_.passed();
     lost_at_ = Deadline::after(lost_after_);
@@ -59,7 +59,7 @@ struct RendezvousClient::Impl {
   std::vector<grpc::ClientContext*> others;  // the other calls under way
   std::thread thread;
 
-  // The context of a call that abandon() may cancel while the object lives.
+  // The context of a call. abandon() may cancel it while the object lives.
   class Call {
    public:
     Call(Impl& impl, Duration limit) : impl_(impl) {
@@ -113,7 +113,7 @@ struct RendezvousClient::Impl {
     return out;
   }
 
-  // A report whose answer was lost comes twice, which the membership allows for.
+  // A report whose answer was lost is sent again. The membership allows that.
   void report(proto::ReportRequest request, uint64_t epoch) {
     *request.mutable_sender() = sender(epoch);
     Patience patience(limits.lost_after);
@@ -207,8 +207,8 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
   const Deadline deadline = Deadline::after(limit);
   std::string told;
   while (true) {
-    // Connects first, in short waits: an attempt to join must not be made twice, for the second
-    // would be refused.
+    // Connects first, in short waits: join must not be sent twice, because the second would be
+    // refused.
     while (!impl_->channel->WaitForConnected(
         grpc_deadline(std::min<Duration>(deadline.remaining(), kRetry)))) {
       if (deadline.passed() || impl_->is_abandoned() || !keep_trying())

@@ -25,12 +25,12 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr int kBacklog = 1024;
-// How long to leave connections in the queue when the system refuses even to refuse them.
+// If the system does not even let us refuse connections, how long to leave them in the queue.
 constexpr int kRetryMs = 50;
 
 int open_spare() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-// At most once in a few seconds: a flood of connections must not become a flood of lines.
+// Warns at most once in a few seconds: many connections must not become many lines.
 void warn_refused(const char* why) {
   static std::atomic<int64_t> last{INT64_MIN};
   const int64_t now =
@@ -61,7 +61,7 @@ Listener::Listener(const std::string& host, int port) : port_(port) {
       continue;
     }
     const int on = 1;
-    // No wait for an earlier run's connections to time out.
+    // Do not wait until an earlier run's connections time out.
     ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (each->ai_family == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     sockaddr_storage address{};
@@ -126,8 +126,8 @@ void Listener::accept_all(int listen_fd) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN) return;
       warn_refused(errno_text(errno).c_str());
-      // Room for one descriptor is enough to take a connection from the queue and close it, so that
-      // its sender knows.
+      // One free descriptor is enough to take a connection from the queue and close it. Its sender
+      // then knows.
       if (spare_fd_ >= 0) ::close(spare_fd_);
       const int refused = ::accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC);
       if (refused >= 0) ::close(refused);
@@ -137,7 +137,7 @@ void Listener::accept_all(int listen_fd) {
       ::poll(&stop, 1, kRetryMs);
       return;
     }
-    // The system gives the lowest free number, so the number says how full the table is.
+    // The system returns the lowest free descriptor, so its number shows how full the table is.
     const int limit = file_limit();
     if (fd >= limit - reserved_files(limit)) {
       ::close(fd);

@@ -7,7 +7,8 @@ namespace {
 
 std::string name_of(const Node& node) { return str(node.host, " (agent pid ", node.pid, ")"); }
 
-// A rank that stood still explains why others gave up waiting, but not a failure of another kind.
+// A rank that stood still explains why others gave up waiting, but it does not explain other
+// failures.
 int weight_as_cause(const Failure& failure) {
   return failure.caused_by_peer ? 0 : failure.stopped ? 1 : 2;
 }
@@ -59,8 +60,8 @@ void Membership::check_node_rank(const Node& node) const {
           " is taken by ", name_of(other), "; give every node its own --node-rank, or none");
 }
 
-// The node rank for a node that joins. Later epochs have the same ranks as the first: what is kept
-// in memory is cut for them.
+// The node rank for a joining node. Later epochs have the same ranks as the first, because what is
+// kept in memory is divided by these ranks.
 int Membership::place_for(const Node& node) const {
   if (slots_.empty()) return node.node_rank;
   std::string free;
@@ -77,8 +78,8 @@ int Membership::place_for(const Node& node) const {
                        ": the node that takes the place has as many (--nproc-per-node)"));
 }
 
-// Whoever comes in place of a lost node may know of the loss before this does: a machine that is
-// gone breaks no connection.
+// A node that comes to replace a lost one may know of the loss before the membership does: a
+// machine that vanishes breaks no connection.
 void Membership::check_no_loss(const std::string& node_id, Duration now) {
   const bool running = state_.phase == Phase::running && shape_.nodes > 1;
   if (!restarts_left() || (state_.phase != Phase::draining && !running)) return;
@@ -123,7 +124,8 @@ void Membership::join(const std::string& run_id, const Node& node, int nodes, in
   changed();
 }
 
-// Wanted node ranks first, then the others in order of arrival; ranks are contiguous by node.
+// Assigns wanted node ranks first, then the others in order of arrival. Ranks are contiguous by
+// node.
 void Membership::close_roster() {
   std::vector<bool> taken(static_cast<size_t>(shape_.nodes));
   for (const auto& node : state_.nodes)
@@ -155,7 +157,7 @@ void Membership::begin_epoch() {
   for (auto& [id, each] : members_) each.drained = each.finished = false;
 }
 
-// A node that was lost leaves its place to another one, for which the rest wait.
+// A lost node leaves its place to a new one, and the other nodes wait for that.
 void Membership::begin_epoch_if_drained(Duration now) {
   const bool all =
       std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
@@ -171,7 +173,7 @@ void Membership::begin_epoch_if_drained(Duration now) {
   gathering_since_ = now;
 }
 
-// Who is asked to stop waits for no other node.
+// A job that is asked to stop waits for no other node.
 bool Membership::wants_next_epoch() const {
   return !state_.stopping ||
          (shape_.saves_when_stopped && static_cast<int>(members_.size()) == shape_.nodes);
@@ -179,8 +181,8 @@ bool Membership::wants_next_epoch() const {
 
 void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
   Member& sender = member(node_id);
-  // An epoch may have begun while the message was on its way; one from the future, or far behind,
-  // is not of this run.
+  // An epoch may have begun while the message was under way. A message from the future, or from
+  // more than one epoch back, is not of this run.
   check(epoch <= state_.epoch && epoch + 1 >= state_.epoch, "[rendezvous] run '", shape_.run_id,
         "' is at epoch ", state_.epoch, ", ", name_of(sender.node), " sent epoch ", epoch);
   member_in_epoch(node_id, state_.epoch, now);
@@ -226,7 +228,7 @@ void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure&
     return end_epoch(failure, now);
   }
   if (!state_.failure) return;
-  // A node may know better once all its ranks have ended; and a consequence gives way to its cause.
+  // A node may know better once all its ranks have ended. A consequence gives way to its cause.
   const int weight = weight_as_cause(failure), known = weight_as_cause(*state_.failure);
   if (weight < known || (weight == known && failure_from_ != node_id)) return;
   state_.failure = failure;
@@ -246,7 +248,7 @@ void Membership::finish(const std::string& node_id, uint64_t epoch, bool saved, 
 }
 
 void Membership::drained(const std::string& node_id, uint64_t epoch, Duration now) {
-  // Said once more, because the answer that told of the new epoch was lost.
+  // The node repeats this because the answer that told of the new epoch was lost.
   if (epoch + 1 == state_.epoch) return heartbeat(node_id, epoch, now);
   Member& sender = member_in_epoch(node_id, epoch, now);
   if (state_.phase != Phase::draining || sender.drained) return;
@@ -285,8 +287,8 @@ void Membership::leave(const std::string& node_id, Duration now) {
   changed();
 }
 
-// A node that fell silent before the failure was reported is the failure's cause: its ranks died
-// with it, and others only saw that.
+// A node that fell silent before the failure was reported is the cause: its ranks died with it, and
+// other nodes only saw that.
 void Membership::lose(const Member& lost, Duration now) {
   const std::string id = lost.node.node_id;
   const bool finished = lost.finished;

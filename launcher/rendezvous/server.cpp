@@ -21,8 +21,8 @@ namespace {
 
 using Reactor = grpc::ServerUnaryReactor;
 
-// How often the ticker looks at the clock, and from which gap on this process did not run
-// meanwhile.
+// How often the ticker reads the clock. A gap of kPause or more means that this process did not
+// run.
 constexpr auto kTick = std::chrono::milliseconds(500);
 constexpr auto kPause = std::chrono::milliseconds(2000);
 
@@ -31,8 +31,7 @@ grpc::Status refused(const std::string& why) {
   return {grpc::StatusCode::FAILED_PRECONDITION, why};
 }
 
-// Both state machines, their lock, the calls that wait for news, and the thread that lets time pass
-// for them.
+// Both state machines, their lock, the waiting calls, and the thread that lets time pass for them.
 class Job {
  public:
   Job(JobShape shape, std::optional<Lobby> lobby)
@@ -41,7 +40,7 @@ class Job {
         ticker_(start_thread("to watch over the job", [this] { run_ticker(); })) {}
   ~Job() { close(); }
 
-  // Ends every waiting call; from here on none waits any more.
+  // Ends every waiting call. Later calls do not wait.
   void close() {
     {
       std::lock_guard lock(mutex_);
@@ -74,8 +73,8 @@ class Job {
       lobby_->enter(request.job(), request.rank(), request.size(), request.process(), request.id());
       reply->set_run_id(membership_.shape().run_id);
     } catch (const UsageError& e) {
-      status = refused(e.what());
-      publish();  // those who wait learn of a conflict
+      status = refused(e.what());  // waiting calls learn of a conflict
+      publish();                   // those who wait learn of a conflict
     }
     reactor->Finish(status);
   }
@@ -118,7 +117,7 @@ class Job {
     reactor->Finish(status);
   }
 
-  // Answers when the state is newer than `seen`, or at the deadline.
+  // Answers when the state is newer than the one that the node has seen, or at the deadline.
   void watch(Reactor* reactor, proto::JobState* reply, const proto::HeartbeatRequest& request) {
     const auto& sender = request.sender();
     grpc::Status status;
@@ -144,7 +143,7 @@ class Job {
     reactor->Finish(status);
   }
 
-  // The caller of a waiting heartbeat is gone.
+  // The caller of a waiting heartbeat has gone.
   void cancelled(Reactor* reactor, const std::string& node_id) {
     std::lock_guard lock(mutex_);
     const auto found = std::find_if(watchers_.begin(), watchers_.end(),
@@ -286,7 +285,7 @@ class Job {
   std::thread ticker_;  // last: it uses the others
 };
 
-// A heartbeat that learns of its caller's disappearance.
+// A heartbeat that is told when its caller disappears.
 class HeartbeatReactor final : public Reactor {
  public:
   HeartbeatReactor(Job& job, const proto::HeartbeatRequest* request, proto::JobState* reply)
@@ -426,7 +425,7 @@ RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape s
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
-  // Who connects and says nothing is sent away.
+  // Drops a client that connects and sends nothing.
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
