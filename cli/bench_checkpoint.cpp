@@ -24,7 +24,7 @@ struct Options : RankOptions {
   std::string backend = "auto", dir = ".";
 };
 
-constexpr double kTooNoisy = 0.05;  // of a save: a cost that matters would drown in it
+constexpr double kTooNoisy = 0.05;  // of a save; more noise than this hides a relevant cost
 
 void print(const train::CheckpointBenchmark& b, bool json) {
   const double mb = static_cast<double>(b.bytes) / kMB;
@@ -71,7 +71,7 @@ void print(const train::CheckpointBenchmark& b, bool json) {
           : "");
 }
 
-// What the kernel thinks that programs may still take; without limit where it does not say.
+// Memory that programs may still use, by the kernel's estimate. No limit if it gives none.
 int64_t available_memory() {
   std::ifstream in("/proc/meminfo");
   int64_t kib = 0;
@@ -80,8 +80,8 @@ int64_t available_memory() {
   return std::numeric_limits<int64_t>::max();
 }
 
-// The state, and the copy of it that a save in the background writes. Better refused than killed,
-// and other programs with it.
+// The memory holds the state, and the copy of it that a save in the background writes. A refusal is
+// better than an out-of-memory kill, which may hit other programs too.
 void check_memory(const Options& options, int ranks_here, int ranks) {
   const int64_t needed = 2 * options.megabytes * 1'000'000 / ranks * ranks_here,
                 available = available_memory();

@@ -19,21 +19,21 @@
 namespace lockstep::cli {
 namespace {
 
-// A run's folder, its folder of checkpoints, or one checkpoint, which may have been given another
-// name.
+// `path`: a run's folder, its folder of checkpoints, or one checkpoint, which may have been
+// renamed.
 std::vector<checkpoint::Listed> find(std::string path, checkpoint::Check how) {
   namespace fs = std::filesystem;
   check(fs::is_directory(path), "no such folder: ", path);
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   const fs::path name = fs::path(path).filename();
   if (name == "." || name == "..")
-    path = fs::canonical(path).string();  // the step in a folder's name is part of what is compared
+    path = fs::canonical(path).string();  // the step in a folder's name is compared too
   if (checkpoint::is_checkpoint(path)) return {checkpoint::look_at(path, how)};
   return checkpoint::list(fs::is_directory(path + "/checkpoints") ? path + "/checkpoints" : path,
                           how);
 }
 
-// Of a checkpoint whose manifest cannot be believed.
+// The size of a checkpoint whose manifest is not reliable.
 int64_t size_on_disk(const std::string& folder) {
   namespace fs = std::filesystem;
   int64_t bytes = 0;

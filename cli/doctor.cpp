@@ -1,4 +1,4 @@
-// lockstep doctor: what this machine has, and what to do about what it lacks.
+// lockstep doctor: shows what this machine has, and how to get what it lacks.
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -48,7 +48,7 @@ void report_threads(Report& report) {
   }
 }
 
-// Open MPI's ranks on one host meet there; our own shm backend has no file.
+// Open MPI's ranks on one host use /dev/shm. Our own shm backend has no file there.
 void report_shared_memory(Report& report) {
   struct statvfs shm {};
   if (statvfs("/dev/shm", &shm) != 0)

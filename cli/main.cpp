@@ -1,4 +1,4 @@
-// The `lockstep` program: finds the subcommand, runs it, and turns errors into words and an exit
+// The `lockstep` program: finds the subcommand, runs it, and turns errors into messages and an exit
 // code.
 #include <cerrno>
 #include <cstdio>
@@ -24,27 +24,27 @@ namespace {
 
 int report(const std::exception& error, int code) {
   lockstep::log::error(error.what());
-  // Under an agent the reason goes into its report too: the process that fails first is not always
-  // the one that is to blame.
+  // Under an agent the reason also goes into its report, because the process that fails first is
+  // not always to blame.
   lockstep::launcher::report_failure(error.what(), lockstep::comm::caused_by_peer(error));
   return code;
 }
 
-// What a command prints is its result, and a program that reads it must not take half of it for
-// all.
+// The output of a command is its result. A program that reads it must not take a part for the
+// whole.
 int checked_output(int code) {
   errno = 0;
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
   int reason = errno;
-  // Where an earlier part could not be written its reason is gone: another byte behind the gap
-  // meets the same one.
+  // If an earlier part could not be written, its errno is lost. Writing another byte fails for the
+  // same reason.
   if (reason == 0 && ::write(STDOUT_FILENO, "\n", 1) < 0) reason = errno;
   return report(lockstep::EnvironmentError("cannot write to standard output" +
                                            (reason ? ": " + lockstep::errno_text(reason) : "")),
                 code != 0 ? code : lockstep::kFailed);
 }
 
-// CLI11 says of a word that it does not know only that a subcommand is required.
+// Names an unknown command. CLI11 would only say that a subcommand is required.
 void check_command(const CLI::App& app, char** words) {
   const auto commands = app.get_subcommands({});
   if (commands.empty() || !*words || **words == '-') return;
@@ -56,13 +56,13 @@ void check_command(const CLI::App& app, char** words) {
   lockstep::check(false, "unknown command '", *words, "': expected one of ", known);
 }
 
-// `is_run`: the command is one that must not wait for whoever reads its output.
+// `is_run`: whether the command must not wait for the reader of its output.
 int run_command(int argc, char** argv, bool is_run) {
   using namespace lockstep;
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
   app.require_subcommand(1);
-  // Asked for, it names the kernels, which may refuse LOCKSTEP_ISA.
+  // Computed only on request: it names the kernels, which may refuse LOCKSTEP_ISA.
   app.set_version_flag("--version", cli::version_text);
   int exit_code = 0;
   cli::add_train_command(app, exit_code);
@@ -96,8 +96,8 @@ int run_command(int argc, char** argv, bool is_run) {
   } catch (const std::exception& e) {
     return fail(e, kFailed);
   }
-  // Not so for training: its results are in the run's folder, and the agent's screen does not
-  // matter to the ranks either.
+  // Training does not check its output: its results are in the run's folder, and ranks do not
+  // depend on the agent's screen.
   return is_run ? exit_code : checked_output(exit_code);
 }
 

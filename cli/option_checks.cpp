@@ -10,8 +10,8 @@
 namespace lockstep::cli {
 namespace {
 
-// The prompt and the words of `run`'s program mean themselves, and torchrun's own defaults of the
-// others are empty.
+// Options that may be empty. The prompt and the words of `run`'s program are taken literally. For
+// the others, empty is torchrun's own default.
 const std::set<std::string> kMayBeEmpty = {"--prompt", "PROGRAM", "--rdzv-conf", "--rdzv-endpoint",
                                            "--local-ranks-filter"};
 

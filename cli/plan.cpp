@@ -1,5 +1,5 @@
-// lockstep plan CONFIG [-n RANKS] [--set key=value]… [--json]: what a run would do, before it does
-// it.
+// lockstep plan CONFIG [-n RANKS] [--set key=value]… [--json]: shows what a run would do, without
+// running it.
 #include <algorithm>
 #include <cstdio>
 
@@ -19,7 +19,7 @@ struct Options : RankOptions {
   bool json = false;
 };
 
-// "0, 4, 8", or "0 to 7" where there are many.
+// "0, 4, 8", or "0 to 7" for a long range.
 std::string leaves_text(const Progression& leaves) {
   if (leaves.step() == 1 && leaves.size() > 1) return str(leaves.front(), " to ", leaves.back());
   constexpr size_t kShown = 8;
@@ -32,7 +32,7 @@ std::string leaves_text(const Progression& leaves) {
   return text;
 }
 
-// A list of a step's micro-batches could have thousands of millions of entries.
+// Progressions instead of a list: a step's micro-batches could have billions of entries.
 nlohmann::ordered_json leaves_json(const std::vector<Progression>& all) {
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
   for (const Progression& leaves : all)
@@ -40,7 +40,7 @@ nlohmann::ordered_json leaves_json(const std::vector<Progression>& all) {
   return out;
 }
 
-// "parameters 3.3 MB, …": what is known of it, and is not nothing.
+// "parameters 3.3 MB, …": the planned parts that are not 0.
 std::string memory_text(const train::MemoryBound& memory) {
   std::string text;
   for (size_t c = 0; c < kMemoryCategories; ++c)

@@ -36,8 +36,8 @@ std::string quoted(const std::string& word) {
   return out + "'";
 }
 
-// Ranks that mpirun or srun started share the host's cores, unless each was bound to some of its
-// own, and the CPU quota of their container in any case: more threads than cores would only wait
+// Ranks that mpirun or srun started share the host's cores, unless each was bound to cores of its
+// own. They always share the CPU quota of their container. More threads than cores would only wait
 // for one another. Our own agent sets OMP_NUM_THREADS.
 void share_cores(const launcher::RankEnv& rank) {
   const char* given = std::getenv("OMP_NUM_THREADS");
@@ -87,14 +87,14 @@ Placement place(const RankOptions& options) {
 int launch_ranks(const OwnRanks& own) {
   launcher::LaunchSpec spec;
   spec.argv = arguments();
-  spec.program = "/proc/self/exe";  // however this process was found
+  spec.program = "/proc/self/exe";  // works however this process was found
   spec.environment = {{kOwnRanks, "1"}};
   spec.nproc = own.ranks;
   spec.log_dir = own.log_dir;
   spec.hold_stop_signals = own.stop_signals;
   spec.max_restarts = own.max_restarts;
   spec.job_values = own.job_values;
-  // They also have to end.
+  // Adds the grace: ranks also have to end after the save.
   spec.stop_grace = std::max(spec.stop_grace, own.stop_budget + spec.grace);
   spec.screen = launcher::Screen::rank0;
   spec.failure_code = launcher::FailureCode::lockstep;

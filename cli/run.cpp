@@ -23,7 +23,7 @@ namespace {
 
 using launcher::LaunchSpec;
 
-// The flags as given; empty or negative means not given.
+// The flags as given. Empty or negative means not given.
 struct RunFlags {
   std::string nproc = "1";
   std::string nodes = "1";
@@ -82,7 +82,7 @@ size_t edit_distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-// torchrun accepts "--node-rank" and "--node_rank".
+// torchrun accepts both "--node-rank" and "--node_rank".
 std::string both_spellings(const std::string& names) {
   std::string out = names;
   for (const auto& name : split(names, ',')) {
@@ -94,8 +94,8 @@ std::string both_spellings(const std::string& names) {
   return out;
 }
 
-// "join_timeout=600,lease=10": keys that others use for settings that we do not have are of no
-// harm.
+// Parses "join_timeout=600,lease=10". Ignores keys of other launchers for settings that we do not
+// have.
 void apply_rdzv_conf(const std::string& text, RunFlags& flags) {
   if (text.empty()) return;
   for (const auto& entry : split(text, ',')) {
@@ -113,7 +113,7 @@ void apply_rdzv_conf(const std::string& text, RunFlags& flags) {
   }
 }
 
-// A Python file is run as torchrun would; anything else is a program.
+// Runs a Python file as torchrun would. Anything else is a program.
 std::vector<std::string> full_command(const RunFlags& flags) {
   std::vector<std::string> argv = flags.command;
   check(!argv.empty(), "[run] expected a program: lockstep run [OPTIONS] -- PROGRAM [ARG]...");
@@ -131,8 +131,8 @@ std::chrono::milliseconds to_ms(double s, const char* what) {
   return std::chrono::milliseconds(static_cast<int64_t>(s * 1000));
 }
 
-// torchrun's static rendezvous: the master's address is all that is known. Its port is for rank 0,
-// ours comes after it.
+// torchrun's static rendezvous: only the master's address is known. Rank 0 uses its port, so ours
+// is the next one.
 std::string static_endpoint(const LaunchSpec& spec) {
   const int port = (spec.master_port != 0 ? spec.master_port : 29500) + 1;
   check(port >= 1 && port <= 65535, "[run] --master-port ", spec.master_port,
@@ -141,8 +141,8 @@ std::string static_endpoint(const LaunchSpec& spec) {
   return launcher::Endpoint{spec.master_addr, port}.text();
 }
 
-// A name that a user of the same host or of the same address cannot have by chance: with one,
-// agents of two jobs would become one job.
+// A run id that other users of the same host or address cannot have by chance. Otherwise agents of
+// two jobs would join one job.
 std::string shared_run_id(int nodes) {
   const std::string job = launcher::launcher_job();
   check(!job.empty(), "[run] --nnodes ", nodes,
@@ -159,7 +159,7 @@ LaunchSpec make_spec(RunFlags& flags) {
   spec.nproc = parse_nproc(flags.nproc);
   spec.nodes = parse_nodes(flags.nodes);
   spec.hidden_streams = parse_streams(flags.redirects, spec.nproc);
-  // Screen and log at once is what happens anyway; only its form is checked.
+  // Only checks the form: output goes to screen and log anyway.
   parse_streams(flags.tee, spec.nproc);
   if (!flags.local_ranks.empty())
     for (const auto& part : split(flags.local_ranks, ','))
@@ -305,7 +305,7 @@ void add_run_command(CLI::App& app, int& exit_code) {
   add_options(*run, *flags);
   run->footer("Everything after PROGRAM belongs to it; '--' before it is allowed.");
   run->positionals_at_end();
-  run->allow_extras();  // to name the option that may have been meant
+  run->allow_extras();  // so that the message can name a similar option
   run->callback([run, flags, &exit_code] {
     refuse_unknown(*run, run->remaining());
     const LaunchSpec spec = make_spec(*flags);

@@ -14,9 +14,9 @@
 namespace lockstep::cli {
 namespace {
 
-// A file that is opened while standard output is closed would get its number, and everything that
-// is printed after that. gRPC 1.51 opens an eventfd before main() begins, to see whether it can,
-// and leaves it: that counts as closed.
+// If standard output is closed, the next file to be opened gets its number, and everything printed
+// would go there. gRPC 1.51 opens an eventfd before main() as a test and leaves it open. This
+// counts as closed.
 void open_standard_streams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     char target[32] = {};
@@ -30,7 +30,7 @@ void open_standard_streams() {
   }
 }
 
-// What the system grants anyway, if it is asked.
+// Raises the soft limit to the hard one, which the system grants on request.
 void raise_file_size() {
   struct rlimit limit {};
   if (::getrlimit(RLIMIT_FSIZE, &limit) != 0) return;
@@ -48,7 +48,7 @@ void prepare_process(std::string_view command) {
   std::signal(SIGXFSZ, SIG_IGN);
   if (is_run) {
     std::signal(SIGPIPE, SIG_IGN);
-    // What our agent or another one of its kind has set: it ends its ranks itself.
+    // Our agent and similar ones set this variable. Such an agent ends its ranks itself.
     install_stop_signals(std::getenv("LOCKSTEP_ERROR_FILE") ? Impatience::of_agent
                                                             : Impatience::here);
   }

@@ -19,7 +19,7 @@ std::atomic<int> g_asked_by{0};  // the first signal; 0: none
 std::atomic<int> g_exit_code{0};
 static_assert(std::atomic<int>::is_always_lock_free,
               "a signal handler may only touch lock-free atomics");
-// For handlers only. Several threads may handle signals at once.
+// For signal handlers only. Several threads may handle signals at once.
 StopWish g_wish;
 std::atomic_flag g_wish_in_use = ATOMIC_FLAG_INIT;
 
@@ -37,7 +37,7 @@ void on_signal(int signal) {
 
 void on_signal_alone(int signal) {
   on_signal(signal);
-  if (g_wish_in_use.test_and_set()) return;  // of the same instant as another one: a copy
+  if (g_wish_in_use.test_and_set()) return;  // of the same instant as another signal: a copy
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   const Duration at = std::chrono::seconds(now.tv_sec) + Duration(now.tv_nsec);
@@ -45,12 +45,12 @@ void on_signal_alone(int signal) {
   g_wish_in_use.clear();
   if (!insists) return;
   std::signal(signal, SIG_DFL);
-  std::raise(signal);  // when the handler returns
+  std::raise(signal);  // takes effect when the handler returns
 }
 
 void on_signal_done(int) { ::_exit(g_exit_code.load()); }
 
-// nohup: an ignored SIGHUP stays so.
+// An ignored SIGHUP (nohup) stays ignored.
 void install(void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
@@ -81,7 +81,7 @@ int hand_stop_signals_to(const std::function<int()>& launch) {
   try {
     g_exit_code = launch();
   } catch (...) {
-    install(on_signal_done);  // what is left to do is to say why, and perhaps nobody reads it
+    install(on_signal_done);  // only the error message is left, and perhaps nobody reads it
     throw;
   }
   install(on_signal_done);

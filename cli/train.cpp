@@ -30,26 +30,26 @@ namespace {
 struct Options : RankOptions {
   std::string resume;
   int max_restarts = 0;
-  launcher::AgentEnv agent = {};  // read when the command runs, where an error is reported
+  launcher::AgentEnv agent = {};  // read when the command runs, so that its errors are reported
 
-  // The ranks were started again after a failure, by whom it was asked of to go on then.
+  // The job restarted after a failure and was asked to resume.
   bool restarted() const { return agent.restarts > 0 && (max_restarts > 0 || !resume.empty()); }
 };
 
-// Tells the runs of one job apart, and is the same for the ranks of one run.
+// Distinguishes the runs of one job. Equal on all ranks of a run.
 std::string name_of_run() {
   std::error_code error;
   return str(std::filesystem::current_path(error).string(), "\n", command_line_without(""));
 }
 
-// The notes of this run for ranks that are started after this one; null where none will be.
+// This run's notes for ranks that start after this one. Null if none will.
 std::unique_ptr<train::JobNotes> job_notes(const launcher::AgentEnv& agent) {
   if (agent.kept_memory.empty()) return nullptr;
   return std::make_unique<train::JobNotes>(launcher::connect_job_store(), name_of_run(),
                                            agent.epoch);
 }
 
-// What can be wrong is found here, before any rank starts: within milliseconds, and said once.
+// Finds faults before any rank starts, within milliseconds, and reports them once.
 void check_before_start(const train::Config& config, const Options& options, int ranks) {
   train::check_world_size(config, ranks);
   train::check_replicas(config, options.max_restarts > 0 || !options.agent.kept_memory.empty());
@@ -58,8 +58,9 @@ void check_before_start(const train::Config& config, const Options& options, int
   train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
 }
 
-// The config in a run's folder says where that folder is as seen from where the run began. From
-// elsewhere, or after a move, the run would not be found, and another one of its name begun.
+// The config in a run's folder may name that folder relative to where the run began. From
+// elsewhere, or after a move, the run would not be found, and a second run with its name would
+// begin.
 void check_runs_own_config(const train::Config& config, const Options& options) {
   namespace fs = std::filesystem;
   const auto set_by_hand = [](const std::string& set) {
@@ -82,12 +83,12 @@ void check_runs_own_config(const train::Config& config, const Options& options) 
         " --set run.name=", folder.filename().string());
 }
 
-// Ranks that another launcher started: what was asked for is up to it, and must not be ignored in
-// silence, or found out with the first failure.
+// Another launcher started us. Reject options that only that launcher can honour. Ignoring them
+// would show only at the first failure.
 void check_launched(const train::Config& config, const Options& options,
                     const std::string& launcher) {
-  // Under an agent that is not ours a restart may follow a refusal, and would then continue the
-  // very run that was not to be touched.
+  // Under an agent that is not ours, a restart may follow a refusal. It would then continue the
+  // very run that must not be touched.
   check(options.max_restarts == 0 || launched_by_us(),
         "--max-restarts is for ranks that this command starts itself (-n), but these were started "
         "by another launcher (",
@@ -101,10 +102,10 @@ void check_launched(const train::Config& config, const Options& options,
         "anew");
 }
 
-// From what this run saved, whatever it was resumed from itself.
+// Resumes from what this run saved, whatever it was itself resumed from.
 std::string resume_command() { return command_line_without("--resume") + " --resume auto"; }
 
-// The newest checkpoint of the run, going by its manifest; without a folder: there is none.
+// The newest checkpoint of the run, judged by its manifest. No folder: there is none.
 checkpoint::Listed newest_saved(const train::Config& config) {
   const auto saved = checkpoint::list(train::RunDir(config).checkpoints());
   const auto good = std::find_if(saved.rbegin(), saved.rend(), [](const checkpoint::Listed& each) {
@@ -115,7 +116,7 @@ checkpoint::Listed newest_saved(const train::Config& config) {
              : *good;
 }
 
-// What rank 0 ends with.
+// The text with which rank 0 ends.
 std::string last_lines(const train::Config& config, const launcher::RankEnv& rank,
                        const train::RunResult& result) {
   std::string text = str("run        ", result.run_dir, "\n");
@@ -130,7 +131,7 @@ std::string last_lines(const train::Config& config, const launcher::RankEnv& ran
 
 int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank,
              const train::JobNotes* notes) {
-  // Prefixes every line with the rank itself.
+  // Without an agent, a rank prefixes its lines itself.
   const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   const auto group = train::make_group(config.parallel, rank);
@@ -152,7 +153,7 @@ int train(Options& options) {
   options.agent = launcher::agent_env();
   const Placement placement = place(options);
   const bool restart_alone = options.max_restarts > 0 && !placement.given;
-  // The agent has a screen of its own.
+  // The agent has its own screen.
   const bool launches = placement.launch_here || restart_alone;
   if (!launches) open_screen();
   const std::unique_ptr<train::JobNotes> notes = job_notes(options.agent);
@@ -163,8 +164,8 @@ int train(Options& options) {
   if (launches) {
     const int ranks = std::max(1, options.ranks);
     check_before_start(config, options, ranks);
-    // What this run saved is whole, which may not be true of what it found: that can be the very
-    // cause of the failure.
+    // What this run has saved is complete. What it found may be broken, and may be the cause of the
+    // failure.
     const int64_t found = newest_saved(config).step;
     const auto stop_budget = std::chrono::ceil<std::chrono::milliseconds>(
         std::chrono::duration<double>(config.checkpoint.stop_budget_s));
