@@ -21,10 +21,10 @@ namespace {
 
 Duration now() { return Clock::now().time_since_epoch(); }
 
-// Less than a pipe holds, so that a slow reader still shows progress.
+// Less than a pipe holds, so that a slow reader still sees progress.
 constexpr size_t kChunk = 4096;
 
-// Then both streams have one writer, which keeps the order of what is written.
+// Both streams then share one writer, which keeps the order of the output.
 bool same_file(int a, int b) {
   struct stat first {
   }, second{};
@@ -32,12 +32,13 @@ bool same_file(int a, int b) {
          first.st_ino == second.st_ino;
 }
 
-// For the destructor.
+// The destructor's wait.
 constexpr auto kLastChance = std::chrono::seconds(1);
 
 }  // namespace
 
-// The thread shares it, and may outlive the screen: nothing ends a write that blocks.
+// The thread shares ownership and may outlive the screen, because nothing can end a write that
+// blocks.
 struct ScreenWriter::Writer {
   Writer(int descriptor, std::function<void()> room) : fd(descriptor), on_room(std::move(room)) {}
 
@@ -62,7 +63,7 @@ struct ScreenWriter::Writer {
     if (size() == 0) moved_at = now();
     if (newest.empty() && dropped == 0) {
       const bool room = waiting.size() - begin + bytes.size() <= kMost / 2;
-      // A line that began there ends there.
+      // A line that began in `waiting` must end there.
       const bool at_line = waiting.empty() || waiting.back() == '\n';
       const size_t here = room ? bytes.size() : at_line ? 0 : bytes.find('\n') + 1;
       waiting += bytes.substr(0, here);
@@ -146,7 +147,7 @@ struct ScreenWriter::Writer {
   // With the lock held.
   void take(size_t bytes) {
     const bool was_full = size() >= kFull;
-    begin += std::min(bytes, waiting.size() - begin);  // it may have been dropped meanwhile
+    begin += std::min(bytes, waiting.size() - begin);  // they may have been dropped meanwhile
     moved_at = now();
     if (begin == waiting.size())
       go_on_with_newest();
