@@ -14,11 +14,11 @@ namespace lockstep::cpu {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kSmall = size_t{64} << 10;    // below: from the C library
-constexpr size_t kHugePage = size_t{2} << 20;  // from here on: blocks start on a huge page
+constexpr size_t kSmall = size_t{64} << 10;    // smaller blocks come from the C library
+constexpr size_t kHugePage = size_t{2} << 20;  // from this size on, blocks start on a huge page
 
-// Capacity of the block that serves a request. Steps of an eighth of a power of two waste at most
-// 1/8 and let requests that differ a little share blocks; equal requests always meet again.
+// Capacity of the block for a request. Steps of an eighth of a power of two waste at most 1/8, and
+// let similar requests share blocks. Equal requests always get equal capacities.
 size_t capacity_for(size_t bytes) {
   if (bytes <= 8 * kAlignment) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   const size_t step = std::bit_floor(bytes - 1) / 8;
@@ -32,7 +32,7 @@ void* map_block(size_t bytes) {
     void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return block == MAP_FAILED ? nullptr : block;
   }
-  // Map more than needed and give back what lies before and after the aligned part.
+  // Map more than needed and unmap what lies before and after the aligned part.
   const size_t total = bytes + kHugePage;
   void* raw = mmap(nullptr, total, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -43,8 +43,8 @@ void* map_block(size_t bytes) {
   if (aligned + bytes < begin + total)
     munmap(reinterpret_cast<void*>(aligned + bytes), begin + total - aligned - bytes);
   void* block = reinterpret_cast<void*>(aligned);
-  // Huge pages where whole ones fit: fewer faults, fewer TLB misses. The rest of the block uses
-  // small ones.
+  // Use huge pages where whole ones fit: fewer faults, fewer TLB misses. The rest of the block uses
+  // small pages.
   madvise(block, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return block;
 }
@@ -85,7 +85,7 @@ class CachingAllocator final : public Allocator {
     account(-static_cast<int64_t>(bytes), category);
     try {
       cache_[capacity].push_back(pointer);
-    } catch (const std::bad_alloc&) {  // no room for the note: give the block itself back
+    } catch (const std::bad_alloc&) {  // no memory to record it: free the block itself
       return_to_system(pointer, capacity);
       stats_.reserved_bytes -= static_cast<int64_t>(capacity);
     }

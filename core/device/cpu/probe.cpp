@@ -27,7 +27,7 @@ __attribute__((target("avx512f,avx512bf16"), noinline)) float run_bf16_chains(in
   return sum;
 }
 
-// The fastest of several short runs: the others shared the core with somebody.
+// Takes the fastest of several short runs, because slower ones shared the core.
 double bf16_dot_gflops() {
   constexpr double kOperations = 2.0 * 32 * kChains * kSteps;
   double best = 0.0;

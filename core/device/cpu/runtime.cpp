@@ -35,7 +35,7 @@ void* scratch(Scratch slot, size_t bytes) {
     buffer.bytes = 0;
     throw EnvironmentError(str("[cpu] no memory for ", bytes, " bytes of working memory"));
   }
-  // Packed matrices are read with large strides; with small pages that costs more than the
+  // Packed matrices are read with large strides. With small pages that costs more than the
   // arithmetic.
   if (alignment == kHugePage) madvise(buffer.data, buffer.bytes, MADV_HUGEPAGE);
   return buffer.data;

@@ -15,8 +15,8 @@ namespace {
 constexpr int kMaxViews = 3;
 
 // The common iteration space of up to three views: an outer index space whose points are rows of
-// `row` elements. Dimensions that are dense in all views are merged, so that contiguous tensors
-// become one long row.
+// `row` elements. Dimensions that are dense in all views are merged. So contiguous tensors become
+// one long row.
 struct Walk {
   int views = 0;
   int dims = 0;  // without the row
@@ -25,7 +25,7 @@ struct Walk {
   std::array<std::array<int64_t, Shape::kMaxDims>, kMaxViews> strides{};
   std::array<int64_t, kMaxViews> row_strides{};
 
-  // Where row i starts in each view, in elements.
+  // Start of row i in each view, in elements.
   std::array<int64_t, kMaxViews> offsets(int64_t i) const {
     std::array<int64_t, kMaxViews> at{};
     for (int d = dims - 1; d >= 0; --d) {
@@ -39,7 +39,8 @@ struct Walk {
   }
 };
 
-// Stride of `view` along dimension d of `shape`, aligned at the last one; 0 where the view repeats.
+// Stride of `view` along dimension d of `shape`, aligned at the last dimension. 0 if the view
+// repeats.
 int64_t stride_along(const StridedView& view, const Shape& shape, int d) {
   const int own = d - (shape.size() - view.shape.size());
   if (own < 0 || (view.shape[own] == 1 && shape[d] != 1)) return 0;
@@ -55,7 +56,8 @@ Walk plan(std::initializer_list<const StridedView*> views) {
     std::array<int64_t, kMaxViews> strides{};
     size_t v = 0;
     for (const StridedView* view : views) strides[v++] = stride_along(*view, shape, d);
-    // Merge with the dimension before it where that one steps over exactly this one, in every view.
+    // Merges this dimension with the one before if that one steps over exactly this one in every
+    // view.
     bool merge = walk.dims > 0;
     const size_t last = static_cast<size_t>(walk.dims - 1);
     for (size_t i = 0; merge && i < views.size(); ++i)
@@ -79,8 +81,8 @@ Walk plan(std::initializer_list<const StridedView*> views) {
   return walk;
 }
 
-// body(n, offsets of the views) for stretches of rows, on several threads. Long rows are cut, short
-// ones are grouped.
+// Calls body(n, offsets of the views) for stretches of rows, on several threads. Long rows are cut,
+// short ones are grouped.
 template <typename F>
 void for_rows(const Walk& walk, const F& body) {
   if (walk.outer == 0 || walk.row == 0) return;
@@ -105,8 +107,8 @@ void* address(const StridedView& view, int64_t offset) {
   return static_cast<char*>(view.data) + offset * size_of(view.dtype);
 }
 
-// One element from one type to another. Floating point to integer truncates; anything to bool asks
-// whether it is not zero.
+// Converts one element. Floating point to integer truncates. A conversion to bool tests for
+// non-zero.
 template <typename To, typename From>
 To converted(From x) {
   if constexpr (std::is_same_v<To, From>) {
@@ -129,7 +131,8 @@ To converted(From x) {
 template <typename T>
 constexpr bool kIsInteger = std::is_integral_v<T> && !std::is_same_v<T, bool>;
 
-// Whether every value of `From` is one of the integers `To`, or needs no look for another reason.
+// Whether no value of `From` needs a check before conversion to `To`: `To` holds all of them, or is
+// not an integer type.
 template <typename To, typename From>
 constexpr bool always_held() {
   if constexpr (!kIsInteger<To> || std::is_same_v<From, bool>)
@@ -141,8 +144,8 @@ constexpr bool always_held() {
     return false;
 }
 
-// Whether the integers `To` hold `x`, of a float once its fraction is cut off. C++ leaves other
-// floats undefined, and wraps integers.
+// Whether the integer type `To` holds `x`, without the fraction of a float. C++ leaves other floats
+// undefined, and wraps integers.
 template <typename To, typename From>
 bool holds(From x) {
   if constexpr (kIsInteger<From>) {
@@ -187,7 +190,7 @@ T apply(BinaryOp op, T a, T b) {
       if constexpr (std::is_integral_v<T>) {
         check(b != 0, "[div] integer division by zero");
         if (std::is_signed_v<T> && y == static_cast<Wrapping>(-1))
-          return static_cast<T>(Wrapping{0} - x);  // the lowest one traps
+          return static_cast<T>(Wrapping{0} - x);  // avoids the trap of lowest / -1
       }
       return static_cast<T>(a / b);
     case BinaryOp::maximum: return a != a ? a : (a > b ? a : b);
@@ -205,7 +208,7 @@ bool compare(BinaryOp op, T a, T b) {
   return op == BinaryOp::equal ? a == b : op == BinaryOp::less ? a < b : a > b;
 }
 
-// Any strides, any dtype; 16-bit floats compute in f32.
+// Any strides and dtype. 16-bit floats compute in f32.
 template <typename T>
 void binary_elements(BinaryOp op, const Walk& walk, const StridedView& dst, const StridedView& a,
                      const StridedView& b) {

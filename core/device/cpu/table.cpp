@@ -24,7 +24,7 @@ struct Candidate {
   Variant (*variant)();
   const char* needs;
 };
-constexpr Candidate kCandidates[] = {  // the best first
+constexpr Candidate kCandidates[] = {  // best first
     {"avx512_bf16", runs_avx512_bf16, avx512_bf16::variant, "AVX-512 (f, bw, dq, vl) with bf16"},
     {"avx512", runs_avx512, avx512::variant, "AVX-512 (f, bw, dq, vl)"},
     {"avx2", runs_avx2, avx2::variant, "AVX2 with FMA"},

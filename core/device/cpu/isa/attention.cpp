@@ -1,8 +1,8 @@
-// Attention by blocks of queries and keys: scores exist only for one block pair at a time. The
-// forward pass keeps a running maximum and sum for each row (Milakov and Gimelshein's online
-// softmax, as in FlashAttention); the backward pass computes the probabilities anew from the rows'
-// log-sum-exp. Where the processor multiplies bf16, probabilities and their gradients are rounded
-// to bf16 for the products that they enter, as inputs and outputs are.
+// Attention by blocks of queries and keys. Scores exist only for one pair of blocks at a time. The
+// forward pass keeps a running maximum and sum for each row (the online softmax of Milakov and
+// Gimelshein, as in FlashAttention). The backward pass recomputes the probabilities from the rows'
+// log-sum-exp. If the processor multiplies bf16, probabilities and their gradients are rounded to
+// bf16 for the products that use them, as inputs and outputs are.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/packing.h"
 #include "core/device/cpu/pieces.h"
@@ -12,7 +12,7 @@ namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
 constexpr int64_t kBlock = 64;  // queries or keys of a block
-// Queries of a piece of the forward pass: blocks of keys are packed once for all of them.
+// Queries of a piece of the forward pass. Blocks of keys are packed once for all of them.
 constexpr int64_t kQueriesAtOnce = 256;
 constexpr float kInfinity = __builtin_inff();
 
@@ -37,14 +37,15 @@ Head<T> gradient_head(const AttentionArgs& a, void* x, int64_t head) {
   return {static_cast<T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head,
           a.stride_time};
 }
-// Of the dense `out` and its gradient.
+// The head in the dense `out` or its gradient.
 template <typename T>
 Head<T> dense_head(const AttentionArgs& a, T* x, int64_t head) {
   return {x + (head / a.heads * a.time * a.heads + head % a.heads) * a.head_dim,
           a.heads * a.head_dim};
 }
 
-// Rows as a product takes them: in place, or copied into `buffer` [rows, round_up(dim, 2)].
+// Rows in the form that a product takes: in place, or copied into `buffer` [rows, round_up(dim,
+// 2)].
 template <typename S, typename T>
 PanelA rows_as_a(Head<const T> head, int64_t t, int64_t rows, int64_t dim,
                  typename S::Element* buffer) {
@@ -74,8 +75,7 @@ class Cutter {
  private:
   char* next_;
 };
-// Lays `scratch` out by its own lay_out(), which is asked once for the size and once for the
-// places.
+// Lays out a scratch structure. Calls its lay_out() twice: once for the size, once for the places.
 template <typename ScratchSpace>
 ScratchSpace make_scratch(int64_t time, int64_t dim) {
   ScratchSpace s;
@@ -90,7 +90,8 @@ template <typename S>
 struct ForwardScratch {
   typename S::Packed *keys, *values;  // [dim, kBlock] and [kBlock, dim], packed
   float* scores;                      // [kBlock, kBlock]
-  // [kBlock, kBlock]: exp(scores), in their place where they are floats; [kBlock, dim].
+  // weights [kBlock, kBlock]: exp(scores), in the place of `scores` if they are floats. rows:
+  // [kBlock, dim].
   typename S::Element *weights, *rows;
   float *out, *largest, *sum;  // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
 
@@ -109,16 +110,16 @@ struct ForwardScratch {
   }
 };
 
-// From column `from` to the end of a row of a block.
+// Clears a row of a block from column `from` to its end.
 template <typename E>
 LOCKSTEP_INLINE void clear(E* row, int64_t from) {
   for (int64_t j = from; j < kBlock; j += kLanes)
     store_at(row + j, Vf{}, smaller(kBlock - j, kLanes));
 }
 
-// Turns a row of raw scores into weights exp(scale·score − maximum), updates the row's maximum and
-// sum, and returns what the output so far must be multiplied with. `visible` columns count; the
-// rest of kBlock becomes 0.
+// Turns a row of raw scores into weights exp(scale·score − maximum) and updates the row's maximum
+// and sum. Returns the factor for the output so far. `visible` columns count; the rest of kBlock
+// becomes 0.
 template <typename E>
 float softmax_step(const float* row, E* weights, int64_t visible, float scale, float* largest,
                    float* sum) {
@@ -141,14 +142,14 @@ float softmax_step(const float* row, E* weights, int64_t visible, float scale, f
   return shrink;
 }
 
-// How many of the `keys` from `key` on a query sees: never 0, as blocks of queries and keys are
-// aligned alike and those wholly in the future are skipped.
+// How many of the `keys` from `key` on a query sees. It is never 0: blocks of queries and keys have
+// the same alignment, and blocks that lie wholly in the future are skipped.
 LOCKSTEP_INLINE int64_t visible_keys(const AttentionArgs& a, int64_t query, int64_t key,
                                      int64_t keys) {
   return a.causal ? smaller(keys, query - key + 1) : keys;
 }
 
-// A block of queries meets a block of keys.
+// Processes one block of queries with one block of keys.
 template <typename S, typename T>
 void forward_block(const AttentionArgs& a, Head<const T> q, int64_t query, int64_t queries,
                    int64_t key, int64_t keys, int64_t local, const ForwardScratch<S>& s) {
@@ -211,16 +212,18 @@ void forward(const AttentionArgs& a, T* out, float* lse) {
   });
 }
 
-// Sums over query blocks (dk, dv) and over key blocks (dq) run in order within one piece.
+// The sums over query blocks (dk, dv) and over key blocks (dq) run in order within one piece.
 template <typename S>
 struct BackwardScratch {
   // Packed for the whole head, as [k = rows, n = D] blocks of kBlock rows.
   typename S::Packed *queries, *gradients;
   // Packed, one block: [keys, D], [D, keys], [D, keys].
   typename S::Packed *keys, *keys_across, *values_across;
-  float *scores, *dscores;           // [kBlock, kBlock]
-  typename S::Packed *down, *ddown;  // the same as steps down the columns, and
-  typename S::Element* drows;   // dscores as steps along the rows; in place where they are floats
+  float *scores, *dscores;  // [kBlock, kBlock]
+  // The same as steps down the columns (down, ddown), and dscores as steps along the rows (drows).
+  // In place if they are floats.
+  typename S::Packed *down, *ddown;
+  typename S::Element* drows;
   typename S::Element* rows;    // [kBlock, D]
   float *dq, *dk, *dv, *delta;  // [T, D], [kBlock, D] twice, [T]
 
@@ -266,7 +269,7 @@ void probabilities(const AttentionArgs& a, int64_t query, int64_t queries, int64
   }
 }
 
-// The block of scores and dscores as the products below take them.
+// Converts the block of scores and dscores for the products below.
 void as_steps(int64_t, const BackwardScratch<Singles>&) {}
 #if LOCKSTEP_BF16_DOT
 void as_steps(int64_t queries, const BackwardScratch<Pairs>& s) {

@@ -21,7 +21,7 @@ LOCKSTEP_INLINE Vf value(Vf x) {
   if constexpr (OP == UnaryOp::abs) return abs(x);
   if constexpr (OP == UnaryOp::tanh) return vtanh(x);
   if constexpr (OP == UnaryOp::sigmoid) return vsigmoid(x);
-  if constexpr (OP == UnaryOp::relu) return x < 0.0f ? Vf{} : x;  // NaN stays
+  if constexpr (OP == UnaryOp::relu) return x < 0.0f ? Vf{} : x;  // NaN stays NaN
   if constexpr (OP == UnaryOp::silu) return x * vsigmoid(x);
   if constexpr (OP == UnaryOp::gelu) return x * normal_distribution(x).cdf;
   if constexpr (OP == UnaryOp::gelu_tanh) return 0.5f * x * (1.0f + vtanh(gelu_tanh_inner(x)));
@@ -61,7 +61,7 @@ LOCKSTEP_INLINE Vf derivative(Vf x) {
   }
 }
 
-// y = f(offset, lanes) over n elements, in pieces.
+// Computes y = f(offset, lanes) over n elements, in pieces.
 template <typename T, typename F>
 void produce(int64_t n, T* y, const F& f) {
   for_ranges(n, kElementwiseGrain, [&](int64_t begin, int64_t end) {
@@ -136,7 +136,7 @@ LOCKSTEP_INLINE Vf load_strided(const T* p, int64_t stride, int64_t i, int64_t l
   return stride == 0 ? splat(to_float(*p)) : load_at(p + i, lanes);
 }
 
-// A comparison's result as bytes 0 and 1.
+// Stores the result of a comparison as bytes 0 and 1.
 LOCKSTEP_INLINE void store_bool(uint8_t* dst, Vi mask, int64_t lanes) {
   for (int64_t l = 0; l < lanes; ++l) dst[l] = mask[l] != 0;
 }

@@ -5,10 +5,10 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-// Rows of C per piece: many, so that B is read from the outer caches seldom; few enough that the A
-// block stays in the second cache and that there are pieces for several threads.
+// Rows of C per piece. With many, B is seldom read from the outer caches. With few, the A block
+// stays in the second cache, and there are pieces for several threads.
 constexpr int64_t kMinRows = 64, kMaxRows = 256, kRowPieces = 8;
-// Below this, pieces are cut along the columns too, each packing A for itself.
+// With fewer pieces than this, they are also cut along the columns. Each then packs A for itself.
 constexpr int64_t kEnoughPieces = 4;
 constexpr int64_t kPackedLimit = int64_t{1} << 20;  // elements of B packed at a time
 
@@ -21,7 +21,7 @@ const T* element(const GemmOperand& x, int64_t row, int64_t column) {
   return x.transposed ? data + column * x.ld + row : data + row * x.ld + column;
 }
 
-// A product of matrices of T, stepped through as S.
+// A product of matrices of T that steps as S.
 template <typename T, typename S>
 class Product {
  public:
@@ -51,7 +51,7 @@ class Product {
   using Packed = typename S::Packed;
   static constexpr int64_t kBlock = kDepth * S::kPerStep;  // elements of a block of k
 
-  // The group's columns, all of k, as packed blocks of kDepth steps one after the other.
+  // Packs the group's columns over all of k, as blocks of kDepth steps one after the other.
   void pack_b() const {
     const int64_t padded = round_up(group_width_, kLanes);
     for_pieces((group_width_ + kColumnTile - 1) / kColumnTile, [&](int64_t panel) {
@@ -65,7 +65,7 @@ class Product {
     });
   }
 
-  // A's rows over one block of k: in place where a step can be read there, or packed.
+  // A's rows over one block of k: in place if a step can be read there, else packed.
   PanelA block_of_a(int64_t row, int64_t m, int64_t p, int64_t k) const {
     const T* src = element<T>(g_.a, row, p);
     if (g_.a.transposed) {
@@ -74,7 +74,7 @@ class Product {
     }
     if constexpr (sizeof(T) * S::kPerStep == 4)
       if (k % S::kPerStep == 0) return rows_of(src, g_.a.ld);
-    // The elements that a step reads, as they are or widened, and zeros up to whole steps.
+    // The elements that a step reads, unchanged or widened, with zeros up to whole steps.
     using Element = typename S::Element;
     const int64_t width = steps<S>(k) * S::kPerStep;
     Element* dst = scratch_of<Element>(Scratch::packed_a, round_up(m, kLanes) * width);
@@ -87,7 +87,7 @@ class Product {
     return rows_of(dst, width);
   }
 
-  // C[row.., column..] over all of k.
+  // Computes C[row.., column..] over all of k.
   void compute_piece(int64_t row, int64_t m, int64_t column, int64_t n) const {
     Output out{nullptr, 0, false, nullptr};
     Bf16* rounded = nullptr;

@@ -5,7 +5,7 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-constexpr int64_t kColumns = 128;  // of the table per piece of the backward pass
+constexpr int64_t kColumns = 128;  // columns of the table per piece of the backward pass
 
 template <typename T>
 void gather(int64_t rows, int64_t n, const float* table, const int32_t* ids, T* y) {
@@ -17,7 +17,7 @@ void gather(int64_t rows, int64_t n, const float* table, const int32_t* ids, T* 
   });
 }
 
-// Pieces are cut along the columns, so that each of them meets the rows in order.
+// Pieces are cut along the columns, so that each processes the rows in order.
 template <typename T>
 void scatter_add(int64_t rows, int64_t n, int64_t vocab, const int32_t* ids, const T* dy,
                  float* dtable, bool accumulate) {

@@ -1,5 +1,5 @@
-// Layer norm and RMS norm. The gradients of weight and bias are sums over rows: fixed blocks of
-// rows, added in order.
+// Layer norm and RMS norm. The gradients of weight and bias are sums over fixed blocks of rows,
+// added in order.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
 #include "core/device/cpu/vector_math.h"
@@ -7,7 +7,7 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-constexpr int64_t kRows = 64;       // of a block, at least
+constexpr int64_t kRows = 64;       // minimum number of rows in a block
 constexpr int64_t kMaxBlocks = 64;  // bounds the memory for partial sums
 
 struct Blocks {
@@ -21,7 +21,7 @@ Blocks blocks_of(int64_t rows) {
 
 LOCKSTEP_INLINE float inverse_root(float x) { return 1.0f / sqrt(splat(x))[0]; }
 
-// Two passes over a row that is in the first cache: no cancellation.
+// Makes two passes over a row in the first cache, to avoid cancellation.
 template <typename T>
 void layer_norm_row(int64_t n, float eps, const T* x, const float* weight, const float* bias, T* y,
                     float* mean, float* rstd) {

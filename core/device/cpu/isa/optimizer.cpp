@@ -1,4 +1,4 @@
-// Optimizers: one pass over the memory, which is what they cost.
+// Optimizers in one pass over the memory, because memory traffic is their cost.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
 #include "core/device/cpu/vector_math.h"

@@ -32,7 +32,7 @@ double probe_fma_gflops() {
   constexpr int64_t kSteps = 400000;
   double best = 0.0;
   volatile float sink = 1.0f;
-  // The fastest of several short runs: the others shared the core with somebody.
+  // Takes the fastest of several short runs, because slower ones shared the core.
   for (int attempt = 0; attempt < 12; ++attempt) {
     const double start = now();
     sink = run_chains(kSteps, sink);

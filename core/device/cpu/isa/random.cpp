@@ -1,5 +1,5 @@
-// Random numbers by counter: the same Philox 4x32-10 as core/base/philox.h, for a vector of
-// counters at once.
+// Random numbers by counter: the Philox 4x32-10 of core/base/philox.h, for several counters at
+// once.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
 #include "core/device/cpu/vector_math.h"
@@ -36,8 +36,8 @@ void philox_blocks(const RandomKey& key, uint32_t first, uint32_t (&bits)[kNumbe
     for (int64_t w = 0; w < 4; ++w) bits[4 * b + w] = word[w][b];
 }
 
-// f(element, bits of the aligned group of kNumbers, index into it) for elements [0, n) at stream
-// positions first + i.
+// Calls f(element, bits of its aligned group of kNumbers, index within the group) for elements [0,
+// n), at stream positions first + i.
 template <typename F>
 void for_numbers(int64_t n, const RandomKey& key, int64_t first, const F& f) {
   for_ranges(n, kElementwiseGrain, [&](int64_t begin, int64_t end) {
@@ -60,7 +60,7 @@ LOCKSTEP_INLINE float unit(uint32_t bits) {
 // A pair of neighbours shares one radius and angle.
 float box_muller(const uint32_t* bits, int64_t index) {
   const int64_t even = index & ~int64_t{1};
-  // (0, 1]: the logarithm is finite.
+  // In (0, 1], so that the logarithm is finite.
   const float radius = __builtin_sqrtf(-2.0f * __builtin_logf(unit(bits[even]) + 0x1p-24f));
   const float angle = 6.28318530717958648f * unit(bits[even + 1]);
   return radius * (index % 2 == 0 ? __builtin_cosf(angle) : __builtin_sinf(angle));

@@ -77,7 +77,7 @@ void reduce_rows(int64_t rows, int64_t n, const T* x, T* y) {
     y[r] = from_float<T>(finish<KIND>(sum_tree::combine(partial + r * blocks, blocks, two), n));
 }
 
-// Along the middle axis: whole vectors of the inner one.
+// Reduces the middle axis, in whole vectors of the inner one.
 template <ReduceKind KIND, typename T>
 void reduce_columns(int64_t outer, int64_t n, int64_t inner, const T* x, T* y) {
   const int64_t chunks = (inner + kColumns - 1) / kColumns;
@@ -150,7 +150,7 @@ void argmax_rows(int64_t rows, int64_t n, const T* x, int64_t* y) {
   });
 }
 
-// Squares are summed in double: gradients that f32 still holds must not overflow when squared.
+// Sums squares in double, because the square of a gradient may overflow f32.
 template <typename T>
 double square_sum_block(int64_t n, const T* x) {
   Vd chain[4] = {};
@@ -180,10 +180,10 @@ void square_sums_typed(int64_t n, const T* x, double* sums) {
   });
 }
 
-// Rows are summed in fixed blocks; the blocks' sums are added in order.
+// Sums rows in fixed blocks, then adds the blocks' sums in order.
 template <typename T>
 void sum_rows_typed(int64_t rows, int64_t n, const T* dy, float* db, bool accumulate) {
-  constexpr int kWide = 4;  // vectors side by side: the chains of additions run at once
+  constexpr int kWide = 4;  // vectors side by side, so that their chains of additions overlap
   constexpr int64_t kChunk = kWide * kLanes;
   for_pieces((n + kChunk - 1) / kChunk, [&](int64_t piece) {
     const int64_t first = piece * kChunk;
