@@ -13,7 +13,7 @@ namespace {
 
 StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.strides()}; }
 
-// Replaces one -1 by what the number of elements asks for.
+// Replaces one -1 by the size that the number of elements requires.
 Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
   Shape shape = wanted;
   int unknown = -1;
@@ -33,8 +33,8 @@ Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
   return shape;
 }
 
-// The strides with which `shape` views the same elements in the same order, or false where there
-// are none.
+// Computes the strides with which `shape` views the same elements in the same order. Returns false
+// if there are none.
 bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape& shape,
                   Shape& strides) {
   strides = shape;
@@ -43,7 +43,7 @@ bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape&
     strides = shape.contiguous_strides();
     return true;
   }
-  // Walks both shapes from the back; a run of old dimensions that is dense can be cut anew.
+  // Walks both shapes from the back. A dense run of old dimensions can be divided again.
   int view_axis = shape.size() - 1;
   int64_t base = old_strides.back();
   int64_t old_numel = 1, view_numel = 1;
@@ -66,7 +66,7 @@ bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape&
   return view_axis == -1;
 }
 
-// One past the last element that a view reaches, counted from its first one; false where that
+// One past the last element that a view reaches, counted from its first one. Returns false if it
 // overflows.
 bool reach(const Shape& shape, const Shape& strides, int64_t& elements) {
   elements = 1;
@@ -78,7 +78,7 @@ bool reach(const Shape& shape, const Shape& strides, int64_t& elements) {
   return true;
 }
 
-// Whether each element surely has memory of its own: every dimension steps over all that the
+// Whether each element certainly has its own memory: every dimension steps over everything that the
 // smaller steps reach.
 bool elements_are_distinct(const Shape& shape, const Shape& strides) {
   std::array<std::pair<int64_t, int64_t>, Shape::kMaxDims> steps;  // stride, size
@@ -242,7 +242,7 @@ std::vector<T> Tensor::to_vector() const {
 template <>
 std::vector<bool> Tensor::to_vector() const {
   check_defined("to_vector");
-  // Any value but 0 is true, 0.5 and 256, too.
+  // Any value but 0 is true, also 0.5 and 256.
   const Tensor dense = to(DType::boolean).contiguous();
   std::vector<uint8_t> bytes(static_cast<size_t>(numel_));
   if (numel_ > 0) kernels(device()).copy_to_host(bytes.data(), dense.raw(), dense.bytes());
@@ -251,12 +251,12 @@ std::vector<bool> Tensor::to_vector() const {
 
 double Tensor::item() const {
   check(numel_ == 1, "[item] needs exactly one element, got ", *this);
-  // Integers beyond 2^24 would not survive a trip through float.
+  // Integers beyond 2^24 would lose bits in a float.
   return is_floating(dtype_) ? static_cast<double>(to_vector<float>()[0])
                              : static_cast<double>(to_vector<int64_t>()[0]);
 }
 
-// Of elements that are known to lie within the storage.
+// Makes a view. Its elements must be known to lie within the storage.
 Tensor Tensor::viewed(std::string_view call, const Shape& shape, const Shape& strides,
                       int64_t offset) const {
   check_defined(call);
@@ -284,7 +284,7 @@ Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offs
   check(fits, "[as_strided] shape ", shape, " with strides ", strides, " at element ",
         offset_elements, " of ", *this, " lies outside its storage of ", room,
         " elements, in which this view begins at ", offset_);
-  // Strides of no elements mean nothing, and could overflow in views of the view.
+  // The strides of an empty view have no meaning, and could overflow in views of the view.
   return viewed("as_strided", shape, shape.numel() > 0 ? strides : shape.contiguous_strides(),
                 offset_elements);
 }
@@ -388,16 +388,16 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
   const Tensor from = source.shape() == shape_ ? source : source.expand(shape_);
   if (numel_ == 0) return *this;
   write(from);
-  mark_changed("copy_");  // not before: a value that was refused changed nothing
+  mark_changed("copy_");  // not earlier: a refused value has changed nothing
   return *this;
 }
 
-// Elements of `from`, which has this shape.
+// Writes the elements of `from`, which has this shape.
 void Tensor::write(const Tensor& from) const {
   if (from.device() == device())
     return kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
-  // Between devices bytes travel dense and in one dtype; a side that is neither is prepared on its
-  // own device.
+  // Between devices, bytes travel dense and in one dtype. A side that is not dense, or has another
+  // dtype, is prepared on its own device.
   const Tensor dense = from.to(dtype_).contiguous();
   const Tensor target = is_contiguous() ? *this : empty(shape_, dtype_, device());
   if (device().type == DeviceType::cpu)
