@@ -11,7 +11,7 @@ struct Operand {
   GemmOperand gemm;
 };
 
-// Rows that are dense, or columns that are; anything else is copied.
+// Uses a matrix with dense rows or dense columns in place. Copies any other.
 Operand operand(const Tensor& t) {
   const int64_t rows = t.size(0), columns = t.size(1), down = t.strides()[0],
                 across = t.strides()[1];
@@ -46,7 +46,7 @@ Tensor as_rows(const Tensor& x) {
   const Tensor dense = x.contiguous();
   Shape leading = x.shape();
   leading.erase(x.dim() - 1);
-  return dense.view({leading.numel(), x.size(-1)});  // rows without elements are rows, too
+  return dense.view({leading.numel(), x.size(-1)});  // also if rows have no elements
 }
 
 void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
@@ -74,7 +74,7 @@ Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) {
 
 Tensor reduced(ReduceKind kind, const Tensor& x, int axis) {
   if (x.dtype() == DType::f16)
-    return reduced(kind, x.to(DType::f32), axis).to(DType::f16);  // no kernel for it
+    return reduced(kind, x.to(DType::f32), axis).to(DType::f16);  // there is no f16 kernel
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < axis; ++i) outer *= x.size(i);
   for (int i = axis + 1; i < x.dim(); ++i) inner *= x.size(i);
@@ -90,7 +90,7 @@ Tensor reduced(ReduceKind kind, const Tensor& x, int axis) {
 Tensor sum_to(const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) return x;
   Tensor t = x;
-  // Leading dimensions go in one pass.
+  // Sums the leading dimensions in one pass.
   if (const int lead = t.dim() - shape.size(); lead > 0) {
     Shape merged{1};
     for (int i = 0; i < lead; ++i) merged[0] *= t.size(i);
@@ -104,7 +104,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 
 Tensor scaled(const Tensor& x, float factor) {
   if (x.dtype() == DType::f16)
-    return scaled(x.to(DType::f32), factor).to(DType::f16);  // no kernel for it
+    return scaled(x.to(DType::f32), factor).to(DType::f16);  // there is no f16 kernel
   const Tensor dense = x.contiguous();
   const Tensor out = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels_of(x).axpby(x.dtype(), x.numel(), factor, dense.raw(), 0.0f, out.raw());

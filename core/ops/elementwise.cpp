@@ -41,7 +41,7 @@ Tensor applied(UnaryOp op, const Tensor& x) {
   return y;
 }
 
-// Adds a gradient of the result's shape to an input that may have been broadcast.
+// Adds a gradient that has the result's shape to an input that may have been broadcast.
 void add_reduced(const Edge& edge, const Tensor& gradient) {
   if (edge.needed()) edge.add(sum_to(gradient, edge.target()->shape));
 }

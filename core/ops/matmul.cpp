@@ -24,7 +24,8 @@ Shape batch_of(const Tensor& t) {
   return batch;
 }
 
-// The gradient of one factor: x · y over the whole batch, summed where the factor was broadcast.
+// The gradient of one factor: x · y over the whole batch, summed over dimensions in which the
+// factor was broadcast.
 void factor_gradient(const Edge& edge, const Tensor& x, const Tensor& y) {
   const Shape batch = batch_of(x);
   Shape shape = batch;

@@ -10,20 +10,20 @@ Tensor dense(const SavedWeight& weight) {
 }
 float* writable(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
 
-// y = (x − mean)·rstd·weight + bias over rows [rows, n]; RMS norm has no mean and no bias.
+// y = (x − mean)·rstd·weight + bias over rows [rows, n]. RMS norm has no mean and no bias.
 class RowNorm {
  public:
   enum class Kind : uint8_t { layer, rms };
 
-  // x [..., n]; weight and bias: f32 [n] or undefined. `op`: a string literal.
+  // x [..., n]. weight and bias: f32 [n], or undefined. `op`: a string literal.
   RowNorm(std::string_view op, Kind kind, float eps, const Variable& x, const Variable& weight,
           const Variable& bias);
 
   // [rows, n].
   Tensor forward();
-  // y again, from x.
+  // Computes y again from x.
   Tensor recompute() const;
-  // Adds to or writes the needed ones of three edges; dy is of x's dtype.
+  // Adds to or writes those of the three edges that are needed. dy has x's dtype.
   void backward(const Tensor& dy, const Edge& dx, const Edge& dweight, const Edge& dbias) const;
 
  private:

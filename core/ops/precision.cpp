@@ -6,9 +6,9 @@ namespace lockstep::ops {
 namespace {
 thread_local PrecisionScope* t_scope = nullptr;
 
-// The copy in `dtype` of the values as they are now; undefined where there is none. To use it is to
-// read the values. Those that do not come into memory cannot change: their copy is all there is of
-// them.
+// The copy in `dtype` of the current values. Undefined if there is none. Using the copy counts as
+// reading the values, so absent values are brought. Values that cannot be brought cannot have
+// changed either; their copy is all that exists.
 Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
   const Tensor& copy = leaf.compute_copy;
   if (!copy.defined() || copy.dtype() != dtype) return {};
@@ -43,7 +43,7 @@ Tensor in_compute_dtype(const Variable& x) {
   return impl->compute_copy;
 }
 
-// A computed weight is kept by value: its variable would keep the graph behind it alive.
+// A computed weight is kept by value, because its variable would keep its graph alive.
 SavedWeight::SavedWeight(std::string_view op, const Variable& weight, DType dtype)
     : weight_(!weight.defined() || weight.is_leaf() ? weight : weight.detach()), dtype_(dtype) {
   if (weight_.defined()) values_ = lockstep::detail::ValueMark(op, weight_);

@@ -4,8 +4,8 @@
 namespace lockstep::ops {
 namespace {
 
-// Undoes a reduction's loss of an axis: the gradient seen as the input's shape, repeated along the
-// axis.
+// Restores the axis that a reduction dropped: views the gradient in the input's shape, repeated
+// along the axis.
 Tensor spread(const Tensor& g, int axis, bool keepdim, const Shape& shape) {
   return (keepdim ? g : g.unsqueeze(axis)).expand(shape);
 }
@@ -20,7 +20,7 @@ Tensor reduce_axis(std::string_view op, ReduceKind kind, const Variable& x, int&
   return keepdim ? y.unsqueeze(axis) : y;
 }
 
-// As one axis, over which the kernel sums in its fixed tree.
+// Views x as one axis, which the kernel sums in its fixed tree.
 Tensor reduce_all(std::string_view op, ReduceKind kind, const Variable& x) {
   check_floating(op, x);
   return reduced(kind, x.data().reshape({x.data().numel()}), 0);
@@ -28,7 +28,7 @@ Tensor reduce_all(std::string_view op, ReduceKind kind, const Variable& x) {
 
 using RowKernel = Variable (*)(const Variable&);
 
-// Softmax kernels work on the last axis; others are brought there.
+// Softmax kernels work on the last axis. Moves another axis there.
 Variable along_axis(std::string_view op, const Variable& x, int axis, RowKernel f) {
   check_floating(op, x);
   const int a = normalize_axis(axis, x.data().dim(), op);
@@ -51,7 +51,7 @@ Variable softmax_rows(const Variable& x) {
                 });
 }
 
-// x − max − log Σ exp(x − max), whose gradient is g − softmax·Σ g.
+// x − max − log Σ exp(x − max). Its gradient is g − softmax·Σ g.
 Variable log_softmax_rows(const Variable& x) {
   const int axis = x.data().dim() - 1;
   const auto apply = [](UnaryOp op, const Tensor& t) {
