@@ -92,7 +92,7 @@ float clip_scale(double norm, double max_norm) {
   if (!std::isfinite(norm))
     return std::numeric_limits<float>::quiet_NaN();  // not 0, which would hide it
   if (max_norm <= 0.0 || norm <= max_norm) return 1.0f;
-  return static_cast<float>(max_norm / (norm + 1e-6));  // as PyTorch's clip_grad_norm_
+  return static_cast<float>(max_norm / (norm + 1e-6));  // as PyTorch's clip_grad_norm_ does
 }
 
 }  // namespace lockstep::optim

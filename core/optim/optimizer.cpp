@@ -46,11 +46,11 @@ void Optimizer::step(float lr, float grad_scale) {
   }
   for (const Parameter& p : parameters_) {
     check_trainable(p);
-    p.grad();  // throws where one is incomplete, before anything changed
+    p.grad();  // throws if one is incomplete, before anything changes
   }
   ++steps_;
-  // Backwards: the norm's pass has just read the last gradients, and the next step begins with the
-  // first weights.
+  // Backwards, for the caches: the norm has just read the last gradients, and the next step begins
+  // with the first weights.
   for (size_t i = parameters_.size(); i-- > 0;) {
     if (!parameters_[i].has_grad()) {
       ++missed_[i];

@@ -33,7 +33,7 @@ class Sgd final : public Optimizer {
               .momentum = options_.momentum,
               .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f,
               .nesterov = options_.nesterov,
-              .first_step = false,  // the buffer starts at 0, which is the same
+              .first_step = false,  // the buffer starts at 0, which is equivalent
               .grad_scale = grad_scale});
   }
 
