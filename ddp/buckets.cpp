@@ -7,7 +7,7 @@
 namespace lockstep::ddp {
 namespace {
 
-// Views start on cache lines: kernels load them aligned, and neighbours do not share a line.
+// Views start on cache lines, so that kernels load them aligned and neighbours do not share a line.
 constexpr int64_t kAlignElements = 16;
 
 Tensor gradient_memory(int64_t numel, Device device) {
@@ -31,7 +31,7 @@ BucketLayout make_layout(const std::vector<size_t>& order,
     layout.back().push_back(index);
     filled += parameter_bytes[index];
   }
-  // The order inside a bucket means nothing; one spelling makes layouts comparable.
+  // The order inside a bucket has no meaning. Sorting makes layouts comparable.
   for (auto& members : layout) std::sort(members.begin(), members.end());
   return layout;
 }

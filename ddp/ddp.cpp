@@ -26,7 +26,7 @@ bool gradient_lies_at(const Parameter& parameter, const void* place) {
   return buffer.defined() && buffer.raw() == place;
 }
 
-// Runs `call`; an error of ours that it throws begins with what was being done.
+// Runs `call`. Its errors are prefixed with what was being done.
 template <typename Call, typename What>
 void doing(const What& what, const Call& call) {
   try {
@@ -56,8 +56,8 @@ DistributedDataParallel::DistributedDataParallel(
 
 DistributedDataParallel::~DistributedDataParallel() = default;
 
-// Makes buckets for what is trained now. Gradients become final roughly in the reverse order of
-// registration.
+// Makes buckets for the parameters that are trained now. Gradients become final roughly in the
+// reverse order of registration.
 void DistributedDataParallel::take_trained() {
   const bool any =
       std::any_of(all_.begin(), all_.end(), [](const Parameter& p) { return p.requires_grad(); });
@@ -76,8 +76,8 @@ void DistributedDataParallel::take_trained() {
   rebuilt_ = false;
 }
 
-// Before a step: what was frozen or unfrozen since the last one leaves or joins, if it did on all
-// ranks.
+// Before a step: parameters that were frozen or unfrozen since the last step leave or join, if this
+// happened on all ranks.
 void DistributedDataParallel::follow_freezing() {
   std::vector<Parameter> changed;
   for (size_t i = 0; i < all_.size(); ++i)
@@ -148,7 +148,7 @@ int DistributedDataParallel::active_ranks(bool have_input) {
   return ranks;
 }
 
-// Either the whole micro-batch counts, or, where something throws, nothing of it.
+// Either the whole micro-batch counts or, if something throws, none of it.
 template <typename Differentiate>
 void DistributedDataParallel::micro_batch(bool has_input, const Differentiate& differentiate) {
   begin_micro_batch(has_input);
@@ -194,7 +194,7 @@ void DistributedDataParallel::begin_micro_batch(bool has_input) {
 const void* DistributedDataParallel::point_gradient(size_t index, Tensor place) {
   const Parameter& parameter = parameters_[index];
   const void* address = place.raw();
-  // Only where it changes: a gradient that sits in `total` is pointed there once.
+  // Only if it changes: a gradient in `total` is pointed there once.
   if (gradient_lies_at(parameter, address))
     parameter.zero_grad();
   else
@@ -267,9 +267,9 @@ void DistributedDataParallel::end_micro_batch() {
   synchronised_ = last_micro_batch_;
 }
 
-// Sums of earlier micro-batches lie in levels that this one did not write to. Buckets that it
-// started may still be on their way. settle_abandoned() waits for them when their memory is needed
-// again, so that the caller sees the exception at once.
+// Sums of earlier micro-batches are in levels that this one did not write to. Buckets that it
+// started may still be under way. settle_abandoned() waits for them when their memory is needed
+// again, so the caller gets the exception at once.
 void DistributedDataParallel::abandon_micro_batch() {
   for (const Parameter& p : parameters_) p.zero_grad();
   ready_.clear();
@@ -309,7 +309,7 @@ void DistributedDataParallel::finish() {
   check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ",
         micro_index_, " of ", share());
   if (finished_ == 0) exposed_ = Duration::zero();
-  for (; finished_ < reductions_.size(); ++finished_) {  // goes on where an earlier call threw
+  for (; finished_ < reductions_.size(); ++finished_) {  // continues where an earlier call threw
     const auto start = Clock::now();
     wait_for(reductions_[finished_], finished_);
     if (reductions_[finished_].pending.finish) reductions_[finished_].pending.finish();
@@ -321,7 +321,8 @@ void DistributedDataParallel::finish() {
   synchronised_ = guarded_ = false;
   said_.reset();
   labels_.next_step();
-  for (size_t i = 0; i < parameters_.size(); ++i) {  // whatever happened to them since backward()
+  for (size_t i = 0; i < parameters_.size();
+       ++i) {  // restores them, whatever happened since backward()
     if (!gradient_lies_at(parameters_[i], gradients_[i]))
       point_gradient(i, buckets_[slots_[i].bucket].total_of(slots_[i].member));
     parameters_[i].mark_grad_valid();
@@ -329,8 +330,8 @@ void DistributedDataParallel::finish() {
   if (!std::exchange(rebuilt_, true)) rebuild_in_ready_order();
 }
 
-// The ranks may have seen different orders (a slow op, an unused parameter), so rank 0's counts.
-// The step's gradients move along: the optimizer has yet to read them.
+// Ranks may have seen different orders (a slow op, an unused parameter), so rank 0's order counts.
+// The step's gradients move along, because the optimizer has not read them yet.
 void DistributedDataParallel::rebuild_in_ready_order() {
   std::vector<int32_t> seen(ready_order_.begin(), ready_order_.end());
   const Tensor shared = Tensor::from(seen, {static_cast<int64_t>(seen.size())});
@@ -348,8 +349,7 @@ void DistributedDataParallel::rebuild_in_ready_order() {
       make_layout(order, bytes, options_.first_bucket_bytes, options_.bucket_bytes);
   if (layout == layout_) return;
 
-  // For a moment both layouts exist; the activations of the first step, which sit in the cache,
-  // make room for that.
+  // For a moment both layouts exist. Release the cached activations of the first step to make room.
   allocator(parameters_.front().device()).release_cached();
   std::vector<Tensor> gradients;
   for (const Parameter& p : parameters_) gradients.push_back(p.grad());
@@ -359,11 +359,11 @@ void DistributedDataParallel::rebuild_in_ready_order() {
     parameters_[i].mark_grad_valid();
     gradients[i] = Tensor();
   }
-  // The old buckets must not stay in the cache: nobody will ask for their sizes again.
+  // The old buckets must not stay in the cache, because nobody asks for their sizes again.
   allocator(parameters_.front().device()).release_cached();
 }
 
-// The other ranks wait in collectives that this one will never join.
+// The other ranks wait in collectives that this rank will never join.
 void DistributedDataParallel::fail(const std::string& message) {
   group_->abort(message);
   throw UsageError(message);

@@ -10,7 +10,7 @@
 namespace lockstep::ddp {
 namespace {
 
-// One line an entry; equal texts mean equal models.
+// One line per entry. Equal texts mean equal models.
 std::string describe(const std::vector<Parameter>& parameters,
                      const std::vector<std::pair<std::string, Tensor>>& buffers) {
   std::ostringstream out;
