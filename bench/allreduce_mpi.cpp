@@ -1,13 +1,13 @@
-// All-reduce in shared memory beside Open MPI's own MPI_Allreduce, in the same processes and in
+// Compares all-reduce in shared memory with Open MPI's own MPI_Allreduce, in the same processes, in
 // turn. scripts/compare_mpi starts it:
 //
 //   mpirun -np RANKS bench_allreduce_mpi [--json]
 //
-// f32 sums, in place. Each rank writes its tensor before every call, as a backward pass does:
-// otherwise the parts that a rank sums would lie in its own cache already. A round makes many
-// calls, back to back; its time is that of the slowest rank, less that of a round which only
-// writes. Rounds of the ways alternate, so that a machine whose speed drifts is fair to all. The
-// figures are medians over rounds, in microseconds a call.
+// It sums f32 in place. Each rank writes its tensor before every call, as a backward pass does.
+// Otherwise the parts that a rank sums would be in its own cache already. A round makes many calls,
+// back to back. Its time is that of the slowest rank, minus that of a round that only writes.
+// Rounds of the ways alternate, so that a machine whose speed drifts is fair to all. The figures
+// are medians over rounds, in microseconds a call.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -69,11 +69,11 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// The first way is the one that only writes.
+// The first way only writes.
 std::vector<double> measure(std::vector<Way>& ways, int64_t bytes) {
   constexpr int kRounds = 11;
   const auto calls = std::clamp<int64_t>((8 << 20) / bytes, 2, 200);
-  for (int round = -1; round < kRounds; ++round) {  // the first is a warm-up
+  for (int round = -1; round < kRounds; ++round) {  // the first round is a warm-up
     for (Way& way : ways) {
       MPI_Barrier(MPI_COMM_WORLD);
       const auto start = Clock::now();

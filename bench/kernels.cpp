@@ -1,7 +1,7 @@
-// The kernels that a training step spends its time in, at the shapes of a GPT with 4 sequences of
-// 256 tokens, 384 wide. GEMM reports GFLOP/s and its share of the probed peak (onednn.cpp:
-// oneDNN's); the others report the bytes they touch per second, beside memcpy. One thread, unless
-// OMP_NUM_THREADS says otherwise.
+// The kernels that take most of a training step, at the shapes of a GPT with 4 sequences of 256
+// tokens and width 384. GEMM reports GFLOP/s and its share of the probed peak (onednn.cpp:
+// oneDNN's). The others report the bytes that they touch per second, beside memcpy. One thread,
+// unless OMP_NUM_THREADS says otherwise.
 #include <cstdlib>
 
 #include "bench/measure.h"
@@ -20,7 +20,7 @@ void gemm(benchmark::State& state) {
   const auto a32 = data(m * depth), b32 = data(depth * n);
   const std::vector<T> a(a32.begin(), a32.end()), b(b32.begin(), b32.end());
   std::vector<float> c(static_cast<size_t>(m * n));
-  const DType c_dtype = ta ? DType::f32 : dtype_of<T>();  // weights' gradients are f32
+  const DType c_dtype = ta ? DType::f32 : dtype_of<T>();  // gradients of weights are f32
   const GemmArgs args{m,
                       n,
                       depth,
@@ -55,7 +55,7 @@ struct AttentionData {
                      kHeadDim,
                      0.125f,
                      true};
-  // Of one product of the causal half.
+  // For one product of the causal half.
   static constexpr double kFlops = 2.0 * kBatch * kHeads * kTime * kTime / 2 * kHeadDim;
 };
 

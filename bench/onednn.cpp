@@ -1,6 +1,6 @@
-// oneDNN's matrix products at the same shapes, to measure the own ones against: dnnl_sgemm, and the
-// matmul primitive for bf16 (operands, and results but for the weights' gradients). Built where
-// oneDNN is installed.
+// oneDNN's matrix products at the same shapes, to compare with ours: dnnl_sgemm, and the matmul
+// primitive for bf16 (operands, and results except for the gradients of weights). Built if oneDNN
+// is installed.
 #include <dnnl.hpp>
 
 #include "bench/measure.h"

@@ -1,8 +1,9 @@
 // Reads the worst safetensors headers of nearly 100 MB (tests/support/large_headers.h) from a file
-// in the page cache, each in a process of its own: bench_safetensors_header [DIR]. Prints, as a
-// Markdown table, the time, the process's peak memory beyond what it had before, and how long
-// nlohmann's parser takes to say whether the text is JSON at all, with the text in memory; and, in
-// a second table, what comparing each file with itself takes.
+// in the page cache, each in its own process: bench_safetensors_header [DIR].
+//
+// Prints two Markdown tables. The first has the time, the process's additional peak memory, and how
+// long nlohmann's parser takes to tell whether the text, in memory, is JSON at all. The second has
+// the cost of comparing each file with itself.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -80,7 +81,7 @@ void measure_comparing(const char* name, const std::string& path) {
               peak * 1e6 / static_cast<double>(2 * result.tensors));
 }
 
-// For its peak memory. Whether it went well.
+// Its own process, to measure its peak memory. Returns whether the body succeeded.
 bool in_process_of_its_own(const std::function<void()>& body) {
   std::fflush(stdout);
   const pid_t child = ::fork();
