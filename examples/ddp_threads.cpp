@@ -1,4 +1,4 @@
-// Two ranks, here as threads of one process, fit w·x + b to points of 2·x + 1 together.
+// Two ranks fit w·x + b to points of 2·x + 1 together. Here they are threads of one process.
 #include <cstdio>
 #include <thread>
 
@@ -16,7 +16,7 @@ int main() {
     const auto group = comm::create("local", store, rank, 2);
     ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
     const auto optimizer = optim::make_sgd(model.parameters());
-    // Each rank knows one point, which alone leaves w and b open.
+    // Each rank knows one point, which alone does not determine w and b.
     const double at = rank == 0 ? -1 : 2;
     const Variable x(Tensor::full({8, 1}, at)), y(Tensor::full({8, 1}, 2 * at + 1));
     for (int step = 0; step < 200; ++step) {
