@@ -25,7 +25,7 @@ namespace {
 
 using checkpoint::Entry;
 
-// The posix file system, whose syncs do not wait.
+// The posix file system with syncs that do not wait.
 class UnsyncedFiles final : public checkpoint::FileSystem {
  public:
   std::unique_ptr<checkpoint::WritableFile> create(const std::string& path) override {
@@ -77,8 +77,7 @@ class Bench {
   }
 
  private:
-  // Weights and two moments, as FSDP holds them: tensors of 16 MB, of which each rank has its
-  // share.
+  // Weights and two moments, as FSDP holds them: tensors of 16 MB. Each rank has its share of each.
   std::vector<Entry> sharded_state(int64_t bytes) const {
     constexpr int64_t kElements = 4'000'000;
     const int64_t tensors = std::max<int64_t>(1, bytes / 4 / kElements),
@@ -98,14 +97,14 @@ class Bench {
     return entries;
   }
 
-  // From the first rank's begin to the last one's end.
+  // Time from the first rank's begin to the last rank's end.
   double once(const std::function<void()>& body) {
     group_.barrier().wait();
     const auto begin = Clock::now();
     body();
     return slowest(seconds(Clock::now() - begin), group_);
   }
-  // Median over the repetitions; `prepare` is not measured.
+  // Median over the repetitions. `prepare` is not measured.
   double time(
       const std::function<void(int)>& body, const std::function<void(int)>& prepare = [](int) {}) {
     std::vector<double> times;
@@ -151,8 +150,8 @@ class Bench {
     const auto summed = [&] {
       checkpoint::write_safetensors(checkpoint::posix_file_system(), files_);
     };
-    // In turn, and back again, because what else the disk has to do changes: what drifts adds as
-    // much to the one as to the other.
+    // Runs the measurements in turn, and then in reverse order. Other load on the disk changes over
+    // time, and this spreads its drift equally.
     std::vector<double> plain_before, plain_after, with_sums, saved;
     for (int i = 0; i < repetitions_; ++i) {
       const auto measure = [&](std::vector<double>& times, const std::function<void()>& body) {
@@ -178,7 +177,7 @@ class Bench {
     for (const Entry& entry : entries_)
       into.emplace_back(entry.name, Tensor::zeros(entry.tensor.shape()), entry.shard);
     const auto load = [&](int) { checkpoint::restore_latest(dir_, into, &group_); };
-    load(0);  // of a large file, what has left the page cache comes back
+    load(0);  // puts back into the page cache what has left it, for a large file
     result.load_s = time(load);
     for (size_t i = 0; i < into.size(); ++i)
       check(std::memcmp(into[i].tensor.raw(), entries_[i].tensor.raw(),
@@ -199,7 +198,7 @@ class Bench {
     return checkpoint::planned_files(plan, group_.rank(), 0, dir_,
                                      checkpoint::planned_tensors(plan, group_.rank(), entries_));
   }
-  // Nothing of what was measured before may be left for the next to wait for.
+  // Leaves nothing of an earlier measurement for which a later one must wait.
   void flush() {
     for (const auto& file : files_) ::unlink(file.path.c_str());
     ::sync();

@@ -14,11 +14,11 @@ double memcpy_us(comm::ProcessGroup& group, int64_t bytes) {
   std::vector<char> from(size, 1), to(size, 2);
   return call_us(group, bytes, [&] {
     std::memcpy(to.data(), from.data(), size);
-    asm volatile("" : : "r"(to.data()) : "memory");  // the copy is not for nothing
+    asm volatile("" : : "r"(to.data()) : "memory");  // keeps the compiler from removing the copy
   });
 }
 
-// All operations on tensors of one size and kind.
+// Measures all operations on tensors of one size and kind.
 void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double memcpy_us,
                std::vector<CommBenchmark>& results) {
   const auto tensor = [&](int64_t n) {
@@ -30,7 +30,7 @@ void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double 
   const struct {
     const char* op;
     double factor;
-    Tensor input;  // null: this rank gives nothing
+    Tensor input;  // undefined: this rank gives no data
     std::function<comm::Work()> call;
   } cases[] = {
       {"all_reduce", 2 * share, whole, [&] { return group.all_reduce(whole); }},
@@ -40,7 +40,7 @@ void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double 
        [&] { return group.broadcast(whole, 0); }},
   };
   for (const auto& c : cases) {
-    // Zeros: sums of sums must not run into infinity, which some processors add more slowly.
+    // Writes zeros: repeated sums must not reach infinity, which some processors add more slowly.
     const auto write = [&] {
       if (c.input.defined()) std::memset(c.input.raw(), 0, static_cast<size_t>(c.input.bytes()));
     };

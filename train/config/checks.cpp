@@ -1,4 +1,4 @@
-// Keys that must fit each other, and the number of ranks.
+// Checks of keys that must fit each other, and of the number of ranks.
 #include "core/base/error.h"
 #include "train/config/config.h"
 #include "train/config/keys.h"
@@ -6,7 +6,7 @@
 namespace lockstep::train {
 namespace {
 
-// `keys`: those that do not fit, first the one that is to blame.
+// `keys`: those that do not fit. The first one is to blame.
 template <typename... Args>
 void fit(bool fits, std::initializer_list<std::string_view> keys, const Args&... message) {
   if (!fits) throw MisfitError(str(message...), {keys.begin(), keys.end()});

@@ -5,7 +5,7 @@
 namespace lockstep::train {
 namespace {
 
-// Counters of the random streams and of token indices have 32 bits.
+// Counters of the random streams, and token indices, have 32 bits.
 constexpr double kMaxInt32 = 2147483647.0;
 constexpr Range kCount{0, kMaxInt32};
 constexpr Range kPositive{1, kMaxInt32};
@@ -193,7 +193,7 @@ const std::vector<Key>& table() {
 
 #undef LOCKSTEP_FIELD
 
-// Edits (insert, delete, replace, swap of neighbours) from one word to the other.
+// Number of edits (insert, delete, replace, swap of neighbours) from one word to the other.
 size_t distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
   for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
@@ -208,15 +208,15 @@ size_t distance(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
-// npos + 1 is 0.
+// Without a dot this is the whole name, because npos + 1 is 0.
 std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 std::string_view group_part(std::string_view name) { return name.substr(0, name.rfind('.') + 1); }
 
-// The names that could have been meant: those of the key's own group first, by their last part,
-// then any.
+// The name that was probably meant. Names of the key's own group come first, compared by their last
+// part, then all others.
 std::string suggestion(std::string_view name) {
   std::string best;
-  // Of a word of three letters two wrong ones leave nothing that could have been meant.
+  // In a word of three letters, two wrong ones leave nothing to recognize.
   const size_t length = last_part(name).size();
   size_t best_distance = 1 + std::max<size_t>(length <= 3 ? 1 : 2, length / 3);
   const auto offer = [&](std::string_view candidate, size_t edits) {

@@ -1,4 +1,4 @@
-// From YAML text to a Config: yaml-cpp's events, flattened to "group.key" with the place of each.
+// Turns YAML text into a Config: yaml-cpp's events, flattened to "group.key", each with its place.
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
@@ -26,7 +26,7 @@ std::string place(const std::string& name, const YAML::Mark& mark) {
   return mark.is_null() ? name : str(name, ":", mark.line + 1, ":", mark.column + 1);
 }
 
-// Whether keys below "name." exist.
+// Whether there are keys below "name.".
 bool is_group(const std::string& name) {
   for (const Key& key : keys())
     if (key.name.substr(0, name.size()) == name && key.name.size() > name.size() &&
@@ -35,11 +35,11 @@ bool is_group(const std::string& name) {
   return false;
 }
 
-// Where each key that was set was set last: "FILE:LINE:COLUMN" or "--set KEY=VALUE".
+// Where each key was last set: "FILE:LINE:COLUMN" or "--set KEY=VALUE".
 using Origins = std::map<std::string, std::string>;
 
-// Sets each key as its value goes by. yaml-cpp calls these from a recursive parser, so the depth is
-// limited here, on the way down.
+// Sets each key when its value arrives. yaml-cpp calls this from a recursive parser, so the depth
+// is limited here, on the way down.
 class ConfigHandler final : public YAML::EventHandler {
  public:
   ConfigHandler(Config& config, const std::string& name, Origins& origins)
@@ -108,7 +108,7 @@ class ConfigHandler final : public YAML::EventHandler {
               bool null) {
     refuse_anchor(mark, anchor);
     if (path_.empty()) {
-      if (null) return;  // an empty document: all defaults
+      if (null) return;  // an empty document: all keys keep their defaults
       fail(mark, str("expected 'group:' with keys below it, got '", value, "'"));
     }
     if (list_) {
@@ -126,8 +126,8 @@ class ConfigHandler final : public YAML::EventHandler {
     key_ = path_.back().empty() ? name : path_.back() + "." + name;
     key_mark_ = mark;
     expects_value_ = true;
-    // A dotted name is a way to write overrides; in a file it would be a second way to write the
-    // same key.
+    // A dotted name is only for overrides. In a file it would be a second way to write the same
+    // key.
     if (name.find('.') != std::string::npos || (!find_key(key_) && !is_group(key_)))
       throw_unknown_key(key_, place(name_, mark));
     if (!seen_.emplace(key_).second) fail(mark, str("key '", key_, "' is there twice"));
@@ -153,7 +153,7 @@ class ConfigHandler final : public YAML::EventHandler {
   Origins& origins_;
   std::vector<std::string> path_;  // of the open maps
   std::set<std::string> seen_;
-  std::string key_;  // the last one read, in full
+  std::string key_;  // the last key read, with its group
   YAML::Mark key_mark_, list_mark_;
   bool expects_value_ = false;  // the next event is the value of key_
   std::optional<RawValue> list_;
@@ -166,8 +166,8 @@ std::string trimmed(const std::string& text) {
                                     : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
-// "[0.9, 0.95]" is a list where the key takes one. Of any other key it is the value itself: a
-// folder may be called "[x]".
+// For a key that takes a list, "[0.9, 0.95]" is a list. For any other key it is the value itself: a
+// folder may be named "[x]".
 RawValue raw_override(const Key& key, const std::string& text) {
   if (!takes_list(key) || text.size() < 2 || text.front() != '[' || text.back() != ']')
     return {.is_list = false, .quoted = false, .items = {text}};
@@ -177,7 +177,7 @@ RawValue raw_override(const Key& key, const std::string& text) {
   return value;
 }
 
-// `where` names what `text`, key=value, comes from.
+// `where` names the source of `text`, which is key=value.
 void apply(Config& config, const std::string& text, const std::string& where, Origins& origins) {
   const size_t equals = text.find('=');
   check(equals != std::string::npos && equals > 0, where,
@@ -191,8 +191,8 @@ void apply(Config& config, const std::string& text, const std::string& where, Or
   origins[name] = where;
 }
 
-// "FILE:7:16, --set train.micro_batch=5": where the keys of an error come from; `otherwise` where
-// all of them have their defaults.
+// "FILE:7:16, --set train.micro_batch=5": where the keys of an error were set. `otherwise` if all
+// of them have their defaults.
 std::string origins_text(const MisfitError& error, const Origins& origins,
                          const std::string& otherwise) {
   std::string text;
@@ -204,7 +204,7 @@ std::string origins_text(const MisfitError& error, const Origins& origins,
 
 std::string read_file(const std::string& file) {
   struct stat info {};
-  // Before errno is read: arguments have no order.
+  // Before errno is read, because the order of arguments is undefined.
   const bool found = ::stat(file.c_str(), &info) == 0;
   check(found, "cannot read config '", file, "': ", errno_text(errno));
   check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
@@ -218,8 +218,8 @@ std::string read_file(const std::string& file) {
   return text;
 }
 
-// yaml-cpp reads UTF-16 and UTF-32, too, which begin with a mark; anywhere else a zero is no text:
-// a damaged file, or no config at all.
+// yaml-cpp also reads UTF-16 and UTF-32, which begin with a mark. Without a mark, a zero byte means
+// a damaged file, or not a config.
 void check_text(const std::string& text, const std::string& name) {
   const size_t zero = text.find('\0');
   if (zero == std::string::npos || text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff") ||
@@ -230,7 +230,7 @@ void check_text(const std::string& text, const std::string& name) {
   throw UsageError(str(name, ":", line, ": not a text: it holds a byte that is zero"));
 }
 
-// What YAML says of a tab where spaces are meant helps nobody.
+// YAML's own message about a tab instead of spaces does not help.
 std::string tab_hint(const std::string& text) {
   std::istringstream lines(text);
   std::string line;

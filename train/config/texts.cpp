@@ -1,5 +1,5 @@
-// The texts that a Config turns into: YAML, the canonical text and its digest, the table of the
-// documentation.
+// The texts that are made from a Config: YAML, the canonical text and its digest, and the table of
+// the documentation.
 #include <algorithm>
 #include <limits>
 #include <sstream>
@@ -35,7 +35,7 @@ std::vector<std::pair<std::string, std::string>> pairs_of(std::string_view text)
 
 std::string to_yaml(const Config& config) {
   std::string text;
-  std::vector<std::string> open;  // groups above the last key
+  std::vector<std::string> open;  // groups that contain the last key
   for (const Key& key : keys()) {
     const auto parts = parts_of(key.name);
     size_t common = 0;
@@ -93,7 +93,8 @@ std::string key_table() {
       type.replace(bar, 3, ", ");
     Range shown = key.range;
     if (shown.max >= std::numeric_limits<int32_t>::max())
-      shown.max = std::numeric_limits<double>::infinity();  // nobody gets there
+      shown.max =
+          std::numeric_limits<double>::infinity();  // nobody reaches it, so the text leaves it out
     const std::string range = shown.text();
     text += str("| `", key.name, "` | ", type, range.empty() ? "" : ", ", range, " | `",
                 value_text(key, defaults), "` | ", key.help, " |\n");

@@ -1,4 +1,4 @@
-// Values of config keys: from text, to text.
+// Converts values of config keys from and to text.
 #include <algorithm>
 #include <cmath>
 
@@ -31,7 +31,7 @@ bool is_plain_character(char c) {
          c == '-' || c == '.' || c == '/';
 }
 
-// Double-quoted YAML, unless the text is plain letters that nobody could take for something else.
+// Double-quoted YAML, unless the text is plain letters that cannot mean anything else.
 std::string quoted_text(const std::string& text) {
   bool plain = !text.empty() && text.find_first_not_of("-.") != std::string::npos && text[0] != '-';
   for (const char c : text) plain = plain && is_plain_character(c);
@@ -52,7 +52,7 @@ std::string quoted_text(const std::string& text) {
   return out + "\"";
 }
 
-// Of ShardMode::Kind but nearby, which is a number.
+// The words of ShardMode::Kind, except for nearby, which is a number.
 constexpr auto kShardWords = std::to_array<std::string_view>({"full", "grad", "optim", "hybrid"});
 
 std::string words_text(std::span<const std::string_view> words) {
@@ -172,7 +172,7 @@ std::string type_text(const Key& key) {
 }
 
 std::string value_text(const Key& key, const Config& config) {
-  // The table's accessors serve reading and writing; nothing is written here.
+  // The table's accessors are for reading and writing. This only reads.
   return std::visit(
       Overloaded{[](const std::string* text) { return quoted_text(text_of_bytes(*text)); },
                  [](const int64_t* n) { return std::to_string(*n); },

@@ -52,11 +52,11 @@ std::vector<std::string> files_at(const std::string& path) {
   return files;
 }
 
-// Open for reading as long as this lives. Corpora may have more files than a process may have open,
+// A file that is open while the object lives. A corpus may have more files than a process may open,
 // so no file stays open.
 class OpenFile {
  public:
-  // Not blocking: a pipe without a writer is refused, not waited for.
+  // O_NONBLOCK: a pipe without a writer is refused, not waited for.
   explicit OpenFile(const std::string& path)
       : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     error_ = fd_ < 0 || ::fstat(fd_, &info_) != 0 ? errno : 0;
@@ -73,7 +73,7 @@ class OpenFile {
   uint64_t inode() const { return info_.st_ino; }
   int64_t modified_ns() const { return nanoseconds(info_.st_mtim); }
   int64_t changed_ns() const { return nanoseconds(info_.st_ctim); }
-  // Whether all of it came; otherwise error() says why, 0 for a file that ended.
+  // Whether all bytes came. If not, error() tells why; 0 means that the file ended.
   bool read(int64_t offset, int64_t count, uint8_t* to) {
     while (count > 0) {
       const ssize_t got = ::pread(fd_, to, static_cast<size_t>(count), offset);
@@ -155,11 +155,12 @@ std::string Corpus::hash(const std::atomic<bool>& stop) const {
   for (int64_t at = 0; at < bytes(); at += kPieceBytes) {
     if (stop) throw EnvironmentError("data.path: the reading of all data was given up");
     const int64_t count = std::min(kPieceBytes, bytes() - at);
-    // Each piece sees a change of its file, so the last one sees it, too.
+    // copy() checks each piece for a change of its file. So the last piece detects an earlier
+    // change, too.
     copy(at, count, piece.data());
     XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
   }
-  // A file may have been written behind the place that was read of it.
+  // A file may have been written before the position that was read last. Check once more.
   for (const File& file : files_) copy_from(file, 0, 0, nullptr);
   return hex_of(XXH3_128bits_digest(state.get()));
 }
@@ -173,7 +174,7 @@ std::string Corpus::stamp() const {
 }
 
 bool Corpus::settled() const {
-  constexpr int64_t kTickNs = 2'000'000'000;  // the coarsest of file systems
+  constexpr int64_t kTickNs = 2'000'000'000;  // the coarsest tick of a file system
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   const int64_t before = (now.tv_sec * 1'000'000'000 + now.tv_nsec) - kTickNs;
@@ -185,7 +186,7 @@ bool Corpus::settled() const {
 void Corpus::accept_files() {
   for (File& file : files_) {
     File now = look_at(file.path);
-    if (now.bytes != file.bytes) copy_from(file, 0, 0, nullptr);  // says so
+    if (now.bytes != file.bytes) copy_from(file, 0, 0, nullptr);  // throws
     file = now;
   }
 }

@@ -24,7 +24,7 @@ DataIdentity::DataIdentity(Dataset& data, std::shared_ptr<comm::ProcessGroup> gr
   reader_ = static_cast<int>(std::find(stamps.begin(), stamps.end(), mine) - stamps.begin());
 }
 
-DataIdentity::~DataIdentity() { stop_ = true; }  // the future waits
+DataIdentity::~DataIdentity() { stop_ = true; }  // the future's destructor waits
 
 void DataIdentity::begin() {
   if (!is_reader() || reading_.valid()) return;
@@ -34,7 +34,8 @@ void DataIdentity::begin() {
       const bool settled = data_.settled();
       found.identity = data_.identity(stop_);
       if (settled) found.stamp = data_.stamp();
-    } catch (const EnvironmentError&) {  // Dataset::get() says it, if the step needs what changed
+    } catch (
+        const EnvironmentError&) {  // Dataset::get() reports it, if a step needs the changed part
     }
     return found;
   };
@@ -62,7 +63,7 @@ void DataIdentity::recall(const NotedData& noted) {
   reading_ = known.get_future().share();
 }
 
-// Rank 0 reads its own data.
+// On rank 0: compares its own data.
 bool DataIdentity::matches(const std::string& identity, const std::atomic<bool>& stop) {
   if (identity == sampled_) return true;
   begin();
@@ -73,7 +74,7 @@ bool DataIdentity::matches(const std::string& identity, const std::atomic<bool>&
   return wait_for_reading(stop) && identity == found().identity;
 }
 
-// False where `stop` became true first: another rank has failed, and nobody waits for the data.
+// Returns false if `stop` became true first: another rank has failed, and nobody needs the data.
 bool DataIdentity::wait_for_reading(const std::atomic<bool>& stop) {
   constexpr auto kLookAgain = std::chrono::milliseconds(100);
   while (reading_.wait_for(kLookAgain) != std::future_status::ready)
@@ -116,12 +117,12 @@ bool DataIdentity::read_within(Duration limit) {
 
 const std::string& DataIdentity::text() {
   if (!text_.empty()) return text_;
-  // Signs of life go between the ranks meanwhile: the data may be large.
+  // Ranks exchange signs of life meanwhile, because the data may be large.
   const auto texts =
       checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
         if (!is_reader()) return std::string();
         begin();
-        // A reader that found nothing is not one that did not look.
+        // The line feed distinguishes a reader that found nothing from one that did not read.
         return wait_for_reading(stop) ? found().identity + "\n" : "\n";
       });
   bool known = true;

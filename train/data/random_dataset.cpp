@@ -19,7 +19,7 @@ constexpr uint32_t kTrainSite = 0xDA7A0003u;
 constexpr uint32_t kEvaluationSite = 0xDA7A0004u;
 constexpr uint32_t kTeacherSite = 0xDA7A0005u;
 
-// Uniform with mean 0 and variance 1: exact in float, so the same on every machine.
+// Uniform with mean 0 and variance 1. Exact in float, so it is equal on every machine.
 float centred(uint32_t bits) { return (uniform_from_bits(bits) - 0.5f) * 3.4641016f; }
 
 }  // namespace
@@ -31,7 +31,7 @@ RandomDataset::RandomDataset(const Config& config)
       block_(config.model.block),
       vocab_(config.model.vocab) {
   if (tokens_) return;
-  // One map for all seeds, so that runs and evaluations have the same task.
+  // One map for all seeds, so that all runs and evaluations have the same task.
   const RowStream stream{{0, 0, 0, kTeacherSite}};
   teacher_.resize(static_cast<size_t>(vocab_ * block_));
   for (size_t i = 0; i < teacher_.size(); ++i)

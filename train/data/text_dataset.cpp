@@ -9,10 +9,10 @@
 namespace lockstep::train {
 namespace {
 
-// The streams of the data order; no other consumer of random numbers uses these sites.
+// Streams of the data order. No other consumer of random numbers uses these sites.
 constexpr uint32_t kTrainSite = 0xDA7A0001u;
 constexpr uint32_t kEvaluationSite = 0xDA7A0002u;
-// Evaluations compare runs of different seeds, so they all see the same samples.
+// Evaluations compare runs of different seeds, so all of them use the same samples.
 constexpr uint64_t kEvaluationSeed = 0;
 
 // A number in [0, count), from 64 random bits.

@@ -1,4 +1,4 @@
-// From a checkpoint to a folder that others read.
+// Writes a checkpoint to a folder that other programs read.
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "train/exchange/exchange.h"

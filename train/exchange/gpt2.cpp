@@ -12,7 +12,7 @@ struct ActivationName {
   const char* theirs;
   Activation ours;
 };
-// The first name of ours is the one that is written.
+// Several names may mean the same activation. Export writes the first one.
 constexpr std::array kActivations = {ActivationName{"gelu_new", Activation::gelu_tanh},
                                      ActivationName{"gelu_pytorch_tanh", Activation::gelu_tanh},
                                      ActivationName{"gelu", Activation::gelu},
@@ -83,7 +83,7 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
-// transformers knows some keys by a second, general name as well, which wins.
+// transformers knows some keys by a second, general name, which wins.
 int64_t integer_of_two(const JsonValues& values, const char* key, const char* general,
                        int64_t missing) {
   const int64_t own = values.integer(key, missing);
@@ -104,7 +104,7 @@ ForeignModel from_config_json(const JsonValues& values) {
   model.norm_eps = values.number("layer_norm_epsilon", 1e-5);
   model.dropout = values.number("resid_pdrop", 0.1);
   model.scaled_residual_init = true;
-  // No product beyond int64.
+  // Clamped so that the product cannot overflow int64.
   values.demand("n_inner", 4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));
   values.demand("scale_attn_weights", true);
   values.demand("scale_attn_by_inverse_layer_idx", false);

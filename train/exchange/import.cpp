@@ -1,4 +1,4 @@
-// From a folder that others wrote to a run.
+// Makes a run from a folder that another program wrote.
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -30,14 +30,14 @@ std::string_view without(std::string_view prefix, std::string_view name) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
 }
 
-// The key of config.json that decides `ours`, or the file as a whole.
+// The key of config.json that decides `ours`, or the whole file if there is none.
 std::string origin_of(std::string_view ours, const Layout& layout, const std::string& config_path) {
   for (const KeyPair& pair : layout.keys)
     if (pair.ours == ours) return str(config_path, ": '", pair.theirs, "'");
   return config_path;
 }
 
-// The folder decides the model.
+// Presets that make the folder decide the model.
 std::vector<Preset> model_presets(const Described& theirs, const std::string& config_path) {
   Config with;
   with.model = theirs.model.model;
@@ -67,7 +67,7 @@ Config make_config(const ImportRequest& request, const Described& theirs,
   return parse_config("", "import", request.overrides, presets);
 }
 
-// Whole, in the stored type.
+// Reads a whole tensor in its stored type.
 Tensor read_whole(const checkpoint::TensorSource& source, size_t tensor) {
   const checkpoint::StoredTensor stored = source[tensor];
   const Tensor whole = Tensor::empty(stored.shape, *checkpoint::dtype_of_safetensors(stored.dtype));
@@ -90,7 +90,7 @@ class Import {
     for (const NamePair& pair : layout.tensors(model)) by_ours_.emplace(pair.ours, pair);
   }
 
-  // Sorts out every name before a value is read.
+  // Sorts out every name before any value is read.
   void compare(const std::vector<Parameter>& parameters, ImportReport& report) {
     for (const Parameter& p : parameters) {
       const NamePair& pair = by_ours_.at(p.name());
@@ -126,14 +126,15 @@ class Import {
   }
 
  private:
-  // With or without the prefix. Where both are there, one is left to be reported.
+  // Finds a name with or without the prefix. If both exist, the second stays unused and is
+  // reported.
   std::optional<size_t> find(std::string_view theirs) const {
     const std::string_view bare = without(layout_.prefix, theirs);
     const std::optional<size_t> found = source_.find(str(layout_.prefix, bare));
     return found ? found : source_.find(bare);
   }
 
-  // A head that is stored although it is tied must hold the embedding's values.
+  // A tied head that is stored nevertheless must hold the embedding's values.
   void take_head(ImportReport& report) {
     const std::optional<size_t> head = find(kHead);
     if (!head || taken_[*head] || !numbers_.count("wte.weight")) return;
@@ -148,9 +149,9 @@ class Import {
 
   const checkpoint::TensorSource& source_;
   const Layout& layout_;
-  std::vector<bool> taken_;  // of the source's tensors
+  std::vector<bool> taken_;  // by index of the source's tensors
   std::map<std::string, NamePair> by_ours_;
-  std::map<std::string, size_t> numbers_;  // ours → in the source
+  std::map<std::string, size_t> numbers_;  // from our name to the index in the source
 };
 
 }  // namespace
@@ -160,7 +161,7 @@ ImportReport import_folder(const ImportRequest& request) {
   const std::string config_path = request.folder + "/config.json";
   check(fs::exists(config_path), "no config.json in ", request.folder,
         ": expected a model folder as Hugging Face's transformers writes it");
-  // transformers adds an adapter to the weights beside it.
+  // transformers would add an adapter to the weights beside it.
   check(!fs::exists(request.folder + "/adapter_config.json"), request.folder,
         " holds an adapter (adapter_config.json), which is not added to the weights here: merge it "
         "first, or remove its files");
@@ -173,8 +174,7 @@ ImportReport import_folder(const ImportRequest& request) {
   run_dir.check_free(false);
 
   const auto source = checkpoint::open_tensors(request.folder);
-  // Shapes without memory: what config.json claims costs nothing before the files have borne it
-  // out.
+  // Shapes without memory: sizes that config.json claims cost nothing until the files confirm them.
   const auto wanted = build_model(config, InitialValues::deferred).module->parameters();
   ImportReport report;
   report.notes = theirs.model.notes;
@@ -183,8 +183,8 @@ ImportReport import_folder(const ImportRequest& request) {
   if (!report.missing.empty() || !report.misshapen.empty() ||
       (!report.unexpected.empty() && !request.ignore_unexpected))
     return report;
-  // What a run of this config has at its start, whole on one rank: the weights are filled in, and
-  // the optimizer's state is saved too.
+  // The initial state of a run with this config, whole on one rank. The weights are then filled in.
+  // The optimizer's state is saved too.
   Config alone = config;
   alone.parallel = {};
   alone.parallel.strategy = StrategyKind::single;

@@ -55,11 +55,11 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
-// Rotary positions but plain ones are refused. Older folders describe them in "rope_scaling", with
-// the base beside it; newer ones put both into "rope_parameters". The type was called "type" before
-// "rope_type".
+// Refuses all rotary positions but plain ones. Older folders describe them in "rope_scaling", with
+// the base beside it. Newer ones put both into "rope_parameters". "rope_type" was once called
+// "type".
 void demand_plain_rope(const JsonValues& rope) {
-  // Read by scaled ones alone.
+  // Only scaled rotary positions read these keys.
   static constexpr auto irrelevant =
       std::to_array<std::string_view>({"original_max_position_embeddings"});
   for (const char* key : {"rope_type", "type"}) rope.demand(key, "default");
@@ -78,8 +78,8 @@ double rope_theta(const JsonValues& values) {
     if (!values.has(key)) continue;
     const JsonValues rope = values.object(key);
     demand_plain_rope(rope);
-    // Versions of transformers differ in which of two bases they take, and older ones never look
-    // into "rope_scaling" for one.
+    // Versions of transformers differ in which of two bases they use. Older ones never look for one
+    // in "rope_scaling".
     if (values.has("rope_theta") || std::string_view(key) == "rope_scaling")
       rope.demand("rope_theta", theta);
     theta = rope.number("rope_theta", theta);
@@ -87,7 +87,7 @@ double rope_theta(const JsonValues& values) {
   return theta;
 }
 
-// Which kind of attention each layer has; newer folders may list it.
+// Newer folders may list the kind of attention of each layer. Each must be full attention.
 void demand_full_attention(const JsonValues& values, int64_t layers) {
   if (layers >= 0 && layers <= 10000)
     values.demand("layer_types",
@@ -116,7 +116,7 @@ ForeignModel from_config_json(const JsonValues& values) {
   values.demand("rope_interleaved", false);
   if (model.heads > 0) values.demand("head_dim", model.dim / model.heads);
   demand_full_attention(values, model.layers);
-  // In our config a zero stands for a default, which nobody asked for here.
+  // In our config 0 means a default, but a 0 here is a fault.
   for (const char* key : {"intermediate_size", "num_key_value_heads"})
     check(values.integer(key, 1) != 0, values.path(), ": '", key, "': expected at least 1, got 0");
   if (const double attention = values.number("attention_dropout", 0); attention > 0)
@@ -125,7 +125,7 @@ ForeignModel from_config_json(const JsonValues& values) {
   return result;
 }
 
-// "pretraining_tp" cuts matrix products into parts, whose sum is the same.
+// "pretraining_tp" cuts matrix products into parts with the same sum.
 constexpr auto kIrrelevant = std::to_array<std::string_view>(
     {"pretraining_tp", "is_llama_config", "original_max_position_embeddings"});
 constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},

@@ -19,9 +19,9 @@ std::span<const std::string_view> irrelevant_keys() {
       "dtype",
       "unsloth_version",
       "unsloth_fixed",
-      // The start of training from nothing.
+      // Initial values for training from nothing.
       "initializer_range",
-      // Tokens with a meaning, and the tokenizer.
+      // Special tokens, and the tokenizer.
       "bos_token_id",
       "eos_token_id",
       "pad_token_id",
@@ -103,7 +103,7 @@ void demand_neutral_keys(const JsonValues& values) {
       Neutral{"tie_encoder_decoder", false},
       Neutral{"add_cross_attention", false},
       Neutral{"pruned_heads", nlohmann::json::object()},
-      // Of relatives of these models.
+      // Keys of related models.
       Neutral{"is_causal", true},
       Neutral{"use_sliding_window", false},
       Neutral{"alibi", false},

@@ -10,7 +10,7 @@
 namespace lockstep::train {
 namespace {
 
-// Draws from softmax(logits / temperature); `uniform` in [0, 1).
+// Draws from softmax(logits / temperature). `uniform` is in [0, 1).
 int32_t sample(std::span<const float> logits, double temperature, float uniform) {
   const auto likeliest = std::max_element(logits.begin(), logits.end());
   if (temperature <= 0) return static_cast<int32_t>(likeliest - logits.begin());
@@ -48,7 +48,7 @@ void generate(const std::string& checkpoint, const GenerateOptions& options,
     const std::vector<int32_t> window(tokens.end() - length, tokens.end());
     const Variable logits = (*saved.module)(Variable(Tensor::from(window, {1, length})));
     auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
-    // A larger model.vocab has tokens that are no bytes.
+    // If model.vocab is larger, its other tokens are not bytes.
     last.resize(std::min<size_t>(last.size(), 256));
     const RandomKey key{.seed = options.seed, .site = nn::site_of("generate")};
     tokens.push_back(sample(last, options.temperature,

@@ -7,7 +7,7 @@
 namespace lockstep::train {
 namespace {
 
-// bound by category, peak by category, total peak.
+// Layout: bound by category, peak by category, total peak.
 constexpr int64_t kFields = 2 * kMemoryCategories + 1;
 
 std::string line(std::string_view name, double bound, double peak, const char* note) {

@@ -12,7 +12,7 @@
 namespace lockstep::train {
 namespace {
 
-// The step of a line that this class wrote; -1 for anything else.
+// The step of a line that this class wrote. -1 for any other text.
 int64_t step_of(const std::string& line) {
   const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return -1;
@@ -20,7 +20,7 @@ int64_t step_of(const std::string& line) {
 }
 
 struct Kept {
-  int64_t bytes = 0;   // at the start of the file: complete lines of steps up to the resumed one
+  int64_t bytes = 0;   // at the file's start: complete lines up to the resumed step
   int64_t others = 0;  // complete lines of later steps
 };
 Kept kept_of(const std::string& path, int64_t last_step) {
@@ -28,7 +28,7 @@ Kept kept_of(const std::string& path, int64_t last_step) {
   Kept kept;
   for (std::string line; std::getline(in, line);) {
     const int64_t step = step_of(line);
-    if (in.eof() || step < 0) break;  // eof: no line feed, so the line is torn
+    if (in.eof() || step < 0) break;  // at eof there was no line feed, so the line is incomplete
     if (step > last_step) {
       ++kept.others;
     } else if (kept.others == 0) {
@@ -65,7 +65,7 @@ void MetricsFile::append(const StepMetrics& metrics) {
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) {
       const int error = written < 0 ? errno : ENOSPC;
-      // The next line is written over the torn one in any case.
+      // The next append() overwrites the incomplete line even if this fails.
       [[maybe_unused]] const int cut = ::ftruncate(fd_, bytes_);
       throw EnvironmentError(str("write '", path_, "': ", errno_text(error)));
     }

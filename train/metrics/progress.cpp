@@ -13,7 +13,8 @@
 namespace lockstep::train {
 namespace {
 
-constexpr auto kRedraw = std::chrono::milliseconds(80);  // more often than that no eye can follow
+constexpr auto kRedraw =
+    std::chrono::milliseconds(80);  // faster than the eye can follow is useless
 
 std::string fixed(double value, int digits) {
   char text[64];
@@ -46,9 +47,9 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* term = std::getenv("TERM");
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
-  // The launcher's screen, where rank 0's output is a pipe to it.
+  // Under our launcher rank 0's output is a pipe. The launcher says whether its screen is a terminal.
   const char* launcher_tty = std::getenv("LOCKSTEP_TTY");
-  // mpirun gives every rank a terminal of its own, wherever its output goes.
+  // mpirun gives every rank a terminal, wherever the output goes.
   const bool own_terminal = ::isatty(::fileno(out)) && !std::getenv("OMPI_COMM_WORLD_RANK");
   const bool terminal = own_terminal || (launcher_tty && std::string_view(launcher_tty) == "1");
   style.live = terminal && term && std::string_view(term) != "dumb";
@@ -93,7 +94,7 @@ Progress::Progress(ProgressScreen screen, int64_t first_step, int64_t total_step
 Progress::~Progress() { finish(); }
 
 void Progress::update(const StepMetrics& metrics) {
-  // The first step pays for warming up; it says little about those to come.
+  // The first step includes the warm-up and says little about later ones.
   const double step_s = metrics.step_ms / 1000;
   ++steps_seen_;
   average_step_s_ = steps_seen_ <= 2 ? step_s : 0.9 * average_step_s_ + 0.1 * step_s;
@@ -132,9 +133,10 @@ void Progress::draw(Clock::time_point now) {
 }
 
 std::string Progress::drawing() const {
-  // One column is left free: a full line would wrap on some terminals.
+  // Leaves one column free, because a full line would wrap on some terminals.
   const std::string text = line_.substr(0, static_cast<size_t>(std::max(1, style_.columns - 1)));
-  const size_t bold = style_.colour ? std::min(text.find("  "), text.size()) : 0;  // the step
+  const size_t bold =
+      style_.colour ? std::min(text.find("  "), text.size()) : 0;  // the step is bold
   return "\r\033[K" + (style_.colour ? "\033[1m" + text.substr(0, bold) + "\033[0m" : "") +
          text.substr(bold);
 }

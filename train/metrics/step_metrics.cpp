@@ -5,7 +5,7 @@
 namespace lockstep::train {
 
 std::string to_json(const StepMetrics& metrics) {
-  // Ordered as in the documentation. The library writes numbers that are not finite as null.
+  // In the order of the documentation. The library writes numbers that are not finite as null.
   nlohmann::ordered_json json = {{"step", metrics.step},
                                  {"loss", metrics.loss},
                                  {"lr", metrics.lr},

@@ -65,7 +65,7 @@ BuiltModel build_mlp(const ModelConfig& m) {
   return {.module = mlp, .flops_per_sample = mlp->flops_per_row()};
 }
 
-// Every k-th of the modules below "blocks".
+// Sets recomputation for every k-th module below "blocks".
 void set_recompute(const TrainConfig& train, const nn::Module& model) {
   if (train.recompute == Recompute::none) return;
   for (const auto& [name, child] : model.children()) {

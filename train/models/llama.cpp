@@ -8,8 +8,8 @@
 namespace lockstep::train {
 namespace {
 
-// Heads of width D are rotated in pairs (i, i + D/2) by position · theta^(−2i/D), as Su et al.
-// (RoFormer) describe it and transformers lays it out.
+// Rotates heads of width D in pairs (i, i + D/2) by position · theta^(−2i/D), as in Su et al.
+// (RoFormer), in the layout of transformers.
 class Rotation {
  public:
   Rotation(int64_t width, double theta) : width_(width), theta_(theta) {}
@@ -76,7 +76,8 @@ class Block final : public nn::Module {
   }
 
  private:
-  // The norm anew for each projection, which adds up their gradients behind it.
+  // Computes the norm again for each projection. The projections' gradients are then summed at x,
+  // not at the norm's output.
   static Variable project(const Variable& x, nn::RmsNorm& norm, nn::Linear& linear) {
     return linear(norm(x));
   }
@@ -85,8 +86,8 @@ class Block final : public nn::Module {
     const Shape& s = x.shape();
     return ops::reshape(ops::cast(x, DType::f32), {s[0], s[1], heads, s[2] / heads});
   }
-  // [B, T, kv_heads, D] → [B, T, C]: every key or value head once for each query head that shares
-  // it.
+  // [B, T, kv_heads, D] → [B, T, C]: repeats every key or value head for each query head that
+  // shares it.
   Variable shared(const Variable& x) const {
     const Shape& s = x.shape();
     const Variable one = ops::reshape(x, {s[0], s[1], s[2], 1, s[3]});

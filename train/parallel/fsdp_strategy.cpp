@@ -10,8 +10,8 @@
 namespace lockstep::train {
 namespace {
 
-// Weights of linear layers are read in the dtype of the products alone, unless they are an
-// embedding's table as well.
+// Weights of linear layers that are not also an embedding's table. They are read only in the dtype
+// of the products.
 std::set<const void*> product_weights(const nn::Module& root) {
   std::set<const void*> weights, tables;
   const auto visit = [&](const auto& self, const nn::Module& module) -> void {

@@ -23,7 +23,7 @@ BackendKind choose_backend(const ParallelConfig& config, const launcher::RankEnv
 
 std::shared_ptr<comm::Store> store_for(BackendKind backend, const launcher::RankEnv& rank) {
   if (rank.size == 1 || backend == BackendKind::mpi)
-    return std::make_shared<comm::HashStore>();  // mpi finds its peers by itself
+    return std::make_shared<comm::HashStore>();  // mpi finds its peers itself
   if (launcher::has_store()) return launcher::connect_store();
   check(started_by_mpirun(rank), "rank ", rank.rank, " of ", rank.size, " (", rank.source,
         ") has no store to meet the others: set MASTER_ADDR (the host of rank 0) and MASTER_PORT "

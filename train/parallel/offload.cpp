@@ -13,7 +13,7 @@
 namespace lockstep::train {
 namespace {
 
-// A descriptor that closes; the mapping stays.
+// A descriptor that closes itself. The mapping stays.
 struct File {
   int fd;
   ~File() {
@@ -24,7 +24,7 @@ struct File {
 int open_nameless(const std::string& folder) {
   const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR)) return fd;
-  // A file system without O_TMPFILE.
+  // The file system has no O_TMPFILE.
   std::string path = folder + "/offload-XXXXXX";
   const int named = ::mkostemp(path.data(), O_CLOEXEC);
   if (named >= 0) ::unlink(path.c_str());
@@ -40,7 +40,7 @@ std::shared_ptr<Storage> file_memory(const std::string& folder, size_t bytes) {
   };
   const File file{open_nameless(folder)};
   if (file.fd < 0) throw failed("cannot make a file", errno);
-  // Reserved now: a write to a page that finds no space later would end the process.
+  // Reserve the space now: if a later write to a page found no space, SIGBUS would end the process.
   if (const int error = ::posix_fallocate(file.fd, 0, static_cast<off_t>(bytes)); error != 0)
     throw failed("no space", error);
   void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The folder of checkpoints that a path means; empty: it is a checkpoint itself.
+// The folder of checkpoints that a path means. Empty: the path is a checkpoint itself.
 std::string folder_of_checkpoints(const std::string& path) {
   check(fs::is_directory(path), "no such folder: ", path,
         "; expected a checkpoint, or the folder of a run");
@@ -33,10 +33,10 @@ std::string none_in(const std::string& path) {
              "; expected a checkpoint, or the folder of a run that saved one");
 }
 
-// "KEY = NEW instead of OLD, …" of the keys that the trained bits depend on.
+// "KEY = NEW instead of OLD, …" for the keys that the trained bits depend on.
 std::string changed_settings(const Config& saved, Config now) {
-  // Where the rate does not fall towards the end, the steps before it are those of a longer run,
-  // too.
+  // If the rate is constant, all steps equal those of a longer run, so the number of steps does not
+  // matter.
   const auto constant = [](const Config& config) {
     return config.optim.schedule.kind == ScheduleKind::constant;
   };
@@ -48,7 +48,7 @@ std::string changed_settings(const Config& saved, Config now) {
   return text;
 }
 
-// Imported, and not trained yet: with whatever data and settings.
+// Whether the checkpoint was imported and not trained. It fits any data and settings.
 bool is_untrained(const checkpoint::Checkpoint& saved) { return saved.step() == 0; }
 
 std::string value_or_none(const checkpoint::Checkpoint& saved, const std::string& key) {
@@ -86,7 +86,8 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
               ": the run will not end with the bits of one that never stopped");
 }
 
-// A later run of `--resume auto` must not return to what this one leaves behind in its folder.
+// A later run of `--resume auto` must not continue from newer checkpoints that this one leaves in
+// its folder.
 void check_newest(const std::string& dir, int64_t step) {
   for (const checkpoint::Listed& later : checkpoint::list(dir))
     check(
@@ -114,7 +115,7 @@ Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now)
   const CheckpointConfig& config = trainer.config().checkpoint;
   size_ = checkpoint::size_of_save(entries_of(trainer), &trainer.group());
   if (!config.async) {
-    // As a Saver does: what is left there takes room.
+    // Remove half-written checkpoints, as a Saver does: they take room.
     if (trainer.group().rank() == 0)
       checkpoint::remove_half_written(checkpoint::posix_file_system(), dir_);
     return;
@@ -128,8 +129,8 @@ Checkpoints::~Checkpoints() = default;
 
 std::map<std::string, std::string> Checkpoints::metadata() {
   const Config& config = trainer_.config();
-  // A save never waits for the data to be read: a stop may have seconds. Until then it holds what
-  // samples tell, which resumes as well.
+  // A save never waits for the data to be read, because a stop may have only seconds. Until then it
+  // holds the identity by samples, which also allows a resume.
   DataIdentity& identity = trainer_.data_identity();
   if (identity.read_within(Duration::zero())) identity.text();
   const NotedData data = identity.noted();
@@ -234,13 +235,13 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
   const auto accept = [&](const checkpoint::Checkpoint& saved) {
     compare_with_saved(trainer, saved);
   };
-  // One rank looks, so that all take the same one.
+  // Only one rank looks, so that all take the same checkpoint.
   const std::string below = comm::agree(&trainer.group(), [&] {
     if (trainer.group().rank() != 0) return std::string();
     return from == "auto" ? dir : folder_of_checkpoints(from);
   })[0];
   std::optional<checkpoint::Checkpoint> saved;
-  if (below.empty()) {  // this one, and no other
+  if (below.empty()) {  // this checkpoint, and no other
     checkpoint::agree_on_long_work(&trainer.group(), [&](const std::atomic<bool>&) {
       saved = checkpoint::Checkpoint::open(from);
       accept(*saved);

@@ -11,7 +11,7 @@ constexpr const char* kName = "data";
 
 constexpr const char* kUnread = "unread";
 
-// The note's lines: identity, stamp, and the word "unread" where that holds.
+// The note's lines: identity, stamp, and the word "unread" if it applies.
 std::string text_of(const NotedData& data) {
   return str(data.identity, "\n", data.stamp, "\n", data.unread ? kUnread : "");
 }

@@ -34,7 +34,7 @@ ProgressScreen progress_screen(ScreenWriter* screen) {
   }};
 }
 
-// What rank 0 shows and writes; does nothing on the others.
+// What rank 0 shows and writes. Does nothing on other ranks.
 class Reporter {
  public:
   Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
@@ -65,7 +65,7 @@ class Reporter {
     progress_->update(metrics);
   }
 
-  // How many steps after the first one were done before, and will be done again.
+  // Number of steps after the first one that were done before and will be done again.
   int64_t lost_steps() const { return file_ ? file_->lost_steps() : 0; }
 
   void message(const std::string& line) {
@@ -76,8 +76,7 @@ class Reporter {
   }
 
  private:
-  // A full disk must not end the run. What could not be written is said once, until it goes well
-  // again.
+  // A full disk must not end the run. A failure is reported once, until a write succeeds again.
   void write(const StepMetrics& metrics) {
     try {
       file_->append(metrics);
@@ -125,7 +124,7 @@ std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_ste
              rest);
 }
 
-// A run between its start and its end.
+// A run from start to end.
 class Run {
  public:
   Run(Trainer& trainer, const RunDir& run_dir, const RunOptions& options, Replicas* replicas,
@@ -173,7 +172,7 @@ class Run {
  private:
   bool is_rank0() const { return trainer_.group().rank() == 0; }
 
-  // What may be said before the first step.
+  // Warnings that are possible before the first step.
   void begin() {
     if (trainer_.steps_done() >= config_.train.steps) return;
     if (const std::string lack = checkpoints_.lack_of_file_size(); !lack.empty())
@@ -185,19 +184,19 @@ class Run {
     leave_note();
   }
 
-  // Saves to come that checkpoint.every asks for; the last one is another.
+  // Number of remaining saves by checkpoint.every, without the last one.
   int64_t saves_by_steps() const {
     const int64_t every = config_.checkpoint.every;
     return every > 0 ? (config_.train.steps - 1) / every - trainer_.steps_done() / every : 0;
   }
 
-  // Says once where the next so many saves will not find room.
+  // Warns once if the next `saves` saves will not find room.
   void look_at_room(int64_t saves) {
     if (!is_rank0() || room_lacks_) return;
     checkpoint::Lack lack;
     try {
       lack = checkpoints_.lack_of_room(saves);
-    } catch (const EnvironmentError& e) {  // the save itself will say what matters
+    } catch (const EnvironmentError& e) {  // the save itself will report what matters
       return reporter_.message(
           str("warning: cannot tell whether the next saves will find room: ", e.what()));
     }
@@ -210,7 +209,7 @@ class Run {
                 : "later saves will fail. Free some space by hand, or lower checkpoint.keep"));
   }
 
-  // What the time between saves tells of those to come is known with the first one.
+  // Checks again after the first save: the time between saves then tells how many will follow.
   void look_at_room_again(int64_t saved_step) {
     const int64_t steps = saved_step - first_step_,
                   left = config_.train.steps - trainer_.steps_done();
@@ -218,7 +217,7 @@ class Run {
     look_at_room(std::max(saves_by_steps(), left / steps) + 1);
   }
 
-  // Files of the data that were written or replaced with the very same bytes are no reason to end.
+  // If files of the data were written or replaced with the same bytes, the run need not end.
   template <typename Attempt>
   auto with_unchanged_data(const Attempt& attempt) {
     constexpr int kTries = 3;
@@ -236,7 +235,7 @@ class Run {
     }
   }
 
-  // Returns whether the run is to stop.
+  // Returns whether the run must stop.
   bool step() {
     const StepFlags wishes{.stop = options_.stop_requested(),
                            .save = is_rank0() && attempts_.due() && !checkpoints_.busy()};
@@ -251,7 +250,7 @@ class Run {
     reporter_.step(report, validation);
     result_.last_loss = report.loss;
     if (validation) result_.validation_loss = *validation;
-    // Behind what rank 0 wrote of the step: a run that goes on from here will not write it again.
+    // After rank 0's output of the step: a run that resumes here will not write it again.
     if (replicas_ && due(config_.checkpoint.replica_every, report.step)) replicas_->store();
     budget_.stepped(took, options_.now() - begin);
     if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
@@ -268,18 +267,18 @@ class Run {
     try {
       return with_unchanged_data([&] { return trainer_.evaluate(); });
     } catch (const EnvironmentError&) {
-      reporter_.step(report, std::nullopt);  // the step counts: its state is saved if it can be
+      reporter_.step(report, std::nullopt);  // the step counts: its state is saved if possible
       throw;
     }
   }
 
-  // Saves what the ranks have, whole and alike, and throws `e` with where that is.
+  // Saves the complete, equal state of the ranks. Throws `e` with the place of the save.
   [[noreturn]] void end_refused(const EnvironmentError& e) {
     std::string saved;
     try {
       checkpoints_.wait();
       look_at_saves();
-      // Older ones stay: they may be what the run has to go on from.
+      // Keeps older checkpoints: the run may have to resume from one of them.
       if (saved_step_ != trainer_.steps_done() && trainer_.steps_done() > 0) {
         result_.checkpoint = checkpoints_.save_last(/*keep_all=*/true);
         saved_step_ = trainer_.steps_done();
@@ -300,8 +299,7 @@ class Run {
       reporter_.message(str("warning: ", problem));
     for (const checkpoint::SaveOutcome& save : checkpoints_.ended()) {
       if (save.folder.empty()) {
-        // The run goes on: the older checkpoints stand, and the next save may find what this one
-        // lacked.
+        // The run continues: the older checkpoints stay, and the next save may succeed.
         warn(attempts_.failed(save.error));
       } else {
         result_.checkpoint = save.folder;
@@ -318,7 +316,7 @@ class Run {
     if (!warning.empty()) reporter_.message("warning: " + warning);
   }
 
-  // Of the data, for ranks that are started after these; as much as is known.
+  // Leaves what is known of the data for ranks that start after these.
   void leave_note() {
     if (is_rank0() && options_.notes) leave_data_note(*options_.notes, trainer_);
   }
@@ -333,7 +331,7 @@ class Run {
   Reporter reporter_;
   Checkpoints checkpoints_;
   StopBudget budget_;
-  bool room_lacks_ = false;  // as was said
+  bool room_lacks_ = false;  // and this was reported
   const int64_t first_step_;
   int64_t saved_step_;
   RunResult result_;

@@ -17,8 +17,7 @@ Duration duration_of(double minutes) {
       std::chrono::duration<double>(std::min(minutes, kMostMinutes) * 60));
 }
 
-// The text without its words that hold a digit: steps, sizes, names that a random number is part
-// of.
+// The text without words that contain a digit: steps, sizes, and names with random numbers.
 std::string kind_of(const std::string& text) {
   std::string kind, word;
   bool numbered = false;

@@ -54,7 +54,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   check_same_config(config_, *group_);
   allocator(kCpu).set_limit(config_.train.memory_limit_mb * 1'000'000);
   data_ = open_dataset(config_);
-  // What is sharded is drawn by its owners: no rank holds the whole.
+  // Sharded values are drawn by their owners, so no rank holds the whole model.
   model_ =
       build_model(config_, config_.parallel.strategy == StrategyKind::fsdp ? InitialValues::deferred
                                                                            : InitialValues::drawn);
@@ -86,7 +86,7 @@ Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& pr
   }
 }
 
-// Forward and backward over this rank's share of the step; returns the losses.
+// Runs forward and backward over this rank's share of the step. Returns the losses.
 std::vector<LeafSum::Leaf> Trainer::run_micro_batches(int64_t step, std::string& problem) {
   const auto seed = static_cast<uint64_t>(config_.run.seed);
   std::vector<LeafSum::Leaf> losses;
@@ -158,7 +158,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
   return report;
 }
 
-// Over the blocks of all parameters, each from the rank that owns it.
+// The norm over the blocks of all parameters, each from the rank that owns it.
 double Trainer::grad_norm() const {
   return optim::grad_norm(parameters_, strategy_->parameters(), [this](const Tensor& bits) {
     if (strategy_->forwards_together())
@@ -180,7 +180,7 @@ double Trainer::evaluate() {
   std::vector<LeafSum::Leaf> losses;
   for (int64_t i = group_->rank(); i < batches; i += ranks)
     losses.emplace_back(i, static_cast<float>(loss_at(i).item()));
-  // A rank that has none left in the last round takes part in the others' forward pass.
+  // A rank without a batch in the last round still takes part in the other ranks' forward pass.
   if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks)
     loss_at(0);
   model_.module->train(true);
