@@ -321,8 +321,8 @@ void DistributedDataParallel::finish() {
   synchronised_ = guarded_ = false;
   said_.reset();
   labels_.next_step();
-  for (size_t i = 0; i < parameters_.size();
-       ++i) {  // restores them, whatever happened since backward()
+  // Restore the gradients, whatever happened to them since backward().
+  for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!gradient_lies_at(parameters_[i], gradients_[i]))
       point_gradient(i, buckets_[slots_[i].bucket].total_of(slots_[i].member));
     parameters_[i].mark_grad_valid();

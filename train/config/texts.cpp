@@ -92,9 +92,9 @@ std::string key_table() {
     for (size_t bar = 0; (bar = type.find(" | ", bar)) != std::string::npos;)
       type.replace(bar, 3, ", ");
     Range shown = key.range;
+    // Nobody reaches such a limit, so the text leaves it out.
     if (shown.max >= std::numeric_limits<int32_t>::max())
-      shown.max =
-          std::numeric_limits<double>::infinity();  // nobody reaches it, so the text leaves it out
+      shown.max = std::numeric_limits<double>::infinity();
     const std::string range = shown.text();
     text += str("| `", key.name, "` | ", type, range.empty() ? "" : ", ", range, " | `",
                 value_text(key, defaults), "` | ", key.help, " |\n");

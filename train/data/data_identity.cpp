@@ -34,8 +34,7 @@ void DataIdentity::begin() {
       const bool settled = data_.settled();
       found.identity = data_.identity(stop_);
       if (settled) found.stamp = data_.stamp();
-    } catch (
-        const EnvironmentError&) {  // Dataset::get() reports it, if a step needs the changed part
+    } catch (const EnvironmentError&) {  // Dataset::get() reports it, if a step needs that part
     }
     return found;
   };

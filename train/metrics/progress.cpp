@@ -13,8 +13,8 @@
 namespace lockstep::train {
 namespace {
 
-constexpr auto kRedraw =
-    std::chrono::milliseconds(80);  // faster than the eye can follow is useless
+// Shortest time between two drawings: the eye cannot follow faster ones.
+constexpr auto kRedraw = std::chrono::milliseconds(80);
 
 std::string fixed(double value, int digits) {
   char text[64];
@@ -47,7 +47,8 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* term = std::getenv("TERM");
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
-  // Under our launcher rank 0's output is a pipe. The launcher says whether its screen is a terminal.
+  // Under our launcher rank 0's output is a pipe. The launcher says whether its own screen is a
+  // terminal.
   const char* launcher_tty = std::getenv("LOCKSTEP_TTY");
   // mpirun gives every rank a terminal, wherever the output goes.
   const bool own_terminal = ::isatty(::fileno(out)) && !std::getenv("OMPI_COMM_WORLD_RANK");
@@ -135,8 +136,8 @@ void Progress::draw(Clock::time_point now) {
 std::string Progress::drawing() const {
   // Leaves one column free, because a full line would wrap on some terminals.
   const std::string text = line_.substr(0, static_cast<size_t>(std::max(1, style_.columns - 1)));
-  const size_t bold =
-      style_.colour ? std::min(text.find("  "), text.size()) : 0;  // the step is bold
+  // The step is bold.
+  const size_t bold = style_.colour ? std::min(text.find("  "), text.size()) : 0;
   return "\r\033[K" + (style_.colour ? "\033[1m" + text.substr(0, bold) + "\033[0m" : "") +
          text.substr(bold);
 }
