@@ -142,7 +142,7 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   step->add_option("--steps", options->steps, "measured steps")
       ->check(whole_number(1, 1 << 30))
       ->capture_default_str();
-  step->add_option("--warmup", options->warmup, "steps before them")
+  step->add_option("--warmup", options->warmup, "unmeasured steps before these")
       ->check(whole_number(0, 1 << 30))
       ->capture_default_str();
   step->add_flag("--json", options->json, "one JSON object");

@@ -89,7 +89,7 @@ int doctor() {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, int& exit_code) {
-  app.add_subcommand("doctor", "look at this machine, and say what to do about what it lacks")
+  app.add_subcommand("doctor", "check this machine, and say how to get what it lacks")
       ->callback([&exit_code] { exit_code = doctor(); });
 }
 

@@ -49,7 +49,7 @@ int eval(const Options& options) {
   check(options.logits.empty() || !options.ids.empty(),
         "--logits needs --ids: which tokens to compute them for");
   check(options.batches == 0 || options.ids.empty(),
-        "--batches is for data, and --ids says which tokens to take instead");
+        "--batches selects data, but --ids gives the tokens: use one of them");
   const train::SavedModel model = train::load_model(options.checkpoint, options.sets);
   if (options.ids.empty()) {
     const int64_t batches = options.batches > 0 ? options.batches : model.config.train.eval_batches;

@@ -214,26 +214,26 @@ void add_options(CLI::App& run, RunFlags& flags) {
   add("--rdzv-id", spec.run_id,
       "Name of the run, equal on all hosts; must be given for several, unless srun starts the "
       "agents");
-  add("--rdzv-backend", flags.rdzv_backend, "Accepted for torchrun's sake: there is only one");
+  add("--rdzv-backend", flags.rdzv_backend, "Accepted as in torchrun; there is only one");
   add("--rdzv-conf", flags.rdzv_conf, "join_timeout=SECONDS,lease=SECONDS");
   flag("--standalone", flags.standalone, "One host and a free port, whatever --rdzv-endpoint says");
   add("--master-addr", spec.master_addr, "MASTER_ADDR of the ranks (the host of rank 0)");
   add("--master-port", spec.master_port, "MASTER_PORT of the ranks (a free one)");
   add("--max-restarts", spec.max_restarts,
-      "Start all ranks again so many times after a failure (0)");
+      "Restart all ranks at most this many times after a failure (0)");
   add("--log-dir", spec.log_dir, "Folder for rank-N.log of every rank");
   add("-r,--redirects", flags.redirects,
       "Streams off the screen: 0 none, 1 output, 2 errors, 3 both; or per rank: 0:1,1:3");
-  add("-t,--tee", flags.tee, "Accepted for torchrun's sake: screen and log get everything");
+  add("-t,--tee", flags.tee, "Accepted as in torchrun; screen and log get everything");
   add("--local-ranks-filter", flags.local_ranks, "Show only these local ranks: 0,1");
   flag("--rank0", flags.show_rank0, "Show rank 0 as it is, and of the others only standard error");
   add("--role", spec.role, "ROLE_NAME of the ranks");
   add("--grace", flags.grace, "Seconds from SIGTERM to SIGKILL after a failure (5)");
-  add("--stop-grace", flags.stop_grace, "The same when the job is asked to stop and saves (120)");
+  add("--stop-grace", flags.stop_grace, "The same after a request to stop: time to save (120)");
   add("--join-timeout", flags.join_timeout, "Seconds until all hosts must be there (300)");
   add("--monitor-interval", flags.monitor_interval,
-      "Accepted for torchrun's sake: ends are seen at once");
-  add("--start-method", flags.start_method, "Accepted for torchrun's sake: ranks are programs");
+      "Accepted as in torchrun; the end of a rank is seen at once");
+  add("--start-method", flags.start_method, "Accepted as in torchrun; ranks are programs");
   flag("--no-python", flags.no_python, "PROGRAM is a program even if its name ends in .py");
   flag("-m,--module", flags.module, "PROGRAM is a Python module");
   run.add_option("PROGRAM", flags.command, "The program and its arguments")

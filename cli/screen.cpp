@@ -19,7 +19,7 @@ void open_screen() {
   try {
     g_screen = std::make_unique<ScreenWriter>();
   } catch (const EnvironmentError& e) {
-    log::warn("this process waits for whoever reads its output: ", e.what());
+    log::warn("this process may have to wait for the reader of its output: ", e.what());
   }
 }
 

@@ -97,9 +97,8 @@ void check_launched(const train::Config& config, const Options& options,
         "them again");
   check(config.checkpoint.replica_every == 0 || options.agent.kept_memory.empty() ||
             options.max_restarts > 0 || !options.resume.empty(),
-        "checkpoint.replica_every under `lockstep run` needs --resume auto: without it ranks that "
-        "are started again do not go on, but begin "
-        "anew");
+        "checkpoint.replica_every under `lockstep run` needs --resume auto: without it, restarted "
+        "ranks do not resume, but begin again");
 }
 
 // Resumes from what this run saved, whatever it was itself resumed from.
@@ -192,7 +191,7 @@ int train(Options& options) {
 
 void add_train_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
-      "train", "train what a config describes; under mpirun or srun the ranks come from there");
+      "train", "train the model of a config; under mpirun or srun, on the ranks that it started");
   auto options = std::make_shared<Options>();
   options->add_to(*command, true);
   command
@@ -201,7 +200,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
       ->option_text("auto|DIR");
   command
       ->add_option("--max-restarts", options->max_restarts,
-                   "after a failure start all ranks again, so many times at most, from the newest "
+                   "restart all ranks at most this many times after a failure, from the newest "
                    "state of this run (0)")
       ->option_text("N")
       ->check(whole_number(0, 1000000));

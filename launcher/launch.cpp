@@ -166,7 +166,8 @@ void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* se
   const bool left = farewell.wait_until(has_left, limit);
   if (!server || !left) return;
   if (!farewell.wait_until([&] { return server->wait_until_empty(Duration::zero()); }, limit))
-    log::warn("[launch] some nodes did not take leave within ", seconds(limit), " s");
+    log::warn("[launch] some nodes did not report that they are done within ", seconds(limit),
+              " s");
 }
 
 }  // namespace

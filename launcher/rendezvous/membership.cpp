@@ -75,7 +75,7 @@ int Membership::place_for(const Node& node) const {
   }
   throw UsageError(str("[rendezvous] run '", shape_.run_id, "' has lost ", free, ", but ",
                        name_of(node), " was started for ", node.slots,
-                       ": the node that takes the place has as many (--nproc-per-node)"));
+                       ": start its replacement with the same number (--nproc-per-node)"));
 }
 
 // A node that comes to replace a lost one may know of the loss before the membership does: a
@@ -86,11 +86,11 @@ void Membership::check_no_loss(const std::string& node_id, Duration now) {
   const Duration asked = asked_at_.emplace(node_id, now).first->second;
   if (state_.phase == Phase::draining || !state_.settled)
     throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has just failed (epoch ",
-                       state_.epoch, "): whether it needs another node shows soon"));
+                       state_.epoch, "): it is not known yet whether it needs another node"));
   if (now < asked + shape_.lease)
     throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has all its ", shape_.nodes,
                        " nodes (epoch ", state_.epoch,
-                       "): whether one of them was lost shows within ", seconds(shape_.lease),
+                       "): if one of them was lost, this shows within ", seconds(shape_.lease),
                        " s"));
 }
 
