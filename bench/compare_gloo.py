@@ -1,4 +1,4 @@
-"""all_reduce of float32 over lockstep and over Gloo, by turns in one run.
+"""Compares all_reduce of float32 over lockstep and over Gloo, in turns in one run.
 
 PYTHONPATH=build/release/python lockstep run -n 2 -- python3 bench/compare_gloo.py
 """
@@ -21,7 +21,7 @@ def calls_for(elements):
 
 
 def microseconds(tensor, group, calls):
-    """Of one call, in a loop of them; ranks start together."""
+    """Time of one call in a loop of calls. Ranks start together."""
     dist.barrier()
     begin = time.perf_counter()
     for _ in range(calls):
