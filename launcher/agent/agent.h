@@ -90,8 +90,8 @@ class Agent {
   Failure failure_of(const RankEnd& end) const;
   std::vector<RankEnd> ends() const;
   std::optional<Failure> local_failure() const;
-  // Returns `failure`, which may be of this host or of another. If its cause is a rank of this host
-  // that stood still, returns that rank's failure instead.
+  // Returns `failure`, the one of this host if there is one. If it (or else the job's failure)
+  // blames a peer, and a rank of this host stood still, returns that rank's failure instead.
   std::optional<Failure> blame_frozen(std::optional<Failure> failure) const;
   // Whether `failure` only says that a rank ended because the agent told it to, after the
   // rendezvous was lost.
