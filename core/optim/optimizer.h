@@ -27,9 +27,9 @@ class Optimizer {
   // Updates every parameter that has a gradient. Others, and their states, stay unchanged.
   // Gradients are multiplied by `grad_scale` as they are read, so clipping needs no separate pass.
   //
-  // Throws UsageError and changes nothing if `lr` or `grad_scale` is not finite (clip_scale()
-  // returns NaN for a norm that is not), or if a parameter's values have another size, dtype or
-  // layout than at first.
+  // Throws UsageError and changes nothing if `lr` or `grad_scale` is not finite. clip_scale()
+  // returns NaN for a norm that is not finite. step() does the same if a parameter's values have
+  // another size, dtype or layout than at first.
   void step(float lr, float grad_scale = 1.0f);
   void zero_grad() const;
 
