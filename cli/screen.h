@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "core/base/screen_writer.h"
+#include "core/screen/screen_writer.h"
 
 namespace lockstep::cli {
 

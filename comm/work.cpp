@@ -26,7 +26,7 @@ WorkState::WorkState(std::string what, uint64_t number, const Patience& patience
       end_group_(std::move(end_group)) {}
 
 void WorkState::finish(std::exception_ptr error) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   error_ = std::move(error);
   finished_at_ = Clock::now();
   done_.store(true, std::memory_order_release);
@@ -34,7 +34,7 @@ void WorkState::finish(std::exception_ptr error) {
 }
 
 std::exception_ptr WorkState::error() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return error_;
 }
 
@@ -55,7 +55,7 @@ bool WorkState::withdrawn() const {
 }
 
 Duration WorkState::duration() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return done() ? finished_at_ - submitted_ : Duration::zero();
 }
 
@@ -106,8 +106,8 @@ void WorkState::wait_until_done(Duration limit, bool may_help) {
     if (const auto lane = lane_.lock()) lane->help(*this);
   }
   {
-    std::unique_lock lock(mutex_);
-    finished_.wait_until(lock, deadline.at(), [this] { return done(); });
+    const MutexLock lock(mutex_);
+    finished_.wait_until(mutex_, deadline.at(), [this] { return done(); });
   }
   waiters_.fetch_sub(1, std::memory_order_relaxed);
   exposed_ns_.fetch_add((Clock::now() - start).count(), std::memory_order_relaxed);

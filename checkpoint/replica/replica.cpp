@@ -5,7 +5,6 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <sstream>
 #include <thread>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "checkpoint/replica/replica_memory.h"
 #include "comm/peer_failure.h"
 #include "comm/text.h"
+#include "core/base/mutex.h"
 #include "core/base/thread.h"
 
 namespace lockstep::checkpoint {
@@ -135,7 +135,7 @@ class ReplicaStore::Impl {
         outcome.error = e.what();
       }
       outcome.duration = Clock::now() - begin;
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       ended_.push_back(std::move(outcome));
     };
     if (!with_buddies()) {  // nothing to send: waking a thread for the vote alone takes longer than
@@ -156,7 +156,7 @@ class ReplicaStore::Impl {
   }
 
   std::optional<ReplicaOutcome> poll() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (ended_.empty()) return std::nullopt;
     ReplicaOutcome outcome = std::move(ended_.front());
     ended_.pop_front();
@@ -445,8 +445,8 @@ class ReplicaStore::Impl {
   int64_t found_step_ = -1;
   std::thread thread_;             // of an exchange with buddies
   std::function<void()> pending_;  // an exchange without: what is left of it
-  std::mutex mutex_;               // guards what follows
-  std::deque<ReplicaOutcome> ended_;
+  Mutex mutex_;
+  std::deque<ReplicaOutcome> ended_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 ReplicaStore::ReplicaStore(const ReplicaOptions& options)

@@ -1,6 +1,5 @@
 // Saving: plan, write aside, agree, commit by rename.
 #include <algorithm>
-#include <mutex>
 #include <random>
 #include <set>
 #include <unordered_map>
@@ -13,6 +12,7 @@
 #include "comm/text.h"
 #include "core/base/byte_text.h"
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -22,10 +22,13 @@ constexpr const char* kTaken = ".old";  // a folder aside whose writer is not to
 
 // Says once what cannot be removed: it comes up again with each save.
 void warn_once(const std::string& path, const std::string& message) {
-  static std::mutex mutex;
-  static std::set<std::string> said;
-  const std::lock_guard lock(mutex);
-  if (said.insert(path).second) log::warn(message);
+  struct Said {
+    Mutex mutex;
+    std::set<std::string> paths LOCKSTEP_GUARDED_BY(mutex);
+  };
+  static Said said;
+  const MutexLock lock(said.mutex);
+  if (said.paths.insert(path).second) log::warn(message);
 }
 
 // Removes a folder that nobody needs any more. What cannot be removed costs room, and no save: that

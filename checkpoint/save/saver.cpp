@@ -2,13 +2,13 @@
 
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <thread>
 
 #include "checkpoint/save/host_copy.h"
 #include "checkpoint/save/save_job.h"
 #include "comm/text.h"
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 #include "core/base/thread.h"
 
 namespace lockstep::checkpoint {
@@ -67,7 +67,7 @@ class Saver::Impl {
       job.problem = e.what();  // the others must hear of it, in the background
     }
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       busy_ = true;
     }
     const Duration stall = Clock::now() - begin;
@@ -79,18 +79,18 @@ class Saver::Impl {
     } catch (const EnvironmentError& e) {
       log::warn("[checkpoint] step ", step, " is saved while training waits: ", e.what());
       work();  // the others wait for this rank's part
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       ended_.back().stall = Clock::now() - begin;
     }
   }
 
   bool busy() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return busy_;
   }
 
   std::optional<SaveOutcome> poll() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (ended_.empty()) return std::nullopt;
     SaveOutcome outcome = std::move(ended_.front());
     ended_.pop_front();
@@ -112,7 +112,7 @@ class Saver::Impl {
       outcome.error = e.what();
     }
     outcome.duration = Clock::now() - begin;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ended_.push_back(std::move(outcome));
     busy_ = false;
   }
@@ -123,9 +123,9 @@ class Saver::Impl {
   std::unique_ptr<SavePlan> plan_;
   std::vector<Tensor> buffers_;  // the copy; the thread's while it runs
   std::thread thread_;
-  mutable std::mutex mutex_;  // guards what follows
-  bool busy_ = false;
-  std::deque<SaveOutcome> ended_;
+  mutable Mutex mutex_;
+  bool busy_ LOCKSTEP_GUARDED_BY(mutex_) = false;
+  std::deque<SaveOutcome> ended_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 Saver::Saver(const SaverOptions& options) : impl_(std::make_unique<Impl>(options)) {}

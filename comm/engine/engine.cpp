@@ -46,7 +46,7 @@ std::string Engine::where(const Fingerprint& fingerprint) const {
 }
 
 Engine::End Engine::ended() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return ended_;
 }
 
@@ -74,7 +74,7 @@ Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body 
   const auto end_group = [engine = weak_from_this()](const std::string& reason) {
     if (const auto alive = engine.lock()) alive->abort(reason, true);
   };
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& lane = lanes_[lane_key(op, peer)];
   if (!lane) lane = std::make_shared<Lane>();
   uint64_t& last = sequences_[lane_key(op, peer)];
@@ -120,7 +120,7 @@ void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry
 Work Engine::done_here(Op op, int peer, Fingerprint fingerprint,
                        const std::function<void()>& body) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     fingerprint.group = group_hash_;
     fingerprint.sequence = ++sequences_[lane_key(op, peer)];
   }
@@ -164,7 +164,7 @@ void Engine::log_calls(const FlightRecorder::Excerpt& calls) const {
 
 void Engine::abort(const std::string& reason, bool by_peer) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (ended_.reason.empty()) ended_ = {reason.empty() ? "aborted" : reason, by_peer};
   }
   backend_->abort(reason);
@@ -173,7 +173,7 @@ void Engine::abort(const std::string& reason, bool by_peer) {
 void Engine::close() {
   std::map<LaneKey, std::shared_ptr<Lane>> lanes;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lanes.swap(lanes_);
   }
   for (const auto& [key, lane] : lanes)

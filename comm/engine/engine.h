@@ -5,7 +5,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "comm/engine/lane.h"
 #include "comm/engine/work_state.h"
 #include "comm/work.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm {
 
@@ -71,10 +71,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const uint64_t group_hash_;
   FlightRecorder recorder_;
 
-  mutable std::mutex mutex_;  // guards what follows
-  std::map<LaneKey, std::shared_ptr<Lane>> lanes_;
-  std::map<LaneKey, uint64_t> sequences_;  // of the last call
-  End ended_;
+  mutable Mutex mutex_;
+  std::map<LaneKey, std::shared_ptr<Lane>> lanes_ LOCKSTEP_GUARDED_BY(mutex_);
+  // Of the last call.
+  std::map<LaneKey, uint64_t> sequences_ LOCKSTEP_GUARDED_BY(mutex_);
+  End ended_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::comm

@@ -21,19 +21,19 @@ FlightRecorder::Entry* FlightRecorder::find(uint64_t number) {
 }
 
 uint64_t FlightRecorder::submitted(const Fingerprint& call) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++last_;
   ring_[last_ % ring_.size()] = {.number = last_, .call = call, .submitted = Clock::now()};
   return last_;
 }
 
 void FlightRecorder::started(uint64_t number) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (Entry* entry = find(number)) entry->started = Clock::now();
 }
 
 void FlightRecorder::finished(uint64_t number, bool well) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (Entry* entry = find(number)) {
     entry->finished = Clock::now();
     entry->well = well;
@@ -53,7 +53,7 @@ std::string FlightRecorder::line(const Entry& entry, Clock::time_point now) {
 }
 
 FlightRecorder::Excerpt FlightRecorder::excerpt(size_t ended) const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto now = Clock::now();
   const auto has_ended = [](const Entry& entry) {
     return entry.number != 0 && entry.finished != Clock::time_point{};

@@ -3,12 +3,12 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "comm/engine/fingerprint.h"
 #include "core/base/clock.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm {
 
@@ -41,12 +41,12 @@ class FlightRecorder {
     Clock::time_point submitted{}, started{}, finished{};
     bool well = false;
   };
-  Entry* find(uint64_t number);
+  Entry* find(uint64_t number) LOCKSTEP_REQUIRES(mutex_);
   static std::string line(const Entry& entry, Clock::time_point now);
 
-  mutable std::mutex mutex_;
-  std::array<Entry, kKept> ring_;
-  uint64_t last_ = 0;
+  mutable Mutex mutex_;
+  std::array<Entry, kKept> ring_ LOCKSTEP_GUARDED_BY(mutex_);
+  uint64_t last_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace lockstep::comm

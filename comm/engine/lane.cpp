@@ -13,7 +13,7 @@ constexpr Duration kPatience = std::chrono::milliseconds(5);
 }  // namespace
 
 void Lane::submit(Job job) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const bool first = !thread_.joinable();
   if (first) thread_ = start_thread("for the collectives of a group", [this] { loop(); });
   queue_.push_back(std::move(job));
@@ -30,54 +30,57 @@ bool Lane::is_due() const {
          Clock::now() - next.submitted >= kPatience;
 }
 
-void Lane::run_front(std::unique_lock<std::mutex>& lock) {
+void Lane::run_front() {
   Job job = std::move(queue_.front());
   queue_.pop_front();
   busy_ = true;
-  lock.unlock();
-  job.run();
-  job = {};  // its tensors go before the next job starts
-  lock.lock();
+  {
+    const MutexUnlock unlocked(mutex_);
+    job.run();
+    job = {};  // its tensors go before the next job starts
+  }
   busy_ = false;
 }
 
 void Lane::help(const WorkState& work) {
-  std::unique_lock lock(mutex_);
-  while (!busy_ && !queue_.empty() && !work.done()) run_front(lock);
+  const MutexLock lock(mutex_);
+  while (!busy_ && !queue_.empty() && !work.done()) run_front();
   if (!busy_ && (stopping_ || !queue_.empty())) wake_.notify_one();
 }
 
 // While the lane is in use the thread looks at it by itself now and then, so that nobody has to
 // wake it for a small job. With a job in the queue it must look again: it may have been woken too
 // early for that job, and nobody else is bound to run it.
-void Lane::sleep(std::unique_lock<std::mutex>& lock) {
+void Lane::sleep() {
   if (used_ || !queue_.empty()) {
     used_ = false;
-    wake_.wait_until(lock, Clock::now() + kPatience);
+    wake_.wait_for(mutex_, kPatience);
     return;
   }
   asleep_ = true;
-  wake_.wait(lock);
+  wake_.wait(mutex_);
   asleep_ = false;
 }
 
 void Lane::loop() {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!stopping_ || busy_ || !queue_.empty()) {
     if (is_due())
-      run_front(lock);
+      run_front();
     else
-      sleep(lock);
+      sleep();
   }
 }
 
 void Lane::close() {
+  std::thread thread;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     wake_.notify_one();
+    thread.swap(thread_);
   }
-  if (thread_.joinable()) thread_.join();
+  if (thread.joinable()) thread.join();
 }
 
 }  // namespace lockstep::comm

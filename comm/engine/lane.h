@@ -1,15 +1,14 @@
 // Lane: runs jobs in order, one at a time, away from the threads that submit them.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "comm/engine/limit.h"
 #include "core/base/clock.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm {
 
@@ -44,20 +43,20 @@ class Lane {
 
  private:
   void loop();
-  // All with the lock held; run_front releases it while the job runs.
-  void run_front(std::unique_lock<std::mutex>& lock);
-  bool is_due() const;
-  void sleep(std::unique_lock<std::mutex>& lock);
+  // Releases the lock while the job runs.
+  void run_front() LOCKSTEP_REQUIRES(mutex_);
+  bool is_due() const LOCKSTEP_REQUIRES(mutex_);
+  void sleep() LOCKSTEP_REQUIRES(mutex_);
 
   GivenUp given_up_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<Job> queue_;
-  bool busy_ = false;
-  bool stopping_ = false;
-  bool used_ = false;    // since the thread last looked
-  bool asleep_ = false;  // the thread looks only when it is woken
-  std::thread thread_;
+  Mutex mutex_;
+  Condition wake_;
+  std::deque<Job> queue_ LOCKSTEP_GUARDED_BY(mutex_);
+  bool busy_ LOCKSTEP_GUARDED_BY(mutex_) = false;
+  bool stopping_ LOCKSTEP_GUARDED_BY(mutex_) = false;
+  bool used_ LOCKSTEP_GUARDED_BY(mutex_) = false;    // since the thread last looked
+  bool asleep_ LOCKSTEP_GUARDED_BY(mutex_) = false;  // the thread looks only when it is woken
+  std::thread thread_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::comm

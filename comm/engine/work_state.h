@@ -2,15 +2,14 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "comm/engine/limit.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm {
 
@@ -64,10 +63,11 @@ class WorkState {
   std::atomic<bool> done_ = false;
   std::atomic<int> waiters_ = 0;
   std::atomic<int64_t> exposed_ns_ = 0;
-  mutable std::mutex mutex_;
-  std::condition_variable finished_;
-  std::exception_ptr error_;            // guarded by mutex_; constant once done_
-  Clock::time_point finished_at_ = {};  // likewise
+  mutable Mutex mutex_;
+  Condition finished_;
+  // Constant once done_.
+  std::exception_ptr error_ LOCKSTEP_GUARDED_BY(mutex_);
+  Clock::time_point finished_at_ LOCKSTEP_GUARDED_BY(mutex_) = {};
 };
 
 }  // namespace lockstep::comm

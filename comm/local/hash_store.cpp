@@ -7,31 +7,31 @@
 namespace lockstep::comm {
 
 void HashStore::set(const std::string& key, const std::string& value) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   values_[key] = value;
   changed_.notify_all();
 }
 
-void HashStore::await(std::unique_lock<std::mutex>& lock, const std::string& key,
-                      const Deadline& deadline, Duration limit) {
-  if (!changed_.wait_until(lock, deadline.at(), [&] { return values_.contains(key); }))
+void HashStore::await(const std::string& key, const Deadline& deadline, Duration limit) {
+  const auto is_there = [&]() LOCKSTEP_REQUIRES(mutex_) { return values_.contains(key); };
+  if (!changed_.wait_until(mutex_, deadline.at(), is_there))
     throw TimeoutError(str("[store] key '", key, "' did not appear within ", seconds(limit), " s"));
 }
 
 std::string HashStore::get(const std::string& key, Duration timeout) {
-  std::unique_lock lock(mutex_);
-  await(lock, key, Deadline::after(timeout), timeout);
+  const MutexLock lock(mutex_);
+  await(key, Deadline::after(timeout), timeout);
   return values_[key];
 }
 
 void HashStore::wait(const std::vector<std::string>& keys, Duration timeout) {
   const Deadline deadline = Deadline::after(timeout);
-  std::unique_lock lock(mutex_);
-  for (const auto& key : keys) await(lock, key, deadline, timeout);
+  const MutexLock lock(mutex_);
+  for (const auto& key : keys) await(key, deadline, timeout);
 }
 
 int64_t HashStore::add(const std::string& key, int64_t delta) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::string& value = values_[key];
   int64_t number = 0;
   if (!value.empty()) {
@@ -47,7 +47,7 @@ int64_t HashStore::add(const std::string& key, int64_t delta) {
 
 std::string HashStore::compare_and_set(const std::string& key, const std::string& expected,
                                        const std::string& desired) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = values_.find(key);
   const std::string now = found == values_.end() ? "" : found->second;
   if (now != expected) return now;

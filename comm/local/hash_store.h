@@ -1,11 +1,10 @@
 // HashStore: a Store in the memory of one process, for ranks that are threads of it. Thread-safe.
 #pragma once
 
-#include <condition_variable>
 #include <map>
-#include <mutex>
 
 #include "comm/store.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm {
 
@@ -19,12 +18,12 @@ class HashStore final : public Store {
                               const std::string& desired) override;
 
  private:
-  void await(std::unique_lock<std::mutex>& lock, const std::string& key, const Deadline& deadline,
-             Duration limit);
+  void await(const std::string& key, const Deadline& deadline, Duration limit)
+      LOCKSTEP_REQUIRES(mutex_);
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::string, std::string> values_;
+  Mutex mutex_;
+  Condition changed_;
+  std::map<std::string, std::string> values_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::comm

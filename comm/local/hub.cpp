@@ -17,8 +17,8 @@ struct Registry {
     std::shared_ptr<Hub> hub;
     int missing;
   };
-  std::mutex mutex;
-  std::map<std::string, Entry> entries;
+  Mutex mutex;
+  std::map<std::string, Entry> entries LOCKSTEP_GUARDED_BY(mutex);
 };
 
 Registry& registry() {
@@ -29,7 +29,8 @@ Registry& registry() {
 }  // namespace
 
 Hub::Hub(int size, std::string name)
-    : name_(std::move(name)),
+    : size_(size),
+      name_(std::move(name)),
       members_(static_cast<size_t>(size)),
       calls_(static_cast<size_t>(size)),
       slots_(static_cast<size_t>(size) * static_cast<size_t>(size)) {}
@@ -38,28 +39,31 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
                                const Limit& limit, const Check& check) {
   std::shared_ptr<Hub> hub;
   {
-    std::lock_guard lock(registry().mutex);
-    auto& entry = registry().entries.try_emplace(key, Registry::Entry{nullptr, size}).first->second;
+    Registry& all = registry();
+    const MutexLock lock(all.mutex);
+    auto& entry = all.entries.try_emplace(key, Registry::Entry{nullptr, size}).first->second;
     if (!entry.hub) entry.hub = std::make_shared<Hub>(size, name);
     hub = entry.hub;
-    if (--entry.missing == 0) registry().entries.erase(key);
+    if (--entry.missing == 0) all.entries.erase(key);
   }
-  Lock lock(hub->mutex_);
+  const MutexLock lock(hub->mutex_);
   hub->members_[static_cast<size_t>(rank)].joined = 1;
   hub->changed_.notify_all();
   try {
-    hub->await(
-        lock, limit, str("group '", name, "'"), "joined",
-        [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; }, check);
+    const auto has_joined = [&](int r) LOCKSTEP_REQUIRES(hub->mutex_) {
+      return hub->members_[static_cast<size_t>(r)].joined > 0;
+    };
+    hub->await(limit, str("group '", name, "'"), "joined", has_joined, check);
   } catch (...) {
-    std::lock_guard registry_lock(registry().mutex);
-    registry().entries.erase(key);
+    Registry& all = registry();
+    const MutexLock registry_lock(all.mutex);
+    all.entries.erase(key);
     throw;
   }
   return hub;
 }
 
-void Hub::await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing,
+void Hub::await(const Limit& limit, std::string_view what, std::string_view doing,
                 const std::function<bool(int)>& present, const Check& check) {
   for (const auto start = Clock::now();;) {
     std::vector<int> missing, left;
@@ -77,7 +81,7 @@ void Hub::await(Lock& lock, const Limit& limit, std::string_view what, std::stri
     if (limit.passed())
       throw FromPeer<TimeoutError>(str(limit.reached(), ": ", missing_text(missing, doing)));
     say_missing(missing, what, doing, Clock::now() - start);
-    changed_.wait_for(lock, limit.nap());
+    changed_.wait_for(mutex_, limit.nap());
   }
 }
 
@@ -109,7 +113,7 @@ void Hub::say_missing(const std::vector<int>& missing, std::string_view what,
 }
 
 void Hub::check_there(const std::vector<int>& ranks) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (ended()) throw FromPeer<EnvironmentError>(aborted_);
   for (const int rank : ranks)
     if (members_[static_cast<size_t>(rank)].left)
@@ -129,14 +133,15 @@ void Hub::end_with(const Call& call) {
 
 void Hub::collective(int rank, const Call& call,
                      const std::function<void(const std::vector<Call>&)>& move) {
-  Lock lock(mutex_);
+  const MutexLock lock(mutex_);
   Member& me = members_[static_cast<size_t>(rank)];
   calls_[static_cast<size_t>(rank)] = call;
   const uint64_t turn = ++me.arrived;
   changed_.notify_all();
   try {
-    await(lock, call.limit, call.what(), "arrived",
-          [&](int r) { return members_[static_cast<size_t>(r)].arrived >= turn; });
+    await(call.limit, call.what(), "arrived", [&](int r) LOCKSTEP_REQUIRES(mutex_) {
+      return members_[static_cast<size_t>(r)].arrived >= turn;
+    });
     // First of all: a rank that sees the mismatch earlier has ended the group, but every rank is to
     // get the same error.
     std::vector<Fingerprint> fingerprints;
@@ -144,15 +149,15 @@ void Hub::collective(int rank, const Call& call,
     check_equal(fingerprints);
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
     me.moving = true;
-    lock.unlock();
-    move(calls_);
-    lock.lock();
+    // All ranks have arrived, and none makes its next call before all have moved.
+    const std::vector<Call>* const calls = &calls_;
+    const MutexUnlock unlocked(mutex_);
+    move(*calls);
   } catch (...) {
-    if (!lock.owns_lock()) lock.lock();
     me.moving = false;
     end_with(call);
     // Nobody begins to move any more, and `move` does not wait, so those inside it come out.
-    changed_.wait(lock, [&] {
+    changed_.wait(mutex_, [&]() LOCKSTEP_REQUIRES(mutex_) {
       return std::none_of(members_.begin(), members_.end(),
                           [](const Member& m) { return m.moving; });
     });
@@ -162,8 +167,11 @@ void Hub::collective(int rank, const Call& call,
   me.moved = turn;
   changed_.notify_all();
   // No limit of its own, as above.
-  const auto idle = [&](const Member& m) { return m.moved >= turn || (ended() && !m.moving); };
-  changed_.wait(lock, [&] { return std::all_of(members_.begin(), members_.end(), idle); });
+  changed_.wait(mutex_, [&]() LOCKSTEP_REQUIRES(mutex_) {
+    const bool over = ended();
+    return std::all_of(members_.begin(), members_.end(),
+                       [&](const Member& m) { return m.moved >= turn || (over && !m.moving); });
+  });
   const bool all_moved = std::all_of(members_.begin(), members_.end(),
                                      [&](const Member& m) { return m.moved >= turn; });
   if (!all_moved) throw FromPeer<EnvironmentError>(aborted_);
@@ -172,20 +180,22 @@ void Hub::collective(int rank, const Call& call,
 void Hub::message(int rank, const Call& call) {
   const bool sending = call.op == Op::send;
   const int from = sending ? rank : call.root, to = sending ? call.root : rank;
+  const MutexLock lock(mutex_);
   Slot& slot = slots_[static_cast<size_t>(from) * members_.size() + static_cast<size_t>(to)];
-  Lock lock(mutex_);
   (sending ? slot.send : slot.recv) = call;
   const uint64_t turn = sending ? ++slot.sends : ++slot.recvs;
   changed_.notify_all();
   try {
-    await(lock, call.limit, call.what(), "arrived",
+    await(call.limit, call.what(), "arrived",
           [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
     if (slot.done >= turn) return;  // the receiver may even be at its next message
     if (slot.send.fingerprint != slot.recv.fingerprint)
       throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
     // The receiver reads the sender's memory, and may be at it when the group ends.
     if (sending)
-      changed_.wait(lock, [&] { return slot.done >= turn || (ended() && !slot.copying); });
+      changed_.wait(mutex_, [&]() LOCKSTEP_REQUIRES(mutex_) {
+        return slot.done >= turn || (ended() && !slot.copying);
+      });
     if (slot.done >= turn) return;
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
   } catch (...) {
@@ -197,22 +207,23 @@ void Hub::message(int rank, const Call& call) {
   }
   slot.copying = true;
   const void* source = slot.send.in;
-  lock.unlock();
-  if (call.count > 0) std::memcpy(call.out, source, static_cast<size_t>(call.bytes()));
-  lock.lock();
+  {
+    const MutexUnlock unlocked(mutex_);
+    if (call.count > 0) std::memcpy(call.out, source, static_cast<size_t>(call.bytes()));
+  }
   slot.copying = false;
   slot.done = turn;
   changed_.notify_all();
 }
 
 void Hub::abort(const std::string& reason) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!ended()) aborted_ = reason;
   changed_.notify_all();
 }
 
 void Hub::leave(int rank) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   members_[static_cast<size_t>(rank)].left = true;
   changed_.notify_all();
 }

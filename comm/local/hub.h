@@ -1,14 +1,13 @@
 // Hub: where the threads of a local group meet. One object for all ranks.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "comm/engine/backend.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm::local {
 
@@ -27,7 +26,7 @@ class Hub {
   static std::shared_ptr<Hub> join(const std::string& key, int rank, int size,
                                    const std::string& name, const Limit& limit, const Check& check);
 
-  int size() const { return static_cast<int>(members_.size()); }
+  int size() const { return size_; }
 
   // The two halves of every collective. `move` runs between them, with all ranks' calls, and must
   // not wait for anything. Peers touch a rank's tensors only inside `move`, so nobody returns – not
@@ -54,28 +53,30 @@ class Hub {
     bool copying = false;
     Call send, recv;
   };
-  using Lock = std::unique_lock<std::mutex>;
 
   // Waits until `present(rank)` holds for all ranks; the missing ones are named in the errors and,
   // within seconds, in the log. `what` waits for them to have `doing`: "all_reduce #12 (…) …",
   // "arrived".
-  void await(Lock& lock, const Limit& limit, std::string_view what, std::string_view doing,
-             const std::function<bool(int)>& present, const Check& check = {});
-  std::string last_call(int rank) const;
-  std::string missing_text(const std::vector<int>& missing, std::string_view doing) const;
+  void await(const Limit& limit, std::string_view what, std::string_view doing,
+             const std::function<bool(int)>& present, const Check& check = {})
+      LOCKSTEP_REQUIRES(mutex_);
+  std::string last_call(int rank) const LOCKSTEP_REQUIRES(mutex_);
+  std::string missing_text(const std::vector<int>& missing, std::string_view doing) const
+      LOCKSTEP_REQUIRES(mutex_);
   void say_missing(const std::vector<int>& missing, std::string_view what, std::string_view doing,
-                   Duration waited);
+                   Duration waited) LOCKSTEP_REQUIRES(mutex_);
   // With the current exception, of `call`, as the reason, unless there is one.
-  void end_with(const Call& call);
-  bool ended() const { return !aborted_.empty(); }
+  void end_with(const Call& call) LOCKSTEP_REQUIRES(mutex_);
+  bool ended() const LOCKSTEP_REQUIRES(mutex_) { return !aborted_.empty(); }
 
+  const int size_;
   const std::string name_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Member> members_;
-  std::vector<Call> calls_;  // by rank
-  std::vector<Slot> slots_;  // by sender · size + receiver
-  std::string aborted_;
+  Mutex mutex_;
+  Condition changed_;
+  std::vector<Member> members_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::vector<Call> calls_ LOCKSTEP_GUARDED_BY(mutex_);  // by rank
+  std::vector<Slot> slots_ LOCKSTEP_GUARDED_BY(mutex_);  // by sender · size + receiver
+  std::string aborted_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::comm::local

@@ -109,8 +109,8 @@ std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size,
                                              std::vector{0}, MPI_COMM_NULL);
   const Limit limit(patience_of(options.timeout));
   mpi::Runtime& runtime = mpi::Runtime::start(Deadline::after(limit.remaining()));
-  static std::mutex one_at_a_time;
-  std::lock_guard lock(one_at_a_time);
+  static Mutex one_at_a_time;
+  const MutexLock lock(one_at_a_time);
   const int context = mpi::agree_on_context(mpi::creation_transport(runtime), options.name, limit);
   std::vector<int> all(static_cast<size_t>(size));
   std::iota(all.begin(), all.end(), 0);
@@ -120,9 +120,13 @@ std::unique_ptr<Backend> make_mpi(std::shared_ptr<Store>, int rank, int size,
 }
 
 std::shared_ptr<Store> mpi_store(Duration timeout) {
-  static std::mutex mutex;
-  static std::shared_ptr<Store>& store = *new std::shared_ptr<Store>;
-  std::lock_guard lock(mutex);
+  struct Made {
+    Mutex mutex;
+    std::shared_ptr<Store> store LOCKSTEP_GUARDED_BY(mutex);
+  };
+  static Made& made = *new Made;  // never destroyed: groups may outlive static objects
+  const MutexLock lock(made.mutex);
+  std::shared_ptr<Store>& store = made.store;
   if (store) return store;
   const auto job = mpi_job();
   if (!job || job->size == 1) return store = std::make_shared<HashStore>();

@@ -185,7 +185,7 @@ StoreAnswer StoreServer::answer(const StoreRequest& request) {
 }
 
 StoreAnswer MpiStore::ask(StoreRequest request) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   request.id = ++last_id_;
   runtime_.post(0, kRequestTag, pack(request));
   const Deadline deadline = Deadline::after(kAnswerLimit);

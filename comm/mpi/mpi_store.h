@@ -3,12 +3,12 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
 #include "comm/mpi/runtime.h"
 #include "comm/store.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm::mpi {
 
@@ -62,8 +62,8 @@ class MpiStore final : public Store {
   StoreAnswer ask(StoreRequest request);
 
   Runtime& runtime_;
-  std::mutex mutex_;  // one request at a time
-  uint64_t last_id_ = 0;
+  Mutex mutex_;  // one request at a time
+  uint64_t last_id_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace lockstep::comm::mpi

@@ -25,7 +25,7 @@ Pending::~Pending() {
     if (std::all_of(requests_.begin(), requests_.end(),
                     [](MPI_Request r) { return r == MPI_REQUEST_NULL; }))
       return;
-    runtime_.locked([&] { give_up(); });
+    runtime_.locked([this]() LOCKSTEP_REQUIRES(runtime_.mutex()) { give_up(); });
   } catch (const std::exception&) {
     // MPI is retired already: it will never touch the memory again.
   }

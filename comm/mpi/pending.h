@@ -48,7 +48,7 @@ class Pending {
   };
   std::vector<int> unfinished(Kind kind) const;
   void add(Entry entry, MPI_Request request);
-  void give_up();
+  void give_up() LOCKSTEP_REQUIRES(runtime_.mutex());
 
   Runtime& runtime_;
   std::vector<MPI_Request> requests_;  // MPI_REQUEST_NULL when done

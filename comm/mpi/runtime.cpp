@@ -42,9 +42,8 @@ Runtime& Runtime::instance() {
 }
 
 Runtime& Runtime::start(Deadline deadline) {
-  static std::mutex once;
-  std::lock_guard lock(once);
   Runtime& runtime = instance();
+  const MutexLock lock(runtime.starting_);
   if (!runtime.initialised_) runtime.initialise(deadline);
   return runtime;
 }
@@ -96,7 +95,7 @@ void Runtime::check_usable() const {
 }
 
 void Runtime::blocking(std::string_view what, Deadline deadline, std::function<void()> f) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   check_usable();
   // The thread owns all that it touches, should it be given up; only the runtime itself, which
   // never dies, is shared.
@@ -116,7 +115,7 @@ void Runtime::retire(const std::string& reason) {
 }
 
 void Runtime::post(int world_rank, int tag, std::string bytes) {
-  locked([&] {
+  locked([&]() LOCKSTEP_REQUIRES(mutex_) {
     reap_posted();
     auto copy = std::make_unique<std::string>(std::move(bytes));
     MPI_Request request = MPI_REQUEST_NULL;
@@ -139,7 +138,7 @@ void Runtime::reap_posted() {
 }
 
 int Runtime::take_context() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const int64_t context = kFirstFreeContext + int64_t{contexts_taken_++} * size_ + rank_;
   if ((context + 1) * kTagsPerContext > last_tag_)
     throw EnvironmentError("[mpi] too many groups: MPI's message tags are used up");
@@ -184,8 +183,13 @@ void Runtime::finalise() noexcept {
     why = error.what();
   }
   try {
-    for (const auto& f : at_end_) f();
-    std::lock_guard lock(mutex_);
+    std::vector<std::function<void()>> last;
+    {
+      const MutexLock lock(mutex_);
+      last.swap(at_end_);
+    }
+    for (const auto& f : last) f();
+    const MutexLock lock(mutex_);
     retire("the process is at its end");
     // MPI_Finalize would wait for the others without a limit. mpirun ends what is left of the job.
     if (!why.empty()) return log::warn("mpi: leaving without MPI_Finalize: ", why);

@@ -11,7 +11,6 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +19,7 @@
 #include <mpi.h>
 
 #include "core/base/clock.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm::mpi {
 
@@ -48,9 +48,10 @@ class Runtime {
   MPI_Comm world() const { return world_; }
 
   // Runs f() while no other thread is in MPI. f must not block.
+  // The analysis cannot know that the mutex that f requires is this one.
   template <typename F>
-  decltype(auto) locked(F&& f) {
-    std::lock_guard lock(mutex_);
+  decltype(auto) locked(F&& f) LOCKSTEP_EXCLUDES(mutex_) LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS {
+    const MutexLock lock(mutex_);
     check_usable();
     return f();
   }
@@ -61,11 +62,12 @@ class Runtime {
   // Sends a small message that nobody waits for.
   void post(int world_rank, int tag, std::string bytes);
 
-  // These two only under locked().
+  // These two only under locked(), by functions that say LOCKSTEP_REQUIRES(runtime.mutex()).
   // Keeps the bytes of a send that nobody waits for any more until it is done.
-  void keep(MPI_Request request, std::unique_ptr<std::string> bytes);
+  void keep(MPI_Request request, std::unique_ptr<std::string> bytes) LOCKSTEP_REQUIRES(mutex_);
   // No MPI call is made any more. The first reason stays.
-  void retire(const std::string& reason);
+  void retire(const std::string& reason) LOCKSTEP_REQUIRES(mutex_);
+  Mutex& mutex() LOCKSTEP_RETURNS(mutex_) { return mutex_; }
 
   // Contexts that this rank hands out when it leads the creation of a group; no other rank hands
   // out the same.
@@ -77,7 +79,10 @@ class Runtime {
   int local_pid(int world_rank) const;
 
   // Runs before MPI is finalised, after all ranks have come to their end.
-  void at_end(std::function<void()> f) { at_end_.push_back(std::move(f)); }
+  void at_end(std::function<void()> f) {
+    const MutexLock lock(mutex_);
+    at_end_.push_back(std::move(f));
+  }
 
  private:
   struct Host {
@@ -90,24 +95,27 @@ class Runtime {
   };
 
   Runtime() = default;
-  void initialise(Deadline deadline);
+  void initialise(Deadline deadline) LOCKSTEP_REQUIRES(starting_);
   void finalise() noexcept;
   bool all_at_end();
-  void check_usable() const;
-  void reap_posted();
+  void check_usable() const LOCKSTEP_REQUIRES(mutex_);
+  void reap_posted() LOCKSTEP_REQUIRES(mutex_);
 
-  std::mutex mutex_;
-  std::optional<std::string> retired_;
-  bool initialised_ = false;
+  Mutex starting_;
+  bool initialised_ LOCKSTEP_GUARDED_BY(starting_) = false;
+  // Constant once the runtime is initialised.
   bool owner_ = false;  // whoever initialises finalises
   int rank_ = 0;
   int size_ = 1;
   int last_tag_ = 0;
   MPI_Comm world_ = MPI_COMM_NULL;
   std::vector<Host> hosts_;  // by rank
-  std::list<Posted> posted_;
-  int contexts_taken_ = 0;
-  std::vector<std::function<void()>> at_end_;
+
+  Mutex mutex_;  // of every call of MPI, too
+  std::optional<std::string> retired_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::list<Posted> posted_ LOCKSTEP_GUARDED_BY(mutex_);
+  int contexts_taken_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
+  std::vector<std::function<void()>> at_end_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::comm::mpi

@@ -75,7 +75,7 @@ void MpiTransport::complete(Pending& pending, const Limit& limit) {
       if (ended_) {
         throw_if_aborted();
         if (!grace) grace = Deadline::after(kGrace);
-        std::lock_guard lock(state_mutex_);
+        const MutexLock lock(state_mutex_);
         const std::string why = grace->passed() ? ended_by_peer(pending) : "";
         if (!why.empty()) throw FromPeer<EnvironmentError>(why);
       }
@@ -96,7 +96,7 @@ void MpiTransport::complete(Pending& pending, const Limit& limit) {
 void MpiTransport::abort(const std::string& reason) noexcept {
   try {
     {
-      std::lock_guard lock(state_mutex_);
+      const MutexLock lock(state_mutex_);
       if (!aborted_.empty()) return;
       aborted_ = reason.empty() ? "the group was aborted" : reason;
       ended_ = true;
@@ -126,7 +126,7 @@ void MpiTransport::read_notes() {
     check_mpi(MPI_Recv(note.data(), bytes, MPI_BYTE, status.MPI_SOURCE, note_tag(),
                        runtime_.world(), MPI_STATUS_IGNORE),
               "MPI_Recv");
-    std::lock_guard lock(state_mutex_);
+    const MutexLock lock(state_mutex_);
     if (note.front() == kLeft)
       left_.push_back(status.MPI_SOURCE);
     else if (aborted_by_peer_.empty())
@@ -137,13 +137,13 @@ void MpiTransport::read_notes() {
 
 void MpiTransport::throw_if_aborted() const {
   if (!ended_) return;
-  std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   if (!aborted_.empty()) throw FromPeer<EnvironmentError>(aborted_);
 }
 
 void MpiTransport::throw_if_ended_by_peer() const {
   if (!ended_) return;
-  std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   if (!aborted_by_peer_.empty()) throw FromPeer<EnvironmentError>(aborted_by_peer_);
 }
 

@@ -4,13 +4,13 @@
 
 #include <atomic>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "comm/engine/transport.h"
 #include "comm/mpi/pending.h"
 #include "comm/mpi/runtime.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm::mpi {
 
@@ -45,8 +45,8 @@ class MpiTransport final : public Transport {
   void read_notes();  // under runtime().locked()
   void throw_if_aborted() const;
   void throw_if_ended_by_peer() const;
-  // What a peer's note says about this wait, or empty. Under state_mutex_.
-  std::string ended_by_peer(const Pending& pending) const;
+  // What a peer's note says about this wait, or empty.
+  std::string ended_by_peer(const Pending& pending) const LOCKSTEP_REQUIRES(state_mutex_);
   std::string who(const std::vector<int>& world_ranks) const;
   int place_of(int world_rank) const;
   // What a wait that takes long has seen of the ranks that it waits for.
@@ -66,10 +66,11 @@ class MpiTransport final : public Transport {
   int rank_ = -1;
 
   std::atomic<bool> ended_{false};  // something below is set
-  mutable std::mutex state_mutex_;
-  std::string aborted_;                    // by this rank: why
-  std::string aborted_by_peer_;            // "rank 1 (…) ended the group: …"
-  std::vector<int> left_;                  // ranks of the job
+  mutable Mutex state_mutex_;
+  std::string aborted_ LOCKSTEP_GUARDED_BY(state_mutex_);  // by this rank: why
+  // "rank 1 (…) ended the group: …".
+  std::string aborted_by_peer_ LOCKSTEP_GUARDED_BY(state_mutex_);
+  std::vector<int> left_ LOCKSTEP_GUARDED_BY(state_mutex_);  // ranks of the job
   std::atomic<uint32_t> said_missing_{0};  // how often it was said that some are late
 };
 

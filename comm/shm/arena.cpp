@@ -7,11 +7,11 @@ std::shared_ptr<Storage> Arena::allocate(size_t bytes) {
   Memory memory = Memory::create(bytes);
   std::byte* const data = memory.data();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     blocks_.emplace(data, Block{++last_id_, std::move(memory)});
   }
   return std::make_shared<Storage>(data, bytes, kCpu, [arena = shared_from_this(), data] {
-    std::lock_guard lock(arena->mutex_);
+    const MutexLock lock(arena->mutex_);
     arena->blocks_.erase(data);
     ++arena->retired_;
   });
@@ -19,7 +19,7 @@ std::shared_ptr<Storage> Arena::allocate(size_t bytes) {
 
 Location Arena::find(const void* data, size_t bytes) const {
   const auto* first = static_cast<const std::byte*>(data);
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto block = blocks_.upper_bound(first);
   if (block == blocks_.begin()) return {};
   --block;
@@ -34,13 +34,13 @@ Location Arena::find(const void* data, size_t bytes) const {
 }
 
 void Arena::withdraw(const void* data) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto block = blocks_.upper_bound(static_cast<const std::byte*>(data));
   if (block != blocks_.begin()) std::prev(block)->second.memory.make_private();
 }
 
 uint32_t Arena::retired() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return retired_;
 }
 

@@ -3,11 +3,11 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "comm/shm/layout.h"
 #include "comm/shm/memory.h"
+#include "core/base/mutex.h"
 #include "core/tensor/storage.h"
 
 namespace lockstep::comm::shm {
@@ -29,10 +29,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
     uint32_t id;
     Memory memory;
   };
-  mutable std::mutex mutex_;
-  std::map<const std::byte*, Block> blocks_;  // by address
-  uint32_t last_id_ = 0;
-  uint32_t retired_ = 0;
+  mutable Mutex mutex_;
+  std::map<const std::byte*, Block> blocks_ LOCKSTEP_GUARDED_BY(mutex_);  // by address
+  uint32_t last_id_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
+  uint32_t retired_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
 };
 
 // What the peers have allocated, mapped here when it is first needed. Not thread-safe: for the lane

@@ -2,23 +2,24 @@
 // at the time limit.
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 
 #include "comm/engine/process_look.h"
 #include "comm/shm/watch.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm::shm {
 namespace {
 
 // What the threads of this process wait in, and the groups whose other ranks may read it.
 struct Process {
-  std::mutex mutex;
-  std::vector<Group*> groups;
-  std::list<std::pair<const void*, std::string>> waits;  // by whoever waits; the oldest first
+  Mutex mutex;
+  std::vector<Group*> groups LOCKSTEP_GUARDED_BY(mutex);
+  // By whoever waits; the oldest first.
+  std::list<std::pair<const void*, std::string>> waits LOCKSTEP_GUARDED_BY(mutex);
 
-  void show() {
+  void show() LOCKSTEP_REQUIRES(mutex) {
     for (Group* group : groups)
       group->show_waiting(waits.empty() ? std::string() : waits.front().second);
   }
@@ -32,29 +33,33 @@ Process& process() {
 }  // namespace
 
 void Group::enter_process() {
-  std::lock_guard lock(process().mutex);
-  process().groups.push_back(this);
-  process().show();
+  Process& all = process();
+  const MutexLock lock(all.mutex);
+  all.groups.push_back(this);
+  all.show();
 }
 
 void Group::leave_process() {
-  std::lock_guard lock(process().mutex);
-  std::erase(process().groups, this);
+  Process& all = process();
+  const MutexLock lock(all.mutex);
+  std::erase(all.groups, this);
 }
 
 Group::Watch::~Watch() {
   if (!shown_) return;
-  std::lock_guard lock(process().mutex);
-  process().waits.remove_if([this](const auto& wait) { return wait.first == this; });
-  process().show();
+  Process& all = process();
+  const MutexLock lock(all.mutex);
+  all.waits.remove_if([this](const auto& wait) { return wait.first == this; });
+  all.show();
 }
 
 void Group::Watch::look_closely() {
   next_ = Deadline::after(kEvery);
   if (!shown_) {
-    std::lock_guard lock(process().mutex);
-    process().waits.emplace_back(this, call_.what());
-    process().show();
+    Process& all = process();
+    const MutexLock lock(all.mutex);
+    all.waits.emplace_back(this, call_.what());
+    all.show();
     shown_ = true;
   }
   const auto now = Clock::now();

@@ -5,26 +5,30 @@
 #include <cstdlib>
 #include <iterator>
 #include <memory>
-#include <mutex>
 #include <utility>
 
+#include <spdlog/details/null_mutex.h>
 #include <spdlog/details/os.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
+#include "core/base/mutex.h"
+
 namespace lockstep::log {
 namespace {
 
-// Writes to stderr, with colours where it is a terminal, or wherever set_sink() says.
-class Sink final : public spdlog::sinks::base_sink<std::mutex> {
+// Writes to stderr, with colours where it is a terminal, or wherever set_sink() says. spdlog's own
+// lock is left out: ours does its work, and the thread-safety analysis knows it.
+class Sink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
  public:
   void set(std::function<void(std::string_view line)> write) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(writing_);
     write_ = std::move(write);
   }
 
  private:
   void sink_it_(const spdlog::details::log_msg& message) override {
+    const MutexLock lock(writing_);
     spdlog::memory_buf_t formatted;
     formatter_->format(message, formatted);
     std::string line(formatted.data(), formatted.size());
@@ -37,6 +41,11 @@ class Sink final : public spdlog::sinks::base_sink<std::mutex> {
     std::fflush(stderr);
   }
   void flush_() override {}
+  // Also what set_pattern() comes to.
+  void set_formatter_(std::unique_ptr<spdlog::formatter> formatter) override {
+    const MutexLock lock(writing_);
+    formatter_ = std::move(formatter);
+  }
 
   static const char* colour_of(spdlog::level::level_enum level) {
     switch (level) {
@@ -49,7 +58,8 @@ class Sink final : public spdlog::sinks::base_sink<std::mutex> {
 
   const bool colours_ =
       spdlog::details::os::in_terminal(stderr) && spdlog::details::os::is_color_terminal();
-  std::function<void(std::string_view line)> write_;
+  Mutex writing_;  // formatter_, too
+  std::function<void(std::string_view line)> write_ LOCKSTEP_GUARDED_BY(writing_);
 };
 
 Sink& sink() {

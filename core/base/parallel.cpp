@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <exception>
 #include <limits>
-#include <mutex>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -17,6 +16,7 @@
 #include "core/base/cores.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 #include "core/base/number_text.h"
 
 namespace lockstep {
@@ -163,8 +163,8 @@ class Team {
     if (workers_.load(std::memory_order_relaxed) < helpers) start(helpers);
   }
 
-  void start(int helpers) {
-    std::lock_guard lock(mutex_);
+  void start(int helpers) LOCKSTEP_EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
     // Signals are the business of the program's own threads, but for a profiler's and those that a
     // thread causes by itself.
     sigset_t blocked, before;
@@ -174,8 +174,8 @@ class Team {
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     try {
       for (; workers_ < helpers; ++workers_) std::thread(&Team::live, this).detach();
-    } catch (const std::exception&
-                 error) {  // std::system_error, or std::bad_alloc where memory is short
+    } catch (const std::exception& error) {
+      // std::system_error, or std::bad_alloc where memory is short.
       const int wanted = size_.exchange(workers_ + 1);
       warn_of_missing_threads(error.what(), workers_ + 1, wanted);
     }
@@ -204,17 +204,21 @@ class Team {
   }
 
   // Counts this worker out if so.
-  bool is_surplus() {
+  bool is_surplus() LOCKSTEP_EXCLUDES(mutex_) {
     if (workers_.load() < size_.load()) return false;
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (workers_ < size_) return false;
     --workers_;
     return true;
   }
 
-  static void before_fork() { instance().mutex_.lock(); }
-  static void after_fork_in_parent() { instance().mutex_.unlock(); }
-  static void after_fork_in_child() {
+  // The lock is held over a fork: the first of these takes it, and one of the others gives it back,
+  // which the analysis cannot follow.
+  static void before_fork() LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS { instance().mutex_.lock(); }
+  static void after_fork_in_parent() LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS {
+    instance().mutex_.unlock();
+  }
+  static void after_fork_in_child() LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS {
     Team& team = instance();
     team.left_ = 0;
     team.workers_ = team.sleepers_ = 0;
@@ -229,16 +233,16 @@ class Team {
   std::exception_ptr failure_;  // of the thread that set failed_
   std::atomic<bool> failed_{false};
 
-  alignas(64) std::atomic<int64_t> left_{
-      0};  // pieces that nobody has claimed: the last ones of the call
+  // Pieces that nobody has claimed: the last ones of the call.
+  alignas(64) std::atomic<int64_t> left_{0};
   alignas(64) std::atomic<uint32_t> finished_{0};  // pieces that workers have computed
   alignas(64) std::atomic<uint32_t> posted_{0};    // grows with every call; what workers sleep on
   std::atomic<int> sleepers_{0};
 
   alignas(64) std::atomic<bool> taken_{false};
   std::atomic<int> size_{0};     // 0: the default, not asked for yet
-  std::atomic<int> workers_{0};  // that live; changed under the lock
-  std::mutex mutex_;
+  std::atomic<int> workers_{0};  // that live; changed with mutex_ held, read without
+  Mutex mutex_;
 };
 
 // Marks the calling thread while it computes pieces.

@@ -12,7 +12,7 @@ Courier::Courier(std::function<void()> on_done)
 
 Courier::~Courier() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     changed_.notify_all();
   }
@@ -20,32 +20,34 @@ Courier::~Courier() {
 }
 
 void Courier::send(std::function<void()> call) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (error_) return;
   calls_.push_back(std::move(call));
   changed_.notify_all();
 }
 
 bool Courier::idle() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   return calls_.empty();
 }
 
 void Courier::run() {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return stopping_ || !calls_.empty(); });
+    changed_.wait(mutex_,
+                  [this]() LOCKSTEP_REQUIRES(mutex_) { return stopping_ || !calls_.empty(); });
     if (stopping_) return;
     const std::function<void()> call = calls_.front();
     std::exception_ptr error;
-    lock.unlock();
-    try {
-      call();
-    } catch (...) {
-      error = std::current_exception();
+    {
+      const MutexUnlock unlocked(mutex_);
+      try {
+        call();
+      } catch (...) {
+        error = std::current_exception();
+      }
     }
-    lock.lock();
     calls_.pop_front();
     if (error) {
       error_ = error;

@@ -2,13 +2,13 @@
 // may hang; the agent must still react to signals and watch its ranks.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <exception>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
+
+#include "core/base/mutex.h"
 
 namespace lockstep::launcher {
 
@@ -32,11 +32,12 @@ class Courier {
   void run();
 
   std::function<void()> on_done_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> calls_;  // the first one is under way
-  std::exception_ptr error_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  // The first one is under way.
+  std::deque<std::function<void()>> calls_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::exception_ptr error_ LOCKSTEP_GUARDED_BY(mutex_);
+  bool stopping_ LOCKSTEP_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it uses the others
 };
 

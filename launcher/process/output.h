@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/base/screen_writer.h"
+#include "core/screen/screen_writer.h"
 
 namespace lockstep::launcher {
 

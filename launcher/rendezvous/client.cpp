@@ -1,7 +1,5 @@
 #include "launcher/rendezvous/client.h"
 
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -9,6 +7,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 #include "core/base/thread.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
 #include "launcher/rendezvous/channel.h"
@@ -49,14 +48,15 @@ struct RendezvousClient::Impl {
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<proto::Rendezvous::Stub> stub;
 
-  mutable std::mutex mutex;
-  std::condition_variable wake;
-  JobState state;
-  std::string lost;
-  bool stopping = false;
-  bool abandoned = false;                    // implies stopping
-  grpc::ClientContext* beating = nullptr;    // the heartbeat under way, to be cancelled at the end
-  std::vector<grpc::ClientContext*> others;  // the other calls under way
+  mutable Mutex mutex;
+  Condition wake;
+  JobState state LOCKSTEP_GUARDED_BY(mutex);
+  std::string lost LOCKSTEP_GUARDED_BY(mutex);
+  bool stopping LOCKSTEP_GUARDED_BY(mutex) = false;
+  bool abandoned LOCKSTEP_GUARDED_BY(mutex) = false;  // implies stopping
+  // The heartbeat under way, to be cancelled at the end, and the other calls under way.
+  grpc::ClientContext* beating LOCKSTEP_GUARDED_BY(mutex) = nullptr;
+  std::vector<grpc::ClientContext*> others LOCKSTEP_GUARDED_BY(mutex);
   std::thread thread;
 
   // The context of a call. abandon() may cancel it while the object lives.
@@ -64,12 +64,12 @@ struct RendezvousClient::Impl {
    public:
     Call(Impl& impl, Duration limit) : impl_(impl) {
       context.set_deadline(grpc_deadline(limit));
-      std::lock_guard lock(impl_.mutex);
+      const MutexLock lock(impl_.mutex);
       if (impl_.abandoned) context.TryCancel();
       impl_.others.push_back(&context);
     }
     ~Call() {
-      std::lock_guard lock(impl_.mutex);
+      const MutexLock lock(impl_.mutex);
       std::erase(impl_.others, &context);
     }
     Call(const Call&) = delete;
@@ -82,14 +82,14 @@ struct RendezvousClient::Impl {
   };
 
   bool is_abandoned() {
-    std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     return abandoned;
   }
 
   void learn(const proto::JobState& news) {
     JobState fresh = from_proto(news);
     {
-      std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       if (fresh.version <= state.version) return;  // answers may overtake one another
       state = std::move(fresh);
     }
@@ -98,7 +98,7 @@ struct RendezvousClient::Impl {
 
   void give_up(std::string why) {
     {
-      std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       if (!lost.empty() || stopping) return;
       lost = std::move(why);
     }
@@ -120,7 +120,7 @@ struct RendezvousClient::Impl {
     while (true) {
       {
         // Whoever did not answer the heartbeats would let every report wait for its limit as well.
-        std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         if (!lost.empty() || abandoned) return;
       }
       Call call(*this, limits.report);
@@ -130,8 +130,8 @@ struct RendezvousClient::Impl {
       if (is_abandoned()) return;
       if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends())
         return give_up(explain(status));
-      std::unique_lock lock(mutex);
-      if (wake.wait_for(lock, kRetry, [&] { return stopping; })) return;
+      const MutexLock lock(mutex);
+      if (wake.wait_for(mutex, kRetry, [&]() LOCKSTEP_REQUIRES(mutex) { return stopping; })) return;
     }
   }
 
@@ -147,7 +147,7 @@ struct RendezvousClient::Impl {
       context.set_deadline(grpc_deadline(kHeartbeatWait + limits.report));
       proto::HeartbeatRequest request;
       {
-        std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         if (stopping) return;
         *request.mutable_sender() = sender(state.epoch);
         request.set_seen_version(state.version);
@@ -156,18 +156,19 @@ struct RendezvousClient::Impl {
       request.set_wait_ms(kHeartbeatWait.count());
       proto::JobState reply;
       const grpc::Status status = stub->Heartbeat(&context, request, &reply);
-      std::unique_lock lock(mutex);
-      beating = nullptr;
-      if (stopping) return;
+      {
+        const MutexLock lock(mutex);
+        beating = nullptr;
+        if (stopping) return;
+      }
       if (status.ok()) {
         patience.answered();
-        lock.unlock();
         learn(reply);
       } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends()) {
-        lock.unlock();
         return give_up(explain(status));
       } else {
-        wake.wait_for(lock, kRetry, [&] { return stopping; });
+        const MutexLock lock(mutex);
+        wake.wait_for(mutex, kRetry, [&]() LOCKSTEP_REQUIRES(mutex) { return stopping; });
       }
     }
   }
@@ -187,7 +188,7 @@ RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id,
 
 RendezvousClient::~RendezvousClient() {
   {
-    std::lock_guard lock(impl_->mutex);
+    const MutexLock lock(impl_->mutex);
     impl_->stopping = true;
     if (impl_->beating) impl_->beating->TryCancel();
     impl_->wake.notify_all();
@@ -244,12 +245,12 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
 }
 
 JobState RendezvousClient::state() const {
-  std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->state;
 }
 
 std::string RendezvousClient::lost() const {
-  std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->lost;
 }
 
@@ -278,7 +279,7 @@ void RendezvousClient::stop() {
 }
 
 void RendezvousClient::abandon() {
-  std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->stopping = impl_->abandoned = true;
   if (impl_->beating) impl_->beating->TryCancel();
   for (grpc::ClientContext* call : impl_->others) call->TryCancel();
@@ -287,7 +288,7 @@ void RendezvousClient::abandon() {
 
 void RendezvousClient::leave() {
   {
-    std::lock_guard lock(impl_->mutex);
+    const MutexLock lock(impl_->mutex);
     // The heartbeat would be refused after this.
     impl_->stopping = true;
     if (impl_->beating) impl_->beating->TryCancel();

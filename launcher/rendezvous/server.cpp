@@ -1,12 +1,11 @@
 #include "launcher/rendezvous/server.h"
 
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 
 #include <grpcpp/grpcpp.h>
 
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 #include "core/base/thread.h"
 #include "launcher/base/failure.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
@@ -35,7 +34,8 @@ grpc::Status refused(const std::string& why) {
 class Job {
  public:
   Job(JobShape shape, std::optional<Lobby> lobby)
-      : membership_(std::move(shape)),
+      : run_id_(shape.run_id),
+        membership_(std::move(shape)),
         lobby_(lobby ? std::optional<LobbyBook>(std::move(*lobby)) : std::nullopt),
         ticker_(start_thread("to watch over the job", [this] { run_ticker(); })) {}
   ~Job() { close(); }
@@ -43,28 +43,30 @@ class Job {
   // Ends every waiting call. Later calls do not wait.
   void close() {
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (closed_) return;
       closed_ = true;
       keys_.tick(Duration::max());
-      for (auto& watcher : std::exchange(watchers_, {})) watcher.answer();
+      for (const auto& watcher : std::exchange(watchers_, {})) answer(watcher);
       changed_.notify_all();
     }
     ticker_.join();
   }
 
   bool wait_until_empty(Duration limit) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, limit, [&] { return membership_.empty(); });
+    const MutexLock lock(mutex_);
+    return changed_.wait_for(mutex_, limit,
+                             [&]() LOCKSTEP_REQUIRES(mutex_) { return membership_.empty(); });
   }
 
   bool wait_until_left(Duration limit) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, limit, [&] { return !lobby_ || lobby_->empty(); });
+    const MutexLock lock(mutex_);
+    return changed_.wait_for(
+        mutex_, limit, [&]() LOCKSTEP_REQUIRES(mutex_) { return !lobby_ || lobby_->empty(); });
   }
 
   void enter(Reactor* reactor, const proto::EnterRequest& request, proto::EnterReply* reply) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     grpc::Status status;
     try {
       check(lobby_.has_value(), "[store] the rendezvous of run '", membership_.shape().run_id,
@@ -80,30 +82,31 @@ class Job {
   }
 
   void leave(Reactor* reactor, const proto::EnterRequest& request) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (lobby_) lobby_->leave(request.rank(), request.id());
     changed_.notify_all();
     reactor->Finish(grpc::Status::OK);
   }
 
   // Time as far as this process ran: while it was stopped (Ctrl-Z, a debugger) it could not hear
-  // the nodes, so their leases stood still. With the lock held.
-  Duration now() {
+  // the nodes, so their leases stood still.
+  Duration now() LOCKSTEP_REQUIRES(mutex_) {
     const Duration at = Clock::now().time_since_epoch();
     if (at - looked_at_ > kPause) stood_still_ += at - looked_at_;
     looked_at_ = at;
     return at - stood_still_;
   }
 
-  // Applies an event to the membership and answers with the new state, or with the refusal.
+  // Applies an event, event(membership, now), and answers with the new state, or with the refusal.
   template <typename Event>
   void apply(Reactor* reactor, proto::JobState* reply, const Event& event) {
     grpc::Status status;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       try {
-        membership_.tick(now());
-        event(membership_);
+        const Duration at = now();
+        membership_.tick(at);
+        event(membership_, at);
         publish();
         *reply = to_proto(membership_.state());
       } catch (const UsageError& e) {
@@ -122,7 +125,7 @@ class Job {
     const auto& sender = request.sender();
     grpc::Status status;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       try {
         check_run(sender.run_id());
         membership_.tick(now());
@@ -131,7 +134,7 @@ class Job {
         if (membership_.state().version <= request.seen_version() && !closed_) {
           const Duration wait = std::min<Duration>(std::chrono::milliseconds(request.wait_ms()),
                                                    membership_.shape().lease / 4);
-          watchers_.push_back({reactor, reply, this, now() + wait, request.seen_version()});
+          watchers_.push_back({reactor, reply, now() + wait, request.seen_version()});
           changed_.notify_all();
           return;
         }
@@ -145,7 +148,7 @@ class Job {
 
   // The caller of a waiting heartbeat has gone.
   void cancelled(Reactor* reactor, const std::string& node_id) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = std::find_if(watchers_.begin(), watchers_.end(),
                                     [&](const Watcher& w) { return w.reactor == reactor; });
     if (found == watchers_.end()) return;
@@ -153,11 +156,11 @@ class Job {
     watchers_.erase(found);
     membership_.disconnected(node_id, now());
     publish();
-    watcher.answer();
+    answer(watcher);
   }
 
   void get(Reactor* reactor, const proto::GetRequest& request, proto::GetReply* reply) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!serves(reactor, request.run_id())) return;
     const Duration asked = std::min<Duration>(
         Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
@@ -168,7 +171,8 @@ class Job {
       for (auto& value : values) reply->add_values(std::move(value));
       reactor->Finish(grpc::Status::OK);
     };
-    waiter.late = [this, reactor](const std::string& missing) {
+    // keys_ calls it, so with the lock held.
+    waiter.late = [this, reactor](const std::string& missing) LOCKSTEP_REQUIRES(mutex_) {
       reactor->Finish(closed_               ? closing()
                       : !conflict().empty() ? refused(conflict())
                       : has_failed()        ? failed()
@@ -181,7 +185,7 @@ class Job {
 
   template <typename Event>
   void with_keys(Reactor* reactor, const std::string& run_id, const Event& event) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!serves(reactor, run_id)) return;
     grpc::Status status;
     try {
@@ -193,13 +197,12 @@ class Job {
   }
 
   void set_value(const std::string& key, const std::string& value) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     keys_.set(key, value);
   }
 
   void check_run(const std::string& run_id) const {
-    const std::string& own = membership_.shape().run_id;
-    check(run_id == own, "[rendezvous] this endpoint serves run '", own,
+    check(run_id == run_id_, "[rendezvous] this endpoint serves run '", run_id_,
           "', the message is for run '", run_id, "'");
   }
 
@@ -207,17 +210,16 @@ class Job {
   struct Watcher {
     Reactor* reactor;
     proto::JobState* reply;
-    Job* job;
     Duration deadline;
     uint64_t seen;
-
-    void answer() const {
-      *reply = to_proto(job->membership_.state());
-      reactor->Finish(grpc::Status::OK);
-    }
   };
 
-  bool serves(Reactor* reactor, const std::string& run_id) const {
+  void answer(const Watcher& watcher) const LOCKSTEP_REQUIRES(mutex_) {
+    *watcher.reply = to_proto(membership_.state());
+    watcher.reactor->Finish(grpc::Status::OK);
+  }
+
+  bool serves(Reactor* reactor, const std::string& run_id) const LOCKSTEP_REQUIRES(mutex_) {
     try {
       check_run(run_id);
       check(conflict().empty(), conflict());
@@ -228,33 +230,35 @@ class Job {
     }
   }
 
-  const std::string& conflict() const {
+  const std::string& conflict() const LOCKSTEP_REQUIRES(mutex_) {
     static const std::string none;
     return lobby_ ? lobby_->conflict() : none;
   }
-  bool has_failed() const {
+  bool has_failed() const LOCKSTEP_REQUIRES(mutex_) {
     return membership_.state().phase == Phase::failed ||
            membership_.state().phase == Phase::draining;
   }
   // Whoever could set the missing key is being ended.
-  grpc::Status failed() const {
+  grpc::Status failed() const LOCKSTEP_REQUIRES(mutex_) {
     const auto& failure = membership_.state().failure;
     return {grpc::StatusCode::ABORTED,
             "the job has failed" + (failure ? ": " + headline(*failure) : "")};
   }
 
-  // Tells the news to those who wait for it. With the lock held.
-  void publish() {
+  // Tells the news to those who wait for it.
+  void publish() LOCKSTEP_REQUIRES(mutex_) {
     changed_.notify_all();
     if (has_failed() || !conflict().empty()) keys_.tick(Duration::max());
-    const auto done = [&](const Watcher& w) { return membership_.state().version > w.seen; };
+    const auto done = [&](const Watcher& w) LOCKSTEP_REQUIRES(mutex_) {
+      return membership_.state().version > w.seen;
+    };
     for (const auto& watcher : watchers_)
-      if (done(watcher)) watcher.answer();
+      if (done(watcher)) answer(watcher);
     std::erase_if(watchers_, done);
   }
 
   void run_ticker() {
-    std::unique_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     while (!closed_) {
       const Duration at = now();
       membership_.tick(at);
@@ -264,24 +268,26 @@ class Job {
       std::erase_if(watchers_, [&](const Watcher& w) {
         return w.deadline <= at && (late.push_back(w), true);
       });
-      for (const auto& watcher : late) watcher.answer();
+      for (const auto& watcher : late) answer(watcher);
       Duration next = at + std::chrono::seconds(60);
       for (const auto& deadline : {membership_.next_deadline(), keys_.next_deadline()})
         if (deadline) next = std::min(next, *deadline);
       for (const auto& watcher : watchers_) next = std::min(next, watcher.deadline);
-      changed_.wait_for(lock, std::min<Duration>(next - at, kTick));
+      changed_.wait_for(mutex_, std::min<Duration>(next - at, kTick));
     }
   }
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  Membership membership_;
-  std::optional<LobbyBook> lobby_;
-  KeyValues keys_;
-  std::vector<Watcher> watchers_;
-  bool closed_ = false;
-  Duration looked_at_ = Clock::now().time_since_epoch();  // of now()
-  Duration stood_still_{};
+  const std::string run_id_;
+  Mutex mutex_;
+  Condition changed_;
+  Membership membership_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::optional<LobbyBook> lobby_ LOCKSTEP_GUARDED_BY(mutex_);
+  KeyValues keys_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::vector<Watcher> watchers_ LOCKSTEP_GUARDED_BY(mutex_);
+  bool closed_ LOCKSTEP_GUARDED_BY(mutex_) = false;
+  // Of now().
+  Duration looked_at_ LOCKSTEP_GUARDED_BY(mutex_) = Clock::now().time_since_epoch();
+  Duration stood_still_ LOCKSTEP_GUARDED_BY(mutex_){};
   std::thread ticker_;  // last: it uses the others
 };
 
@@ -307,12 +313,12 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
   Reactor* Join(grpc::CallbackServerContext* context, const proto::JoinRequest* request,
                 proto::JobState* reply) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.apply(reactor, reply, [&](Membership& membership) {
+    job_.apply(reactor, reply, [&](Membership& membership, Duration now) {
       check(request->protocol() == kProtocol, "[rendezvous] this agent speaks protocol ", kProtocol,
             ", the one that asks to join ", request->protocol(),
             "; use the same version of lockstep on all nodes");
       membership.join(request->run_id(), from_proto(request->node()), request->nodes(),
-                      request->max_restarts(), job_.now());
+                      request->max_restarts(), now);
     });
     return reactor;
   }
@@ -325,20 +331,19 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
   Reactor* Report(grpc::CallbackServerContext* context, const proto::ReportRequest* request,
                   proto::JobState* reply) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.apply(reactor, reply, [&](Membership& membership) {
+    job_.apply(reactor, reply, [&](Membership& membership, Duration now) {
       const auto& sender = request->sender();
       job_.check_run(sender.run_id());
       switch (request->what_case()) {
         case proto::ReportRequest::kFailed:
           return membership.fail(sender.node_id(), sender.epoch(), from_proto(request->failed()),
-                                 job_.now());
+                                 now);
         case proto::ReportRequest::kFinished:
-          return membership.finish(sender.node_id(), sender.epoch(), request->finished(),
-                                   job_.now());
+          return membership.finish(sender.node_id(), sender.epoch(), request->finished(), now);
         case proto::ReportRequest::kDrained:
-          return membership.drained(sender.node_id(), sender.epoch(), job_.now());
-        case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), job_.now());
-        case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), job_.now());
+          return membership.drained(sender.node_id(), sender.epoch(), now);
+        case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), now);
+        case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), now);
         case proto::ReportRequest::WHAT_NOT_SET: throw UsageError("[rendezvous] an empty report");
       }
     });

@@ -16,13 +16,13 @@ CallState::CallState(Plan plan, std::vector<at::Tensor> outputs, Duration limit,
       give_up_(std::move(give_up)) {}
 
 std::exception_ptr CallState::error() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return error_;
 }
 
 bool CallState::finished() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (settled_) return true;
   }
   for (const comm::Work& work : plan_.works)
@@ -36,16 +36,15 @@ bool CallState::finished() {
 void CallState::wait(Duration limit) {
   std::exception_ptr error;
   {
-    std::unique_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!settled_) {
-      lock.unlock();
+      const MutexUnlock unlocked(mutex_);
       try {
         wait_for_parts(limit > Duration::zero() ? limit : limit_);
       } catch (...) {
         error = std::current_exception();
       }
       settle(error);
-      lock.lock();
     }
     error = error_;
   }
@@ -89,7 +88,7 @@ void CallState::settle(std::exception_ptr error) {
     if (error) remember_failure(error);
     if (ended_) ended_();
     ended_ = nullptr;
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     error_ = error;
     settled_ = true;
     future = future_;
@@ -108,7 +107,7 @@ void CallState::complete(c10::ivalue::Future& future) const {
 c10::intrusive_ptr<c10::ivalue::Future> CallState::future(bool& created) {
   c10::intrusive_ptr<c10::ivalue::Future> future;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     created = !future_;
     if (!created) return future_;
     future = future_ =

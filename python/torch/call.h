@@ -1,7 +1,6 @@
 // One call of torch.distributed that is under way: c10d's Work, and the future that belongs to it.
 #pragma once
 
-#include <condition_variable>
 #include <exception>
 #include <functional>
 #include <future>
@@ -13,6 +12,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include "comm/work.h"
+#include "core/base/mutex.h"
 #include "python/torch/workers.h"
 
 namespace lockstep::pytorch {
@@ -56,10 +56,10 @@ class CallState {
   const std::function<void(const std::string&)> give_up_;
 
   std::once_flag once_;
-  mutable std::mutex mutex_;  // guards what follows
-  bool settled_ = false;
-  std::exception_ptr error_;
-  c10::intrusive_ptr<c10::ivalue::Future> future_;
+  mutable Mutex mutex_;
+  bool settled_ LOCKSTEP_GUARDED_BY(mutex_) = false;
+  std::exception_ptr error_ LOCKSTEP_GUARDED_BY(mutex_);
+  c10::intrusive_ptr<c10::ivalue::Future> future_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 class CallWork final : public c10d::Work {

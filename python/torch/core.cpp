@@ -1,16 +1,16 @@
 #include "python/torch/core.h"
 
-#include <mutex>
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::pytorch {
 namespace {
 
 struct Living {
-  std::mutex mutex;
-  std::vector<std::weak_ptr<Core>> cores;  // guarded by mutex
+  Mutex mutex;
+  std::vector<std::weak_ptr<Core>> cores LOCKSTEP_GUARDED_BY(mutex);
 };
 
 // Never destroyed: groups may outlive static objects.
@@ -21,8 +21,9 @@ Living& living() {
 
 std::vector<std::shared_ptr<Core>> all_living() {
   std::vector<std::shared_ptr<Core>> cores;
-  std::lock_guard lock(living().mutex);
-  for (const auto& weak : living().cores)
+  Living& all = living();
+  const MutexLock lock(all.mutex);
+  for (const auto& weak : all.cores)
     if (auto core = weak.lock(); core && core->is_own()) cores.push_back(std::move(core));
   return cores;
 }
@@ -46,9 +47,10 @@ std::shared_ptr<Core> Core::create(const std::shared_ptr<comm::Store>& store, in
   core->exchange_ = std::make_unique<Exchange>(
       comm::create(settings.backend, store, rank, size, options),
       [self = core.get()](const std::string& reason) { self->group_->abort(reason); });
-  std::lock_guard lock(living().mutex);
-  std::erase_if(living().cores, [](const auto& weak) { return weak.expired(); });
-  living().cores.push_back(core);
+  Living& all = living();
+  const MutexLock lock(all.mutex);
+  std::erase_if(all.cores, [](const auto& weak) { return weak.expired(); });
+  all.cores.push_back(core);
   return core;
 }
 

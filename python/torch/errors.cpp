@@ -1,9 +1,9 @@
 #include "python/torch/errors.h"
 
 #include <deque>
-#include <mutex>
 
 #include "comm/peer_failure.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::pytorch {
 namespace {
@@ -12,8 +12,8 @@ namespace {
 constexpr size_t kRemembered = 64;
 
 struct Failures {
-  std::mutex mutex;
-  std::deque<std::string> by_peers;  // guarded by mutex
+  Mutex mutex;
+  std::deque<std::string> by_peers LOCKSTEP_GUARDED_BY(mutex);
 };
 
 // Never destroyed: threads may fail while the process ends.
@@ -29,16 +29,18 @@ void remember_failure(const std::exception_ptr& error) {
     std::rethrow_exception(error);
   } catch (const std::exception& e) {
     if (!comm::caused_by_peer(e)) return;
-    std::lock_guard lock(failures().mutex);
-    failures().by_peers.emplace_back(e.what());
-    if (failures().by_peers.size() > kRemembered) failures().by_peers.pop_front();
+    Failures& all = failures();
+    const MutexLock lock(all.mutex);
+    all.by_peers.emplace_back(e.what());
+    if (all.by_peers.size() > kRemembered) all.by_peers.pop_front();
   } catch (...) {  // not an error of lockstep
   }
 }
 
 bool is_peer_failure(const std::string& text) {
-  std::lock_guard lock(failures().mutex);
-  for (const std::string& message : failures().by_peers)
+  Failures& all = failures();
+  const MutexLock lock(all.mutex);
+  for (const std::string& message : all.by_peers)
     if (text.find(message) != std::string::npos) return true;
   return false;
 }

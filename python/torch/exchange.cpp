@@ -34,7 +34,7 @@ Exchange::Exchange(std::unique_ptr<comm::ProcessGroup> group,
 
 Exchange::~Exchange() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     wake_.notify_one();
   }
@@ -49,7 +49,7 @@ std::shared_future<void> Exchange::start(comm::Work announced, Tensor sizes, Sli
     run(slices, label);
   });
   auto done = task.get_future().share();
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!thread_.joinable()) thread_ = start_thread("to exchange slices", [this] { loop(); });
   queue_.push_back(std::move(task));
   wake_.notify_one();
@@ -77,16 +77,15 @@ void Exchange::run(const Slices& slices, uint64_t label) {
 }
 
 void Exchange::loop() {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    wake_.wait(mutex_, [this]() LOCKSTEP_REQUIRES(mutex_) { return stopping_ || !queue_.empty(); });
     if (queue_.empty()) return;
     auto task = std::move(queue_.front());
     queue_.pop_front();
-    lock.unlock();
+    const MutexUnlock unlocked(mutex_);
     task();
     task = {};  // its tensors go before the next one starts
-    lock.lock();
   }
 }
 

@@ -2,16 +2,15 @@
 // from every other one.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "comm/process_group.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::pytorch {
 
@@ -46,11 +45,11 @@ class Exchange {
   const std::unique_ptr<comm::ProcessGroup> group_;
   const std::function<void(const std::string&)> failed_;
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::packaged_task<void()>> queue_;  // guarded by mutex_
-  bool stopping_ = false;                         // guarded by mutex_
-  std::thread thread_;                            // guarded by mutex_ until the destructor
+  Mutex mutex_;
+  Condition wake_;
+  std::deque<std::packaged_task<void()>> queue_ LOCKSTEP_GUARDED_BY(mutex_);
+  bool stopping_ LOCKSTEP_GUARDED_BY(mutex_) = false;
+  std::thread thread_ LOCKSTEP_GUARDED_BY(mutex_);  // until the destructor
 };
 
 }  // namespace lockstep::pytorch

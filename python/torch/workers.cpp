@@ -6,7 +6,7 @@ namespace lockstep::pytorch {
 
 void Workers::run(std::function<void()> job) {
   {
-    std::lock_guard lock(shared_->mutex);
+    const MutexLock lock(shared_->mutex);
     if (!shared_->closed) {
       if (shared_->idle <= shared_->jobs.size())
         threads_.push_back(start_thread("to finish a call of torch.distributed",
@@ -20,25 +20,26 @@ void Workers::run(std::function<void()> job) {
 }
 
 void Workers::loop(const std::shared_ptr<Shared>& shared) {
-  std::unique_lock lock(shared->mutex);
+  const MutexLock lock(shared->mutex);
   for (;;) {
     ++shared->idle;
-    shared->wake.wait(lock, [&] { return shared->closed || !shared->jobs.empty(); });
+    shared->wake.wait(shared->mutex, [&]() LOCKSTEP_REQUIRES(shared->mutex) {
+      return shared->closed || !shared->jobs.empty();
+    });
     --shared->idle;
     if (shared->jobs.empty()) return;
     auto job = std::move(shared->jobs.front());
     shared->jobs.pop_front();
-    lock.unlock();
+    const MutexUnlock unlocked(shared->mutex);
     job();
     job = nullptr;  // what it holds goes before the next job comes
-    lock.lock();
   }
 }
 
 void Workers::close() {
   std::vector<std::thread> threads;
   {
-    std::lock_guard lock(shared_->mutex);
+    const MutexLock lock(shared_->mutex);
     shared_->closed = true;
     threads.swap(threads_);
     shared_->wake.notify_all();

@@ -1,13 +1,13 @@
 // Threads that finish calls which nobody waits for.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "core/base/mutex.h"
 
 namespace lockstep::pytorch {
 
@@ -28,16 +28,16 @@ class Workers {
 
  private:
   struct Shared {
-    std::mutex mutex;
-    std::condition_variable wake;
-    std::deque<std::function<void()>> jobs;
-    size_t idle = 0;  // threads that wait for a job
-    bool closed = false;
+    Mutex mutex;
+    Condition wake;
+    std::deque<std::function<void()>> jobs LOCKSTEP_GUARDED_BY(mutex);
+    size_t idle LOCKSTEP_GUARDED_BY(mutex) = 0;  // threads that wait for a job
+    bool closed LOCKSTEP_GUARDED_BY(mutex) = false;
   };
   static void loop(const std::shared_ptr<Shared>& shared);
 
   const std::shared_ptr<Shared> shared_;
-  std::vector<std::thread> threads_;  // guarded by shared_->mutex
+  std::vector<std::thread> threads_ LOCKSTEP_GUARDED_BY(shared_->mutex);
 };
 
 }  // namespace lockstep::pytorch

@@ -7,7 +7,7 @@
 
 #include "comm/process_group.h"
 #include "core/base/clock.h"
-#include "core/base/screen_writer.h"
+#include "core/screen/screen_writer.h"
 #include "train/config/config.h"
 #include "train/run/job_notes.h"
 #include "train/run/replicas.h"

@@ -3,12 +3,12 @@
 #include <bit>
 #include <cstdlib>
 #include <map>
-#include <mutex>
 #include <vector>
 
 #include <sys/mman.h>
 
 #include "core/base/error.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::cpu {
 namespace {
@@ -63,7 +63,7 @@ class CachingAllocator final : public Allocator {
  public:
   void* allocate(size_t bytes, MemoryCategory category) override {
     const size_t capacity = capacity_for(bytes > 0 ? bytes : 1);
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     void* block = take_cached(capacity);
     if (!block) {
       if (exceeds_limit(capacity)) drop_cached();
@@ -81,7 +81,7 @@ class CachingAllocator final : public Allocator {
 
   void deallocate(void* pointer, size_t bytes, MemoryCategory category) noexcept override {
     const size_t capacity = capacity_for(bytes > 0 ? bytes : 1);
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     account(-static_cast<int64_t>(bytes), category);
     try {
       cache_[capacity].push_back(pointer);
@@ -92,23 +92,23 @@ class CachingAllocator final : public Allocator {
   }
 
   MemoryStats stats() const override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return stats_;
   }
 
   void reset_peak() override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stats_.peak_bytes = stats_.used_bytes;
     stats_.total_peak_bytes = stats_.total_used_bytes;
   }
 
   void release_cached() override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     drop_cached();
   }
 
   void count_external(int64_t bytes, MemoryCategory category) override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (category == MemoryCategory::offloaded) return account(bytes, category);
     if (bytes > 0 && exceeds_limit(static_cast<size_t>(bytes))) {
       drop_cached();
@@ -120,13 +120,13 @@ class CachingAllocator final : public Allocator {
   }
 
   void set_limit(int64_t bytes) override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stats_.limit_bytes = bytes;
   }
 
  private:
   // The last block freed comes first: it is the likeliest to be in the CPU's caches.
-  void* take_cached(size_t capacity) {
+  void* take_cached(size_t capacity) LOCKSTEP_REQUIRES(mutex_) {
     const auto found = cache_.find(capacity);
     if (found == cache_.end() || found->second.empty()) return nullptr;
     void* block = found->second.back();
@@ -134,7 +134,7 @@ class CachingAllocator final : public Allocator {
     return block;
   }
 
-  void drop_cached() {
+  void drop_cached() LOCKSTEP_REQUIRES(mutex_) {
     for (auto& [capacity, blocks] : cache_)
       for (void* block : blocks) {
         return_to_system(block, capacity);
@@ -143,7 +143,7 @@ class CachingAllocator final : public Allocator {
     cache_.clear();
   }
 
-  void account(int64_t bytes, MemoryCategory category) {
+  void account(int64_t bytes, MemoryCategory category) LOCKSTEP_REQUIRES(mutex_) {
     const auto c = static_cast<size_t>(category);
     stats_.used_bytes[c] += bytes;
     stats_.peak_bytes[c] = std::max(stats_.peak_bytes[c], stats_.used_bytes[c]);
@@ -152,13 +152,13 @@ class CachingAllocator final : public Allocator {
     stats_.total_peak_bytes = std::max(stats_.total_peak_bytes, stats_.total_used_bytes);
   }
 
-  bool exceeds_limit(size_t more) const {
+  bool exceeds_limit(size_t more) const LOCKSTEP_REQUIRES(mutex_) {
     return stats_.limit_bytes > 0 &&
            stats_.reserved_bytes + stats_.external_bytes + static_cast<int64_t>(more) >
                stats_.limit_bytes;
   }
 
-  std::string no_memory(size_t bytes, MemoryCategory category) const {
+  std::string no_memory(size_t bytes, MemoryCategory category) const LOCKSTEP_REQUIRES(mutex_) {
     std::string used;
     for (size_t c = 0; c < kMemoryCategories; ++c)
       if (stats_.used_bytes[c] > 0)
@@ -172,9 +172,10 @@ class CachingAllocator final : public Allocator {
                "train.micro_batch or model");
   }
 
-  mutable std::mutex mutex_;
-  std::map<size_t, std::vector<void*>> cache_;  // free blocks by capacity
-  MemoryStats stats_;
+  mutable Mutex mutex_;
+  // Free blocks by capacity.
+  std::map<size_t, std::vector<void*>> cache_ LOCKSTEP_GUARDED_BY(mutex_);
+  MemoryStats stats_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace

@@ -1,9 +1,7 @@
-#include "core/base/screen_writer.h"
+#include "core/screen/screen_writer.h"
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -14,6 +12,7 @@
 
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/mutex.h"
 #include "core/base/thread.h"
 
 namespace lockstep {
@@ -44,21 +43,22 @@ struct ScreenWriter::Writer {
 
   const int fd;
   const std::function<void()> on_room;
-  mutable std::mutex mutex;
-  std::condition_variable changed;
-  std::string waiting;  // from `begin` on
-  size_t begin = 0;
-  size_t dropped = 0;  // behind `waiting`
-  std::string newest;  // behind that
-  Duration
-      moved_at{};  // when the first byte that waits began to, or the last one before it was taken
-  bool broken = false;  // nobody can read it any more, or nobody waits for that
-  bool stopping = false;
+  mutable Mutex mutex;
+  Condition changed;
+  std::string waiting LOCKSTEP_GUARDED_BY(mutex);  // from `begin` on
+  size_t begin LOCKSTEP_GUARDED_BY(mutex) = 0;
+  size_t dropped LOCKSTEP_GUARDED_BY(mutex) = 0;  // behind `waiting`
+  std::string newest LOCKSTEP_GUARDED_BY(mutex);  // behind that
+  // When the first byte that waits began to, or the last one before it was taken.
+  Duration moved_at LOCKSTEP_GUARDED_BY(mutex){};
+  // Nobody can read it any more, or nobody waits for that.
+  bool broken LOCKSTEP_GUARDED_BY(mutex) = false;
+  bool stopping LOCKSTEP_GUARDED_BY(mutex) = false;
 
-  size_t size() const { return waiting.size() - begin + newest.size(); }
+  size_t size() const LOCKSTEP_REQUIRES(mutex) { return waiting.size() - begin + newest.size(); }
 
-  void add(std::string_view bytes) {
-    std::lock_guard lock(mutex);
+  void add(std::string_view bytes) LOCKSTEP_EXCLUDES(mutex) {
+    const MutexLock lock(mutex);
     if (broken || stopping || bytes.empty()) return;
     if (size() == 0) moved_at = now();
     if (newest.empty() && dropped == 0) {
@@ -75,7 +75,7 @@ struct ScreenWriter::Writer {
   }
 
   // Whole lines where there are some, and many at once, so that it is seldom done.
-  void drop_oldest_of_newest() {
+  void drop_oldest_of_newest() LOCKSTEP_REQUIRES(mutex) {
     constexpr size_t kAtOnce = kMost / 16;
     const size_t excess = newest.size() - kMost / 2 + kAtOnce;
     const size_t line = newest.find('\n', excess - 1);
@@ -85,43 +85,46 @@ struct ScreenWriter::Writer {
   }
 
   // What is written next: whole lines where they fit, since other processes may write there, too.
-  std::string next_chunk() const {
+  std::string next_chunk() const LOCKSTEP_REQUIRES(mutex) {
     std::string chunk = waiting.substr(begin, kChunk);
     const size_t line = chunk.rfind('\n');
     if (line != std::string::npos) chunk.resize(line + 1);
     return chunk;
   }
 
-  void run() {
-    std::unique_lock lock(mutex);
+  void run() LOCKSTEP_EXCLUDES(mutex) {
+    const MutexLock lock(mutex);
     while (true) {
-      changed.wait(lock, [&] { return stopping || size() > 0; });
+      changed.wait(mutex, [&]() LOCKSTEP_REQUIRES(mutex) { return stopping || size() > 0; });
       if (size() == 0) return;
       const std::string chunk = next_chunk();
-      lock.unlock();
-      const ssize_t written = ::write(fd, chunk.data(), chunk.size());
-      const int error = written < 0 ? errno : 0;
-      if (error == EAGAIN) {
-        pollfd ready{fd, POLLOUT, 0};
-        ::poll(&ready, 1, 1000);
+      ssize_t written = 0;
+      int error = 0;
+      {
+        const MutexUnlock unlocked(mutex);
+        written = ::write(fd, chunk.data(), chunk.size());
+        error = written < 0 ? errno : 0;
+        if (error == EAGAIN) {
+          pollfd ready{fd, POLLOUT, 0};
+          ::poll(&ready, 1, 1000);
+        }
       }
-      lock.lock();
       if (written >= 0) take(static_cast<size_t>(written));
       if (error == 0 || error == EAGAIN || error == EINTR) continue;
       drop();
     }
   }
 
-  // What waits, and what comes later. With the lock held.
-  void drop() {
+  // What waits, and what comes later.
+  void drop() LOCKSTEP_REQUIRES(mutex) {
     broken = true;
     newest.clear();
     dropped = 0;
     take(waiting.size() - begin);
   }
 
-  // `waiting` is written. With the lock held.
-  void go_on_with_newest() {
+  // `waiting` is written.
+  void go_on_with_newest() LOCKSTEP_REQUIRES(mutex) {
     const bool torn = !waiting.empty() && waiting.back() != '\n';
     begin = 0;
     waiting.clear();
@@ -132,20 +135,21 @@ struct ScreenWriter::Writer {
     newest.clear();
   }
 
-  // For the destructor. With the lock held by `lock`.
-  void finish(std::unique_lock<std::mutex>& lock) {
+  // For the destructor.
+  void finish() LOCKSTEP_EXCLUDES(mutex) {
+    const MutexLock lock(mutex);
     stopping = true;
     changed.notify_all();
     const Duration began = now();
-    const auto last_chance = [&] {
+    const auto last_chance = [&]() LOCKSTEP_REQUIRES(mutex) {
       return Clock::time_point(std::max(began, moved_at) + kLastChance);
     };
-    while (size() > 0 && Clock::now() < last_chance()) changed.wait_until(lock, last_chance());
+    while (size() > 0 && Clock::now() < last_chance()) changed.wait_until(mutex, last_chance());
     drop();
   }
 
-  // With the lock held.
-  void take(size_t bytes) {
+  // `bytes` of what waits are written, or dropped.
+  void take(size_t bytes) LOCKSTEP_REQUIRES(mutex) {
     const bool was_full = size() >= kFull;
     begin += std::min(bytes, waiting.size() - begin);  // they may have been dropped meanwhile
     moved_at = now();
@@ -174,10 +178,7 @@ ScreenWriter::ScreenWriter(std::function<void()> on_room) {
 
 ScreenWriter::~ScreenWriter() {
   log::set_sink(nullptr);
-  for (auto& writer : writers_) {
-    std::unique_lock lock(writer->mutex);
-    writer->finish(lock);
-  }
+  for (auto& writer : writers_) writer->finish();
 }
 
 void ScreenWriter::write(Stream stream, std::string_view bytes) {
@@ -186,13 +187,13 @@ void ScreenWriter::write(Stream stream, std::string_view bytes) {
 
 bool ScreenWriter::full(Stream stream) const {
   const Writer& writer = *writers_[static_cast<size_t>(stream)];
-  std::lock_guard lock(writer.mutex);
+  const MutexLock lock(writer.mutex);
   return writer.size() >= kFull;
 }
 
 Duration ScreenWriter::stalled(Stream stream) const {
   const Writer& writer = *writers_[static_cast<size_t>(stream)];
-  std::lock_guard lock(writer.mutex);
+  const MutexLock lock(writer.mutex);
   return writer.size() == 0 ? Duration::zero() : now() - writer.moved_at;
 }
 
@@ -203,16 +204,16 @@ Duration ScreenWriter::stalled() const {
 bool ScreenWriter::wait_until_written(Duration limit) const {
   const Deadline deadline = Deadline::after(limit);
   for (const auto& writer : writers_) {
-    std::unique_lock lock(writer->mutex);
-    const auto written = [&] { return writer->size() == 0; };
-    if (!writer->changed.wait_for(lock, deadline.remaining(), written)) return false;
+    const MutexLock lock(writer->mutex);
+    const auto written = [&]() LOCKSTEP_REQUIRES(writer->mutex) { return writer->size() == 0; };
+    if (!writer->changed.wait_until(writer->mutex, deadline.at(), written)) return false;
   }
   return true;
 }
 
 bool ScreenWriter::all_written() const {
   for (const auto& writer : writers_) {
-    std::lock_guard lock(writer->mutex);
+    const MutexLock lock(writer->mutex);
     if (writer->size() > 0) return false;
   }
   return true;
@@ -220,7 +221,7 @@ bool ScreenWriter::all_written() const {
 
 void ScreenWriter::give_up() {
   for (auto& writer : writers_) {
-    std::lock_guard lock(writer->mutex);
+    const MutexLock lock(writer->mutex);
     writer->drop();
   }
 }

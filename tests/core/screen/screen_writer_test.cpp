@@ -1,5 +1,5 @@
 // What reaches the reader of a process that writes through a ScreenWriter.
-#include "core/base/screen_writer.h"
+#include "core/screen/screen_writer.h"
 
 #include <cerrno>
 #include <functional>
