@@ -60,9 +60,12 @@ class ReplicaMemory {
 
  private:
   struct Mapping {
-    char* data;
-    size_t bytes;
+    Mapping(char* at, size_t size) : data(at), bytes(size) {}
     ~Mapping();
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+    char* const data;
+    const size_t bytes;
   };
 
   void adopt();
