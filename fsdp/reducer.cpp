@@ -71,8 +71,9 @@ uint64_t Reducer::label(const Unit& unit, uint64_t time) const {
 void Reducer::abandon_round() {
   abandoned_ = true;
   for (auto& [unit, slot] : slots_) {
-    const bool reduced = std::any_of(pending_.begin(), pending_.end(),
-                                     [&](const Pending& p) { return p.buffer == slot.buffer; });
+    const bool reduced =
+        std::any_of(pending_.begin(), pending_.end(),
+                    [&buffer = slot.buffer](const Pending& p) { return p.buffer == buffer; });
     if (slot.buffer && !reduced) slot.buffer->taken = false;
     if (slot.begun) drop_gradients(*unit);
     slot = {};
