@@ -106,7 +106,7 @@ int main(int argc, char** argv) {
   std::printf("| header | | ms | peak MB | nlohmann::json::accept, ms |\n|---|---|---|---|---|\n");
   for (const auto& [name, make] : test::large_headers()) {
     write_file(path, make());
-    good = in_process_of_its_own([&] { measure_reading(name, path); }) && good;
+    good = in_process_of_its_own([&, &which = name] { measure_reading(which, path); }) && good;
   }
   std::printf(
       "\n| compared with itself | opened after ms | compared after ms | peak MB | bytes a tensor "
@@ -114,7 +114,7 @@ int main(int argc, char** argv) {
   for (const auto& [name, make] : test::large_headers()) {
     if (std::string_view(name).find("million tensors") == std::string_view::npos) continue;
     write_file(path, make());
-    good = in_process_of_its_own([&] { measure_comparing(name, path); }) && good;
+    good = in_process_of_its_own([&, &which = name] { measure_comparing(which, path); }) && good;
   }
   std::filesystem::remove(path);
   return good ? 0 : 1;

@@ -13,6 +13,8 @@ template <typename... F>
 struct Overloaded : F... {
   using F::operator()...;
 };
+template <typename... F>
+Overloaded(F...) -> Overloaded<F...>;  // clang 14 does not find it by itself
 
 template <typename T>
 std::string number_text(T value) {
