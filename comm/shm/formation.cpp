@@ -29,6 +29,10 @@ namespace {
 constexpr Duration kFirstLook = std::chrono::milliseconds(50);
 constexpr Duration kLook = std::chrono::milliseconds(400);
 
+// Keys: where rank 0 has the memory, and that all ranks have mapped it.
+constexpr const char* kMemory = "shm";
+constexpr const char* kAllJoined = "all-joined";
+
 // The kernel and the process namespace: ranks that share both can open each other's memory.
 std::string host_identity() {
   std::string boot;
@@ -66,23 +70,26 @@ class Group::Formation {
 
   std::string where_the_memory_is() {
     std::string where;
-    in_short_waits([&](Duration wait) { where = store_.get("shm", wait); });
+    in_short_waits([&](Duration wait) { where = store_.get(kMemory, wait); });
     return where;
   }
-  // In the store, which ends the wait where it knows that a rank has failed before it came.
-  void await_announced() {
-    in_short_waits([&](Duration wait) { store_.wait(keys_, wait); });
+  // This rank has mapped the memory and filled in its part.
+  void join() {
+    group_.member(group_.rank()).joined.publish(1);
+    if (group_.control().joined.fetch_add(1) + 1 == group_.size()) store_.set(kAllJoined, "");
   }
+  // In the store, which ends the wait where it knows that a rank has failed before it came.
   void await_joined() {
-    for (int r = 0; r < group_.size(); ++r) {
-      Word& joined = group_.member(r).joined;
-      in_short_waits([&](Duration wait) {
-        const Deadline deadline = Deadline::after(wait);
-        while (!joined.reached(1)) {
-          if (deadline.passed()) throw TimeoutError("");
-          joined.sleep(1, deadline.remaining());
-        }
-      });
+    in_short_waits([&](Duration wait) { store_.wait({kAllJoined}, wait); });
+  }
+  // The last rank that needs no key any more removes them all.
+  void leave_store() {
+    if (group_.control().formed.fetch_add(1) + 1 < group_.size()) return;
+    keys_.insert(keys_.end(), {kMemory, kAllJoined});
+    try {
+      store_.remove(keys_);
+    } catch (const EnvironmentError& e) {  // the group has formed all the same
+      log::debug("[comm] group '", group_.name_, "' leaves its keys in the store: ", e.what());
     }
   }
 
@@ -96,11 +103,18 @@ class Group::Formation {
       } catch (const TimeoutError&) {
         look();
       }
+      // Even if the rank that was to say so could not.
+      if (have_all_joined()) return;
     }
   }
 
   bool is_mapped() const { return group_.memory_.data() != nullptr; }
   bool has_joined(int r) const { return is_mapped() && group_.member(r).joined.reached(1); }
+  bool have_all_joined() const {
+    for (int r = 0; r < group_.size(); ++r)
+      if (!has_joined(r)) return false;
+    return true;
+  }
   bool has_left(int r) const {
     return has_joined(r) &&
            group_.member(r).presence.load(std::memory_order_acquire) == Presence::left;
@@ -213,11 +227,11 @@ Group::Group(Store& store, int rank, int size, const std::string& name, const Li
   CPU_ZERO(&me.cores);
   ::sched_getaffinity(0, sizeof me.cores, &me.cores);
   me.presence.store(Presence::here, std::memory_order_release);
-  me.joined.publish(1);
   try {
-    formation.await_announced();
+    formation.join();
     formation.await_joined();
     watch_peers();
+    formation.leave_store();
   } catch (...) {
     // The others find the reason themselves, or that this rank has left.
     me.presence.store(Presence::left, std::memory_order_release);
@@ -238,8 +252,8 @@ void Group::create(Store& store) {
     new (&member(r)) Member;
     for (int to = 0; to < size_; ++to) new (&channel(r, to)) Channel;
   }
-  store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(),
-                       " ", host_name()));
+  store.set(kMemory, str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(),
+                         " ", host_name()));
 }
 
 void Group::attach(Formation& formation) {

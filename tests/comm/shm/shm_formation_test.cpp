@@ -48,6 +48,7 @@ class StoreWithHooks final : public Store {
                               const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
+  void remove(const std::vector<std::string>& keys) override { store_.remove(keys); }
 
  private:
   ForkStore& store_;
