@@ -35,8 +35,18 @@ std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr
   if (options.timeout)
     check(*options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ",
           seconds(*options.timeout), " s");
-  return std::make_unique<ProcessGroup>(
-      make_backend(backend, std::move(store), rank, size, options), options);
+  return create(make_backend(backend, store, rank, size, options), store, options);
+}
+
+std::unique_ptr<ProcessGroup> create(std::unique_ptr<Backend> backend, std::shared_ptr<Store> store,
+                                     const GroupOptions& options) {
+  std::unique_ptr<ProcessGroup> host;
+  if (backend->device().type != DeviceType::cpu) {
+    GroupOptions of_host = options;
+    of_host.name += "/host";
+    host = create("auto", std::move(store), backend->rank(), backend->size(), of_host);
+  }
+  return std::make_unique<ProcessGroup>(std::move(backend), options, std::move(host));
 }
 
 }  // namespace lockstep::comm

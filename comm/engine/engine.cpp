@@ -163,11 +163,22 @@ void Engine::log_calls(const FlightRecorder::Excerpt& calls) const {
 }
 
 void Engine::abort(const std::string& reason, bool by_peer) {
+  std::shared_ptr<Engine> other;
   {
     std::lock_guard lock(mutex_);
-    if (ended_.reason.empty()) ended_ = {reason.empty() ? "aborted" : reason, by_peer};
+    if (ended_.reason.empty()) {
+      ended_ = {reason.empty() ? "aborted" : reason, by_peer};
+      other = coupled_.lock();
+    }
   }
   backend_->abort(reason);
+  if (other) other->abort(reason, by_peer);
+}
+
+void Engine::couple(const std::shared_ptr<Engine>& a, const std::shared_ptr<Engine>& b) {
+  std::scoped_lock lock(a->mutex_, b->mutex_);
+  a->coupled_ = b;
+  b->coupled_ = a;
 }
 
 void Engine::close() {
