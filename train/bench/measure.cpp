@@ -15,7 +15,7 @@ double median(std::vector<double> values) {
 
 double slowest(double value, comm::ProcessGroup& group) {
   const Tensor t = Tensor::full({1}, value);
-  group.all_reduce(t, {.op = comm::ReduceOp::max}).wait();
+  group.host().all_reduce(t, {.op = comm::ReduceOp::max}).wait();
   return t.item();
 }
 
