@@ -56,6 +56,7 @@ TEST_P(Meetings, ARankThatGaveUpMeetsTheOthersAtItsNextTry) {
               create(GetParam(), store, 0, 2, {.timeout = std::chrono::milliseconds(1)});
             }),
             "");
+  const std::string first = store->get("group/world/open", std::chrono::seconds(60));
   test::run_threads(2, [&](int rank) {
     // The other one comes when rank 0 has come again, so that it does not find the first place.
     if (rank == 1) store->get("again", std::chrono::seconds(60));
@@ -63,7 +64,6 @@ TEST_P(Meetings, ARankThatGaveUpMeetsTheOthersAtItsNextTry) {
     std::thread again;
     if (rank == 0)
       again = std::thread([&] {
-        const std::string first = store->get("group/world/open", std::chrono::seconds(60));
         while (store->get("group/world/open", std::chrono::seconds(60)) == first)
           std::this_thread::yield();
         store->set("again", "");
