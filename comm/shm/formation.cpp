@@ -7,6 +7,7 @@
 #include <map>
 #include <new>
 #include <random>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -28,6 +29,8 @@ namespace {
 // between two.
 constexpr Duration kFirstLook = std::chrono::milliseconds(50);
 constexpr Duration kLook = std::chrono::milliseconds(400);
+// For how many ranks of which nothing is known a look asks the store, besides rank 0.
+constexpr int kAskedAtOnce = 8;
 
 // Keys: where rank 0 has the memory, and that all ranks have mapped it.
 constexpr const char* kMemory = "shm";
@@ -127,8 +130,10 @@ class Group::Formation {
     if (!is_mapped()) missing = {0};  // all are waiting for its memory
     if (kin_.check) kin_.check(missing);
     std::string dead;
+    const std::set<int> asked = next_to_ask_for();
     for (int r = 0; r < group_.size(); ++r) {
-      const int pid = r == group_.rank() || has_left(r) ? 0 : pid_of(r);
+      const bool known = known_pid(r) != 0 || asked.contains(r);
+      const int pid = r == group_.rank() || has_left(r) || !known ? 0 : pid_of(r);
       // It may have joined, found all others there, and left, while this thread looked.
       if (pid != 0 && !look_at_process(pid) && !has_left(r))
         dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
@@ -146,6 +151,19 @@ class Group::Formation {
                 seconds(say_after(said_)), " s: ", ranks_text(missing), " of ", group_.size(),
                 missing.size() == 1 ? " has" : " have", " not joined", what_they_do(missing));
     ++said_;
+  }
+
+  // Ranks of whose process nothing is known yet, and for which this look may ask the store: rank 0,
+  // and a few others in turn. If every rank asked for all of them at every look, a start with many
+  // ranks would keep the store busy.
+  std::set<int> next_to_ask_for() {
+    std::vector<int> unknown;
+    for (int r = 1; r < group_.size(); ++r)
+      if (r != group_.rank() && known_pid(r) == 0) unknown.push_back(r);
+    std::set<int> asked{0};
+    for (int i = 0; i < kAskedAtOnce && !unknown.empty(); ++i)
+      asked.insert(unknown[static_cast<size_t>(group_.rank() + asked_++) % unknown.size()]);
+    return asked;
   }
 
   // Whether one of these ranks has been stopped for longer than the limit allows.
@@ -182,6 +200,7 @@ class Group::Formation {
   // 0 where it is not known, or not yet.
   int known_pid(int r) const {
     if (!kin_.pids.empty()) return kin_.pids[static_cast<size_t>(r)];
+    if (has_joined(r)) return group_.member(r).pid;
     const auto found = pids_.find(r);
     return found != pids_.end() ? found->second : 0;
   }
@@ -211,6 +230,7 @@ class Group::Formation {
   std::map<int, int> pids_;                         // by rank
   std::map<int, Clock::time_point> stopped_since_;  // by rank
   uint32_t said_ = 0;
+  int asked_ = 0;  // for how many ranks the store was asked, to go on from there
 };
 
 Group::Group(Store& store, int rank, int size, const std::string& name, const Limit& limit,
