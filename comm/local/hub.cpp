@@ -53,10 +53,7 @@ std::shared_ptr<Hub> Hub::join(const std::string& key, int rank, int size, const
         [&](int r) { return hub->members_[static_cast<size_t>(r)].joined > 0; }, check);
   } catch (...) {
     std::lock_guard registry_lock(registry().mutex);
-    // Unless a rank that failed before has come again, and waits for the others at a new hub.
-    const auto found = registry().entries.find(key);
-    if (found != registry().entries.end() && found->second.hub == hub)
-      registry().entries.erase(found);
+    registry().entries.erase(key);
     throw;
   }
   return hub;
