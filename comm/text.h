@@ -31,8 +31,8 @@ std::vector<std::string> agree(ProcessGroup* group, const std::function<std::str
 
 // Compares a description, one thing a line, over all ranks. Where they differ every rank throws
 // UsageError: "`problem`: rank 0 has '…' where rank 2 has '…'; `advice`", with the first rank and
-// the first line that differ. Where they do, each rank receives rank 0's
-// text and the other one, not everybody's.
+// the first line that differ. Each rank then receives rank 0's text and the other one, not
+// everybody's.
 void check_same_lines(ProcessGroup& group, const std::string& text, std::string_view problem,
                       std::string_view advice);
 
