@@ -18,7 +18,6 @@
 #include <mpi.h>
 #include <nlohmann/json.hpp>
 
-#include "comm/local/hash_store.h"
 #include "comm/process_group.h"
 #include "comm/store.h"
 #include "core/base/clock.h"
@@ -27,34 +26,34 @@
 namespace lockstep {
 namespace {
 
-// As much of a store as the shm backend needs to meet: one key that rank 0 sets and each of the
-// others gets once, and keys without a value, one of each rank, for which all wait.
+// As much of a store as one group of the shm backend needs to meet, where no rank is late: rank 0
+// says which meeting it is and where the memory lies, and each of the others asks once for both;
+// then all wait once until all have joined.
 class BroadcastStore final : public comm::Store {
  public:
   explicit BroadcastStore(int rank) : rank_(rank) {}
+  std::string compare_and_set(const std::string&, const std::string&,
+                              const std::string& desired) override {
+    return share(desired);
+  }
   void set(const std::string& key, const std::string& value) override {
-    if (value.empty()) return;
-    check(rank_ == 0, "[bench] only rank 0 can set a key to a value, got ", key);
-    share(value);
+    if (key.ends_with("/shm")) share(value);
   }
   std::string get(const std::string&, Duration) override { return share(""); }
   void wait(const std::vector<std::string>&, Duration) override { MPI_Barrier(MPI_COMM_WORLD); }
-  int64_t add(const std::string& key, int64_t delta) override { return own_.add(key, delta); }
-  std::string compare_and_set(const std::string& key, const std::string& expected,
-                              const std::string& desired) override {
-    return own_.compare_and_set(key, expected, desired);
-  }
+  int64_t add(const std::string&, int64_t delta) override { return delta; }
+  void remove(const std::vector<std::string>&) override {}
 
  private:
-  static std::string share(const std::string& value) {
+  // Rank 0's value, on every rank.
+  std::string share(const std::string& value) const {
     char text[512] = {};
     check(value.size() < sizeof text, "[bench] too long for this store: ", value);
-    std::strcpy(text, value.c_str());
+    if (rank_ == 0) std::strcpy(text, value.c_str());
     MPI_Bcast(text, sizeof text, MPI_CHAR, 0, MPI_COMM_WORLD);
     return text;
   }
   const int rank_;
-  comm::HashStore own_;
 };
 
 struct Way {

@@ -1,4 +1,5 @@
 #include "comm/engine/backend.h"
+#include "comm/engine/meeting.h"
 #include "comm/local/factory.h"
 #include "comm/local/hash_store.h"
 #include "comm/mpi/factory.h"
@@ -19,11 +20,10 @@ std::unique_ptr<Backend> make_backend(const std::string& backend, std::shared_pt
   // A single rank has nobody to share memory with.
   if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, options);
   check(store != nullptr, "[comm] backend '", backend, "' with ", size, " ranks needs a store");
-  // A name may be used again: the n-th group of a name on one rank meets the n-th on the others.
-  const int64_t generation = store->add(str("group/", options.name, "/rank-", rank), 1);
-  store = with_prefix(std::move(store), str("group/", options.name, "/", generation));
-  return backend == "local" ? make_local(std::move(store), rank, size, options)
-                            : make_shm(std::move(store), rank, size, options);
+  return meet(store, options.name, rank, size, [&](std::shared_ptr<Store> place) {
+    return backend == "local" ? make_local(std::move(place), rank, size, options)
+                              : make_shm(std::move(place), rank, size, options);
+  });
 }
 
 }  // namespace
@@ -35,8 +35,18 @@ std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr
   if (options.timeout)
     check(*options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ",
           seconds(*options.timeout), " s");
-  return std::make_unique<ProcessGroup>(
-      make_backend(backend, std::move(store), rank, size, options), options);
+  return create(make_backend(backend, store, rank, size, options), store, options);
+}
+
+std::unique_ptr<ProcessGroup> create(std::unique_ptr<Backend> backend, std::shared_ptr<Store> store,
+                                     const GroupOptions& options) {
+  std::unique_ptr<ProcessGroup> host;
+  if (backend->device().type != DeviceType::cpu) {
+    GroupOptions of_host = options;
+    of_host.name += "/host";
+    host = create("auto", std::move(store), backend->rank(), backend->size(), of_host);
+  }
+  return std::make_unique<ProcessGroup>(std::move(backend), options, std::move(host));
 }
 
 }  // namespace lockstep::comm

@@ -44,7 +44,7 @@ std::vector<std::string> agree_on_long_work(
       const bool ended = work.wait_for(kSignOfLife) == std::future_status::ready;
       // Of all ranks, the least counts.
       const Tensor state = Tensor::from(std::vector<int32_t>{ended, !failed}, {2});
-      group->all_reduce(state, {.op = comm::ReduceOp::min}).wait();
+      group->host().all_reduce(state, {.op = comm::ReduceOp::min}).wait();
       all_ended = state.data<int32_t>()[0] != 0;
       if (state.data<int32_t>()[1] == 0) stop = true;
     }

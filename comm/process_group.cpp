@@ -49,12 +49,25 @@ void check_overlap(const Tensor& big, const Tensor& small, int rank, Op op) {
 
 class ProcessGroup::Impl {
  public:
-  Impl(std::unique_ptr<Backend> backend, const GroupOptions& options)
-      : engine(std::make_shared<Engine>(std::move(backend), options)),
+  Impl(std::unique_ptr<Backend> backend, const GroupOptions& options,
+       std::unique_ptr<ProcessGroup> host_group)
+      : host(std::move(host_group)),
+        engine(std::make_shared<Engine>(std::move(backend), options)),
         rank(engine->backend().rank()),
         size(engine->backend().size()),
         default_tree(size),
-        exceptions(std::uncaught_exceptions()) {}
+        exceptions(std::uncaught_exceptions()) {
+    const bool on_cpu = device().type == DeviceType::cpu;
+    check(on_cpu == (host == nullptr), "[comm] group '", options.name, "' is on ", device(),
+          ", so ",
+          on_cpu ? "it is its own host group; none may be given" : "it needs a host group");
+    if (!host) return;
+    check(host->impl_->device() == kCpu && host->rank() == rank && host->size() == size,
+          "[comm] rank ", rank, " of ", size, " of group '", options.name,
+          "' needs its like on the CPU, got rank ", host->rank(), " of ", host->size(), " on ",
+          host->impl_->device());
+    Engine::couple(engine, host->impl_->engine);
+  }
 
   ~Impl() {
     // Unwinding from an error, this rank will not make the calls that its pending ones are waiting
@@ -127,6 +140,7 @@ class ProcessGroup::Impl {
           " ranks, but the group has ", size);
   }
 
+  const std::unique_ptr<ProcessGroup> host;  // null: this group is on the CPU itself
   const std::shared_ptr<Engine> engine;
   const int rank;
   const int size;
@@ -135,14 +149,17 @@ class ProcessGroup::Impl {
   std::atomic<uint64_t> next_label{uint64_t{1} << 32};  // beyond what callers choose by hand
 };
 
-ProcessGroup::ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options)
-    : impl_(std::make_unique<Impl>(std::move(backend), options)) {}
+ProcessGroup::ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options,
+                           std::unique_ptr<ProcessGroup> host)
+    : impl_(std::make_unique<Impl>(std::move(backend), options, std::move(host))) {}
 ProcessGroup::~ProcessGroup() = default;
 
 int ProcessGroup::rank() const { return impl_->rank; }
 int ProcessGroup::size() const { return impl_->size; }
 const std::string& ProcessGroup::name() const { return impl_->engine->options().name; }
 std::string ProcessGroup::backend_name() const { return impl_->engine->backend().name(); }
+
+ProcessGroup& ProcessGroup::host() { return impl_->host ? *impl_->host : *this; }
 
 Work ProcessGroup::all_reduce(const Tensor& tensor, const ReduceOptions& options) {
   check_tensor(tensor, "tensor", Op::all_reduce, impl_->device());
@@ -241,14 +258,55 @@ Work ProcessGroup::barrier() { return impl_->start(Op::barrier, Tensor(), Tensor
 
 uint64_t ProcessGroup::reserve_labels(uint64_t count) { return impl_->next_label.fetch_add(count); }
 
+namespace {
+
+// What each rank asks for in a split, by rank: color and key in turn.
+using Wishes = std::vector<int64_t>;
+
+// Which of a group's ranks form the new one, in its order.
+std::vector<int> ranks_of(int color, const Wishes& wishes) {
+  std::vector<int> ranks;
+  for (size_t r = 0; 2 * r < wishes.size(); ++r)
+    if (wishes[2 * r] == color) ranks.push_back(static_cast<int>(r));
+  std::stable_sort(ranks.begin(), ranks.end(), [&](int a, int b) {
+    return wishes[static_cast<size_t>(2 * a + 1)] < wishes[static_cast<size_t>(2 * b + 1)];
+  });
+  return ranks;
+}
+
+// Everybody learns what everybody wants; an all-gather in all but name, so that a split met by
+// another call is seen.
+void exchange(Backend& backend, const Fingerprint& fingerprint, const Limit& limit,
+              Wishes& wishes) {
+  const std::array<int64_t, 2> mine{wishes[static_cast<size_t>(2 * backend.rank())],
+                                    wishes[static_cast<size_t>(2 * backend.rank() + 1)]};
+  Call call{.fingerprint = fingerprint,
+            .in = mine.data(),
+            .out = wishes.data(),
+            .op = Op::all_gather,
+            .dtype = DType::i64,
+            .count = 2,
+            .limit = limit};
+  backend.execute(call);
+}
+
+}  // namespace
+
 std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   Engine& engine = *impl_->engine;
-  const int rank = impl_->rank, size = impl_->size;
-  // Everybody learns what everybody wants; an all-gather in all but name, so that a split met by
-  // another call is seen.
-  std::vector<int64_t> wishes(static_cast<size_t>(2 * size));
-  const std::array<int64_t, 2> mine{color, key};
-  std::copy(mine.begin(), mine.end(), wishes.begin() + 2 * rank);
+  const auto mine = static_cast<size_t>(2 * impl_->rank);
+  Wishes wishes(static_cast<size_t>(2 * impl_->size));
+  wishes[mine] = color;
+  wishes[mine + 1] = key;
+  // A device cannot read the wishes, so there the host group exchanges them, and splits first.
+  std::unique_ptr<ProcessGroup> host;
+  if (impl_->host) {
+    const Tensor all = Tensor::from(wishes, {2 * impl_->size});
+    const auto at = static_cast<int64_t>(mine);
+    impl_->host->all_gather(all, all.narrow(0, at, 2)).wait();
+    wishes = all.to_vector<int64_t>();
+    host = impl_->host->split(color, key);
+  }
   SplitPlan plan{.name = {},
                  .color = color,
                  .key = key,
@@ -259,23 +317,11 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   const auto form = [&](const Fingerprint& fingerprint, const WorkState& work) {
     plan.name = str(name(), "/", fingerprint.sequence, ".", color);
     plan.limit = work.limit();
-    if (size > 1) {
-      Call call{.fingerprint = fingerprint,
-                .in = mine.data(),
-                .out = wishes.data(),
-                .op = Op::all_gather,
-                .dtype = DType::i64,
-                .count = 2,
-                .limit = plan.limit};
-      engine.backend().execute(call);
-    }
+    if (impl_->size > 1 && !impl_->host)
+      exchange(engine.backend(), fingerprint, plan.limit, wishes);
     if (color >= 0) {
-      for (int r = 0; r < size; ++r)
-        if (wishes[static_cast<size_t>(2 * r)] == color) plan.ranks.push_back(r);
-      std::stable_sort(plan.ranks.begin(), plan.ranks.end(), [&](int a, int b) {
-        return wishes[static_cast<size_t>(2 * a + 1)] < wishes[static_cast<size_t>(2 * b + 1)];
-      });
-      plan.rank = static_cast<int>(std::find(plan.ranks.begin(), plan.ranks.end(), rank) -
+      plan.ranks = ranks_of(color, wishes);
+      plan.rank = static_cast<int>(std::find(plan.ranks.begin(), plan.ranks.end(), impl_->rank) -
                                    plan.ranks.begin());
     }
     backend = engine.backend().split(plan);
@@ -284,7 +330,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(int color, int key) {
   if (!backend) return nullptr;
   GroupOptions options = engine.options();
   options.name = plan.name;
-  return std::make_unique<ProcessGroup>(std::move(backend), options);
+  return std::make_unique<ProcessGroup>(std::move(backend), options, std::move(host));
 }
 
 void ProcessGroup::abort(const std::string& reason) {

@@ -5,6 +5,10 @@
 // differ, the call fails on all ranks with a message that names both ranks and both calls, and no
 // wrong data is released.
 //
+// Numbers and texts of the host (votes, flags, counts, losses, descriptions) go through host(), and
+// tensors of the device go through the group itself. Where the group's device is a CPU, both are
+// one group.
+//
 // Calls return at once; the Work says when they are done. Tensors must be contiguous, on the
 // group's device, and stay untouched until then (the Work keeps their memory alive). At world size
 // 1 every collective is the identity.
@@ -64,8 +68,10 @@ struct GroupOptions {
 
 class ProcessGroup {
  public:
-  // Takes a backend (comm/engine/backend.h); users call create() below.
-  ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options);
+  // Takes a backend (comm/engine/backend.h); users call create() below. `host`: the same ranks on
+  // the CPU, for host(); null where the backend's device is a CPU.
+  ProcessGroup(std::unique_ptr<Backend> backend, GroupOptions options,
+               std::unique_ptr<ProcessGroup> host = nullptr);
   // Receives whose message has not come are withdrawn: their Work fails. Other calls are waited
   // for, as their ranks count on them.
   ~ProcessGroup();
@@ -76,6 +82,12 @@ class ProcessGroup {
   int size() const;
   const std::string& name() const;
   std::string backend_name() const;  // "shm"
+
+  // The same ranks on the CPU, for what the host has to say; this group itself, where its device is
+  // a CPU. Lives as long as this group. No communication. Where it is a group of its own, its calls
+  // have an order of their own, and the two end together: whatever aborts one, or fails in it,
+  // aborts the other.
+  ProcessGroup& host();
 
   // W = size(). In place: tensor [n] → reduced [n] on every rank.
   Work all_reduce(const Tensor& tensor, const ReduceOptions& options = {});
@@ -103,8 +115,8 @@ class ProcessGroup {
   // whose calls look alike: two models of one shape. No communication. Thread-safe.
   uint64_t reserve_labels(uint64_t count);
 
-  // Splits into groups of equal `color` (negative: this rank joins none and gets nullptr), ordered
-  // by `key`, then rank.
+  // Splits, and host() with it, into groups of equal `color` (negative: this rank joins none and
+  // gets nullptr), ordered by `key`, then rank.
   std::unique_ptr<ProcessGroup> split(int color, int key);
 
   // Ends the group: every pending and later call fails at once with `reason`, on this rank and, as
@@ -129,5 +141,11 @@ class ProcessGroup {
 // that this build lacks, and says which exist.
 std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
                                      int rank, int size, const GroupOptions& options = {});
+
+// A group over a backend that has formed already, for backends that create() does not know. Where
+// its device is not a CPU, every rank calls it, and the host group forms over `store`; elsewhere
+// the store may be null.
+std::unique_ptr<ProcessGroup> create(std::unique_ptr<Backend> backend, std::shared_ptr<Store> store,
+                                     const GroupOptions& options = {});
 
 }  // namespace lockstep::comm

@@ -15,10 +15,7 @@ class PrefixStore final : public Store {
     return store_->get(prefix_ + key, timeout);
   }
   void wait(const std::vector<std::string>& keys, Duration timeout) override {
-    std::vector<std::string> prefixed;
-    prefixed.reserve(keys.size());
-    for (const auto& key : keys) prefixed.push_back(prefix_ + key);
-    store_->wait(prefixed, timeout);
+    store_->wait(prefixed(keys), timeout);
   }
   int64_t add(const std::string& key, int64_t delta) override {
     return store_->add(prefix_ + key, delta);
@@ -27,8 +24,16 @@ class PrefixStore final : public Store {
                               const std::string& desired) override {
     return store_->compare_and_set(prefix_ + key, expected, desired);
   }
+  void remove(const std::vector<std::string>& keys) override { store_->remove(prefixed(keys)); }
 
  private:
+  std::vector<std::string> prefixed(const std::vector<std::string>& keys) const {
+    std::vector<std::string> all;
+    all.reserve(keys.size());
+    for (const auto& key : keys) all.push_back(prefix_ + key);
+    return all;
+  }
+
   std::shared_ptr<Store> store_;
   std::string prefix_;
 };

@@ -27,6 +27,9 @@ class Store {
   // that the key has now.
   virtual std::string compare_and_set(const std::string& key, const std::string& expected,
                                       const std::string& desired) = 0;
+  // The keys are as if they had never been set; one that does not exist is no error. Remove a key
+  // only when all who read it have it: a later get() waits until the key is set again.
+  virtual void remove(const std::vector<std::string>& keys) = 0;
 };
 
 // The same store seen through "prefix/": lets several users share one without clashes.

@@ -141,7 +141,7 @@ int DistributedDataParallel::active_ranks(bool have_input) {
       [&] {
         return str("counting the ranks that have input (label ", labels_.active_ranks(), ")");
       },
-      [&] { group_->all_reduce(count, {.label = labels_.active_ranks()}).wait(); });
+      [&] { group_->host().all_reduce(count, {.label = labels_.active_ranks()}).wait(); });
   const int ranks = static_cast<int>(count.item());
   said_.reset();
   if (ranks > 0) said_ = Said{have_input, ranks};
@@ -340,7 +340,7 @@ void DistributedDataParallel::rebuild_in_ready_order() {
         return str("sharing the order in which rank 0's gradients became final (label ",
                    labels_.ready_order(), ")");
       },
-      [&] { group_->broadcast(shared, 0, labels_.ready_order()).wait(); });
+      [&] { group_->host().broadcast(shared, 0, labels_.ready_order()).wait(); });
   std::vector<size_t> order;
   for (int32_t index : shared.to_vector<int32_t>()) order.push_back(static_cast<size_t>(index));
   std::vector<int64_t> bytes;

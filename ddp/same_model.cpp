@@ -51,6 +51,18 @@ void check_here(const std::vector<Parameter>& parameters,
   for (const auto& [name, tensor] : buffers) check_memory("buffer", name, tensor);
 }
 
+// Whether all ranks have the same flags: then each is the least of all ranks', or its opposite is.
+bool all_have(const std::vector<uint8_t>& flags, comm::ProcessGroup& host, uint64_t label) {
+  std::vector<uint8_t> mine = flags;
+  for (const uint8_t flag : flags) mine.push_back(1 - flag);
+  const Tensor least = Tensor::from(mine, {std::ssize(mine)});
+  host.all_reduce(least, {.op = comm::ReduceOp::min, .label = label}).wait();
+  const auto of = least.span<uint8_t>();
+  for (size_t i = 0; i < flags.size(); ++i)
+    if (of[i] + of[flags.size() + i] != 1) return false;
+  return true;
+}
+
 }  // namespace
 
 void check_usable(const std::vector<Parameter>& parameters,
@@ -67,9 +79,10 @@ void check_same_freezing(const std::vector<Parameter>& parameters, comm::Process
   const size_t count = parameters.size();
   std::vector<uint8_t> mine;
   for (const Parameter& p : parameters) mine.push_back(p.requires_grad() ? 1 : 0);
+  if (all_have(mine, group.host(), label)) return;
   const auto numel = static_cast<int64_t>(count);
   const Tensor all = Tensor::empty({group.size() * numel}, DType::u8);
-  group.all_gather(all, Tensor::from(mine, {numel}), label).wait();
+  group.host().all_gather(all, Tensor::from(mine, {numel}), label).wait();
   const auto flags = all.to_vector<uint8_t>();
   const auto word = [](uint8_t trained) { return trained != 0 ? "trains it" : "has it frozen"; };
   for (size_t i = 0; i < count; ++i)

@@ -204,7 +204,7 @@ struct FullyShardedDataParallel::Impl {
       if (!schedule.has_gathered()) return;
       const Unit& root = *units.front();
       const Tensor any = Tensor::full({1}, changed ? 1 : 0, DType::i32);
-      wait(mesh.shard->all_reduce(any, {.op = comm::ReduceOp::max, .label = root.label()}),
+      wait(mesh.shard->host().all_reduce(any, {.op = comm::ReduceOp::max, .label = root.label()}),
            "agreeing on the values of", root);
       changed = any.item() != 0;
     }
@@ -317,7 +317,7 @@ struct FullyShardedDataParallel::Impl {
           "after the finish() of the step before");
     const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
     const Unit& root = *units.front();
-    wait(mesh.world->all_reduce(count, {.label = root.label()}),
+    wait(mesh.world->host().all_reduce(count, {.label = root.label()}),
          "counting the ranks that have input for", root);
     const int ranks = static_cast<int>(count.item());
     said.reset();

@@ -100,7 +100,7 @@ class ReplicaStore::Impl {
     check(options_.distance >= 0 && (options_.distance == 0 || options_.distance % size != 0),
           "[replica] the distance to the buddy is ", options_.distance,
           ", which must be above 0 and no multiple of the ", size, " ranks, or 0 for no buddies");
-    group_ = group.split(0, group.rank());
+    group_ = group.host().split(0, group.rank());
     plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries));
     layouts_.clear();
     int64_t largest = 0;

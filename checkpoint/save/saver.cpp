@@ -24,7 +24,7 @@ class Saver::Impl {
  public:
   explicit Impl(const SaverOptions& options) : options_(options) {
     if (options.group && options.group->size() > 1)
-      group_ = options.group->split(0, options.group->rank());
+      group_ = options.group->host().split(0, options.group->rank());
     rank_ = group_ ? group_->rank() : 0;
     comm::agree(group_.get(), [&] {
       if (rank_ == 0)

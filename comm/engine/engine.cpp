@@ -163,11 +163,25 @@ void Engine::log_calls(const FlightRecorder::Excerpt& calls) const {
 }
 
 void Engine::abort(const std::string& reason, bool by_peer) {
+  std::shared_ptr<Engine> other;
   {
     const MutexLock lock(mutex_);
-    if (ended_.reason.empty()) ended_ = {reason.empty() ? "aborted" : reason, by_peer};
+    if (ended_.reason.empty()) {
+      ended_ = {reason.empty() ? "aborted" : reason, by_peer};
+      other = coupled_.lock();
+    }
   }
   backend_->abort(reason);
+  if (other) other->abort(reason, by_peer);
+}
+
+void Engine::couple(const std::shared_ptr<Engine>& a, const std::shared_ptr<Engine>& b) {
+  const auto couple_to = [](Engine& engine, const std::shared_ptr<Engine>& other) {
+    const MutexLock lock(engine.mutex_);
+    engine.coupled_ = other;
+  };
+  couple_to(*a, b);
+  couple_to(*b, a);
 }
 
 void Engine::close() {

@@ -40,6 +40,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // A call that is done in place, at world size 1.
   Work done_here(Op op, int peer, Fingerprint fingerprint, const std::function<void()>& body);
 
+  // From here on, the end of one ends the other for the same reason. At most once for each.
+  static void couple(const std::shared_ptr<Engine>& a, const std::shared_ptr<Engine>& b);
   // Ends the group; the first one counts. `by_peer`: another rank is the cause.
   void abort(const std::string& reason, bool by_peer = false);
   // Withdraws receives whose message has not come, and waits for all else that was submitted: other
@@ -76,6 +78,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Of the last call.
   std::map<LaneKey, uint64_t> sequences_ LOCKSTEP_GUARDED_BY(mutex_);
   End ended_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::weak_ptr<Engine> coupled_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::comm

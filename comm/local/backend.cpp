@@ -143,8 +143,9 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
         "[comm] backend 'local' joins threads of one process, but rank 0 is in ",
         key.substr(0, key.find(',')), " and rank ", rank, " in ", process,
         "; use 'shm' between processes");
-  return std::make_unique<local::LocalBackend>(
-      local::Hub::join(key, rank, size, options.name, deadline, {}), key, rank);
+  auto hub = local::Hub::join(key, rank, size, options.name, deadline, {});
+  if (rank == 0) store->remove({"local"});  // all have joined, so all have read it
+  return std::make_unique<local::LocalBackend>(std::move(hub), key, rank);
 }
 
 }  // namespace lockstep::comm

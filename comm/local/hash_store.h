@@ -16,12 +16,15 @@ class HashStore final : public Store {
   int64_t add(const std::string& key, int64_t delta) override;
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired) override;
+  void remove(const std::vector<std::string>& keys) override;
+  // How many keys there are.
+  size_t size() const;
 
  private:
   void await(const std::string& key, const Deadline& deadline, Duration limit)
       LOCKSTEP_REQUIRES(mutex_);
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   Condition changed_;
   std::map<std::string, std::string> values_ LOCKSTEP_GUARDED_BY(mutex_);
 };

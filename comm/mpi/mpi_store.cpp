@@ -35,6 +35,11 @@ class Writer {
     bytes_ += value;
     return *this;
   }
+  Writer& texts(const std::vector<std::string>& values) {
+    number<uint64_t>(values.size());
+    for (const auto& value : values) text(value);
+    return *this;
+  }
   std::string take() { return std::move(bytes_); }
 
  private:
@@ -53,6 +58,11 @@ class Reader {
   std::string text() {
     const auto size = static_cast<size_t>(number<uint64_t>());
     return bytes_.substr(advance(size), size);
+  }
+  std::vector<std::string> texts() {
+    std::vector<std::string> values;
+    for (auto left = number<uint64_t>(); left > 0; --left) values.push_back(text());
+    return values;
   }
 
  private:
@@ -73,6 +83,7 @@ std::string pack(const StoreRequest& r) {
       .text(r.key)
       .text(r.expected)
       .text(r.value)
+      .texts(r.keys)
       .take();
 }
 
@@ -89,6 +100,7 @@ StoreRequest unpack_request(const std::string& bytes) {
   r.key = in.text();
   r.expected = in.text();
   r.value = in.text();
+  r.keys = in.texts();
   return r;
 }
 
@@ -174,6 +186,7 @@ StoreAnswer StoreServer::answer(const StoreRequest& request) {
       case StoreRequest::Kind::compare_and_set:
         answer.value = map_->compare_and_set(request.key, request.expected, request.value);
         break;
+      case StoreRequest::Kind::remove: map_->remove(request.keys); break;
     }
   } catch (const TimeoutError&) {
     answer.kind = StoreAnswer::Kind::no_such_key;
@@ -248,6 +261,15 @@ std::string MpiStore::compare_and_set(const std::string& key, const std::string&
               .expected = expected,
               .value = desired})
       .value;
+}
+
+void MpiStore::remove(const std::vector<std::string>& keys) {
+  if (keys.empty()) return;
+  ask({.kind = StoreRequest::Kind::remove,
+       .key = keys.front(),
+       .expected = {},
+       .value = {},
+       .keys = keys});
 }
 
 }  // namespace lockstep::comm::mpi

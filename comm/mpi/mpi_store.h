@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "comm/mpi/runtime.h"
 #include "comm/store.h"
@@ -14,11 +15,12 @@ namespace lockstep::comm::mpi {
 
 // What a rank asks and what rank 0 answers. Sent as bytes among processes of one program.
 struct StoreRequest {
-  enum class Kind : uint8_t { set, get, add, compare_and_set };
+  enum class Kind : uint8_t { set, get, add, compare_and_set, remove };
   uint64_t id = 0;  // comes back in the answer
   Kind kind = Kind::get;
   int64_t delta = 0;
   std::string key, expected, value;
+  std::vector<std::string> keys = {};  // of remove
 };
 struct StoreAnswer {
   enum class Kind : uint8_t { value, no_such_key, wrong_use };
@@ -57,6 +59,7 @@ class MpiStore final : public Store {
   int64_t add(const std::string& key, int64_t delta) override;
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired) override;
+  void remove(const std::vector<std::string>& keys) override;
 
  private:
   StoreAnswer ask(StoreRequest request);

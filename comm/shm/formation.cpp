@@ -7,6 +7,7 @@
 #include <map>
 #include <new>
 #include <random>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -28,6 +29,12 @@ namespace {
 // between two.
 constexpr Duration kFirstLook = std::chrono::milliseconds(50);
 constexpr Duration kLook = std::chrono::milliseconds(400);
+// For how many ranks of which nothing is known a look asks the store, besides rank 0.
+constexpr int kAskedAtOnce = 8;
+
+// Keys: where rank 0 has the memory, and that all ranks have mapped it.
+constexpr const char* kMemory = "shm";
+constexpr const char* kAllJoined = "all-joined";
 
 // The kernel and the process namespace: ranks that share both can open each other's memory.
 std::string host_identity() {
@@ -66,23 +73,26 @@ class Group::Formation {
 
   std::string where_the_memory_is() {
     std::string where;
-    in_short_waits([&](Duration wait) { where = store_.get("shm", wait); });
+    in_short_waits([&](Duration wait) { where = store_.get(kMemory, wait); });
     return where;
   }
-  // In the store, which ends the wait where it knows that a rank has failed before it came.
-  void await_announced() {
-    in_short_waits([&](Duration wait) { store_.wait(keys_, wait); });
+  // This rank has mapped the memory and filled in its part.
+  void join() {
+    group_.member(group_.rank()).joined.publish(1);
+    if (group_.control().joined.fetch_add(1) + 1 == group_.size()) store_.set(kAllJoined, "");
   }
+  // In the store, which ends the wait where it knows that a rank has failed before it came.
   void await_joined() {
-    for (int r = 0; r < group_.size(); ++r) {
-      Word& joined = group_.member(r).joined;
-      in_short_waits([&](Duration wait) {
-        const Deadline deadline = Deadline::after(wait);
-        while (!joined.reached(1)) {
-          if (deadline.passed()) throw TimeoutError("");
-          joined.sleep(1, deadline.remaining());
-        }
-      });
+    in_short_waits([&](Duration wait) { store_.wait({kAllJoined}, wait); });
+  }
+  // The last rank that needs no key any more removes them all.
+  void leave_store() {
+    if (group_.control().formed.fetch_add(1) + 1 < group_.size()) return;
+    keys_.insert(keys_.end(), {kMemory, kAllJoined});
+    try {
+      store_.remove(keys_);
+    } catch (const EnvironmentError& e) {  // the group has formed all the same
+      log::debug("[comm] group '", group_.name_, "' leaves its keys in the store: ", e.what());
     }
   }
 
@@ -96,11 +106,18 @@ class Group::Formation {
       } catch (const TimeoutError&) {
         look();
       }
+      // Even if the rank that was to say so could not.
+      if (have_all_joined()) return;
     }
   }
 
   bool is_mapped() const { return group_.memory_.data() != nullptr; }
   bool has_joined(int r) const { return is_mapped() && group_.member(r).joined.reached(1); }
+  bool have_all_joined() const {
+    for (int r = 0; r < group_.size(); ++r)
+      if (!has_joined(r)) return false;
+    return true;
+  }
   bool has_left(int r) const {
     return has_joined(r) &&
            group_.member(r).presence.load(std::memory_order_acquire) == Presence::left;
@@ -113,8 +130,10 @@ class Group::Formation {
     if (!is_mapped()) missing = {0};  // all are waiting for its memory
     if (kin_.check) kin_.check(missing);
     std::string dead;
+    const std::set<int> asked = next_to_ask_for();
     for (int r = 0; r < group_.size(); ++r) {
-      const int pid = r == group_.rank() || has_left(r) ? 0 : pid_of(r);
+      const bool known = known_pid(r) != 0 || asked.contains(r);
+      const int pid = r == group_.rank() || has_left(r) || !known ? 0 : pid_of(r);
       // It may have joined, found all others there, and left, while this thread looked.
       if (pid != 0 && !look_at_process(pid) && !has_left(r))
         dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
@@ -132,6 +151,19 @@ class Group::Formation {
                 seconds(say_after(said_)), " s: ", ranks_text(missing), " of ", group_.size(),
                 missing.size() == 1 ? " has" : " have", " not joined", what_they_do(missing));
     ++said_;
+  }
+
+  // Ranks of whose process nothing is known yet, and for which this look may ask the store: rank 0,
+  // and a few others in turn. If every rank asked for all of them at every look, a start with many
+  // ranks would keep the store busy.
+  std::set<int> next_to_ask_for() {
+    std::vector<int> unknown;
+    for (int r = 1; r < group_.size(); ++r)
+      if (r != group_.rank() && known_pid(r) == 0) unknown.push_back(r);
+    std::set<int> asked{0};
+    for (int i = 0; i < kAskedAtOnce && !unknown.empty(); ++i)
+      asked.insert(unknown[static_cast<size_t>(group_.rank() + asked_++) % unknown.size()]);
+    return asked;
   }
 
   // Whether one of these ranks has been stopped for longer than the limit allows.
@@ -168,6 +200,7 @@ class Group::Formation {
   // 0 where it is not known, or not yet.
   int known_pid(int r) const {
     if (!kin_.pids.empty()) return kin_.pids[static_cast<size_t>(r)];
+    if (has_joined(r)) return group_.member(r).pid;
     const auto found = pids_.find(r);
     return found != pids_.end() ? found->second : 0;
   }
@@ -197,6 +230,7 @@ class Group::Formation {
   std::map<int, int> pids_;                         // by rank
   std::map<int, Clock::time_point> stopped_since_;  // by rank
   uint32_t said_ = 0;
+  int asked_ = 0;  // for how many ranks the store was asked, to go on from there
 };
 
 Group::Group(Store& store, int rank, int size, const std::string& name, const Limit& limit,
@@ -213,11 +247,11 @@ Group::Group(Store& store, int rank, int size, const std::string& name, const Li
   CPU_ZERO(&me.cores);
   ::sched_getaffinity(0, sizeof me.cores, &me.cores);
   me.presence.store(Presence::here, std::memory_order_release);
-  me.joined.publish(1);
   try {
-    formation.await_announced();
+    formation.join();
     formation.await_joined();
     watch_peers();
+    formation.leave_store();
   } catch (...) {
     // The others find the reason themselves, or that this rank has left.
     me.presence.store(Presence::left, std::memory_order_release);
@@ -238,8 +272,8 @@ void Group::create(Store& store) {
     new (&member(r)) Member;
     for (int to = 0; to < size_; ++to) new (&channel(r, to)) Channel;
   }
-  store.set("shm", str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(),
-                       " ", host_name()));
+  store.set(kMemory, str(::getpid(), " ", memory_.fd(), " ", control->cookie, " ", host_identity(),
+                         " ", host_name()));
 }
 
 void Group::attach(Formation& formation) {

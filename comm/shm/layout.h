@@ -87,6 +87,8 @@ struct Channel {
 
 struct Control {
   uint64_t cookie = 0;
+  std::atomic<int> joined{0};         // how many ranks have come
+  std::atomic<int> formed{0};         // how many need the store no more
   std::atomic<uint32_t> aborting{0};  // taken by the rank that writes `reason`
   std::atomic<uint32_t> aborted{0};
   char reason[4096] = {};

@@ -19,7 +19,7 @@ namespace lockstep::optim {
 //
 //   NormBlocks blocks(numels);                           the same on every rank
 //   blocks.set(index, my_slice, offset);                 for each slice that this rank holds
-//   group.all_reduce(blocks.bits(), {.op = bor});        where others hold the rest
+//   group.host().all_reduce(blocks.bits(), {.op = bor}); where others hold the rest
 //   double norm = blocks.norm();
 class NormBlocks {
  public:
@@ -54,7 +54,9 @@ double grad_norm(std::span<const Parameter> parameters);
 // - `or_over_ranks` replaces `bits` by their bitwise or over these ranks:
 //
 //   grad_norm(model.parameters(), sharded->parameters(),
-//             [&](const Tensor& bits) { group->all_reduce(bits, {.op = ReduceOp::bor}).wait(); });
+//             [&](const Tensor& bits) {
+//               group->host().all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
+//             });
 double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> held,
                  const std::function<void(const Tensor& bits)>& or_over_ranks);
 

@@ -47,6 +47,15 @@ struct GrpcStore::Impl {
                                " cannot be reached any more: ", status.error_message()));
   }
 
+  // For messages to people.
+  template <typename Request>
+  static std::string named_in(const Request& request) {
+    if constexpr (std::is_same_v<Request, proto::RemoveRequest>)
+      return request.keys().empty() ? std::string() : request.keys(0);
+    else
+      return request.key();
+  }
+
   // One of the operations that are answered at once.
   template <typename Request, typename Reply>
   Reply call(grpc::Status (proto::KeyValue::Stub::*rpc)(grpc::ClientContext*, const Request&,
@@ -57,7 +66,7 @@ struct GrpcStore::Impl {
     context.set_deadline(grpc_deadline(kOperationLimit));
     Reply reply;
     if (const grpc::Status status = (stub.get()->*rpc)(&context, request, &reply); !status.ok())
-      raise(status, operation, request.key());
+      raise(status, operation, named_in(request));
     return reply;
   }
 
@@ -148,6 +157,12 @@ std::string GrpcStore::compare_and_set(const std::string& key, const std::string
   request.set_expected(expected);
   request.set_desired(desired);
   return impl_->call(&proto::KeyValue::Stub::CompareAndSet, request, "compare_and_set").value();
+}
+
+void GrpcStore::remove(const std::vector<std::string>& keys) {
+  proto::RemoveRequest request;
+  for (const auto& key : keys) request.add_keys(key);
+  impl_->call(&proto::KeyValue::Stub::Remove, request, "remove");
 }
 
 }  // namespace lockstep::launcher

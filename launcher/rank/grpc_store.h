@@ -33,6 +33,7 @@ class GrpcStore final : public comm::Store {
   int64_t add(const std::string& key, int64_t delta) override;
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired) override;
+  void remove(const std::vector<std::string>& keys) override;
 
  private:
   struct Impl;

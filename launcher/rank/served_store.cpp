@@ -42,6 +42,7 @@ class ServedStore final : public comm::Store {
                               const std::string& desired) override {
     return store_->compare_and_set(key, expected, desired);
   }
+  void remove(const std::vector<std::string>& keys) override { store_->remove(keys); }
 
  private:
   std::unique_ptr<RendezvousServer> server_;

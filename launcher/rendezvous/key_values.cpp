@@ -12,23 +12,19 @@ void KeyValues::set(const std::string& key, std::string value) {
 }
 
 bool KeyValues::complete(Pending& pending) const {
-  while (pending.next < pending.keys.size() && values_.contains(pending.keys[pending.next]))
-    ++pending.next;
-  return pending.next == pending.keys.size();
-}
-
-std::vector<std::string> KeyValues::values_of(const Pending& pending) const {
-  std::vector<std::string> values;
-  values.reserve(pending.keys.size());
-  for (const auto& key : pending.keys) values.push_back(values_.at(key));
-  return values;
+  while (pending.values.size() < pending.keys.size()) {
+    const auto found = values_.find(pending.missing());
+    if (found == values_.end()) return false;
+    pending.values.push_back(found->second);
+  }
+  return true;
 }
 
 void KeyValues::get(std::vector<std::string> keys, Duration deadline, Waiter waiter) {
-  Pending pending{std::move(keys), 0, deadline, std::move(waiter)};
-  if (complete(pending)) return pending.waiter.found(values_of(pending));
+  Pending pending{std::move(keys), {}, deadline, std::move(waiter)};
+  if (complete(pending)) return pending.waiter.found(std::move(pending.values));
   pending_.push_front(std::move(pending));
-  waiting_[pending_.front().keys[pending_.front().next]].push_back(pending_.begin());
+  waiting_[pending_.front().missing()].push_back(pending_.begin());
   deadlines_.insert(deadline);
 }
 
@@ -37,10 +33,10 @@ void KeyValues::wake(const std::string& key) {
   if (node.empty()) return;
   for (const auto& each : node.mapped()) {
     if (!complete(*each)) {
-      waiting_[each->keys[each->next]].push_back(each);
+      waiting_[each->missing()].push_back(each);
       continue;
     }
-    each->waiter.found(values_of(*each));
+    each->waiter.found(std::move(each->values));
     deadlines_.erase(deadlines_.find(each->deadline));
     pending_.erase(each);
   }
@@ -69,12 +65,16 @@ std::string KeyValues::compare_and_set(const std::string& key, const std::string
   return desired;
 }
 
+void KeyValues::remove(const std::vector<std::string>& keys) {
+  for (const auto& key : keys) values_.erase(key);
+}
+
 void KeyValues::tick(Duration now) {
   if (deadlines_.empty() || *deadlines_.begin() > now) return;
   for (auto each = pending_.begin(); each != pending_.end();) {
     const auto current = each++;
     if (current->deadline > now) continue;
-    const std::string missing = current->keys[current->next];
+    const std::string missing = current->missing();
     std::erase(waiting_[missing], current);
     if (waiting_[missing].empty()) waiting_.erase(missing);
     deadlines_.erase(deadlines_.find(current->deadline));

@@ -31,6 +31,8 @@ class KeyValues {
   int64_t add(const std::string& key, int64_t delta);
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired);
+  // Whoever waits for several keys, of which one is removed after it was there, has its value.
+  void remove(const std::vector<std::string>& keys);
 
   // Ends the waits whose deadline has passed.
   void tick(Duration now);
@@ -39,15 +41,16 @@ class KeyValues {
  private:
   struct Pending {
     std::vector<std::string> keys;
-    size_t next = 0;  // keys before this one are there
+    std::vector<std::string> values;  // of the first keys, which have been there
     Duration deadline;
     Waiter waiter;
+    // The first key that has not been there, where one has not.
+    const std::string& missing() const { return keys[values.size()]; }
   };
   using PendingList = std::list<Pending>;
 
-  // Whether all keys are there; otherwise `next` stands at a missing one.
+  // Takes the values of keys up to the first that is missing. Whether none is.
   bool complete(Pending& pending) const;
-  std::vector<std::string> values_of(const Pending& pending) const;
   void wake(const std::string& key);
 
   std::unordered_map<std::string, std::string> values_;

@@ -401,6 +401,14 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
     });
     return reactor;
   }
+  Reactor* Remove(grpc::CallbackServerContext* context, const proto::RemoveRequest* request,
+                  proto::RemoveReply*) override {
+    Reactor* reactor = context->DefaultReactor();
+    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
+      keys.remove({request->keys().begin(), request->keys().end()});
+    });
+    return reactor;
+  }
 
  private:
   Job& job_;

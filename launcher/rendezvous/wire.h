@@ -10,7 +10,7 @@
 namespace lockstep::launcher {
 
 // Version of rendezvous.proto; agents of different versions do not work together.
-constexpr uint32_t kProtocol = 1;
+constexpr uint32_t kProtocol = 2;
 // Bound of every message, and so of what a peer can make us hold.
 constexpr int kMaxMessageBytes = 4 << 20;
 

@@ -48,6 +48,10 @@ class OverC10d final : public comm::Store {
     return now;
   }
 
+  void remove(const std::vector<std::string>& keys) override {
+    for (const std::string& key : keys) ask("remove", key, [&] { store_->deleteKey(key); });
+  }
+
  private:
   void await(const std::string& key, Duration timeout, const Deadline& deadline) {
     Duration pause = kFirstPause;

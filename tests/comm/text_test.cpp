@@ -6,6 +6,7 @@
 #include "comm/local/hash_store.h"
 #include "comm/ranks_text.h"
 #include "core/base/error.h"
+#include "tests/support/counting_backend.h"
 #include "tests/support/run_ranks.h"
 
 namespace lockstep::comm {
@@ -68,6 +69,37 @@ std::string difference(const std::vector<std::string>& texts) {
   });
   EXPECT_THAT(thrown, testing::Each(thrown[0]));
   return thrown[0];
+}
+
+// What the ranks send each other for equal texts does not grow with the texts, nor with the ranks.
+TEST(SameTexts, CostOneHashOnAnyNumberOfRanks) {
+  const std::string text(100'000, 'x');
+  for (const int ranks : {2, 3, 8, 16}) {
+    const auto store = std::make_shared<HashStore>();
+    test::run_threads(ranks, [&](int rank) {
+      auto backend = std::make_unique<test::CountingBackend>(make_local(store, rank, ranks, {}));
+      const auto& seen = *backend;
+      ProcessGroup group(std::move(backend), {});
+      EXPECT_TRUE(is_same_text(group, text));
+      EXPECT_EQ(agree(&group, [&] { return text; })[1], text);
+      check_same_lines(group, text, "texts differ", "mend them");
+      EXPECT_EQ(seen.calls(), 3) << "on rank " << rank << " of " << ranks;
+      EXPECT_LE(seen.bytes(), 3 * 64) << "on rank " << rank << " of " << ranks;
+    });
+  }
+}
+
+TEST(SameTexts, DifferInAnyOneByte) {
+  const auto store = std::make_shared<HashStore>();
+  test::run_threads(3, [&](int rank) {
+    ProcessGroup group(make_local(store, rank, 3, {}), {});
+    std::string text(1000, 'x');
+    EXPECT_TRUE(is_same_text(group, text));
+    if (rank == 2) text[500] = 'y';
+    EXPECT_FALSE(is_same_text(group, text));
+    EXPECT_FALSE(is_same_text(group, rank == 1 ? "" : "x"));
+    EXPECT_TRUE(is_same_text(group, ""));
+  });
 }
 
 TEST(CheckSameLines, NamesTheFirstRankAndTheFirstLineThatDiffer) {

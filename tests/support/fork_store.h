@@ -73,6 +73,15 @@ class ForkStore final : public comm::Store {
     write(key, desired);
     return desired;
   }
+  void remove(const std::vector<std::string>& keys) override {
+    Lock lock(*shared_);
+    for (const auto& key : keys)
+      if (Entry* entry = find(key)) *entry = shared_->entries[--shared_->count];
+  }
+  size_t size() const {
+    Lock lock(*shared_);
+    return shared_->count;
+  }
 
  private:
   struct Entry {

@@ -99,7 +99,7 @@ class Bench {
 
   // Time from the first rank's begin to the last rank's end.
   double once(const std::function<void()>& body) {
-    group_.barrier().wait();
+    group_.host().barrier().wait();
     const auto begin = Clock::now();
     body();
     return slowest(seconds(Clock::now() - begin), group_);
@@ -202,7 +202,7 @@ class Bench {
   void flush() {
     for (const auto& file : files_) ::unlink(file.path.c_str());
     ::sync();
-    group_.barrier().wait();
+    group_.host().barrier().wait();
   }
   bool drop_page_cache() {
     bool done = true;
@@ -212,7 +212,7 @@ class Bench {
       done = fd >= 0 && ::write(fd, "1", 1) == 1;
       if (fd >= 0) ::close(fd);
     }
-    group_.barrier().wait();
+    group_.host().barrier().wait();
     return done;
   }
 
@@ -245,7 +245,7 @@ CheckpointBenchmark bench_checkpoint(comm::ProcessGroup& group, const std::strin
   };
   try {
     const CheckpointBenchmark result = Bench(group, own, bytes, repetitions).run();
-    group.barrier().wait();
+    group.host().barrier().wait();
     remove();
     return result;
   } catch (...) {

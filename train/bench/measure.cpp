@@ -15,7 +15,7 @@ double median(std::vector<double> values) {
 
 double slowest(double value, comm::ProcessGroup& group) {
   const Tensor t = Tensor::full({1}, value);
-  group.all_reduce(t, {.op = comm::ReduceOp::max}).wait();
+  group.host().all_reduce(t, {.op = comm::ReduceOp::max}).wait();
   return t.item();
 }
 
@@ -25,7 +25,7 @@ double call_us(comm::ProcessGroup& group, int64_t bytes, const std::function<voi
   for (int i = 0; i < 3; ++i) call();
   std::vector<double> rounds;
   for (int round = 0; round < kRounds; ++round) {
-    group.barrier().wait();
+    group.host().barrier().wait();
     const auto start = Clock::now();
     for (int64_t i = 0; i < calls; ++i) call();
     rounds.push_back(

@@ -30,7 +30,7 @@ MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group) 
     fields[kMemoryCategories + c] = stats.peak_bytes[c];
   }
   fields[kFields - 1] = stats.total_peak_bytes;
-  group.all_gather(all, mine).wait();
+  group.host().all_gather(all, mine).wait();
 
   const auto of_all = all.span<int64_t>();
   size_t highest = 0;

@@ -24,7 +24,7 @@ LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& fla
   for (const auto& [leaf, value] : mine) values[static_cast<size_t>(leaf)] = value;
   const auto at = values.subspan(static_cast<size_t>(total));
   at[0] = flags.stop, at[1] = flags.save, at[2] = flags.no_data;
-  work_ = group.all_reduce(values_);
+  work_ = group.host().all_reduce(values_);
 }
 
 float LeafSum::sum() {

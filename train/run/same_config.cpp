@@ -5,8 +5,9 @@
 namespace lockstep::train {
 
 void check_same_config(const Config& config, comm::ProcessGroup& group) {
-  if (group.size() == 1) return;
-  const std::vector<std::string> texts = comm::all_gather_text(group, canonical_text(config));
+  const std::string text = canonical_text(config);
+  if (comm::is_same_text(group, text)) return;
+  const std::vector<std::string> texts = comm::all_gather_text(group, text);
   for (size_t r = 1; r < texts.size(); ++r) {
     const auto all = differences(texts[0], texts[r]);
     if (all.empty()) continue;

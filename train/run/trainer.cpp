@@ -162,7 +162,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
 double Trainer::grad_norm() const {
   return optim::grad_norm(parameters_, strategy_->parameters(), [this](const Tensor& bits) {
     if (strategy_->forwards_together())
-      group_->all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
+      group_->host().all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
   });
 }
 

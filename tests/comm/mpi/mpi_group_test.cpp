@@ -247,6 +247,12 @@ TEST_F(MpiGroupTest, TheStoreIsShared) {
   const std::string winner = store->compare_and_set("first", "", std::to_string(rank));
   EXPECT_EQ(store->get("first", 20s), winner);
   EXPECT_EQ(store->compare_and_set("first", "nobody", "me"), winner);
+  const std::string own = str("own of ", rank), other = str("other of ", rank);
+  store->set(own, "1");
+  store->set(other, "2");
+  store->remove({own, "nobody set this", other});
+  EXPECT_THROW(store->get(other, 0s), TimeoutError);
+  EXPECT_EQ(store->add(own, 3), 3);
 }
 
 TEST_F(MpiGroupTest, TheStoreKeepsItsLimits) {

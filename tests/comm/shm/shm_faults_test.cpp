@@ -236,15 +236,15 @@ class StoreThatKnows final : public Store {
   std::string get(const std::string& key, Duration timeout) override {
     return store_.get(key, timeout);
   }
-  void wait(const std::vector<std::string>& keys, Duration timeout) override {
-    if (keys.size() > 1) throw EnvironmentError("the last rank has failed");
-    store_.wait(keys, timeout);
+  void wait(const std::vector<std::string>&, Duration) override {
+    throw EnvironmentError("the last rank has failed");
   }
   int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
+  void remove(const std::vector<std::string>& keys) override { store_.remove(keys); }
 
  private:
   ForkStore& store_;
@@ -337,6 +337,7 @@ class StoreOfTheDying final : public Store {
                               const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
+  void remove(const std::vector<std::string>& keys) override { store_.remove(keys); }
 
  private:
   ForkStore& store_;

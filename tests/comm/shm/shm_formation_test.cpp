@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "comm/local/hash_store.h"
 #include "comm/process_group.h"
 #include "comm/shm/group.h"
 #include "core/base/error.h"
@@ -48,6 +49,7 @@ class StoreWithHooks final : public Store {
                               const std::string& desired) override {
     return store_.compare_and_set(key, expected, desired);
   }
+  void remove(const std::vector<std::string>& keys) override { store_.remove(keys); }
 
  private:
   ForkStore& store_;
@@ -161,6 +163,42 @@ TEST(ShmStopped, ARankIsNotWaitedForAsOneThatComputes) {
     ::kill(pid, SIGKILL);
   });
   test::expect_well(ends[0], 0);
+}
+
+// Counts what a rank asks for while it waits.
+class StoreThatCounts final : public Store {
+ public:
+  int gets = 0, waits = 0;
+
+  void set(const std::string& key, const std::string& value) override { store_.set(key, value); }
+  std::string get(const std::string& key, Duration timeout) override {
+    ++gets;
+    return store_.get(key, timeout);
+  }
+  void wait(const std::vector<std::string>& keys, Duration timeout) override {
+    ++waits;
+    store_.wait(keys, timeout);
+  }
+  int64_t add(const std::string& key, int64_t delta) override { return store_.add(key, delta); }
+  std::string compare_and_set(const std::string& key, const std::string& expected,
+                              const std::string& desired) override {
+    return store_.compare_and_set(key, expected, desired);
+  }
+  void remove(const std::vector<std::string>& keys) override { store_.remove(keys); }
+
+ private:
+  HashStore store_;
+};
+
+// With many ranks, asking for each of them at each look would keep the store of all ranks busy.
+TEST(ShmFormation, ALookAtMissingRanksAsksForAFewOfThem) {
+  constexpr int kRanks = 64;
+  const auto store = std::make_shared<StoreThatCounts>();
+  const std::string message = error_of(
+      [&] { create("shm", store, 0, kRanks, {.timeout = std::chrono::milliseconds(900)}); });
+  EXPECT_TRUE(contains(message, "ranks 1 to 63 of 64 did not join")) << message;
+  // One look a wait; the error at the end asks for all.
+  EXPECT_LE(store->gets, 9 * store->waits + kRanks);
 }
 
 TEST(ShmFormation, WhoComesAfterRankZeroGaveUpLearnsWhomItMissed) {

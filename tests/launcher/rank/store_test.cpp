@@ -131,6 +131,18 @@ TYPED_TEST(StoreSuite, one_of_many_wins_a_compare_and_set) {
   EXPECT_EQ(store->compare_and_set("leader", leader, "x"), "x");
 }
 
+TYPED_TEST(StoreSuite, removed_keys_are_as_if_never_set) {
+  const auto a = this->host.connect();
+  const auto b = this->host.connect();
+  for (const char* key : {"one", "two", "kept"}) a->set(key, "7");
+  b->remove({"one", "nobody set this", "two"});
+  EXPECT_THROW(a->get("one", milliseconds(0)), TimeoutError);
+  EXPECT_EQ(a->add("one", 5), 5);
+  EXPECT_EQ(a->compare_and_set("two", "", "new"), "new");
+  EXPECT_EQ(a->get("kept", kLong), "7");
+  b->remove({});
+}
+
 TYPED_TEST(StoreSuite, prefixes_keep_users_apart) {
   const auto a = comm::with_prefix(this->host.connect(), "a");
   const auto b = comm::with_prefix(this->host.connect(), "b");
@@ -138,6 +150,9 @@ TYPED_TEST(StoreSuite, prefixes_keep_users_apart) {
   b->set("k", "2");
   EXPECT_EQ(a->get("k", kLong), "1");
   EXPECT_EQ(this->host.connect()->get("b/k", kLong), "2");
+  a->remove({"k"});
+  EXPECT_THROW(a->get("k", milliseconds(0)), TimeoutError);
+  EXPECT_EQ(b->get("k", kLong), "2");
 }
 
 TEST(GrpcStore, says_that_a_store_serves_another_run) {

@@ -51,6 +51,20 @@ TEST(KeyValues, answers_with_the_last_key_that_comes) {
   EXPECT_EQ(answer.calls, 1) << "an answer is given once";
 }
 
+TEST(KeyValues, a_removed_key_is_gone_for_those_who_come_later) {
+  KeyValues keys;
+  Answer before, after;
+  keys.set("a", "1");
+  keys.get({"a", "b"}, seconds(5), before.waiter());
+  keys.remove({"a", "never set"});
+  keys.get({"a"}, seconds(5), after.waiter());
+  keys.set("b", "2");
+  EXPECT_EQ(before.values, (std::vector<std::string>{"1", "2"}));
+  EXPECT_EQ(after.calls, 0);
+  keys.set("a", "new");
+  EXPECT_EQ(after.values, (std::vector<std::string>{"new"}));
+}
+
 TEST(KeyValues, names_the_missing_key_at_the_deadline) {
   KeyValues keys;
   Answer early;
