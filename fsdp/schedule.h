@@ -31,6 +31,7 @@ struct Use {
   // position).
   std::shared_ptr<const std::vector<size_t>> trail;
   size_t position;
+  mutable uint64_t backward = 0;  // the last backward pass that came to it
 };
 
 class Schedule {
@@ -40,6 +41,8 @@ class Schedule {
   void before_forward(Unit& unit);
   // `recorded`: backward will come. Returns the use for before_backward(); null if not recorded.
   std::shared_ptr<const Use> after_forward(Unit& unit, bool recorded);
+  // For each output of the use that backward comes to; only the first one in a backward pass
+  // counts.
   void before_backward(Unit& unit, const Use& use);
   // A parameter of the unit is read while the unit is not in use. The view of its values ends when
   // this rank's slices change.
@@ -49,7 +52,10 @@ class Schedule {
   void peek(Unit& unit);
   // Nothing more in this backward pass needs the unit's parameters.
   void backward_done(Unit& unit);
-  // The backward pass is over.
+  // The backward pass of a micro-batch begins. No forward pass runs then: those that did not end
+  // threw.
+  void begin_micro_batch();
+  // It is over.
   void end_micro_batch();
   // The parameters are about to change: everything is let go, and nothing is under way any more.
   void end_step();
@@ -57,7 +63,7 @@ class Schedule {
   void release_all();
 
   // Whether the forward pass of any unit runs, and the number of the outermost one that began last.
-  bool in_forward() const { return depth_ > 0; }
+  bool in_forward() const { return !running_.empty(); }
   uint64_t pass() const { return pass_; }
   // Whether any unit is whole, or on its way, that will be let go.
   bool has_gathered() const;
@@ -83,6 +89,7 @@ class Schedule {
   };
 
   void forget_unfinished();
+  void forget_innermost();
   void hide_seen();
   void require(size_t unit);
   void gather(size_t unit, bool may_evict);
@@ -93,12 +100,15 @@ class Schedule {
   std::vector<Entry> entries_;  // by unit
   const int units_in_flight_;
   const int ahead_;
-  uint64_t clock_ = 0, pass_ = 0, step_ = 0;
-  int depth_ = 0;
+  uint64_t clock_ = 0, pass_ = 0, backward_ = 1, step_ = 0;
   std::vector<size_t> seen_;  // units that were shown for reads since the last pass began
   // Of forward passes: this one's so far, and the one's before.
   std::vector<size_t> order_, last_order_;
-  std::vector<uint64_t> begins_;  // of the forward passes that are running
+  struct Running {
+    size_t unit;
+    uint64_t begin;
+  };
+  std::vector<Running> running_;  // forward passes, the outermost first
   std::vector<std::weak_ptr<const Use>>
       graphs_;  // of outermost passes since all units were last let go
   std::shared_ptr<std::vector<size_t>> trail_ = std::make_shared<std::vector<size_t>>();

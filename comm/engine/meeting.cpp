@@ -1,12 +1,12 @@
 #include "comm/engine/meeting.h"
 
 #include <cstdio>
-#include <mutex>
 #include <random>
 #include <set>
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/mutex.h"
 
 namespace lockstep::comm {
 namespace {
@@ -23,17 +23,17 @@ std::string new_id() {
 class GivenUpMeetings {
  public:
   void insert(const std::string& id, int rank) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     all_.emplace(id, rank);
   }
   bool contains(const std::string& id, int rank) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return all_.contains({id, rank});
   }
 
  private:
-  std::mutex mutex_;
-  std::set<std::pair<std::string, int>> all_;
+  Mutex mutex_;
+  std::set<std::pair<std::string, int>> all_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
 GivenUpMeetings& given_up() {

@@ -57,12 +57,12 @@ std::string HashStore::compare_and_set(const std::string& key, const std::string
 }
 
 void HashStore::remove(const std::vector<std::string>& keys) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& key : keys) values_.erase(key);
 }
 
 size_t HashStore::size() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return values_.size();
 }
 
