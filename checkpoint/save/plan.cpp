@@ -156,7 +156,7 @@ std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   return halves;
 }
 
-constexpr const char* kBox = " :box";  // behind the shape: the offsets and lengths of a box follow
+constexpr int64_t kBox = -1;  // in the place of an offset: behind the shape come those of a box
 
 void write_dims(std::ostream& out, const Shape& dims) {
   for (const int64_t dim : dims) out << ' ' << dim;
@@ -176,11 +176,10 @@ std::string parts_text(const std::vector<Part>& parts) {
     check(!part.name.empty() && part.name.find('\n') == std::string::npos, "[checkpoint] '",
           part.name, "' cannot be the name of a tensor");
     const ShardSpec& shard = part.shard;
-    out << static_cast<int>(part.dtype) << ' ' << shard.offset() << ' ' << shard.length() << ' '
-        << shard.global_shape().size();
+    out << static_cast<int>(part.dtype) << ' ' << (shard.is_box() ? kBox : shard.offset()) << ' '
+        << shard.length() << ' ' << shard.global_shape().size();
     write_dims(out, shard.global_shape());
     if (shard.is_box()) {
-      out << kBox;
       write_dims(out, shard.offsets());
       write_dims(out, shard.lengths());
     }
@@ -197,21 +196,17 @@ Part parse_part(const std::string& line) {
   int64_t offset = 0, length = 0;
   in >> dtype >> offset >> length >> dims;
   const Shape shape = read_dims(in, dims);
-  std::string rest;
-  std::getline(in, rest);
-  const bool box = rest.starts_with(kBox);
   Part part;
   part.dtype = static_cast<DType>(dtype);
-  std::istringstream behind(box ? rest.substr(std::string_view(kBox).size()) : rest);
-  if (box) {
-    const Shape offsets = read_dims(behind, dims), lengths = read_dims(behind, dims);
+  if (offset == kBox) {
+    const Shape offsets = read_dims(in, dims), lengths = read_dims(in, dims);
     part.shard = ShardSpec::box(shape, offsets, lengths);
   } else {
     part.shard = ShardSpec(shape, offset, length);
   }
-  behind.get();
-  std::getline(behind, part.name);
-  check(!in.fail() && !behind.fail(), "no part");
+  in.get();
+  std::getline(in, part.name);
+  check(!in.fail() && part.shard.length() == length, "no part");
   return part;
 }
 

@@ -213,6 +213,18 @@ TEST(Restore, AHeaderThatSaysSomethingElseIsFoundByVerify) {
   EXPECT_THAT(error_with("box [0:4, 0:3]", "box [0:4, 0:3["), refused);
 }
 
+// The rows that are wanted of two slabs lie far from each other.
+TEST(Restore, ReadsOnlyTheChunksAroundAGap) {
+  const test::TempDir dir;
+  const Shape shape = {2, 1024, 1024};  // 8 MiB: a chunk has 256 rows
+  const std::string folder =
+      save({.dir = dir.path(), .step = 1, .entries = {Entry("w", counting(shape))}});
+  const ShardSpec wanted = ShardSpec::box(shape, {0, 200, 3}, {2, 50, 5});
+  const Entry entry("w", Tensor::zeros(wanted.shape()), wanted);
+  EXPECT_EQ(Checkpoint::open(folder).read({&entry, 1}).bytes >> 20, 2);
+  EXPECT_EQ(bytes_of(entry.tensor), bytes_of(counting_part(wanted)));
+}
+
 TEST(Restore, ATensorOfAnotherShapeThanTheBoxIsRefused) {
   const test::TempDir dir;
   const ShardSpec columns = ShardSpec::box({4, 6}, {0, 0}, {4, 3});

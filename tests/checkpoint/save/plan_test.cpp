@@ -1,6 +1,7 @@
 // Who writes what: every element once, ranks and files of about equal bytes.
 #include "checkpoint/save/plan.h"
 
+#include <array>
 #include <map>
 #include <random>
 #include <set>
@@ -17,8 +18,18 @@ int64_t bytes_of_parts(const std::vector<Part>& parts) {
   return bytes;
 }
 
-// Some tensors, as all ranks hold them whole, or each its even share.
-std::vector<std::vector<Part>> random_parts(std::mt19937& random, int64_t ranks, bool shared) {
+// What the ranks hold: all of a tensor, each its even share, or columns, the same ones on two ranks
+// where the number of ranks is even.
+enum class Held : uint8_t { whole, shares, columns };
+
+ShardSpec columns_of(int64_t elements, int64_t rank, int64_t ranks) {
+  const int64_t parts = ranks % 2 == 0 ? ranks / 2 : ranks, part = rank % parts;
+  const Shape shape = {elements / 60, 60};
+  const int64_t begin = 60 * part / parts, end = 60 * (part + 1) / parts;
+  return ShardSpec::box(shape, {0, begin}, {shape[0], end - begin});
+}
+
+std::vector<std::vector<Part>> random_parts(std::mt19937& random, int64_t ranks, Held how) {
   const std::vector<DType> dtypes = {DType::f32, DType::bf16, DType::i64, DType::u8};
   std::vector<std::vector<Part>> held(static_cast<size_t>(ranks));
   const int64_t tensors = random() % 12;
@@ -26,10 +37,11 @@ std::vector<std::vector<Part>> random_parts(std::mt19937& random, int64_t ranks,
     const int64_t elements = random() % 2 == 0 ? random() % 1000 : random() % (8 << 20);
     const DType dtype = dtypes[random() % dtypes.size()];
     for (int64_t rank = 0; rank < ranks; ++rank) {
-      const int64_t begin = shared ? elements * rank / ranks : 0,
-                    end = shared ? elements * (rank + 1) / ranks : elements;
-      held[static_cast<size_t>(rank)].push_back(
-          {str("t", i), dtype, {Shape{elements}, begin, end - begin}});
+      const int64_t begin = how == Held::shares ? elements * rank / ranks : 0,
+                    end = how == Held::shares ? elements * (rank + 1) / ranks : elements;
+      const ShardSpec part = how == Held::columns ? columns_of(elements, rank, ranks)
+                                                  : ShardSpec(Shape{elements}, begin, end - begin);
+      held[static_cast<size_t>(rank)].push_back({str("t", i), dtype, part});
     }
   }
   return held;
@@ -48,10 +60,12 @@ void expect_each_element_once(const Plan& plan, const std::vector<std::vector<Pa
 
 TEST(Plan, EveryElementIsInOneFileAndTwoFilesOfARankAreAboutEqual) {
   std::mt19937 random(1);
-  int64_t halved = 0;
+  constexpr int64_t kRowBytes = 2 * 60 * 8;  // a box is cut between rows, on both sides
+  int64_t halved = 0, with_boxes = 0;
   for (int i = 0; i < 300; ++i) {
     const int64_t ranks = 1 + random() % 5;
-    const auto held = random_parts(random, ranks, random() % 2 == 0);
+    const Held how = std::array{Held::whole, Held::shares, Held::columns}[random() % 3];
+    const auto held = random_parts(random, ranks, how);
     const int64_t two_files_above = random() % 2 == 0 ? 0 : 4 << 20;
     SCOPED_TRACE(str("case ", i, ": ", ranks, " ranks, ", held[0].size(), " tensors"));
     const Plan plan = make_plan(held, two_files_above);
@@ -75,11 +89,39 @@ TEST(Plan, EveryElementIsInOneFileAndTwoFilesOfARankAreAboutEqual) {
         ++halved;
         EXPECT_LE(std::abs(bytes_of_parts(plan.files[files[0]].parts) -
                            bytes_of_parts(plan.files[files[1]].parts)),
-                  2 * kChunkBytes);
+                  2 * kChunkBytes + kRowBytes);
       }
     }
+    const bool boxes = std::any_of(plan.files.begin(), plan.files.end(), [](const auto& file) {
+      return std::any_of(file.parts.begin(), file.parts.end(),
+                         [](const Part& part) { return part.shard.is_box(); });
+    });
+    EXPECT_EQ(plan.version, boxes ? 4 : 3);
+    with_boxes += boxes;
   }
   EXPECT_GT(halved, 100);
+  EXPECT_GT(with_boxes, 40);
+}
+
+TEST(Plan, AMixOfPartsSurvivesItsText) {
+  const Shape shape = {4, 6};
+  const std::vector<Part> parts = {{"a name", DType::f32, ShardSpec::whole(shape)},
+                                   {"box", DType::bf16, ShardSpec::box(shape, {1, 2}, {2, 3})},
+                                   {":box 1", DType::u8, {shape, 5, 7}},
+                                   {"7 8", DType::i64, ShardSpec::whole({})},
+                                   {"none", DType::i32, {{0, 3}, 0, 0}}};
+  const std::vector<Part> read = parse_parts(parts_text(parts));
+  ASSERT_EQ(read.size(), parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    EXPECT_EQ(read[i].name, parts[i].name);
+    EXPECT_EQ(read[i].dtype, parts[i].dtype);
+    EXPECT_EQ(read[i].shard, parts[i].shard);
+  }
+  for (const char* bad : {"0 0 9 2 2 4 w", "0 -1 4 2 4 6 1 2 2 9 w", "0 -1 4 2 4 6 1 2 2", "0 0 4",
+                          "0 0 1 9 1 1 1 1 1 1 1 1 1 w", ""})
+    EXPECT_THAT(error_of([&] { parse_parts(str(bad, "\n")); }),
+                ::testing::HasSubstr("another rank sent an unreadable part"))
+        << bad;
 }
 
 TEST(Plan, CutsNoTensorWhereWholeOnesMakeEqualFiles) {
