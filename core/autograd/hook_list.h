@@ -1,5 +1,5 @@
-// HookList: functions that run when something happens, in the order in which they were added, each
-// removable on its own. Not thread-safe.
+// HookList: functions that run when something happens, in the order in which they were added. Each
+// can be removed separately. Not thread-safe.
 #pragma once
 
 #include <memory>
@@ -16,15 +16,16 @@ struct AnyHook {
 using AnyHooks = std::vector<std::shared_ptr<AnyHook>>;
 }  // namespace detail
 
-// One hook of a list. Copies mean the same hook. The hook stays when its handles go; ScopedHook is
-// for the opposite.
+// Names one hook of a list. Copies name the same hook. The hook stays when its handles are gone;
+// ScopedHook removes it.
 class HookHandle {
  public:
   HookHandle() = default;  // no hook
   HookHandle(std::weak_ptr<detail::AnyHooks> list, std::weak_ptr<detail::AnyHook> hook)
       : list_(std::move(list)), hook_(std::move(hook)) {}
 
-  // The hook does not run any more. No effect where it was removed, or where its list is gone.
+  // Removes the hook: it does not run any more. No effect if it was removed already, or if its list
+  // is gone.
   void remove() const {
     const auto hook = hook_.lock();
     const auto list = list_.lock();
@@ -41,7 +42,7 @@ class HookHandle {
   std::weak_ptr<detail::AnyHook> hook_;
 };
 
-// Removes its hook when it goes.
+// Removes its hook in the destructor.
 class ScopedHook {
  public:
   ScopedHook() = default;
@@ -61,7 +62,7 @@ class ScopedHook {
   HookHandle hook_;
 };
 
-// `F`: a std::function.
+// `F` is a std::function.
 template <typename F>
 class HookList {
  public:
@@ -72,9 +73,9 @@ class HookList {
   }
   bool empty() const { return !hooks_ || hooks_->empty(); }
 
-  // call(run) for each hook. A hook may add hooks to this list, which run from the next time on,
-  // and remove any, itself included: one that has not run yet does not run. Where a hook throws,
-  // the later ones do not run.
+  // Calls call(run) for each hook. A hook may add hooks to this list, which run from the next time
+  // on. It may remove hooks, also itself: a removed hook that has not run yet does not run. If a
+  // hook throws, later ones do not run.
   template <typename Call>
   void for_each(const Call& call) const {
     if (empty()) return;
@@ -82,7 +83,7 @@ class HookList {
     for (const auto& hook : now)
       if (!hook->removed) call(static_cast<const Hook&>(*hook).run);
   }
-  // The same for the hook that was added last, if there is one.
+  // The same for the hook that was added last, if any.
   template <typename Call>
   void for_newest(const Call& call) const {
     if (empty()) return;

@@ -29,14 +29,14 @@ void add_in_place(const Tensor& into, const Tensor& value) {
   k.axpby(into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
 }
 
-// Values may have been given another shape (set_data) since the gradient's memory was.
+// set_data() may have changed the shape since the gradient got its memory.
 void check_memory(const detail::GradState& t) {
   check(!t.grad.defined() || (t.grad.shape() == t.shape && t.grad.dtype() == t.dtype),
         "[autograd] the values are ", t.dtype, t.shape, ", but the memory for their gradient is ",
         t.grad, "; give it other memory with set_grad_buffer()");
 }
 
-// Memory for a gradient that has none yet.
+// Makes memory for a gradient that has none.
 void make_memory(detail::GradState& t) {
   if (t.source) {
     const Parameter::GradSource provide = t.source;  // a copy: it may replace itself
@@ -73,7 +73,7 @@ void Edge::add(const Tensor& gradient) const {
   check(gradient.shape() == t.shape && gradient.dtype() == t.dtype,
         "[autograd] expected a gradient ", t.dtype, t.shape, ", got ", gradient);
   check_memory(t);
-  if (t.node == nullptr) {  // a leaf: its memory may be somebody's view, so always write there
+  if (t.node == nullptr) {  // a leaf: its memory may be a view of others, so always write there
     ++t.grad_changes;
     if (!t.grad.defined()) make_memory(t);
     t.grad.mark_changed(kBackward);
@@ -99,7 +99,7 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
   check_memory(t);
   const bool leaf = t.node == nullptr;
   if (!leaf && t.grad_valid && t.grad_shared) {
-    // The gradient came from add(): take it over when nobody else looks at it any more.
+    // The gradient came from add(). Take it over if nobody else uses it any more.
     if (t.grad.storage().use_count() > 1 || !t.grad.is_contiguous()) t.grad = t.grad.clone();
     t.grad_shared = false;
   }
@@ -132,8 +132,8 @@ Node::Node(std::string_view op, std::vector<Variable> inputs)
 }
 
 Node::~Node() {
-  // A node may be the last owner of a long chain of others: take it apart in a loop, or the stack
-  // would be as deep as the chain.
+  // A node may be the last owner of a long chain of nodes. Free the chain in a loop: recursion
+  // would need a stack as deep as the chain.
   std::vector<Edge> pending = std::move(edges_);
   while (!pending.empty()) {
     const std::shared_ptr<detail::GradState> state = pending.back().target();
@@ -192,7 +192,7 @@ void detail::InputLog::add(std::string_view op, const Variable& input) {
   if (impl->grad->node && impl->grad->node->sequence() >= oldest_) return;
   const auto [at, added] = latest_.try_emplace(impl.get(), inputs_.size());
   if (!added && !inputs_[at->second].variable.expired()) return;
-  at->second = inputs_.size();  // a variable that is gone had the same address
+  at->second = inputs_.size();  // an earlier variable, now gone, had the same address
   inputs_.push_back(
       {impl, input.requires_grad(), input.dtype(), input.shape(), ValueMark(op, input)});
 }

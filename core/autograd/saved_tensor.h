@@ -1,7 +1,6 @@
-// SavedTensor: a tensor that an operation keeps for backward. Every operation keeps its tensors in
-// these, because forward's values may be changed in place before backward reads them – by an
-// optimizer, copy_(), a broadcast – and gradients made of the new ones would be wrong without a
-// sign.
+// SavedTensor: a tensor that an operation keeps for backward. Every operation keeps its tensors
+// this way. An optimizer, copy_() or a broadcast may change forward's values in place before
+// backward reads them. Gradients from the new values would be silently wrong.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +14,18 @@ namespace lockstep {
 
 class SavedTensor {
  public:
-  SavedTensor() = default;  // undefined: get() gives an undefined tensor
-  // What the operation `op` needs of `input`: its values, or `kept`, a view or copy of them.
+  SavedTensor() = default;  // undefined: get() returns an undefined tensor
+  // What the operation `op` needs of `input`: its values, or `kept`, which is a view or copy of
+  // them.
   SavedTensor(std::string_view op, const Variable& input);
   SavedTensor(std::string_view op, const Variable& input, Tensor kept);
-  // What is no Variable. `what` says what it is to the operation, for messages: "its result". `op`
-  // and `what` are string literals.
+  // For a tensor that is not a Variable. `what` names its role in messages: "its result". `op` and
+  // `what` are string literals.
   SavedTensor(std::string_view op, std::string_view what, Tensor kept);
 
   bool defined() const { return tensor_.defined(); }
-  // Throws UsageError where the memory was changed in place since: it names the operation, the
-  // tensor, and who changed it.
+  // Throws UsageError if the memory was changed in place since. It names the operation, the tensor,
+  // and who changed it.
   const Tensor& get() const;
 
  private:
@@ -34,13 +34,13 @@ class SavedTensor {
   std::string_view op_, what_;
   Tensor tensor_;
   uint64_t version_ = 0;
-  std::weak_ptr<detail::VariableImpl> named_;  // of an input that has a name
+  std::weak_ptr<detail::VariableImpl> named_;  // set if the input has a name
 };
 
-// The values of an input, in which an operation may have computed much: they are not kept where the
-// operation that gave them can compute them again from what it keeps anyway (recomputable()). A
-// linear layer after a norm or an activation then keeps nothing of its input, which for a
-// transformer is over a third of all activations.
+// The values of an input that are expensive in memory. They are not kept if the operation that
+// computed them can do so again from what it keeps anyway (recomputable()). A linear layer after a
+// norm or an activation then keeps nothing of its input. For a transformer that saves over a third
+// of all activations.
 class SavedInput {
  public:
   SavedInput() = default;  // undefined

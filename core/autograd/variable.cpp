@@ -14,17 +14,18 @@ thread_local bool t_grad_enabled = true;
 
 using State = detail::GradState;
 
-// Latest first, so that a node runs only after every consumer of its output did.
+// Latest first, so that a node runs only after every consumer of its output.
 struct LaterFirst {
   bool operator()(const std::shared_ptr<State>& a, const std::shared_ptr<State>& b) const {
     return a->node->sequence() < b->node->sequence();
   }
 };
 
-// A leaf below the root of a backward().
+// A leaf that a backward() reaches.
 struct Leaf {
-  int uses = 0;  // recorded ones whose gradients are to come; it is final when all of them came
-  // How it was before.
+  // Number of recorded uses whose gradients are still to come. At 0 the gradient is final.
+  int uses = 0;
+  // Its state before the backward().
   std::weak_ptr<State> state;
   bool had_gradient = false;
   uint64_t changes = 0;
@@ -36,7 +37,7 @@ void count_use(Leaves& leaves, const std::shared_ptr<State>& state) {
   if (leaf.uses++ == 0) leaf = {1, state, state->grad_valid, state->grad_changes};
 }
 
-// Puts leaves back after a backward() that threw, or marks those that cannot be.
+// Restores leaves after a backward() that threw. Marks those that cannot be restored.
 void put_back(const Leaves& leaves) {
   for (const auto& [key, leaf] : leaves) {
     const auto state = leaf.state.lock();
@@ -89,8 +90,8 @@ struct Ready {
   }
 };
 
-// After an exception in `node`: what its consumers, and it, sent to others must not meet another
-// backward() that comes by.
+// After an exception in `node`: forgets what it and its consumers sent to other nodes, so that a
+// later backward() does not add to it.
 void forget_under_way(const Node& node, Ready& ready) {
   while (!ready.queue.empty()) forget_gradient(*ready.pop());
   for (const Edge& edge : node.edges())
@@ -101,7 +102,8 @@ template <typename F>
 void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   Node& node = *current.node;
   Tensor gradient = std::exchange(current.grad, Tensor());
-  // A node without a gradient still passes its leaves' use on: a leaf's gradient must become final.
+  // A node without a gradient still counts the uses of its leaves, because a leaf's gradient must
+  // become final.
   if (std::exchange(current.grad_valid, false)) {
     if (!gradient.is_contiguous()) gradient = gradient.contiguous();
     node.run_pre_hooks();
@@ -119,9 +121,9 @@ void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   node.mark_released();
 }
 
-// Runs the nodes that were pushed to `ready`, whose gradients are set, and those below. Tells
-// used(leaf) of every edge into a leaf that has been served. Nodes older than `oldest` are left
-// alone: their gradients wait for whoever runs them.
+// Runs the nodes that were pushed to `ready`, whose gradients are set, and those below. Calls
+// used(leaf) for every served edge into a leaf. Nodes older than `oldest` do not run; their
+// gradients wait.
 template <typename F>
 void run_nodes(Ready& ready, uint64_t oldest, const F& used) {
   while (!ready.queue.empty()) {

@@ -1,7 +1,7 @@
-// Initial values. Each parameter draws from the stream (seed, site_of(its full name)), so its
-// values depend on nothing else, and any range of them can be drawn by itself: each function
-// declares the parameter's initializer (Parameter::draw_initial), and writes the values at once
-// where the parameter has memory.
+// Initial values. Each parameter draws from the stream (seed, site_of(its full name)). So its
+// values depend on nothing else, and any range of them can be drawn separately. Each function
+// declares the parameter's initializer (Parameter::draw_initial), and writes the values at once if
+// the parameter has memory.
 #pragma once
 
 #include <cstdint>
@@ -12,19 +12,18 @@
 
 namespace lockstep::nn {
 
-// The first two throw UsageError outside of InitialDraws, thus of Module::initialize(): a name may
-// not be whole before, and two that are equal draw equal numbers.
+// The first two throw UsageError outside of InitialDraws, and so outside of Module::initialize():
+// before that a name may be incomplete, and two equal names would draw equal numbers.
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed);
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed);
 void init_constant(const Parameter& parameter, float value);
 
-// An f32 tensor counted as parameter memory; without memory where a DeferredInit is open.
+// An f32 tensor that counts as parameter memory. It has no memory while a DeferredInit lives.
 Tensor parameter_data(const Shape& shape, float value = 0.0f);
 
-// While it lives, the functions above draw, and refuse two parameters of this thread that would
-// draw the same numbers, because their seed is one and their names are or have one site: UsageError
-// names both. Module::initialize() opens one for the whole tree; one that is opened within another
-// does nothing.
+// While it lives, the functions above may draw. It refuses two parameters of this thread that would
+// draw the same numbers, because they have the same seed and the same name or site: UsageError
+// names both. Module::initialize() opens one for the whole tree. An inner one does nothing.
 class InitialDraws {
  public:
   InitialDraws();
@@ -32,7 +31,8 @@ class InitialDraws {
   InitialDraws(const InitialDraws&) = delete;
   InitialDraws& operator=(const InitialDraws&) = delete;
 
-  // Where `parameter` draws. Throws UsageError where none lives, or another parameter draws there.
+  // The stream of `parameter`. Throws UsageError if no InitialDraws lives, or if another parameter
+  // has the stream.
   static RandomKey stream(const Parameter& parameter, uint64_t seed);
 
  private:
@@ -41,8 +41,8 @@ class InitialDraws {
 };
 
 // While it lives, modules that this thread builds have parameters without memory: shapes and names,
-// but no values. Whoever shards the model then draws each rank's part alone, and
-// Module::materialize() all of it. Until then, reading values throws UsageError.
+// but no values. The code that shards the model then draws only each rank's part;
+// Module::materialize() draws everything. Until then, reading values throws UsageError.
 class DeferredInit {
  public:
   DeferredInit();

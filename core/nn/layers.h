@@ -10,15 +10,15 @@
 
 namespace lockstep::nn {
 
-// x [..., in] → x·weightᵀ + bias [..., out]. weight [out, in], bias [out]; both start uniform in
+// x [..., in] → x·weightᵀ + bias [..., out]. weight: [out, in]. bias: [out]. Both start uniform in
 // ±1/sqrt(in).
 class Linear final : public Module {
  public:
   Linear(int64_t in, int64_t out, bool bias = true);
-  // With a weight [out, in] that another module owns, initialises and names (tied weights), and no
+  // Uses a weight [out, in] that another module owns, initialises and names (tied weights). Has no
   // bias.
   explicit Linear(Parameter shared_weight);
-  Parameter weight, bias;  // bias is undefined where there is none
+  Parameter weight, bias;  // bias is undefined if there is none
 
  protected:
   Variable forward(const Variable& x) override;
@@ -61,11 +61,11 @@ class RmsNorm final : public Module {
   void reset_parameters(uint64_t seed) override;
 };
 
-// Zeroes elements with probability p and scales the rest by 1/(1−p); passes everything on when not
-// training. Its mask is named by the RandomScope and the module's path: a module that is called
-// twice in a micro-batch draws the same mask twice. In training, one without a path (not
-// registered) throws UsageError, and so does one whose path another module of the RandomScope has:
-// two models of one micro-batch need names or seeds of their own.
+// In training, zeroes elements with probability p and scales the rest by 1/(1−p). Otherwise returns
+// its input. The RandomScope and the module's path name its mask, so a module that is called twice
+// in a micro-batch draws the same mask twice. In training, throws UsageError if the module has no
+// path (is not registered), or if another module of the RandomScope has the same path: two models
+// of one micro-batch need different names or seeds.
 class Dropout final : public Module {
  public:
   explicit Dropout(float p);
@@ -103,7 +103,8 @@ class CausalSelfAttention final : public Module {
   std::shared_ptr<Linear> qkv_, proj_;
 };
 
-// One module after the other, named "0", "1", …. Each takes all that the one before it returned.
+// Runs modules one after another. They are named "0", "1", …. Each takes everything that the one
+// before it returned.
 class Sequential final : public Module {
  public:
   Sequential() = default;

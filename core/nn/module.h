@@ -26,12 +26,12 @@
 
 namespace lockstep::nn {
 
-// What a module takes or returns, in its order. Optional ones may be undefined; any may be
-// constants, or integers (tokens, masks).
+// What a module takes or returns, in order. Optional ones may be undefined. Any may be constants or
+// integers (tokens, masks).
 using Variables = std::vector<Variable>;
 
-// Not copyable: parameters are shared handles, and a copy would silently train the same weights.
-// Not thread-safe.
+// Not copyable: parameters are shared handles, so a copy would silently train the same weights. Not
+// thread-safe.
 class Module {
  public:
   Module() = default;
@@ -39,10 +39,9 @@ class Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
-  // Runs forward_all() and the hooks around it: pre-hooks in order of registration, post-hooks
-  // likewise.
+  // Runs the pre-hooks, forward_all() and the post-hooks. Hooks run in order of registration.
   Variables call(Variables inputs);
-  // The same where one Variable comes back. Throws UsageError where other than one does.
+  // The same for modules that return one Variable. Throws UsageError for any other number.
   template <std::convertible_to<Variable>... Inputs>
   Variable operator()(const Inputs&... inputs) {
     return single(call({Variable(inputs)...}));
@@ -51,14 +50,14 @@ class Module {
   // The module's name in the tree it was registered into ("blocks.0"); empty for the root.
   const std::string& path() const { return path_; }
 
-  // Parameters in order of registration, depth first. Their names are full ones, from the root
-  // ("blocks.0.qkv.weight"). A parameter that several modules share appears once, under the name
-  // that its own module gave it.
+  // Parameters in order of registration, depth first, with their full names from the root
+  // ("blocks.0.qkv.weight"). A parameter that several modules share appears once, with the name
+  // that its owner gave it.
   std::vector<Parameter> parameters() const;
-  // Those that this module itself registered, shared ones included.
+  // Parameters that this module itself registered, with shared ones.
   std::vector<Parameter> own_parameters() const;
-  // Tensors that belong to the state but are not trained. Those of a module that is registered
-  // twice appear once.
+  // Tensors that belong to the state but are not trained. The buffers of a module that is
+  // registered twice appear once.
   std::vector<std::pair<std::string, Tensor>> buffers() const;
   // Direct children with their names.
   const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const {
@@ -66,29 +65,29 @@ class Module {
   }
 
   void zero_grad() const;
-  // Sets every parameter below to its layer's initial values. Each draws from a stream of its own,
-  // keyed by `seed` and its full name, so that its values depend on nothing else. Call it on the
-  // root, once the tree is complete: weights are 0 before. Throws UsageError where two names would
-  // draw the same values.
+  // Sets every parameter below to its layer's initial values. Each draws from its own stream, keyed
+  // by `seed` and its full name, so its values depend on nothing else. Call it on the root, once
+  // the tree is complete. Before, weights are 0. Throws UsageError if two names would draw the same
+  // values.
   void initialize(uint64_t seed);
-  // Gives memory and initial values to all parameters below that have none (nn::DeferredInit),
-  // after initialize().
+  // Gives memory and initial values to all parameters below that have none (nn::DeferredInit). Call
+  // it after initialize().
   void materialize() const;
   // Turns dropout on (the default) or off, in this module and below.
   void train(bool on = true);
   bool training() const { return training_; }
 
-  // Whether the forward pass is computed again in backward instead of keeping its activations
-  // (core/nn/recompute.h): the same bits for less memory and a second forward pass. Hooks of this
-  // module run once, outside of what is recomputed; those of modules below run again with it. The
-  // module must outlive backward, in the same training().
+  // Whether backward computes the forward pass again instead of keeping its activations
+  // (core/nn/recompute.h). This gives the same bits with less memory, and costs a second forward
+  // pass. Hooks of this module run once, outside of the recomputed part. Hooks of modules below run
+  // again. The module must outlive backward, and training() must not change.
   void set_recompute(bool on = true) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
 
-  // Hooks see all inputs and outputs, and may put others in their place: what the pre-hooks leave
-  // in `inputs` is what forward takes, and what the post-hooks leave in `outputs` is what the
-  // caller gets. HookList says what happens where a hook adds or removes some. No handle is needed
-  // to keep a hook. Throws UsageError on an empty function.
+  // Hooks see all inputs and outputs, and may replace them: forward takes what the pre-hooks leave
+  // in `inputs`, and the caller gets what the post-hooks leave in `outputs`. See HookList for hooks
+  // that add or remove hooks. A hook stays without its handle. Throws UsageError for an empty
+  // function.
   using PreHook = std::function<void(Module&, Variables& inputs)>;
   using PostHook = std::function<void(Module&, const Variables& inputs, Variables& outputs)>;
   HookHandle add_forward_pre_hook(PreHook hook);
@@ -96,18 +95,19 @@ class Module {
 
  protected:
   // A module overrides one of the two. By default, forward_all() takes one input, which must be
-  // defined, and returns what forward() makes of it. Throws UsageError on other inputs, and where a
+  // defined, and returns the result of forward(). Throws UsageError for other inputs, and if a
   // module overrides neither.
   virtual Variable forward(const Variable& input);
   virtual Variables forward_all(const Variables& inputs);
-  // Sets initial values, after the children set theirs: a module may overrule its children. init.h
-  // has the usual ones.
+  // Sets initial values, after the children have set theirs. So a module may overrule its children.
+  // init.h has the usual functions.
   virtual void reset_parameters(uint64_t /*seed*/) {}
 
-  // Names are local; full names come from the tree. Each throws UsageError on a name already taken,
-  // an empty one or one with a '.', one that no checkpoint could hold, on something undefined, and
-  // on a module that holds this one. A parameter gets its full name from the module that registers
-  // it as its own.
+  // Names are local; full names come from the tree. Each function throws UsageError for:
+  // - a name that is taken, empty, contains a '.', or that no checkpoint could hold
+  // - an undefined parameter, tensor or module
+  // - a module that contains this one
+  // The module that registers a parameter as its own gives it its full name.
   Parameter register_parameter(std::string name, Tensor data);
   void register_shared_parameter(std::string name, Parameter parameter);  // tied weights
   Tensor register_buffer(std::string name, Tensor data);
@@ -130,7 +130,7 @@ class Module {
   struct Entry {
     std::string name;
     Parameter parameter;
-    bool shared;  // named by another module
+    bool shared;  // another module owns and names it
   };
   std::string path_;
   std::vector<Entry> parameters_;

@@ -1,4 +1,4 @@
-// Where random numbers come from in a model: streams named by seed, step, micro-batch and site
+// The random numbers of a model. Streams are named by seed, step, micro-batch and site
 // (core/base/philox.h), never by rank or by the order of calls.
 #pragma once
 
@@ -19,12 +19,13 @@ constexpr uint32_t site_of(std::string_view name) {
   return hash;
 }
 
-// Names that draw from streams which differ by their sites alone. Two names may have one site, and
-// two models the same names; their numbers would be the same.
+// Names whose streams differ only by their sites. Two names may have the same site, and two models
+// may have the same names. Their numbers would be equal.
 class SiteNames {
  public:
-  // The site of `name`, which `owner` draws by, as often as it likes. Throws UsageError where
-  // another name has the site, or another owner the name: it says both names, and what to do.
+  // Returns the site of `name`, from which `owner` draws. May be called repeatedly. Throws
+  // UsageError if another name has the site, or another owner has the name. The message gives both
+  // names and what to do.
   uint32_t claim(std::string_view name, const void* owner);
 
  private:
@@ -36,24 +37,24 @@ class SiteNames {
 };
 
 // While it lives, this thread's forward passes belong to this micro-batch of this step. Steps count
-// from 1 (0 is for initialisation); `micro` counts within the step, over all ranks. Scopes nest; an
-// inner one of the same seed, step and micro-batch draws from the same streams, and shares the
+// from 1 (0 is for initialisation). `micro` counts within the step, over all ranks. Scopes nest. An
+// inner scope with the same seed, step and micro-batch draws from the same streams and shares the
 // names.
 class RandomScope {
  public:
   // Throws UsageError for step 0.
   RandomScope(uint64_t seed, uint32_t step, uint32_t micro);
-  explicit RandomScope(const RandomKey& place);  // its site does not matter
+  explicit RandomScope(const RandomKey& place);  // the key's site does not matter
   ~RandomScope();
   RandomScope(const RandomScope&) = delete;
   RandomScope& operator=(const RandomScope&) = delete;
 
-  // The stream of `name`, the path of the module `owner`, in the current scope. Throws UsageError
-  // outside of any: without a step, every step would draw the same numbers. Throws, too, where
-  // another name of the scope has the same site or another module the same name, and for an empty
-  // name.
+  // The stream of `name`, the path of the module `owner`, in the current scope. Throws UsageError:
+  // - outside of any scope, because without a step every step would draw the same numbers
+  // - if another name of the scope has the same site, or another module the same name
+  // - for an empty name
   static RandomKey key(std::string_view name, const void* owner);
-  // The current scope, for going back to it later; nothing outside of any.
+  // The current scope, to return to it later. Nothing outside of any.
   static std::optional<RandomKey> place();
 
  private:

@@ -14,7 +14,7 @@ namespace {
 using Variables = std::vector<Variable>;
 using State = detail::GradState;
 
-// `values` whose gradient goes where that of another variable goes (null: nowhere).
+// A variable with `values` whose gradient goes where that of another variable goes (null: nowhere).
 Variable standing_in(const Tensor& values, const std::shared_ptr<State>& gradient) {
   Variable variable(values);
   if (!gradient) return variable;
@@ -23,13 +23,13 @@ Variable standing_in(const Tensor& values, const std::shared_ptr<State>& gradien
   return variable;
 }
 
-// Whether a node that is `oldest` or younger computed it.
+// Whether a node that is `oldest` or younger computed the value.
 bool computed_since(const Variable& value, uint64_t oldest) {
   return value.requires_grad() && value.impl()->grad->node != nullptr &&
          value.impl()->grad->node->sequence() >= oldest;
 }
 
-// What gradients flow into from the part of the graph below `outputs` whose nodes are `oldest` or
+// Where gradients flow to from the part of the graph below `outputs` whose nodes are `oldest` or
 // younger.
 std::vector<std::shared_ptr<State>> inputs_of(const Variables& outputs, uint64_t oldest) {
   std::vector<std::shared_ptr<State>> inputs, todo;
@@ -52,7 +52,7 @@ std::vector<std::shared_ptr<State>> inputs_of(const Variables& outputs, uint64_t
   return inputs;
 }
 
-// While it lives, variables require gradients where they did when the log was taken.
+// While it lives, variables require gradients as they did when the log was taken.
 class AsLogged {
  public:
   explicit AsLogged(const std::vector<detail::InputLog::Input>& inputs) {
@@ -88,7 +88,7 @@ struct KeptInput {
   std::shared_ptr<State> gradient;
 };
 
-// A part: what it takes to run it once more, and to differentiate it.
+// A part: all that is needed to run it again and to differentiate it.
 class Part {
  public:
   Part(const Variables& inputs, std::vector<detail::InputLog::Input> read, RecomputedAll forward)
@@ -98,7 +98,7 @@ class Part {
         random_(RandomScope::place()),
         dtype_(ops::PrecisionScope::current()) {}
 
-  // gradients[i]: of the forward pass's output places[i]; undefined where none came.
+  // gradients[i] belongs to the forward pass's output places[i]. Undefined if none came.
   void differentiate(const std::vector<size_t>& places, const std::vector<Tensor>& gradients) {
     const uint64_t oldest = Node::next_sequence();
     const Variables outputs = run();
@@ -138,10 +138,11 @@ class Part {
   DType dtype_;
 };
 
-// A part with one output that backward may come to.
+// A part with one output that backward may reach.
 class RecomputeNode final : public Node {
  public:
-  // `inputs`: all that the part sends gradients to. `place`: of the output among those of forward.
+  // `inputs`: everything to which the part sends gradients. `place`: index of the output among
+  // those of forward.
   RecomputeNode(Variables inputs, size_t place, Part part)
       : Node("recompute", std::move(inputs)), place_(place), part_(std::move(part)) {}
   void backward(const Tensor& gradient) override { part_->differentiate({place_}, {gradient}); }
@@ -152,8 +153,8 @@ class RecomputeNode final : public Node {
   std::optional<Part> part_;
 };
 
-// A part with several. Each output has a node, younger than this one, that leaves its gradient
-// here; so this one runs when all gradients that come have come.
+// A part with several outputs. Each output has a younger node that leaves its gradient here. So
+// this node runs when all gradients have come.
 class RecomputeAllNode final : public Node {
  public:
   RecomputeAllNode(Variables inputs, std::vector<size_t> places, Part part)
@@ -166,7 +167,8 @@ class RecomputeAllNode final : public Node {
     part_.reset();
     gradients_.clear();
   }
-  // `first`: of this backward pass. What a pass that threw has left is forgotten.
+  // `first`: whether it is the first gradient of this backward pass. Forgets what an earlier pass
+  // that threw has left.
   void set_gradient(size_t i, const Tensor& gradient, bool first) {
     if (first) gradients_.assign(places_.size(), Tensor());
     gradients_[i] = gradient;
@@ -178,7 +180,7 @@ class RecomputeAllNode final : public Node {
   std::optional<Part> part_;
 };
 
-// Says to the part's node that a gradient came: one element, whose value nobody reads.
+// Tells the part's node that a gradient came, by one element whose value nobody reads.
 Variable output_of(const std::shared_ptr<RecomputeAllNode>& part, const Variable& reached, size_t i,
                    const Tensor& values) {
   const auto leave = [part, i](const Tensor& gradient, const Node& node) {
@@ -194,8 +196,8 @@ Variable output_of(const std::shared_ptr<RecomputeAllNode>& part, const Variable
 std::vector<Variable> recompute_all(const std::vector<Variable>& inputs, RecomputedAll forward) {
   check(forward != nullptr, "[recompute] expected a function, got an empty one");
   if (!grad_enabled()) return forward(inputs);
-  // Recorded and dropped: only the graph knows which parameters took part. While it runs it needs
-  // what backward will need again.
+  // Records the part once and drops the graph, because only the graph tells which parameters took
+  // part. This run takes the memory that backward will take again.
   const uint64_t oldest = Node::next_sequence();
   std::vector<detail::InputLog::Input> read;
   Variables outputs = [&] {
