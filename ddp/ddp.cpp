@@ -51,7 +51,8 @@ DistributedDataParallel::DistributedDataParallel(
   check_same_model(all_, buffers, *group_);
   broadcast_model(all_, buffers, *group_);
   take_trained();
-  hooks_.emplace(all_, [this](size_t index) { on_gradient(index); });
+  for (size_t i = 0; i < all_.size(); ++i)
+    takers_.emplace_back(all_[i].add_grad_taker([this, i](const Parameter&) { on_gradient(i); }));
 }
 
 DistributedDataParallel::~DistributedDataParallel() = default;
@@ -90,6 +91,15 @@ void DistributedDataParallel::follow_freezing() {
       },
       [&] { check_same_freezing(all_, *group_, labels_.freezing()); });
   take_trained();
+}
+
+// The gradients come to the wrapper that was made last.
+void DistributedDataParallel::check_taken() {
+  for (size_t i = 0; i < all_.size(); ++i)
+    if (!all_[i].is_taken_by(takers_[i].handle()))
+      fail(str("[ddp] a later DistributedDataParallel or FullyShardedDataParallel has taken over '",
+               all_[i].name(), "' on rank ", group_->rank(),
+               ": use that one, or destroy it first"));
 }
 
 void DistributedDataParallel::build(BucketLayout layout) {
@@ -175,9 +185,7 @@ void DistributedDataParallel::begin_micro_batch(bool has_input) {
   check(buckets_.size() == layout_.size(),
         "[ddp] the memory for the gradients could not be had in an earlier call: wrap the model "
         "anew");
-  if (const auto taken = hooks_->adopt())
-    fail(str("[ddp] a later DistributedDataParallel has taken over '", all_[*taken].name(),
-             "' on rank ", group_->rank(), ": use that one, or destroy it first"));
+  check_taken();
   last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share());
   gradients_.clear();
   for (size_t i = 0; i < parameters_.size(); ++i)

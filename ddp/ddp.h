@@ -33,9 +33,11 @@
 // - If only some ranks threw, their next try is an error on all ranks, because the others have used
 //   what they had sent. Before anything was sent, a rank may try again alone.
 //
-// A user's hook of a parameter (Parameter::set_grad_hook) stays, whenever it is set. It sees the
-// gradient of this rank's micro-batch before anything is added to it, and may change the values in
-// place. A second wrapper of the same parameters takes them over from the first.
+// Hooks of a parameter (Parameter::add_grad_hook) run whenever they were added, before or after
+// wrapping. They see the gradient of this rank's micro-batch, weighted 1/V, before anything is
+// added to it, and may change the values in place. The wrapper takes the gradient after them
+// (add_grad_taker). A second wrapper of the same parameters, or a FullyShardedDataParallel, takes
+// them over from the first.
 //
 // Sources: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training",
 // VLDB 2020 (buckets, overlap, rebuilding). Thread-safety: use one thread, the one that runs
@@ -50,10 +52,10 @@
 
 #include "comm/process_group.h"
 #include "core/autograd/variable.h"
+#include "core/base/hook_list.h"
 #include "ddp/buckets.h"
 #include "ddp/call_labels.h"
 #include "ddp/comm_hook.h"
-#include "ddp/gradient_hooks.h"
 
 namespace lockstep::ddp {
 
@@ -137,6 +139,7 @@ class DistributedDataParallel {
     int ranks;
   };
 
+  void check_taken();
   void take_trained();
   void follow_freezing();
   void build(BucketLayout layout);
@@ -165,7 +168,7 @@ class DistributedDataParallel {
   Options options_;
   comm::ReduceTree tree_;
   CallLabels labels_;
-  std::optional<GradientHooks> hooks_;
+  std::vector<ScopedHook> takers_;  // by index in all_
 
   BucketLayout layout_;
   std::vector<Bucket> buckets_;

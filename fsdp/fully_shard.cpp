@@ -112,13 +112,9 @@ struct FullyShardedDataParallel::Impl {
     for (const auto& section : unit.sections()) {
       if (!section->trained()) continue;
       section->set_grad_source([this, &unit](const Parameter& p) { on_first_gradient(unit, p); });
-      for (const Parameter& p : section->parameters()) {
-        const Parameter::GradHook users = p.impl()->grad->hook;  // runs as without sharding
-        p.set_grad_hook([this, &unit, users](const Parameter& whole) {
-          if (users) users(whole);
-          on_gradient(unit);
-        });
-      }
+      for (const Parameter& p : section->parameters())
+        takers.push_back({p, ScopedHook(p.add_grad_taker(
+                                 [this, &unit](const Parameter&) { on_gradient(unit); }))});
     }
   }
 
@@ -247,6 +243,7 @@ struct FullyShardedDataParallel::Impl {
           "[fsdp] backward() after the last of this rank's ", assignment.leaves.size(),
           " micro-batches of the step: call finish() first");
     check_trained();
+    check_taken();
     check_said(true);
     check_all_values();
     begin_round(false);
@@ -274,6 +271,16 @@ struct FullyShardedDataParallel::Impl {
     if (round == 0)  // the slices' gradients are about to be overwritten
       for (const Parameter& p : trained_slices) p.zero_grad();
     reducer.begin_round(round, leaf, zeros);
+  }
+
+  // Gradients come to who took them last.
+  void check_taken() {
+    for (const auto& [parameter, taker] : takers)
+      if (!parameter.is_taken_by(taker.handle()))
+        fail(str("[fsdp] rank ", mesh.world->rank(),
+                 ": a later taker (Parameter::add_grad_taker) "
+                 "has taken over the gradient of parameter '",
+                 parameter.name(), "': remove it, or add a hook instead (add_grad_hook)"));
   }
 
   // Sections, plans and optimizers were made for what was trained when the model was sharded.
@@ -466,6 +473,11 @@ struct FullyShardedDataParallel::Impl {
   const MemoryPlan memory;
   std::vector<Slice> slices;
   std::vector<Parameter> trained_slices;
+  struct Taker {
+    Parameter parameter;
+    ScopedHook hook;
+  };
+  std::vector<Taker> takers;  // of the gradients of all trained parameters
 
   // The step under way.
   int64_t round = 0, leaf = 0;

@@ -1,5 +1,8 @@
 #include "fsdp/hooks.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "core/autograd/node.h"
 #include "core/ops/functions.h"
 
@@ -10,28 +13,44 @@ void check_alive(const UnitHooks& hooks) {
   check(!hooks.alive.expired(), "[fsdp] unit '", hooks.unit, "': ", kGone);
 }
 
+void convert(nn::Variables& outputs, DType dtype) {
+  for (Variable& output : outputs)
+    if (output.defined() && is_floating(output.dtype())) output = ops::cast(output, dtype);
+}
+
+// The nodes that made the outputs, each once; none for undefined ones and constants. Whichever of
+// them backward comes to first is as a rule the first of the unit's nodes that it runs. No node is
+// added: that would change the order in which gradients are added up where others use the same
+// values.
+std::vector<std::shared_ptr<Node>> nodes_of(const nn::Variables& outputs) {
+  std::vector<std::shared_ptr<Node>> nodes;
+  if (!grad_enabled()) return nodes;
+  for (const Variable& output : outputs) {
+    if (!output.requires_grad()) continue;
+    const auto& node = output.impl()->grad->node;
+    if (node && std::find(nodes.begin(), nodes.end(), node) == nodes.end()) nodes.push_back(node);
+  }
+  return nodes;
+}
+
 }  // namespace
 
 void install(nn::Module& module, UnitHooks unit_hooks) {
   const auto hooks = std::make_shared<const UnitHooks>(std::move(unit_hooks));
-  module.add_forward_pre_hook([hooks](nn::Module&, const Variable&) {
+  module.add_forward_pre_hook([hooks](nn::Module&, nn::Variables&) {
     check_alive(*hooks);
     hooks->before_forward();
   });
-  module.add_forward_post_hook([hooks](nn::Module&, const Variable& made) {
+  module.add_forward_post_hook([hooks](nn::Module&, const nn::Variables&, nn::Variables& outputs) {
     check_alive(*hooks);
-    const Variable output = hooks->output ? ops::cast(made, *hooks->output) : made;
-    // The output's node is as a rule the first of the unit's that backward runs. No node is added:
-    // that would change the order in which gradients are added up where others use the same values.
-    const auto& node = output.impl()->grad->node;
-    const bool recorded = grad_enabled() && output.requires_grad() && node != nullptr;
-    std::shared_ptr<const Use> use = hooks->after_forward(recorded);
-    if (recorded)
-      node->add_pre_hook([use = std::move(use), hooks] {
+    if (hooks->output) convert(outputs, *hooks->output);
+    const auto nodes = nodes_of(outputs);
+    const std::shared_ptr<const Use> use = hooks->after_forward(!nodes.empty());
+    for (const auto& node : nodes)
+      node->add_pre_hook([use, hooks] {
         check_alive(*hooks);
         hooks->before_backward(use);
       });
-    return output;
   });
 }
 

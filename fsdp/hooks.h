@@ -18,9 +18,9 @@ struct UnitHooks {
   std::weak_ptr<const void> alive;
   std::function<void()> before_forward;
   std::function<std::shared_ptr<const Use>(bool recorded)> after_forward;
-  // Before the first node of that use runs.
+  // Before the node of one of its outputs runs: of each that backward comes to.
   std::function<void(const std::shared_ptr<const Use>& use)> before_backward;
-  std::optional<DType> output = {};  // the dtype in which the module's output goes on
+  std::optional<DType> output = {};  // the dtype in which the module's floating outputs go on
 };
 
 void install(nn::Module& module, UnitHooks hooks);

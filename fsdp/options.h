@@ -44,8 +44,8 @@ struct Options {
   // and their sum once more, so that the bits depend on the number of ranks. They are added up over
   // micro-batches and rows in f32 all the same.
   DType reduce = DType::f32;
-  // In which the model hands on its output (logits); its gradient is converted back. Empty: as the
-  // model made it.
+  // In which the model hands on its floating outputs (logits); their gradients are converted back.
+  // Empty: as the model made them.
   std::optional<DType> output = {};
 
   int units_in_flight = 2;  // gathered at a time beside the root, the one in use included; at

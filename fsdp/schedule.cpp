@@ -82,6 +82,7 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
 }
 
 void Schedule::before_backward(Unit& unit, const Use& use) {
+  if (std::exchange(use.backward, backward_) == backward_) return;
   // Nodes run in reverse order of creation: whatever began after this use has ended is through. If
   // it is not (its output was computed before its forward pass), reading its parameters gathers it
   // again.
@@ -130,6 +131,7 @@ void Schedule::end_micro_batch() {
     entry.hide_unless_used();
   }
   trail_ = std::make_shared<std::vector<size_t>>();
+  ++backward_;
 }
 
 void Schedule::end_step() {

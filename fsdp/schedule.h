@@ -31,6 +31,7 @@ struct Use {
   // position).
   std::shared_ptr<const std::vector<size_t>> trail;
   size_t position;
+  mutable uint64_t backward = 0;  // the last backward pass that came to it
 };
 
 class Schedule {
@@ -40,6 +41,8 @@ class Schedule {
   void before_forward(Unit& unit);
   // `recorded`: backward will come. Returns the use for before_backward(); null if not recorded.
   std::shared_ptr<const Use> after_forward(Unit& unit, bool recorded);
+  // For each output of the use that backward comes to; only the first one in a backward pass
+  // counts.
   void before_backward(Unit& unit, const Use& use);
   // A parameter of the unit is read while the unit is not in use. The view of its values ends when
   // this rank's slices change.
@@ -93,7 +96,7 @@ class Schedule {
   std::vector<Entry> entries_;  // by unit
   const int units_in_flight_;
   const int ahead_;
-  uint64_t clock_ = 0, pass_ = 0, step_ = 0;
+  uint64_t clock_ = 0, pass_ = 0, backward_ = 1, step_ = 0;
   int depth_ = 0;
   std::vector<size_t> seen_;  // units that were shown for reads since the last pass began
   // Of forward passes: this one's so far, and the one's before.

@@ -90,7 +90,6 @@ Section::~Section() {
   for (const Parameter& p : parameters_) {
     const std::string gone = str("[fsdp] parameter '", p.name(), "': ", kGone);
     p.impl()->compute_copy = Tensor();
-    p.set_grad_hook({});
     p.set_grad_buffer({});
     p.set_grad_source([gone] { throw UsageError(gone); }, gone);
   }

@@ -1,5 +1,6 @@
 #include "core/autograd/node.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -203,10 +204,13 @@ void detail::InputLog::Input::check_unchanged() const {
     values.check_unchanged(dtype, shape);
 }
 
-std::vector<detail::InputLog::Input> detail::InputLog::take(const Variable& output) {
+std::vector<detail::InputLog::Input> detail::InputLog::take(const std::vector<Variable>& outputs) {
   const auto gone = [&](const Input& input) {
     const auto memory = input.values.storage();
-    return input.variable.expired() && (!memory || memory == output.data().storage());
+    return input.variable.expired() &&
+           (!memory || std::any_of(outputs.begin(), outputs.end(), [&](const Variable& output) {
+             return output.defined() && output.data().storage() == memory;
+           }));
   };
   std::erase_if(inputs_, gone);
   latest_.clear();

@@ -108,7 +108,7 @@ struct GradState {
   uint64_t grad_changes = 0;     // how often something was added or written
   bool grad_incomplete = false;  // a backward() that failed added a part to an earlier gradient
   std::weak_ptr<VariableImpl> owner;
-  Parameter::GradHook hook;
+  HookList<Parameter::GradHook> hooks, takers;
   Parameter::GradSource source;  // where the gradient's memory comes from; empty: the allocator
   std::string elsewhere;  // where the gradient is while its memory is not here; with `source` only
 };
@@ -173,9 +173,9 @@ class InputLog {
 
     void check_unchanged() const;  // throws UsageError where they changed since
   };
-  // The inputs whose variable or memory is alive. `output` is what the operations computed: a
-  // variable that viewed its memory and is gone is none of them.
-  std::vector<Input> take(const Variable& output);
+  // The inputs whose variable or memory is alive. `outputs` are what the operations computed: a
+  // variable that viewed their memory and is gone is none of them.
+  std::vector<Input> take(const std::vector<Variable>& outputs);
 
   static void note(std::string_view op, const std::vector<Variable>& inputs);
 
@@ -188,11 +188,12 @@ class InputLog {
   InputLog* outer_;
 };
 
-// Differentiates the part of a graph that lies above nodes older than `oldest` (by sequence):
-// `gradient` is that of `root`, which an operation computed. What flows out of the part is left at
-// its inputs, and no hooks run: for operations whose backward is a graph of its own, and which hold
-// edges to those inputs.
-void backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest);
+// Differentiates the part of a graph that lies above nodes older than `oldest` (by sequence).
+// `roots`: what operations of the part computed, each once, and its gradient. What flows out of the
+// part is left at its inputs, and no hooks run: for operations whose backward is a graph of its
+// own, and which hold edges to those inputs.
+using Roots = std::vector<std::pair<Variable, Tensor>>;
+void backward_part(const Roots& roots, uint64_t oldest);
 
 }  // namespace detail
 

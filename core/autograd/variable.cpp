@@ -119,13 +119,11 @@ void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   node.mark_released();
 }
 
-// Runs the nodes below `root`, whose gradient is set, and tells used(leaf) of every edge into a
-// leaf that has been served. Nodes older than `oldest` are left alone: their gradients wait for
-// whoever runs them.
+// Runs the nodes that were pushed to `ready`, whose gradients are set, and those below. Tells
+// used(leaf) of every edge into a leaf that has been served. Nodes older than `oldest` are left
+// alone: their gradients wait for whoever runs them.
 template <typename F>
-void run_nodes(const std::shared_ptr<State>& root, uint64_t oldest, const F& used) {
-  Ready ready;
-  ready.push(root);
+void run_nodes(Ready& ready, uint64_t oldest, const F& used) {
   while (!ready.queue.empty()) {
     const std::shared_ptr<State> current = ready.pop();
     const std::shared_ptr<Node> node = current->node;
@@ -142,11 +140,13 @@ void check_is_here(const State& leaf) {
   if (leaf.source && !leaf.grad.defined()) throw UsageError(leaf.elsewhere);
 }
 
-void run_hook(const State& leaf) {
+void run_hooks(const State& leaf) {
   const auto owner = leaf.owner.lock();
-  if (!leaf.hook || !owner) return;
-  const Parameter::GradHook hook = leaf.hook;  // a copy: the hook may replace itself
-  hook(detail::as_parameter(owner));
+  if (!owner || (leaf.hooks.empty() && leaf.takers.empty())) return;
+  const Parameter parameter = detail::as_parameter(owner);
+  const auto run = [&](const Parameter::GradHook& hook) { hook(parameter); };
+  leaf.hooks.for_each(run);
+  leaf.takers.for_newest(run);
 }
 
 }  // namespace
@@ -248,7 +248,7 @@ void Variable::backward(const Tensor& seed) const {
   Leaves leaves = find_leaves(root);
   const Tensor start = seed.defined() ? seed : Tensor::full(shape(), 1.0, dtype(), device());
   const auto used = [&](State& leaf) {
-    if (--leaves[&leaf].uses == 0 && leaf.grad_valid) run_hook(leaf);
+    if (--leaves[&leaf].uses == 0 && leaf.grad_valid) run_hooks(leaf);
   };
   try {
     if (is_leaf()) {
@@ -258,19 +258,25 @@ void Variable::backward(const Tensor& seed) const {
     }
     root->grad = start;
     root->grad_valid = root->grad_shared = true;
-    run_nodes(root, 0, used);
+    Ready ready;
+    ready.push(root);
+    run_nodes(ready, 0, used);
   } catch (...) {
     put_back(leaves);
     throw;
   }
 }
 
-void detail::backward_part(const Variable& root, const Tensor& gradient, uint64_t oldest) {
-  const std::shared_ptr<State>& state = root.impl()->grad;
-  state->grad = gradient;
-  state->grad_valid = state->grad_shared = true;
+void detail::backward_part(const Roots& roots, uint64_t oldest) {
+  Ready ready;
+  for (const auto& [root, gradient] : roots) {
+    const std::shared_ptr<State>& state = root.impl()->grad;
+    state->grad = gradient;
+    state->grad_valid = state->grad_shared = true;
+    ready.push(state);
+  }
   NoGradGuard no_grad;
-  run_nodes(state, oldest, [](State&) {});
+  run_nodes(ready, oldest, [](State&) {});
 }
 
 Parameter::Parameter(std::string name, Tensor data, bool requires_grad)
@@ -287,8 +293,23 @@ detail::VariableImpl& Parameter::state(std::string_view call) const {
 
 const std::string& Parameter::name() const { return state("name").name; }
 void Parameter::set_name(std::string name) const { state("set_name").name = std::move(name); }
-void Parameter::set_grad_hook(GradHook hook) const {
-  state("set_grad_hook").grad->hook = std::move(hook);
+
+HookHandle Parameter::add_grad_hook(GradHook hook) const {
+  detail::VariableImpl& variable = state("add_grad_hook");
+  check(hook != nullptr, "[add_grad_hook] expected a hook for '", variable.name,
+        "', got an empty function");
+  return variable.grad->hooks.add(std::move(hook));
+}
+
+HookHandle Parameter::add_grad_taker(GradHook taker) const {
+  detail::VariableImpl& variable = state("add_grad_taker");
+  check(taker != nullptr, "[add_grad_taker] expected a taker for '", variable.name,
+        "', got an empty function");
+  return variable.grad->takers.add(std::move(taker));
+}
+
+bool Parameter::is_taken_by(const HookHandle& taker) const {
+  return state("is_taken_by").grad->takers.is_newest(taker);
 }
 
 void Parameter::set_grad_source(GradSource provide, std::string elsewhere) const {

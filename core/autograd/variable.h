@@ -2,7 +2,7 @@
 //
 // A Variable is a handle to a tensor that remembers how it was computed. Operations
 // (core/ops/functions.h) record a Node each; backward() runs the nodes in reverse order of
-// creation. Leaves gather their gradients, and each leaf has one hook, "gradient is final": DDP and
+// creation. Leaves gather their gradients, and each leaf has hooks, "gradient is final": DDP and
 // FSDP meet autograd there and nowhere else.
 //
 // Thread-safety: a graph belongs to the thread that built it. Parameters may not be shared by two
@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/hook_list.h"
 #include "core/tensor/shard_spec.h"
 #include "core/tensor/tensor.h"
 
@@ -97,9 +98,18 @@ class Parameter : public Variable {
 
   const std::string& name() const;
   void set_name(std::string name) const;
-  // Runs once in each backward() in which this parameter received a gradient, when nothing more
-  // will be added to it. One hook a parameter; an empty function removes it.
-  void set_grad_hook(GradHook hook) const;
+  // A hook runs once in each backward() in which this parameter received a gradient, when nothing
+  // more will be added to it. It may read the gradient and change its values in place. Hooks run in
+  // the order in which they were added; HookList says what happens where a hook adds or removes
+  // some. What a hook throws ends the backward(). No handle is needed to keep the hook. Throws
+  // UsageError on an empty function.
+  HookHandle add_grad_hook(GradHook hook) const;
+  // For those who sum the gradient or send it on (DDP, FSDP). A taker runs after all hooks, so that
+  // it takes what they made of the gradient. Only the taker that was added last runs. When it is
+  // removed, the one before it is back.
+  HookHandle add_grad_taker(GradHook taker) const;
+  // Whether that taker is the one that runs.
+  bool is_taken_by(const HookHandle& taker) const;
   // For gradients that lie elsewhere between backward passes (FSDP: in slices on the ranks).
   // `provide` runs when a gradient arrives and there is no memory for it: it calls
   // set_grad_buffer(), or throws. While there is no memory, grad() and has_grad() throw UsageError

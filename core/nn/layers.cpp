@@ -85,10 +85,10 @@ void Sequential::append(std::shared_ptr<Module> module) {
   register_module(std::to_string(size()), std::move(module));
 }
 
-Variable Sequential::forward(const Variable& x) {
-  Variable value = x;
-  for (const auto& child : children()) value = (*child.second)(value);
-  return value;
+Variables Sequential::forward_all(const Variables& inputs) {
+  Variables values = inputs;
+  for (const auto& child : children()) values = child.second->call(std::move(values));
+  return values;
 }
 
 }  // namespace lockstep::nn

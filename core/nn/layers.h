@@ -103,7 +103,7 @@ class CausalSelfAttention final : public Module {
   std::shared_ptr<Linear> qkv_, proj_;
 };
 
-// One module after the other, named "0", "1", ….
+// One module after the other, named "0", "1", …. Each takes all that the one before it returned.
 class Sequential final : public Module {
  public:
   Sequential() = default;
@@ -112,7 +112,7 @@ class Sequential final : public Module {
   size_t size() const { return children().size(); }
 
  protected:
-  Variable forward(const Variable& x) override;
+  Variables forward_all(const Variables& inputs) override;
 };
 
 }  // namespace lockstep::nn

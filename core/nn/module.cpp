@@ -23,28 +23,47 @@ void check_modes(const Modes& modes) {
           "' was switched by train() between forward and backward");
 }
 
-// forward(), which a backward pass may run again: it must meet all modules in the training() of
-// now.
-std::function<Variable(const Variable&)> repeatable(
-    const Module& module, std::function<Variable(const Variable&)> forward) {
+// A forward pass that backward may run again: it must meet all modules in the training() of now.
+RecomputedAll repeatable(const Module& module, RecomputedAll forward) {
   Modes modes;
   add_modes(module, modes);
-  return [modes = std::move(modes), forward = std::move(forward)](const Variable& x) {
+  return [modes = std::move(modes), forward = std::move(forward)](const Variables& inputs) {
     check_modes(modes);
-    return forward(x);
+    return forward(inputs);
   };
 }
 
+std::string who(const std::string& path) { return path.empty() ? "the root" : str("'", path, "'"); }
+
 }  // namespace
 
-Variable Module::operator()(const Variable& input) {
-  for (const PreHook& hook : pre_hooks_) hook(*this, input);
-  Variable output =
+Variables Module::call(Variables inputs) {
+  pre_hooks_.for_each([&](const PreHook& hook) { hook(*this, inputs); });
+  Variables outputs =
       recompute_
-          ? recompute(input, repeatable(*this, [this](const Variable& x) { return forward(x); }))
-          : forward(input);
-  for (const PostHook& hook : post_hooks_) output = hook(*this, output);
-  return output;
+          ? recompute_all(
+                inputs, repeatable(*this, [this](const Variables& in) { return forward_all(in); }))
+          : forward_all(inputs);
+  post_hooks_.for_each([&](const PostHook& hook) { hook(*this, inputs, outputs); });
+  return outputs;
+}
+
+Variable Module::single(Variables outputs) const {
+  check(outputs.size() == 1, "[module] expected one output of ", who(path_), ", got ",
+        outputs.size(), ": take them with call()");
+  return std::move(outputs.front());
+}
+
+Variable Module::forward(const Variable&) {
+  throw UsageError(str("[module] ", who(path_),
+                       " overrides neither forward() nor forward_all(), and was called"));
+}
+
+Variables Module::forward_all(const Variables& inputs) {
+  check(inputs.size() == 1, "[module] ", who(path_), " takes one input, got ", inputs.size(),
+        ": a module that takes several overrides forward_all()");
+  check(inputs.front().defined(), "[module] the input of ", who(path_), " is undefined");
+  return {forward(inputs.front())};
 }
 
 std::vector<Parameter> Module::parameters() const {
@@ -134,14 +153,14 @@ void Module::add_child(std::string name, std::shared_ptr<Module> module) {
   children_.emplace_back(std::move(name), std::move(module));
 }
 
-void Module::add_forward_pre_hook(PreHook hook) {
+HookHandle Module::add_forward_pre_hook(PreHook hook) {
   check(hook != nullptr, "[module] expected a hook for '", path_, "', got an empty function");
-  pre_hooks_.push_back(std::move(hook));
+  return pre_hooks_.add(std::move(hook));
 }
 
-void Module::add_forward_post_hook(PostHook hook) {
+HookHandle Module::add_forward_post_hook(PostHook hook) {
   check(hook != nullptr, "[module] expected a hook for '", path_, "', got an empty function");
-  post_hooks_.push_back(std::move(hook));
+  return post_hooks_.add(std::move(hook));
 }
 
 bool Module::holds(const Module& other) const {

@@ -1,6 +1,19 @@
 // Module: a named tree of parameters, buffers and sub-modules. Modules know nothing of parallelism.
+//
+// The usual module takes one Variable and returns one:
+//
+//   Variable forward(const Variable& x) override { return ops::gelu((*linear_)(x)); }
+//
+// A module that takes or returns several overrides forward_all() instead:
+//
+//   Variables forward_all(const Variables& in) override {          // x, mask (may be undefined)
+//     const Variable y = (*attention_)(in.at(0), in.at(1));        // several inputs, one output
+//     const Variables state = cache_->call({y, in.at(2)});         // several outputs
+//     return {y, state.at(0)};
+//   }
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -9,8 +22,13 @@
 #include <vector>
 
 #include "core/autograd/variable.h"
+#include "core/base/hook_list.h"
 
 namespace lockstep::nn {
+
+// What a module takes or returns, in its order. Optional ones may be undefined; any may be
+// constants, or integers (tokens, masks).
+using Variables = std::vector<Variable>;
 
 // Not copyable: parameters are shared handles, and a copy would silently train the same weights.
 // Not thread-safe.
@@ -21,8 +39,14 @@ class Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
-  // Runs the hooks around forward(): pre-hooks in order of registration, post-hooks likewise.
-  Variable operator()(const Variable& input);
+  // Runs forward_all() and the hooks around it: pre-hooks in order of registration, post-hooks
+  // likewise.
+  Variables call(Variables inputs);
+  // The same where one Variable comes back. Throws UsageError where other than one does.
+  template <std::convertible_to<Variable>... Inputs>
+  Variable operator()(const Inputs&... inputs) {
+    return single(call({Variable(inputs)...}));
+  }
 
   // The module's name in the tree it was registered into ("blocks.0"); empty for the root.
   const std::string& path() const { return path_; }
@@ -54,22 +78,28 @@ class Module {
   void train(bool on = true);
   bool training() const { return training_; }
 
-  // Whether forward() is computed again in backward instead of keeping its activations
+  // Whether the forward pass is computed again in backward instead of keeping its activations
   // (core/nn/recompute.h): the same bits for less memory and a second forward pass. Hooks of this
   // module run once, outside of what is recomputed; those of modules below run again with it. The
   // module must outlive backward, in the same training().
   void set_recompute(bool on = true) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
 
-  using PreHook = std::function<void(Module&, const Variable& input)>;
-  // Returns the output to pass on.
-  using PostHook = std::function<Variable(Module&, const Variable& output)>;
-  // A hook is no empty function.
-  void add_forward_pre_hook(PreHook hook);
-  void add_forward_post_hook(PostHook hook);
+  // Hooks see all inputs and outputs, and may put others in their place: what the pre-hooks leave
+  // in `inputs` is what forward takes, and what the post-hooks leave in `outputs` is what the
+  // caller gets. HookList says what happens where a hook adds or removes some. No handle is needed
+  // to keep a hook. Throws UsageError on an empty function.
+  using PreHook = std::function<void(Module&, Variables& inputs)>;
+  using PostHook = std::function<void(Module&, const Variables& inputs, Variables& outputs)>;
+  HookHandle add_forward_pre_hook(PreHook hook);
+  HookHandle add_forward_post_hook(PostHook hook);
 
  protected:
-  virtual Variable forward(const Variable& input) = 0;
+  // A module overrides one of the two. By default, forward_all() takes one input, which must be
+  // defined, and returns what forward() makes of it. Throws UsageError on other inputs, and where a
+  // module overrides neither.
+  virtual Variable forward(const Variable& input);
+  virtual Variables forward_all(const Variables& inputs);
   // Sets initial values, after the children set theirs: a module may overrule its children. init.h
   // has the usual ones.
   virtual void reset_parameters(uint64_t /*seed*/) {}
@@ -88,6 +118,7 @@ class Module {
   }
 
  private:
+  Variable single(Variables outputs) const;
   void add_child(std::string name, std::shared_ptr<Module> module);
   void check_new_name(const std::string& name) const;
   bool holds(const Module& other) const;
@@ -105,8 +136,8 @@ class Module {
   std::vector<Entry> parameters_;
   std::vector<std::pair<std::string, Tensor>> buffers_;
   std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
-  std::vector<PreHook> pre_hooks_;
-  std::vector<PostHook> post_hooks_;
+  HookList<PreHook> pre_hooks_;
+  HookList<PostHook> post_hooks_;
   bool training_ = true;
   bool recompute_ = false;
 };

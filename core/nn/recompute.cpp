@@ -11,7 +11,7 @@
 namespace lockstep::nn {
 namespace {
 
-using Forward = std::function<Variable(const Variable&)>;
+using Variables = std::vector<Variable>;
 using State = detail::GradState;
 
 // `values` whose gradient goes where that of another variable goes (null: nowhere).
@@ -23,11 +23,22 @@ Variable standing_in(const Tensor& values, const std::shared_ptr<State>& gradien
   return variable;
 }
 
-// What gradients flow into from the part of the graph below `output` whose nodes are `oldest` or
+// Whether a node that is `oldest` or younger computed it.
+bool computed_since(const Variable& value, uint64_t oldest) {
+  return value.requires_grad() && value.impl()->grad->node != nullptr &&
+         value.impl()->grad->node->sequence() >= oldest;
+}
+
+// What gradients flow into from the part of the graph below `outputs` whose nodes are `oldest` or
 // younger.
-std::vector<std::shared_ptr<State>> inputs_of(const Variable& output, uint64_t oldest) {
-  std::vector<std::shared_ptr<State>> inputs, todo{output.impl()->grad};
-  std::unordered_set<State*> seen{todo.front().get()};
+std::vector<std::shared_ptr<State>> inputs_of(const Variables& outputs, uint64_t oldest) {
+  std::vector<std::shared_ptr<State>> inputs, todo;
+  std::unordered_set<State*> seen;
+  const auto visit = [&](const std::shared_ptr<State>& state) {
+    if (seen.insert(state.get()).second) todo.push_back(state);
+  };
+  for (auto output = outputs.rbegin(); output != outputs.rend(); ++output)
+    visit(output->impl()->grad);
   while (!todo.empty()) {
     const std::shared_ptr<State> current = std::move(todo.back());
     todo.pop_back();
@@ -36,7 +47,7 @@ std::vector<std::shared_ptr<State>> inputs_of(const Variable& output, uint64_t o
       continue;
     }
     for (const Edge& edge : current->node->edges())
-      if (edge.needed() && seen.insert(edge.target().get()).second) todo.push_back(edge.target());
+      if (edge.needed()) visit(edge.target());
   }
   return inputs;
 }
@@ -62,42 +73,52 @@ class AsLogged {
   std::vector<std::shared_ptr<detail::VariableImpl>> switched_;
 };
 
-class RecomputeNode final : public Node {
+// What a part keeps of one of its inputs.
+struct KeptInput {
+  explicit KeptInput(const Variable& input) {
+    if (!input.defined()) return;
+    defined = true;
+    values = SavedTensor("recompute", input);
+    if (input.requires_grad()) gradient = input.impl()->grad;
+  }
+  Variable again() const { return defined ? standing_in(values.get(), gradient) : Variable(); }
+
+  bool defined = false;
+  SavedTensor values;
+  std::shared_ptr<State> gradient;
+};
+
+// A part: what it takes to run it once more, and to differentiate it.
+class Part {
  public:
-  // `inputs`: all that the part sends gradients to. `read`: all values that it reads.
-  RecomputeNode(std::vector<Variable> inputs, const Variable& input,
-                std::vector<detail::InputLog::Input> read, Forward forward)
-      : Node("recompute", std::move(inputs)),
-        values_("recompute", input),
+  Part(const Variables& inputs, std::vector<detail::InputLog::Input> read, RecomputedAll forward)
+      : inputs_(inputs.begin(), inputs.end()),
         read_(std::move(read)),
-        gradient_(input.requires_grad() ? input.impl()->grad : nullptr),
         forward_(std::move(forward)),
         random_(RandomScope::place()),
         dtype_(ops::PrecisionScope::current()) {}
 
-  void backward(const Tensor& gradient) override {
+  // gradients[i]: of the forward pass's output places[i]; undefined where none came.
+  void differentiate(const std::vector<size_t>& places, const std::vector<Tensor>& gradients) {
     const uint64_t oldest = Node::next_sequence();
-    const Variable output = run();
-    check(output.requires_grad() && output.impl()->grad->node != nullptr &&
-              output.impl()->grad->node->sequence() >= oldest,
-          "[recompute] what the forward pass computed from parameters, it gave back without "
-          "computing the second time; it must compute "
-          "the same each time");
-    check(output.shape() == gradient.shape() && output.dtype() == gradient.dtype(),
-          "[recompute] the forward pass gave ", gradient, " and, computed again, ", output.data(),
-          "; it must compute the same each time");
-    detail::backward_part(output, gradient, oldest);
-  }
-
-  void release() override {
-    values_ = SavedTensor();
-    read_.clear();
-    gradient_ = nullptr;
-    forward_ = nullptr;
+    const Variables outputs = run();
+    detail::Roots roots;
+    for (size_t i = 0; i < places.size(); ++i) {
+      check(places[i] < outputs.size() && computed_since(outputs[places[i]], oldest),
+            "[recompute] what the forward pass computed from parameters, it gave back without "
+            "computing the second time; it must compute the same each time");
+      if (!gradients[i].defined()) continue;
+      const Variable& output = outputs[places[i]];
+      check(output.shape() == gradients[i].shape() && output.dtype() == gradients[i].dtype(),
+            "[recompute] the forward pass gave ", gradients[i], " and, computed again, ",
+            output.data(), "; it must compute the same each time");
+      roots.emplace_back(output, gradients[i]);
+    }
+    detail::backward_part(roots, oldest);
   }
 
  private:
-  Variable run() const {
+  Variables run() const {
     for (const auto& input : read_) input.check_unchanged();
     const AsLogged logged(read_);
     EnableGradGuard record;
@@ -105,40 +126,122 @@ class RecomputeNode final : public Node {
     if (random_) random.emplace(*random_);
     std::optional<ops::PrecisionScope> precision;
     if (ops::PrecisionScope::current() != dtype_) precision.emplace(dtype_);
-    return forward_(standing_in(values_.get(), gradient_));
+    Variables inputs;
+    for (const KeptInput& input : inputs_) inputs.push_back(input.again());
+    return forward_(inputs);
   }
 
-  SavedTensor values_;
+  std::vector<KeptInput> inputs_;
   std::vector<detail::InputLog::Input> read_;
-  std::shared_ptr<State> gradient_;
-  Forward forward_;
+  RecomputedAll forward_;
   std::optional<RandomKey> random_;
   DType dtype_;
 };
 
+// A part with one output that backward may come to.
+class RecomputeNode final : public Node {
+ public:
+  // `inputs`: all that the part sends gradients to. `place`: of the output among those of forward.
+  RecomputeNode(Variables inputs, size_t place, Part part)
+      : Node("recompute", std::move(inputs)), place_(place), part_(std::move(part)) {}
+  void backward(const Tensor& gradient) override { part_->differentiate({place_}, {gradient}); }
+  void release() override { part_.reset(); }
+
+ private:
+  size_t place_;
+  std::optional<Part> part_;
+};
+
+// A part with several. Each output has a node, younger than this one, that leaves its gradient
+// here; so this one runs when all gradients that come have come.
+class RecomputeAllNode final : public Node {
+ public:
+  RecomputeAllNode(Variables inputs, std::vector<size_t> places, Part part)
+      : Node("recompute", std::move(inputs)),
+        places_(std::move(places)),
+        gradients_(places_.size()),
+        part_(std::move(part)) {}
+  void backward(const Tensor&) override { part_->differentiate(places_, gradients_); }
+  void release() override {
+    part_.reset();
+    gradients_.clear();
+  }
+  // `first`: of this backward pass. What a pass that threw has left is forgotten.
+  void set_gradient(size_t i, const Tensor& gradient, bool first) {
+    if (first) gradients_.assign(places_.size(), Tensor());
+    gradients_[i] = gradient;
+  }
+
+ private:
+  std::vector<size_t> places_;
+  std::vector<Tensor> gradients_;
+  std::optional<Part> part_;
+};
+
+// Says to the part's node that a gradient came: one element, whose value nobody reads.
+Variable output_of(const std::shared_ptr<RecomputeAllNode>& part, const Variable& reached, size_t i,
+                   const Tensor& values) {
+  const auto leave = [part, i](const Tensor& gradient, const Node& node) {
+    const Edge& edge = node.edge(0);
+    part->set_gradient(i, gradient, !edge.target()->grad_valid);
+    edge.add(Tensor::zeros({1}, DType::f32, edge.target()->device));
+  };
+  return record("recompute output", values, {reached}, leave);
+}
+
 }  // namespace
 
-Variable recompute(const Variable& input, Forward forward) {
+std::vector<Variable> recompute_all(const std::vector<Variable>& inputs, RecomputedAll forward) {
   check(forward != nullptr, "[recompute] expected a function, got an empty one");
-  if (!grad_enabled()) return forward(input);
+  if (!grad_enabled()) return forward(inputs);
   // Recorded and dropped: only the graph knows which parameters took part. While it runs it needs
   // what backward will need again.
   const uint64_t oldest = Node::next_sequence();
   std::vector<detail::InputLog::Input> read;
-  const Variable output = [&] {
+  Variables outputs = [&] {
     detail::InputLog log(oldest);
-    const Variable made = forward(input);
-    if (made.defined()) read = log.take(made);
+    Variables made = forward(inputs);
+    read = log.take(made);
     return made;
   }();
-  if (!output.requires_grad() || output.impl()->grad->node == nullptr ||
-      output.impl()->grad->node->sequence() < oldest)
-    return output;
-  std::vector<Variable> inputs;
-  for (const auto& state : inputs_of(output, oldest)) inputs.push_back(standing_in({}, state));
-  return Variable::from_node(
-      output.data(), std::make_shared<RecomputeNode>(std::move(inputs), input, std::move(read),
-                                                     std::move(forward)));
+  Variables computed;
+  std::vector<size_t> places, same_as(outputs.size(), outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!computed_since(outputs[i], oldest)) continue;
+    const auto& state = outputs[i].impl()->grad;
+    for (same_as[i] = 0; same_as[i] < computed.size(); ++same_as[i])
+      if (computed[same_as[i]].impl()->grad == state) break;
+    if (same_as[i] < computed.size()) continue;
+    computed.push_back(outputs[i]);
+    places.push_back(i);
+  }
+  if (computed.empty()) return outputs;
+  Variables gradients_to;
+  for (const auto& state : inputs_of(computed, oldest))
+    gradients_to.push_back(standing_in({}, state));
+  Part part(inputs, std::move(read), std::move(forward));
+  if (computed.size() == 1) {
+    computed[0] = Variable::from_node(
+        computed[0].data(),
+        std::make_shared<RecomputeNode>(std::move(gradients_to), places[0], std::move(part)));
+  } else {
+    const auto node =
+        std::make_shared<RecomputeAllNode>(std::move(gradients_to), places, std::move(part));
+    const Variable reached =
+        Variable::from_node(Tensor::zeros({1}, DType::f32, computed[0].device()), node);
+    for (size_t i = 0; i < computed.size(); ++i)
+      computed[i] = output_of(node, reached, i, computed[i].data());
+  }
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (same_as[i] < outputs.size()) outputs[i] = computed[same_as[i]];
+  return outputs;
+}
+
+Variable recompute(const Variable& input, std::function<Variable(const Variable&)> forward) {
+  check(forward != nullptr, "[recompute] expected a function, got an empty one");
+  return recompute_all({input}, [forward = std::move(forward)](const Variables& inputs) {
+    return Variables{forward(inputs.front())};
+  })[0];
 }
 
 }  // namespace lockstep::nn

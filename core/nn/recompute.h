@@ -1,8 +1,9 @@
 // Activation checkpointing (Chen et al., "Training deep nets with sublinear memory cost", 2016): a
-// part of the forward pass keeps its input alone, and is computed again when backward comes to it.
+// part of the forward pass keeps its inputs alone, and is computed again when backward comes to it.
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "core/autograd/variable.h"
 
@@ -19,5 +20,10 @@ namespace lockstep::nn {
 // throws UsageError and names the value where it was changed in place or replaced. Whether a
 // parameter is frozen counts as it was in forward. Parts may be nested.
 Variable recompute(const Variable& input, std::function<Variable(const Variable&)> forward);
+
+// The same for parts with several inputs, of which some may be undefined, and several outputs. The
+// part runs again once in a backward pass, for all outputs that the pass comes to.
+using RecomputedAll = std::function<std::vector<Variable>(const std::vector<Variable>&)>;
+std::vector<Variable> recompute_all(const std::vector<Variable>& inputs, RecomputedAll forward);
 
 }  // namespace lockstep::nn

@@ -124,8 +124,8 @@ TEST(DdpRetry, MemoryOnItsWayIsNotWrittenTo) {
     ddp.backward(model.loss(group->rank()));
     ddp.finish();
     started.clear();
-    model.parameters[0].set_grad_hook([&](const Parameter&) {});
-    model.parameters[1].set_grad_hook([&](const Parameter&) {
+    model.parameters[0].add_grad_hook([&](const Parameter&) {});
+    model.parameters[1].add_grad_hook([&](const Parameter&) {
       for (const comm::Work& work : started)
         EXPECT_TRUE(work.done()) << "its memory holds a new gradient already";
     });

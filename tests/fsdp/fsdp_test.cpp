@@ -326,17 +326,24 @@ TEST(FullyShard, WhatWasSaidOfInputsHoldsForOneStep) {
   }));
 }
 
-// A hook that somebody set before sharding sees whole gradients, as without it.
+// Hooks see whole gradients, as without sharding, whenever they were added.
 TEST(FullyShard, HooksOfUsersRunBeforeGradientsAreSummed) {
-  const auto gradient = [](float factor) {
+  const auto gradient = [](float factor, Accumulate accumulate = Accumulate::in_shards) {
     std::vector<std::vector<float>> slices(2);
     expect_success(run_group(2, [&](const Group& group) {
       const Model model = make_model();
-      for (const Parameter& p : model.module->parameters())
-        p.set_grad_hook([factor](const Parameter& whole) {
+      const auto all = model.module->parameters();
+      std::vector<HookHandle> removed;
+      const auto add = [&](const Parameter& p) {
+        p.add_grad_hook([factor](const Parameter& whole) {
           for (float& x : whole.grad().span<float>()) x *= factor;
         });
-      const auto sharded = fully_shard(model.module, group);
+        removed.push_back(p.add_grad_hook([](const Parameter& whole) { whole.grad().fill_(9); }));
+      };
+      for (size_t i = 0; i < all.size(); i += 2) add(all[i]);
+      const auto sharded = fully_shard(model.module, group, {.accumulate = accumulate});
+      for (size_t i = 1; i < all.size(); i += 2) add(all[i]);
+      for (const HookHandle& hook : removed) hook.remove();
       sharded->backward(model.loss(group->rank()));
       sharded->finish();
       for (const Parameter& p : sharded->parameters())
@@ -346,6 +353,32 @@ TEST(FullyShard, HooksOfUsersRunBeforeGradientsAreSummed) {
     return slices;
   };
   EXPECT_EQ(gradient(4), gradient(1));
+  EXPECT_EQ(gradient(4, Accumulate::in_full), gradient(1));
+}
+
+// The gradients of one parameter go to one place.
+TEST(FullyShard, WhoTookTheGradientsIsNamed) {
+  for (const int ranks : {1, 2}) {
+    EXPECT_THAT(run_group(ranks,
+                          [](const Group& group) {
+                            const Model model = make_model();
+                            const auto sharded = fully_shard(model.module, group);
+                            const Parameter p = model.module->parameters()[0];
+                            const ScopedHook taker(p.add_grad_taker([](const Parameter&) {}));
+                            sharded->backward(model.loss(group->rank()));
+                          }),
+                Each(AllOf(HasSubstr("a later taker"), HasSubstr(" of parameter '"))));
+    EXPECT_THAT(run_group(ranks,
+                          [](const Group& group) {
+                            const Model model = make_model();
+                            ddp::DistributedDataParallel ddp(model.module->parameters(), {}, group);
+                            const auto sharded = fully_shard(model.module, group);
+                            sharded->backward(model.loss(group->rank()));
+                            sharded->finish();
+                            ddp.backward(model.loss(group->rank()));
+                          }),
+                Each(AllOf(HasSubstr("FullyShardedDataParallel"), HasSubstr("has taken over '"))));
+  }
 }
 
 TEST(FullyShard, ARankThatDoesOtherThanItSaidFailsOnAllRanks) {

@@ -82,11 +82,11 @@ TEST(Autograd, TheHookRunsOnceWhenTheGradientIsFinalEvenForTiedWeights) {
   const Parameter tied("tied", Tensor::full({2, 2}, 1)), late("late", values({1, 1}));
   std::vector<std::string> order;
   std::vector<float> seen;
-  tied.set_grad_hook([&](const Parameter& p) {
+  tied.add_grad_hook([&](const Parameter& p) {
     order.push_back(p.name());
     seen = grad(p);
   });
-  late.set_grad_hook([&](const Parameter& p) { order.push_back(p.name()); });
+  late.add_grad_hook([&](const Parameter& p) { order.push_back(p.name()); });
   const Variable x(Tensor::full({1, 2}, 1));
   const Variable h = ops::linear(x, tied, {});                  // [2, 2]
   const Variable y = ops::mul(ops::linear(h, tied, {}), late);  // [4, 4]
@@ -96,10 +96,85 @@ TEST(Autograd, TheHookRunsOnceWhenTheGradientIsFinalEvenForTiedWeights) {
   EXPECT_THAT(seen, ElementsAre(4, 4, 4, 4));
 }
 
+TEST(Autograd, HooksRunInOrderAndTheTakerSeesWhatTheyMade) {
+  const Parameter p("p", values({1}));
+  std::vector<std::string> order;
+  const auto says = [&](const std::string& what) {
+    return [&order, what](const Parameter& q) {
+      order.push_back(str(what, " ", q.grad().item()));
+      q.grad().fill_(q.grad().item() + 1);
+    };
+  };
+  const auto run = [&] {
+    order.clear();
+    p.zero_grad();
+    ops::sum(ops::mul(p, 2.0f)).backward();
+    return order;
+  };
+  const HookHandle older = p.add_grad_taker(says("older taker"));
+  const HookHandle a = p.add_grad_hook(says("a"));
+  const HookHandle taker = p.add_grad_taker(says("taker"));
+  p.add_grad_hook(says("b"));
+  EXPECT_TRUE(p.is_taken_by(taker));
+  EXPECT_FALSE(p.is_taken_by(older));
+  EXPECT_THAT(run(), ElementsAre("a 2", "b 3", "taker 4"));
+  taker.remove();
+  a.remove();
+  a.remove();
+  EXPECT_TRUE(p.is_taken_by(older));
+  EXPECT_THAT(run(), ElementsAre("b 2", "older taker 3"));
+  older.remove();
+  EXPECT_FALSE(p.is_taken_by(older));
+  EXPECT_THAT(run(), ElementsAre("b 2"));
+  EXPECT_THROW(p.add_grad_hook({}), UsageError);
+  EXPECT_THROW(p.add_grad_taker({}), UsageError);
+}
+
+TEST(Autograd, AHookMayAddAndRemoveHooks) {
+  const Parameter p("p", values({1}));
+  std::vector<std::string> order;
+  HookHandle self, later;
+  const auto alive = std::make_shared<int>(1);
+  self = p.add_grad_hook([&, alive](const Parameter& q) {
+    self.remove();
+    later.remove();
+    EXPECT_EQ(*alive, 1) << "the hook that runs keeps what it holds";
+    q.add_grad_hook([&](const Parameter&) { order.push_back("added"); });
+    order.push_back("self");
+  });
+  later = p.add_grad_hook([&](const Parameter&) { order.push_back("later"); });
+  ops::sum(ops::mul(p, 2.0f)).backward();
+  EXPECT_THAT(order, ElementsAre("self"));
+  EXPECT_EQ(alive.use_count(), 1) << "what is removed is gone";
+  ops::sum(ops::mul(p, 2.0f)).backward();
+  EXPECT_THAT(order, ElementsAre("self", "added"));
+  {
+    const ScopedHook scoped(p.add_grad_hook([&](const Parameter&) { order.push_back("scoped"); }));
+    ops::sum(ops::mul(p, 2.0f)).backward();
+  }
+  ops::sum(ops::mul(p, 2.0f)).backward();
+  EXPECT_THAT(order, ElementsAre("self", "added", "added", "scoped", "added"));
+}
+
+TEST(Autograd, AHookThatThrowsKeepsTheLaterOnesFromRunning) {
+  const Parameter p("p", values({1}));
+  int later = 0;
+  const HookHandle faulty =
+      p.add_grad_hook([](const Parameter&) { throw EnvironmentError("the hook failed"); });
+  p.add_grad_hook([&](const Parameter&) { ++later; });
+  p.add_grad_taker([&](const Parameter&) { ++later; });
+  EXPECT_THROW(ops::sum(ops::mul(p, 2.0f)).backward(), EnvironmentError);
+  EXPECT_EQ(later, 0);
+  EXPECT_FALSE(p.has_grad());
+  faulty.remove();
+  ops::sum(ops::mul(p, 2.0f)).backward();
+  EXPECT_EQ(later, 2);
+}
+
 TEST(Autograd, HooksRunWhileBackwardIsStillUnderWay) {
   const Parameter first("first", values({1})), last("last", values({1}));
   bool early = false;
-  last.set_grad_hook([&](const Parameter&) { early = !first.has_grad(); });
+  last.add_grad_hook([&](const Parameter&) { early = !first.has_grad(); });
   ops::sum(ops::mul(ops::square(ops::mul(first, 2.0f)), last)).backward();
   EXPECT_TRUE(early);
   EXPECT_TRUE(first.has_grad());
@@ -177,7 +252,7 @@ TEST(Autograd, UndefinedAndComputedVariablesHaveNoGradientsToHandle) {
 TEST(Autograd, AnUndefinedParameterSaysSo) {
   const Parameter none;
   for (const auto& call : std::vector<std::function<void()>>{
-           [&] { none.name(); }, [&] { none.set_name("x"); }, [&] { none.set_grad_hook({}); },
+           [&] { none.name(); }, [&] { none.set_name("x"); }, [&] { none.add_grad_hook({}); },
            [&] { none.set_data(values({1})); }, [&] { none.set_requires_grad(false); },
            [&] { none.set_initializer({}); }, [&] { none.draw_initial(0, values({1})); }})
     EXPECT_THAT(call, ThrowsMessage<UsageError>(HasSubstr("use of an undefined parameter")));

@@ -102,7 +102,8 @@ TEST(FailedBackward, AnEarlierGradientThatGotAPartCannotBeReadUntilItIsZeroed) {
 TEST(FailedBackward, AHookThatThrowsCountsLikeAnOperation) {
   const Parameter p("p", values({1})), q("q", values({1}));
   const Variable h = ops::mul(p, 2.0f), g = ops::square(h);
-  p.set_grad_hook([](const Parameter&) { throw EnvironmentError("the hook failed"); });
+  const HookHandle hook =
+      p.add_grad_hook([](const Parameter&) { throw EnvironmentError("the hook failed"); });
   EXPECT_EQ(error_of([&] { ops::add(ops::sum(g), ops::mul(p, q)).backward(); }), "the hook failed");
   EXPECT_FALSE(p.has_grad());
   EXPECT_FALSE(q.has_grad());
@@ -112,7 +113,7 @@ TEST(FailedBackward, AHookThatThrowsCountsLikeAnOperation) {
   // One operation, which may be tried again.
   const Variable y = ops::square(p);
   EXPECT_EQ(error_of([&] { y.backward(); }), "the hook failed");
-  p.set_grad_hook({});
+  hook.remove();
   y.backward();
   EXPECT_THAT(grad(p), ElementsAre(2));
 }

@@ -71,13 +71,75 @@ TEST(Module, RefusesNamesThatAreTakenOrCannotBe) {
 TEST(Module, HooksRunAroundForward) {
   Linear layer(2, 2);
   std::vector<std::string> calls;
-  layer.add_forward_pre_hook([&](Module&, const Variable&) { calls.push_back("pre"); });
-  layer.add_forward_post_hook([&](Module&, const Variable& y) {
-    calls.push_back("post");
-    return ops::add(y, 5.0f);
+  const HookHandle pre =
+      layer.add_forward_pre_hook([&](Module&, Variables&) { calls.push_back("pre"); });
+  const HookHandle post =
+      layer.add_forward_post_hook([&](Module&, const Variables& in, Variables& out) {
+        calls.push_back(str("post ", in[0].shape()));
+        out[0] = ops::add(out[0], 5.0f);
+      });
+  const Variable x(Tensor::zeros({1, 2}));
+  EXPECT_THAT(layer(x).data().to_vector<float>(), ElementsAre(5, 5));
+  EXPECT_THAT(calls, ElementsAre("pre", "post [1, 2]"));
+  pre.remove();
+  layer(x);
+  EXPECT_THAT(calls, ElementsAre("pre", "post [1, 2]", "post [1, 2]"));
+  post.remove();
+  EXPECT_THAT(layer(x).data().to_vector<float>(), ElementsAre(0, 0));
+  EXPECT_EQ(calls.size(), 3u);
+}
+
+// Takes x, and y if there is one; gives their product and their ids.
+struct Pair final : Module {
+  Variables forward_all(const Variables& in) override {
+    return {in.at(1).defined() ? ops::mul(in[0], in[1]) : in[0], in.at(2)};
+  }
+};
+
+TEST(Module, TakesAndGivesSeveralVariables) {
+  Pair pair;
+  const Variable x(Tensor::full({2}, 3)), y(Tensor::full({2}, 4)),
+      ids(Tensor::full({2}, 5, DType::i64));
+  pair.add_forward_pre_hook([&](Module&, Variables& in) {
+    ASSERT_EQ(in.size(), 3u);
+    in[0] = ops::add(in[0], 1.0f);
   });
-  EXPECT_THAT(layer(Variable(Tensor::zeros({1, 2}))).data().to_vector<float>(), ElementsAre(5, 5));
-  EXPECT_THAT(calls, ElementsAre("pre", "post"));
+  pair.add_forward_post_hook([&](Module&, const Variables& in, Variables& out) {
+    EXPECT_EQ(in.size(), 3u);
+    out.push_back(in[0]);
+  });
+  const Variables out = pair.call({x, y, ids});
+  ASSERT_EQ(out.size(), 3u);
+  EXPECT_THAT(out[0].data().to_vector<float>(), ElementsAre(16, 16));
+  EXPECT_THAT(out[1].data().to_vector<int64_t>(), ElementsAre(5, 5));
+  EXPECT_THAT(out[2].data().to_vector<float>(), ElementsAre(4, 4));
+  EXPECT_THAT(pair.call({x, {}, ids})[0].data().to_vector<float>(), ElementsAre(4, 4));
+
+  Sequential chain({std::make_shared<Pair>(), std::make_shared<Activation>(UnaryOp::relu)});
+  EXPECT_THAT([&] { chain(x, y, ids); },
+              ThrowsMessage<UsageError>(HasSubstr("'1' takes one input, got 2")));
+}
+
+TEST(Module, WhatAModuleDoesNotTakeOrGiveIsNamed) {
+  Sequential root({std::make_shared<Linear>(2, 2), std::make_shared<Pair>()});
+  Module& linear = *root.children()[0].second;
+  Module& pair = *root.children()[1].second;
+  const Variable x(Tensor::zeros({1, 2}));
+  EXPECT_THAT(
+      [&] {
+        linear.call({x, x});
+      },
+      ThrowsMessage<UsageError>(HasSubstr("'0' takes one input, got 2")));
+  EXPECT_THAT([&] { linear.call({}); },
+              ThrowsMessage<UsageError>(HasSubstr("'0' takes one input, got 0")));
+  EXPECT_THAT([&] { linear(Variable()); },
+              ThrowsMessage<UsageError>(HasSubstr("the input of '0' is undefined")));
+  EXPECT_THAT([&] { pair(x, x, x); },
+              ThrowsMessage<UsageError>(HasSubstr("expected one output of '1', got 2")));
+  struct Neither final : Module {};
+  Neither neither;
+  EXPECT_THAT([&] { neither(x); },
+              ThrowsMessage<UsageError>(HasSubstr("neither forward() nor forward_all()")));
 }
 
 TEST(Module, InitialValuesDependOnSeedAndNameAlone) {

@@ -62,7 +62,7 @@ void expect_every_module_runs(nn::Module& model) {
   const std::function<void(nn::Module&)> watch = [&](nn::Module& module) {
     all.insert(module.path());
     module.add_forward_pre_hook(
-        [&](nn::Module& called, const Variable&) { ran.insert(called.path()); });
+        [&](nn::Module& called, nn::Variables&) { ran.insert(called.path()); });
     for (const auto& child : module.children()) watch(*child.second);
   };
   watch(model);
@@ -89,8 +89,9 @@ TEST(Models, GoOnWithWhatAHookOfALayerGives) {
     nn::Module& block = *model.children()[3].second->children()[0].second;
     for (const auto& [name, layer] : block.children())
       if (name == zeroed)
-        layer->add_forward_post_hook(
-            [](nn::Module&, const Variable& y) { return ops::mul(y, 0.0f); });
+        layer->add_forward_post_hook([](nn::Module&, const nn::Variables&, nn::Variables& out) {
+          out[0] = ops::mul(out[0], 0.0f);
+        });
     return logits_of(model);
   };
   const auto plain = logits("");
