@@ -10,7 +10,8 @@ install(TARGETS ${lockstep_libraries} EXPORT lockstepTargets
 # The public headers, by their path from the root. All others are internal and not installed. A
 # public header may include only public headers (tests/install checks that).
 set(public_headers
-  core/autograd/node.h core/autograd/saved_tensor.h core/autograd/variable.h
+  core/autograd/hook_list.h core/autograd/node.h core/autograd/saved_tensor.h
+    core/autograd/variable.h
   core/base/clock.h core/base/cores.h core/base/dtype.h core/base/error.h core/base/half.h
     core/base/log.h core/base/parallel.h core/base/philox.h core/base/progression.h
     core/base/screen_writer.h core/base/shape.h core/base/sum_tree.h core/base/thread.h
@@ -20,13 +21,13 @@ set(public_headers
   core/ops/common.h core/ops/functions.h core/ops/precision.h
   core/optim/clip.h core/optim/optimizer.h core/optim/schedule.h
   core/tensor/binary_counter.h core/tensor/shard_spec.h core/tensor/storage.h
-    core/tensor/tensor.h
+    core/tensor/sum_slots.h core/tensor/tensor.h
   comm/device_mesh.h comm/long_agreement.h comm/peer_failure.h comm/process_group.h
     comm/ranks_text.h comm/store.h comm/text.h comm/work.h
   comm/local/hash_store.h
   comm/mpi/factory.h
   comm/reduce/reduce_tree.h
-  ddp/buckets.h ddp/call_labels.h ddp/comm_hook.h ddp/ddp.h ddp/gradient_hooks.h
+  ddp/buckets.h ddp/call_labels.h ddp/comm_hook.h ddp/ddp.h
   fsdp/fully_shard.h fsdp/mesh.h fsdp/options.h fsdp/wrap.h
   fsdp/plan/memory_plan.h fsdp/plan/traffic_plan.h
   checkpoint/checkpoint.h
@@ -47,8 +48,8 @@ set(public_headers
   train/metrics/memory_report.h
   train/models/factory.h train/models/gpt.h train/models/llama.h train/models/mlp.h
   train/parallel/strategy.h
-  train/run/checkpoints.h train/run/job_notes.h train/run/leaf_sums.h train/run/loop.h
-    train/run/replicas.h train/run/saved_model.h train/run/trainer.h)
+  train/run/buffers.h train/run/checkpoints.h train/run/job_notes.h train/run/leaf_sums.h
+    train/run/loop.h train/run/replicas.h train/run/saved_model.h train/run/trainer.h)
 foreach(header ${public_headers})
   get_filename_component(folder ${header} DIRECTORY)
   install(FILES ${PROJECT_SOURCE_DIR}/${header}

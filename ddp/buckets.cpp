@@ -55,9 +55,9 @@ Tensor Bucket::part_of(const Tensor& flat, size_t k) const {
   return flat.narrow(0, offsets_[k], shapes_[k].numel()).view(shapes_[k]);
 }
 
-Tensor Bucket::target(size_t k, int64_t i, bool last) {
-  const Tensor& level = sums_.target(i, last);
-  return part_of(level.defined() ? level : total_, k);
+Tensor Bucket::target(size_t k, const SumSlots::Place& place) {
+  const Tensor& slot = sums_.target(place);
+  return part_of(slot.defined() ? slot : total_, k);
 }
 
 }  // namespace lockstep::ddp

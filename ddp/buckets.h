@@ -36,12 +36,12 @@ class Bucket {
   const Tensor& total() const { return total_; }  // f32 [numel]
   // The part of `total` for the bucket's k-th member, in the parameter's shape.
   Tensor total_of(size_t k) const { return part_of(total_, k); }
-  // Where micro-batch i of this rank's share must write the k-th member's gradient; the last one
-  // writes to `total`.
-  Tensor target(size_t k, int64_t i, bool last);
+  // Where the micro-batch of that place must write the k-th member's gradient; the last one of this
+  // rank's share writes to `total`.
+  Tensor target(size_t k, const SumSlots::Place& place);
   // Adds to `gradient`, which was written there, what BinaryCounter::fold() says.
-  void fold(size_t k, const Tensor& gradient, int64_t i, bool last) const {
-    sums_.fold(gradient, i, last, offsets_[k]);
+  void fold(size_t k, const Tensor& gradient, const SumSlots::Place& place) const {
+    sums_.fold(gradient, place, offsets_[k]);
   }
 
  private:

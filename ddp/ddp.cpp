@@ -116,10 +116,23 @@ void DistributedDataParallel::build(BucketLayout layout) {
     parameters_[i].set_grad_buffer(buckets_[slots_[i].bucket].total_of(slots_[i].member));
 }
 
-void DistributedDataParallel::backward(const Variable& loss) {
+void DistributedDataParallel::backward(const Variable& loss) { backward_of(sums_.next(), loss); }
+
+void DistributedDataParallel::backward(const Variable& loss, int64_t micro_batch) {
+  const int64_t first = tree_.begin(group_->rank());
+  check(micro_batch >= first && micro_batch - first < share(), "[ddp] micro-batch ", micro_batch,
+        " is none of rank ", group_->rank(), "'s, which are ", first, " to ", first + share() - 1);
+  check(!guarded_ && no_sync_depth_ == 0, "[ddp] backward() of micro-batch ", micro_batch,
+        ": in a step with no_sync() micro-batches come in order; call backward(loss)");
+  check(!sums_.has(micro_batch - first), "[ddp] micro-batch ", micro_batch,
+        " had its backward() in this step");
+  backward_of(micro_batch - first, loss);
+}
+
+void DistributedDataParallel::backward_of(int64_t term, const Variable& loss) {
   check(loss.defined() && loss.data().numel() == 1,
         "[ddp] backward() takes one micro-batch's loss, a single number");
-  micro_batch(true, [&] {
+  micro_batch(term, true, [&] {
     if (options_.find_unused_parameters) {
       std::unordered_set<const void*> reached;
       for (const Parameter& leaf : reachable_leaves(loss)) reached.insert(leaf.impl().get());
@@ -136,14 +149,14 @@ void DistributedDataParallel::skip() {
   check(said_.has_value(),
         "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every "
         "rank");
-  micro_batch(false, [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
+  micro_batch(0, false, [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
 }
 
 int DistributedDataParallel::active_ranks(bool have_input) {
   check(tree_.leaves() == group_->size(),
         "[ddp] uneven inputs need one micro-batch a rank and step; this step has ", tree_.leaves(),
         " for ", group_->size(), " ranks");
-  check(micro_index_ == 0 && !synchronised_,
+  check(done_ == 0 && !synchronised_,
         "[ddp] active_ranks() in the middle of a step: call it before the first backward(), and "
         "after the finish() of the step before");
   const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
@@ -160,8 +173,9 @@ int DistributedDataParallel::active_ranks(bool have_input) {
 
 // Either the whole micro-batch counts or, if something throws, none of it.
 template <typename Differentiate>
-void DistributedDataParallel::micro_batch(bool has_input, const Differentiate& differentiate) {
-  begin_micro_batch(has_input);
+void DistributedDataParallel::micro_batch(int64_t term, bool has_input,
+                                          const Differentiate& differentiate) {
+  begin_micro_batch(term, has_input);
   try {
     differentiate();
     end_micro_batch();
@@ -171,9 +185,9 @@ void DistributedDataParallel::micro_batch(bool has_input, const Differentiate& d
   }
 }
 
-// Points every gradient at the memory in which this micro-batch's sum belongs: a level of a binary
-// counter, or, for the last one, what is reduced between ranks.
-void DistributedDataParallel::begin_micro_batch(bool has_input) {
+// Points every gradient at the memory in which this micro-batch's sum belongs: where it waits for
+// others, or, for the last one, what is reduced between ranks.
+void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
   if (said_ && said_->have_input != has_input)
     fail(str("[ddp] rank ", group_->rank(), " told active_ranks() that it has ",
@@ -181,16 +195,18 @@ void DistributedDataParallel::begin_micro_batch(bool has_input) {
              has_input ? "backward()" : "skip()",
              ": the mean would be over the wrong number of ranks"));
   settle_abandoned();
-  if (micro_index_ == 0) follow_freezing();
+  if (done_ == 0) follow_freezing();
   check(buckets_.size() == layout_.size(),
         "[ddp] the memory for the gradients could not be had in an earlier call: wrap the model "
         "anew");
   check_taken();
-  last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || micro_index_ + 1 >= share());
+  last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || done_ + 1 >= share());
+  const int64_t unguarded = no_sync_depth_ > 0 || guarded_ ? SumSlots::kUnknown : share();
+  place_ = sums_.place(term, last_micro_batch_ && guarded_ ? term + 1 : unguarded);
   gradients_.clear();
   for (size_t i = 0; i < parameters_.size(); ++i)
-    gradients_.push_back(point_gradient(
-        i, buckets_[slots_[i].bucket].target(slots_[i].member, micro_index_, last_micro_batch_)));
+    gradients_.push_back(
+        point_gradient(i, buckets_[slots_[i].bucket].target(slots_[i].member, place_)));
   ready_.assign(parameters_.size(), false);
   if (!last_micro_batch_) return;
   missing_in_bucket_.clear();
@@ -228,7 +244,7 @@ void DistributedDataParallel::on_gradient(size_t index_in_all) {
 
 void DistributedDataParallel::gradient_is_final(size_t index) {
   const auto [bucket, member] = slots_[index];
-  buckets_[bucket].fold(member, parameters_[index].grad_buffer(), micro_index_, last_micro_batch_);
+  buckets_[bucket].fold(member, parameters_[index].grad_buffer(), place_);
   mark_ready(index);
 }
 
@@ -270,7 +286,8 @@ void DistributedDataParallel::end_micro_batch() {
              " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check "
              "the model's forward()"));
   ready_.clear();
-  ++micro_index_;
+  ++done_;
+  sums_.take(place_);
   guarded_ = guarded_ || no_sync_depth_ > 0;
   synchronised_ = last_micro_batch_;
 }
@@ -314,8 +331,8 @@ void DistributedDataParallel::wait_for(const Reduction& reduction, size_t bucket
 }
 
 void DistributedDataParallel::finish() {
-  check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ",
-        micro_index_, " of ", share());
+  check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ", done_,
+        " of ", share());
   if (finished_ == 0) exposed_ = Duration::zero();
   for (; finished_ < reductions_.size(); ++finished_) {  // continues where an earlier call threw
     const auto start = Clock::now();
@@ -325,7 +342,8 @@ void DistributedDataParallel::finish() {
   }
   reductions_.clear();
   finished_ = 0;
-  micro_index_ = 0;
+  done_ = 0;
+  sums_.clear();
   synchronised_ = guarded_ = false;
   said_.reset();
   labels_.next_step();

@@ -14,6 +14,11 @@
 // rank sums its part with a binary counter; ranks then sum along the rest of the same tree. So the
 // bits do not depend on the number of ranks.
 //
+// Forward passes may run ahead of their backward() within a step, and backward passes may come in
+// any order, as in pipelines: backward(loss, micro_batch) says which micro-batch it is, and the
+// bits are those of the plain order. Orders that keep many sums waiting for others take more memory
+// than gradient_bytes() says; the reverse order does not.
+//
 // A step's gradients replace those of the step before, whether or not zero_grad() was called. To
 // add up more micro-batches, make them part of one step: Options::micro_batches, or no_sync().
 //
@@ -51,8 +56,8 @@
 #include <vector>
 
 #include "comm/process_group.h"
+#include "core/autograd/hook_list.h"
 #include "core/autograd/variable.h"
-#include "core/base/hook_list.h"
 #include "ddp/buckets.h"
 #include "ddp/call_labels.h"
 #include "ddp/comm_hook.h"
@@ -84,9 +89,12 @@ class DistributedDataParallel {
   // Says which rank computes which micro-batches.
   const comm::ReduceTree& tree() const { return tree_; }
 
-  // Differentiates one micro-batch's mean loss, weighted 1/V. The last one of this rank's share
-  // starts the communication.
+  // Differentiates one micro-batch's mean loss, weighted 1/V: of the first micro-batch of this
+  // rank's share that is still to be done. The last one that comes starts the communication.
   void backward(const Variable& loss);
+  // The same of that micro-batch of the step, within [tree().begin(rank), tree().begin(rank + 1)).
+  // Throws UsageError where it is not this rank's, or was done, and under no_sync().
+  void backward(const Variable& loss, int64_t micro_batch);
 
   // Waits for the reductions, in bucket order. If a collective failed, throws its error and names
   // the bucket.
@@ -144,8 +152,9 @@ class DistributedDataParallel {
   void follow_freezing();
   void build(BucketLayout layout);
   template <typename Differentiate>
-  void micro_batch(bool has_input, const Differentiate& differentiate);
-  void begin_micro_batch(bool has_input);
+  void micro_batch(int64_t term, bool has_input, const Differentiate& differentiate);
+  void backward_of(int64_t term, const Variable& loss);
+  void begin_micro_batch(int64_t term, bool has_input);
   const void* point_gradient(size_t index, Tensor place);
   void on_gradient(size_t index_in_all);
   void gradient_is_final(size_t index);
@@ -175,7 +184,9 @@ class DistributedDataParallel {
   std::vector<Slot> slots_;
 
   // The step under way.
-  int64_t micro_index_ = 0;  // of this rank's share
+  int64_t done_ = 0;       // micro-batches of this rank's share
+  SumSlots sums_;          // where they wait for each other
+  SumSlots::Place place_;  // of the one under way
   bool last_micro_batch_ = false;
   bool synchronised_ = false;  // the communicating micro-batch is done
   bool guarded_ = false;       // a NoSync was seen in this step

@@ -49,6 +49,8 @@
 
 namespace lockstep::fsdp {
 
+class Engine;
+
 // What sharded training needs on one rank, in bytes where nothing else is said, known before it
 // runs. Activations and optimizer states come on top: the former are the model's own, the latter a
 // multiple of the trained slices.
@@ -77,11 +79,21 @@ class FullyShardedDataParallel {
   const Progression& leaves() const;
   int64_t micro_batches() const;
 
-  // Differentiates one micro-batch's mean loss, weighted 1/V. Communication runs beside it. Where
-  // it, or the forward pass before it, threw on all ranks alike, the micro-batch is still to be
-  // done and may be tried again. Forward passes may run ahead of their backward(), or have none,
-  // within one step.
+  // What runs from here on belongs to this rank's next micro-batch. Needed only where a micro-batch
+  // begins before its forward pass, with a pass that has no gradients (a teacher's), and where some
+  // rank may repeat it without input: all ranks call it then. No communication.
+  void begin_micro_batch();
+  // Differentiates one micro-batch's mean loss, weighted 1/V: of the first of leaves() that is
+  // still to be done. Communication runs beside it. Where it, or the forward pass before it, threw
+  // on all ranks alike, the micro-batch is still to be done and may be tried again. Forward passes
+  // may run ahead of their backward(), or have none, within one step.
   void backward(const Variable& loss);
+  // The same of that micro-batch of the step, one of leaves(): backward passes may come in any
+  // order, as in pipelines, and the bits are those of the plain order. All ranks take their
+  // micro-batches in the same order: the k-th of leaves() together. Orders that keep many sums
+  // waiting for others take more memory than memory_plan() says; the reverse order does not. Throws
+  // UsageError where the micro-batch is not this rank's, or was done.
+  void backward(const Variable& loss, int64_t micro_batch);
   // After the last backward() of a step: waits until the gradients are there. Then parameters() may
   // be changed, by an optimizer or in place, also after a forward pass of which no variable is
   // left, or under NoGradGuard (an evaluation, say).
@@ -91,9 +103,9 @@ class FullyShardedDataParallel {
   // how many ranks do; 0 ends the epoch on all ranks. A rank without input calls skip() in place of
   // forward and backward(): it takes part in the communication with zeros, and the mean is over the
   // ranks that had input. For one micro-batch a rank and step; not before the rank's first
-  // backward(). A micro-batch begins with the first forward pass that its backward() comes to, and
-  // passes after that one are a part of it (a teacher's). Where the others run one before (an
-  // evaluation), a rank that skips runs it as well.
+  // backward(). A micro-batch begins with begin_micro_batch(), or with the first forward pass that
+  // its backward() comes to; passes after that are a part of it (a teacher's). Where the others run
+  // one before (an evaluation), a rank that skips runs it as well.
   int active_ranks(bool have_input);
   void skip();
 
@@ -132,8 +144,7 @@ class FullyShardedDataParallel {
   std::vector<std::pair<std::string, std::vector<std::string>>> units() const;
 
  private:
-  struct Impl;
-  std::shared_ptr<Impl> impl_;
+  std::shared_ptr<Engine> engine_;
 };
 
 // Collective: checks that all ranks hold the same model, takes rank 0's values, and shards every

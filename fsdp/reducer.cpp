@@ -53,15 +53,26 @@ Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& me
   }
 }
 
-void Reducer::begin_round(int64_t round, int64_t leaf, bool zeros) {
+void Reducer::begin_round(int64_t round, std::optional<int64_t> leaf, bool zeros) {
   if (std::exchange(abandoned_, false))
     finish();  // nothing may write where this round does
   else if (round == 0)
     ++step_;
+  if (round == 0) sums_of_step_.clear();
   round_ = round;
   leaf_ = leaf;
+  if (leaf) place_ = sums_of_step_.place(*leaf, static_cast<int64_t>(assignment_.leaves.size()));
   zeros_ = zeros;
   for (auto& [unit, slot] : slots_) slot = {};
+}
+
+void Reducer::end_round() {
+  if (leaf_) sums_of_step_.take(place_);
+}
+
+uint64_t Reducer::round_time() const {
+  return step_ * static_cast<uint64_t>(assignment_.rounds) +
+         static_cast<uint64_t>(by_round_ ? leaf_.value() : round_);
 }
 
 uint64_t Reducer::label(const Unit& unit, uint64_t time) const {
@@ -115,7 +126,7 @@ void Reducer::begin(Unit& unit) {
   Slot& slot = slots_.at(&unit);
   if (std::exchange(slot.begun, true) || unit.trained() == 0) return;
   if (by_round_) slot.buffer = &take_buffer(unit);
-  if (!by_round_ && has_summed_all()) return;
+  if (!leaf_) return;
   int64_t offset = 0;
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
@@ -131,8 +142,8 @@ void Reducer::begin(Unit& unit) {
 Tensor Reducer::place_of(const Section& section, const Slot& slot, int64_t offset) {
   if (by_round_) return slot.buffer->memory.narrow(0, offset, section.layout().total());
   Sum& sum = sum_of(section);
-  const Tensor level = sum.whole.target(leaf_, last_leaf());
-  return level.defined() ? level : sum.total;
+  const Tensor waits = sum.whole.target(place_);
+  return waits.defined() ? waits : sum.total;
 }
 
 void Reducer::complete(Unit& unit) {
@@ -141,10 +152,9 @@ void Reducer::complete(Unit& unit) {
   check(slot.begun, "[fsdp] gradients of unit '", unit.name(), "' are complete before they began");
   drop_gradients(unit);
   if (by_round_) return reduce_round(unit, *slot.buffer);
-  if (!has_summed_all())
+  if (leaf_)
     for (const auto& section : unit.sections())
-      if (section->trained())
-        sum_of(*section).whole.fold(place_of(*section, slot, 0), leaf_, last_leaf());
+      if (section->trained()) sum_of(*section).whole.fold(place_of(*section, slot, 0), place_);
   if (last_round()) reduce_total(unit);
 }
 
@@ -156,16 +166,15 @@ void Reducer::scatter(Pending& pending, const Tensor& output, const Tensor& inpu
       travels_ == DType::f32 ? output : Tensor::empty(output.shape(), travels_, output.device()));
   pending.works.push_back(mesh_.shard->reduce_scatter(
       pending.received.back(), input.to(travels_),
-      {.tree = &assignment_.row_tree,
-       .label = label(*pending.unit, step_ * static_cast<uint64_t>(assignment_.rounds) +
-                                         static_cast<uint64_t>(round_))}));
+      {.tree = &assignment_.row_tree, .label = label(*pending.unit, round_time())}));
 }
 
 void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
-  settle(unit);  // its levels must have taken in the round before
+  settle(unit);  // its sums must have taken in the round before
   Pending pending{.unit = &unit,
                   .buffer = &buffer,
-                  .round = round_,
+                  .place = place_,
+                  .last = last_round(),
                   .works = {},
                   .received = {},
                   .outputs = {}};
@@ -173,10 +182,9 @@ void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
   for (const auto& section : unit.sections()) {
     if (!section->trained()) continue;
     Sum& sum = sum_of(*section);
-    const Tensor level = sum.shards.target(round_, last_round());
+    const Tensor slot = sum.shards.target(place_);
     const int64_t total = section->layout().total();
-    scatter(pending, level.defined() ? level : sum.gradient,
-            buffer.memory.narrow(0, offset, total));
+    scatter(pending, slot.defined() ? slot : sum.gradient, buffer.memory.narrow(0, offset, total));
     offset += total;
   }
   pending_.push_back(std::move(pending));
@@ -185,7 +193,8 @@ void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
 void Reducer::reduce_total(Unit& unit) {
   Pending pending{.unit = &unit,
                   .buffer = nullptr,
-                  .round = round_,
+                  .place = {},
+                  .last = true,
                   .works = {},
                   .received = {},
                   .outputs = {}};
@@ -213,7 +222,6 @@ void Reducer::settle_front() {
   pending_.pop_front();
   for (const comm::Work& work : done.works) wait_for(work, *done.unit);
   if (done.buffer) done.buffer->taken = false;
-  const bool last = done.round + 1 == assignment_.rounds;
   size_t i = 0;
   for (const auto& section : done.unit->sections()) {
     if (!section->trained()) continue;
@@ -221,8 +229,8 @@ void Reducer::settle_front() {
     const Tensor& output = done.outputs[i];
     if (const Tensor& received = done.received[i++]; received.dtype() != output.dtype())
       output.copy_(received);
-    if (by_round_) sum.shards.fold(output, done.round, last);
-    if (last && mesh_.rows() > 1)
+    if (by_round_) sum.shards.fold(output, done.place);
+    if (done.last && mesh_.rows() > 1)
       replicas_.emplace_back(done.unit, mesh_.replicate->all_reduce(
                                             sum.gradient, {.tree = &assignment_.replica_tree,
                                                            .label = label(*done.unit, step_)}));

@@ -12,6 +12,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/base/clock.h"
@@ -34,10 +35,15 @@ class Reducer {
   Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment,
           DType travels = DType::f32);
 
-  // A round of the step: the gradients of this rank's `leaf`-th micro-batch of the step are next.
-  // `zeros`: this rank has no input for the round, takes part in what the others do, and adds zeros
-  // – or nothing, where its micro-batches are through.
-  void begin_round(int64_t round, int64_t leaf, bool zeros);
+  // A rank's micro-batches come in any order, as indices into its leaves: the first one that is
+  // still to be done, and whether one is done.
+  int64_t next_leaf() const { return sums_of_step_.next(); }
+  bool is_done(int64_t leaf) const { return sums_of_step_.has(leaf); }
+  // A round of the step: the gradients of this rank's micro-batch `leaf` are next; none: its
+  // micro-batches are through, and it takes part in what the others do. `zeros`: it has no input
+  // for the micro-batch, and adds zeros.
+  void begin_round(int64_t round, std::optional<int64_t> leaf, bool zeros);
+  void end_round();
   // The round ended in an exception, and will be begun again: what it has summed so far is written
   // once more then.
   void abandon_round();
@@ -72,7 +78,8 @@ class Reducer {
   struct Pending {
     Unit* unit;
     Buffer* buffer;
-    int64_t round;
+    SumSlots::Place place;  // of the round's sum among those of the step
+    bool last;              // round
     // By trained section. What was received is copied to the output where it is another tensor.
     std::vector<comm::Work> works;
     std::vector<Tensor> received, outputs;
@@ -91,9 +98,8 @@ class Reducer {
   void settle(const Unit& unit);
   void wait_for(const comm::Work& work, const Unit& unit);
   bool last_round() const { return round_ + 1 == assignment_.rounds; }
-  // A rank of which the row needs more rounds than it has micro-batches: its sum is whole.
-  bool has_summed_all() const { return leaf_ == static_cast<int64_t>(assignment_.leaves.size()); }
-  bool last_leaf() const { return leaf_ + 1 == static_cast<int64_t>(assignment_.leaves.size()); }
+  // Of the round's reduce-scatter. Ranks that take micro-batches in other orders are told apart.
+  uint64_t round_time() const;
 
   const Mesh& mesh_;
   const Assignment assignment_;
@@ -109,7 +115,10 @@ class Reducer {
   std::vector<std::pair<const Unit*, comm::Work>> replicas_;
 
   uint64_t step_ = 0;
-  int64_t round_ = 0, leaf_ = 0;
+  int64_t round_ = 0;
+  std::optional<int64_t> leaf_;
+  SumSlots sums_of_step_;
+  SumSlots::Place place_;  // of the round's leaf
   bool zeros_ = false, abandoned_ = false;
   Duration exposed_{};
 };

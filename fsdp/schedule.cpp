@@ -31,12 +31,12 @@ void Schedule::before_forward(Unit& unit) {
   const size_t u = unit.index();
   if (is_root(u)) forget_unfinished();
   hide_seen();
-  if (depth_++ == 0) {
+  if (running_.empty()) {
     ++pass_;
     last_order_.swap(order_);
     order_.clear();
   }
-  begins_.push_back(++clock_);
+  running_.push_back({u, ++clock_});
   ++entries_[u].forwards;
   require(u);
   order_.push_back(u);
@@ -51,30 +51,34 @@ void Schedule::before_forward(Unit& unit) {
   });
 }
 
-// A pass that ended in an exception never said so. The root's begins anew.
+// A pass that ended in an exception never said so.
+void Schedule::forget_innermost() {
+  Entry& entry = entries_[running_.back().unit];
+  running_.pop_back();
+  --entry.forwards;
+  entry.hide_unless_used();
+}
+
+// The root's pass begins anew, or backward does.
 void Schedule::forget_unfinished() {
-  for (Entry& entry : entries_) {
-    entry.forwards = 0;
-    entry.hide_unless_used();
-  }
-  begins_.clear();
-  depth_ = 0;
+  while (!running_.empty()) forget_innermost();
   trail_ = std::make_shared<std::vector<size_t>>();
 }
 
 std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
-  Entry& entry = entries_[unit.index()];
-  --depth_;
-  --entry.forwards;
-  entry.last_used = ++clock_;
-  entry.hide_unless_used();
-  const uint64_t begin = begins_.back();
-  begins_.pop_back();
+  check(entries_[unit.index()].forwards > 0, "[fsdp] a forward pass of unit '", unit.name(),
+        "' ended that was forgotten: the model's forward pass or backward() must not begin within "
+        "it");
+  // Passes inside of it that threw, where this one went on.
+  while (running_.back().unit != unit.index()) forget_innermost();
+  const uint64_t begin = running_.back().begin;
+  entries_[unit.index()].last_used = ++clock_;
+  forget_innermost();
   if (!recorded) return nullptr;
   trail_->push_back(unit.index());
   const auto use = std::make_shared<const Use>(
       Use{unit.index(), begin, clock_, pass_, step_, trail_, trail_->size() - 1});
-  if (depth_ == 0) {
+  if (running_.empty()) {
     std::erase_if(graphs_, [](const auto& graph) { return graph.expired(); });
     graphs_.push_back(use);
   }
@@ -122,6 +126,10 @@ void Schedule::peek(Unit& unit) {
 void Schedule::hide_seen() {
   for (const size_t u : seen_) entries_[u].hide_unless_used();
   seen_.clear();
+}
+
+void Schedule::begin_micro_batch() {
+  if (!running_.empty()) forget_unfinished();
 }
 
 void Schedule::end_micro_batch() {

@@ -52,7 +52,10 @@ class Schedule {
   void peek(Unit& unit);
   // Nothing more in this backward pass needs the unit's parameters.
   void backward_done(Unit& unit);
-  // The backward pass is over.
+  // The backward pass of a micro-batch begins. No forward pass runs then: those that did not end
+  // threw.
+  void begin_micro_batch();
+  // It is over.
   void end_micro_batch();
   // The parameters are about to change: everything is let go, and nothing is under way any more.
   void end_step();
@@ -60,7 +63,7 @@ class Schedule {
   void release_all();
 
   // Whether the forward pass of any unit runs, and the number of the outermost one that began last.
-  bool in_forward() const { return depth_ > 0; }
+  bool in_forward() const { return !running_.empty(); }
   uint64_t pass() const { return pass_; }
   // Whether any unit is whole, or on its way, that will be let go.
   bool has_gathered() const;
@@ -86,6 +89,7 @@ class Schedule {
   };
 
   void forget_unfinished();
+  void forget_innermost();
   void hide_seen();
   void require(size_t unit);
   void gather(size_t unit, bool may_evict);
@@ -97,11 +101,14 @@ class Schedule {
   const int units_in_flight_;
   const int ahead_;
   uint64_t clock_ = 0, pass_ = 0, backward_ = 1, step_ = 0;
-  int depth_ = 0;
   std::vector<size_t> seen_;  // units that were shown for reads since the last pass began
   // Of forward passes: this one's so far, and the one's before.
   std::vector<size_t> order_, last_order_;
-  std::vector<uint64_t> begins_;  // of the forward passes that are running
+  struct Running {
+    size_t unit;
+    uint64_t begin;
+  };
+  std::vector<Running> running_;  // forward passes, the outermost first
   std::vector<std::weak_ptr<const Use>>
       graphs_;  // of outermost passes since all units were last let go
   std::shared_ptr<std::vector<size_t>> trail_ = std::make_shared<std::vector<size_t>>();

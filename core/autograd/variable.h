@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/base/hook_list.h"
+#include "core/autograd/hook_list.h"
 #include "core/tensor/shard_spec.h"
 #include "core/tensor/tensor.h"
 

@@ -8,7 +8,9 @@
 // Three ways of walking add in this order, and so give equal bits:
 //   - from the top down: split(), as ranks do that hold whole nodes (comm/reduce/reduce_tree.h);
 //   - from the bottom up: combine(), which adds neighbours, then neighbours of those;
-//   - term by term: level_of() and carried_by(), as BinaryCounter (core/tensor) adds.
+//   - term by term, in any order: SumSlots (core/tensor/sum_slots.h), which needs level_count()
+//   slots for
+//     terms in order.
 //
 // Kernels of all instruction sets include this file, so every function has internal linkage.
 #pragma once
@@ -34,17 +36,8 @@ static inline T combine(T* values, int64_t n, const F& two) {
   return values[0];
 }
 
-// Of a binary counter that takes terms one by one: the level at which the sum that term i completes
-// stays, 2^level terms in all. The last term of a sum has no level: with it the sum is whole.
-static inline int level_of(int64_t i) { return __builtin_ctzll(~static_cast<uint64_t>(i)); }
-
-// The levels whose sums are added to term i, the lowest first, as a set of bits: those that
-// complete a pair with it, or, if it is the last term, all that are filled.
-static inline uint64_t carried_by(int64_t i, bool last) {
-  return last ? static_cast<uint64_t>(i) : (uint64_t{1} << level_of(i)) - 1;
-}
-
-// How many levels a sum of n >= 0 terms uses.
+// How many sums wait for others, at most, where n >= 0 terms come in order: as many as a binary
+// counter has digits that counts to n - 1.
 static inline int level_count(int64_t n) {
   return n <= 1 ? 0 : 64 - __builtin_clzll(static_cast<uint64_t>(n - 1));
 }

@@ -21,8 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/autograd/hook_list.h"
 #include "core/autograd/variable.h"
-#include "core/base/hook_list.h"
 
 namespace lockstep::nn {
 

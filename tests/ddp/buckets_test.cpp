@@ -30,19 +30,20 @@ TEST(Bucket, ViewsHaveTheParametersShapesAndDoNotOverlap) {
       {"a", Tensor::zeros({3, 5})}, {"b", Tensor::zeros({7})}, {"empty", Tensor::zeros({0, 2})}};
   const auto group = comm::create("local", std::make_shared<comm::HashStore>(), 0, 1);
   Bucket bucket({0, 1, 2}, parameters, *group);
-  // Micro-batches of a share of five: the last one's gradients lie in the total.
-  for (const int64_t micro_batch : {4, 0, 3}) {
+  // Where micro-batches wait; the last one's gradients lie in the total.
+  const SumSlots::Place total{.slot = SumSlots::kTotal}, first{.slot = 0}, third{.slot = 2};
+  for (const SumSlots::Place& place : {total, first, third}) {
     std::set<const void*> seen;
     for (size_t k = 0; k < 3; ++k) {
-      const Tensor view = bucket.target(k, micro_batch, micro_batch == 4);
+      const Tensor view = bucket.target(k, place);
       EXPECT_EQ(view.shape(), parameters[k].shape());
       EXPECT_TRUE(view.is_contiguous());
       for (int64_t i = 0; i < view.numel(); ++i)
         EXPECT_TRUE(seen.insert(view.data<float>() + i).second);
     }
   }
-  EXPECT_EQ(bucket.target(0, 4, true).raw(), bucket.total_of(0).raw());
-  EXPECT_NE(bucket.target(0, 0, false).raw(), bucket.target(0, 3, false).raw());
+  EXPECT_EQ(bucket.target(0, total).raw(), bucket.total_of(0).raw());
+  EXPECT_NE(bucket.target(0, first).raw(), bucket.target(0, third).raw());
 }
 
 }  // namespace

@@ -1,4 +1,7 @@
 // Forward passes that come in another order than their backward passes, or have none.
+#include <algorithm>
+#include <random>
+
 #include <gmock/gmock.h>
 
 #include "core/nn/layers.h"
@@ -69,6 +72,17 @@ struct Named {
   Order order;
 };
 
+// f0 f1 b0 b1, or f0 f1 b1 b0, then the next two.
+void pairs(Parallel& sharded, const Model& model, bool turned) {
+  const std::vector<int64_t> leaves(sharded.leaves().begin(), sharded.leaves().end());
+  for (size_t k = 0; k < leaves.size(); k += 2) {
+    const Variable first = model.loss(leaves[k]), second = model.loss(leaves[k + 1]);
+    if (!turned) sharded.backward(first, leaves[k]);
+    sharded.backward(second, leaves[k + 1]);
+    if (turned) sharded.backward(first, leaves[k]);
+  }
+}
+
 std::vector<Named> orders() {
   const auto losses = [](Parallel& sharded, const Model& model) {
     std::vector<Variable> made;
@@ -105,6 +119,30 @@ std::vector<Named> orders() {
                model.loss(77);
              }
            }},
+          {"pairs, the first one first",
+           [](Parallel& sharded, const Model& model) { pairs(sharded, model, false); }},
+          {"pairs, the second one first",
+           [](Parallel& sharded, const Model& model) { pairs(sharded, model, true); }},
+          {"all forward passes first, backward in the reverse order",
+           [losses](Parallel& sharded, const Model& model) {
+             const std::vector<Variable> made = losses(sharded, model);
+             const std::vector<int64_t> leaves(sharded.leaves().begin(), sharded.leaves().end());
+             for (size_t k = made.size(); k-- > 0;) sharded.backward(made[k], leaves[k]);
+           }},
+          {"one after the other, in any order",
+           [](Parallel& sharded, const Model& model) {
+             std::vector<int64_t> leaves(sharded.leaves().begin(), sharded.leaves().end());
+             std::mt19937_64 engine(3);  // the k-th ones together on all ranks
+             std::shuffle(leaves.begin(), leaves.end(), engine);
+             for (const int64_t leaf : leaves) sharded.backward(model.loss(leaf), leaf);
+           }},
+          {"the second one named, the others as they come",
+           [](Parallel& sharded, const Model& model) {
+             const int64_t second = sharded.leaves().front() + sharded.leaves().step();
+             sharded.backward(model.loss(second), second);
+             for (const int64_t leaf : sharded.leaves())
+               if (leaf != second) sharded.backward(model.loss(leaf));
+           }},
           {"a pass without gradients before each", [](Parallel& sharded, const Model& model) {
              for (const int64_t leaf : sharded.leaves()) {
                {
@@ -123,11 +161,94 @@ TEST(Passes, NoOrderChangesTheGradients) {
       for (const int ranks : {1, 2, 4})
         for (const Options& options :
              {Options{.units_in_flight = 1}, Options{}, Options{.reshard = Reshard::after_step},
-              Options{.accumulate = Accumulate::in_full}})
+              Options{.accumulate = Accumulate::in_full}, Options{.nearby = 1}})
           EXPECT_EQ(gradients(named.order, ranks, options, recomputes), want)
               << named.name << ", " << ranks << " ranks, recomputes " << recomputes
               << ", in flight " << options.units_in_flight;
   }
+}
+
+// Rows of two; and three ranks, which share their micro-batches unevenly.
+TEST(Passes, NoOrderChangesTheGradientsOfRows) {
+  const auto train = [](const std::function<void(Parallel&, const Model&)>& order, int ranks,
+                        int rows, Options options) {
+    Bits result;
+    options.micro_batches = kMicroBatches;
+    expect_success(run_group(ranks, [&](const Group& group) {
+      const Model model = make_model();
+      const comm::DeviceMesh mesh(group, {{"replicate", rows}, {"shard", ranks / rows}});
+      const auto sharded = fully_shard(model.module, mesh, options);
+      for (int step = 0; step < 2; ++step) {
+        order(*sharded, model);
+        sharded->finish();
+      }
+      for (const Parameter& p : sharded->parameters()) p.data().copy_(p.grad());
+      sharded->values_changed();
+      sharded->for_each_whole([&](const std::string& name, const Tensor& whole) {
+        if (group->rank() == 0) result[name] = bits(whole);
+      });
+    }));
+    return result;
+  };
+  const auto turned = [](Parallel& sharded, const Model& model) { pairs(sharded, model, true); };
+  const auto last_first = [](Parallel& sharded, const Model& model) {
+    std::vector<int64_t> leaves(sharded.leaves().begin(), sharded.leaves().end());
+    std::reverse(leaves.begin(), leaves.end());
+    for (const int64_t leaf : leaves) sharded.backward(model.loss(leaf), leaf);
+  };
+  const Bits want = train(one_after_the_other, 1, 1, {});
+  EXPECT_EQ(train(turned, 4, 2, {}), want);
+  EXPECT_EQ(train(turned, 2, 2, {}), want);
+  for (const Options& options : {Options{}, Options{.reshard = Reshard::after_step},
+                                 Options{.accumulate = Accumulate::in_full}})
+    EXPECT_EQ(train(last_first, 3, 1, options), want);
+}
+
+TEST(Passes, AMicroBatchThatCannotBeDoneIsNamed) {
+  const auto refused = [](const std::function<void(Parallel&, const Model&)>& order, int ranks) {
+    const auto failures = run_group(ranks, [&](const Group& group) {
+      const Model model = make_model();
+      const auto sharded = fully_shard(model.module, group, {.micro_batches = kMicroBatches});
+      order(*sharded, model);
+    });
+    return failures;
+  };
+  EXPECT_THAT(refused(
+                  [](Parallel& sharded, const Model& model) {
+                    const int64_t leaf = sharded.leaves().back();
+                    sharded.backward(model.loss(leaf), leaf);
+                    sharded.backward(model.loss(leaf), leaf);
+                  },
+                  2),
+              Each(HasSubstr("had its backward() in this step")));
+  for (const int64_t other : {int64_t{-1}, kMicroBatches})
+    EXPECT_THAT(refused([other](Parallel& sharded,
+                                const Model& model) { sharded.backward(model.loss(0), other); },
+                        1),
+                Each(HasSubstr(str("micro-batch ", other, " is none of rank 0's"))));
+  // The ranks' micro-batches are dealt out in turn: the first rank has the even ones.
+  EXPECT_THAT(refused(
+                  [](Parallel& sharded, const Model& model) {
+                    const int64_t others = sharded.leaves().front() + 1;
+                    sharded.backward(model.loss(others), others);
+                  },
+                  2),
+              Each(HasSubstr("is none of rank")));
+}
+
+// Each would add the right terms, but to those of another round.
+TEST(Passes, RanksThatTakeMicroBatchesInOtherOrdersFail) {
+  EXPECT_THAT(run_group(2,
+                        [](const Group& group) {
+                          const Model model = make_model();
+                          const auto sharded =
+                              fully_shard(model.module, group, {.micro_batches = kMicroBatches});
+                          const int64_t leaf = group->rank() == 0 ? sharded->leaves().front()
+                                                                  : sharded->leaves().back();
+                          sharded->backward(model.loss(leaf), leaf);
+                          sharded->finish();
+                        }),
+              Each(AllOf(HasSubstr("called different things"), HasSubstr("label"))));
 }
 
 // Two passes through the model, and one loss.

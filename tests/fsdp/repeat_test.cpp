@@ -28,6 +28,7 @@ struct Net {
   std::vector<Parameter> weights;  // of the blocks
   Parameter scale = root->register_parameter("scale", Tensor::full({kWidth}, 1.5));
   bool ahead = false, inner_teacher = false;
+  std::function<void()> begin_micro_batch = [] {};
 
   Net() {
     const auto blocks = std::make_shared<nn::Sequential>();
@@ -87,6 +88,12 @@ std::vector<Program> programs() {
                [](const Net& net, int64_t micro) {
                  const Variable out = net(micro);
                  return ops::mean(ops::square(ops::add(out, net.teacher(micro))));
+               }),
+          each("a teacher before the forward pass, which is announced",
+               [](const Net& net, int64_t micro) {
+                 net.begin_micro_batch();
+                 const Variable want = net.teacher(micro);
+                 return ops::mean(ops::square(ops::add(net(micro), want)));
                }),
           each("a teacher with gradients, which is detached",
                [](const Net& net, int64_t micro) {
@@ -158,6 +165,7 @@ Outcome train(const Program& program, int ranks, int64_t micro_batches, Options 
     Options own = options;
     own.micro_batches = micro_batches;
     const auto sharded = fully_shard(net.root, group, own);
+    net.begin_micro_batch = [&] { sharded->begin_micro_batch(); };
     for (int step = 0; step < kSteps; ++step) {
       {
         ops::PrecisionScope precision(options.compute);
@@ -249,6 +257,7 @@ Bits train_uneven(const Program& program, int ranks, const Options& options, boo
                                                            net.root->buffers(), group);
     else
       sharded = fully_shard(net.root, group, options);
+    if (sharded) net.begin_micro_batch = [&] { sharded->begin_micro_batch(); };
     const auto step = [&](auto& parallel, int64_t number) {
       const bool have = group->rank() == 0 || number % 2 == 0;
       ASSERT_GT(parallel.active_ranks(have), 0);

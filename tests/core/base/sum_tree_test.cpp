@@ -1,6 +1,5 @@
 #include "core/base/sum_tree.h"
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -54,22 +53,9 @@ TEST(SumTree, BottomUpIsTheTree) {
   }
 }
 
-TEST(SumTree, TermByTermIsTheTreeAndUsesTheLevelsThatItSays) {
-  for (int64_t n = 1; n <= kMost; ++n) {
-    std::map<int, std::string> levels;
-    std::string total;
-    for (int64_t i = 0; i < n; ++i) {
-      const bool last = i + 1 == n;
-      std::string sum = std::to_string(i);
-      const uint64_t carried = sum_tree::carried_by(i, last);
-      for (int level = 0; level < 64; ++level)
-        if ((carried >> level) & 1) sum = added(levels.at(level), sum);
-      (last ? total : levels[sum_tree::level_of(i)]) = sum;
-    }
-    EXPECT_EQ(total, written_out(0, n));
-    EXPECT_EQ(static_cast<int>(levels.size()), sum_tree::level_count(n)) << n;
-  }
-  EXPECT_EQ(sum_tree::level_count(0), 0);
+TEST(SumTree, CountsTheDigitsOfABinaryCounter) {
+  const int want[] = {0, 0, 1, 2, 2, 3, 3, 3, 3, 4};
+  for (int64_t n = 0; n < 10; ++n) EXPECT_EQ(sum_tree::level_count(n), want[n]) << n;
 }
 
 }  // namespace

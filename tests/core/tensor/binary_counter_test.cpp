@@ -30,25 +30,30 @@ struct Summed {
   int levels = 0;
 };
 
-// `parts`: folds the elements in so many parts, as they become final.
-Summed summed(int64_t terms, int64_t parts) {
+// `parts`: folds the elements in so many parts, as they become final. `turned`: the last term comes
+// first.
+Summed summed(int64_t terms, int64_t parts, bool turned = false) {
   Summed result;
   BinaryCounter counter([&] {
     ++result.levels;
     return Tensor::zeros({kNumel});
   });
   const Tensor total = Tensor::zeros({kNumel});
+  SumSlots slots;
   for (int round = 0; round < 2; ++round) {  // the second sum uses the memory of the first
-    for (int64_t i = 0; i < terms; ++i) {
-      const bool last = i + 1 == terms;
-      const Tensor level = counter.target(i, last);
+    for (int64_t k = 0; k < terms; ++k) {
+      const int64_t i = turned ? terms - 1 - k : k;
+      const SumSlots::Place place = slots.place(i, terms);
+      const bool last = k + 1 == terms;
+      const Tensor level = counter.target(place);
       EXPECT_EQ(level.defined(), !last);
       const Tensor term = last ? total : level;
       for (int64_t e = 0; e < kNumel; ++e) term.data<float>()[e] = value(i, e);
       for (int64_t p = 0; p < parts; ++p) {
         const int64_t begin = kNumel * p / parts, end = kNumel * (p + 1) / parts;
-        counter.fold(term.narrow(0, begin, end - begin), i, last, begin);
+        counter.fold(term.narrow(0, begin, end - begin), place, begin);
       }
+      slots.take(place);
     }
   }
   result.total = total.to_vector<float>();
@@ -57,18 +62,19 @@ Summed summed(int64_t terms, int64_t parts) {
 
 TEST(BinaryCounter, AddsInTheOrderOfTheTree) {
   for (int64_t terms = 1; terms <= 33; ++terms) {
-    for (const int64_t parts : {1, 2}) {
-      const Summed sum = summed(terms, parts);
+    for (const auto& [parts, turned] :
+         {std::pair<int64_t, bool>{1, false}, {2, false}, {1, true}}) {
+      const Summed sum = summed(terms, parts, turned);
       for (int64_t e = 0; e < kNumel; ++e) {
         const float want = expected(0, terms, e);
         EXPECT_EQ(std::memcmp(&want, &sum.total[static_cast<size_t>(e)], sizeof want), 0)
-            << terms << " terms in " << parts << " parts, element " << e;
+            << terms << " terms in " << parts << " parts, element " << e << ", turned " << turned;
       }
     }
   }
 }
 
-TEST(BinaryCounter, MakesALevelForEachPowerOfTwoThatItKeeps) {
+TEST(BinaryCounter, MakesASlotForEachPowerOfTwoThatItKeeps) {
   EXPECT_EQ(summed(1, 1).levels, 0);
   EXPECT_EQ(summed(2, 1).levels, 1);
   EXPECT_EQ(summed(4, 1).levels, 2);

@@ -1,4 +1,4 @@
-#include "fsdp/hooks.h"
+#include "fsdp/engine/hooks.h"
 
 #include <algorithm>
 #include <vector>

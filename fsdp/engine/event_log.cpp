@@ -1,4 +1,4 @@
-#include "fsdp/event_log.h"
+#include "fsdp/engine/event_log.h"
 
 #include <algorithm>
 #include <iterator>
@@ -16,7 +16,7 @@ void EventLog::add(const Event& event, uint64_t pass, bool grads,
     if (std::exchange(pass_, pass) != pass) grads_ = grads;
     grads = grads_;
   }
-  if (!grads && first_ && open_ == 0) return;  // an evaluation; there may be many
+  if (!grads && first_ && open_ == 0 && !begun_) return;  // an evaluation; there may be many
   open_ += grads;
   entries_.push_back({event, pass, grads, use});
 }
@@ -32,12 +32,15 @@ void EventLog::end_step() {
   entries_.clear();
   open_ = 0;
   first_ = true;
+  begun_.reset();
 }
 
-// Where its first pass begins: the first one that backward came to; if it came to none (all outputs
-// were detached, and parameters were read), the last one with gradients.
+// Where its first pass begins: where somebody said; else with the first one that backward came to;
+// if it came to none (all outputs were detached, and parameters were read), the last one with
+// gradients.
 uint64_t EventLog::first_pass() const {
   if (!first_) return 0;
+  if (begun_) return *begun_;
   if (visited_.size() > 1) return *std::next(visited_.begin());
   uint64_t latest = 0;
   for (const Entry& entry : entries_)
@@ -63,6 +66,7 @@ std::vector<Event> EventLog::take_micro_batch() {
   entries_ = std::move(kept);
   open_ = entries_.size();
   visited_ = {0};
+  begun_.reset();
   return taken;
 }
 

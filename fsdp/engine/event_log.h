@@ -4,10 +4,11 @@
 // A micro-batch consists of the forward passes that its backward comes to, of what happens in
 // backward, and of passes in between that no backward can come to any more: those without gradients
 // (a teacher's), and those of which no graph is left. Such passes before the step's first one are
-// evaluations, which a rank without input runs as well.
+// evaluations, which a rank without input runs as well, unless begin_micro_batch() said otherwise.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -34,6 +35,8 @@ class EventLog {
   // `pass`: the forward pass in which the event happened (Schedule::pass()), unless in backward;
   // `grads`: whether gradients were enabled then; `use`: what after_forward recorded.
   void add(const Event& event, uint64_t pass, bool grads, const std::shared_ptr<const Use>& use);
+  // The next micro-batch begins with that pass, whether or not backward will come to it.
+  void begin_micro_batch(uint64_t pass) { begun_ = pass; }
   // The micro-batch is done: keeps its events for last().
   void end_micro_batch();
   // It ended in an exception: forgets its events.
@@ -61,6 +64,7 @@ class EventLog {
   uint64_t pass_ = 0;                 // the last one that began,
   bool grads_ = false;                // and how
   bool first_ = true;                 // of the step: no micro-batch is done
+  std::optional<uint64_t> begun_;     // what begin_micro_batch() said
   std::set<uint64_t> visited_ = {0};  // passes
   std::vector<Event> last_;
 };
