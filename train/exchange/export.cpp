@@ -25,11 +25,12 @@ WantedTensor wanted(const Checkpoint& saved, const NamePair& pair) {
           }};
 }
 
-// The parameters, which is what the model has names for, under these names.
+// Parameters and buffers, which is what the model has names for, under these names.
 std::vector<NamePair> own_names(const Config& config) {
   std::vector<NamePair> names;
-  for (const Parameter& p : build_model(config, InitialValues::deferred).module->parameters())
-    names.push_back({p.name(), p.name()});
+  const auto module = build_model(config, InitialValues::deferred).module;
+  for (const Parameter& p : module->parameters()) names.push_back({p.name(), p.name()});
+  for (const auto& [name, values] : module->buffers()) names.push_back({name, name});
   return names;
 }
 

@@ -73,10 +73,16 @@ void compare_data(Trainer& trainer, const checkpoint::Checkpoint& saved) {
 }
 
 void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
-  std::set<std::string> parameters;
-  for (const Parameter& p : trainer.model().module->parameters()) parameters.insert(p.name());
-  for (const auto& [name, entry] : saved.manifest().entries)
-    check(name.starts_with("optim.") || parameters.contains(name), "[resume] ", saved.folder(),
+  const auto& entries = saved.manifest().entries;
+  std::set<std::string> names;
+  for (const Parameter& p : trainer.model().module->parameters()) names.insert(p.name());
+  for (const auto& [name, values] : trainer.model().module->buffers()) {
+    names.insert(name);
+    check(entries.contains(name), "[resume] ", saved.folder(), " holds no buffer '", name,
+          "', which this model has: resume with the model that was trained, or start a new run");
+  }
+  for (const auto& [name, entry] : entries)
+    check(name.starts_with("optim.") || names.contains(name), "[resume] ", saved.folder(),
           " holds '", name, "', which this model lacks: resume with the model that was trained (`",
           saved.folder(), "/manifest.json` has its config)");
   if (is_untrained(saved)) return;

@@ -22,6 +22,7 @@ SavedModel load_model(const std::string& path, std::span<const std::string> over
   result.module = build_model(result.config).module;
   std::vector<checkpoint::Entry> entries;
   for (const Parameter& p : result.module->parameters()) entries.emplace_back(p.name(), p.data());
+  for (const auto& [name, values] : result.module->buffers()) entries.emplace_back(name, values);
   saved.read(entries);
   result.module->train(false);
   return result;

@@ -61,6 +61,8 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   if (adapt) adapt(*model_.module);
   parameters_ = model_.module->parameters();
   for (const Parameter& p : parameters_) trained_.push_back(p.requires_grad());
+  check_entry_names(*model_.module);
+  buffers_ = model_.module->buffers();
   strategy_ = make_strategy(config_, model_, group_);
   {
     std::optional<StorageScope> files;
@@ -121,6 +123,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
   check_same_frozen();
   StepReport report;
   report.step = steps_done_ + 1;
+  BufferRollback buffers(buffers_);
   {
     ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
     std::string problem;
@@ -128,6 +131,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
     LeafSum loss(losses, config_.train.micro_batches(),
                  {wishes.stop, wishes.save, !problem.empty()}, *group_);
     strategy_->finish();
+    share_buffers(buffers_, *group_);
     report.loss =
         static_cast<double>(loss.sum()) / static_cast<double>(config_.train.micro_batches());
     const StepFlags flags = loss.flags();
@@ -153,6 +157,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
   optimizer_->step(static_cast<float>(report.lr),
                    optim::clip_scale(report.grad_norm, config_.train.grad_clip));
   optimizer_->zero_grad();
+  buffers.keep();
   steps_done_ = report.step;
   report.step_ms = milliseconds(Clock::now() - start);
   return report;
@@ -172,6 +177,7 @@ double Trainer::evaluate() {
   refused_ = Refused::no;
   NoGradGuard no_grad;
   ops::PrecisionScope precision(compute_dtype_);
+  const BufferRollback buffers(buffers_);
   model_.module->train(false);
   std::string problem;
   const auto loss_at = [&](int64_t i) {
@@ -213,6 +219,8 @@ int64_t Trainer::parameter_count() const {
 
 std::vector<StatePart> Trainer::state() const {
   std::vector<StatePart> state = strategy_->held();
+  for (const auto& [name, values] : buffers_)
+    state.push_back({name, values, ShardSpec::whole(values.shape())});
   for (const auto& [name, tensor] : optimizer_->state())  // "<state>.<parameter>"
     state.push_back({"optim." + name, tensor, strategy_->shard(name.substr(name.find('.') + 1))});
   return state;

@@ -17,6 +17,7 @@
 #include "train/data/dataset.h"
 #include "train/models/factory.h"
 #include "train/parallel/strategy.h"
+#include "train/run/buffers.h"
 #include "train/run/leaf_sums.h"
 
 namespace lockstep::train {
@@ -46,22 +47,22 @@ class Trainer {
   // Collective: every rank of `group` builds one from the same config. Throws UsageError for a
   // config that differs between ranks or does not fit their number. `adapt` changes the model
   // before it is spread over ranks, the same on all of them: freezes parameters
-  // (set_requires_grad), or gives some other initial values (set_initializer; with fsdp they have
-  // no memory yet). Freezing or unfreezing later is refused by step(): optimizer and checkpoints
-  // hold what was trained at first.
+  // (set_requires_grad), adds hooks, or gives some other initial values (set_initializer; with fsdp
+  // they have no memory yet). Freezing or unfreezing later is refused by step(): optimizer and
+  // checkpoints hold what was trained at first.
   using Adapt = std::function<void(nn::Module&)>;
   Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group, const Adapt& adapt = {});
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  // Runs the next step. `wishes`: this rank wants the run to end here, or to be saved; all ranks
-  // learn of it in the same step. Throws EnvironmentError naming the step where a rank has no data,
-  // or where loss or gradients are not finite, before the weights are touched: refused() is set
-  // then, and the step may be tried again.
+  // Runs the next step. After it, all ranks have rank 0's buffers. `wishes`: this rank wants the
+  // run to end here, or to be saved; all ranks learn of it in the same step. Throws
+  // EnvironmentError naming the step where a rank has no data, or where loss or gradients are not
+  // finite, before the weights are touched: refused() is set then, and the step may be tried again.
   StepReport step(const StepFlags& wishes = {});
   // Mean validation loss over the config's evaluation batches; the same bits for any number of
-  // ranks. Throws as step() where a rank has no data.
+  // ranks. Leaves buffers as they were. Throws as step() where a rank has no data.
   double evaluate();
   // Result of the last step() or evaluate().
   Refused refused() const { return refused_; }
@@ -82,8 +83,9 @@ class Trainer {
   // The bytes that a step may take on this rank, by category, as far as known before it runs.
   MemoryBound memory_bound() const;
 
-  // What a checkpoint holds: parameters under their names, frozen ones included, and optimizer
-  // states as "optim.<state>.<parameter>"; of each the part that this rank has.
+  // What a checkpoint holds: parameters under their names, frozen ones included, buffers under
+  // theirs, and optimizer states as "optim.<state>.<parameter>"; of each the part that this rank
+  // has.
   std::vector<StatePart> state() const;
   // Call once state()'s tensors hold the values of that step.
   void set_steps_done(int64_t steps);
@@ -107,6 +109,7 @@ class Trainer {
   BuiltModel model_;
   std::vector<Parameter> parameters_;  // the model's
   std::vector<bool> trained_;          // of these
+  NamedTensors buffers_;               // the model's
   std::unique_ptr<Strategy> strategy_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   optim::Schedule schedule_;
