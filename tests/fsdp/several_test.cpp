@@ -1,7 +1,10 @@
 // Units whose modules take and return several Variables: attention with a mask, an encoder and a
 // decoder, outputs that reach the loss or not. Gradients have the bits of one rank without FSDP.
+#include <atomic>
+
 #include <gmock/gmock.h>
 
+#include "core/device/allocator.h"
 #include "core/nn/layers.h"
 #include "tests/fsdp/training.h"
 
@@ -15,6 +18,8 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kWidth = 24, kTokens = 7;
 
+Variable f32(const Variable& x) { return ops::cast(x, DType::f32); }
+
 // h [B, C], memory [B, C] (may be undefined), mask [B] of i64 → h, the memory for the next one, and
 // the mask as it came.
 struct Block final : nn::Module {
@@ -27,10 +32,10 @@ struct Block final : nn::Module {
 
   Variables forward_all(const Variables& in) override {
     const Variable& h = in.at(0);
-    const Variable seen = ops::cast(ops::mul(h, (*masked)(in.at(2))), DType::f32);
-    const Variable memory =
-        ops::tanh(ops::cast((*read)(in.at(1).defined() ? in[1] : h), DType::f32));
-    const Variable out = ops::add(h, ops::gelu(ops::cast((*own)(seen), DType::f32)));
+    const Variable seen = ops::mul(h, f32((*masked)(in.at(2))));
+    const Variable read_from = in.at(1).defined() ? ops::add(in[1], h) : h;
+    const Variable memory = ops::tanh(f32((*read)(read_from)));
+    const Variable out = ops::add(h, ops::gelu(f32((*own)(seen))));
     return {ops::add(out, memory), memory, in[2]};
   }
 };
@@ -41,9 +46,7 @@ struct Encoder final : nn::Module {
       register_module("table", std::make_shared<nn::Embedding>(kTokens, kWidth));
   std::shared_ptr<nn::Linear> out =
       register_module("out", std::make_shared<nn::Linear>(kWidth, kWidth));
-  Variable forward(const Variable& ids) override {
-    return ops::tanh(ops::cast((*out)((*table)(ids)), DType::f32));
-  }
+  Variable forward(const Variable& ids) override { return ops::tanh(f32((*out)((*table)(ids)))); }
 };
 
 // Which of the last block's outputs reach the loss.
@@ -127,6 +130,40 @@ TEST(Several, InBf16TheModelHandsOnFloatingOutputsAsF32) {
   const Bits want = train_reference(recipe);
   recipe.options.output = DType::f32;
   for (const int ranks : {1, 2, 4}) EXPECT_EQ(train_sharded(recipe, ranks), want) << ranks;
+}
+
+// What the loss uses is the second output, which holds the layer.
+struct Second final : nn::Module {
+  std::shared_ptr<nn::Linear> layer =
+      register_module("layer", std::make_shared<nn::Linear>(kWidth, kWidth));
+  Variables forward_all(const Variables& in) override {
+    return {ops::mul(in.at(0), 2.0f), ops::tanh((*layer)(in.at(0)))};
+  }
+};
+
+// Else each block would be gathered by reads, which make no room.
+TEST(Several, BackwardMakesRoomWhicheverOutputItComesTo) {
+  constexpr int kRanks = 2;
+  std::atomic<int64_t> planned = 0;
+  allocator(kCpu).reset_peak();
+  expect_success(run_group(kRanks, [&](const Group& group) {
+    const auto root = std::make_shared<Tree>();
+    for (int i = 0; i < 5; ++i)
+      root->register_module(std::to_string(i), std::make_shared<Second>());
+    root->body = [root = root.get()](const Variable& in) {
+      Variable x = in;
+      for (const auto& block : root->children()) x = block.second->call({x})[1];
+      return x;
+    };
+    root->initialize(5);
+    const auto sharded = fully_shard(root, group, {.units_in_flight = 1});
+    planned += sharded->memory_plan().gathered;
+    const Variable x(random({3, kWidth}, 1));
+    sharded->backward(ops::mean((*root)(x)));
+    sharded->finish();
+  }));
+  EXPECT_LE(allocator(kCpu).stats().peak_bytes[static_cast<size_t>(MemoryCategory::gathered)],
+            planned);
 }
 
 // No gradient reaches what lies behind the first output of the last block.
