@@ -67,7 +67,8 @@ struct Outcome {
 };
 
 Outcome outcome_of(const Trainer& trainer) {
-  Outcome outcome{.weights = trainer.weights_sha256()};
+  Outcome outcome;
+  outcome.weights = trainer.weights_sha256();
   for (const StatePart& part : trainer.state()) {
     if (part.name == "blocks.1.mean") outcome.mean = part.values.to_vector<float>();
     if (part.name == "steps") outcome.steps = static_cast<int64_t>(part.values.item());
