@@ -28,6 +28,7 @@ set(public_headers
   comm/local/hash_store.h
   comm/mpi/factory.h
   comm/reduce/reduce_tree.h
+  data_parallel/uneven_inputs.h
   ddp/buckets.h ddp/call_labels.h ddp/comm_hook.h ddp/ddp.h
   fsdp/fully_shard.h fsdp/mesh.h fsdp/options.h fsdp/wrap.h
   fsdp/plan/memory_plan.h fsdp/plan/traffic_plan.h

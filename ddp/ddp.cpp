@@ -6,20 +6,15 @@
 
 #include "comm/peer_failure.h"
 #include "core/base/sum_tree.h"
-#include "ddp/same_model.h"
+#include "data_parallel/same_model.h"
+#include "ddp/usable_model.h"
 
 namespace lockstep::ddp {
 namespace {
 
-constexpr size_t kFrozen = static_cast<size_t>(-1);  // in trained_index_
+using data_parallel::names_of, data_parallel::no_gradient_reached;
 
-std::string names(const std::vector<Parameter>& parameters) {
-  constexpr size_t kShown = 8;
-  std::string out;
-  for (size_t i = 0; i < std::min(parameters.size(), kShown); ++i)
-    out += str(i ? ", '" : "'", parameters[i].name(), "'");
-  return parameters.size() > kShown ? str(out, " and ", parameters.size() - kShown, " more") : out;
-}
+constexpr size_t kFrozen = static_cast<size_t>(-1);  // in trained_index_
 
 bool gradient_lies_at(const Parameter& parameter, const void* place) {
   const Tensor buffer = parameter.grad_buffer();
@@ -48,7 +43,7 @@ DistributedDataParallel::DistributedDataParallel(
       tree_(options_.micro_batches > 0 ? options_.micro_batches : group_->size(), group_->size()),
       labels_(*group_, all_.size()) {
   check_usable(all_, buffers, *group_);
-  check_same_model(all_, buffers, *group_);
+  data_parallel::check_same_model("ddp", all_, buffers, *group_);
   broadcast_model(all_, buffers, *group_);
   take_trained();
   for (size_t i = 0; i < all_.size(); ++i)
@@ -86,7 +81,7 @@ void DistributedDataParallel::follow_freezing() {
   if (changed.empty()) return;
   doing(
       [&] {
-        return str("comparing which parameters are trained, since ", names(changed),
+        return str("comparing which parameters are trained, since ", names_of(changed),
                    " changed on rank ", group_->rank(), " (label ", labels_.freezing(), ")");
       },
       [&] { check_same_freezing(all_, *group_, labels_.freezing()); });
@@ -140,13 +135,13 @@ void DistributedDataParallel::backward_of(int64_t term, const Variable& loss) {
       for (const Parameter& p : parameters_) used.push_back(reached.count(p.impl().get()) > 0);
       zero_unused(used);
     }
-    const double weight = 1.0 / static_cast<double>(said_ ? said_->ranks : tree_.leaves());
+    const double weight = 1.0 / static_cast<double>(uneven_.terms(tree_.leaves()));
     loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
   });
 }
 
 void DistributedDataParallel::skip() {
-  check(said_.has_value(),
+  check(uneven_.counted(),
         "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every "
         "rank");
   micro_batch(0, false, [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
@@ -159,16 +154,13 @@ int DistributedDataParallel::active_ranks(bool have_input) {
   check(done_ == 0 && !synchronised_,
         "[ddp] active_ranks() in the middle of a step: call it before the first backward(), and "
         "after the finish() of the step before");
-  const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
+  const Tensor total = data_parallel::UnevenInputs::entry(have_input);
   doing(
       [&] {
         return str("counting the ranks that have input (label ", labels_.active_ranks(), ")");
       },
-      [&] { group_->host().all_reduce(count, {.label = labels_.active_ranks()}).wait(); });
-  const int ranks = static_cast<int>(count.item());
-  said_.reset();
-  if (ranks > 0) said_ = Said{have_input, ranks};
-  return ranks;
+      [&] { uneven_.count(total, *group_, labels_.active_ranks()).wait(); });
+  return uneven_.begin(have_input, total);
 }
 
 // Either the whole micro-batch counts or, if something throws, none of it.
@@ -189,11 +181,8 @@ void DistributedDataParallel::micro_batch(int64_t term, bool has_input,
 // others, or, for the last one, what is reduced between ranks.
 void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
-  if (said_ && said_->have_input != has_input)
-    fail(str("[ddp] rank ", group_->rank(), " told active_ranks() that it has ",
-             said_->have_input ? "" : "no ", "input, but called ",
-             has_input ? "backward()" : "skip()",
-             ": the mean would be over the wrong number of ranks"));
+  if (const std::string wrong = uneven_.contradiction(has_input, group_->rank()); !wrong.empty())
+    fail("[ddp] " + wrong);
   settle_abandoned();
   if (done_ == 0) follow_freezing();
   check(buckets_.size() == layout_.size(),
@@ -281,10 +270,7 @@ void DistributedDataParallel::end_micro_batch() {
   std::vector<Parameter> missing;
   for (size_t i = 0; i < parameters_.size(); ++i)
     if (!ready_[i]) missing.push_back(parameters_[i]);
-  if (!missing.empty())
-    fail(str("[ddp] rank ", group_->rank(), ": no gradient reached ", names(missing),
-             " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check "
-             "the model's forward()"));
+  if (!missing.empty()) fail(str("[ddp] ", no_gradient_reached(group_->rank(), missing)));
   ready_.clear();
   ++done_;
   sums_.take(place_);
@@ -320,9 +306,9 @@ int64_t DistributedDataParallel::gradient_bytes() const {
 std::string DistributedDataParallel::describe_bucket(size_t bucket, uint64_t label) const {
   std::vector<Parameter> members;
   for (size_t index : layout_[bucket]) members.push_back(parameters_[index]);
-  return str("summing bucket ", bucket, " of ", layout_.size(), " (", names(members), ") in step ",
-             labels_.step(), " (label ", label, "; this model has labels ", labels_.first(), " to ",
-             labels_.last(), ")");
+  return str("summing bucket ", bucket, " of ", layout_.size(), " (", names_of(members),
+             ") in step ", labels_.step(), " (label ", label, "; this model has labels ",
+             labels_.first(), " to ", labels_.last(), ")");
 }
 
 void DistributedDataParallel::wait_for(const Reduction& reduction, size_t bucket) const {
@@ -345,7 +331,7 @@ void DistributedDataParallel::finish() {
   done_ = 0;
   sums_.clear();
   synchronised_ = guarded_ = false;
-  said_.reset();
+  uneven_.end_step();
   labels_.next_step();
   // Restore the gradients, whatever happened to them since backward().
   for (size_t i = 0; i < parameters_.size(); ++i) {

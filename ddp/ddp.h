@@ -58,6 +58,7 @@
 #include "comm/process_group.h"
 #include "core/autograd/hook_list.h"
 #include "core/autograd/variable.h"
+#include "data_parallel/uneven_inputs.h"
 #include "ddp/buckets.h"
 #include "ddp/call_labels.h"
 #include "ddp/comm_hook.h"
@@ -142,10 +143,6 @@ class DistributedDataParallel {
     PendingReduction pending;
     uint64_t label;
   };
-  struct Said {  // to active_ranks(), for one step
-    bool have_input;
-    int ranks;
-  };
 
   void check_taken();
   void take_trained();
@@ -191,7 +188,7 @@ class DistributedDataParallel {
   bool synchronised_ = false;  // the communicating micro-batch is done
   bool guarded_ = false;       // a NoSync was seen in this step
   int no_sync_depth_ = 0;
-  std::optional<Said> said_;
+  data_parallel::UnevenInputs uneven_;
   std::vector<bool> ready_;             // empty outside of a micro-batch
   std::vector<const void*> gradients_;  // where the micro-batch's gradients belong
   std::vector<size_t> missing_in_bucket_;

@@ -4,9 +4,9 @@
 
 #include "comm/text.h"
 #include "core/autograd/node.h"
+#include "data_parallel/same_model.h"
 #include "fsdp/engine/hooks.h"
 #include "fsdp/plan/memory_plan.h"
-#include "fsdp/same_model.h"
 
 namespace lockstep::fsdp {
 namespace {
@@ -53,7 +53,7 @@ const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& 
     check_usable(module);
     return std::string();
   });
-  check_same_model(module, *mesh.world());
+  data_parallel::check_same_model("fsdp", module.parameters(), module.buffers(), *mesh.world());
   return mesh;
 }
 

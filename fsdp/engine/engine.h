@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "data_parallel/uneven_inputs.h"
 #include "fsdp/engine/event_log.h"
 #include "fsdp/engine/slices.h"
 #include "fsdp/fully_shard.h"
@@ -101,11 +102,7 @@ class Engine {
   bool between_steps_ = true;
   std::map<const Unit*, int64_t> missing_;  // gradients that this micro-batch has yet to bring
   EventLog log_;
-  struct Said {  // to active_ranks(), for one step
-    bool have_input;
-    int ranks;  // that have some
-  };
-  std::optional<Said> said_;  // empty: inputs are even
+  data_parallel::UnevenInputs uneven_;
   Duration exposed_{};
 };
 

@@ -2,23 +2,10 @@
 #include <algorithm>
 
 #include "core/autograd/node.h"
+#include "data_parallel/same_model.h"
 #include "fsdp/engine/engine.h"
 
 namespace lockstep::fsdp {
-namespace {
-
-// "'a', 'b' and 3 more"
-std::string names_of(const std::vector<Parameter>& parameters) {
-  constexpr size_t kShown = 8;
-  std::string names;
-  for (size_t i = 0; i < std::min(parameters.size(), kShown); ++i)
-    names += str(i ? ", '" : "'", parameters[i].name(), "'");
-  if (parameters.size() > kShown) names += str(" and ", parameters.size() - kShown, " more");
-  return names;
-}
-
-}  // namespace
-
 void Engine::backward(const Variable& loss, std::optional<int64_t> micro_batch) {
   check(loss.defined() && loss.data().numel() == 1,
         "[fsdp] backward() takes one micro-batch's loss, a single number");
@@ -30,7 +17,7 @@ void Engine::backward(const Variable& loss, std::optional<int64_t> micro_batch) 
   schedule_.begin_micro_batch();
   begin_round(leaf, false);
   for (auto& [unit, count] : missing_) count = unit->trained();
-  const double weight = 1.0 / static_cast<double>(said_ ? said_->ranks : micro_batches_);
+  const double weight = 1.0 / static_cast<double>(uneven_.terms(micro_batches_));
   in_backward_ = true;
   try {
     loss.backward(Tensor::full(loss.shape(), weight, loss.dtype(), loss.device()));
@@ -113,9 +100,7 @@ void Engine::complete_unused() {
 }
 
 void Engine::fail_unused(const std::vector<Parameter>& unused) {
-  fail(str("[fsdp] rank ", mesh_.world->rank(), ": no gradient reached ", names_of(unused),
-           " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check "
-           "the model's forward()"));
+  fail(str("[fsdp] ", data_parallel::no_gradient_reached(mesh_.world->rank(), unused)));
 }
 
 // Gradients come to the taker that was added last.
@@ -147,27 +132,21 @@ int Engine::active_ranks(bool have_input) {
   check(round_ == 0,
         "[fsdp] active_ranks() in the middle of a step: call it before the first backward(), and "
         "after the finish() of the step before");
-  const Tensor count = Tensor::full({1}, have_input ? 1 : 0, DType::i32);
+  const Tensor total = data_parallel::UnevenInputs::entry(have_input);
   const Unit& root = *units_.front();
-  wait(mesh_.world->host().all_reduce(count, {.label = root.label()}),
-       "counting the ranks that have input for", root);
-  const int ranks = static_cast<int>(count.item());
-  said_.reset();
-  if (ranks > 0) said_ = Said{have_input, ranks};
-  return ranks;
+  wait(uneven_.count(total, *mesh_.world, root.label()), "counting the ranks that have input for",
+       root);
+  return uneven_.begin(have_input, total);
 }
 
 // A rank that does other than it said would make the mean one over the wrong number of ranks.
 void Engine::check_said(bool has_input) {
-  if (said_ && said_->have_input != has_input)
-    fail(str("[fsdp] rank ", mesh_.world->rank(), " told active_ranks() that it has ",
-             said_->have_input ? "" : "no ", "input, but called ",
-             has_input ? "backward()" : "skip()",
-             ": the mean would be over the wrong number of ranks"));
+  const std::string wrong = uneven_.contradiction(has_input, mesh_.world->rank());
+  if (!wrong.empty()) fail("[fsdp] " + wrong);
 }
 
 void Engine::skip() {
-  check(said_.has_value(),
+  check(uneven_.counted(),
         "[fsdp] skip() is for uneven inputs: call active_ranks() at the start of each step on "
         "every rank");
   check_said(false);
@@ -191,7 +170,7 @@ void Engine::finish() {
   for (const Parameter& p : slices_.trained) p.mark_grad_valid();
   exposed_ = reducer_.take_exposed() + schedule_.take_exposed();
   round_ = done_ = 0;
-  said_.reset();
+  uneven_.end_step();
 }
 
 }  // namespace lockstep::fsdp

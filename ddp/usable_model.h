@@ -16,12 +16,6 @@ void check_usable(const std::vector<Parameter>& parameters,
                   const std::vector<std::pair<std::string, Tensor>>& buffers,
                   comm::ProcessGroup& group);
 
-// Compares names, shapes, dtypes and order over all ranks. If they differ, every rank throws
-// UsageError that names the first differing entry and both ranks.
-void check_same_model(const std::vector<Parameter>& parameters,
-                      const std::vector<std::pair<std::string, Tensor>>& buffers,
-                      comm::ProcessGroup& group);
-
 // Compares which parameters are trained. If ranks differ, every rank throws UsageError that names
 // the first such parameter and two ranks. `label`: of the collective.
 void check_same_freezing(const std::vector<Parameter>& parameters, comm::ProcessGroup& group,

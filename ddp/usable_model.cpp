@@ -1,7 +1,5 @@
-#include "ddp/same_model.h"
+#include "ddp/usable_model.h"
 
-#include <cstring>
-#include <sstream>
 #include <unordered_set>
 
 #include "comm/text.h"
@@ -9,17 +7,6 @@
 
 namespace lockstep::ddp {
 namespace {
-
-// One line per entry. Equal texts mean equal models.
-std::string describe(const std::vector<Parameter>& parameters,
-                     const std::vector<std::pair<std::string, Tensor>>& buffers) {
-  std::ostringstream out;
-  for (const Parameter& p : parameters)
-    out << "parameter " << p.name() << ' ' << p.data() << (p.requires_grad() ? "" : " frozen")
-        << '\n';
-  for (const auto& [name, tensor] : buffers) out << "buffer " << name << ' ' << tensor << '\n';
-  return out.str();
-}
 
 void check_memory(std::string_view kind, const std::string& name, const Tensor& values) {
   check(values.defined() && values.storage()->present(), "[ddp] ", kind, " '", name,
@@ -91,14 +78,6 @@ void check_same_freezing(const std::vector<Parameter>& parameters, comm::Process
             "[ddp] the ranks do not train the same parameters: of '", parameters[i].name(),
             "', rank 0 ", word(flags[i]), " and rank ", r, " ", word(flags[r * count + i]),
             "; call set_requires_grad() alike on every rank");
-}
-
-void check_same_model(const std::vector<Parameter>& parameters,
-                      const std::vector<std::pair<std::string, Tensor>>& buffers,
-                      comm::ProcessGroup& group) {
-  comm::check_same_lines(group, describe(parameters, buffers),
-                         "[ddp] the ranks do not hold the same model",
-                         "build the model from the same configuration on every rank");
 }
 
 void broadcast_model(const std::vector<Parameter>& parameters,

@@ -1,0 +1,37 @@
+#include "data_parallel/same_model.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "comm/text.h"
+
+namespace lockstep::data_parallel {
+
+void check_same_model(std::string_view wrapper, const std::vector<Parameter>& parameters,
+                      const Buffers& buffers, comm::ProcessGroup& group) {
+  std::ostringstream text;  // one line an entry: equal texts mean equal models
+  for (const Parameter& p : parameters)
+    text << "parameter " << p.name() << ' ' << p.data() << (p.requires_grad() ? "" : " frozen")
+         << (p.data().storage()->present() ? "" : " without values") << '\n';
+  for (const auto& [name, tensor] : buffers) text << "buffer " << name << ' ' << tensor << '\n';
+  comm::check_same_lines(group, text.str(),
+                         str("[", wrapper, "] the ranks do not hold the same model"),
+                         "build the model from the same configuration on every rank");
+}
+
+std::string names_of(const std::vector<Parameter>& parameters) {
+  constexpr size_t kShown = 8;
+  std::string names;
+  for (size_t i = 0; i < std::min(parameters.size(), kShown); ++i)
+    names += str(i ? ", '" : "'", parameters[i].name(), "'");
+  if (parameters.size() > kShown) names += str(" and ", parameters.size() - kShown, " more");
+  return names;
+}
+
+std::string no_gradient_reached(int rank, const std::vector<Parameter>& parameters) {
+  return str("rank ", rank, ": no gradient reached ", names_of(parameters),
+             " in this micro-batch; if that is meant, set find_unused_parameters, otherwise check "
+             "the model's forward()");
+}
+
+}  // namespace lockstep::data_parallel

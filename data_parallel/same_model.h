@@ -1,0 +1,28 @@
+// What every data-parallel wrapper asks of its ranks: they train the same model.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "comm/process_group.h"
+#include "core/autograd/variable.h"
+
+namespace lockstep::data_parallel {
+
+using Buffers = std::vector<std::pair<std::string, Tensor>>;
+
+// Collective. Compares names, shapes, dtypes and order over all ranks, what is frozen, and what has
+// no values yet. Where they differ every rank throws UsageError, which names the first differing
+// entry and two ranks. `wrapper` begins the message: "ddp".
+void check_same_model(std::string_view wrapper, const std::vector<Parameter>& parameters,
+                      const Buffers& buffers, comm::ProcessGroup& group);
+
+// "'a', 'b' and 3 more", for messages.
+std::string names_of(const std::vector<Parameter>& parameters);
+
+// "rank 1: no gradient reached 'a', 'b' …", and what to do.
+std::string no_gradient_reached(int rank, const std::vector<Parameter>& parameters);
+
+}  // namespace lockstep::data_parallel
