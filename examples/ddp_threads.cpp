@@ -13,7 +13,7 @@ int main() {
   const auto store = std::make_shared<comm::HashStore>();
   const auto train = [&](int rank) {
     nn::Linear model(1, 1);
-    const auto group = comm::create("local", store, rank, 2);
+    const std::shared_ptr<comm::ProcessGroup> group = comm::create("local", store, rank, 2);
     ddp::DistributedDataParallel ddp(model.parameters(), model.buffers(), group);
     const auto optimizer = optim::make_sgd(model.parameters());
     // Each rank knows one point, which alone does not determine w and b.

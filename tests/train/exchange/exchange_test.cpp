@@ -61,10 +61,10 @@ class Exchange : public ::testing::Test {
                                       .max_shard_bytes = shard,
                                       .texts = {{"config.json", config}}};
     for (const auto& [tensor, values] : tensors)
-      request.tensors.push_back(
-          {.name = tensor, .dtype = values.dtype(), .shape = values.shape(), .values = [values] {
-             return values;
-           }});
+      request.tensors.push_back({.name = tensor,
+                                 .dtype = values.dtype(),
+                                 .shape = values.shape(),
+                                 .values = [held = values] { return held; }});
     checkpoint::write_safetensors_folder(request);
     return path(name);
   }

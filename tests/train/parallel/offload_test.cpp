@@ -22,7 +22,7 @@ int64_t used(MemoryCategory category) {
 
 TEST(Offload, StatesOfAnOptimizerLieInFilesThatLeaveNothingBehind) {
   const test::TempDir dir;
-  const std::string folder = dir.path();
+  const std::string& folder = dir.path();
   const Parameter p("p", Tensor::full({1000}, 1.0f));
   const auto steps = [&](bool offload) {
     const Parameter copy("p", p.data().clone());
