@@ -43,7 +43,7 @@ set(public_headers
   launcher/launch.h
   launcher/base/failure.h launcher/base/launch_spec.h launcher/base/stop_wish.h
   launcher/rank/rank_env.h
-  train/config/config.h
+  train/config/config.h train/config/words.h
   train/data/data_identity.h train/data/dataset.h
   train/exchange/exchange.h
   train/inference/evaluate.h train/inference/generate.h

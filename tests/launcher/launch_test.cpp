@@ -130,11 +130,15 @@ TEST(Launch, starts_all_ranks_again_in_a_new_epoch) {
 }
 
 TEST(Launch, what_a_rank_leaves_in_its_memory_is_there_when_it_is_started_again) {
-  LaunchSpec spec =
-      shell(2,
-            "cat $LOCKSTEP_KEPT_MEMORY; echo left by rank $RANK in epoch $LOCKSTEP_EPOCH > "
-            "$LOCKSTEP_KEPT_MEMORY; "
-            "[ $LOCKSTEP_EPOCH = 3 ] && exit 0; [ $RANK = 1 ] && kill -KILL $$; sleep 1000");
+  const Scratch scratch;
+  // Rank 1 dies once both have left something.
+  LaunchSpec spec = shell(2,
+                          "cat $LOCKSTEP_KEPT_MEMORY; echo left by rank $RANK in epoch "
+                          "$LOCKSTEP_EPOCH > $LOCKSTEP_KEPT_MEMORY; "
+                          "[ $LOCKSTEP_EPOCH = 3 ] && exit 0; "
+                          "[ $RANK = 0 ] && echo > $GATE && sleep 1000; "
+                          "read line < $GATE; kill -KILL $$");
+  spec.environment = {{"GATE", scratch.gate()}};
   spec.max_restarts = 2;
   AgentProcess agent(spec);
   EXPECT_EQ(agent.finish(), 0);
