@@ -20,8 +20,13 @@ saved() {
     fail "$name: $(cat "$name.out")"
   [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
 }
-# handles_term PID: whether its child catches SIGTERM, by the mask in /proc.
-handles_term() { grep -q 'SigCgt:.*[4-7c-f]...$' "/proc/$(children_of "$1" | tr -d ' ')/status"; }
+# handles_term PID: whether its child is the program and catches SIGTERM, by the mask in /proc. Until
+# it is the program, it has the handlers of `timeout`.
+handles_term() {
+  local child; child=/proc/$(children_of "$1" | tr -d ' ')
+  [ "$(readlink "$child/exe")" = "$(readlink -f "$lockstep")" ] &&
+    grep -q 'SigCgt:.*[4-7c-f]...$' "$child/status"
+}
 took_a_step() { test -s "runs/$1/metrics.jsonl"; }
 children_of() { cat /proc/"$1"/task/*/children; }
 
