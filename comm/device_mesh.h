@@ -8,8 +8,8 @@
 //   DeviceMesh mesh(world, {{"replicate", 2}, {"shard", 2}, {"tensor", 2}, {"pipeline", 2}});
 //   const auto sharded = fsdp::fully_shard(model, mesh.submesh({"replicate", "shard"}));
 //   mesh.flatten({"replicate", "shard"}, "data");
-//   mesh.group("data")->all_reduce(loss);  // among the four ranks with this one's other
-//   coordinates
+//   // Among the four ranks that share this rank's other coordinates.
+//   mesh.group("data")->all_reduce(loss);
 //
 // Ranks are laid out row-major: those that differ in the last dimension alone are neighbours.
 // Thread-safety: as ProcessGroup.

@@ -8,7 +8,7 @@
 #include "core/base/error.h"
 #include "core/base/thread.h"
 
-namespace lockstep::checkpoint {
+namespace lockstep::comm {
 namespace {
 
 // Far below any limit of a collective; rare enough to cost nothing.
@@ -17,8 +17,7 @@ constexpr auto kSignOfLife = std::chrono::milliseconds(500);
 }  // namespace
 
 std::vector<std::string> agree_on_long_work(
-    comm::ProcessGroup* group,
-    const std::function<std::string(const std::atomic<bool>& stop)>& local) {
+    ProcessGroup* group, const std::function<std::string(const std::atomic<bool>& stop)>& local) {
   std::atomic<bool> stop = false, failed = false;
   if (!group || group->size() == 1) return comm::agree(group, [&] { return local(stop); });
   const auto guarded = [&] {
@@ -55,4 +54,4 @@ std::vector<std::string> agree_on_long_work(
   return comm::agree(group, [&] { return work.get(); });
 }
 
-}  // namespace lockstep::checkpoint
+}  // namespace lockstep::comm

@@ -9,13 +9,12 @@
 
 #include "comm/process_group.h"
 
-namespace lockstep::checkpoint {
+namespace lockstep::comm {
 
 // Runs `local` on a thread of its own on every rank, with signs of life between the ranks
 // meanwhile, and ends as comm::agree() does. Once it has failed on some rank, `stop` becomes true
 // on the others: their work should then return early, whatever it returns. Null: a single rank.
 std::vector<std::string> agree_on_long_work(
-    comm::ProcessGroup* group,
-    const std::function<std::string(const std::atomic<bool>& stop)>& local);
+    ProcessGroup* group, const std::function<std::string(const std::atomic<bool>& stop)>& local);
 
-}  // namespace lockstep::checkpoint
+}  // namespace lockstep::comm

@@ -112,8 +112,7 @@ class FullyShardedDataParallel {
   // What this rank updates: its slices of the trained parameters, flat, under their full names,
   // with gradients after finish().
   const std::vector<Parameter>& parameters() const;
-  // The trained parameters' full shapes, in the model's order, for what depends on them (weight
-  // decay, gradient norm).
+  // The part of one parameter that this rank owns.
   struct Slice {
     std::string name;
     Tensor values;  // this rank's elements, flat; views of what is trained

@@ -1,11 +1,9 @@
-// Backend: what differs between local, shm, mpi, … – the least of it. ProcessGroup does everything
-// that they share, once: validation, the identity at world size 1, sequence numbers, fingerprints,
-// the flight recorder, Work, abort, threads.
+// Backend: the minimal interface that a backend (local, shm, mpi) implements. ProcessGroup does
+// what all backends share: validation, the identity at world size 1, sequence numbers,
+// fingerprints, the flight recorder, Work, abort, threads.
 //
-// To add a backend: derive from Backend, write a factory header in a folder of its own
-// (comm/<name>/factory.h), name it in comm/create.cpp, and add it to the conformance suite. One
-// that can only send and receive bytes implements Transport (comm/engine/transport.h) and takes all
-// collectives from there.
+// docs/comm.md says how to add a backend. One that can only send and receive bytes implements
+// Transport (comm/engine/transport.h) and gets all collectives from there.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
 // Transport: bytes between pairs of ranks, from which execute_over() makes every collective. A
-// backend that can only send and receive (mpi in tree order, tcp) implements this and is done.
+// backend that can only send and receive (mpi in tree order) implements this and is done.
 #pragma once
 
 #include <cstddef>

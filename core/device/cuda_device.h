@@ -1,5 +1,5 @@
-// What the CUDA device provides. core/device/cuda implements it. core/device/no_cuda replaces it in
-// builds without the toolkit, so that callers need no #ifdef.
+// What a CUDA device is to provide. This version has none: core/device/no_cuda takes its place, so
+// that callers need no #ifdef.
 #pragma once
 
 #include "core/device/allocator.h"

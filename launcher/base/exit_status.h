@@ -1,4 +1,4 @@
-// ExitStatus: how a process ended, and its text.
+// ExitStatus: how one process ended, and its text. The codes themselves: core/base/error.h.
 #pragma once
 
 #include <string>

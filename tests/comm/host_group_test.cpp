@@ -98,7 +98,7 @@ TEST(HostGroup, TextsVotesAndMeshesNeedNoDevice) {
     EXPECT_EQ(agree(group.get(), [&] { return own; })[1], "text of 1");
     EXPECT_THAT(error_of([&] { check_same_lines(*group, own, "differs", "mend it"); }),
                 HasSubstr("rank 0 has 'text of 0' where rank 1 has 'text of 1'"));
-    const auto voted = checkpoint::agree_on_long_work(
+    const auto voted = comm::agree_on_long_work(
         group.get(), [&](const std::atomic<bool>&) { return std::to_string(rank); });
     EXPECT_EQ(voted, (std::vector<std::string>{"0", "1", "2", "3"}));
     const DeviceMesh mesh(group, {{"replicate", 2}, {"shard", 2}});

@@ -84,8 +84,8 @@ bool DataIdentity::wait_for_reading(const std::atomic<bool>& stop) {
 
 DataComparison DataIdentity::compare(const NotedData& noted) {
   recall(noted);
-  const std::string text = checkpoint::agree_on_long_work(
-      group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
+  const std::string text =
+      comm::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
         if (group_->rank() != 0) return "";
         const bool same = noted.unread ? noted.identity == sampled_ : matches(noted.identity, stop);
         const bool proven = !noted.unread || (!noted.stamp.empty() && noted.stamp == data_.stamp());
@@ -118,13 +118,12 @@ bool DataIdentity::read_within(Duration limit) {
 const std::string& DataIdentity::text() {
   if (!text_.empty()) return text_;
   // Ranks exchange signs of life meanwhile, because the data may be large.
-  const auto texts =
-      checkpoint::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
-        if (!is_reader()) return std::string();
-        begin();
-        // The line feed distinguishes a reader that found nothing from one that did not read.
-        return wait_for_reading(stop) ? found().identity + "\n" : "\n";
-      });
+  const auto texts = comm::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
+    if (!is_reader()) return std::string();
+    begin();
+    // The line feed distinguishes a reader that found nothing from one that did not read.
+    return wait_for_reading(stop) ? found().identity + "\n" : "\n";
+  });
   bool known = true;
   std::string differing;
   const std::string first = texts[0].substr(0, texts[0].find('\n'));
@@ -145,8 +144,8 @@ const std::string& DataIdentity::text() {
 
 bool DataIdentity::unchanged() {
   const std::string before = text();
-  const auto texts = checkpoint::agree_on_long_work(
-      group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
+  const auto texts =
+      comm::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) -> std::string {
         try {
           data_.accept_files();
           return before != sampled_ && data_.identity(stop) == before ? "" : "changed";

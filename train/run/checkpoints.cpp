@@ -248,7 +248,7 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
   })[0];
   std::optional<checkpoint::Checkpoint> saved;
   if (below.empty()) {  // this checkpoint, and no other
-    checkpoint::agree_on_long_work(&trainer.group(), [&](const std::atomic<bool>&) {
+    comm::agree_on_long_work(&trainer.group(), [&](const std::atomic<bool>&) {
       saved = checkpoint::Checkpoint::open(from);
       accept(*saved);
       saved->read(entries);
