@@ -142,9 +142,9 @@ class ProcessGroup {
 std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
                                      int rank, int size, const GroupOptions& options = {});
 
-// A group over a backend that has formed already, for backends that create() does not know. Where
-// its device is not a CPU, every rank calls it, and the host group forms over `store`; elsewhere
-// the store may be null.
+// A group over a backend of this tree that has formed already and that create() does not know.
+// Where its device is not a CPU, every rank calls it, and the host group forms over `store`;
+// elsewhere the store may be null.
 std::unique_ptr<ProcessGroup> create(std::unique_ptr<Backend> backend, std::shared_ptr<Store> store,
                                      const GroupOptions& options = {});
 

@@ -3,7 +3,7 @@
 //   UsageError        The caller did something wrong. The message tells what was expected, what
 //                     came, and what to do.
 //   EnvironmentError  A peer, disk or network failed. The message names rank, host, operation or
-//   path.
+//                     path.
 //
 // Libraries throw. Only cli/ turns an error into an exit code.
 #pragma once

@@ -8,9 +8,8 @@
 // Three ways of walking add in this order, and so give equal bits:
 //   - from the top down: split(), as ranks do that hold whole nodes (comm/reduce/reduce_tree.h);
 //   - from the bottom up: combine(), which adds neighbours, then neighbours of those;
-//   - term by term, in any order: SumSlots (core/tensor/sum_slots.h), which needs level_count()
-//   slots for
-//     terms in order.
+//   - term by term, in any order: SumSlots (core/tensor/sum_slots.h). Terms in order need
+//     level_count() slots.
 //
 // Kernels of all instruction sets include this file, so every function has internal linkage.
 #pragma once
