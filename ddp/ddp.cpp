@@ -144,7 +144,8 @@ void DistributedDataParallel::skip() {
   check(uneven_.counted(),
         "[ddp] skip() is for uneven inputs: call active_ranks() at the start of each step on every "
         "rank");
-  micro_batch(0, false, [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
+  micro_batch(sums_.next(), false,
+              [&] { zero_unused(std::vector<bool>(parameters_.size(), false)); });
 }
 
 int DistributedDataParallel::active_ranks(bool have_input) {
@@ -181,6 +182,10 @@ void DistributedDataParallel::micro_batch(int64_t term, bool has_input,
 // others, or, for the last one, what is reduced between ranks.
 void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
+  const bool in_order = no_sync_depth_ > 0 || guarded_;
+  check(!in_order || sums_.next() == done_,
+        "[ddp] no_sync() after a micro-batch out of order: in a ",
+        "step with no_sync() micro-batches come in order; call backward(loss)");
   if (const std::string wrong = uneven_.contradiction(has_input, group_->rank()); !wrong.empty())
     fail("[ddp] " + wrong);
   settle_abandoned();
@@ -190,7 +195,7 @@ void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
         "anew");
   check_taken();
   last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || done_ + 1 >= share());
-  const int64_t unguarded = no_sync_depth_ > 0 || guarded_ ? SumSlots::kUnknown : share();
+  const int64_t unguarded = in_order ? SumSlots::kUnknown : share();
   place_ = sums_.place(term, last_micro_batch_ && guarded_ ? term + 1 : unguarded);
   gradients_.clear();
   for (size_t i = 0; i < parameters_.size(); ++i)

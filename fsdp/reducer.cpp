@@ -1,6 +1,7 @@
 #include "fsdp/reducer.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/device/allocator.h"
 
@@ -24,11 +25,16 @@ Tensor shared_zeros(int64_t numel, comm::ProcessGroup& group) {
 
 }  // namespace
 
+uint64_t Reducer::times(int64_t micro_batches) {
+  return std::max<uint64_t>(1024, std::bit_ceil(static_cast<uint64_t>(micro_batches)));
+}
+
 Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh,
-                 Assignment assignment, DType travels)
+                 Assignment assignment, uint64_t times, DType travels)
     : mesh_(mesh),
       assignment_(std::move(assignment)),
       units_(units.size()),
+      times_(times),
       by_round_(assignment_.by_round && mesh.columns() > 1),
       travels_(travels) {
   check(travels == DType::f32 || travels == DType::bf16,
@@ -76,7 +82,7 @@ uint64_t Reducer::round_time() const {
 }
 
 uint64_t Reducer::label(const Unit& unit, uint64_t time) const {
-  return unit.label() + (1 + time % kTimes) * units_;
+  return unit.label() + (1 + time % times_) * units_;
 }
 
 void Reducer::abandon_round() {

@@ -26,14 +26,16 @@ class Reducer {
   // Buffers for units that are differentiated one after the other: one is filled while the other is
   // reduced.
   static constexpr size_t kBuffers = 2;
-  // A unit's reductions have labels of their own at each of so many times in turn, beside the
-  // unit's own label: a rank that tries a round again alone repeats a label, and so meets no later
-  // round of the others. `units` labels a time, from those of the units on.
-  static constexpr uint64_t kTimes = 1024;
+  // After how many times the labels of a unit's reductions come again, beside the unit's own label.
+  // No two micro-batches of a step share one, so ranks that take them in different orders fail
+  // instead of mixing them. A rank that tries a round again alone repeats a label, and so meets no
+  // later round of the others. Each time takes `units` labels, after those of the units.
+  static uint64_t times(int64_t micro_batches);
 
-  // `travels`: the dtype of gradients on their way, f32 or bf16.
+  // `times`: as above, for the step's micro-batches. `travels`: the dtype of gradients on their
+  // way, f32 or bf16.
   Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& mesh, Assignment assignment,
-          DType travels = DType::f32);
+          uint64_t times, DType travels = DType::f32);
 
   // A rank's micro-batches come in any order, as indices into its leaves: the first one that is
   // still to be done, and whether one is done.
@@ -103,7 +105,7 @@ class Reducer {
 
   const Mesh& mesh_;
   const Assignment assignment_;
-  const uint64_t units_;
+  const uint64_t units_, times_;
   const bool by_round_;
   const DType travels_;
   int64_t largest_ = 0;  // elements of the largest unit's gradients, the root aside

@@ -46,17 +46,27 @@ GivenUpMeetings& given_up() {
 std::unique_ptr<Backend> meet(
     const std::shared_ptr<Store>& store, const std::string& name, int rank, int size,
     const std::function<std::unique_ptr<Backend>(std::shared_ptr<Store> place)>& form) {
-  const std::string root = str("group/", name), open = root + "/open";
+  const std::string root = str("group/", name, "/", size), open = root + "/open";
   // Whoever comes first opens a meeting, and the others find it.
-  const std::string own = new_id();
-  std::string id = store->compare_and_set(open, "", own);
-  while (given_up().contains(id, rank)) id = store->compare_and_set(open, id, own);
-  const std::string place = str(root, "/", id), arrived = place + "/arrived";
-  try {
+  std::string id = store->compare_and_set(open, "", new_id());
+  const auto open_another = [&] {
+    id = store->compare_and_set(open, id, new_id());
+    if (id.empty()) id = store->compare_and_set(open, "", new_id());  // it was closed meanwhile
+  };
+  const auto place = [&] { return str(root, "/", id); };
+  const auto is_taken = [&] {
+    if (given_up().contains(id, rank)) return true;
+    const std::string arrived = place() + "/arrived";
+    const int64_t count = store->add(arrived, 1);
     // The last rank closes the meeting before it comes to `form`, so before any rank is done with
     // its own and may ask for the next group of this name.
-    if (store->add(arrived, 1) == size) store->remove({open, arrived});
-    return form(with_prefix(store, place));
+    if (count == size) store->remove({open, arrived});
+    // Ranks that gave up may come again as other ranks: then more came than the meeting takes.
+    return count > size;
+  };
+  while (is_taken()) open_another();
+  try {
+    return form(with_prefix(store, place()));
   } catch (...) {
     given_up().insert(id, rank);
     throw;

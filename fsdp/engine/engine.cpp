@@ -12,10 +12,10 @@ namespace lockstep::fsdp {
 namespace {
 
 std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& mesh,
-                                              const Options& options) {
+                                              const Options& options, uint64_t times) {
   std::vector<std::unique_ptr<Unit>> units;
   std::vector<UnitPlan> plans = plan_units(module, options.wrap);
-  const uint64_t label = mesh.world->reserve_labels(plans.size() * (1 + Reducer::kTimes));
+  const uint64_t label = mesh.world->reserve_labels(plans.size() * (1 + times));
   for (UnitPlan& plan : plans)
     units.push_back(
         std::make_unique<Unit>(std::move(plan), units.size(), label + units.size(), mesh, options));
@@ -70,8 +70,8 @@ Engine::Engine(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,
       mesh_(Mesh::make(checked(mesh, *module_), options.nearby)),
       assignment_(
           assign(micro_batches_, mesh_.place(), options.accumulate == Accumulate::in_shards)),
-      units_(make_units(*module_, mesh_, options)),
-      reducer_(units_, mesh_, assignment_, options.reduce),
+      units_(make_units(*module_, mesh_, options, Reducer::times(micro_batches_))),
+      reducer_(units_, mesh_, assignment_, Reducer::times(micro_batches_), options.reduce),
       schedule_(units_, options),
       memory_(plan_memory(*module_, mesh_.place(), assignment_, options)) {
   for (const auto& [name, buffer] : module_->buffers()) mesh_.world->broadcast(buffer, 0).wait();

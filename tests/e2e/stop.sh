@@ -20,8 +20,8 @@ saved() {
     fail "$name: $(cat "$name.out")"
   [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
 }
-# handles_term PID: whether its child is the program and catches SIGTERM, by the mask in /proc. Until
-# it is the program, it has the handlers of `timeout`.
+# handles_term PID: whether its child is the program and catches SIGTERM, by the mask in /proc.
+# Until it is the program, it has the handlers of `timeout`.
 handles_term() {
   local child; child=/proc/$(children_of "$1" | tr -d ' ')
   [ "$(readlink "$child/exe")" = "$(readlink -f "$lockstep")" ] &&

@@ -362,5 +362,22 @@ TEST(Passes, RanksWithoutSlicesLetOldValuesGoWithTheOthers) {
   for (const auto& output : outputs) EXPECT_EQ(output, (std::vector<float>{6, 6}));
 }
 
+// However many micro-batches a step has, each has a label of its own.
+TEST(Passes, RanksThatTakeManyMicroBatchesInDifferentOrdersFail) {
+  constexpr int64_t kMany = 4096, kApart = 1024;
+  const auto messages = run_group(2, [&](const Group& group) {
+    const auto linear = std::make_shared<nn::Linear>(2, 2);
+    linear->initialize(1);
+    const auto sharded = fully_shard(linear, group, {.micro_batches = kMany});
+    const Variable x(Tensor::full({1, 2}, 1));
+    const int64_t first = sharded->leaves().front() + group->rank() * 2 * kApart;
+    sharded->backward(ops::sum((*linear)(x)), first);
+    for (const int64_t leaf : sharded->leaves())
+      if (leaf != first) sharded->backward(ops::sum((*linear)(x)), leaf);
+    sharded->finish();
+  });
+  EXPECT_THAT(messages, Each(HasSubstr("ranks called different things")));
+}
+
 }  // namespace
 }  // namespace lockstep::fsdp

@@ -56,7 +56,7 @@ TEST_P(Meetings, ARankThatGaveUpMeetsTheOthersAtItsNextTry) {
               create(GetParam(), store, 0, 2, {.timeout = std::chrono::milliseconds(1)});
             }),
             "");
-  const std::string first = store->get("group/world/open", std::chrono::seconds(60));
+  const std::string first = store->get("group/world/2/open", std::chrono::seconds(60));
   test::run_threads(2, [&](int rank) {
     // The other one comes when rank 0 has come again, so that it does not find the first place.
     if (rank == 1) store->get("again", std::chrono::seconds(60));
@@ -64,13 +64,30 @@ TEST_P(Meetings, ARankThatGaveUpMeetsTheOthersAtItsNextTry) {
     std::thread again;
     if (rank == 0)
       again = std::thread([&] {
-        while (store->get("group/world/open", std::chrono::seconds(60)) == first)
+        while (store->get("group/world/2/open", std::chrono::seconds(60)) == first)
           std::this_thread::yield();
         store->set("again", "");
       });
     g = create(GetParam(), store, rank, 2, {.timeout = std::chrono::seconds(60)});
     g->barrier().wait();
     if (again.joinable()) again.join();
+  });
+}
+
+// Ranks 1 and 2 of three give up waiting for rank 0, and come again as ranks 0 and 1 of two.
+TEST_P(Meetings, RanksThatGaveUpMayComeAgainAsOthers) {
+  const auto store = std::make_shared<HashStore>();
+  test::run_threads(2, [&](int rank) {
+    EXPECT_NE(test::error_of([&] {
+                create(GetParam(), store, 1 + rank, 3, {.timeout = std::chrono::milliseconds(20)});
+              }),
+              "");
+    for (int i = 0; i < 3; ++i) {
+      const auto g = create(GetParam(), store, rank, 2, {.timeout = std::chrono::seconds(60)});
+      const Tensor round = Tensor::full({1}, i, DType::i32);
+      g->broadcast(round, 0).wait();
+      EXPECT_EQ(round.data<int32_t>()[0], i);
+    }
   });
 }
 
