@@ -19,19 +19,27 @@ std::string new_id() {
   return text;
 }
 
-// The meetings at which a rank of this process has failed. Few: a job seldom survives one.
+// The meetings at which ranks of this process have failed. The same rank does not join one again,
+// nor does the same thread under another number. Other ranks, which may be threads of this process,
+// still find the place, and learn of the failure there. Few: a job seldom survives one.
 class GivenUpMeetings {
  public:
   void insert(const std::string& id, int rank) {
     const MutexLock lock(mutex_);
     all_.emplace(id, rank);
+    of_this_thread().insert(id);
   }
   bool contains(const std::string& id, int rank) {
     const MutexLock lock(mutex_);
-    return all_.contains({id, rank});
+    return all_.contains({id, rank}) || of_this_thread().contains(id);
   }
 
  private:
+  static std::set<std::string>& of_this_thread() {
+    thread_local std::set<std::string> ids;
+    return ids;
+  }
+
   Mutex mutex_;
   std::set<std::pair<std::string, int>> all_ LOCKSTEP_GUARDED_BY(mutex_);
 };
@@ -46,27 +54,19 @@ GivenUpMeetings& given_up() {
 std::unique_ptr<Backend> meet(
     const std::shared_ptr<Store>& store, const std::string& name, int rank, int size,
     const std::function<std::unique_ptr<Backend>(std::shared_ptr<Store> place)>& form) {
-  const std::string root = str("group/", name, "/", size), open = root + "/open";
+  const std::string root = str("group/", name), open = root + "/open";
   // Whoever comes first opens a meeting, and the others find it.
   std::string id = store->compare_and_set(open, "", new_id());
-  const auto open_another = [&] {
+  while (given_up().contains(id, rank)) {
     id = store->compare_and_set(open, id, new_id());
     if (id.empty()) id = store->compare_and_set(open, "", new_id());  // it was closed meanwhile
-  };
-  const auto place = [&] { return str(root, "/", id); };
-  const auto is_taken = [&] {
-    if (given_up().contains(id, rank)) return true;
-    const std::string arrived = place() + "/arrived";
-    const int64_t count = store->add(arrived, 1);
+  }
+  const std::string place = str(root, "/", id), arrived = place + "/arrived";
+  try {
     // The last rank closes the meeting before it comes to `form`, so before any rank is done with
     // its own and may ask for the next group of this name.
-    if (count == size) store->remove({open, arrived});
-    // Ranks that gave up may come again as other ranks: then more came than the meeting takes.
-    return count > size;
-  };
-  while (is_taken()) open_another();
-  try {
-    return form(with_prefix(store, place()));
+    if (store->add(arrived, 1) == size) store->remove({open, arrived});
+    return form(with_prefix(store, place));
   } catch (...) {
     given_up().insert(id, rank);
     throw;
