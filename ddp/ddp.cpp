@@ -184,8 +184,8 @@ void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
   const bool in_order = no_sync_depth_ > 0 || guarded_;
   check(!in_order || sums_.next() == done_,
-        "[ddp] no_sync() after a micro-batch out of order: in a ",
-        "step with no_sync() micro-batches come in order; call backward(loss)");
+        "[ddp] no_sync() after a micro-batch out of order: in a step with no_sync() micro-batches "
+        "come in order; call backward(loss)");
   if (const std::string wrong = uneven_.contradiction(has_input, group_->rank()); !wrong.empty())
     fail("[ddp] " + wrong);
   settle_abandoned();

@@ -126,5 +126,32 @@ TEST(DdpOrders, AMicroBatchThatCannotBeDoneIsNamed) {
   }));
 }
 
+// A rank without input takes part in every micro-batch of a step, however many there are.
+TEST(DdpOrders, ARankMaySkipSeveralMicroBatchesOfAStep) {
+  const auto gradients_of = [](int ranks) {
+    std::vector<uint32_t> seen;
+    expect_success(run_group(ranks, [&](const Group& group) {
+      const Net net;
+      DistributedDataParallel ddp(net.parameters, {}, group);
+      const bool has_input = group->rank() == 0;
+      EXPECT_EQ(ddp.active_ranks(has_input), 1);
+      const auto take = [&](int64_t micro) {
+        has_input ? ddp.backward(net.loss(micro)) : ddp.skip();
+      };
+      {
+        const auto guard = ddp.no_sync();
+        take(0);
+      }
+      take(1);
+      ddp.finish();
+      if (has_input) seen = bits(net.parameters);
+    }));
+    return seen;
+  };
+  const auto want = gradients_of(1);
+  ASSERT_FALSE(want.empty());
+  EXPECT_EQ(gradients_of(2), want);
+}
+
 }  // namespace
 }  // namespace lockstep::ddp
