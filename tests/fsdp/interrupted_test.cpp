@@ -104,6 +104,28 @@ void plain_step(Parallel& parallel, bool have, const Chain& chain, int step, int
   }
 }
 
+// The unit has two sections, and there is no memory for the second one.
+TEST(Interrupted, AGatherThatFoundNoMemoryIsRepeated) {
+  expect_success(run_group(2, [](const Group& group) {
+    const auto root = std::make_shared<Tree>();
+    const Parameter scale = root->register_parameter("scale", Tensor::full({kWidth}, 2.0));
+    const Parameter shift = root->register_parameter("shift", Tensor::full({kWidth}, 3.0));
+    shift.set_requires_grad(false);
+    root->body = [=](const Variable& x) { return ops::add(ops::mul(x, scale), shift); };
+    const auto parallel = fully_shard(root, group);
+    const Variable ones(Tensor::full({kWidth}, 1.0));
+    {
+      int made = 0;
+      const StorageScope full([&](size_t bytes) {
+        if (++made == 2) throw EnvironmentError("no memory");
+        return std::make_shared<Storage>(bytes, kCpu);
+      });
+      EXPECT_THROW((*root)(ones), EnvironmentError);
+    }
+    EXPECT_THAT((*root)(ones).data().to_vector<float>(), Each(5.0f));
+  }));
+}
+
 // Rank r has input for the first steps only: the more, the lower its number.
 constexpr int kUnevenSteps = 3;
 bool has_input(int rank, int step) { return rank == 0 || step == 0; }
