@@ -31,7 +31,7 @@ void gemm(benchmark::State& state) {
                       n,
                       false,
                       nullptr};
-  for (auto _ : state) k().gemm(args);
+  for (auto _ : state) k().gemm(queue(), args);
   report_rate(state, 2.0 * static_cast<double>(m * n * depth), dtype_of<T>());
 }
 
@@ -61,16 +61,16 @@ struct AttentionData {
 
 void attention(benchmark::State& state) {
   AttentionData d;
-  for (auto _ : state) k().attention(d.args, d.out.data(), d.lse.data());
+  for (auto _ : state) k().attention(queue(), d.args, d.out.data(), d.lse.data());
   report_rate(state, 2 * AttentionData::kFlops, DType::f32);
 }
 BENCHMARK(attention);
 
 void attention_backward(benchmark::State& state) {
   AttentionData d;
-  k().attention(d.args, d.out.data(), d.lse.data());
+  k().attention(queue(), d.args, d.out.data(), d.lse.data());
   for (auto _ : state)
-    k().attention_backward(d.args, d.out.data(), d.lse.data(), d.out.data(), d.grad.data(),
+    k().attention_backward(queue(), d.args, d.out.data(), d.lse.data(), d.out.data(), d.grad.data(),
                            d.grad.data() + kDim, d.grad.data() + 2 * kDim);
   report_rate(state, 5 * AttentionData::kFlops, DType::f32);
 }
@@ -81,7 +81,7 @@ constexpr int64_t kHidden = kTokens * 4 * kDim;
 void copy(benchmark::State& state) {
   const auto x = data(kHidden);
   std::vector<float> y(x.size());
-  for (auto _ : state) k().copy_from_host(y.data(), x.data(), kHidden * 4);
+  for (auto _ : state) k().copy_bytes(queue(), y.data(), x.data(), kHidden * 4);
   report_bytes(state, 2 * kHidden * 4);
 }
 BENCHMARK(copy);
@@ -89,7 +89,7 @@ BENCHMARK(copy);
 void gelu(benchmark::State& state) {
   const auto x = data(kHidden);
   std::vector<float> y(x.size());
-  for (auto _ : state) k().unary(UnaryOp::gelu, DType::f32, kHidden, x.data(), y.data());
+  for (auto _ : state) k().unary(queue(), UnaryOp::gelu, DType::f32, kHidden, x.data(), y.data());
   report_bytes(state, 2 * kHidden * 4);
 }
 BENCHMARK(gelu);
@@ -98,7 +98,8 @@ void gelu_backward(benchmark::State& state) {
   const auto x = data(kHidden), dy = data(kHidden);
   std::vector<float> dx(x.size());
   for (auto _ : state)
-    k().unary_backward(UnaryOp::gelu, DType::f32, kHidden, x.data(), dy.data(), dx.data(), false);
+    k().unary_backward(queue(), UnaryOp::gelu, DType::f32, kHidden, x.data(), dy.data(), dx.data(),
+                       false);
   report_bytes(state, 3 * kHidden * 4);
 }
 BENCHMARK(gelu_backward);
@@ -107,7 +108,7 @@ void dropout(benchmark::State& state) {
   const auto x = data(kHidden);
   std::vector<float> y(x.size());
   for (auto _ : state)
-    k().dropout(DType::f32, kHidden, 0.1f, {.seed = 1}, x.data(), y.data(), false);
+    k().dropout(queue(), DType::f32, kHidden, 0.1f, {.seed = 1}, x.data(), y.data(), false);
   report_bytes(state, 2 * kHidden * 4);
 }
 BENCHMARK(dropout);
@@ -116,8 +117,8 @@ void layer_norm(benchmark::State& state) {
   const auto x = data(kTokens * kDim), w = data(kDim);
   std::vector<float> y(x.size()), mean(kTokens), rstd(kTokens);
   for (auto _ : state)
-    k().layer_norm(DType::f32, kTokens, kDim, 1e-5f, x.data(), w.data(), w.data(), y.data(),
-                   mean.data(), rstd.data());
+    k().layer_norm(queue(), DType::f32, kTokens, kDim, 1e-5f, x.data(), w.data(), w.data(),
+                   y.data(), mean.data(), rstd.data());
   report_bytes(state, 2 * kTokens * kDim * 4);
 }
 BENCHMARK(layer_norm);
@@ -126,8 +127,9 @@ void layer_norm_backward(benchmark::State& state) {
   const auto x = data(kTokens * kDim), w = data(kDim), mean = data(kTokens), rstd = data(kTokens);
   std::vector<float> dx(x.size()), dw(kDim), db(kDim);
   for (auto _ : state)
-    k().layer_norm_backward(DType::f32, kTokens, kDim, x.data(), w.data(), mean.data(), rstd.data(),
-                            x.data(), dx.data(), false, dw.data(), true, db.data(), true);
+    k().layer_norm_backward(queue(), DType::f32, kTokens, kDim, x.data(), w.data(), mean.data(),
+                            rstd.data(), x.data(), dx.data(), false, dw.data(), true, db.data(),
+                            true);
   report_bytes(state, 3 * kTokens * kDim * 4);
 }
 BENCHMARK(layer_norm_backward);
@@ -135,7 +137,8 @@ BENCHMARK(layer_norm_backward);
 void sum_rows(benchmark::State& state) {
   const auto dy = data(kHidden);
   std::vector<float> db(4 * kDim);
-  for (auto _ : state) k().sum_rows(DType::f32, kTokens, 4 * kDim, dy.data(), db.data(), true);
+  for (auto _ : state)
+    k().sum_rows(queue(), DType::f32, kTokens, 4 * kDim, dy.data(), db.data(), true);
   report_bytes(state, kHidden * 4);
 }
 BENCHMARK(sum_rows);
@@ -145,7 +148,7 @@ constexpr int64_t kParameters = 10'844'160;
 void square_sums(benchmark::State& state) {
   const auto x = data(kParameters);
   std::vector<double> sums(kParameters / kSquareBlock + 1);
-  for (auto _ : state) k().square_sums(DType::f32, kParameters, x.data(), sums.data());
+  for (auto _ : state) k().square_sums(queue(), DType::f32, kParameters, x.data(), sums.data());
   report_bytes(state, kParameters * 4);
 }
 BENCHMARK(square_sums);
@@ -154,8 +157,8 @@ void adamw(benchmark::State& state) {
   auto p = data(kParameters), m = data(kParameters), v = std::vector<float>(kParameters, 0.1f);
   const auto g = data(kParameters);
   for (auto _ : state)
-    k().adamw({kParameters, p.data(), g.data(), m.data(), v.data(), 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f,
-               true, 10, 1.0f});
+    k().adamw(queue(), {kParameters, p.data(), g.data(), m.data(), v.data(), 1e-3f, 0.9f, 0.95f,
+                        1e-8f, 0.1f, true, 10, 1.0f});
   report_bytes(state, 7 * kParameters * 4);
 }
 BENCHMARK(adamw);

@@ -14,10 +14,11 @@ namespace lockstep::bench {
 inline constexpr int64_t kTokens = 1024, kDim = 384;
 
 inline const Kernels& k() { return kernels(kCpu); }
+inline const Queue& queue() { return current_queue(kCpu); }
 
 inline std::vector<float> data(int64_t n) {
   std::vector<float> x(static_cast<size_t>(n));
-  k().uniform(n, -1.0f, 1.0f, {.seed = 1}, 0, x.data());
+  k().uniform(queue(), n, -1.0f, 1.0f, {.seed = 1}, 0, x.data());
   return x;
 }
 

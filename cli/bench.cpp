@@ -12,6 +12,7 @@
 #include "core/base/number_text.h"
 #include "train/bench/benchmarks.h"
 #include "train/bench/comm_benchmark.h"
+#include "train/parallel/device.h"
 #include "train/parallel/groups.h"
 
 namespace lockstep::cli {
@@ -33,6 +34,7 @@ nlohmann::ordered_json memory_json(const train::MemoryReport& m) {
   return {{"bound_mb", static_cast<double>(m.bound_bytes) / kMB},
           {"peak_mb", static_cast<double>(m.peak_bytes) / kMB},
           {"of_bound", m.of_bound()},
+          {"pinned_mb", static_cast<double>(m.pinned_bytes) / kMB},
           {"categories", categories}};
 }
 
@@ -43,7 +45,7 @@ void print(const train::StepBenchmark& b, bool json) {
                                         {"step_ms_min", b.step_ms_min},
                                         {"step_ms_max", b.step_ms_max},
                                         {speed_key, b.items_per_s},
-                                        {"mfu", b.mfu},
+                                        {"mfu", b.mfu ? nlohmann::ordered_json(*b.mfu) : nullptr},
                                         {"peak_mem_mb", b.peak_mem_mb},
                                         {"comm_exposed_ms", b.comm_exposed_ms},
                                         {"replica_ms", b.replica_ms},
@@ -51,6 +53,7 @@ void print(const train::StepBenchmark& b, bool json) {
                                         {"threads", b.threads},
                                         {"strategy", b.strategy},
                                         {"backend", b.backend},
+                                        {"devices", b.devices},
                                         {"precision", b.precision},
                                         {"parameters", b.parameters},
                                         {"steps", b.steps},
@@ -59,15 +62,19 @@ void print(const train::StepBenchmark& b, bool json) {
     std::printf("%s\n", out.dump().c_str());
     return;
   }
-  std::printf("%s x %s, %s, %s, %s, %lld parameters, %s\n", count_text(b.ranks, "rank").c_str(),
-              count_text(b.threads, "thread").c_str(), b.strategy.c_str(), b.backend.c_str(),
-              b.precision.c_str(), static_cast<long long>(b.parameters),
-              count_text(b.steps, "step").c_str());
+  std::printf("%s x %s, %s, %s, %s, %lld parameters, %s, on %s\n",
+              count_text(b.ranks, "rank").c_str(), count_text(b.threads, "thread").c_str(),
+              b.strategy.c_str(), b.backend.c_str(), b.precision.c_str(),
+              static_cast<long long>(b.parameters), count_text(b.steps, "step").c_str(),
+              b.devices.c_str());
   std::printf("  step          %10.1f ms   (fastest %.1f, slowest %.1f)\n", b.step_ms,
               b.step_ms_min, b.step_ms_max);
   std::printf("  speed         %10.0f %s/s\n", b.items_per_s,
               b.items_are_tokens ? "tokens" : "samples");
-  std::printf("  mfu           %10.1f %%\n", b.mfu * 100);
+  if (b.mfu)
+    std::printf("  mfu           %10.1f %%\n", *b.mfu * 100);
+  else
+    std::printf("  mfu           %10s     the peak of this device is not known\n", "?");
   std::printf("  peak memory   %10.1f MB a rank\n", b.peak_mem_mb);
   std::printf("  exposed comm  %10.2f ms a step\n", b.comm_exposed_ms);
   if (b.replica_ms > 0)
@@ -106,14 +113,17 @@ void print(const std::vector<train::CommBenchmark>& all, const comm::ProcessGrou
 }
 
 int bench_step(const Options& options) {
-  const train::Config config = options.load();
+  train::Config config = options.load();
   const Placement placement = place(options);
   if (placement.launch_here) {
     train::check_world_size(config, options.ranks);
+    train::resolved(config.device);
     return launch_ranks({.ranks = options.ranks});
   }
-  const auto result = train::bench_step(config, train::make_group(config.parallel, placement.rank),
-                                        options.warmup, options.steps);
+  const Device device = train::take_device(config, placement.rank);
+  const auto result =
+      train::bench_step(config, train::make_group(config.parallel, placement.rank, device),
+                        options.warmup, options.steps);
   if (placement.rank.rank == 0) print(result, options.json);
   return kDone;
 }

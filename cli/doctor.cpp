@@ -15,7 +15,7 @@
 #include "core/base/cores.h"
 #include "core/base/number_text.h"
 #include "core/base/parallel.h"
-#include "core/device/device.h"
+#include "core/device/cuda_device.h"
 #include "core/device/kernels.h"
 #include "core/device/probe.h"
 
@@ -60,6 +60,18 @@ void report_shared_memory(Report& report) {
               "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
 }
 
+// A machine without a device is no fault.
+void report_devices(Report& report) {
+  const int count = cuda::device_count();
+  if (count == 0) return report.line(true, "CUDA devices: none: " + cuda::why_none());
+  report.line(true, str("CUDA devices: ", count, ", driver for CUDA ", cuda::driver_version()));
+  for (int i = 0; i < count; ++i) {
+    const cuda::DeviceInfo info = cuda::info(i);
+    report.line(true, str("  cuda:", i, ": ", info.model, ", compute capability ", info.major, ".",
+                          info.minor, ", ", size_text(static_cast<double>(info.memory_bytes))));
+  }
+}
+
 int doctor() {
   std::printf("%s\n", version_text().c_str());
   Report report;
@@ -78,8 +90,7 @@ int doctor() {
   report.line(comm::has_mpi(),
               str("Open MPI backend: ", comm::has_mpi() ? "built in" : "not built in"),
               "install libopenmpi-dev and openmpi-bin, then build again");
-  report.line(true, str("CUDA device: ",
-                        is_available({DeviceType::cuda, 0}) ? "available" : "not in this build"));
+  report_devices(report);
   char host[256] = {};
   gethostname(host, sizeof host - 1);
   report.line(host[0] != 0, str("host name: ", host));

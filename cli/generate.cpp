@@ -1,4 +1,5 @@
 // lockstep generate CHECKPOINT --prompt TEXT [--tokens N] [--temperature T] [--seed S]
+// [--device auto|cpu|cuda]
 #include "train/inference/generate.h"
 
 #include <cstdio>
@@ -27,6 +28,10 @@ void add_generate_command(CLI::App& app, int& exit_code) {
   command->add_option("--seed", options->seed, "equal seeds give equal text")
       ->check(whole_number(0, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
+  command
+      ->add_option("--device", options->device,
+                   "auto, cpu or cuda; default: where the model was trained")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command->callback([options, path, &exit_code] {
     train::generate(*path, *options, [](const std::string& piece) {
       std::fwrite(piece.data(), 1, piece.size(), stdout);

@@ -68,6 +68,7 @@ void print(const train::RunPlan& plan, const train::Config& config) {
               static_cast<long long>(plan.parameters));
   std::printf("strategy       %s, %s\n", train::strategy_text(config.parallel).c_str(),
               count_text(static_cast<long long>(ranks), "rank").c_str());
+  std::printf("device         %s\n", str(config.device).c_str());
   std::printf("step           %s of %s, %.3g floating-point operations\n",
               count_text(plan.micro_batches, "micro-batch", "es").c_str(),
               count_text(config.train.micro_batch, "sample").c_str(), plan.flops_per_step);
@@ -90,6 +91,7 @@ void print_json(const train::RunPlan& plan, const train::Config& config) {
   const nlohmann::ordered_json out = {
       {"ranks", plan.leaves.size()},
       {"strategy", train::strategy_text(config.parallel)},
+      {"device", str(config.device)},
       {"parameters", plan.parameters},
       {"micro_batches", leaves_json(plan.leaves)},
       {"flops_per_step", plan.flops_per_step},

@@ -16,6 +16,7 @@
 #include "cli/stop_signal.h"
 #include "core/base/log.h"
 #include "train/data/dataset.h"
+#include "train/parallel/device.h"
 #include "train/parallel/groups.h"
 #include "train/run/checkpoints.h"
 #include "train/run/job_notes.h"
@@ -52,6 +53,7 @@ std::unique_ptr<train::JobNotes> job_notes(const launcher::AgentEnv& agent) {
 // Finds faults before any rank starts, within milliseconds, and reports them once.
 void check_before_start(const train::Config& config, const Options& options, int ranks) {
   train::check_world_size(config, ranks);
+  train::resolved(config.device);
   train::check_replicas(config, options.max_restarts > 0 || !options.agent.kept_memory.empty());
   train::open_dataset(config);
   if (!options.resume.empty()) train::check_resume(options.resume);
@@ -128,12 +130,13 @@ std::string last_lines(const train::Config& config, const launcher::RankEnv& ran
   return text + str("weights sha256:", result.weights_sha256, "\n");
 }
 
-int run_rank(const train::Config& config, const Options& options, const launcher::RankEnv& rank,
+int run_rank(train::Config config, const Options& options, const launcher::RankEnv& rank,
              const train::JobNotes* notes) {
   // Without an agent, a rank prefixes its lines itself.
   const bool agent = std::getenv("LOCKSTEP_ERROR_FILE") != nullptr;
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
-  const auto group = train::make_group(config.parallel, rank);
+  const Device device = train::take_device(config, rank);
+  const auto group = train::make_group(config.parallel, rank, device);
   const train::RunResult result = train::run_training(
       config, group,
       {.resume = options.resume,

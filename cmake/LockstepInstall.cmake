@@ -16,7 +16,7 @@ set(public_headers
     core/base/log.h core/base/mutex.h core/base/parallel.h core/base/philox.h
     core/base/progression.h core/base/shape.h core/base/sum_tree.h core/base/thread.h
   core/device/allocator.h core/device/cuda_device.h core/device/device.h core/device/kernels.h
-    core/device/probe.h
+    core/device/probe.h core/device/queue.h
   core/nn/init.h core/nn/layers.h core/nn/module.h core/nn/random.h core/nn/recompute.h
   core/ops/common.h core/ops/functions.h core/ops/precision.h
   core/optim/clip.h core/optim/optimizer.h core/optim/schedule.h
@@ -44,10 +44,10 @@ set(public_headers
   launcher/base/failure.h launcher/base/launch_spec.h launcher/base/stop_wish.h
   launcher/rank/rank_env.h
   train/config/config.h train/config/words.h
-  train/data/data_identity.h train/data/dataset.h
+  train/data/data_identity.h train/data/dataset.h train/data/device_batches.h
   train/exchange/exchange.h
   train/inference/evaluate.h train/inference/generate.h
-  train/metrics/memory_report.h
+  train/metrics/devices.h train/metrics/memory_report.h
   train/models/factory.h train/models/gpt.h train/models/llama.h train/models/mlp.h
   train/parallel/strategy.h
   train/run/buffers.h train/run/checkpoints.h train/run/job_notes.h train/run/leaf_sums.h

@@ -5,6 +5,7 @@
 #include "comm/mpi/factory.h"
 #include "comm/process_group.h"
 #include "comm/shm/factory.h"
+#include "comm/staged/factory.h"
 #include "comm/store.h"
 #include "core/base/error.h"
 
@@ -26,6 +27,12 @@ std::unique_ptr<Backend> make_backend(const std::string& backend, std::shared_pt
   });
 }
 
+GroupOptions options_of_host(GroupOptions options) {
+  options.name += "/host";
+  options.device = kCpu;
+  return options;
+}
+
 }  // namespace
 
 std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
@@ -35,17 +42,22 @@ std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr
   if (options.timeout)
     check(*options.timeout > Duration::zero(), "[comm] the timeout must be positive, got ",
           seconds(*options.timeout), " s");
-  return create(make_backend(backend, store, rank, size, options), store, options);
+  const bool staged = options.device.type != DeviceType::cpu;
+  // A rank without its device says so before the others count on it.
+  if (staged) current_queue(options.device);
+  auto formed = make_backend(backend, store, rank, size, options);
+  if (!staged) return std::make_unique<ProcessGroup>(std::move(formed), options);
+  formed = make_staged(std::move(formed), options.device);
+  auto host = create(backend, std::move(store), rank, size, options_of_host(options));
+  return std::make_unique<ProcessGroup>(std::move(formed), options, std::move(host));
 }
 
 std::unique_ptr<ProcessGroup> create(std::unique_ptr<Backend> backend, std::shared_ptr<Store> store,
                                      const GroupOptions& options) {
   std::unique_ptr<ProcessGroup> host;
-  if (backend->device().type != DeviceType::cpu) {
-    GroupOptions of_host = options;
-    of_host.name += "/host";
-    host = create("auto", std::move(store), backend->rank(), backend->size(), of_host);
-  }
+  if (backend->device().type != DeviceType::cpu)
+    host = create("auto", std::move(store), backend->rank(), backend->size(),
+                  options_of_host(options));
   return std::make_unique<ProcessGroup>(std::move(backend), options, std::move(host));
 }
 

@@ -109,12 +109,14 @@ class ProcessGroup::Impl {
     call.fingerprint.label = options ? options->label : label;
     call.in = in.defined() ? in.raw() : nullptr;
     call.out = out.defined() ? out.raw() : nullptr;
+    call.in_memory = in.storage().get();
+    call.out_memory = out.storage().get();
     if (out.defined()) out.mark_changed("a collective");
     call.op = op;
     call.dtype = dtype;
     call.count = count;
     call.root = root;
-    call.stream = current_stream(device());
+    call.ready = Event::record(current_queue(device()));
     const ReduceTree* tree = nullptr;
     if (options) {
       tree = options->tree ? options->tree : &default_tree;
@@ -158,6 +160,7 @@ int ProcessGroup::rank() const { return impl_->rank; }
 int ProcessGroup::size() const { return impl_->size; }
 const std::string& ProcessGroup::name() const { return impl_->engine->options().name; }
 std::string ProcessGroup::backend_name() const { return impl_->engine->backend().name(); }
+Device ProcessGroup::device() const { return impl_->device(); }
 
 ProcessGroup& ProcessGroup::host() { return impl_->host ? *impl_->host : *this; }
 

@@ -64,6 +64,9 @@ struct GroupOptions {
   // seconds.
   std::optional<Duration> timeout = std::nullopt;
   Reduction reduction = Reduction::tree;
+  // Where the tensors are. If it is a CUDA device, calls go through pinned memory of the host, so
+  // ranks may share one device or have one each.
+  Device device = kCpu;
 };
 
 class ProcessGroup {
@@ -81,7 +84,8 @@ class ProcessGroup {
   int rank() const;
   int size() const;
   const std::string& name() const;
-  std::string backend_name() const;  // "shm"
+  std::string backend_name() const;  // "shm"; "staged shm" on a CUDA device
+  Device device() const;             // where the tensors of its calls are
 
   // The same ranks on the CPU, for what the host has to say; this group itself, where its device is
   // a CPU. Lives as long as this group. No communication. Where it is a group of its own, its calls
@@ -137,14 +141,16 @@ class ProcessGroup {
 };
 
 // backend: "local" | "shm" | "mpi" (each with its own factory header in its folder); "auto" takes
-// what fits. Rank r of `size`; every rank calls it. Throws UsageError for an unknown name or one
-// that this build lacks, and says which exist.
+// what fits. Rank r of `size`; every rank calls it. For a CUDA device (GroupOptions::device) the
+// backend's ranks work through comm/staged, and a second group of that backend is their host().
+// Throws UsageError for an unknown name or one that this build lacks, and says which exist, and for
+// a device that is not there.
 std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
                                      int rank, int size, const GroupOptions& options = {});
 
 // A group over a backend of this tree that has formed already and that create() does not know.
-// Where its device is not a CPU, every rank calls it, and the host group forms over `store`;
-// elsewhere the store may be null.
+// Where its device is not a CPU, every rank calls it, and the host group forms over `store`, as
+// `auto`; elsewhere the store may be null. The backend knows its device, whatever the options say.
 std::unique_ptr<ProcessGroup> create(std::unique_ptr<Backend> backend, std::shared_ptr<Store> store,
                                      const GroupOptions& options = {});
 

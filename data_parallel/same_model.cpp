@@ -19,6 +19,17 @@ void check_same_model(std::string_view wrapper, const std::vector<Parameter>& pa
                          "build the model from the same configuration on every rank");
 }
 
+void check_devices(std::string_view wrapper, const std::vector<Parameter>& parameters,
+                   const Buffers& buffers, const comm::ProcessGroup& group) {
+  const auto check_one = [&](std::string_view kind, const std::string& name, Device device) {
+    check(device == group.device(), "[", wrapper, "] ", kind, " '", name, "' is on ", device,
+          ", but group '", group.name(), "' is on ", group.device(),
+          ": make the model under a DeviceScope of the device that GroupOptions::device names");
+  };
+  for (const Parameter& p : parameters) check_one("parameter", p.name(), p.device());
+  for (const auto& [name, tensor] : buffers) check_one("buffer", name, tensor.device());
+}
+
 std::string names_of(const std::vector<Parameter>& parameters) {
   constexpr size_t kShown = 8;
   std::string names;

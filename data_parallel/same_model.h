@@ -19,6 +19,11 @@ using Buffers = std::vector<std::pair<std::string, Tensor>>;
 void check_same_model(std::string_view wrapper, const std::vector<Parameter>& parameters,
                       const Buffers& buffers, comm::ProcessGroup& group);
 
+// Throws UsageError for parameters and buffers on another device than the group's. No
+// communication.
+void check_devices(std::string_view wrapper, const std::vector<Parameter>& parameters,
+                   const Buffers& buffers, const comm::ProcessGroup& group);
+
 // "'a', 'b' and 3 more", for messages.
 std::string names_of(const std::vector<Parameter>& parameters);
 

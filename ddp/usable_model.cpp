@@ -4,6 +4,7 @@
 
 #include "comm/text.h"
 #include "core/autograd/node.h"
+#include "data_parallel/same_model.h"
 
 namespace lockstep::ddp {
 namespace {
@@ -57,6 +58,7 @@ void check_usable(const std::vector<Parameter>& parameters,
                   comm::ProcessGroup& group) {
   comm::agree(&group, [&] {
     check_here(parameters, buffers);
+    data_parallel::check_devices("ddp", parameters, buffers, group);
     return std::string();
   });
 }

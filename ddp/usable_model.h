@@ -11,7 +11,8 @@
 namespace lockstep::ddp {
 
 // Parameters must have values, be f32 and contiguous, and be listed once each. Buffers must have
-// values and be contiguous. If one rank finds a fault, every rank throws UsageError.
+// values and be contiguous. All must be on the group's device. If one rank finds a fault, every
+// rank throws UsageError.
 void check_usable(const std::vector<Parameter>& parameters,
                   const std::vector<std::pair<std::string, Tensor>>& buffers,
                   comm::ProcessGroup& group);

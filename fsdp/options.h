@@ -51,7 +51,7 @@ struct Options {
   int units_in_flight = 2;  // gathered at a time beside the root, the one in use included; at
                             // least 1. 2: the next one is fetched meanwhile
   // Where this rank's slices of the parameters lie, instead of in memory that suits the group (a
-  // file: train/parallel/offload.h).
+  // file: train/parallel/offload.h). On a CPU only: a device's kernels cannot read it.
   StorageScope::Make own_memory = {};
   // Parameters that take no part in a step get a zero gradient. Off: such a parameter is an error
   // that names it.

@@ -50,9 +50,13 @@ struct Call {
   const ReduceTree* tree = nullptr;  // never null for all_reduce, reduce_scatter and reduce
   Limit limit = Deadline(Clock::time_point::max());
 
-  // Where the tensors' contents come from: work submitted to this stream so far. Always complete on
-  // a CPU.
-  Stream stream{kCpu};
+  // The tensors' contents are there after this point of the queue on which the call was submitted.
+  // Done from the start on a CPU.
+  Event ready = {};
+  // What `in` and `out` lie in; null where they are. A backend that leaves work on a queue of its
+  // own behind tells them so (Storage::used_on).
+  const Storage* in_memory = nullptr;
+  const Storage* out_memory = nullptr;
   // True while a thread is blocked on the result, which then may as well spin; otherwise the core
   // has better to do.
   const std::atomic<int>* waiters = nullptr;
@@ -88,8 +92,8 @@ class Backend {
   // Where the tensors must be.
   virtual Device device() const = 0;
 
-  // Runs one call to its end: on return the output may be read on the host (a device backend
-  // instead returns when the operation is ordered before later work on call.stream).
+  // Runs one call to its end: on return the output is there, for the host or, on a device, for any
+  // queue. A device's backend waits for call.ready before it touches the tensors.
   //
   // Threads: calls of one lane come one at a time, in order, from any thread. Lanes run at the same
   // time and independently of each other: all collectives are one lane, the sends to each rank are

@@ -75,7 +75,9 @@ class Limit {
   // The call in words, for messages: "all_reduce #12 (…) in group 'world' on rank 0 of 4". Empty
   // where a group forms.
   std::string_view what() const { return what_; }
-  bool passed() const { return is_given_up() || withdrawn() || deadline_.passed(); }
+  bool passed() const { return withdrawn() || passed_in_time(); }
+  // The same but for a withdrawal, which is for whoever knows whether the message has come.
+  bool passed_in_time() const { return is_given_up() || deadline_.passed(); }
   // The call is a receive of a group that goes: it must end as if it had never been made, and end
   // nothing else.
   bool withdrawn() const { return given_up_ && given_up_->withdrawn(); }

@@ -16,17 +16,18 @@ constexpr const char* kBackward = "backward()";
 
 void add_in_place(const Tensor& into, const Tensor& value) {
   const Kernels& k = kernels(into.device());
+  const Queue& queue = current_queue(into.device());
   if (into.dtype() == DType::f16) {
     const StridedView sum{into.raw(), into.dtype(), into.shape(), into.strides()};
     if (into.numel() > 0)
-      k.binary(BinaryOp::add, sum, sum,
+      k.binary(queue, BinaryOp::add, sum, sum,
                {value.raw(), value.dtype(), value.shape(), value.strides()});
     return;
   }
   const Tensor dense = value.contiguous();
   check(is_floating(into.dtype()) && into.is_contiguous(),
         "[autograd] cannot add gradients of type ", into);
-  k.axpby(into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
+  k.axpby(queue, into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
 }
 
 // set_data() may have changed the shape since the gradient got its memory.

@@ -75,7 +75,7 @@ void warn_of_missing_threads(const char* reason, int granted, int wanted) noexce
   }
 }
 
-// Whether this thread computes a piece.
+// Whether this thread computes a piece, or is in a OneThreadScope.
 thread_local bool in_body = false;
 
 class Team {
@@ -245,12 +245,6 @@ class Team {
   Mutex mutex_;
 };
 
-// Marks the calling thread while it computes pieces.
-struct BodyScope {
-  BodyScope() { in_body = true; }
-  ~BodyScope() { in_body = false; }
-};
-
 }  // namespace
 
 void set_num_threads(int threads) {
@@ -260,12 +254,15 @@ void set_num_threads(int threads) {
 
 int num_threads() { return Team::instance().size(); }
 
+OneThreadScope::OneThreadScope() : before_(std::exchange(in_body, true)) {}
+OneThreadScope::~OneThreadScope() { in_body = before_; }
+
 void parallel_for(int64_t pieces, const Body& body) {
   if (pieces <= 1 || in_body || num_threads() == 1) {
     for (int64_t i = 0; i < pieces; ++i) body(i);
     return;
   }
-  const BodyScope scope;
+  const OneThreadScope scope;
   Team& team = Team::instance();
   for (int64_t i = 0; i < pieces; ++i) {
     if (team.try_take()) return team.run(i, pieces, body);

@@ -33,4 +33,16 @@ int num_threads();
 // child that is made within a body may only exec or _exit.
 void parallel_for(int64_t pieces, const std::function<void(int64_t)>& body);
 
+// While it lives, parallel_for() computes its pieces in the calling thread. Scopes nest.
+class OneThreadScope {
+ public:
+  OneThreadScope();
+  ~OneThreadScope();
+  OneThreadScope(const OneThreadScope&) = delete;
+  OneThreadScope& operator=(const OneThreadScope&) = delete;
+
+ private:
+  const bool before_;
+};
+
 }  // namespace lockstep

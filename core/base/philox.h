@@ -8,6 +8,8 @@
 
 #include <Random123/philox.h>
 
+#include "core/base/half.h"
+
 namespace lockstep {
 
 // Names one stream of random numbers. It never contains a rank: results would then depend on the
@@ -20,7 +22,7 @@ struct RandomKey {
 };
 
 // The four 32-bit numbers at position `index` of the stream.
-inline std::array<uint32_t, 4> philox(const RandomKey& key, uint32_t index) {
+LOCKSTEP_HOST_DEVICE inline std::array<uint32_t, 4> philox(const RandomKey& key, uint32_t index) {
   const r123::Philox4x32::ctr_type counter{{index, key.site, key.micro, key.step}};
   const r123::Philox4x32::key_type k{
       {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)}};
@@ -29,6 +31,8 @@ inline std::array<uint32_t, 4> philox(const RandomKey& key, uint32_t index) {
 }
 
 // [0, 1), 24 bits.
-inline float uniform_from_bits(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+LOCKSTEP_HOST_DEVICE inline float uniform_from_bits(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 }  // namespace lockstep

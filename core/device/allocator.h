@@ -11,6 +11,8 @@
 
 namespace lockstep {
 
+class Queue;
+
 // What memory is used for. The accounting is per category. A MemoryScope sets the category for a
 // region of code. `offloaded` is memory in files, which the system can reclaim when it needs to: it
 // counts neither in totals nor against a limit.
@@ -57,11 +59,17 @@ struct MemoryStats {
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // Returns 64-byte aligned memory with undefined contents. Throws EnvironmentError if the device
+  // Returns memory aligned to 64 bytes or more, with undefined contents, for use on the device's
+  // current queue. Throws EnvironmentError if the device
   // has no memory left or the limit is reached. The message tells the request and the use by
   // category.
   virtual void* allocate(size_t bytes, MemoryCategory category) = 0;
+  // Work that is queued may still use the memory: it is used again in the order of the queue that
+  // was current at allocate(). Arguments as at allocate().
   virtual void deallocate(void* pointer, size_t bytes, MemoryCategory category) noexcept = 0;
+  // Work of another queue uses the memory, too. After deallocate() it is used again only when what
+  // is queued there by then is done. Nothing to do for a CPU's queue.
+  virtual void used_on(void* pointer, const Queue& queue) = 0;
   virtual MemoryStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void release_cached() = 0;
@@ -74,5 +82,14 @@ class Allocator {
 };
 
 Allocator& allocator(Device device);
+// Of host memory that the device reads and writes without a copy in between. The CPU's allocator
+// for a CPU.
+Allocator& pinned_allocator(Device device);
+
+// Ends messages about memory that is not there.
+inline constexpr std::string_view kMemoryAdvice =
+    "Use more ranks with parallel.strategy fsdp, train.recompute, or a smaller train.micro_batch "
+    "or "
+    "model";
 
 }  // namespace lockstep

@@ -1,17 +1,49 @@
-// What a CUDA device is to provide. This version has none: core/device/no_cuda takes its place, so
-// that callers need no #ifdef.
+// What a CUDA device provides: memory, queues and kernels to core/device, and to programs which
+// devices there are. core/device/no_cuda takes its place in versions without one, so that callers
+// need no #ifdef.
 #pragma once
+
+#include <memory>
+#include <string>
 
 #include "core/device/allocator.h"
 #include "core/device/kernels.h"
 
 namespace lockstep::cuda {
 
-bool is_available(int index);
-// These throw UsageError when the device is not available.
+// 0 where there is no device or no driver; why_none() then says why.
+int device_count();
+std::string why_none();
+// Whether the devices are simulated on the host (LOCKSTEP_CUDA=SIM).
+bool is_simulated();
+
+// The rest throws UsageError if the device is not available, and EnvironmentError if it fails.
+
+struct DeviceInfo {
+  std::string model;         // "NVIDIA H200"
+  int major = 0, minor = 0;  // compute capability
+  int64_t memory_bytes = 0;
+  std::string uuid;  // equal for processes that use the same card
+};
+// Takes no memory of the device.
+DeviceInfo info(int index);
+// The newest CUDA that the driver knows: "13.0".
+std::string driver_version();
+// From here on this process uses this device alone. Call it before anything else of a device: each
+// device that is touched costs memory there, and pinned memory belongs to the bound one.
+void bind(int index);
+
 Allocator& allocator(int index);
-const Kernels& kernels();
-Stream current_stream(int index);
-void synchronize(const Stream& stream);
+Allocator& pinned_allocator();
+const Kernels& kernel_table();
+const Queue& main_queue(int index);
+Queue create_queue(int index);
+void synchronize(const Queue& queue);
+
+// Events; null is done.
+std::shared_ptr<void> record(const Queue& queue);
+bool done(int index, void* event);
+void wait(int index, void* event, const Queue& queue);
+void synchronize(int index, void* event);
 
 }  // namespace lockstep::cuda

@@ -1,6 +1,7 @@
 #include "core/device/device.h"
 
 #include <ostream>
+#include <utility>
 
 #include "core/base/error.h"
 #include "core/device/allocator.h"
@@ -11,6 +12,8 @@
 
 namespace lockstep {
 namespace {
+thread_local Device t_device;
+
 void check_index(Device device) {
   check(device.index == 0, "[device] there is one CPU device, cpu; got ", device);
 }
@@ -22,18 +25,14 @@ std::ostream& operator<<(std::ostream& out, Device device) {
 }
 
 bool is_available(Device device) {
-  return device.type == DeviceType::cpu ? device.index == 0 : cuda::is_available(device.index);
+  return device.index >= 0 && device.index < device_count(device.type);
 }
 
-void Stream::synchronize() const {
-  if (device_.type == DeviceType::cuda) cuda::synchronize(*this);
-}
+int device_count(DeviceType type) { return type == DeviceType::cpu ? 1 : cuda::device_count(); }
 
-Stream current_stream(Device device) {
-  if (device.type == DeviceType::cuda) return cuda::current_stream(device.index);
-  check_index(device);
-  return Stream(device);
-}
+DeviceScope::DeviceScope(Device device) : previous_(std::exchange(t_device, device)) {}
+DeviceScope::~DeviceScope() { t_device = previous_; }
+Device DeviceScope::current() { return t_device; }
 
 Allocator& allocator(Device device) {
   if (device.type == DeviceType::cuda) return cuda::allocator(device.index);
@@ -41,8 +40,12 @@ Allocator& allocator(Device device) {
   return cpu::host_allocator();
 }
 
+Allocator& pinned_allocator(Device device) {
+  return device.type == DeviceType::cuda ? cuda::pinned_allocator() : allocator(device);
+}
+
 const Kernels& kernels(Device device) {
-  if (device.type == DeviceType::cuda) return cuda::kernels();
+  if (device.type == DeviceType::cuda) return cuda::kernel_table();
   check_index(device);
   return cpu::kernel_table();
 }

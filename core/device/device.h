@@ -1,4 +1,4 @@
-// Devices and what each provides: memory, a stream of work, and kernels. Code above core/device
+// Devices and what each provides: memory, queues of work, and kernels. Code above core/device
 // reaches memory and kernels only through these. Nothing outside core/device/cpu assumes that data
 // is at a host address.
 #pragma once
@@ -23,23 +23,21 @@ std::ostream& operator<<(std::ostream& out, Device device);
 
 // Whether this build and machine can use the device.
 bool is_available(Device device);
+// Number of devices of a type that this process can use. A CPU counts as one.
+int device_count(DeviceType type);
 
-// An order of work on a device. On a CPU, work is done when its call returns, so synchronize() does
-// nothing.
-class Stream {
+// While it lives, what this thread makes without naming a device is on `device`: parameters and
+// buffers of modules. Scopes nest; the CPU outside of any. Tensor's own functions name a device.
+class DeviceScope {
  public:
-  explicit Stream(Device device, void* native = nullptr) : device_(device), native_(native) {}
-  Device device() const { return device_; }
-  void* native() const { return native_; }  // cudaStream_t on CUDA
-  // Blocks the host until all work submitted so far is done.
-  void synchronize() const;
+  explicit DeviceScope(Device device);
+  ~DeviceScope();
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+  static Device current();
 
  private:
-  Device device_;
-  void* native_;
+  Device previous_;
 };
-
-// The stream on which this thread's kernels run.
-Stream current_stream(Device device);
 
 }  // namespace lockstep

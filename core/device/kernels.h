@@ -4,7 +4,8 @@
 //
 // Common rules:
 // - Pointers are device addresses.
-// - Work runs on current_stream(device).
+// - Work is queued on `queue`, whose device is the table's, after what was queued there before. No
+//   kernel waits for the device or gives a number to the host: results are in device memory.
 // - Matrices and rows are row-major, and dense unless a stride says otherwise.
 // - `DType` arguments named `dtype` are f32 or bf16 unless a comment says more. bf16 is storage
 //   only; arithmetic and sums are f32.
@@ -17,7 +18,7 @@
 #include "core/base/dtype.h"
 #include "core/base/philox.h"
 #include "core/base/shape.h"
-#include "core/device/device.h"
+#include "core/device/queue.h"
 
 namespace lockstep {
 
@@ -107,101 +108,114 @@ struct SgdArgs {
 
 struct Kernels {
   // ---- memory: any dtypes, broadcasting by strides ----
-  void (*copy)(const StridedView& dst, const StridedView& src);  // converts dtypes
-  void (*fill)(const StridedView& dst, double value);
-  void (*copy_from_host)(void* dst, const void* src, int64_t bytes);
-  void (*copy_to_host)(void* dst, const void* src, int64_t bytes);
+  void (*copy)(const Queue& queue, const StridedView& dst,
+               const StridedView& src);  // converts dtypes
+  void (*fill)(const Queue& queue, const StridedView& dst, double value);
+  // Between memory of the device and of the host, and within each. Pinned host memory is read and
+  // written when the copy runs. Other host memory is read before the call returns; a copy into it
+  // blocks until it is there.
+  void (*copy_bytes)(const Queue& queue, void* dst, const void* src, int64_t bytes);
 
   // ---- elementwise ----
   // y = op(x), contiguous.
-  void (*unary)(UnaryOp op, DType dtype, int64_t n, const void* x, void* y);
+  void (*unary)(const Queue& queue, UnaryOp op, DType dtype, int64_t n, const void* x, void* y);
   // dx = dy · op'(x), plus dx if `accumulate`. `x` is the op's input.
-  void (*unary_backward)(UnaryOp op, DType dtype, int64_t n, const void* x, const void* dy,
-                         void* dx, bool accumulate);
+  void (*unary_backward)(const Queue& queue, UnaryOp op, DType dtype, int64_t n, const void* x,
+                         const void* dy, void* dx, bool accumulate);
   // Broadcasting. a and b have one dtype: any but bool for arithmetic. Comparisons write bool.
-  void (*binary)(BinaryOp op, const StridedView& dst, const StridedView& a, const StridedView& b);
+  void (*binary)(const Queue& queue, BinaryOp op, const StridedView& dst, const StridedView& a,
+                 const StridedView& b);
   // y = alpha·x + beta·y, contiguous. With beta 0, y is not read.
-  void (*axpby)(DType dtype, int64_t n, float alpha, const void* x, float beta, void* y);
+  void (*axpby)(const Queue& queue, DType dtype, int64_t n, float alpha, const void* x, float beta,
+                void* y);
 
   // ---- reductions ----
   // x [outer, n, inner] → y [outer, inner]. x is f32, bf16 or i64, and y has the same dtype.
-  void (*reduce)(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inner,
-                 const void* x, void* y);
+  void (*reduce)(const Queue& queue, ReduceKind kind, DType dtype, int64_t outer, int64_t n,
+                 int64_t inner, const void* x, void* y);
   // Index of the first maximum over the last axis: x [rows, n] → y i64 [rows].
-  void (*argmax)(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
-  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), on the host, in double.
+  void (*argmax)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
+                 int64_t* y);
+  // sums[i] = sum of the squares of x[i·kSquareBlock, (i+1)·kSquareBlock), in double.
   // The last block is short if n is not a multiple. A block's sum depends on its elements alone. So
   // a shard that starts at a block gets the same numbers as the whole.
-  void (*square_sums)(DType dtype, int64_t n, const void* x, double* sums);
+  void (*square_sums)(const Queue& queue, DType dtype, int64_t n, const void* x, double* sums);
 
   // ---- matrices ----
-  void (*gemm)(const GemmArgs& args);
+  void (*gemm)(const Queue& queue, const GemmArgs& args);
   // db[n] (+)= sum over rows of dy [rows, n]: the bias gradient. db is f32.
-  void (*sum_rows)(DType dtype, int64_t rows, int64_t n, const void* dy, float* db,
-                   bool accumulate);
+  void (*sum_rows)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* dy,
+                   float* db, bool accumulate);
 
   // ---- attention ----
   // out: [B, T, H, D] dense. lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for
   // backward. Takes no T×T memory.
-  void (*attention)(const AttentionArgs& args, void* out, float* lse);
+  void (*attention)(const Queue& queue, const AttentionArgs& args, void* out, float* lse);
   // dq, dk and dv have the strides of q, k and v. They are overwritten.
-  void (*attention_backward)(const AttentionArgs& args, const void* out, const float* lse,
-                             const void* dout, void* dq, void* dk, void* dv);
+  void (*attention_backward)(const Queue& queue, const AttentionArgs& args, const void* out,
+                             const float* lse, const void* dout, void* dq, void* dk, void* dv);
 
   // ---- rows of [rows, n] ----
-  void (*softmax)(DType dtype, int64_t rows, int64_t n, const void* x, void* y);
-  void (*softmax_backward)(DType dtype, int64_t rows, int64_t n, const void* y, const void* dy,
-                           void* dx, bool accumulate);
+  void (*softmax)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x, void* y);
+  void (*softmax_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* y,
+                           const void* dy, void* dx, bool accumulate);
   // weight and bias: f32 [n], either may be nullptr. mean, rstd: f32 [rows], kept for backward.
-  void (*layer_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x,
-                     const float* weight, const float* bias, void* y, float* mean, float* rstd);
+  void (*layer_norm)(const Queue& queue, DType dtype, int64_t rows, int64_t n, float eps,
+                     const void* x, const float* weight, const float* bias, void* y, float* mean,
+                     float* rstd);
   // Each accumulate_… says whether that gradient is added to or overwritten. dweight and dbias may
   // each be nullptr.
-  void (*layer_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x,
-                              const float* weight, const float* mean, const float* rstd,
-                              const void* dy, void* dx, bool accumulate_dx, float* dweight,
-                              bool accumulate_dweight, float* dbias, bool accumulate_dbias);
-  void (*rms_norm)(DType dtype, int64_t rows, int64_t n, float eps, const void* x,
-                   const float* weight, void* y, float* rstd);
-  void (*rms_norm_backward)(DType dtype, int64_t rows, int64_t n, const void* x,
+  void (*layer_norm_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n,
+                              const void* x, const float* weight, const float* mean,
+                              const float* rstd, const void* dy, void* dx, bool accumulate_dx,
+                              float* dweight, bool accumulate_dweight, float* dbias,
+                              bool accumulate_dbias);
+  void (*rms_norm)(const Queue& queue, DType dtype, int64_t rows, int64_t n, float eps,
+                   const void* x, const float* weight, void* y, float* rstd);
+  void (*rms_norm_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
                             const float* weight, const float* rstd, const void* dy, void* dx,
                             bool accumulate_dx, float* dweight, bool accumulate_dweight);
   // Mean over rows of -log softmax(logits)[target]. targets: i32; rows whose target is `ignore` do
-  // not count. lse: f32 [rows]. loss: f32 [1]. `counted` (host) gets the number of rows that
+  // not count. lse: f32 [rows]. loss: f32 [1]. `counted`: i64 [1], the number of rows that
   // counted. Rows are summed in a fixed tree.
-  void (*cross_entropy)(DType dtype, int64_t rows, int64_t classes, const void* logits,
-                        const int32_t* targets, int32_t ignore, float* loss, float* lse,
-                        int64_t* counted);
-  // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), and 0 for ignored rows. scale: f32
-  // [1], the incoming gradient.
-  void (*cross_entropy_backward)(DType dtype, int64_t rows, int64_t classes, const void* logits,
-                                 const int32_t* targets, int32_t ignore, const float* lse,
-                                 int64_t counted, const float* scale, void* dlogits);
+  void (*cross_entropy)(const Queue& queue, DType dtype, int64_t rows, int64_t classes,
+                        const void* logits, const int32_t* targets, int32_t ignore, float* loss,
+                        float* lse, int64_t* counted);
+  // dlogits = (softmax(logits) − onehot)·(scale[0]/counted), and 0 for ignored rows. counted: i64
+  // [1]. scale: f32 [1], the incoming gradient.
+  void (*cross_entropy_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t classes,
+                                 const void* logits, const int32_t* targets, int32_t ignore,
+                                 const float* lse, const int64_t* counted, const float* scale,
+                                 void* dlogits);
 
   // ---- indexing ----
-  // y[i] = table[ids[i]]. table: f32 [vocab, n]. y: [rows, n] of `dtype`. ids must be in range
-  // (core/ops checks).
-  void (*embedding)(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids,
-                    void* y);
+  // y[i] = table[ids[i]]. table: f32 [vocab, n]. y: [rows, n] of `dtype`. On a CPU, core/ops has
+  // checked that ids are in range. A device that cannot tell the host fills the row of another id
+  // with NaN, and reads no memory outside the table; embedding_backward leaves such a row out, and
+  // cross_entropy gives NaN for such a target.
+  void (*embedding)(const Queue& queue, DType dtype, int64_t rows, int64_t n, int64_t vocab,
+                    const float* table, const int32_t* ids, void* y);
   // dtable [vocab, n] f32 (+)= rows of dy at their ids, summed in row order.
-  void (*embedding_backward)(DType dtype, int64_t rows, int64_t n, int64_t vocab,
-                             const int32_t* ids, const void* dy, float* dtable, bool accumulate);
+  void (*embedding_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n,
+                             int64_t vocab, const int32_t* ids, const void* dy, float* dtable,
+                             bool accumulate);
 
   // ---- random ----
   // Element i of the tensor uses number (first + i) of the stream. So a shard draws what the whole
   // tensor would draw at its place.
-  void (*uniform)(int64_t n, float low, float high, const RandomKey& key, int64_t first, float* y);
+  void (*uniform)(const Queue& queue, int64_t n, float low, float high, const RandomKey& key,
+                  int64_t first, float* y);
   // Uses the method of Box and Muller.
-  void (*normal)(int64_t n, float mean, float stddev, const RandomKey& key, int64_t first,
-                 float* y);
+  void (*normal)(const Queue& queue, int64_t n, float mean, float stddev, const RandomKey& key,
+                 int64_t first, float* y);
   // y = x·mask/(1−p). The backward pass calls it again with dy. The mask is drawn again from the
   // key and never stored.
-  void (*dropout)(DType dtype, int64_t n, float p, const RandomKey& key, const void* x, void* y,
-                  bool accumulate);
+  void (*dropout)(const Queue& queue, DType dtype, int64_t n, float p, const RandomKey& key,
+                  const void* x, void* y, bool accumulate);
 
   // ---- optimizers ----
-  void (*adamw)(const AdamWArgs& args);
-  void (*sgd)(const SgdArgs& args);
+  void (*adamw)(const Queue& queue, const AdamWArgs& args);
+  void (*sgd)(const Queue& queue, const SgdArgs& args);
 };
 
 const Kernels& kernels(Device device);

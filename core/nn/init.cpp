@@ -10,6 +10,14 @@ namespace {
 thread_local bool t_deferred = false;
 thread_local InitialDraws* t_draws = nullptr;
 
+// Draws on the CPU, whatever the values' device: initial values have the same bits everywhere.
+void on_host(const Tensor& values, const std::function<void(const Tensor& host)>& draw) {
+  if (values.device() == kCpu) return draw(values);
+  const Tensor host = Tensor::empty(values.shape(), values.dtype());
+  draw(host);
+  values.copy_(host);
+}
+
 void declare(const Parameter& parameter, Parameter::Initializer initializer) {
   parameter.set_initializer(std::move(initializer));
   if (parameter.data().storage()->present()) parameter.draw_initial(0, parameter.data());
@@ -20,16 +28,20 @@ void declare(const Parameter& parameter, Parameter::Initializer initializer) {
 void init_normal(const Parameter& parameter, float mean, float stddev, uint64_t seed) {
   declare(parameter,
           [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
-            kernels(values.device())
-                .normal(values.numel(), mean, stddev, stream, first, values.data<float>());
+            on_host(values, [&](const Tensor& host) {
+              kernels(kCpu).normal(current_queue(kCpu), host.numel(), mean, stddev, stream, first,
+                                   host.data<float>());
+            });
           });
 }
 
 void init_uniform(const Parameter& parameter, float low, float high, uint64_t seed) {
   declare(parameter,
           [=, stream = InitialDraws::stream(parameter, seed)](int64_t first, const Tensor& values) {
-            kernels(values.device())
-                .uniform(values.numel(), low, high, stream, first, values.data<float>());
+            on_host(values, [&](const Tensor& host) {
+              kernels(kCpu).uniform(current_queue(kCpu), host.numel(), low, high, stream, first,
+                                    host.data<float>());
+            });
           });
 }
 
@@ -42,12 +54,12 @@ Tensor parameter_data(const Shape& shape, float value) {
     const auto bytes = static_cast<size_t>(byte_count(shape, DType::f32));
     return Tensor::wrap(
         Storage::absent(
-            bytes, kCpu,
+            bytes, DeviceScope::current(),
             "the model was built under nn::DeferredInit; shard it, or call materialize()"),
         shape, DType::f32);
   }
   MemoryScope scope(MemoryCategory::parameters);
-  return Tensor::full(shape, value);
+  return Tensor::full(shape, value, DType::f32, DeviceScope::current());
 }
 
 InitialDraws::InitialDraws() : outermost_(t_draws == nullptr) {

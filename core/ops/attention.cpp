@@ -51,7 +51,7 @@ Variable causal_attention(const Variable& input, int64_t heads) {
       Tensor::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.dtype(), qkv.device());
   const Tensor lse = Tensor::empty({qkv.size(0), heads, qkv.size(1)}, DType::f32, qkv.device());
   if (out.numel() > 0)
-    kernels_of(qkv).attention(arguments(qkv, heads), out.raw(), lse.data<float>());
+    kernels_of(qkv).attention(queue_of(qkv), arguments(qkv, heads), out.raw(), lse.data<float>());
   return record("causal_attention", out, {x},
                 [packed = SavedTensor("causal_attention", x, qkv),
                  result = SavedTensor("causal_attention", kResult, out), lse,
@@ -60,7 +60,7 @@ Variable causal_attention(const Variable& input, int64_t heads) {
                   overwrite(n.edge(0), [&](const Tensor& dqkv) {
                     const Packed d = split(dqkv);
                     if (y.numel() == 0) return;
-                    kernels_of(in).attention_backward(arguments(in, heads), y.raw(),
+                    kernels_of(in).attention_backward(queue_of(in), arguments(in, heads), y.raw(),
                                                       lse.data<float>(), g.raw(), d.q, d.k, d.v);
                   });
                 });

@@ -15,6 +15,8 @@ inline constexpr std::string_view kResult = "its result";
 
 inline StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.strides()}; }
 inline const Kernels& kernels_of(const Tensor& t) { return kernels(t.device()); }
+// The queue of this thread's work on the tensor's device.
+inline const Queue& queue_of(const Tensor& t) { return current_queue(t.device()); }
 
 // The value must be f32 or bf16.
 void check_floating(std::string_view op, const Variable& x);

@@ -37,7 +37,7 @@ std::string_view name_of(UnaryOp op) {
 // op(x), for contiguous x.
 Tensor applied(UnaryOp op, const Tensor& x) {
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  kernels_of(x).unary(op, x.dtype(), x.numel(), x.raw(), y.raw());
+  kernels_of(x).unary(queue_of(x), op, x.dtype(), x.numel(), x.raw(), y.raw());
   return y;
 }
 
@@ -106,8 +106,8 @@ Variable unary(UnaryOp op, const Variable& x) {
   const auto backward = [op, saved](const Tensor& g, const Node& n) {
     const Tensor& values = saved.get();
     n.edge(0).write_over(g, [&](const Tensor& dx, bool accumulate) {
-      kernels_of(g).unary_backward(op, g.dtype(), g.numel(), values.raw(), g.raw(), dx.raw(),
-                                   accumulate);
+      kernels_of(g).unary_backward(queue_of(g), op, g.dtype(), g.numel(), values.raw(), g.raw(),
+                                   dx.raw(), accumulate);
     });
   };
   return recomputable(record(name, applied(op, saved.get()), {x}, backward),
@@ -144,10 +144,11 @@ Variable dropout(const Variable& x, float p, const RandomKey& key) {
   if (p == 0.0f) return x;
   const Tensor in = x.data().contiguous();
   Tensor y = Tensor::empty(in.shape(), in.dtype(), in.device());
-  kernels_of(in).dropout(in.dtype(), in.numel(), p, key, in.raw(), y.raw(), false);
+  kernels_of(in).dropout(queue_of(in), in.dtype(), in.numel(), p, key, in.raw(), y.raw(), false);
   return record("dropout", std::move(y), {x}, [p, key](const Tensor& g, const Node& n) {
     n.edge(0).write([&](const Tensor& dx, bool accumulate) {
-      kernels_of(g).dropout(g.dtype(), g.numel(), p, key, g.raw(), dx.raw(), accumulate);
+      kernels_of(g).dropout(queue_of(g), g.dtype(), g.numel(), p, key, g.raw(), dx.raw(),
+                            accumulate);
     });
   });
 }

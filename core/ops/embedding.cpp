@@ -15,15 +15,15 @@ Variable embedding(const Tensor& ids, const Variable& table) {
   Shape shape = ids.shape();
   shape.push_back(width);
   Tensor y = Tensor::empty(shape, PrecisionScope::current(), table.device());
-  kernels_of(y).embedding(y.dtype(), rows.numel(), width, values.data<float>(),
+  kernels_of(y).embedding(queue_of(y), y.dtype(), rows.numel(), width, vocab, values.data<float>(),
                           rows.data<int32_t>(), y.raw());
   return record("embedding", std::move(y), {table, Variable(ids)},
                 [saved = SavedTensor("embedding", "its ids", rows), vocab, width](const Tensor& g,
                                                                                   const Node& n) {
                   const Tensor& at = saved.get();
                   n.edge(0).write([&](const Tensor& dtable, bool accumulate) {
-                    kernels_of(g).embedding_backward(g.dtype(), at.numel(), width, vocab,
-                                                     at.data<int32_t>(), g.raw(),
+                    kernels_of(g).embedding_backward(queue_of(g), g.dtype(), at.numel(), width,
+                                                     vocab, at.data<int32_t>(), g.raw(),
                                                      dtable.data<float>(), accumulate);
                   });
                 });

@@ -44,8 +44,8 @@ class RowLinear {
   }
   static void backward_bias(const Tensor& g, const Edge& edge) {
     edge.write([&](const Tensor& db, bool accumulate) {
-      kernels_of(g).sum_rows(g.dtype(), g.size(0), g.size(1), g.raw(), db.data<float>(),
-                             accumulate);
+      kernels_of(g).sum_rows(queue_of(g), g.dtype(), g.size(0), g.size(1), g.raw(),
+                             db.data<float>(), accumulate);
     });
   }
   void backward_input(const Tensor& g, const Tensor& dx, bool accumulate) const {

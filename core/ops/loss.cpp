@@ -15,11 +15,11 @@ Variable cross_entropy(const Variable& logits, const Tensor& targets, int32_t ig
   const Tensor rows = as_rows(logits.data());
   const Tensor classes = checked_ids("cross_entropy", targets, rows.size(1), &ignore_index);
   const Tensor loss = Tensor::empty({}, DType::f32, rows.device()),
-               lse = Tensor::empty({rows.size(0)}, DType::f32, rows.device());
-  int64_t counted = 0;
-  kernels_of(rows).cross_entropy(rows.dtype(), rows.size(0), rows.size(1), rows.raw(),
-                                 classes.data<int32_t>(), ignore_index, loss.data<float>(),
-                                 lse.data<float>(), &counted);
+               lse = Tensor::empty({rows.size(0)}, DType::f32, rows.device()),
+               counted = Tensor::empty({1}, DType::i64, rows.device());
+  kernels_of(rows).cross_entropy(queue_of(rows), rows.dtype(), rows.size(0), rows.size(1),
+                                 rows.raw(), classes.data<int32_t>(), ignore_index,
+                                 loss.data<float>(), lse.data<float>(), counted.data<int64_t>());
   const SavedTensor saved_rows("cross_entropy", logits, rows),
       saved_classes("cross_entropy", "its targets", classes);
   return record(
@@ -27,9 +27,10 @@ Variable cross_entropy(const Variable& logits, const Tensor& targets, int32_t ig
       [saved_rows, saved_classes, lse, counted, ignore_index](const Tensor& g, const Node& n) {
         const Tensor &x = saved_rows.get(), &target = saved_classes.get();
         overwrite(n.edge(0), [&](const Tensor& dlogits) {
-          kernels_of(x).cross_entropy_backward(
-              x.dtype(), x.size(0), x.size(1), x.raw(), target.data<int32_t>(), ignore_index,
-              lse.data<float>(), counted, g.data<float>(), dlogits.raw());
+          kernels_of(x).cross_entropy_backward(queue_of(x), x.dtype(), x.size(0), x.size(1),
+                                               x.raw(), target.data<int32_t>(), ignore_index,
+                                               lse.data<float>(), counted.data<int64_t>(),
+                                               g.data<float>(), dlogits.raw());
         });
       });
 }

@@ -48,10 +48,10 @@ void RowNorm::run(const Tensor& x, const Tensor& y) const {
   const Kernels& k = kernels_of(x);
   const Tensor weight = dense(weight_), bias = dense(bias_);
   if (kind_ == Kind::layer)
-    k.layer_norm(x.dtype(), x.size(0), x.size(1), eps_, x.raw(), floats(weight), floats(bias),
-                 y.raw(), mean_.data<float>(), rstd_.data<float>());
+    k.layer_norm(queue_of(x), x.dtype(), x.size(0), x.size(1), eps_, x.raw(), floats(weight),
+                 floats(bias), y.raw(), mean_.data<float>(), rstd_.data<float>());
   else
-    k.rms_norm(x.dtype(), x.size(0), x.size(1), eps_, x.raw(), floats(weight), y.raw(),
+    k.rms_norm(queue_of(x), x.dtype(), x.size(0), x.size(1), eps_, x.raw(), floats(weight), y.raw(),
                rstd_.data<float>());
 }
 
@@ -82,11 +82,11 @@ void RowNorm::backward(const Tensor& dy, const Edge& dx, const Edge& dweight,
         const Tensor to =
             wanted.defined() ? wanted : Tensor::empty(x.shape(), x.dtype(), x.device());
         if (kind_ == Kind::layer)
-          k.layer_norm_backward(x.dtype(), x.size(0), x.size(1), x.raw(), floats(weight),
-                                floats(mean_), floats(rstd_), dy.raw(), to.raw(), add_dx,
-                                writable(dw), add_dw, writable(db), add_db);
+          k.layer_norm_backward(queue_of(x), x.dtype(), x.size(0), x.size(1), x.raw(),
+                                floats(weight), floats(mean_), floats(rstd_), dy.raw(), to.raw(),
+                                add_dx, writable(dw), add_dw, writable(db), add_db);
         else
-          k.rms_norm_backward(x.dtype(), x.size(0), x.size(1), x.raw(), floats(weight),
+          k.rms_norm_backward(queue_of(x), x.dtype(), x.size(0), x.size(1), x.raw(), floats(weight),
                               floats(rstd_), dy.raw(), to.raw(), add_dx, writable(dw), add_dw);
       });
     });

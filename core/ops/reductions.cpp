@@ -39,14 +39,14 @@ Variable along_axis(std::string_view op, const Variable& x, int axis, RowKernel 
 Variable softmax_rows(const Variable& x) {
   const Tensor in = as_rows(x.data());
   const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  kernels_of(in).softmax(in.dtype(), in.size(0), in.size(1), in.raw(), y.raw());
+  kernels_of(in).softmax(queue_of(in), in.dtype(), in.size(0), in.size(1), in.raw(), y.raw());
   return record("softmax", y, {x},
                 [saved = SavedTensor("softmax", kResult, y), rows = in.size(0)](const Tensor& g,
                                                                                 const Node& n) {
                   const Tensor& out = saved.get();
                   n.edge(0).write([&](const Tensor& dx, bool accumulate) {
-                    kernels_of(g).softmax_backward(g.dtype(), rows, out.size(-1), out.raw(),
-                                                   g.raw(), dx.raw(), accumulate);
+                    kernels_of(g).softmax_backward(queue_of(g), g.dtype(), rows, out.size(-1),
+                                                   out.raw(), g.raw(), dx.raw(), accumulate);
                   });
                 });
 }
@@ -56,7 +56,7 @@ Variable log_softmax_rows(const Variable& x) {
   const int axis = x.data().dim() - 1;
   const auto apply = [](UnaryOp op, const Tensor& t) {
     const Tensor y = Tensor::empty(t.shape(), t.dtype(), t.device());
-    kernels_of(t).unary(op, t.dtype(), t.numel(), t.raw(), y.raw());
+    kernels_of(t).unary(queue_of(t), op, t.dtype(), t.numel(), t.raw(), y.raw());
     return y;
   };
   const Tensor shifted =

@@ -23,7 +23,8 @@ Variable narrow(const Variable& x, int axis, int64_t start, int64_t length) {
                     if (!accumulate) dx.zero_();
                     const Tensor part = dx.narrow(axis, start, length);
                     if (accumulate)
-                      kernels_of(g).binary(BinaryOp::add, strided(part), strided(part), strided(g));
+                      kernels_of(g).binary(queue_of(g), BinaryOp::add, strided(part), strided(part),
+                                           strided(g));
                     else
                       part.copy_(g);
                   });

@@ -24,7 +24,8 @@ class Adam final : public Optimizer {
   void update(size_t i, float lr, float grad_scale) override {
     const Parameter& p = parameters()[i];
     kernels(p.device())
-        .adamw({.n = p.data().numel(),
+        .adamw(current_queue(p.device()),
+               {.n = p.data().numel(),
                 .param = value(i),
                 .grad = gradient(i),
                 .exp_avg = state(i, 0),

@@ -12,18 +12,24 @@
 namespace lockstep::optim {
 namespace {
 
+// A rank that holds no gradients has nothing to sum.
+Device device_of(std::span<const Parameter> parameters) {
+  return parameters.empty() ? kCpu : parameters.front().device();
+}
+
 int64_t block_count(int64_t numel) { return (numel + kSquareBlock - 1) / kSquareBlock; }
 
 }  // namespace
 
-NormBlocks::NormBlocks(std::span<const int64_t> numels) : numels_(numels.begin(), numels.end()) {
+NormBlocks::NormBlocks(std::span<const int64_t> numels, Device device)
+    : numels_(numels.begin(), numels.end()) {
   int64_t blocks = 0;
   for (const int64_t numel : numels_) {
     first_block_.push_back(blocks);
     blocks += block_count(numel);
   }
   MemoryScope scope(MemoryCategory::buffers);
-  bits_ = Tensor::zeros({blocks}, DType::i64);
+  sums_ = Tensor::zeros({blocks}, DType::i64, device);
 }
 
 void NormBlocks::set(size_t index, const Tensor& gradient, int64_t offset) {
@@ -33,16 +39,23 @@ void NormBlocks::set(size_t index, const Tensor& gradient, int64_t offset) {
             (end == numel || end % kSquareBlock == 0),
         "[grad_norm] expected contiguous slices that begin and end at multiples of ", kSquareBlock,
         " elements or with the parameter, got [", offset, ", ", end, ") of ", numel);
+  check(!bits_.defined(), "[grad_norm] set() must come before bits() and norm()");
+  check(gradient.device() == sums_.device(), "[grad_norm] expected gradients on ", sums_.device(),
+        ", got one on ", gradient.device());
   if (gradient.numel() == 0) return;
-  std::vector<double> sums(static_cast<size_t>(block_count(gradient.numel())));
+  int64_t* sums = sums_.data<int64_t>() + first_block_[index] + offset / kSquareBlock;
   kernels(gradient.device())
-      .square_sums(gradient.dtype(), gradient.numel(), gradient.raw(), sums.data());
-  std::memcpy(bits_.data<int64_t>() + first_block_[index] + offset / kSquareBlock, sums.data(),
-              sums.size() * sizeof(double));
+      .square_sums(current_queue(gradient.device()), gradient.dtype(), gradient.numel(),
+                   gradient.raw(), reinterpret_cast<double*>(sums));
 }
 
-double NormBlocks::norm() const {
-  std::vector<double> sums(static_cast<size_t>(bits_.numel()));
+const Tensor& NormBlocks::bits() {
+  if (!bits_.defined()) bits_ = sums_.to(kCpu);
+  return bits_;
+}
+
+double NormBlocks::norm() {
+  std::vector<double> sums(static_cast<size_t>(bits().numel()));
   if (sums.empty()) return 0.0;
   std::memcpy(sums.data(), bits_.raw(), sums.size() * sizeof(double));
   return std::sqrt(sum_tree::combine(sums.data(), std::ssize(sums), std::plus<double>()));
@@ -56,7 +69,7 @@ double grad_norm(std::span<const Parameter> parameters) {
           "or_over_ranks) with the model's parameters and the slices");
     numels.push_back(p.data().numel());
   }
-  NormBlocks blocks(numels);
+  NormBlocks blocks(numels, device_of(parameters));
   for (size_t i = 0; i < parameters.size(); ++i)
     if (const Tensor gradient = parameters[i].grad(); gradient.defined()) blocks.set(i, gradient);
   return blocks.norm();
@@ -71,7 +84,7 @@ double grad_norm(std::span<const Parameter> whole, std::span<const Parameter> he
           p.name(), "'; slices go by name");
     numels.push_back(p.slice().global_shape().numel());
   }
-  NormBlocks blocks(numels);
+  NormBlocks blocks(numels, device_of(held));
   for (const Parameter& p : held) {
     const auto found = index.find(p.name());
     check(found != index.end() && p.slice().global_shape().numel() == numels[found->second],

@@ -23,25 +23,28 @@ namespace lockstep::optim {
 //   double norm = blocks.norm();
 class NormBlocks {
  public:
-  // `numels`: number of elements of each whole parameter. All sums start at 0.
-  explicit NormBlocks(std::span<const int64_t> numels);
+  // `numels`: number of elements of each whole parameter. All sums start at 0. `device`: where the
+  // gradients are.
+  explicit NormBlocks(std::span<const int64_t> numels, Device device = kCpu);
 
   // `gradient`: elements [offset, offset + numel) of parameter `index`, contiguous f32 or bf16. The
   // slice must begin at a multiple of kSquareBlock, and end at one or with the parameter. Throws
   // UsageError otherwise, because a block cannot be summed in two halves.
   void set(size_t index, const Tensor& gradient, int64_t offset = 0);
 
-  // i64 [number of blocks]: the sums, as the bits of doubles. Blocks that were not set hold 0, so a
-  // bitwise or over ranks assembles the vector exactly.
-  const Tensor& bits() const { return bits_; }
+  // i64 [number of blocks] on the CPU: the sums, as the bits of doubles. Blocks that were not set
+  // hold 0, so a bitwise or over ranks assembles the vector exactly. The first call waits for the
+  // gradients' device; set() must not come after it.
+  const Tensor& bits();
 
   // The 2-norm over all blocks.
-  double norm() const;
+  double norm();
 
  private:
   std::vector<int64_t> numels_;
   std::vector<int64_t> first_block_;
-  Tensor bits_;
+  Tensor sums_;  // i64 on the gradients' device: the bits of doubles
+  Tensor bits_;  // on the CPU; undefined before bits()
 };
 
 // The 2-norm over all gradients, computed by NormBlocks. Parameters without a gradient count as 0.

@@ -25,7 +25,8 @@ class Sgd final : public Optimizer {
     const Parameter& p = parameters()[i];
     const bool momentum = options_.momentum != 0.0f;
     kernels(p.device())
-        .sgd({.n = p.data().numel(),
+        .sgd(current_queue(p.device()),
+             {.n = p.data().numel(),
               .param = value(i),
               .grad = gradient(i),
               .momentum_buffer = momentum ? state(i, 0) : nullptr,

@@ -15,7 +15,8 @@ const Tensor& BinaryCounter::target(const SumSlots::Place& place) {
 void BinaryCounter::fold(const Tensor& term, const SumSlots::Place& place, int64_t offset) const {
   for (const int slot : place.slots) {
     const float* sum = static_cast<const float*>(slots_[static_cast<size_t>(slot)].raw()) + offset;
-    kernels(term.device()).axpby(DType::f32, term.numel(), 1.0f, sum, 1.0f, term.raw());
+    kernels(term.device())
+        .axpby(current_queue(term.device()), DType::f32, term.numel(), 1.0f, sum, 1.0f, term.raw());
   }
 }
 

@@ -6,9 +6,26 @@
 
 namespace lockstep {
 
-Storage::Storage(size_t bytes, Device device)
-    : data_(nullptr), bytes_(bytes), device_(device), category_(MemoryScope::current()) {
-  if (bytes_ > 0) data_ = allocator(device_).allocate(bytes_, category_);
+Storage::Storage(size_t bytes, Device device) : Storage(bytes, device, allocator(device)) {}
+
+Storage::Storage(size_t bytes, Device device, Allocator& memory)
+    : data_(nullptr),
+      bytes_(bytes),
+      device_(device),
+      category_(MemoryScope::current()),
+      memory_(&memory) {
+  if (bytes_ > 0) data_ = memory_->allocate(bytes_, category_);
+}
+
+std::shared_ptr<Storage> Storage::pinned(size_t bytes, Device device) {
+  const std::shared_ptr<Storage> storage(new Storage(bytes, kCpu, pinned_allocator(device)));
+  storage->pinned_ = device.type != DeviceType::cpu;
+  return storage;
+}
+
+void Storage::used_on(const Queue& queue) const {
+  if (attached_) return attached_->used_on(queue);
+  if (memory_ && data_) memory_->used_on(data_, queue);
 }
 
 Storage::Storage(void* data, size_t bytes, Device device, std::function<void()> release)
@@ -91,8 +108,8 @@ Storage::~Storage() {
   if (release_) {
     allocator(device_).count_external(-static_cast<int64_t>(bytes_), category_);
     release_();
-  } else if (data_) {
-    allocator(device_).deallocate(data_, bytes_, category_);
+  } else if (memory_ && data_) {
+    memory_->deallocate(data_, bytes_, category_);
   }
 }
 

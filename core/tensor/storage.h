@@ -9,7 +9,7 @@
 #include <string>
 
 #include "core/device/allocator.h"
-#include "core/device/device.h"
+#include "core/device/queue.h"
 
 namespace lockstep {
 
@@ -17,6 +17,9 @@ class Storage {
  public:
   // Memory from the device's allocator, in the category of the current MemoryScope.
   Storage(size_t bytes, Device device);
+  // Host memory that `device` reads and writes without a copy in between (pinned). Ordinary memory
+  // if `device` is a CPU.
+  static std::shared_ptr<Storage> pinned(size_t bytes, Device device);
   // Memory that another component owns (a mapped file, shared memory), counted in the category of
   // the current MemoryScope. `release` runs when the last tensor lets go, or if the allocator's
   // limit does not allow the memory.
@@ -49,6 +52,11 @@ class Storage {
   void* data() const { return data_; }  // null while the memory is away
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  bool is_pinned() const { return pinned_; }
+  // Work that is queued on `queue` by the time the memory is let go may still use it. Call it
+  // wherever memory is used on another queue than the one that was current when it was made.
+  // Memory of others is not kept for it.
+  void used_on(const Queue& queue) const;
 
   // How often the values in this memory were changed in place. A holder of a tensor compares
   // versions to learn whether the tensor still holds the same values
@@ -66,11 +74,15 @@ class Storage {
   void follow(std::shared_ptr<Storage> origin);
 
  private:
+  Storage(size_t bytes, Device device, Allocator& memory);
+
   void* data_;
   size_t bytes_;
   Device device_;
   MemoryCategory category_;
-  std::function<void()> release_;  // empty for the allocator's memory
+  Allocator* memory_ = nullptr;    // null for memory of others
+  std::function<void()> release_;  // of memory of others; may be empty
+  bool pinned_ = false;
   std::shared_ptr<Storage> attached_;
   bool until_changed_ = false;
   uint64_t attached_version_ = 0;

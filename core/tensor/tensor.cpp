@@ -98,6 +98,13 @@ bool elements_are_distinct(const Shape& shape, const Shape& strides) {
   return true;
 }
 
+// Copies a dense tensor to host memory. Blocks until it is there.
+void read_bytes(const Tensor& dense, void* to) {
+  const Device device = dense.device();
+  kernels(device).copy_bytes(current_queue(device), to, dense.raw(), dense.bytes());
+  current_queue(device).synchronize();
+}
+
 void check_value(double value, DType dtype) {
   const auto within = [&](double low, double beyond) {
     return value >= low && value < beyond && value == std::trunc(value);
@@ -151,6 +158,10 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
               dtype);
 }
 
+Tensor Tensor::pinned(const Shape& shape, DType dtype, Device device) {
+  return wrap(Storage::pinned(static_cast<size_t>(byte_count(shape, dtype)), device), shape, dtype);
+}
+
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   return full(shape, 0, dtype, device);
 }
@@ -166,7 +177,8 @@ Tensor Tensor::from(std::span<const T> values, const Shape& shape, Device device
   check(static_cast<int64_t>(values.size()) == shape.numel(), "[tensor] ", values.size(),
         " values for shape ", shape);
   Tensor t = empty(shape, dtype_of<T>(), device);
-  if (!values.empty()) kernels(device).copy_from_host(t.raw(), values.data(), t.bytes());
+  if (!values.empty())
+    kernels(device).copy_bytes(current_queue(device), t.raw(), values.data(), t.bytes());
   return t;
 }
 
@@ -235,7 +247,7 @@ std::vector<T> Tensor::to_vector() const {
   check_defined("to_vector");
   const Tensor dense = to(dtype_of<T>()).contiguous();
   std::vector<T> values(static_cast<size_t>(numel_));
-  if (numel_ > 0) kernels(device()).copy_to_host(values.data(), dense.raw(), dense.bytes());
+  if (numel_ > 0) read_bytes(dense, values.data());
   return values;
 }
 
@@ -245,7 +257,7 @@ std::vector<bool> Tensor::to_vector() const {
   // Any value but 0 is true, also 0.5 and 256.
   const Tensor dense = to(DType::boolean).contiguous();
   std::vector<uint8_t> bytes(static_cast<size_t>(numel_));
-  if (numel_ > 0) kernels(device()).copy_to_host(bytes.data(), dense.raw(), dense.bytes());
+  if (numel_ > 0) read_bytes(dense, bytes.data());
   return {bytes.begin(), bytes.end()};
 }
 
@@ -395,16 +407,52 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
 // Writes the elements of `from`, which has this shape.
 void Tensor::write(const Tensor& from) const {
   if (from.device() == device())
-    return kernels(device()).copy(strided(*this), strided(overlaps(from) ? from.clone() : from));
+    return kernels(device()).copy(current_queue(device()), strided(*this),
+                                  strided(overlaps(from) ? from.clone() : from));
   // Between devices, bytes travel dense and in one dtype. A side that is not dense, or has another
   // dtype, is prepared on its own device.
   const Tensor dense = from.to(dtype_).contiguous();
   const Tensor target = is_contiguous() ? *this : empty(shape_, dtype_, device());
-  if (device().type == DeviceType::cpu)
-    kernels(dense.device()).copy_to_host(target.raw(), dense.raw(), bytes());
-  else
-    kernels(device()).copy_from_host(target.raw(), dense.raw(), bytes());
+  // The host may change its side as soon as this returns. With ordinary host memory, the copy
+  // itself sees to that.
+  const Event copied = target.queue_copy(dense);
+  if (target.storage_->is_pinned() || dense.storage_->is_pinned()) copied.synchronize();
   if (!is_contiguous()) write(target);
+}
+
+// Queues the copy of a dense tensor from another device.
+Event Tensor::queue_copy(const Tensor& dense) const {
+  const Device on = device().type == DeviceType::cpu ? dense.device() : device();
+  const Queue& queue = current_queue(on);
+  const bool between = dense.device() != on && dense.device().type != DeviceType::cpu;
+  if (between) Event::record(current_queue(dense.device())).wait(queue);
+  kernels(on).copy_bytes(queue, raw(), dense.raw(), bytes());
+  storage_->used_on(queue);
+  dense.storage_->used_on(queue);
+  const Event copied = Event::record(queue);
+  // The source may be changed there as soon as this returns.
+  if (between) copied.wait(current_queue(dense.device()));
+  return copied;
+}
+
+Event Tensor::copy_later(const Tensor& source) const {
+  check_writable("copy_later");
+  source.check_defined("copy_later");
+  check(source.shape() == shape_ && source.dtype() == dtype_ && source.is_contiguous() &&
+            is_contiguous(),
+        "[copy_later] expected dense tensors of one shape and dtype, got ", *this, " and ", source);
+  for (const Tensor* side : {this, &source})
+    check(side->device().type != DeviceType::cpu || side->storage_->is_pinned() ||
+              (source.device() == kCpu && device() == kCpu),
+          "[copy_later] expected host memory of Tensor::pinned(), got ", *side,
+          " in other memory; use copy_()");
+  mark_changed("copy_later");
+  if (numel_ == 0) return {};
+  if (source.device() == device()) {
+    write(source);
+    return Event::record(current_queue(device()));
+  }
+  return queue_copy(source);
 }
 
 const Tensor& Tensor::fill_(double value) const {
@@ -412,7 +460,7 @@ const Tensor& Tensor::fill_(double value) const {
   check_value(value, dtype_);
   if (numel_ == 0) return *this;
   mark_changed("fill_");
-  kernels(device()).fill(strided(*this), value);
+  kernels(device()).fill(current_queue(device()), strided(*this), value);
   return *this;
 }
 

@@ -31,6 +31,9 @@ class Tensor {
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
   static Tensor full(const Shape& shape, double value, DType dtype = DType::f32,
                      Device device = kCpu);
+  // On the CPU, in memory that `device` reads and writes without a copy in between (pinned), for
+  // copy_later(). Undefined contents.
+  static Tensor pinned(const Shape& shape, DType dtype, Device device);
   // Copies host values; values.size() must equal shape.numel().
   template <typename T>
   static Tensor from(std::span<const T> values, const Shape& shape, Device device = kCpu);
@@ -93,15 +96,19 @@ class Tensor {
   Tensor to(DType dtype) const;
   Tensor to(Device device) const;
 
-  // In place. All return *this and count as a change (mark_changed). copy_ broadcasts and converts;
-  // the source may overlap this tensor. copy_ and to() cut fractions off when they convert to
-  // integers.
+  // In place. All but copy_later() return *this, and all count as a change (mark_changed). copy_
+  // broadcasts and converts; the source may overlap this tensor. copy_ and to() cut fractions off
+  // when they convert to integers.
   //
   // Both throw UsageError, and change nothing, for:
   // - a value that an integer dtype cannot hold
   // - a tensor whose elements share memory, as expand() makes them. Write before expanding, or
   //   write to a clone().
   const Tensor& copy_(const Tensor& source) const;
+  // As copy_, but between dense tensors of one dtype, and without waiting: the copy is queued on
+  // the device's current queue (of two devices, this tensor's). Host memory must be pinned, and
+  // neither side may be changed until the event. Both sides' memory is kept until then.
+  Event copy_later(const Tensor& source) const;
   const Tensor& fill_(double value) const;
   const Tensor& zero_() const { return fill_(0); }
 
@@ -117,6 +124,7 @@ class Tensor {
   void check_defined(std::string_view call) const;
   void check_writable(std::string_view call) const;
   void write(const Tensor& from) const;
+  Event queue_copy(const Tensor& dense) const;
   Tensor viewed(std::string_view call, const Shape& shape, const Shape& strides,
                 int64_t offset) const;
   void check_type(DType wanted) const;

@@ -29,7 +29,8 @@ bool is_sharded(const Parameter& p) {
   return p.impl()->grad->source || (values.present() && !values.why_absent().empty());
 }
 
-void check_usable(const nn::Module& module) {
+void check_usable(const nn::Module& module, const comm::ProcessGroup& group,
+                  const Options& options) {
   bool trains = false;
   for (const Parameter& p : module.parameters())
     check(!is_sharded(p), "[fsdp] parameter '", p.name(),
@@ -45,12 +46,18 @@ void check_usable(const nn::Module& module) {
           ", but gradients are summed in f32: keep f32 parameters and compute in bf16 through "
           "ops::PrecisionScope");
   }
+  data_parallel::check_devices("fsdp", module.parameters(), module.buffers(), group);
+  check(
+      !options.own_memory || group.device() == kCpu, "[fsdp] the model is on ", group.device(),
+      ", but Options::own_memory (parallel.offload) keeps its slices in memory of the host, which ",
+      "a device's kernels cannot read: train without it, or on a CPU");
   check(trains, "[fsdp] there is nothing to train: no parameter requires a gradient");
 }
 
-const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& module) {
+const comm::DeviceMesh& checked(const comm::DeviceMesh& mesh, const nn::Module& module,
+                                const Options& options) {
   comm::agree(mesh.world().get(), [&] {
-    check_usable(module);
+    check_usable(module, *mesh.world(), options);
     return std::string();
   });
   data_parallel::check_same_model("fsdp", module.parameters(), module.buffers(), *mesh.world());
@@ -67,7 +74,7 @@ Engine::Engine(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh,
     : module_(std::move(module)),
       micro_batches_(options.micro_batches > 0 ? options.micro_batches : mesh.world()->size()),
       find_unused_(options.find_unused_parameters),
-      mesh_(Mesh::make(checked(mesh, *module_), options.nearby)),
+      mesh_(Mesh::make(checked(mesh, *module_, options), options.nearby)),
       assignment_(
           assign(micro_batches_, mesh_.place(), options.accumulate == Accumulate::in_shards)),
       units_(make_units(*module_, mesh_, options, Reducer::times(micro_batches_))),

@@ -8,7 +8,8 @@
 //                            case_name);
 //   }
 //
-// The suite does not care how: `start` must run the body once for each rank, anywhere.
+// The suite does not care how: `start` must run the body once for each rank, anywhere. Where groups
+// are on a device, it opens a DeviceScope for each rank, and `make` gives the group that device.
 #pragma once
 
 #include <chrono>
@@ -29,6 +30,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "tests/conformance/reference.h"
+#include "tests/support/devices.h"
 #include "tests/support/gate.h"
 
 namespace lockstep::test {
@@ -49,12 +51,13 @@ struct SuiteCase {
   std::string backend;
   int size;
   StartRanks start;
+  int devices = 0;  // CUDA devices that the ranks share; 0: their tensors are on the CPU
 };
 
 inline std::vector<SuiteCase> cases(const std::string& backend, const std::vector<int>& sizes,
-                                    const StartRanks& start) {
+                                    const StartRanks& start, int devices = 0) {
   std::vector<SuiteCase> list;
-  for (const int size : sizes) list.push_back({backend, size, start});
+  for (const int size : sizes) list.push_back({backend, size, start, devices});
   return list;
 }
 inline std::string case_name(const testing::TestParamInfo<SuiteCase>& info) {
@@ -66,6 +69,9 @@ inline void PrintTo(const SuiteCase& c, std::ostream* out) {
 
 class ProcessGroupSuite : public testing::TestWithParam<SuiteCase> {
  protected:
+  void SetUp() override {
+    if (GetParam().devices > 0 && cuda_devices() == 0) GTEST_SKIP() << kNoDevice;
+  }
   int size() const { return GetParam().size; }
 
   // Runs the body on each rank with a group of all.

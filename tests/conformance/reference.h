@@ -87,19 +87,29 @@ std::vector<T> reduced(comm::ReduceOp op, int64_t count, int64_t begin, int64_t 
   return v;
 }
 
+// Tensors on the device of this thread's rank.
+inline Tensor empty(const Shape& shape, DType dtype = DType::f32) {
+  return Tensor::empty(shape, dtype, DeviceScope::current());
+}
+inline Tensor full(const Shape& shape, double value, DType dtype = DType::f32) {
+  return Tensor::full(shape, value, dtype, DeviceScope::current());
+}
+inline Tensor zeros(const Shape& shape, DType dtype = DType::f32) { return full(shape, 0, dtype); }
+
 template <typename T>
 Tensor tensor_of(const std::vector<T>& v) {
-  Tensor t = Tensor::empty({static_cast<int64_t>(v.size())}, dtype_of<T>());
+  const Tensor t = Tensor::empty({static_cast<int64_t>(v.size())}, dtype_of<T>());
   for (size_t i = 0; i < v.size(); ++i) t.data<T>()[i] = v[i];
-  return t;
+  return t.to(DeviceScope::current());
 }
 
 // Bit for bit.
 template <typename T>
 bool same_bits(const Tensor& t, const std::vector<T>& expected) {
   if (t.numel() != static_cast<int64_t>(expected.size())) return false;
+  const Tensor host = t.to(kCpu);
   for (size_t i = 0; i < expected.size(); ++i) {
-    const T got = t.data<T>()[i], want = expected[i];
+    const T got = host.data<T>()[i], want = expected[i];
     if (std::memcmp(&got, &want, sizeof(T)) != 0) return false;
   }
   return true;

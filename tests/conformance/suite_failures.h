@@ -14,9 +14,7 @@ struct Mismatch {
 inline std::vector<Mismatch> mismatches() {
   const auto sum = [](ProcessGroup& g, const Tensor& t) { return g.all_reduce(t); };
   const auto broadcast = [](ProcessGroup& g, const Tensor& t) { return g.broadcast(t, 0); };
-  const auto all = [](ProcessGroup& g, const Tensor& t) {
-    return Tensor::zeros({g.size() * t.numel()});
-  };
+  const auto all = [](ProcessGroup& g, const Tensor& t) { return zeros({g.size() * t.numel()}); };
   const auto gather = [all](uint64_t label) {
     return [=](ProcessGroup& g, const Tensor& t) { return g.gather(all(g, t), t, 0, label); };
   };
@@ -38,9 +36,7 @@ inline std::vector<Mismatch> mismatches() {
        {"1000 elements", "900 elements"}},
       {"dtype",
        sum,
-       [](ProcessGroup& g, const Tensor&) {
-         return g.all_reduce(Tensor::zeros({1000}, DType::i32));
-       },
+       [](ProcessGroup& g, const Tensor&) { return g.all_reduce(zeros({1000}, DType::i32)); },
        {"f32", "i32"}},
       {"reduce op",
        sum,
@@ -99,7 +95,7 @@ TEST_P(ProcessGroupSuite, AMessageWithAnotherLabelFailsOnBothSides) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
   run([](ProcessGroup& g) {
     if (g.rank() > 1) return;
-    const Tensor t = Tensor::zeros({10});
+    const Tensor t = zeros({10});
     const Work work = g.rank() == 0 ? g.send(t, 1, 5) : g.recv(t, 0, 6);
     const std::string message = thrown<UsageError>([&] { work.wait(); });
     EXPECT_NE(message.find("label 5"), std::string::npos) << message;
@@ -111,7 +107,7 @@ TEST_P(ProcessGroupSuite, AMessageThatDoesNotMatchFailsOnBothSides) {
   if (size() == 1) GTEST_SKIP() << "needs two ranks";
   run([](ProcessGroup& g) {
     if (g.rank() > 1) return;
-    const Tensor t = Tensor::zeros({g.rank() == 0 ? 10 : 20});
+    const Tensor t = zeros({g.rank() == 0 ? 10 : 20});
     const Work work = g.rank() == 0 ? g.send(t, 1) : g.recv(t, 0);
     const std::string message = thrown<UsageError>([&] { work.wait(); });
     EXPECT_NE(message.find("10 elements"), std::string::npos) << message;
@@ -130,7 +126,7 @@ TEST_P(ProcessGroupSuite, AbortReleasesWaitersOnAllRanks) {
       return;
     }
     const std::string message =
-        thrown<EnvironmentError>([&] { g.all_reduce(Tensor::zeros({100000})).wait(); });
+        thrown<EnvironmentError>([&] { g.all_reduce(zeros({100000})).wait(); });
     EXPECT_NE(message.find("the disk is full"), std::string::npos) << message;
   });
 }
@@ -152,8 +148,7 @@ TEST_P(ProcessGroupSuite, ErrorsSayWhetherAPeerIsTheCause) {
     {
       const auto g = make({.name = "left"});
       if (!first) {
-        EXPECT_TRUE(blames_peer(
-            [&] { g->all_gather(Tensor::zeros({size() * 10}), Tensor::zeros({10})).wait(); }));
+        EXPECT_TRUE(blames_peer([&] { g->all_gather(zeros({size() * 10}), zeros({10})).wait(); }));
       }
     }
     control.barrier().wait();
@@ -166,7 +161,7 @@ TEST_P(ProcessGroupSuite, ErrorsSayWhetherAPeerIsTheCause) {
     }
     // Different calls: nobody can say who is right.
     const auto g = make({.name = "mismatch"});
-    const Tensor t = Tensor::zeros({10});
+    const Tensor t = zeros({10});
     EXPECT_FALSE(blames_peer([&] { first ? g->all_reduce(t).wait() : g->broadcast(t, 0).wait(); }));
     control.barrier().wait();
     // An agreement that one rank cannot join.
@@ -187,7 +182,7 @@ TEST_P(ProcessGroupSuite, AbortFromAnotherThreadReleasesAWaiter) {
     const auto g = make({.name = "doomed"});
     if (g->rank() == 0) {
       // Nobody else comes to this call.
-      const Work work = g->all_reduce(Tensor::zeros({10}));
+      const Work work = g->all_reduce(zeros({10}));
       std::thread other([&] { g->abort("changed my mind"); });
       EXPECT_NE(thrown<EnvironmentError>([&] { work.wait(); }).find("changed my mind"),
                 std::string::npos);
@@ -206,13 +201,13 @@ TEST_P(ProcessGroupSuite, AbortEndsAllThatIsOutstanding) {
         const auto g = make({.name = "sharded", .timeout = std::chrono::seconds(90)});
         const bool last = g->rank() == size() - 1;
         constexpr int64_t n = 1009;
-        const Tensor shard = Tensor::full({n}, 1, DType::i32);
+        const Tensor shard = full({n}, 1, DType::i32);
         std::vector<Tensor> full;
         std::vector<Work> works;
         for (int i = 0; i < (last ? 40 : 100); ++i) {
-          full.push_back(Tensor::zeros({size() * n}, DType::i32));
+          full.push_back(zeros({size() * n}, DType::i32));
           works.push_back(g->all_gather(full.back(), shard));
-          works.push_back(g->reduce_scatter(Tensor::zeros({n}, DType::i32), full.back()));
+          works.push_back(g->reduce_scatter(zeros({n}, DType::i32), full.back()));
         }
         constexpr size_t kCommon = 80;
         for (size_t i = 0; i < kCommon; ++i) works[i].wait();
@@ -234,11 +229,11 @@ TEST_P(ProcessGroupSuite, ATimeLimitNamesWhoIsMissing) {
   run_with({.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control,
                                                           const MakeGroup& make) {
     const auto g = make({.name = "late", .timeout = std::chrono::seconds(2)});
-    g->all_reduce(Tensor::zeros({10})).wait();
+    g->all_reduce(zeros({10})).wait();
     if (g->rank() != size() - 1) {
       // Who notices first tells the others, so not all need have waited to the end.
       const std::string message =
-          thrown<EnvironmentError>([&] { g->broadcast(Tensor::zeros({10}), 0).wait(); });
+          thrown<EnvironmentError>([&] { g->broadcast(zeros({10}), 0).wait(); });
       EXPECT_NE(message.find("rank " + std::to_string(size() - 1)), std::string::npos) << message;
       EXPECT_NE(message.find("broadcast #2"), std::string::npos) << message;
       EXPECT_NE(message.find("not arrived"), std::string::npos) << message;
@@ -318,8 +313,8 @@ TEST_P(ProcessGroupSuite, AWaitThatGivesUpNamesWhoIsMissing) {
           control.barrier().wait();
           if (g->rank() == 0) {
             // The second call stands behind the first, which nobody waits for.
-            g->all_reduce(Tensor::zeros({10}));
-            const Work second = g->broadcast(Tensor::zeros({10}), 0);
+            g->all_reduce(zeros({10}));
+            const Work second = g->broadcast(zeros({10}), 0);
             const std::string message =
                 thrown<TimeoutError>([&] { second.wait(std::chrono::milliseconds(20)); });
             for (const auto& part : {"'impatient'", "broadcast #3", "all_reduce #2",
@@ -335,7 +330,7 @@ TEST_P(ProcessGroupSuite, AWaitThatGivesUpNamesWhoIsMissing) {
         // A message that does not come.
         const auto g = make({.name = "lonely", .timeout = std::chrono::seconds(90)});
         if (g->rank() == 0) {
-          const Work work = g->recv(Tensor::zeros({10}), size() - 1);
+          const Work work = g->recv(zeros({10}), size() - 1);
           const std::string message =
               thrown<TimeoutError>([&] { work.wait(std::chrono::milliseconds(20)); });
           for (const auto& part :
@@ -354,7 +349,7 @@ TEST_P(ProcessGroupSuite, ARankThatLeavesIsMissedByName) {
       g->barrier().wait();
       if (g->rank() != size() - 1) {
         const std::string message =
-            thrown<EnvironmentError>([&] { g->all_reduce(Tensor::zeros({10})).wait(); });
+            thrown<EnvironmentError>([&] { g->all_reduce(zeros({10})).wait(); });
         EXPECT_NE(message.find("rank " + std::to_string(size() - 1)), std::string::npos) << message;
       }
     }
@@ -370,12 +365,11 @@ TEST_P(ProcessGroupSuite, ARankThatUnwindsFromAnErrorReleasesTheOthers) {
       g->barrier().wait();
       if (g->rank() == 0) {
         // Nobody else makes this call; without the error the group would wait for it.
-        g->broadcast(Tensor::zeros({10}), 0);
+        g->broadcast(zeros({10}), 0);
         throw std::runtime_error("bad data");
       }
-      EXPECT_NE(
-          thrown<EnvironmentError>([&] { g->recv(Tensor::zeros({10}), 0).wait(); }).find("rank 0"),
-          std::string::npos);
+      EXPECT_NE(thrown<EnvironmentError>([&] { g->recv(zeros({10}), 0).wait(); }).find("rank 0"),
+                std::string::npos);
     } catch (const std::runtime_error& e) {
       EXPECT_STREQ(e.what(), "bad data");
     }
@@ -388,7 +382,7 @@ TEST_P(ProcessGroupSuite, DestroyingAGroupWithdrawsItsReceives) {
   run_with(
       {.timeout = std::chrono::seconds(100)}, [this](ProcessGroup& control, const MakeGroup& make) {
         auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
-        const Tensor t = Tensor::full({10}, control.rank());
+        const Tensor t = full({10}, control.rank());
         if (control.rank() == 0) {
           const Work first = g->recv(t, 1), second = g->recv(t, 1);
           g.reset();
@@ -414,7 +408,7 @@ TEST_P(ProcessGroupSuite, AWithdrawnReceiveEndsNothingElse) {
   run_with({.timeout = std::chrono::seconds(100)},
            [](ProcessGroup& control, const MakeGroup& make) {
              auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
-             const Tensor t = Tensor::full({10'000}, 1);
+             const Tensor t = full({10'000}, 1);
              if (control.rank() == 0) {
                g->recv(t, 1);
                g.reset();
@@ -432,7 +426,7 @@ TEST_P(ProcessGroupSuite, DestroyingAGroupTakesMessagesWhoseSenderHasCome) {
   run_with({.timeout = std::chrono::seconds(100)},
            [](ProcessGroup& control, const MakeGroup& make) {
              auto g = make({.name = "short", .timeout = std::chrono::seconds(90)});
-             const Tensor t = Tensor::full({10}, control.rank());
+             const Tensor t = full({10}, control.rank());
              Work work;
              if (control.rank() == 0) work = g->recv(t, 1);
              if (control.rank() == 1) g->send(t, 0).wait();
@@ -468,25 +462,22 @@ TEST_P(ProcessGroupSuite, ATimeLimitSaysHowToChangeIt) {
 
 TEST_P(ProcessGroupSuite, WrongUseFailsAtOnceAndLeavesTheGroupUsable) {
   run([this](ProcessGroup& g) {
-    const Tensor t = Tensor::zeros({4, 6});
+    const Tensor t = zeros({4, 6});
     EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(t.transpose(0, 1)); }).find("contiguous"),
               std::string::npos);
     EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(Tensor()); }).find("undefined"),
               std::string::npos);
     EXPECT_NE(thrown<UsageError>([&] { g.broadcast(t, size()); }).find("root"), std::string::npos);
-    EXPECT_NE(thrown<UsageError>(
-                  [&] { g.all_gather(Tensor::zeros({5}), Tensor::zeros({size() == 1 ? 4 : 5})); }),
+    EXPECT_NE(thrown<UsageError>([&] { g.all_gather(zeros({5}), zeros({size() == 1 ? 4 : 5})); }),
               "");
-    EXPECT_NE(thrown<UsageError>([&] {
-                g.reduce_scatter(Tensor::zeros({3}, DType::i32), Tensor::zeros({3 * size()}));
-              }),
-              "");
+    EXPECT_NE(
+        thrown<UsageError>([&] { g.reduce_scatter(zeros({3}, DType::i32), zeros({3 * size()})); }),
+        "");
     EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(t, {.op = ReduceOp::band}); }).find("integers"),
               std::string::npos);
-    EXPECT_NE(thrown<UsageError>([&] {
-                g.all_to_all(Tensor::zeros({7 * size() + 1}), Tensor::zeros({7 * size()}));
-              }),
-              "");
+    EXPECT_NE(
+        thrown<UsageError>([&] { g.all_to_all(zeros({7 * size() + 1}), zeros({7 * size()})); }),
+        "");
     EXPECT_NE(thrown<UsageError>([&] { g.send(t, g.rank()); }).find("itself"), std::string::npos);
     EXPECT_NE(thrown<UsageError>([&] { g.recv(t, -1); }), "");
     const ReduceTree other(size() + 1);
@@ -500,14 +491,14 @@ TEST_P(ProcessGroupSuite, WrongUseFailsAtOnceAndLeavesTheGroupUsable) {
 TEST_P(ProcessGroupSuite, ACallThatWasRefusedHasTakenNoNumber) {
   run([this](ProcessGroup& g) {
     if (g.rank() == 0) {
-      const Tensor away =
-          Tensor::wrap(Storage::absent(16, kCpu, "the values are away"), {4}, DType::f32);
+      const Tensor away = Tensor::wrap(
+          Storage::absent(16, DeviceScope::current(), "the values are away"), {4}, DType::f32);
       EXPECT_NE(thrown<UsageError>([&] { g.all_reduce(away); }).find("are away"),
                 std::string::npos);
       EXPECT_NE(thrown<UsageError>([&] { g.broadcast(away, 0); }), "");
       EXPECT_NE(thrown<UsageError>([&] { g.send(away, size() - 1); }), "");
     }
-    const Tensor t = Tensor::full({4}, 1);
+    const Tensor t = full({4}, 1);
     g.all_reduce(t).wait();
     EXPECT_TRUE(same_bits(t, std::vector<float>(4, static_cast<float>(size()))));
     if (size() == 1) return;
@@ -522,7 +513,7 @@ TEST_P(ProcessGroupSuite, TheLongestLimitsDoNotOverflow) {
   for (const Duration limit : {Duration::max(), Duration::max() - std::chrono::hours(1),
                                Duration(std::chrono::hours(24 * 365 * 290))}) {
     run_with({.timeout = limit}, [this, limit](ProcessGroup& g, const MakeGroup&) {
-      const Tensor t = Tensor::full({10}, 1);
+      const Tensor t = full({10}, 1);
       g.all_reduce(t).wait(limit);
       g.split(0, g.rank())->barrier().wait();
       g.barrier().wait();

@@ -86,8 +86,8 @@ TEST(Ddp, NoSyncAccumulatesLikeMoreMicroBatches) {
     ddp.finish();
     for (const Parameter& p :
          net.parameters)  // it weighted each with 1/2 instead of 1/8, both powers of two
-      kernels(kCpu).axpby(DType::f32, p.grad().numel(), 0.25f, p.grad().raw(), 0.0f,
-                          p.grad().raw());
+      kernels(kCpu).axpby(current_queue(kCpu), DType::f32, p.grad().numel(), 0.25f, p.grad().raw(),
+                          0.0f, p.grad().raw());
     EXPECT_EQ(bits(net.parameters), reference);
   }));
 }

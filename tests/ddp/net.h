@@ -17,7 +17,8 @@ using lockstep::test::run_group;
 
 inline Tensor random(const Shape& shape, uint32_t site) {
   Tensor t = Tensor::empty(shape);
-  kernels(kCpu).normal(t.numel(), 0, 1, {.seed = 7, .site = site}, 0, t.data<float>());
+  kernels(kCpu).normal(current_queue(kCpu), t.numel(), 0, 1, {.seed = 7, .site = site}, 0,
+                       t.data<float>());
   return t;
 }
 

@@ -99,6 +99,16 @@ refuses 2 "node rank -5" run --node-rank -5 -- true
 refuses 2 "master port|65536" run --master-port 65536 -- true
 refuses 2 "lease" run --rdzv-conf lease=0 -- true
 
+# A device that is not there is an error before any rank starts.
+for words in "train $small --set run.name=device" "train $small --set run.name=device -n 2" \
+  "bench step --config $small"; do
+  # shellcheck disable=SC2086
+  LOCKSTEP_SIM_DEVICES=0 refuses 2 "device is 'cuda', but |. Set device to cpu or auto" $words \
+    --set device=cuda
+  [ "$(wc -l < said)" = 1 ] || fail "known before any rank starts, and said once: $(cat said)"
+done
+refuses 2 "key 'device': 'gpu' is none of auto | cpu | cuda" train "$small" --set device=gpu
+
 # A wrong number of threads is an error. `doctor` says so too, and still looks at the rest.
 OMP_NUM_THREADS=0 refuses 2 "OMP_NUM_THREADS|from 1|got '0'" train "$small" -n 1 \
   --set run.name=threads

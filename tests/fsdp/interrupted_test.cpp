@@ -99,7 +99,8 @@ void plain_step(Parallel& parallel, bool have, const Chain& chain, int step, int
   parallel.finish();
   for (const Parameter& p : parallel.parameters()) {
     const Tensor change = p.grad().clone();
-    kernels(kCpu).axpby(DType::f32, change.numel(), -0.5f, change.raw(), 1.0f, p.data().raw());
+    kernels(kCpu).axpby(current_queue(kCpu), DType::f32, change.numel(), -0.5f, change.raw(), 1.0f,
+                        p.data().raw());
     p.zero_grad();
   }
 }
@@ -184,8 +185,8 @@ Bits train_with(const Mode& mode, Fault fault) {
       }
       sharded->finish();
       for (const Parameter& p : sharded->parameters()) {
-        kernels(kCpu).axpby(DType::f32, p.data().numel(), -0.5f, p.grad().clone().raw(), 1.0f,
-                            p.data().raw());
+        kernels(kCpu).axpby(current_queue(kCpu), DType::f32, p.data().numel(), -0.5f,
+                            p.grad().clone().raw(), 1.0f, p.data().raw());
         p.zero_grad();
       }
     }

@@ -135,7 +135,8 @@ Program passes_ahead() {
 void update(const std::vector<Parameter>& parameters) {
   for (const Parameter& p : parameters) {
     const Tensor change = p.grad().clone();
-    kernels(kCpu).axpby(DType::f32, change.numel(), -0.5f, change.raw(), 1.0f, p.data().raw());
+    kernels(kCpu).axpby(current_queue(kCpu), DType::f32, change.numel(), -0.5f, change.raw(), 1.0f,
+                        p.data().raw());
     p.data().mark_changed("the update");
     p.zero_grad();
   }

@@ -21,6 +21,7 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
                        .threads = num_threads(),
                        .strategy = strategy_text(config.parallel),
                        .backend = group->backend_name(),
+                       .devices = trainer.devices().text(),
                        .precision = std::string(word_of(config.train.precision)),
                        .parameters = trainer.parameter_count(),
                        .steps = steps,
@@ -32,7 +33,10 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
   std::vector<double> times, exposed, replicated;
   for (int64_t i = 0; i < warmup + steps; ++i) {
     // The first steps lay out buckets and learn the order of units. The peak does not count them.
-    if (i == warmup) allocator(kCpu).reset_peak();
+    if (i == warmup) {
+      allocator(trainer.device()).reset_peak();
+      pinned_allocator(trainer.device()).reset_peak();
+    }
     const StepReport report = trainer.step();
     result.loss = report.loss;
     const bool stores = replicas && report.step % every == 0;
@@ -49,12 +53,12 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
   result.step_ms_max = *longest;
   result.comm_exposed_ms = median(exposed);
   result.replica_ms = median(replicated);
-  result.peak_mem_mb = slowest(peak_memory_mb(), *group);
-  result.memory = report_memory(trainer.memory_bound(), *group);
+  result.peak_mem_mb = slowest(peak_memory_mb(trainer.device()), *group);
+  result.memory = report_memory(trainer.memory_bound(), trainer.device(), *group);
   const double step_s = result.step_ms / 1e3;
   result.items_per_s = static_cast<double>(trainer.items_per_step()) / step_s;
-  result.mfu = trainer.flops_per_step() / step_s /
-               peak_flops(dtype_of(config.train.precision), group->size());
+  if (const auto peak = peak_flops(trainer.devices(), dtype_of(config.train.precision)))
+    result.mfu = trainer.flops_per_step() / step_s / *peak;
   return result;
 }
 

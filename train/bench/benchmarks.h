@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,16 +16,17 @@ namespace lockstep::train {
 
 struct StepBenchmark {
   int ranks = 0, threads = 0;
-  std::string strategy, backend, precision;  // strategy as strategy_text() has it
+  // strategy as strategy_text() has it, devices as Devices::text()
+  std::string strategy, backend, devices, precision;
   int64_t parameters = 0;
   int64_t steps = 0;   // measured; the warm-up is not counted
   double step_ms = 0;  // median over steps of the slowest rank's time
   double step_ms_min = 0, step_ms_max = 0;
   bool items_are_tokens = true;
-  double items_per_s = 0;      // of all ranks
-  double mfu = 0;              // 0 to 1
-  double peak_mem_mb = 0;      // resident, of the rank that needs most
-  double comm_exposed_ms = 0;  // median over steps
+  double items_per_s = 0;                    // of all ranks
+  std::optional<double> mfu = std::nullopt;  // 0 to 1; nothing if the device's peak is not known
+  double peak_mem_mb = 0;                    // as peak_memory_mb(), of the rank that needs most
+  double comm_exposed_ms = 0;                // median over steps
   // With checkpoint.replica_every: how long steps with a copy in memory waited for it (median).
   // step_ms includes this time.
   double replica_ms = 0;

@@ -87,7 +87,7 @@ void check_shards(const ParallelConfig& parallel, int ranks) {
 }  // namespace
 
 void check_config(const Config& config) {
-  const auto& [run, data, model, train, optim, parallel, checkpoint] = config;
+  const auto& [run, device, data, model, train, optim, parallel, checkpoint] = config;
   fit(is_folder_name(run.name), {"run.name"}, "run.name '", run.name,
       "' cannot be the name of a folder: expected one without '/'");
   fit(!run.dir.empty(), {"run.dir"}, "run.dir is empty: expected a folder");
@@ -104,6 +104,9 @@ void check_config(const Config& config) {
   fit(optim.schedule.min_lr <= optim.lr, {"optim.schedule.min_lr", "optim.lr"},
       "optim.schedule.min_lr (", optim.schedule.min_lr, ") is above optim.lr (", optim.lr, ")");
   check_parallel(parallel);
+  fit(device != DeviceKind::cuda || !parallel.offload, {"parallel.offload", "device"},
+      "parallel.offload keeps state in files, which a CUDA device cannot read: set it to false, or "
+      "device to cpu");
 }
 
 void check_world_size(const Config& config, int world_size) {

@@ -115,6 +115,7 @@ struct CheckpointConfig {
 
 struct Config {
   RunConfig run;
+  DeviceKind device = DeviceKind::automatic;
   DataConfig data;
   ModelConfig model;
   TrainConfig train;

@@ -35,6 +35,11 @@ const std::vector<Key>& table() {
        result,
        {0, 9007199254740992.0}},
 
+      {"device", LOCKSTEP_FIELD(device),
+       "where ranks compute; `auto` is `cuda` if the machine has such a device that is not "
+       "simulated, else `cpu`; [gpu.md](gpu.md)",
+       result},
+
       {"data.kind", LOCKSTEP_FIELD(data.kind), "a text, or random numbers that need no file",
        result},
       {"data.path", LOCKSTEP_FIELD(data.path),

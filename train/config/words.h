@@ -12,6 +12,7 @@
 
 namespace lockstep::train {
 
+enum class DeviceKind : uint8_t { automatic, cpu, cuda };
 enum class DataKind : uint8_t { text, random };
 enum class TokenizerKind : uint8_t { bytes };
 enum class ModelKind : uint8_t { gpt, llama, mlp };
@@ -30,6 +31,7 @@ inline constexpr std::nullptr_t kWords = nullptr;
 #define LOCKSTEP_WORDS(E, ...) \
   template <>                  \
   inline constexpr auto kWords<E> = std::to_array<std::string_view>({__VA_ARGS__})
+LOCKSTEP_WORDS(DeviceKind, "auto", "cpu", "cuda");
 LOCKSTEP_WORDS(DataKind, "text", "random");
 LOCKSTEP_WORDS(TokenizerKind, "bytes");
 LOCKSTEP_WORDS(ModelKind, "gpt", "llama", "mlp");

@@ -132,9 +132,19 @@ void Corpus::copy_from(const File& file, int64_t offset, int64_t count, uint8_t*
                                "; put the same data back and resume"));
 }
 
+// The file that holds that byte of the corpus.
+size_t Corpus::file_of(int64_t offset) const {
+  return static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) -
+                             begins_.begin() - 1);
+}
+
+std::string Corpus::place_of(int64_t offset) const {
+  const size_t index = file_of(offset);
+  return str("byte ", offset - begins_[index], " of '", files_[index].path, "'");
+}
+
 void Corpus::copy(int64_t offset, int64_t count, uint8_t* to) const {
-  auto index = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) -
-                                   begins_.begin() - 1);
+  size_t index = file_of(offset);
   for (; count > 0; ++index) {
     const int64_t available = std::min(count, begins_[index + 1] - offset);
     if (available <= 0) continue;  // an empty file

@@ -26,6 +26,8 @@ class Corpus {
   // file if it cannot be read, or if its size, its time of change or the file itself differs from
   // when the corpus was made.
   void copy(int64_t offset, int64_t count, uint8_t* to) const;
+  // For messages: "byte 17 of 'a.txt'". `offset` must lie within.
+  std::string place_of(int64_t offset) const;
   // XXH3 of 128 bits over all bytes, as hex. Reads all of them. Stops early with an error once
   // `stop` is true. Throws EnvironmentError as copy() does.
   std::string hash(const std::atomic<bool>& stop) const;
@@ -51,6 +53,7 @@ class Corpus {
     int64_t modified_ns = 0;  // time of the last change of the contents
     int64_t changed_ns = 0;   // time of the last change of anything, also name and permissions
   };
+  size_t file_of(int64_t offset) const;
   static File look_at(const std::string& path);
   // Copies from one file, or throws.
   static void copy_from(const File& file, int64_t offset, int64_t count, uint8_t* to);

@@ -30,6 +30,7 @@ TextDataset::TextDataset(const Config& config)
       seed_(static_cast<uint64_t>(config.run.seed)),
       micro_batch_(config.train.micro_batch),
       block_(config.model.block),
+      vocab_(config.model.vocab),
       validation_begin_(corpus_.bytes() -
                         static_cast<int64_t>(std::floor(static_cast<double>(corpus_.bytes()) *
                                                         config.data.validation))) {
@@ -73,6 +74,17 @@ Batch TextDataset::blank() const {
   return {Tensor::zeros(shape, DType::i32), Tensor::zeros(shape, DType::i32)};
 }
 
+// Kernels on a device cannot say that a token is outside of the vocabulary. `bytes`: those of a
+// sample that begins at `offset`.
+void TextDataset::check_tokens(const uint8_t* bytes, int64_t offset) const {
+  if (vocab_ > 255) return;
+  for (int64_t i = 0; i <= block_; ++i)
+    if (bytes[i] >= vocab_)
+      throw EnvironmentError(str("data.path: ", corpus_.place_of(offset + i), " is token ",
+                                 static_cast<int>(bytes[i]), ", but the model has ", vocab_,
+                                 " tokens: set model.vocab to 256 or more"));
+}
+
 template <typename Offset>
 Batch TextDataset::make(const Offset& offset) const {
   Batch batch{Tensor::empty({micro_batch_, block_}, DType::i32),
@@ -81,7 +93,9 @@ Batch TextDataset::make(const Offset& offset) const {
   auto* targets = batch.targets.data<int32_t>();
   std::vector<uint8_t> bytes(static_cast<size_t>(block_) + 1);
   for (int64_t row = 0; row < micro_batch_; ++row) {
-    corpus_.copy(offset(row), block_ + 1, bytes.data());
+    const int64_t begin = offset(row);
+    corpus_.copy(begin, block_ + 1, bytes.data());
+    check_tokens(bytes.data(), begin);
     for (int64_t t = 0; t < block_; ++t) {
       inputs[row * block_ + t] = bytes[static_cast<size_t>(t)];
       targets[row * block_ + t] = bytes[static_cast<size_t>(t) + 1];

@@ -29,9 +29,11 @@ class TextDataset final : public Dataset {
   template <typename Offset>
   Batch make(const Offset& offset) const;
 
+  void check_tokens(const uint8_t* bytes, int64_t offset) const;
+
   Corpus corpus_;
   uint64_t seed_;
-  int64_t micro_batch_, block_;
+  int64_t micro_batch_, block_, vocab_;
   int64_t validation_begin_;
 };
 

@@ -9,7 +9,7 @@
 #include "checkpoint/format/safetensors.h"
 #include "core/ops/functions.h"
 #include "core/ops/precision.h"
-#include "train/data/dataset.h"
+#include "train/data/device_batches.h"
 #include "train/run/leaf_sums.h"
 
 namespace lockstep::train {
@@ -50,15 +50,19 @@ double evaluate_on_data(const SavedModel& model, int64_t batches) {
   if (batches == 0) batches = model.config.train.eval_batches;
   check(batches > 0, "train.eval_batches is 0: say how many batches to evaluate");
   const auto data = open_dataset(model.config);
+  DeviceBatches on_device(*data, model.device);
   NoGradGuard no_grad;
   ops::PrecisionScope precision(dtype_of(model.config.train.precision));
-  std::vector<float> losses;
+  Losses losses(model.device, batches);
   for (int64_t i = 0; i < batches; ++i) {
-    const Batch batch = data->evaluation(i);
-    losses.push_back(static_cast<float>(
-        ops::cross_entropy((*model.module)(Variable(batch.inputs)), batch.targets).item()));
+    const Batch batch = on_device.evaluation(i);
+    losses.add(i,
+               ops::cross_entropy((*model.module)(Variable(batch.inputs)), batch.targets).data());
   }
-  return static_cast<double>(tree_sum(losses)) / static_cast<double>(batches);
+  losses.send();
+  std::vector<float> values;
+  for (const auto& [index, value] : losses.read()) values.push_back(value);
+  return static_cast<double>(tree_sum(values)) / static_cast<double>(batches);
 }
 
 TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32_t>& tokens) {
@@ -73,13 +77,13 @@ TokenEvaluation evaluate_tokens(const SavedModel& model, const std::vector<int32
           m.vocab, " (model.vocab)");
   NoGradGuard no_grad;
   ops::PrecisionScope precision(dtype_of(model.config.train.precision));
-  const Variable logits = (*model.module)(Variable(Tensor::from(tokens, {1, count})));
-  TokenEvaluation result{.logits = logits.data().select(0, 0).to(DType::f32).contiguous(),
-                         .loss = std::nan("")};
+  const Variable all = (*model.module)(Variable(Tensor::from(tokens, {1, count}, model.device)));
+  const Tensor logits = all.data().select(0, 0).to(DType::f32).contiguous();
+  TokenEvaluation result{.logits = logits.to(kCpu), .loss = std::nan("")};
   if (count < 2) return result;
   const std::vector<int32_t> targets(tokens.begin() + 1, tokens.end());
-  result.loss = ops::cross_entropy(Variable(result.logits.narrow(0, 0, count - 1)),
-                                   Tensor::from(targets, {count - 1}))
+  result.loss = ops::cross_entropy(Variable(logits.narrow(0, 0, count - 1)),
+                                   Tensor::from(targets, {count - 1}, model.device))
                     .item();
   return result;
 }

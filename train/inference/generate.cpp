@@ -34,19 +34,26 @@ void generate(const std::string& checkpoint, const GenerateOptions& options,
   check(!options.prompt.empty(), "the prompt is empty; give at least one character with --prompt");
   check(options.temperature >= 0 && std::isfinite(options.temperature),
         "the temperature must be 0 or a positive number, got ", options.temperature);
-  const SavedModel saved = load_model(checkpoint);
+  std::vector<std::string> overrides;
+  if (!options.device.empty()) overrides.push_back("device=" + options.device);
+  const SavedModel saved = load_model(checkpoint, overrides);
   const ModelConfig& model = saved.config.model;
   check(model.is_language_model(), saved.folder, " holds a model of kind ", model.kind,
         "; text comes from gpt and llama");
 
   NoGradGuard no_grad;
   std::vector<int32_t> tokens;
-  for (char c : options.prompt) tokens.push_back(static_cast<uint8_t>(c));
+  for (const char c : options.prompt) {
+    tokens.push_back(static_cast<uint8_t>(c));
+    check(tokens.back() < model.vocab, "the prompt holds the byte ", tokens.back(),
+          ", which is outside of the vocabulary of ", model.vocab, " (model.vocab)");
+  }
   emit(options.prompt);
   for (int64_t i = 0; i < options.tokens; ++i) {
     const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), model.block);
     const std::vector<int32_t> window(tokens.end() - length, tokens.end());
-    const Variable logits = (*saved.module)(Variable(Tensor::from(window, {1, length})));
+    const Variable logits =
+        (*saved.module)(Variable(Tensor::from(window, {1, length}, saved.device)));
     auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
     // If model.vocab is larger, its other tokens are not bytes.
     last.resize(std::min<size_t>(last.size(), 256));

@@ -12,6 +12,7 @@ struct GenerateOptions {
   int64_t tokens = 200;
   double temperature = 0.8;  // 0: always the likeliest token
   uint64_t seed = 0;         // equal seeds give equal text
+  std::string device = {};   // auto, cpu or cuda; empty: where the model was trained
 };
 
 // Reads the model from a checkpoint, or from the newest good one of a run folder. Calls `emit` with

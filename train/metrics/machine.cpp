@@ -1,25 +1,31 @@
 #include "train/metrics/machine.h"
 
-#include <algorithm>
-#include <thread>
-
 #include <sys/resource.h>
 
 #include "core/base/number_text.h"
-#include "core/base/parallel.h"
-#include "core/device/probe.h"
+#include "core/device/allocator.h"
 
 namespace lockstep::train {
 
-double peak_flops(DType compute, int ranks) {
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  return probe_peak_gflops(compute) * 1e9 * std::min(cores, ranks * num_threads());
-}
-
-double peak_memory_mb() {
+double peak_memory_mb(Device device) {
+  if (device.type != DeviceType::cpu)
+    return static_cast<double>(allocator(device).stats().total_peak_bytes) / kMB;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024 / kMB;  // Linux counts KiB
+}
+
+std::vector<std::pair<std::string, double>> memory_by_category(Device device) {
+  std::vector<std::pair<std::string, double>> peaks;
+  if (device.type == DeviceType::cpu) return peaks;
+  const auto add = [&](std::string_view name, int64_t bytes) {
+    if (bytes > 0) peaks.emplace_back(name, static_cast<double>(bytes) / kMB);
+  };
+  const MemoryStats stats = allocator(device).stats();
+  for (size_t c = 0; c < kMemoryCategories; ++c)
+    add(name_of(static_cast<MemoryCategory>(c)), stats.peak_bytes[c]);
+  add("pinned", pinned_allocator(device).stats().total_peak_bytes);
+  return peaks;
 }
 
 }  // namespace lockstep::train

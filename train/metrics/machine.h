@@ -1,15 +1,19 @@
-// The limits of this machine, for MFU and memory figures.
+// The memory that a rank has taken, for metrics.
 #pragma once
 
-#include "core/base/dtype.h"
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/device/device.h"
 
 namespace lockstep::train {
 
-// Floating-point operations per second that `ranks` ranks with this process's thread count can
-// reach together on this host: the probed peak of a core times the cores that they can use. Probes
-// once for each dtype (some milliseconds).
-double peak_flops(DType compute, int ranks);
-// The largest resident memory of this process so far, in MB.
-double peak_memory_mb();
+// In MB: of a CPU the largest resident memory of this process so far, of another device the most
+// that this process's tensors took there at one time.
+double peak_memory_mb(Device device);
+// The peaks by category on a device that is no CPU, in MB, then that of pinned memory on the host.
+// Categories that were never used are left out. Empty for a CPU.
+std::vector<std::pair<std::string, double>> memory_by_category(Device device);
 
 }  // namespace lockstep::train

@@ -7,8 +7,8 @@
 namespace lockstep::train {
 namespace {
 
-// Layout: bound by category, peak by category, total peak.
-constexpr int64_t kFields = 2 * kMemoryCategories + 1;
+// Layout: bound by category, peak by category, pinned, total peak.
+constexpr int64_t kFields = 2 * kMemoryCategories + 2;
 
 std::string line(std::string_view name, double bound, double peak, const char* note) {
   std::array<char, 128> text{};
@@ -20,8 +20,12 @@ std::string line(std::string_view name, double bound, double peak, const char* n
 
 }  // namespace
 
-MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group) {
-  const MemoryStats stats = allocator(kCpu).stats();
+int64_t pinned_peak_bytes(Device device) {
+  return device == kCpu ? 0 : pinned_allocator(device).stats().total_peak_bytes;
+}
+
+MemoryReport report_memory(const MemoryBound& bound, Device device, comm::ProcessGroup& group) {
+  const MemoryStats stats = allocator(device).stats();
   const Tensor mine = Tensor::empty({kFields}, DType::i64),
                all = Tensor::empty({group.size() * kFields}, DType::i64);
   const auto fields = mine.span<int64_t>();
@@ -29,6 +33,7 @@ MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group) 
     fields[c] = bound[c];
     fields[kMemoryCategories + c] = stats.peak_bytes[c];
   }
+  fields[kFields - 2] = pinned_peak_bytes(device);
   fields[kFields - 1] = stats.total_peak_bytes;
   group.host().all_gather(all, mine).wait();
 
@@ -45,6 +50,7 @@ MemoryReport report_memory(const MemoryBound& bound, comm::ProcessGroup& group) 
     if (static_cast<MemoryCategory>(c) != MemoryCategory::offloaded)
       report.bound_bytes += report.bound[c];
   }
+  report.pinned_bytes = rank[kFields - 2];
   report.peak_bytes = rank[kFields - 1];
   return report;
 }
@@ -57,8 +63,12 @@ std::string memory_table(const MemoryReport& report) {
                     static_cast<double>(report.peak[c]), report.planned[c] ? "" : "   as measured");
   std::array<char, 32> note{};
   std::snprintf(note.data(), note.size(), "   %.1f %% of the bound", 100 * report.of_bound());
-  return table + line("at one time", static_cast<double>(report.bound_bytes),
-                      static_cast<double>(report.peak_bytes), note.data());
+  table += line("at one time", static_cast<double>(report.bound_bytes),
+                static_cast<double>(report.peak_bytes), note.data());
+  if (report.pinned_bytes > 0)
+    table += line("pinned", static_cast<double>(report.pinned_bytes),
+                  static_cast<double>(report.pinned_bytes), "   on the host, as measured");
+  return table;
 }
 
 }  // namespace lockstep::train

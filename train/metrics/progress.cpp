@@ -80,7 +80,8 @@ std::string progress_text(const StepMetrics& metrics, int64_t total_steps, doubl
   if (metrics.val_loss) text += "  val " + fixed(*metrics.val_loss, 4);
   text +=
       "  " + grouped(metrics.items_per_s) + (metrics.items_are_tokens ? " tok/s" : " samples/s");
-  text += "  MFU " + fixed(100 * metrics.mfu, 1) + "%  mem " + grouped(metrics.peak_mem_mb) + " MB";
+  if (metrics.mfu) text += "  MFU " + fixed(100 * *metrics.mfu, 1) + "%";
+  text += "  mem " + grouped(metrics.peak_mem_mb) + " MB";
   text += "  exposed " + fixed(metrics.comm_exposed_ms, 1) + " ms";
   return text + "  left " + duration_text(seconds_left);
 }

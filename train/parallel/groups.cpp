@@ -32,18 +32,29 @@ std::shared_ptr<comm::Store> store_for(BackendKind backend, const launcher::Rank
   return comm::mpi_store();
 }
 
+// Ranks on CPUs and ranks on other devices form different groups, and would wait for each other.
+// Whoever comes first leaves its kind in the store.
+void check_same_kind(comm::Store& store, int rank, Device device) {
+  const std::string mine(device.type == DeviceType::cpu ? "cpu" : "cuda");
+  const std::string first = store.compare_and_set("kind of device", "", mine);
+  check(first == mine, "rank ", rank, " would compute on device ", mine, ", but others on ", first,
+        ": set device to cpu or cuda for all ranks, since auto depends on the machine");
+}
+
 }  // namespace
 
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
-                                               const launcher::RankEnv& rank) {
+                                               const launcher::RankEnv& rank, Device device) {
   const BackendKind backend = choose_backend(config, rank);
   std::optional<Duration> timeout;
   if (config.timeout_s > 0)
     timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.timeout_s));
   const auto reduction =
       config.reduction == ReductionKind::fast ? comm::Reduction::fast : comm::Reduction::tree;
-  return comm::create(std::string(word_of(backend)), store_for(backend, rank), rank.rank, rank.size,
-                      {.timeout = timeout, .reduction = reduction});
+  const auto store = store_for(backend, rank);
+  check_same_kind(*store, rank.rank, device);
+  return comm::create(std::string(word_of(backend)), store, rank.rank, rank.size,
+                      {.timeout = timeout, .reduction = reduction, .device = device});
 }
 
 ParallelConfig with_backend(std::string_view backend) {

@@ -10,10 +10,10 @@
 
 namespace lockstep::train {
 
-// Throws UsageError if the config's backend does not fit how this process was started. The message
-// says what would fit.
+// `device`: where this rank computes (take_device()). Throws UsageError if the config's backend
+// does not fit how this process was started. The message says what would fit.
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
-                                               const launcher::RankEnv& rank);
+                                               const launcher::RankEnv& rank, Device device = kCpu);
 
 // The defaults, but with the backend of that name. Throws UsageError for another word than those of
 // parallel.backend.

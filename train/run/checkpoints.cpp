@@ -11,6 +11,7 @@
 #include "checkpoint/save/save_job.h"
 #include "comm/long_agreement.h"
 #include "comm/text.h"
+#include "core/base/build_info.h"
 #include "core/base/log.h"
 #include "core/base/number_text.h"
 #include "train/run/saved_model.h"
@@ -34,7 +35,9 @@ std::string none_in(const std::string& path) {
 }
 
 // "KEY = NEW instead of OLD, …" for the keys that the trained bits depend on.
-std::string changed_settings(const Config& saved, Config now) {
+std::string changed_settings(Config saved, Config now) {
+  // A run saves what `auto` meant to it. Without the key, it knew CPUs alone.
+  if (saved.device == DeviceKind::automatic) saved.device = DeviceKind::cpu;
   // If the rate is constant, all steps equal those of a longer run, so the number of steps does not
   // matter.
   const auto constant = [](const Config& config) {
@@ -150,6 +153,8 @@ std::map<std::string, std::string> Checkpoints::metadata() {
       {"data_position", str(step * config.train.global_batch, " samples")},
       {"random_state", str("philox, seed ", config.run.seed, ", step ", step)},
       {"seed", std::to_string(config.run.seed)},
+      {"devices", trainer_.devices().text()},
+      {"cuda", build_info::kCuda},
       {"world_size", std::to_string(trainer_.group().size())},
       {"epoch", epoch ? epoch : "0"}};
   if (!data.stamp.empty()) all["data_stamp"] = data.stamp;

@@ -17,6 +17,29 @@ float tree_sum(std::span<const float> leaves) {
   return sum_tree::combine(sums.data(), std::ssize(sums), std::plus<float>());
 }
 
+Losses::Losses(Device device, int64_t most) {
+  const MemoryScope category(MemoryCategory::buffers);
+  values_ = Tensor::empty({most}, DType::f32, device);
+  host_ = device == kCpu ? values_ : Tensor::pinned({most}, DType::f32, device);
+}
+
+void Losses::add(int64_t leaf, const Tensor& loss) {
+  values_.select(0, std::ssize(leaves_)).copy_(loss);
+  leaves_.push_back(leaf);
+}
+
+void Losses::send() {
+  if (values_.device() != kCpu) copied_ = host_.copy_later(values_);
+}
+
+std::vector<Leaf> Losses::read() const {
+  copied_.synchronize();
+  const auto values = host_.span<float>();
+  std::vector<Leaf> losses;
+  for (size_t i = 0; i < leaves_.size(); ++i) losses.emplace_back(leaves_[i], values[i]);
+  return losses;
+}
+
 LeafSum::LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags,
                  comm::ProcessGroup& group)
     : values_(Tensor::zeros({total + kFlags})) {

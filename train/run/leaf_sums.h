@@ -1,5 +1,6 @@
-// Sums of one number per micro-batch, over the same fixed tree as the gradients. The bits of such
-// losses do not depend on the number of ranks, nor on which rank computed which micro-batch.
+// Losses of micro-batches: how a rank reads its own, and sums over the same fixed tree as the
+// gradients. The bits of such sums do not depend on the number of ranks, nor on which rank computed
+// which micro-batch.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +23,34 @@ struct StepFlags {
   bool no_data = false;  // this rank had no data for its micro-batches
 };
 
-// Starts the sum over the `total` leaves of all ranks. `mine` are this rank's leaves: (index,
-// value).
+// A micro-batch: its index and its value.
+using Leaf = std::pair<int64_t, float>;
+
+// The losses of one rank's micro-batches. None is waited for: each is added to one tensor on the
+// device, which travels to the host as a whole.
+class Losses {
+ public:
+  // For at most so many.
+  Losses(Device device, int64_t most);
+
+  // `loss`: f32, a single number, on the device.
+  void add(int64_t leaf, const Tensor& loss);
+  // After the last add(): queues the copy to the host.
+  void send();
+  // Waits for the copy.
+  std::vector<Leaf> read() const;
+
+ private:
+  std::vector<int64_t> leaves_;
+  Tensor values_;  // f32 [most] on the device
+  Tensor host_;    // the same on the host
+  Event copied_;
+};
+
+// Starts the sum over the `total` leaves of all ranks. `mine` are this rank's leaves.
 class LeafSum {
  public:
-  using Leaf = std::pair<int64_t, float>;
+  using Leaf = train::Leaf;
   LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags,
           comm::ProcessGroup& group);
   // Both wait for the result.

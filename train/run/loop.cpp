@@ -39,7 +39,7 @@ class Reporter {
  public:
   Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
       : trainer_(trainer),
-        peak_(peak_flops(dtype_of(trainer.config().train.precision), trainer.group().size())) {
+        peak_(peak_flops(trainer.devices(), dtype_of(trainer.config().train.precision))) {
     if (trainer.group().rank() != 0) return;
     file_.emplace(run_dir.metrics_file(), first_step);
     progress_.emplace(progress_screen(screen), first_step, trainer.config().train.steps,
@@ -57,9 +57,10 @@ class Reporter {
         .step_ms = report.step_ms,
         .items_per_s = static_cast<double>(trainer_.items_per_step()) / seconds,
         .items_are_tokens = trainer_.model().items_are_tokens,
-        .mfu = trainer_.flops_per_step() / seconds / peak_,
+        .mfu = peak_ ? std::optional(trainer_.flops_per_step() / seconds / *peak_) : std::nullopt,
         .comm_exposed_ms = report.comm_exposed_ms,
-        .peak_mem_mb = peak_memory_mb(),
+        .peak_mem_mb = peak_memory_mb(trainer_.device()),
+        .memory_mb = memory_by_category(trainer_.device()),
         .val_loss = validation};
     write(metrics);
     progress_->update(metrics);
@@ -89,7 +90,7 @@ class Reporter {
   }
 
   Trainer& trainer_;
-  double peak_;
+  std::optional<double> peak_;  // of all devices
   bool file_fails_ = false;
   std::optional<MetricsFile> file_;
   std::optional<Progress> progress_;
@@ -103,7 +104,8 @@ std::string introduction(Trainer& trainer) {
              count_text(trainer.group().size(), "rank"), " (", strategy_text(config.parallel), ", ",
              trainer.group().backend_name(), ", reduction ", config.parallel.reduction, "); ",
              count_text(config.train.micro_batches(), "micro-batch", "es"), " of ",
-             count_text(config.train.micro_batch, "sample"), " a step, ", config.train.precision);
+             count_text(config.train.micro_batch, "sample"), " a step, ", config.train.precision,
+             ", on ", trainer.devices().text());
 }
 
 std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_steps) {
@@ -359,7 +361,7 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
   comm::agree(group.get(), [&] {
     if (group->rank() != 0) return std::string();
     lock = run_dir.lock(options.restarted || !options.resume.empty());
-    run_dir.prepare(config);
+    run_dir.prepare(trainer.config());
     return std::string();
   });
 

@@ -1,9 +1,20 @@
 #include "train/run/saved_model.h"
 
+#include <algorithm>
+
 #include "train/models/factory.h"
+#include "train/parallel/device.h"
 #include "train/run/checkpoints.h"
 
 namespace lockstep::train {
+namespace {
+
+bool names_device(std::span<const std::string> overrides) {
+  return std::any_of(overrides.begin(), overrides.end(),
+                     [](const std::string& set) { return set.starts_with("device="); });
+}
+
+}  // namespace
 
 Config saved_config(const checkpoint::Checkpoint& saved, std::span<const std::string> overrides) {
   check(saved.metadata().contains("config"), "'", saved.folder(),
@@ -18,7 +29,10 @@ SavedModel load_model(const std::string& path, std::span<const std::string> over
   SavedModel result{.folder = saved.folder(),
                     .step = saved.step(),
                     .config = saved_config(saved, overrides),
-                    .module = {}};
+                    .module = {},
+                    .device = {}};
+  result.device = device_of_saved(result.config, names_device(overrides));
+  const DeviceScope scope(result.device);
   result.module = build_model(result.config).module;
   std::vector<checkpoint::Entry> entries;
   for (const Parameter& p : result.module->parameters()) entries.emplace_back(p.name(), p.data());

@@ -50,10 +50,14 @@ optim::Schedule make_schedule(const Config& config) {
 Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
                  const Adapt& adapt)
     : config_(config), group_(std::move(group)), compute_dtype_(dtype_of(config.train.precision)) {
+  config_.device = device() == kCpu ? DeviceKind::cpu : DeviceKind::cuda;
   check_world_size(config_, group_->size());
   check_same_config(config_, *group_);
-  allocator(kCpu).set_limit(config_.train.memory_limit_mb * 1'000'000);
+  devices_ = devices_of(*group_);
+  allocator(device()).set_limit(config_.train.memory_limit_mb * 1'000'000);
+  const DeviceScope scope(device());
   data_ = open_dataset(config_);
+  batches_ = std::make_unique<DeviceBatches>(*data_, device());
   // Sharded values are drawn by their owners, so no rank holds the whole model.
   model_ =
       build_model(config_, config_.parallel.strategy == StrategyKind::fsdp ? InitialValues::deferred
@@ -78,26 +82,31 @@ Variable Trainer::loss_of(const Batch& batch) const {
   return ops::cross_entropy((*model_.module)(Variable(batch.inputs)), batch.targets);
 }
 
-Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& problem) const {
-  if (!problem.empty()) return data_->blank();
+Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& problem) {
+  if (!problem.empty()) return batches_->blank();
   try {
     return get();
   } catch (const EnvironmentError& e) {
     problem = e.what();
-    return data_->blank();
+    return batches_->blank();
   }
 }
 
-// Runs forward and backward over this rank's share of the step. Returns the losses.
-std::vector<LeafSum::Leaf> Trainer::run_micro_batches(int64_t step, std::string& problem) {
+// Runs forward and backward over this rank's share of the step, and reads the first batch of the
+// next one meanwhile.
+Losses Trainer::run_micro_batches(int64_t step, std::string& problem) {
   const auto seed = static_cast<uint64_t>(config_.run.seed);
-  std::vector<LeafSum::Leaf> losses;
-  for (const int64_t micro : strategy_->leaves()) {
+  const Progression leaves = strategy_->leaves();
+  Losses losses(device(), static_cast<int64_t>(leaves.size()));
+  for (const int64_t micro : leaves) {
     nn::RandomScope random(seed, static_cast<uint32_t>(step), static_cast<uint32_t>(micro));
-    const Variable loss = loss_of(batch_or_blank([&] { return data_->get(step, micro); }, problem));
+    const Variable loss =
+        loss_of(batch_or_blank([&] { return batches_->get(step, micro); }, problem));
     strategy_->backward(loss);
-    losses.emplace_back(micro, static_cast<float>(loss.item()));
+    losses.add(micro, loss.data());
   }
+  losses.send();
+  if (step < config_.train.steps) batches_->prefetch(step + 1, leaves.front());
   return losses;
 }
 
@@ -117,6 +126,33 @@ void Trainer::check_same_frozen() const {
           "`adapt` of a new trainer");
 }
 
+// Leaves the summed gradients in the parameters, and fills in the report's numbers. Returns the
+// wishes of all ranks.
+StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report,
+                                     std::string& problem) {
+  std::optional<Losses> losses;
+  std::optional<LeafSum> sum;
+  const auto add_up = [&] {
+    sum.emplace(losses->read(), config_.train.micro_batches(),
+                StepFlags{wishes.stop, wishes.save, !problem.empty()}, *group_);
+  };
+  {
+    ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
+    losses = run_micro_batches(report.step, problem);
+    // A CPU has its losses by now: their sum travels while gradients are still reduced.
+    if (device() == kCpu) add_up();
+    strategy_->finish();
+    share_buffers(buffers_, *group_);
+  }
+  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
+  // This waits for the device. The losses are there by then, so a step waits once.
+  report.grad_norm = grad_norm();
+  if (!sum) add_up();
+  report.loss =
+      static_cast<double>(sum->sum()) / static_cast<double>(config_.train.micro_batches());
+  return sum->flags();
+}
+
 StepReport Trainer::step(const StepFlags& wishes) {
   const auto start = Clock::now();
   refused_ = Refused::no;
@@ -124,26 +160,14 @@ StepReport Trainer::step(const StepFlags& wishes) {
   StepReport report;
   report.step = steps_done_ + 1;
   BufferRollback buffers(buffers_);
-  {
-    ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
-    std::string problem;
-    const std::vector<LeafSum::Leaf> losses = run_micro_batches(report.step, problem);
-    LeafSum loss(losses, config_.train.micro_batches(),
-                 {wishes.stop, wishes.save, !problem.empty()}, *group_);
-    strategy_->finish();
-    share_buffers(buffers_, *group_);
-    report.loss =
-        static_cast<double>(loss.sum()) / static_cast<double>(config_.train.micro_batches());
-    const StepFlags flags = loss.flags();
-    report.stop_agreed = flags.stop;
-    report.save_agreed = flags.save;
-    if (flags.no_data) {
-      optimizer_->zero_grad();
-      refuse_without_data(str("step ", report.step), problem);
-    }
+  std::string problem;
+  const StepFlags flags = compute_gradients(wishes, report, problem);
+  report.stop_agreed = flags.stop;
+  report.save_agreed = flags.save;
+  if (flags.no_data) {
+    optimizer_->zero_grad();
+    refuse_without_data(str("step ", report.step), problem);
   }
-  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
-  report.grad_norm = grad_norm();
   report.lr = static_cast<double>(optim::lr_at(schedule_, report.step));
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
     optimizer_->zero_grad();
@@ -181,16 +205,16 @@ double Trainer::evaluate() {
   model_.module->train(false);
   std::string problem;
   const auto loss_at = [&](int64_t i) {
-    return loss_of(batch_or_blank([&] { return data_->evaluation(i); }, problem));
+    return loss_of(batch_or_blank([&] { return batches_->evaluation(i); }, problem));
   };
-  std::vector<LeafSum::Leaf> losses;
-  for (int64_t i = group_->rank(); i < batches; i += ranks)
-    losses.emplace_back(i, static_cast<float>(loss_at(i).item()));
+  Losses losses(device(), batches / ranks + 1);
+  for (int64_t i = group_->rank(); i < batches; i += ranks) losses.add(i, loss_at(i).data());
+  losses.send();
   // A rank without a batch in the last round still takes part in the other ranks' forward pass.
   if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks)
     loss_at(0);
   model_.module->train(true);
-  LeafSum loss(losses, batches, {.no_data = !problem.empty()}, *group_);
+  LeafSum loss(losses.read(), batches, {.no_data = !problem.empty()}, *group_);
   if (loss.flags().no_data)
     refuse_without_data(str("the evaluation after step ", steps_done_), problem);
   return static_cast<double>(loss.sum()) / static_cast<double>(batches);

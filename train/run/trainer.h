@@ -15,6 +15,8 @@
 #include "train/config/config.h"
 #include "train/data/data_identity.h"
 #include "train/data/dataset.h"
+#include "train/data/device_batches.h"
+#include "train/metrics/devices.h"
 #include "train/models/factory.h"
 #include "train/parallel/strategy.h"
 #include "train/run/buffers.h"
@@ -44,9 +46,10 @@ enum class Refused : uint8_t {
 
 class Trainer {
  public:
-  // Collective: every rank of `group` builds one from the same config. Throws UsageError for a
-  // config that differs between ranks or does not fit their number. `adapt` changes the model
-  // before it is spread over ranks, the same on all of them: freezes parameters
+  // Collective: every rank of `group` builds one from the same config. Model, gradients and
+  // optimizer states are on the group's device, which config() names from here on. Throws
+  // UsageError for a config that differs between ranks or does not fit their number. `adapt`
+  // changes the model before it is spread over ranks, the same on all of them: freezes parameters
   // (set_requires_grad), adds hooks, or gives some other initial values (set_initializer; with fsdp
   // they have no memory yet). Freezing or unfreezing later is refused by step(): optimizer and
   // checkpoints hold what was trained at first.
@@ -70,6 +73,8 @@ class Trainer {
   int64_t steps_done() const { return steps_done_; }
   const Config& config() const { return config_; }
   comm::ProcessGroup& group() { return *group_; }
+  Device device() const { return group_->device(); }
+  const Devices& devices() const { return devices_; }  // of all ranks
   const Dataset& data() const { return *data_; }
   // Collective at its first call.
   DataIdentity& data_identity();
@@ -97,8 +102,9 @@ class Trainer {
   Variable loss_of(const Batch& batch) const;
   // If `get` fails, `problem` gets its message and the batch is blank: the other ranks need this
   // one's part in the step.
-  Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem) const;
-  std::vector<LeafSum::Leaf> run_micro_batches(int64_t step, std::string& problem);
+  Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem);
+  Losses run_micro_batches(int64_t step, std::string& problem);
+  StepFlags compute_gradients(const StepFlags& wishes, StepReport& report, std::string& problem);
   // Collective. Throws what the ranks without data reported.
   void refuse_without_data(const std::string& doing, const std::string& problem);
   double grad_norm() const;
@@ -106,6 +112,8 @@ class Trainer {
   Config config_;
   std::shared_ptr<comm::ProcessGroup> group_;
   std::unique_ptr<Dataset> data_;
+  std::unique_ptr<DeviceBatches> batches_;  // of data_
+  Devices devices_;
   BuiltModel model_;
   std::vector<Parameter> parameters_;  // the model's
   std::vector<bool> trained_;          // of these

@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/device/cpu/isa/variants.h"
+#include "core/device/cpu/on_cpu.h"
 
 namespace lockstep::cpu {
 namespace {
@@ -47,11 +48,10 @@ void copy_bytes(void* dst, const void* src, int64_t bytes) {
 }
 
 Kernels complete(Kernels k) {
-  k.copy = strided_copy;
-  k.fill = strided_fill;
-  k.binary = strided_binary;
-  k.copy_from_host = copy_bytes;
-  k.copy_to_host = copy_bytes;
+  k.copy = OnCpu<strided_copy>::run;
+  k.fill = OnCpu<strided_fill>::run;
+  k.binary = OnCpu<strided_binary>::run;
+  k.copy_bytes = OnCpu<copy_bytes>::run;
   return k;
 }
 

@@ -3,15 +3,24 @@
 
 namespace lockstep::cuda {
 namespace {
-[[noreturn]] void absent() {
-  throw UsageError("[cuda] this version of lockstep has no CUDA device: use device cpu");
-}
+[[noreturn]] void absent() { throw UsageError(str("[cuda] ", why_none(), ": use device cpu")); }
 }  // namespace
 
-bool is_available(int) { return false; }
+int device_count() { return 0; }
+std::string why_none() { return "this version of lockstep was built without CUDA"; }
+bool is_simulated() { return false; }
+DeviceInfo info(int) { absent(); }
+std::string driver_version() { absent(); }
+void bind(int) { absent(); }
 Allocator& allocator(int) { absent(); }
-const Kernels& kernels() { absent(); }
-Stream current_stream(int) { absent(); }
-void synchronize(const Stream&) { absent(); }
+Allocator& pinned_allocator() { absent(); }
+const Kernels& kernel_table() { absent(); }
+const Queue& main_queue(int) { absent(); }
+Queue create_queue(int) { absent(); }
+void synchronize(const Queue&) { absent(); }
+std::shared_ptr<void> record(const Queue&) { absent(); }
+bool done(int, void*) { absent(); }
+void wait(int, void*, const Queue&) { absent(); }
+void synchronize(int, void*) { absent(); }
 
 }  // namespace lockstep::cuda

@@ -158,6 +158,18 @@ TEST_P(ParallelFor, NestedCallsRunInTheCallingThread) {
   EXPECT_THAT(std::vector<int>(seen.begin(), seen.end()), Each(1));
 }
 
+TEST_P(ParallelFor, StaysInTheThreadOfAScope) {
+  const Threads threads(GetParam());
+  const std::thread::id self = std::this_thread::get_id();
+  {
+    const OneThreadScope outer;
+    { const OneThreadScope inner; }
+    parallel_for(1000, [&](int64_t) { EXPECT_EQ(std::this_thread::get_id(), self); });
+  }
+  Meeting meeting(GetParam());
+  parallel_for(GetParam(), [&](int64_t) { meeting.join(); });  // needs all threads
+}
+
 TEST_P(ParallelFor, SeveralCallersAtOnce) {
   const Threads threads(GetParam());
   std::vector<std::thread> callers;

@@ -153,7 +153,7 @@ TEST(Device, NamesAndAvailability) {
   EXPECT_TRUE(is_available(kCpu));
   EXPECT_FALSE(is_available({DeviceType::cpu, 1}));
   EXPECT_THROW(kernels({DeviceType::cpu, 1}), UsageError);
-  current_stream(kCpu).synchronize();
+  current_queue(kCpu).synchronize();
 }
 
 TEST(Device, InstructionSetIsAKnownOne) {

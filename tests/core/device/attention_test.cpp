@@ -34,8 +34,8 @@ class Attention {
   std::vector<T> run(std::vector<float>* lse_out = nullptr) const {
     std::vector<T> out(dout_.size()), grad(qkv_.size(), T(NAN));
     std::vector<float> lse(static_cast<size_t>(c_.batch * c_.heads * c_.time));
-    k().attention(args_, out.data(), lse.data());
-    k().attention_backward(args_, out.data(), lse.data(), dout_.data(), grad.data(),
+    k().attention(queue(), args_, out.data(), lse.data());
+    k().attention_backward(queue(), args_, out.data(), lse.data(), dout_.data(), grad.data(),
                            grad.data() + width_, grad.data() + 2 * width_);
     out.insert(out.end(), grad.begin(), grad.end());
     if (lse_out) *lse_out = lse;
@@ -128,7 +128,7 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   auto keys = random<float>(time, 2);
   const AttentionArgs args{1,        time, 1, 1, DType::f32, q.data(), keys.data(),
                            v.data(), time, 1, 1, 1.0f,       true};
-  k().attention(args, out.data(), lse.data());
+  k().attention(queue(), args, out.data(), lse.data());
   for (float x : out) EXPECT_TRUE(std::isfinite(x));
 }
 
@@ -147,7 +147,7 @@ TEST(Attention, ARowDependsOnThePastOnly) {
     const AttentionArgs args{
         1,        time, 1,  16,    DType::f32, qkv.data(), qkv.data() + 16, qkv.data() + 32,
         150 * 48, 48,   16, 0.25f, true};
-    k().attention(args, out.data(), lse.data());
+    k().attention(queue(), args, out.data(), lse.data());
     return out;
   };
   const auto all = run(150), part = run(70);

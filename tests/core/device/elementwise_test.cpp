@@ -61,9 +61,9 @@ void check_unary(UnaryOp op, int64_t n) {
     want_dx.push_back(static_cast<float>(dx[i]) +
                       static_cast<float>(dy[i]) * slope(op, static_cast<float>(x[i])));
   }
-  k().unary(op, dtype_of<T>(), n, x.data(), y.data());
+  k().unary(queue(), op, dtype_of<T>(), n, x.data(), y.data());
   expect_near(y, want, 1e-6 + rounding<T>());
-  k().unary_backward(op, dtype_of<T>(), n, x.data(), dy.data(), dx.data(), true);
+  k().unary_backward(queue(), op, dtype_of<T>(), n, x.data(), dy.data(), dx.data(), true);
   expect_near(dx, want_dx, 4e-6 + rounding<T>());
 }
 
@@ -82,7 +82,7 @@ double worst_ulp(UnaryOp op, float low, float high) {
   for (int i = 0; i <= 400000; ++i)
     x.push_back(low + (high - low) * static_cast<float>(i) / 400000.0f);
   y.resize(x.size());
-  k().unary(op, DType::f32, static_cast<int64_t>(x.size()), x.data(), y.data());
+  k().unary(queue(), op, DType::f32, static_cast<int64_t>(x.size()), x.data(), y.data());
   double worst = 0.0;
   for (size_t i = 0; i < x.size(); ++i) {
     const double want = value(op, x[i]);
@@ -109,7 +109,7 @@ TEST(Unary, ExtremeInputs) {
   const std::vector<float> x = {inf, -inf, NAN, 200.0f, -200.0f, 0.0f, -0.0f};
   const auto run = [&](UnaryOp op) {
     std::vector<float> y(x.size());
-    k().unary(op, DType::f32, static_cast<int64_t>(x.size()), x.data(), y.data());
+    k().unary(queue(), op, DType::f32, static_cast<int64_t>(x.size()), x.data(), y.data());
     return y;
   };
   const auto e = run(UnaryOp::exp);
@@ -135,9 +135,9 @@ TEST(Unary, AnElementsBitsDoNotDependOnItsPosition) {
   const auto x = random<float>(100, 1, -4.0f, 4.0f);
   std::vector<float> all(100), one(1);
   for (UnaryOp op : kOps) {
-    k().unary(op, DType::f32, 100, x.data(), all.data());
+    k().unary(queue(), op, DType::f32, 100, x.data(), all.data());
     for (size_t i : {size_t{0}, size_t{50}, size_t{99}}) {
-      k().unary(op, DType::f32, 1, &x[i], one.data());
+      k().unary(queue(), op, DType::f32, 1, &x[i], one.data());
       EXPECT_EQ(std::memcmp(&one[0], &all[i], sizeof(float)), 0) << "op " << static_cast<int>(op);
     }
   }
@@ -149,7 +149,7 @@ TEST(Axpby, ScalesAndAdds) {
     auto y = random<float>(n, 2);
     std::vector<double> want;
     for (size_t i = 0; i < x.size(); ++i) want.push_back(2.0 * x[i] - 0.5 * y[i]);
-    k().axpby(DType::f32, n, 2.0f, x.data(), -0.5f, y.data());
+    k().axpby(queue(), DType::f32, n, 2.0f, x.data(), -0.5f, y.data());
     expect_near(y, want, 1e-6);
   }
 }
@@ -157,7 +157,7 @@ TEST(Axpby, ScalesAndAdds) {
 TEST(Axpby, ZeroBetaDoesNotReadTheResult) {
   const std::vector<float> x = {1.0f, 2.0f};
   std::vector<float> y = {NAN, INFINITY};
-  k().axpby(DType::f32, 2, 3.0f, x.data(), 0.0f, y.data());
+  k().axpby(queue(), DType::f32, 2, 3.0f, x.data(), 0.0f, y.data());
   EXPECT_EQ(y, (std::vector<float>{3.0f, 6.0f}));
 }
 
@@ -167,9 +167,9 @@ TEST(Elementwise, NumberOfThreadsDoesNotChangeTheBits) {
   for (UnaryOp op : {UnaryOp::gelu, UnaryOp::exp, UnaryOp::log}) {
     expect_same_bits_for_any_threads([&] {
       std::vector<float> y(x.size());
-      k().unary(op, DType::f32, n, x.data(), y.data());
-      k().unary_backward(op, DType::f32, n, x.data(), dy.data(), y.data(), true);
-      k().axpby(DType::f32, n, 0.3f, dy.data(), 0.7f, y.data());
+      k().unary(queue(), op, DType::f32, n, x.data(), y.data());
+      k().unary_backward(queue(), op, DType::f32, n, x.data(), dy.data(), y.data(), true);
+      k().axpby(queue(), DType::f32, n, 0.3f, dy.data(), 0.7f, y.data());
       return y;
     });
   }

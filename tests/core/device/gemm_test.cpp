@@ -33,16 +33,16 @@ class Product {
   std::vector<Out> run() const {
     std::vector<Out> out;
     for (float x : before_) out.push_back(Out(x));
-    k().gemm({c_.m,
-              c_.n,
-              c_.k,
-              {a_.data(), dtype_of<In>(), lda_, c_.a_transposed},
-              {b_.data(), dtype_of<In>(), ldb_, c_.b_transposed},
-              out.data(),
-              dtype_of<Out>(),
-              ldc_,
-              c_.accumulate,
-              c_.bias ? bias_.data() : nullptr});
+    k().gemm(queue(), {c_.m,
+                       c_.n,
+                       c_.k,
+                       {a_.data(), dtype_of<In>(), lda_, c_.a_transposed},
+                       {b_.data(), dtype_of<In>(), ldb_, c_.b_transposed},
+                       out.data(),
+                       dtype_of<Out>(),
+                       ldc_,
+                       c_.accumulate,
+                       c_.bias ? bias_.data() : nullptr});
     return out;
   }
 
@@ -149,27 +149,27 @@ TEST(Gemm, NumberOfThreadsDoesNotChangeTheBits) {
 TEST(Gemm, RowsDoNotDependOnHowManyThereAre) {
   const auto a = random<float>(70 * 300, 1), b = random<float>(300 * 50, 2);
   std::vector<float> all(70 * 50), one(50);
-  k().gemm({70,
-            50,
-            300,
-            {a.data(), DType::f32, 300, false},
-            {b.data(), DType::f32, 50, false},
-            all.data(),
-            DType::f32,
-            50,
-            false,
-            nullptr});
+  k().gemm(queue(), {70,
+                     50,
+                     300,
+                     {a.data(), DType::f32, 300, false},
+                     {b.data(), DType::f32, 50, false},
+                     all.data(),
+                     DType::f32,
+                     50,
+                     false,
+                     nullptr});
   for (int64_t row : {0, 33, 69}) {
-    k().gemm({1,
-              50,
-              300,
-              {a.data() + row * 300, DType::f32, 300, false},
-              {b.data(), DType::f32, 50, false},
-              one.data(),
-              DType::f32,
-              50,
-              false,
-              nullptr});
+    k().gemm(queue(), {1,
+                       50,
+                       300,
+                       {a.data() + row * 300, DType::f32, 300, false},
+                       {b.data(), DType::f32, 50, false},
+                       one.data(),
+                       DType::f32,
+                       50,
+                       false,
+                       nullptr});
     EXPECT_EQ(std::memcmp(one.data(), all.data() + row * 50, 50 * sizeof(float)), 0) << row;
   }
 }

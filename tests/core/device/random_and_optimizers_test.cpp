@@ -7,22 +7,22 @@ const RandomKey kKey{.seed = 0x123456789abcdefu, .step = 3, .micro = 5, .site = 
 
 TEST(Uniform, IsThePhiloxStream) {
   std::vector<float> y(1000);
-  k().uniform(1000, 0.0f, 1.0f, kKey, 0, y.data());
+  k().uniform(queue(), 1000, 0.0f, 1.0f, kKey, 0, y.data());
   for (uint32_t i = 0; i < 1000; ++i)
     ASSERT_EQ(y[i], uniform_from_bits(philox(kKey, i / 4)[i % 4])) << i;
 }
 
 TEST(Uniform, AShardDrawsWhatTheWholeWouldHaveDrawn) {
   std::vector<float> whole(100000), part(40001);
-  k().uniform(100000, -2.0f, 3.0f, kKey, 0, whole.data());
+  k().uniform(queue(), 100000, -2.0f, 3.0f, kKey, 0, whole.data());
   for (int64_t first : {0, 1, 77, 50003}) {
-    k().uniform(40001, -2.0f, 3.0f, kKey, first, part.data());
+    k().uniform(queue(), 40001, -2.0f, 3.0f, kKey, first, part.data());
     EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, part.size() * sizeof(float)), 0)
         << first;
   }
-  k().normal(100000, 0.0f, 1.0f, kKey, 0, whole.data());
+  k().normal(queue(), 100000, 0.0f, 1.0f, kKey, 0, whole.data());
   for (int64_t first : {1, 77, 50003}) {
-    k().normal(40001, 0.0f, 1.0f, kKey, first, part.data());
+    k().normal(queue(), 40001, 0.0f, 1.0f, kKey, first, part.data());
     EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, part.size() * sizeof(float)), 0)
         << first;
   }
@@ -31,7 +31,7 @@ TEST(Uniform, AShardDrawsWhatTheWholeWouldHaveDrawn) {
 TEST(Normal, HasTheRightMoments) {
   const int64_t n = 200000;
   std::vector<float> y(static_cast<size_t>(n));
-  k().normal(n, 1.0f, 2.0f, kKey, 0, y.data());
+  k().normal(queue(), n, 1.0f, 2.0f, kKey, 0, y.data());
   double mean = 0.0, square = 0.0, fourth = 0.0;
   for (float v : y) mean += v / static_cast<double>(n);
   for (float v : y) square += std::pow((v - mean) / 2.0, 2) / static_cast<double>(n);
@@ -45,8 +45,8 @@ template <typename T>
 void check_dropout(int64_t n) {
   const std::vector<T> x(static_cast<size_t>(n), T(1.0f));
   std::vector<T> y(x.size()), again(x.size(), T(1.0f));
-  k().dropout(dtype_of<T>(), n, 0.25f, kKey, x.data(), y.data(), false);
-  k().dropout(dtype_of<T>(), n, 0.25f, kKey, x.data(), again.data(), true);
+  k().dropout(queue(), dtype_of<T>(), n, 0.25f, kKey, x.data(), y.data(), false);
+  k().dropout(queue(), dtype_of<T>(), n, 0.25f, kKey, x.data(), again.data(), true);
   int64_t kept = 0;
   for (size_t i = 0; i < y.size(); ++i) {
     const bool keep = uniform_from_bits(philox(kKey, static_cast<uint32_t>(i / 4))[i % 4]) >= 0.25f;
@@ -91,8 +91,8 @@ void check_adam(bool decoupled, int64_t n, int64_t step) {
     want_m.push_back(m);
     want_v.push_back(v);
   }
-  k().adamw({n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f, 1e-8f,
-             0.2f, decoupled, step, 0.5f});
+  k().adamw(queue(), {n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f,
+                      1e-8f, 0.2f, decoupled, step, 0.5f});
   expect_near(s.param, want, 3e-6);
   expect_near(s.m, want_m, 1e-6);
   expect_near(s.v, want_v, 1e-6);
@@ -120,8 +120,8 @@ TEST(Sgd, MomentumNesterovAndFirstStep) {
           }
           want.push_back(s.param[i] - 0.1 * g);
         }
-        k().sgd({45, s.param.data(), s.grad.data(), momentum ? s.m.data() : nullptr, 0.1f,
-                 momentum ? 0.9f : 0.0f, 0.01f, nesterov, first, 0.5f});
+        k().sgd(queue(), {45, s.param.data(), s.grad.data(), momentum ? s.m.data() : nullptr, 0.1f,
+                          momentum ? 0.9f : 0.0f, 0.01f, nesterov, first, 0.5f});
         expect_near(s.param, want, 1e-6);
       }
 }
@@ -130,11 +130,12 @@ TEST(RandomAndOptimizers, NumberOfThreadsDoesNotChangeTheBits) {
   const int64_t n = 100003;
   expect_same_bits_for_any_threads([&] {
     State s(n);
-    k().normal(n, 0.0f, 1.0f, kKey, 3, s.grad.data());
-    k().dropout(DType::f32, n, 0.1f, kKey, s.grad.data(), s.grad.data(), false);
-    k().adamw({n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f, 1e-8f,
-               0.2f, true, 3, 0.5f});
-    k().sgd({n, s.param.data(), s.grad.data(), s.m.data(), 0.1f, 0.9f, 0.01f, true, false, 0.5f});
+    k().normal(queue(), n, 0.0f, 1.0f, kKey, 3, s.grad.data());
+    k().dropout(queue(), DType::f32, n, 0.1f, kKey, s.grad.data(), s.grad.data(), false);
+    k().adamw(queue(), {n, s.param.data(), s.grad.data(), s.m.data(), s.v.data(), 0.1f, 0.9f, 0.95f,
+                        1e-8f, 0.2f, true, 3, 0.5f});
+    k().sgd(queue(),
+            {n, s.param.data(), s.grad.data(), s.m.data(), 0.1f, 0.9f, 0.01f, true, false, 0.5f});
     return s.param;
   });
 }

@@ -23,7 +23,7 @@ void check_reduce(int64_t outer, int64_t n, int64_t inner) {
         }
         want.push_back(kind == ReduceKind::mean ? value / static_cast<double>(n) : value);
       }
-    k().reduce(kind, dtype_of<T>(), outer, n, inner, x.data(), y.data());
+    k().reduce(queue(), kind, dtype_of<T>(), outer, n, inner, x.data(), y.data());
     expect_near(y, want, rounding<T>() + 1e-6, std::sqrt(static_cast<double>(n)));
   }
 }
@@ -43,9 +43,9 @@ TEST(Reduce, EveryKindAlongAnyAxis) {
 
 TEST(Reduce, IntegersAreExact) {
   std::vector<int64_t> x = {1, int64_t{1} << 60, 3, -4, 5, 6}, y(2);
-  k().reduce(ReduceKind::sum, DType::i64, 2, 3, 1, x.data(), y.data());
+  k().reduce(queue(), ReduceKind::sum, DType::i64, 2, 3, 1, x.data(), y.data());
   EXPECT_EQ(y, (std::vector<int64_t>{4 + (int64_t{1} << 60), 7}));
-  k().reduce(ReduceKind::min, DType::i64, 1, 3, 2, x.data(), y.data());
+  k().reduce(queue(), ReduceKind::min, DType::i64, 1, 3, 2, x.data(), y.data());
   EXPECT_EQ(y, (std::vector<int64_t>{1, -4}));
 }
 
@@ -54,7 +54,7 @@ TEST(Reduce, NanIsNotLost) {
     std::vector<float> x(static_cast<size_t>(n), 1.0f), y(1);
     x.back() = NAN;
     for (ReduceKind kind : {ReduceKind::sum, ReduceKind::mean, ReduceKind::max, ReduceKind::min}) {
-      k().reduce(kind, DType::f32, 1, n, 1, x.data(), y.data());
+      k().reduce(queue(), kind, DType::f32, 1, n, 1, x.data(), y.data());
       EXPECT_TRUE(std::isnan(y[0])) << n << " kind " << static_cast<int>(kind);
     }
   }
@@ -63,7 +63,7 @@ TEST(Reduce, NanIsNotLost) {
 TEST(Argmax, FirstOfTheLargest) {
   const std::vector<float> x = {1, 3, 3, 2, -5, -1, -1, -2};
   std::vector<int64_t> y(2);
-  k().argmax(DType::f32, 2, 4, x.data(), y.data());
+  k().argmax(queue(), DType::f32, 2, 4, x.data(), y.data());
   EXPECT_EQ(y, (std::vector<int64_t>{1, 1}));
 }
 
@@ -71,7 +71,7 @@ template <typename T>
 std::vector<double> square_sums(const std::vector<T>& x, int64_t first = 0) {
   const int64_t n = static_cast<int64_t>(x.size()) - first;
   std::vector<double> sums(static_cast<size_t>((n + kSquareBlock - 1) / kSquareBlock));
-  k().square_sums(dtype_of<T>(), n, x.data() + first, sums.data());
+  k().square_sums(queue(), dtype_of<T>(), n, x.data() + first, sums.data());
   return sums;
 }
 
@@ -113,7 +113,7 @@ void check_sum_rows(int64_t rows, int64_t n) {
   std::vector<double> want(db.begin(), db.end());
   for (int64_t i = 0; i < rows * n; ++i)
     want[static_cast<size_t>(i % n)] += static_cast<float>(dy[static_cast<size_t>(i)]);
-  k().sum_rows(dtype_of<T>(), rows, n, dy.data(), db.data(), true);
+  k().sum_rows(queue(), dtype_of<T>(), rows, n, dy.data(), db.data(), true);
   expect_near(db, want, 1e-6, std::sqrt(static_cast<double>(rows)));
 }
 
@@ -130,11 +130,11 @@ TEST(Reduce, NumberOfThreadsDoesNotChangeTheBits) {
   expect_same_bits_for_any_threads([&] {
     std::vector<float> y(20011 + 7 + 1);
     std::vector<double> out;
-    k().reduce(ReduceKind::sum, DType::f32, 7, 20011, 1, x.data(), y.data());
+    k().reduce(queue(), ReduceKind::sum, DType::f32, 7, 20011, 1, x.data(), y.data());
     out.insert(out.end(), y.begin(), y.end());
-    k().reduce(ReduceKind::sum, DType::f32, 1, 7, 20011, x.data(), y.data());
+    k().reduce(queue(), ReduceKind::sum, DType::f32, 1, 7, 20011, x.data(), y.data());
     out.insert(out.end(), y.begin(), y.end());
-    k().sum_rows(DType::f32, 20011, 7, x.data(), y.data(), false);
+    k().sum_rows(queue(), DType::f32, 20011, 7, x.data(), y.data(), false);
     out.insert(out.end(), y.begin(), y.end());
     const auto squares = square_sums(x);
     out.insert(out.end(), squares.begin(), squares.end());

@@ -14,6 +14,7 @@
 namespace lockstep::testing {
 
 inline const Kernels& k() { return kernels(kCpu); }
+inline const Queue& queue() { return current_queue(kCpu); }
 
 // Values in [low, high) that the stored type holds exactly, so that a reference sees the same
 // inputs.

@@ -17,7 +17,7 @@ void check_softmax(int64_t rows, int64_t n) {
   const auto x = random<T>(rows * n, 1, -8.0f, 8.0f), dy = random<T>(rows * n, 2);
   std::vector<T> y(x.size()), dx(x.size());
   std::vector<double> want, want_dx;
-  k().softmax(dtype_of<T>(), rows, n, x.data(), y.data());
+  k().softmax(queue(), dtype_of<T>(), rows, n, x.data(), y.data());
   for (int64_t r = 0; r < rows; ++r) {
     double sum = 0.0, dot = 0.0;
     for (int64_t j = 0; j < n; ++j) sum += std::exp(at(x, r * n + j));
@@ -26,9 +26,9 @@ void check_softmax(int64_t rows, int64_t n) {
     for (int64_t j = 0; j < n; ++j) want_dx.push_back(at(y, r * n + j) * (at(dy, r * n + j) - dot));
   }
   expect_near(y, want, rounding<T>() + 1e-6);
-  k().softmax_backward(dtype_of<T>(), rows, n, y.data(), dy.data(), dx.data(), false);
+  k().softmax_backward(queue(), dtype_of<T>(), rows, n, y.data(), dy.data(), dx.data(), false);
   expect_near(dx, want_dx, rounding<T>() + 1e-6);
-  k().softmax_backward(dtype_of<T>(), rows, n, y.data(), dy.data(), dx.data(), true);
+  k().softmax_backward(queue(), dtype_of<T>(), rows, n, y.data(), dy.data(), dx.data(), true);
   for (double& v : want_dx) v *= 2;
   expect_near(dx, want_dx, 2 * rounding<T>() + 1e-6);
 }
@@ -78,13 +78,13 @@ void check_layer_norm(int64_t rows, int64_t n) {
   std::vector<T> y(x.size()), dx(x.size());
   std::vector<float> mean(static_cast<size_t>(rows)), rstd(mean), dw(static_cast<size_t>(n), 0.0f),
       db(dw);
-  k().layer_norm(dtype_of<T>(), rows, n, eps, x.data(), w.data(), b.data(), y.data(), mean.data(),
-                 rstd.data());
+  k().layer_norm(queue(), dtype_of<T>(), rows, n, eps, x.data(), w.data(), b.data(), y.data(),
+                 mean.data(), rstd.data());
   expect_near(y, want.y, rounding<T>() + 4e-6);
   const auto backward = [&](bool accumulate) {
-    k().layer_norm_backward(dtype_of<T>(), rows, n, x.data(), w.data(), mean.data(), rstd.data(),
-                            dy.data(), dx.data(), accumulate, dw.data(), accumulate, db.data(),
-                            accumulate);
+    k().layer_norm_backward(queue(), dtype_of<T>(), rows, n, x.data(), w.data(), mean.data(),
+                            rstd.data(), dy.data(), dx.data(), accumulate, dw.data(), accumulate,
+                            db.data(), accumulate);
   };
   backward(false);
   expect_near(dx, want.dx, rounding<T>() + 1e-5, 4.0);
@@ -108,11 +108,11 @@ TEST(LayerNorm, WithoutWeightAndBias) {
   const NormReference<float> want(true, 4, 10, 1e-5, x, std::vector<float>(10, 1.0f),
                                   std::vector<float>(10, 0.0f), dy);
   std::vector<float> y(40), dx(40), mean(4), rstd(4);
-  k().layer_norm(DType::f32, 4, 10, 1e-5f, x.data(), nullptr, nullptr, y.data(), mean.data(),
-                 rstd.data());
+  k().layer_norm(queue(), DType::f32, 4, 10, 1e-5f, x.data(), nullptr, nullptr, y.data(),
+                 mean.data(), rstd.data());
   expect_near(y, want.y, 4e-6);
-  k().layer_norm_backward(DType::f32, 4, 10, x.data(), nullptr, mean.data(), rstd.data(), dy.data(),
-                          dx.data(), false, nullptr, false, nullptr, false);
+  k().layer_norm_backward(queue(), DType::f32, 4, 10, x.data(), nullptr, mean.data(), rstd.data(),
+                          dy.data(), dx.data(), false, nullptr, false, nullptr, false);
   expect_near(dx, want.dx, 1e-5);
 }
 
@@ -124,9 +124,9 @@ void check_rms_norm(int64_t rows, int64_t n) {
   const NormReference<T> want(false, rows, n, eps, x, w, w, dy);
   std::vector<T> y(x.size()), dx(x.size());
   std::vector<float> rstd(static_cast<size_t>(rows)), dw(static_cast<size_t>(n), 0.0f);
-  k().rms_norm(dtype_of<T>(), rows, n, eps, x.data(), w.data(), y.data(), rstd.data());
+  k().rms_norm(queue(), dtype_of<T>(), rows, n, eps, x.data(), w.data(), y.data(), rstd.data());
   expect_near(y, want.y, rounding<T>() + 4e-6);
-  k().rms_norm_backward(dtype_of<T>(), rows, n, x.data(), w.data(), rstd.data(), dy.data(),
+  k().rms_norm_backward(queue(), dtype_of<T>(), rows, n, x.data(), w.data(), rstd.data(), dy.data(),
                         dx.data(), false, dw.data(), false);
   expect_near(dx, want.dx, rounding<T>() + 1e-5, 4.0);
   expect_near(dw, want.dweight, 1e-5, 4.0);
@@ -161,7 +161,7 @@ void check_cross_entropy(int64_t rows, int64_t classes) {
   float loss = 0.0f;
   std::vector<float> lse(static_cast<size_t>(rows));
   std::vector<T> dlogits(logits.size(), T(9.0f));
-  k().cross_entropy(dtype_of<T>(), rows, classes, logits.data(), targets.data(), -1, &loss,
+  k().cross_entropy(queue(), dtype_of<T>(), rows, classes, logits.data(), targets.data(), -1, &loss,
                     lse.data(), &counted);
   EXPECT_EQ(counted, want_counted);
   EXPECT_NEAR(loss, total / static_cast<double>(want_counted), 1e-5);
@@ -174,8 +174,8 @@ void check_cross_entropy(int64_t rows, int64_t classes) {
                      (i % classes == target ? 1.0 : 0.0);
     want.push_back(target < 0 ? 0.0 : p * scale / static_cast<double>(counted));
   }
-  k().cross_entropy_backward(dtype_of<T>(), rows, classes, logits.data(), targets.data(), -1,
-                             lse.data(), counted, &scale, dlogits.data());
+  k().cross_entropy_backward(queue(), dtype_of<T>(), rows, classes, logits.data(), targets.data(),
+                             -1, lse.data(), &counted, &scale, dlogits.data());
   expect_near(dlogits, want, rounding<T>() + 2e-6, 0.1);
 }
 
@@ -192,7 +192,7 @@ TEST(CrossEntropy, LargeLogitsDoNotOverflow) {
   const int32_t target = 0;
   float loss = -1.0f, lse = 0.0f;
   int64_t counted = 0;
-  k().cross_entropy(DType::f32, 1, 3, logits.data(), &target, -1, &loss, &lse, &counted);
+  k().cross_entropy(queue(), DType::f32, 1, 3, logits.data(), &target, -1, &loss, &lse, &counted);
   EXPECT_EQ(loss, 0.0f);
 }
 
@@ -210,11 +210,13 @@ void check_embedding(int64_t rows, int64_t n, int64_t vocab) {
     want.push_back(at(table, cell));
     want_dtable[static_cast<size_t>(cell)] += at(dy, i);
   }
-  k().embedding(dtype_of<T>(), rows, n, table.data(), ids.data(), y.data());
+  k().embedding(queue(), dtype_of<T>(), rows, n, vocab, table.data(), ids.data(), y.data());
   expect_near(y, want, rounding<T>());
-  k().embedding_backward(dtype_of<T>(), rows, n, vocab, ids.data(), dy.data(), dtable.data(), true);
+  k().embedding_backward(queue(), dtype_of<T>(), rows, n, vocab, ids.data(), dy.data(),
+                         dtable.data(), true);
   expect_near(dtable, want_dtable, 2e-6);
-  k().embedding_backward(dtype_of<T>(), 0, n, vocab, ids.data(), dy.data(), dtable.data(), false);
+  k().embedding_backward(queue(), dtype_of<T>(), 0, n, vocab, ids.data(), dy.data(), dtable.data(),
+                         false);
   expect_near(dtable, std::vector<double>(dtable.size(), 0.0), 0.0);
 }
 
@@ -234,14 +236,16 @@ TEST(Rows, NumberOfThreadsDoesNotChangeTheBits) {
     std::vector<float> y(x.size()), dx(x.size()), mean(rows), rstd(rows), lse(rows), dw(n), db(n),
         table(n * n), out(1);
     int64_t counted = 0;
-    k().layer_norm(DType::f32, rows, n, 1e-5f, x.data(), w.data(), w.data(), y.data(), mean.data(),
-                   rstd.data());
-    k().layer_norm_backward(DType::f32, rows, n, x.data(), w.data(), mean.data(), rstd.data(),
-                            dy.data(), dx.data(), false, dw.data(), false, db.data(), false);
-    k().cross_entropy(DType::f32, rows, n, y.data(), ids.data(), -1, out.data(), lse.data(),
-                      &counted);
-    k().embedding_backward(DType::f32, rows, n, n, ids.data(), dx.data(), table.data(), false);
-    k().softmax(DType::f32, rows, n, y.data(), y.data());
+    k().layer_norm(queue(), DType::f32, rows, n, 1e-5f, x.data(), w.data(), w.data(), y.data(),
+                   mean.data(), rstd.data());
+    k().layer_norm_backward(queue(), DType::f32, rows, n, x.data(), w.data(), mean.data(),
+                            rstd.data(), dy.data(), dx.data(), false, dw.data(), false, db.data(),
+                            false);
+    k().cross_entropy(queue(), DType::f32, rows, n, y.data(), ids.data(), -1, out.data(),
+                      lse.data(), &counted);
+    k().embedding_backward(queue(), DType::f32, rows, n, n, ids.data(), dx.data(), table.data(),
+                           false);
+    k().softmax(queue(), DType::f32, rows, n, y.data(), y.data());
     for (const auto& part : {y, dx, lse, dw, db, table})
       out.insert(out.end(), part.begin(), part.end());
     return out;

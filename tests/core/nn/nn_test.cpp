@@ -445,7 +445,7 @@ TEST(Layers, AttentionModuleAndRmsNormTrain) {
                     std::make_shared<Activation>(UnaryOp::silu)});
   model.initialize(1);
   Tensor x = Tensor::empty({2, 3, 8});
-  kernels(kCpu).normal(x.numel(), 0, 1, {.seed = 2}, 0, x.data<float>());
+  kernels(kCpu).normal(current_queue(kCpu), x.numel(), 0, 1, {.seed = 2}, 0, x.data<float>());
   ops::sum(model(Variable(x))).backward();
   for (const Parameter& p : model.parameters()) EXPECT_TRUE(p.has_grad()) << p.name();
 }
@@ -462,8 +462,8 @@ TEST(Mlp, LearnsXor) {
     value.backward();
     loss = value.item();
     for (const Parameter& p : model.parameters())
-      kernels(kCpu).axpby(DType::f32, p.data().numel(), -1.0f, p.grad().raw(), 1.0f,
-                          p.data().raw());
+      kernels(kCpu).axpby(current_queue(kCpu), DType::f32, p.data().numel(), -1.0f, p.grad().raw(),
+                          1.0f, p.data().raw());
   }
   EXPECT_LE(loss, 0.05);
   EXPECT_EQ(model.flops_per_row(), 6.0 * (2 * 8 + 8 * 2));

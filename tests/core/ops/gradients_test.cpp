@@ -24,9 +24,9 @@ Tensor draw(const Shape& shape, uint32_t site, bool positive) {
   Tensor t = Tensor::empty(shape);
   const RandomKey key{.seed = 23, .site = site};
   if (positive)
-    kernels(kCpu).uniform(t.numel(), 0.5f, 2.0f, key, 0, t.data<float>());
+    kernels(kCpu).uniform(current_queue(kCpu), t.numel(), 0.5f, 2.0f, key, 0, t.data<float>());
   else
-    kernels(kCpu).normal(t.numel(), 0.0f, 1.0f, key, 0, t.data<float>());
+    kernels(kCpu).normal(current_queue(kCpu), t.numel(), 0.0f, 1.0f, key, 0, t.data<float>());
   return t;
 }
 

@@ -22,7 +22,8 @@ using ::testing::ThrowsMessage;
 
 Tensor normal(const Shape& shape, uint32_t site) {
   Tensor t = Tensor::empty(shape);
-  kernels(kCpu).normal(t.numel(), 0.0f, 1.0f, {.seed = 31, .site = site}, 0, t.data<float>());
+  kernels(kCpu).normal(current_queue(kCpu), t.numel(), 0.0f, 1.0f, {.seed = 31, .site = site}, 0,
+                       t.data<float>());
   return t;
 }
 Variable constant(const Shape& shape, uint32_t site = 1) { return Variable(normal(shape, site)); }

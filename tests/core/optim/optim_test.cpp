@@ -280,7 +280,8 @@ TEST(GradNorm, HasTheSameBitsHoweverGradientsAreSliced) {
     all.push_back(parameter(str("p", i), {numels[i]}, 0));
     gradients.push_back(Tensor::empty({numels[i]}));
     if (numels[i] > 0)
-      kernels(kCpu).normal(numels[i], 0.0f, 1.0f, {.seed = 3, .site = static_cast<uint32_t>(i)}, 0,
+      kernels(kCpu).normal(current_queue(kCpu), numels[i], 0.0f, 1.0f,
+                           {.seed = 3, .site = static_cast<uint32_t>(i)}, 0,
                            gradients[i].data<float>());
     all[i].set_grad_buffer(gradients[i]);
     all[i].mark_grad_valid();

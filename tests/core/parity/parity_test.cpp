@@ -27,14 +27,16 @@ using Variables = std::vector<Variable>;
 Tensor normal(const Shape& shape, float stddev = 1.0f) {
   static uint32_t site = 0;
   Tensor t = Tensor::empty(shape);
-  kernels(kCpu).normal(t.numel(), 0.0f, stddev, {.seed = 11, .site = ++site}, 0, t.data<float>());
+  kernels(kCpu).normal(current_queue(kCpu), t.numel(), 0.0f, stddev, {.seed = 11, .site = ++site},
+                       0, t.data<float>());
   return t;
 }
 
 Tensor positive(const Shape& shape) {
   static uint32_t site = 1000;
   Tensor t = Tensor::empty(shape);
-  kernels(kCpu).uniform(t.numel(), 0.5f, 2.0f, {.seed = 11, .site = ++site}, 0, t.data<float>());
+  kernels(kCpu).uniform(current_queue(kCpu), t.numel(), 0.5f, 2.0f, {.seed = 11, .site = ++site}, 0,
+                        t.data<float>());
   return t;
 }
 

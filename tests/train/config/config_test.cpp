@@ -116,6 +116,12 @@ INSTANTIATE_TEST_SUITE_P(
                   "key 'checkpoint.async': expected true or false, got 'yes'"},
         BadConfig{"train: {precision: fp16}\n",
                   "key 'train.precision': 'fp16' is none of fp32 | bf16"},
+        BadConfig{"device: gpu\n", "c.yaml:1:9: key 'device': 'gpu' is none of auto | cpu | cuda"},
+        BadConfig{"device: {type: cuda}\n",
+                  "key 'device': expected auto | cpu | cuda, got keys below it"},
+        BadConfig{"data: {kind: random}\ndevice: cuda\nparallel: {offload: true}\n",
+                  "c.yaml:3:21, c.yaml:2:9: parallel.offload keeps state in files, which a CUDA "
+                  "device cannot read"},
         BadConfig{"train: 5\n", "key 'train': expected keys below it, got a value"},
         BadConfig{"- a\n- b\n", "c.yaml:1:1: expected 'group:' with keys below it, got a list"},
         BadConfig{"just words\n", "expected 'group:' with keys below it, got 'just words'"},
@@ -236,8 +242,8 @@ TEST(Config, DigestFollowsWhatTheBitsDependOn) {
   for (const char* neutral : {"run.name=other", "run.dir=/x", "parallel.strategy=single",
                               "parallel.bucket_mb=1", "checkpoint.every=5"})
     EXPECT_EQ(config_digest(parse(kBase, {neutral})), config_digest(base)) << neutral;
-  for (const char* essential :
-       {"run.seed=1", "train.micro_batch=2", "optim.lr=0.5", "parallel.reduction=fast"})
+  for (const char* essential : {"run.seed=1", "train.micro_batch=2", "optim.lr=0.5",
+                                "parallel.reduction=fast", "device=cuda"})
     EXPECT_NE(config_digest(parse(kBase, {essential})), config_digest(base)) << essential;
 }
 

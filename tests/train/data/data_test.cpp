@@ -10,6 +10,7 @@
 #include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
 #include "train/data/dataset.h"
+#include "train/data/device_batches.h"
 #include "train/data/text_dataset.h"
 
 namespace lockstep::train {
@@ -207,6 +208,36 @@ TEST_F(TextData, ErrorsSayWhatToDo) {
   const std::string folder = dir_.path() + "/nothing";
   std::filesystem::create_directory(folder);
   EXPECT_THAT(error_of(text_config(folder)), HasSubstr("folder without files"));
+}
+
+// Kernels on a device could not say it.
+TEST_F(TextData, ATokenOutsideOfTheVocabularyIsNamedWithItsPlace) {
+  const std::string folder = dir_.path() + "/texts";
+  std::filesystem::create_directory(folder);
+  write_file(folder + "/a.txt", std::string(60, 'a'));
+  write_file(folder + "/b.txt", std::string(60, 'z'));
+  Config config = text_config(folder);
+  config.data.validation = 0.25;
+  config.model.vocab = 'z';
+  const auto data = open_dataset(config);
+  EXPECT_THAT(test::error_of([&] { data->evaluation(0); }),
+              testing::ContainsRegex("data.path: byte [0-9]+ of '.*/texts/b.txt' is token 122, but "
+                                     "the model has 122 tokens"));
+  config.model.vocab = 'z' + 1;
+  EXPECT_NO_THROW(open_dataset(config)->evaluation(0));
+}
+
+TEST(DeviceBatches, OfACpuAreTheDatasetsOwn) {
+  Config config;
+  config.data.kind = DataKind::random;
+  const auto data = open_dataset(config);
+  DeviceBatches batches(*data, kCpu);
+  batches.prefetch(1, 0);
+  const Batch batch = batches.get(1, 0);
+  EXPECT_EQ(batch.inputs.device(), kCpu);
+  EXPECT_EQ(batch.inputs.to_vector<int32_t>(), data->get(1, 0).inputs.to_vector<int32_t>());
+  EXPECT_EQ(batches.evaluation(2).targets.to_vector<int32_t>(),
+            data->evaluation(2).targets.to_vector<int32_t>());
 }
 
 TEST(RandomData, TokensAreInTheVocabularyAndDeterministic) {

@@ -66,8 +66,22 @@ TEST_F(MetricsFileTest, EachStepIsOneCompleteLineAtOnce) {
                           "comm_exposed_ms", "peak_mem_mb"})
     EXPECT_TRUE(json.contains(key)) << key;
   EXPECT_EQ(json["val_loss"], 1.25);
+  EXPECT_FALSE(json.contains("memory_mb"));
   file.append(step(2));
   EXPECT_EQ(steps_in(path_), (std::vector<int64_t>{1, 2}));
+}
+
+TEST_F(MetricsFileTest, ADeviceHasItsMemoryAndPerhapsNoMfu) {
+  MetricsFile file(path_, 0);
+  StepMetrics first = step(1);
+  first.mfu.reset();
+  first.memory_mb = {{"parameters", 1.5}, {"pinned", 0.25}};
+  file.append(first);
+  const auto json = nlohmann::json::parse(contents(path_));
+  EXPECT_TRUE(json["mfu"].is_null());
+  EXPECT_EQ(json["memory_mb"]["pinned"], 0.25);
+  EXPECT_THAT(progress_text(first, 2, 1), Not(HasSubstr("MFU")));
+  EXPECT_THAT(progress_text(step(1), 2, 1), HasSubstr("MFU 50.0%"));
 }
 
 TEST_F(MetricsFileTest, AResumedRunCutsOffLaterSteps) {

@@ -27,7 +27,7 @@ Config config_with_steps(int steps) {
 
 TEST(DeviceGroup, LossesAndFlagsGoThroughTheHost) {
   run_device_group(3, [](const Group& group) {
-    const std::vector<LeafSum::Leaf> mine{{group->rank(), static_cast<float>(group->rank() + 1)}};
+    const std::vector<Leaf> mine{{group->rank(), static_cast<float>(group->rank() + 1)}};
     LeafSum losses(mine, 3, {.stop = group->rank() == 1}, *group);
     EXPECT_EQ(losses.sum(), 6.0f);
     EXPECT_TRUE(losses.flags().stop);
@@ -60,7 +60,7 @@ TEST(DeviceGroup, ReportsGoThroughTheHost) {
     EXPECT_EQ(slowest(group->rank(), *group), 1.0);
     MemoryBound bound{};
     bound.fill(kUnplanned);
-    EXPECT_GE(report_memory(bound, *group).peak_bytes, 0);
+    EXPECT_GE(report_memory(bound, kCpu, *group).peak_bytes, 0);
   });
 }
 

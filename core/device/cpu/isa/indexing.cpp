@@ -37,8 +37,8 @@ void scatter_add(int64_t rows, int64_t n, int64_t vocab, const int32_t* ids, con
 
 }  // namespace
 
-void embedding(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids,
-               void* y) {
+void embedding(DType dtype, int64_t rows, int64_t n, int64_t, const float* table,
+               const int32_t* ids, void* y) {
   if (dtype == DType::f32) return gather(rows, n, table, ids, static_cast<float*>(y));
   if (dtype != DType::bf16) unsupported_dtype("embedding", dtype);
   gather(rows, n, table, ids, static_cast<Bf16*>(y));

@@ -44,10 +44,10 @@ void cross_entropy(DType dtype, int64_t rows, int64_t classes, const void* logit
                    int64_t* counted);
 void cross_entropy_backward(DType dtype, int64_t rows, int64_t classes, const void* logits,
                             const int32_t* targets, int32_t ignore, const float* lse,
-                            int64_t counted, const float* scale, void* dlogits);
+                            const int64_t* counted, const float* scale, void* dlogits);
 
-void embedding(DType dtype, int64_t rows, int64_t n, const float* table, const int32_t* ids,
-               void* y);
+void embedding(DType dtype, int64_t rows, int64_t n, int64_t vocab, const float* table,
+               const int32_t* ids, void* y);
 void embedding_backward(DType dtype, int64_t rows, int64_t n, int64_t vocab, const int32_t* ids,
                         const void* dy, float* dtable, bool accumulate);
 

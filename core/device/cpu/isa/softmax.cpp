@@ -143,8 +143,8 @@ void cross_entropy(DType dtype, int64_t rows, int64_t classes, const void* logit
 
 void cross_entropy_backward(DType dtype, int64_t rows, int64_t classes, const void* logits,
                             const int32_t* targets, int32_t ignore, const float* lse,
-                            int64_t counted, const float* scale, void* dlogits) {
-  const float factor = counted > 0 ? *scale / static_cast<float>(counted) : 0.0f;
+                            const int64_t* counted, const float* scale, void* dlogits) {
+  const float factor = *counted > 0 ? *scale / static_cast<float>(*counted) : 0.0f;
   if (dtype == DType::f32)
     return cross_entropy_backward_rows(rows, classes, static_cast<const float*>(logits), targets,
                                        ignore, lse, factor, static_cast<float*>(dlogits));

@@ -1,0 +1,283 @@
+#include <array>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "core/base/error.h"
+#include "core/base/mutex.h"
+#include "core/device/caching_allocator.h"
+#include "core/device/cuda/api.h"
+#include "core/device/cuda/stream.h"
+#include "core/device/cuda/workspace.h"
+#include "core/device/cuda_device.h"
+
+namespace lockstep::cuda {
+namespace {
+
+constexpr size_t kAlignment = 512;
+constexpr size_t kSlab = size_t{2} << 20;  // what the runtime hands out at least
+constexpr size_t kSmall = kSlab / 2;       // smaller blocks are cut from slabs
+
+constexpr int kMostDevices = 64;
+
+// The device of calls that belong to none, such as those for pinned memory.
+std::atomic<int> g_bound{0};
+
+// Makes `index` the device of this thread's calls that name no queue.
+void make_current(int index) {
+  thread_local int current = -1;
+  if (current == index) return;
+  check_cuda(api().set_device(index), "choosing the device");
+  current = index;
+}
+
+class DeviceMemory final : public MemorySource {
+ public:
+  explicit DeviceMemory(int index) : index_(index) {}
+
+  std::string name() const override { return str("cuda:", index_); }
+  size_t capacity_for(size_t bytes) const override {
+    return stepped_capacity(bytes, kAlignment, kSmall, kSlab);
+  }
+  void* take(size_t capacity) override {
+    if (capacity >= kSmall) return allocate(capacity);
+    std::vector<void*>& blocks = small_[capacity];
+    if (!blocks.empty()) {
+      void* block = blocks.back();
+      blocks.pop_back();
+      return block;
+    }
+    if (slab_left_ < capacity) {
+      void* slab = allocate(kSlab);
+      if (!slab) return nullptr;
+      slab_ = static_cast<std::byte*>(slab);
+      slab_left_ = kSlab;
+    }
+    void* block = slab_;
+    slab_ += capacity;
+    slab_left_ -= capacity;
+    return block;
+  }
+  // Blocks of slabs stay here: a slab is never given back.
+  void give_back(void* block, size_t capacity) noexcept override {
+    if (capacity < kSmall) {
+      small_[capacity].push_back(block);
+      return;
+    }
+    if (const int error = api().free(block)) freeing_failed(error);
+  }
+  Queue queue() const override { return current_queue({DeviceType::cuda, index_}); }
+  void freed(void* block, size_t capacity, const Queue& queue) noexcept override {
+    if (api().poison) api().poison(block, capacity, queue.native());
+  }
+  std::string advice() const override {
+    size_t free_bytes = 0, total = 0;
+    make_current(index_);
+    if (api().memory_info(&free_bytes, &total)) return std::string(kMemoryAdvice);
+    return str("The device has ", free_bytes, " of ", total, " bytes free. ", kMemoryAdvice);
+  }
+
+ private:
+  void* allocate(size_t bytes) const {
+    make_current(index_);
+    void* block = nullptr;
+    const int error = api().allocate(&block, bytes);
+    if (is_out_of_memory(error)) return nullptr;
+    check_cuda(error, "allocating memory");
+    return block;
+  }
+  void freeing_failed(int error) const noexcept;
+
+  const int index_;
+  std::map<size_t, std::vector<void*>> small_;  // free blocks by capacity
+  std::byte* slab_ = nullptr;
+  size_t slab_left_ = 0;
+};
+
+// The device has failed; its next call says so to somebody who can act on it.
+void DeviceMemory::freeing_failed(int) const noexcept {}
+
+class PinnedMemory final : public MemorySource {
+ public:
+  std::string name() const override { return "pinned"; }
+  size_t capacity_for(size_t bytes) const override {
+    return stepped_capacity(bytes, 4096, kSmall, 4096);
+  }
+  void* take(size_t capacity) override {
+    make_current(g_bound);
+    void* block = nullptr;
+    const int error = api().allocate_pinned(&block, capacity);
+    if (is_out_of_memory(error)) return nullptr;
+    check_cuda(error, "allocating pinned memory");
+    return block;
+  }
+  void give_back(void* block, size_t) noexcept override { api().free_pinned(block); }
+  Queue queue() const override { return Queue(kCpu); }
+  std::string advice() const override {
+    return "Pinned memory cannot be swapped out: raise `ulimit -l`, or use a smaller "
+           "train.micro_batch or model";
+  }
+};
+
+// One device. Never destroyed, because tensors with static lifetime may outlive main.
+class Card {
+ public:
+  explicit Card(int index) : index_(index), memory_(index), allocator_(memory_) {}
+
+  Allocator& allocator() { return allocator_; }
+  const Queue& main_queue() {
+    std::call_once(made_, [this] { main_ = std::make_unique<Queue>(new_queue()); });
+    return *main_;
+  }
+  Queue new_queue() const {
+    make_current(index_);
+    StreamHandle stream = nullptr;
+    check_cuda(api().stream_create(&stream), "creating a queue");
+    return Queue({DeviceType::cuda, index_},
+                 std::shared_ptr<void>(stream, [](void* s) { api().stream_destroy(s); }));
+  }
+  // Events are used again, because creating one costs more than recording it.
+  std::shared_ptr<void> event() {
+    EventHandle handle = nullptr;
+    {
+      const MutexLock lock(mutex_);
+      if (!events_.empty()) {
+        handle = events_.back();
+        events_.pop_back();
+      }
+    }
+    if (!handle) {
+      make_current(index_);
+      check_cuda(api().event_create(&handle), "creating an event");
+    }
+    return {handle, [this](void* event) {
+              const MutexLock lock(mutex_);
+              events_.push_back(event);
+            }};
+  }
+
+ private:
+  const int index_;
+  DeviceMemory memory_;
+  CachingAllocator allocator_;
+  std::once_flag made_;
+  std::unique_ptr<Queue> main_;
+  Mutex mutex_;
+  std::vector<EventHandle> events_ LOCKSTEP_GUARDED_BY(mutex_);
+};
+
+struct Count {
+  int devices = 0;
+  std::string why_none;
+};
+
+const Count& count() {
+  static const Count found = [] {
+    Count c;
+    if (const int error = api().device_count(&c.devices)) {
+      c.devices = 0;
+      c.why_none = str("no CUDA device can be used: ", api().error_text(error));
+    } else if (c.devices == 0) {
+      c.why_none = "this machine has no CUDA device";
+    }
+    return c;
+  }();
+  return found;
+}
+
+Card& card(int index) {
+  const Count& found = count();
+  if (found.devices == 0) throw UsageError(str("[cuda] ", found.why_none, ": use device cpu"));
+  check(index >= 0 && index < found.devices && index < kMostDevices,
+        "[cuda] there is no cuda:", index, ": this process can use ", found.devices,
+        found.devices == 1 ? " device" : " devices", ", from cuda:0 on");
+  static std::array<std::once_flag, kMostDevices> made;
+  static std::array<Card*, kMostDevices> cards;
+  const auto i = static_cast<size_t>(index);
+  std::call_once(made[i], [&] { cards[i] = new Card(index); });
+  return *cards[i];
+}
+
+}  // namespace
+
+int device_count() { return count().devices; }
+std::string why_none() { return count().why_none; }
+
+// Only the simulation overwrites what was freed.
+bool is_simulated() { return api().poison != nullptr; }
+
+DeviceInfo info(int index) {
+  card(index);  // throws if there is none
+  DeviceProperties found;
+  check_cuda(api().properties(index, &found), "asking for a device's properties");
+  return {.model = found.name,
+          .major = found.major,
+          .minor = found.minor,
+          .memory_bytes = found.memory_bytes,
+          .uuid = found.uuid};
+}
+
+std::string driver_version() {
+  int version = 0;
+  check_cuda(api().driver_version(&version), "asking for the driver's version");
+  return str(version / 1000, ".", version % 1000 / 10);
+}
+
+void bind(int index) {
+  card(index);
+  g_bound = index;
+  make_current(index);
+}
+
+Allocator& allocator(int index) { return card(index).allocator(); }
+
+Allocator& pinned_allocator() {
+  static auto* allocator = new CachingAllocator(*new PinnedMemory);
+  return *allocator;
+}
+
+const Queue& main_queue(int index) { return card(index).main_queue(); }
+Queue create_queue(int index) { return card(index).new_queue(); }
+
+void synchronize(const Queue& queue) {
+  check_cuda(api().stream_synchronize(queue.native()), "waiting for a queue");
+}
+
+std::shared_ptr<void> record(const Queue& queue) {
+  std::shared_ptr<void> event = card(queue.device().index).event();
+  check_cuda(api().event_record(event.get(), queue.native()), "recording an event");
+  return event;
+}
+
+bool done(int, void* event) {
+  bool is_done = false;
+  check_cuda(api().event_done(event, &is_done), "asking for an event");
+  return is_done;
+}
+
+void wait(int, void* event, const Queue& queue) {
+  check_cuda(api().stream_wait(queue.native(), event), "making a queue wait");
+}
+
+void synchronize(int, void* event) {
+  check_cuda(api().event_synchronize(event), "waiting for an event");
+}
+
+void* stream_of(const Queue& queue) {
+  make_current(queue.device().index);
+  return queue.native();
+}
+
+Workspace::Workspace(const Queue& queue, size_t bytes) : queue_(queue), bytes_(bytes) {
+  const QueueScope scope(queue_);
+  data_ = lockstep::allocator(queue_.device()).allocate(bytes_, MemoryCategory::buffers);
+}
+
+Workspace::~Workspace() {
+  lockstep::allocator(queue_.device()).deallocate(data_, bytes_, MemoryCategory::buffers);
+}
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,18 @@
+// Matrix products of a CUDA device. core/device/cuda/toolkit runs them through cuBLASLt, and
+// core/device/cuda/sim on the CPU's kernels.
+#pragma once
+
+#include "core/device/kernels.h"
+
+namespace lockstep::cuda {
+
+struct Product {
+  GemmArgs args;               // without its bias
+  const void* bias = nullptr;  // [N] of c_dtype, added to each row; or null
+};
+
+// Queues the product. The algorithm depends on shapes, dtypes, alignment and device model alone.
+// Throws EnvironmentError if the library is missing or refuses the product.
+void multiply(const Queue& queue, const Product& product);
+
+}  // namespace lockstep::cuda
