@@ -177,8 +177,9 @@ std::string CachingAllocator::no_memory(size_t bytes, MemoryCategory category) c
                   stats_.used_bytes[c]);
   const std::string limit =
       stats_.limit_bytes > 0 ? str(" of a limit of ", stats_.limit_bytes) : "";
+  if (!used.empty()) used = str(" (", used, ")");
   return str("[", source_.name(), "] out of memory: ", bytes, " bytes more for ", name_of(category),
-             "; tensors use ", stats_.total_used_bytes, " bytes", limit, " (", used, "). ",
+             "; tensors use ", stats_.total_used_bytes, " bytes", limit, used, ". ",
              source_.advice());
 }
 

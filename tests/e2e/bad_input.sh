@@ -103,7 +103,7 @@ refuses 2 "lease" run --rdzv-conf lease=0 -- true
 for words in "train $small --set run.name=device" "train $small --set run.name=device -n 2" \
   "bench step --config $small"; do
   # shellcheck disable=SC2086
-  LOCKSTEP_SIM_DEVICES=0 refuses 2 "device is 'cuda', but |. Set device to cpu or auto" $words \
+  LOCKSTEP_SIM_DEVICES=0 refuses 2 "device is 'cuda', but |. Take device cpu or auto" $words \
     --set device=cuda
   [ "$(wc -l < said)" = 1 ] || fail "known before any rank starts, and said once: $(cat said)"
 done

@@ -38,8 +38,8 @@ grep -qE "^written    28 tensors, [0-9.]+ KB, 1 file$" export.out ||
 "$lockstep" bench checkpoint -n 2 --mb 16 --repetitions 1 > checkpoint.out
 contains checkpoint.out "16.0 MB on 2 ranks"
 "$lockstep" bench step --config "${small[@]}" --steps 2 > step.out
-contains step.out "2 ranks x 1 thread, cpu ("
-contains step.out "), fsdp, shard grad, shm, fp32"
+contains step.out "2 ranks x 1 thread, fsdp, shard grad, shm, fp32"
+contains step.out ", on cpu ("
 for file in text.out plan.out export.out checkpoint.out step.out; do
   ! grep -n ' $' $file || fail "blanks at the end of a line of $file"
 done

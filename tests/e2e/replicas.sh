@@ -7,9 +7,11 @@ train_straight 600
 
 # killed NAME RANK STEP: kills that rank of the run once the run has taken the step.
 killed() {
-  wait_for 60 has_taken "$1" "$3" || fail "no step $3: $(cat "$1.err")"
+  # The process is looked for before the step: looking takes time, in which the run could end.
+  wait_for 60 has_taken "$1" 1 || fail "no step 1: $(cat "$1.err")"
   local victim; victim=$(rank_of "run.name=$1" "$2")
   [ -n "$victim" ] || fail "found no process of rank $2"
+  wait_for 60 has_taken "$1" "$3" || fail "no step $3: $(cat "$1.err")"
   kill -KILL "$victim"
 }
 

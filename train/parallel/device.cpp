@@ -31,7 +31,7 @@ DeviceKind resolved(DeviceKind device) {
   if (device == DeviceKind::automatic)
     return !cuda::is_simulated() && has_cuda() ? DeviceKind::cuda : DeviceKind::cpu;
   check(device != DeviceKind::cuda || has_cuda(), "device is 'cuda', but ", why_no_cuda(),
-        ". Set device to cpu or auto to train on the CPU");
+        ". Take device cpu or auto to compute on the CPU");
   return device;
 }
 

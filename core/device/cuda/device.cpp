@@ -77,7 +77,8 @@ class DeviceMemory final : public MemorySource {
     size_t free_bytes = 0, total = 0;
     make_current(index_);
     if (api().memory_info(&free_bytes, &total)) return std::string(kMemoryAdvice);
-    return str("The device has ", free_bytes, " of ", total, " bytes free. ", kMemoryAdvice);
+    return str("The device has ", free_bytes, " of ", total, " bytes free, and gives out ", kSlab,
+               " at a time. Ranks that share a device share its memory. ", kMemoryAdvice);
   }
 
  private:
@@ -174,12 +175,25 @@ struct Count {
   std::string why_none;
 };
 
+// Why the runtime finds no device.
+std::string driver_problem(int error) {
+  constexpr int kNeeded = 13000;
+  int version = 0;
+  if (api().driver_version(&version) == 0 && version < kNeeded) {
+    constexpr const char* kDo = "install NVIDIA's driver for CUDA 13 (580 or later)";
+    if (version == 0) return str("no CUDA device can be used: no driver is loaded; ", kDo);
+    return str("no CUDA device can be used: the driver is for CUDA ", version / 1000, ".",
+               version % 1000 / 10, "; ", kDo);
+  }
+  return str("no CUDA device can be used: ", api().error_text(error));
+}
+
 const Count& count() {
   static const Count found = [] {
     Count c;
     if (const int error = api().device_count(&c.devices)) {
       c.devices = 0;
-      c.why_none = str("no CUDA device can be used: ", api().error_text(error));
+      c.why_none = driver_problem(error);
     } else if (c.devices == 0) {
       c.why_none = "this machine has no CUDA device";
     }
