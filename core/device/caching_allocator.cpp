@@ -135,17 +135,20 @@ void CachingAllocator::settle(bool wait) {
     if (wait) use.synchronize();
     return use.done();
   };
-  std::vector<Pending> still;
-  for (Pending& pending : pending_) {
-    if (std::all_of(pending.uses.begin(), pending.uses.end(), is_done))
-      keep(pending.block, pending.capacity, pending.home);
-    else
-      still.push_back(std::move(pending));
-  }
-  pending_ = std::move(still);
+  // Asking may throw, and a block must not be kept twice.
+  const auto free_from =
+      std::stable_partition(pending_.begin(), pending_.end(), [&](const Pending& pending) {
+        return !std::all_of(pending.uses.begin(), pending.uses.end(), is_done);
+      });
+  for (auto pending = free_from; pending != pending_.end(); ++pending)
+    keep(pending->block, pending->capacity, pending->home);
+  pending_.erase(free_from, pending_.end());
 }
 
 void CachingAllocator::drop_cached() {
+  // The source may hand the blocks to other queues.
+  for (auto& [key, pool] : free_)
+    if (!pool.blocks.empty()) pool.queue.synchronize();
   for (auto& [key, pool] : free_)
     for (void* block : pool.blocks) {
       source_.give_back(block, key.second);

@@ -107,6 +107,12 @@ void check_config(const Config& config) {
   fit(device != DeviceKind::cuda || !parallel.offload, {"parallel.offload", "device"},
       "parallel.offload keeps state in files, which a CUDA device cannot read: set it to false, or "
       "device to cpu");
+  constexpr int64_t kMostHeadSize = 256;  // of the attention kernels there
+  const int64_t head_size = model.is_language_model() ? model.dim / model.heads : 0;
+  fit(device != DeviceKind::cuda || head_size <= kMostHeadSize,
+      {"model.dim", "model.heads", "device"}, "model.dim / model.heads is ", head_size,
+      ", but heads on a CUDA device have at most ", kMostHeadSize,
+      " elements: take more heads, or device cpu");
 }
 
 void check_world_size(const Config& config, int world_size) {

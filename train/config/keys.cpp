@@ -36,7 +36,7 @@ const std::vector<Key>& table() {
        {0, 9007199254740992.0}},
 
       {"device", LOCKSTEP_FIELD(device),
-       "where ranks compute; `auto` is `cuda` if the machine has such a device that is not "
+       "where ranks compute; `auto` is `cuda` if such a device can be used that is not "
        "simulated, else `cpu`; [gpu.md](gpu.md)",
        result},
 

@@ -10,6 +10,7 @@
 #include "core/base/mutex.h"
 #include "core/device/caching_allocator.h"
 #include "core/device/cuda/api.h"
+#include "core/device/cuda/products.h"
 #include "core/device/cuda/stream.h"
 #include "core/device/cuda/workspace.h"
 #include "core/device/cuda_device.h"
@@ -63,11 +64,14 @@ class DeviceMemory final : public MemorySource {
   }
   // Blocks of slabs stay here: a slab is never given back.
   void give_back(void* block, size_t capacity) noexcept override {
-    if (capacity < kSmall) {
-      small_[capacity].push_back(block);
+    // A device that fails here says so at its next call, to somebody who can act on it.
+    try {
+      if (capacity < kSmall) return small_[capacity].push_back(block);
+      make_current(index_);
+    } catch (const std::exception&) {
       return;
     }
-    if (const int error = api().free(block)) freeing_failed(error);
+    api().free(block);
   }
   Queue queue() const override { return current_queue({DeviceType::cuda, index_}); }
   void freed(void* block, size_t capacity, const Queue& queue) noexcept override {
@@ -90,16 +94,12 @@ class DeviceMemory final : public MemorySource {
     check_cuda(error, "allocating memory");
     return block;
   }
-  void freeing_failed(int error) const noexcept;
 
   const int index_;
   std::map<size_t, std::vector<void*>> small_;  // free blocks by capacity
   std::byte* slab_ = nullptr;
   size_t slab_left_ = 0;
 };
-
-// The device has failed; its next call says so to somebody who can act on it.
-void DeviceMemory::freeing_failed(int) const noexcept {}
 
 class PinnedMemory final : public MemorySource {
  public:
@@ -154,13 +154,19 @@ class Card {
       make_current(index_);
       check_cuda(api().event_create(&handle), "creating an event");
     }
-    return {handle, [this](void* event) {
-              const MutexLock lock(mutex_);
-              events_.push_back(event);
-            }};
+    return {handle, [this](void* event) { keep(event); }};
   }
 
  private:
+  void keep(EventHandle event) noexcept {
+    try {
+      const MutexLock lock(mutex_);
+      events_.push_back(event);
+    } catch (const std::bad_alloc&) {
+      api().event_destroy(event);
+    }
+  }
+
   const int index_;
   DeviceMemory memory_;
   CachingAllocator allocator_;
@@ -244,6 +250,7 @@ void bind(int index) {
   card(index);
   g_bound = index;
   make_current(index);
+  load_products();
 }
 
 Allocator& allocator(int index) { return card(index).allocator(); }
@@ -257,26 +264,28 @@ const Queue& main_queue(int index) { return card(index).main_queue(); }
 Queue create_queue(int index) { return card(index).new_queue(); }
 
 void synchronize(const Queue& queue) {
-  check_cuda(api().stream_synchronize(queue.native()), "waiting for a queue");
+  check_cuda(api().stream_synchronize(stream_of(queue)), "waiting for a queue");
 }
 
 std::shared_ptr<void> record(const Queue& queue) {
   std::shared_ptr<void> event = card(queue.device().index).event();
-  check_cuda(api().event_record(event.get(), queue.native()), "recording an event");
+  check_cuda(api().event_record(event.get(), stream_of(queue)), "recording an event");
   return event;
 }
 
-bool done(int, void* event) {
+bool done(int index, void* event) {
+  make_current(index);
   bool is_done = false;
   check_cuda(api().event_done(event, &is_done), "asking for an event");
   return is_done;
 }
 
 void wait(int, void* event, const Queue& queue) {
-  check_cuda(api().stream_wait(queue.native(), event), "making a queue wait");
+  check_cuda(api().stream_wait(stream_of(queue), event), "making a queue wait");
 }
 
-void synchronize(int, void* event) {
+void synchronize(int index, void* event) {
+  make_current(index);
   check_cuda(api().event_synchronize(event), "waiting for an event");
 }
 

@@ -11,6 +11,10 @@ struct Product {
   const void* bias = nullptr;  // [N] of c_dtype, added to each row; or null
 };
 
+// Loads what multiply() needs, so that a missing library shows at the start. Throws
+// EnvironmentError that names it.
+void load_products();
+
 // Queues the product. The algorithm depends on shapes, dtypes, alignment and device model alone.
 // Throws EnvironmentError if the library is missing or refuses the product.
 void multiply(const Queue& queue, const Product& product);

@@ -119,6 +119,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"device: gpu\n", "c.yaml:1:9: key 'device': 'gpu' is none of auto | cpu | cuda"},
         BadConfig{"device: {type: cuda}\n",
                   "key 'device': expected auto | cpu | cuda, got keys below it"},
+        BadConfig{"data: {kind: random}\ndevice: cuda\nmodel: {dim: 520, heads: 2}\n",
+                  "model.dim / model.heads is 260, but heads on a CUDA device have at most 256 "
+                  "elements: take more heads, or device cpu"},
         BadConfig{"data: {kind: random}\ndevice: cuda\nparallel: {offload: true}\n",
                   "c.yaml:3:21, c.yaml:2:9: parallel.offload keeps state in files, which a CUDA "
                   "device cannot read"},

@@ -16,12 +16,18 @@ namespace {
 cudaStream_t stream_from(StreamHandle stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t event_from(EventHandle event) { return static_cast<cudaEvent_t>(event); }
 
-int device_count(int* count) { return cudaGetDeviceCount(count); }
-int driver_version(int* version) { return cudaDriverGetVersion(version); }
+// The runtime keeps the last error for whoever asks next, which would be a kernel's launch.
+int taken(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+int device_count(int* count) { return taken(cudaGetDeviceCount(count)); }
+int driver_version(int* version) { return taken(cudaDriverGetVersion(version)); }
 
 int properties(int device, DeviceProperties* out) {
   cudaDeviceProp found;
-  if (const int error = cudaGetDeviceProperties(&found, device)) return error;
+  if (const int error = taken(cudaGetDeviceProperties(&found, device))) return error;
   out->name = found.name;
   out->major = found.major;
   out->minor = found.minor;
@@ -36,53 +42,69 @@ int properties(int device, DeviceProperties* out) {
   return 0;
 }
 
-int set_device(int device) { return cudaSetDevice(device); }
-int allocate(void** pointer, size_t bytes) { return cudaMalloc(pointer, bytes); }
-int free_memory(void* pointer) { return cudaFree(pointer); }
-int memory_info(size_t* free_bytes, size_t* total) { return cudaMemGetInfo(free_bytes, total); }
-int allocate_pinned(void** pointer, size_t bytes) {
-  return cudaHostAlloc(pointer, bytes, cudaHostAllocPortable);
+int set_device(int device) { return taken(cudaSetDevice(device)); }
+int allocate(void** pointer, size_t bytes) { return taken(cudaMalloc(pointer, bytes)); }
+int free_memory(void* pointer) { return taken(cudaFree(pointer)); }
+int memory_info(size_t* free_bytes, size_t* total) {
+  return taken(cudaMemGetInfo(free_bytes, total));
 }
-int free_pinned(void* pointer) { return cudaFreeHost(pointer); }
+int allocate_pinned(void** pointer, size_t bytes) {
+  return taken(cudaHostAlloc(pointer, bytes, cudaHostAllocPortable));
+}
+int free_pinned(void* pointer) { return taken(cudaFreeHost(pointer)); }
 
 // A queue of its own: work of the legacy default stream neither waits for it nor holds it up.
 int stream_create(StreamHandle* stream) {
   cudaStream_t made = nullptr;
-  const int error = cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
+  const int error = taken(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking));
   *stream = made;
   return error;
 }
-int stream_destroy(StreamHandle stream) { return cudaStreamDestroy(stream_from(stream)); }
-int stream_synchronize(StreamHandle stream) { return cudaStreamSynchronize(stream_from(stream)); }
+int stream_destroy(StreamHandle stream) { return taken(cudaStreamDestroy(stream_from(stream))); }
+int stream_synchronize(StreamHandle stream) {
+  return taken(cudaStreamSynchronize(stream_from(stream)));
+}
 int stream_wait(StreamHandle stream, EventHandle event) {
-  return cudaStreamWaitEvent(stream_from(stream), event_from(event), 0);
+  return taken(cudaStreamWaitEvent(stream_from(stream), event_from(event), 0));
 }
 
 int event_create(EventHandle* event) {
   cudaEvent_t made = nullptr;
-  const int error = cudaEventCreate(&made);
+  const int error = taken(cudaEventCreate(&made));
   *event = made;
   return error;
 }
-int event_destroy(EventHandle event) { return cudaEventDestroy(event_from(event)); }
+int event_destroy(EventHandle event) { return taken(cudaEventDestroy(event_from(event))); }
 int event_record(EventHandle event, StreamHandle stream) {
-  return cudaEventRecord(event_from(event), stream_from(stream));
+  return taken(cudaEventRecord(event_from(event), stream_from(stream)));
 }
 int event_done(EventHandle event, bool* done) {
-  const int error = cudaEventQuery(event_from(event));
+  const int error = taken(cudaEventQuery(event_from(event)));
   *done = error == cudaSuccess;
   return error == cudaErrorNotReady ? 0 : error;
 }
 int event_elapsed_ms(EventHandle start, EventHandle end, float* ms) {
-  return cudaEventElapsedTime(ms, event_from(start), event_from(end));
+  return taken(cudaEventElapsedTime(ms, event_from(start), event_from(end)));
 }
-int event_synchronize(EventHandle event) { return cudaEventSynchronize(event_from(event)); }
+int event_synchronize(EventHandle event) { return taken(cudaEventSynchronize(event_from(event))); }
 
+// Whether host code may be at this memory while a copy runs: it was not allocated here.
+bool is_ordinary(const void* pointer) {
+  cudaPointerAttributes found;
+  return taken(cudaPointerGetAttributes(&found, pointer)) != cudaSuccess ||
+         found.type == cudaMemoryTypeUnregistered;
+}
+
+// The runtime's own copies of ordinary host memory "might be synchronous", says its documentation,
+// and on machines where the device reads such memory by itself they are not.
 int copy(void* to, const void* from, size_t bytes, StreamHandle stream) {
-  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_from(stream));
+  const cudaStream_t on = stream_from(stream);
+  if (const int error = taken(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, on)))
+    return error;
+  return is_ordinary(to) || is_ordinary(from) ? taken(cudaStreamSynchronize(on)) : 0;
 }
 int fill_bytes(void* to, int byte, size_t bytes, StreamHandle stream) {
-  return cudaMemsetAsync(to, byte, bytes, stream_from(stream));
+  return taken(cudaMemsetAsync(to, byte, bytes, stream_from(stream)));
 }
 
 const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
@@ -118,10 +140,8 @@ const CudaApi& api() {
 
 bool is_out_of_memory(int error) { return error == cudaErrorMemoryAllocation; }
 
-// The runtime remembers the last error until somebody takes it.
 void check_cuda(int error, const char* what) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();
   throw EnvironmentError(str("[cuda] ", what, ": ", error_text(error)));
 }
 

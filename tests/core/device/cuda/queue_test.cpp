@@ -75,6 +75,25 @@ TEST_F(CudaQueues, ABlockBelongsToTheQueueThatUsedIt) {
   }
 }
 
+TEST_F(CudaQueues, BlocksThatAreGivenBackWaitForTheirQueue) {
+  for (int i = 1; i <= kTries; ++i) {
+    const Queue other = Queue::create(kCuda);
+    Tensor copy;
+    {
+      const QueueScope scope(other);
+      const Tensor source = filled(i);
+      copy = source.clone();
+    }
+    allocator(kCuda).release_cached();
+    filled(-1);  // on the main queue, in the memory of `source`, if that is free
+    {
+      const QueueScope scope(other);
+      EXPECT_THAT(copy.to_vector<float>(), Each(static_cast<float>(i)));
+      copy = Tensor();
+    }
+  }
+}
+
 TEST_F(CudaQueues, TheHostMayChangePinnedMemoryWhenACopyReturns) {
   for (int i = 1; i <= kTries; ++i) {
     const Tensor host = Tensor::pinned({kSize}, DType::f32, kCuda);
