@@ -76,8 +76,8 @@ kill -TERM $pid
 saved inherited
 contains inherited.err "asking the ranks to save and stop within 120 s"
 
-# A rank of an agent is never impatient itself: its agent gets these signals as well and decides. The
-# other rank holds the run up, since a second signal within a second is never impatience.
+# A rank of an agent is never impatient itself: its agent gets these signals as well and decides.
+# The other rank holds the run up, since a second signal within a second is never impatience.
 begin patient env
 wait_for 60 took_a_step patient || fail "no step: $(cat patient.err)"
 asked=$(rank_of run.name=patient 0) other=$(rank_of run.name=patient 1)
