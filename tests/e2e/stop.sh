@@ -76,17 +76,17 @@ kill -TERM $pid
 saved inherited
 contains inherited.err "asking the ranks to save and stop within 120 s"
 
-# A rank of an agent is never impatient itself: its agent gets these signals as well and decides.
+# A rank of an agent is never imcalm itself: its agent gets these signals as well and decides.
 # The other rank holds the run up, since a second signal within a second is never impatience.
-begin patient env
-wait_for 60 took_a_step patient || fail "no step: $(cat patient.err)"
-asked=$(rank_of run.name=patient 0) other=$(rank_of run.name=patient 1)
+begin calm env
+wait_for 60 took_a_step calm || fail "no step: $(cat calm.err)"
+asked=$(rank_of run.name=calm 0) other=$(rank_of run.name=calm 1)
 kill -STOP "$other"
 kill -TERM "$asked"
 sleep 1.2
 kill -TERM "$asked"
 kill -CONT "$other"
-saved patient
+saved calm
 
 # The agent gives ranks the time that the config says they need.
 endless+=(--set checkpoint.stop_budget_s=300)
