@@ -88,7 +88,8 @@ class CachingAllocator final : public Allocator {
   MemoryStats stats_ LOCKSTEP_GUARDED_BY(mutex_);
 };
 
-// Steps of an eighth of a power of two: at most 1/8 is wasted, and similar requests share blocks.
+// Steps of an eighth of a power of two, so that similar requests share blocks: at most 1/8 is
+// wasted, beside what rounding to `alignment` or `page` adds.
 // Multiples of `alignment`, and of `page` from `large` on.
 size_t stepped_capacity(size_t bytes, size_t alignment, size_t large, size_t page);
 

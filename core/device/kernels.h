@@ -123,6 +123,7 @@ struct Kernels {
   void (*unary_backward)(const Queue& queue, UnaryOp op, DType dtype, int64_t n, const void* x,
                          const void* dy, void* dx, bool accumulate);
   // Broadcasting. a and b have one dtype: any but bool for arithmetic. Comparisons write bool.
+  // A CUDA device gives 0 for an integer divided by zero.
   void (*binary)(const Queue& queue, BinaryOp op, const StridedView& dst, const StridedView& a,
                  const StridedView& b);
   // y = alpha·x + beta·y, contiguous. With beta 0, y is not read.

@@ -101,7 +101,8 @@ class Tensor {
   // when they convert to integers.
   //
   // Both throw UsageError, and change nothing, for:
-  // - a value that an integer dtype cannot hold
+  // - a value that an integer dtype cannot hold. On a CUDA device, whose kernels cannot say so,
+  //   copy_ and to() store the nearest value instead, and 0 for a NaN.
   // - a tensor whose elements share memory, as expand() makes them. Write before expanding, or
   //   write to a clone().
   const Tensor& copy_(const Tensor& source) const;
