@@ -4,6 +4,10 @@ Prints one JSON line: step_ms (median), tokens_per_s of all ranks, peak_mem_mb o
 several ranks, start a process for each, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.
 DistributedDataParallel averages the gradients over Gloo. With --fsdp, FSDP2 shards the model
 (PyTorch 2.6 or newer).
+
+--device cuda computes on one GPU, with AdamW's fused kernels: scripts/gpu_check compares it with
+configs/gpt2_124m.yaml. --compile compiles the model first; first_step_s tells how long the first
+step took, compilation included.
 """
 import argparse
 import json
@@ -49,7 +53,7 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    def __init__(self, layers, heads, dim, block, vocab=256):
+    def __init__(self, layers, heads, dim, block, vocab):
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, dim), nn.Embedding(block, dim)
         self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(layers)))
@@ -75,39 +79,68 @@ def shard(model):
     return model
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser()
-    for name, default in dict(layers=6, heads=6, dim=384, block=256, batch=4,
+    for name, default in dict(layers=6, heads=6, dim=384, block=256, vocab=256, batch=4,
                               steps=12, warmup=3, threads=1).items():
         parser.add_argument("--" + name, type=int, default=default)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--fsdp", action="store_true")
-    a = parser.parse_args()
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    return parser.parse_args()
+
+
+def synchronize(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(device):
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main():
+    a = parse()
     torch.set_num_threads(a.threads)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    model = net = Gpt(a.layers, a.heads, a.dim, a.block)
+    if world > 1 and a.device == "cuda":
+        raise SystemExit("--device cuda takes one rank")
+    begin = time.perf_counter()
+    model = net = Gpt(a.layers, a.heads, a.dim, a.block, a.vocab).to(a.device)
     if world > 1:
         dist.init_process_group("gloo")
         net = shard(model) if a.fsdp else nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    if a.compile:
+        net = torch.compile(net)
+    fused = {"fused": True} if a.device == "cuda" else {}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1,
+                                  **fused)
     times = []
-    for _ in range(a.warmup + a.steps):
-        ids = torch.randint(256, (a.batch, a.block + 1))
+    for step in range(a.warmup + a.steps):
+        ids = torch.randint(a.vocab, (a.batch, a.block + 1)).to(a.device)
+        synchronize(a.device)
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.bf16):
+        with torch.autocast(a.device, dtype=torch.bfloat16, enabled=a.bf16):
             loss = net(ids[:, :-1], ids[:, 1:])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        synchronize(a.device)
         times.append(time.perf_counter() - start)
+        if step == 0:
+            first = time.perf_counter() - begin
     if int(os.environ.get("RANK", "0")) == 0:
         step = statistics.median(times[a.warmup :])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         print(json.dumps({"torch": torch.__version__, "ranks": world, "bf16": a.bf16,
-                          "fsdp": a.fsdp, "step_ms": round(step * 1e3, 1),
+                          "fsdp": a.fsdp, "compiled": a.compile, "device": a.device,
+                          "step_ms": round(step * 1e3, 1),
                           "tokens_per_s": round(world * a.batch * a.block / step),
-                          "peak_mem_mb": round(peak)}))
+                          "peak_mem_mb": round(peak_bytes(a.device) / 1e6),
+                          "first_step_s": round(first, 1)}))
     if world > 1:
         dist.destroy_process_group()
 
