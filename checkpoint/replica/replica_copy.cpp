@@ -7,6 +7,7 @@
 
 #include "checkpoint/format/chunks.h"
 #include "core/base/parallel.h"
+#include "core/tensor/device_copies.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -46,12 +47,14 @@ std::span<const CopyLayout::Placed> CopyLayout::within(int64_t begin, int64_t by
 
 void StateCopy::fill(const std::vector<Tensor>& slices, const CopyLayout& layout) const {
   std::vector<Tensor> hosts = slices;
+  DeviceCopies copies;
   for (Tensor& slice : hosts) {
     if (slice.device() == kCpu) continue;
-    const Tensor host = Tensor::empty(slice.shape(), slice.dtype());
-    host.copy_(slice);
+    const Tensor host = host_memory_like(slice);
+    copies.start(host, slice);
     slice = host;
   }
+  copies.wait();
   auto* out = sums.data<int64_t>();
   parallel_for(sums.numel(), [&](int64_t i) {
     char* chunk = static_cast<char*>(data.raw()) + i * kChunkBytes;
@@ -137,10 +140,8 @@ int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int fr
 CopyReader::CopyReader(const std::vector<Entry>& entries) {
   for (const Entry& entry : entries) {
     const bool direct = entry.tensor.device() == kCpu && entry.tensor.is_contiguous();
-    targets_[entry.name] = {
-        entry.tensor,
-        direct ? entry.tensor : Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()),
-        entry.shard};
+    targets_[entry.name] = {entry.tensor, direct ? entry.tensor : host_memory_like(entry.tensor),
+                            entry.shard};
   }
 }
 
@@ -167,8 +168,10 @@ void CopyReader::take(const CopyLayout& layout, int64_t begin, const void* data,
 }
 
 void CopyReader::finish() {
+  DeviceCopies copies;
   for (const auto& [name, target] : targets_)
-    if (target.host.raw() != target.tensor.raw()) target.tensor.copy_(target.host);
+    if (target.host.raw() != target.tensor.raw()) copies.start(target.tensor, target.host);
+  copies.wait();
 }
 
 }  // namespace lockstep::checkpoint

@@ -9,6 +9,7 @@
 #include "checkpoint/restore/verify.h"
 #include "core/base/error.h"
 #include "core/base/parallel.h"
+#include "core/tensor/device_copies.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -112,15 +113,16 @@ ReadReport Checkpoint::read(std::span<const Entry> entries) const {
         aside;  // for tensors that are no plain memory of the host
     for (const Entry& entry : entries) {
       const bool direct = entry.tensor.device() == kCpu && entry.tensor.is_contiguous();
-      if (!direct)
-        aside.emplace_back(&entry, Tensor::empty(entry.tensor.shape(), entry.tensor.dtype()));
+      if (!direct) aside.emplace_back(&entry, host_memory_like(entry.tensor));
       reader.add(entry.name, entry.shard,
                  static_cast<char*>((direct ? entry.tensor : aside.back().second).raw()));
     }
     // A part is changed also where reading fails.
     for (const Entry& entry : entries) entry.tensor.mark_changed("reading a checkpoint");
     const ReadReport report = reader.run();
-    for (const auto& [entry, host] : aside) entry->tensor.copy_(host);
+    DeviceCopies copies;
+    for (const auto& [entry, host] : aside) copies.start(entry->tensor, host);
+    copies.wait();
     return report;
   } catch (const EnvironmentError& e) {
     throw EnvironmentError(str("[checkpoint] '", folder_, "' cannot be used: ", e.what()));

@@ -7,7 +7,8 @@
 
 namespace lockstep::checkpoint {
 
-void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to) {
+void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to,
+                  DeviceCopies& copies) {
   constexpr int64_t kPiece = 4 << 20;
   struct Piece {
     const char* from;
@@ -17,7 +18,7 @@ void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to
   std::vector<Piece> pieces;
   for (size_t i = 0; i < from.size(); ++i) {
     if (from[i].device() != kCpu) {
-      to[i].copy_(from[i]);
+      copies.start(to[i], from[i]);
       continue;
     }
     for (int64_t at = 0; at < from[i].bytes(); at += kPiece)

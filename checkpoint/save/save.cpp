@@ -281,6 +281,14 @@ void remove_half_written(FileSystem& files, const std::string& dir) {
   }
 }
 
+void finish_copies(DeviceCopies& copies, SaveJob& job) {
+  try {
+    copies.wait();
+  } catch (const std::exception& e) {
+    if (job.problem.empty()) job.problem = e.what();
+  }
+}
+
 std::string save(const SaveRequest& request) {
   const SavePlan plan = naming_step(request.step, [&] {
     return plan_save(request.group, request.entries, request.two_files_above);
@@ -292,13 +300,21 @@ std::string save(const SaveRequest& request) {
               .group = request.group,
               .files = request.files,
               .plan = &plan};
+  DeviceCopies copies;
   try {
     for (const Tensor& tensor :
-         planned_tensors(plan, request.group ? request.group->rank() : 0, request.entries))
-      job.tensors.push_back(tensor.to(kCpu));
+         planned_tensors(plan, request.group ? request.group->rank() : 0, request.entries)) {
+      if (tensor.device() == kCpu) {
+        job.tensors.push_back(tensor);
+        continue;
+      }
+      job.tensors.push_back(host_memory_like(tensor));
+      copies.start(job.tensors.back(), tensor);
+    }
   } catch (const std::exception& e) {
     job.problem = e.what();
   }
+  finish_copies(copies, job);
   return write_checkpoint(job);
 }
 

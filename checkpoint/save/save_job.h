@@ -7,6 +7,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/save/plan.h"
+#include "core/tensor/device_copies.h"
 
 namespace lockstep::checkpoint {
 
@@ -43,6 +44,8 @@ struct SaveJob {
   std::vector<Tensor> tensors = {};  // planned_tensors(), on the host
   std::string problem = {};  // not empty: this rank could not even begin, and all must give up
 };
+// Waits for copies into job.tensors. Where one failed, the job has a problem.
+void finish_copies(DeviceCopies& copies, SaveJob& job);
 // Collective: write aside, agree, commit by rename. Returns the folder; throws as save() does.
 std::string write_checkpoint(const SaveJob& job);
 

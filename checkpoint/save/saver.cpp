@@ -42,7 +42,7 @@ class Saver::Impl {
     buffers_.clear();
     // Zeros: so that the memory is there before the first copy.
     for (const Tensor& tensor : planned_tensors(*plan_, rank_, entries))
-      buffers_.push_back(Tensor::zeros(tensor.shape(), tensor.dtype()));
+      buffers_.push_back(host_memory_like(tensor).zero_());
   }
 
   void start(int64_t step, const std::vector<Entry>& entries,
@@ -62,7 +62,7 @@ class Saver::Impl {
       check(same(parts_of(entries), plan_->held[static_cast<size_t>(rank_)]),
             "[checkpoint] names, shapes or shards are not those of the first save; make a new "
             "Saver for another state");
-      copy_to_host(planned_tensors(*plan_, rank_, entries), buffers_);
+      copy_to_host(planned_tensors(*plan_, rank_, entries), buffers_, copies_);
     } catch (const std::exception& e) {
       job.problem = e.what();  // the others must hear of it, in the background
     }
@@ -104,9 +104,10 @@ class Saver::Impl {
 
  private:
   // In the background.
-  void write(const SaveJob& job, Clock::time_point begin, Duration stall) noexcept {
+  void write(SaveJob job, Clock::time_point begin, Duration stall) noexcept {
     SaveOutcome outcome{.step = job.step, .folder = {}, .error = {}, .stall = stall};
     try {
+      finish_copies(copies_, job);
       outcome.folder = write_checkpoint(job);
     } catch (const std::exception& e) {
       outcome.error = e.what();
@@ -121,7 +122,9 @@ class Saver::Impl {
   std::unique_ptr<comm::ProcessGroup> group_;  // null: a single rank
   int64_t rank_ = 0;
   std::unique_ptr<SavePlan> plan_;
-  std::vector<Tensor> buffers_;  // the copy; the thread's while it runs
+  // The copy, and what of it is under way. The thread's while it runs.
+  std::vector<Tensor> buffers_;
+  DeviceCopies copies_;
   std::thread thread_;
   mutable Mutex mutex_;
   bool busy_ LOCKSTEP_GUARDED_BY(mutex_) = false;

@@ -54,6 +54,8 @@ class Saver {
   // Collective, with the same names and shards each time; where they changed on any rank, the save
   // fails on all. Waits for the save before, if it is still being written; its outcome stays for
   // poll(). Then copies this rank's part of the state and returns; the entries may change at once.
+  // Parts on a device are copied beside its other work, through pinned memory: what is queued there
+  // later, on the queue that is current now, starts after the copy.
   void start(int64_t step, const std::vector<Entry>& entries,
              std::map<std::string, std::string> metadata);
 
