@@ -96,8 +96,8 @@ TEST_F(Safetensors, HeadersThatNobodyCouldReadAreNotMade) {
   EXPECT_THAT(said({"w", "v", "w"}, {}), HasSubstr("two tensors have the name 'w'"));
   EXPECT_THAT(said({}, {{"a", "1"}, {"a", "2"}}), HasSubstr("metadata has the key 'a' twice"));
   EXPECT_THAT(said({"__metadata__"}, {}), HasSubstr("'__metadata__' cannot be stored"));
-  EXPECT_THAT(said({"\xc3"}, {}), HasSubstr("is no UTF-8"));
-  EXPECT_THAT(said({}, {{"a", "\xed\xa0\x80"}}), HasSubstr("is no UTF-8"));
+  EXPECT_THAT(said({"\xc3"}, {}), HasSubstr("is not UTF-8"));
+  EXPECT_THAT(said({}, {{"a", "\xed\xa0\x80"}}), HasSubstr("is not UTF-8"));
   EXPECT_THAT(error_of([] {
                 SafetensorsTensors().push_back({"w", "F99", {1}, 0, 0});
               }),
