@@ -10,7 +10,7 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr auto kCheck = std::chrono::seconds(2);
-// How long a standstill may be ordinary. A tracer stops its process for a moment at every event
+// A standstill up to this long may be normal: a tracer stops its process briefly at every event
 // that it wants to see, and a process that uses a disk waits for it.
 constexpr auto kOrdinary = std::chrono::seconds(10);
 
