@@ -108,10 +108,10 @@ same_weights flat120 flat
 train flat "${flat[@]}" --set train.steps=125 --set optim.lr=0.001 --set run.seed=8 --resume auto ||
   fail "$(cat flat.err)"
 changed="optim.lr = 0.001 instead of 0.003, run.seed = 8 instead of 7"
-contains flat.err "resuming with $changed: the run will not end with the bits"
+contains flat.err "resuming with $changed: the final bits will differ"
 train later -n 1 "${long[@]}" --set train.steps=420 --resume auto || fail "$(cat later.err)"
 contains later.err \
-  "resuming with train.steps = 420 instead of 400: the run will not end with the bits"
+  "resuming with train.steps = 420 instead of 400: the final bits will differ"
 
 # A checkpoint under another name is read and verified like the others. Messages use the name that
 # was given.

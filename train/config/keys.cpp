@@ -5,7 +5,7 @@
 namespace lockstep::train {
 namespace {
 
-// Counters of the random streams, and token indices, have 32 bits.
+// Counters of random streams and token indices have 32 bits.
 constexpr double kMaxInt32 = 2147483647.0;
 constexpr Range kCount{0, kMaxInt32};
 constexpr Range kPositive{1, kMaxInt32};

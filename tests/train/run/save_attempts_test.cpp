@@ -75,7 +75,7 @@ TEST_F(SaveAttemptsTest, EachKindOfFailureIsSaidOnceUntilASaveSucceeds) {
               HasSubstr("step 80"));
   EXPECT_EQ(saves.succeeded(90), "step 90 is saved, after 1 save that failed");
   EXPECT_EQ(attempts(0).failed("full"),
-            "full. The run goes on, and tries again with its next save");
+            "full. The run continues and tries again with its next save");
 }
 
 }  // namespace
