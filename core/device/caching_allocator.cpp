@@ -55,7 +55,7 @@ void CachingAllocator::deallocate(void* pointer, size_t bytes, MemoryCategory ca
     for (const Queue& queue : block.others) pending.uses.push_back(Event::record(queue));
     pending_.push_back(std::move(pending));
   } catch (const std::exception&) {
-    // The device has failed, or there is no memory to record the block: nobody may use it again.
+    // Either the device has failed, or memory is too short to record the block. Never reuse it.
   }
 }
 
@@ -103,7 +103,7 @@ void CachingAllocator::set_limit(int64_t bytes) {
   stats_.limit_bytes = bytes;
 }
 
-// The last block freed comes first: it is the likeliest to be in caches.
+// Takes the block that was freed last, because it is most likely still in CPU caches.
 void* CachingAllocator::take_cached(const Queue& queue, size_t capacity) {
   const auto found = free_.find({queue.native(), capacity});
   if (found == free_.end() || found->second.blocks.empty()) return nullptr;
@@ -135,7 +135,7 @@ void CachingAllocator::settle(bool wait) {
     if (wait) use.synchronize();
     return use.done();
   };
-  // Asking may throw, and a block must not be kept twice.
+  // A query may throw. No block may be kept twice, so query all first.
   const auto free_from =
       std::stable_partition(pending_.begin(), pending_.end(), [&](const Pending& pending) {
         return !std::all_of(pending.uses.begin(), pending.uses.end(), is_done);
@@ -146,7 +146,7 @@ void CachingAllocator::settle(bool wait) {
 }
 
 void CachingAllocator::drop_cached() {
-  // The source may hand the blocks to other queues.
+  // The source may give these blocks to other queues later.
   for (auto& [key, pool] : free_)
     if (!pool.blocks.empty()) pool.queue.synchronize();
   for (auto& [key, pool] : free_)

@@ -10,7 +10,7 @@ namespace {
 thread_local bool t_deferred = false;
 thread_local InitialDraws* t_draws = nullptr;
 
-// Draws on the CPU, whatever the values' device: initial values have the same bits everywhere.
+// Draws on the CPU for any device, so initial values have the same bits everywhere.
 void on_host(const Tensor& values, const std::function<void(const Tensor& host)>& draw) {
   if (values.device() == kCpu) return draw(values);
   const Tensor host = Tensor::empty(values.shape(), values.dtype());
