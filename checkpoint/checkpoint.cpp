@@ -175,9 +175,9 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries,
   if (result.skipped.empty()) return result;
   std::string reasons;
   for (const auto& reason : result.skipped) reasons += "\n  " + reason;
-  throw EnvironmentError(str("[checkpoint] none of the ", result.skipped.size(),
-                             " checkpoints in '", dir,
-                             "' can be used; to start anew, move them away:", reasons));
+  throw EnvironmentError(
+      str("[checkpoint] none of the ", result.skipped.size(), " checkpoints in '", dir,
+          "' can be used; to start from the beginning, move them away:", reasons));
 }
 
 bool is_checkpoint(const std::string& folder) {

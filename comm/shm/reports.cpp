@@ -125,7 +125,7 @@ std::string Group::missing_text(int peer, const Call& call) {
     const std::string other = waits_in(r);
     text += str(i == 0 ? "" : "; ", who(r), " ",
                 other.empty() || doing[i] == "is stopped" ? doing[i] : "waits in " + other);
-    text += all_here ? std::string(" and has arrived, but does not go on")
+    text += all_here ? std::string(" and has arrived, but does not continue")
                      : str(" and has not arrived, ", last_call(r, call));
   }
   return text;
@@ -139,7 +139,7 @@ void Group::warn_of_stopped(int peer, const Call& call) {
   log::warn("[comm] ", who(peer), " is stopped and holds up ", describe(call.fingerprint),
             " in group '", name_, "'",
             arrived ? ", in which it takes part" : "; " + last_call(peer, call), "; 'kill -CONT ",
-            member(peer).pid, "' lets it go on, or it counts as missing at the group's time limit");
+            member(peer).pid, "' resumes it, or it counts as missing at the group's time limit");
 }
 
 void Group::warn_of_missing(int peer, const Call& call, Duration waited) {

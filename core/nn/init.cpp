@@ -71,8 +71,8 @@ InitialDraws::~InitialDraws() {
 
 RandomKey InitialDraws::stream(const Parameter& parameter, uint64_t seed) {
   check(t_draws != nullptr, "[init] '", parameter.name(),
-        "' cannot draw its initial values here, where its name may not be whole yet and ",
-        "others may have the same; draw them in reset_parameters(), which initialize() of the "
+        "' cannot draw its initial values here, because its name may be incomplete and ",
+        "not unique yet; draw them in reset_parameters(), which initialize() of the "
         "whole model calls, or open an ",
         "nn::InitialDraws around all draws");
   return {.seed = seed,

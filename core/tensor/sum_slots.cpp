@@ -35,7 +35,7 @@ int64_t SumSlots::next() const {
 
 SumSlots::Place SumSlots::place(int64_t i, int64_t terms) const {
   check(i >= 0 && i < terms, "[sum] there is no term ", i, " of ", terms);
-  check(!has(i), "[sum] term ", i, " of ", terms, " has come before");
+  check(!has(i), "[sum] term ", i, " of ", terms, " was added before");
   Place place{.first = i};
   // Climb the tree while the sibling node is complete. A node without a sibling counts as its own
   // parent.

@@ -113,7 +113,7 @@ void check_value(double value, DType dtype) {
                     : dtype == DType::i32 ? within(-0x1p31, 0x1p31)
                     : dtype == DType::u8  ? within(0, 256)
                                           : true;
-  check(fits, "[fill_] ", value, " is no value of ", dtype);
+  check(fits, "[fill_] ", value, " is not a value of ", dtype);
 }
 
 }  // namespace

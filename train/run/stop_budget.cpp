@@ -28,8 +28,7 @@ std::string StopBudget::warning() {
                  needed = steps + save_.value_or(Duration::zero());
   if (said_ || budget_ <= Duration::zero() || needed <= budget_) return {};
   said_ = true;
-  const std::string save =
-      save_ ? str(stop_time_text(*save_), " for the save") : "the save comes on top";
+  const std::string save = save_ ? str(stop_time_text(*save_), " for the save") : "plus the save";
   return str("when it is asked to stop, this run may need ", stop_time_text(needed), " (",
              stop_time_text(steps), " until a step ends it, ", save,
              "), but checkpoint.stop_budget_s allows ", stop_time_text(budget_),

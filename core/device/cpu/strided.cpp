@@ -165,8 +165,8 @@ void check_values(const Walk& walk, const StridedView& dst, const StridedView& s
     const From* x = element<From>(src, at[1]);
     for (int64_t i = 0; i < n; ++i) {
       const From value = x[i * walk.row_strides[1]];
-      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is no value of ", dst.dtype,
-            "; nothing was written");
+      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is not a value of ",
+            dst.dtype, "; nothing was written");
     }
   });
 }
