@@ -1,4 +1,4 @@
-// Opening, finding and listing.
+// Opens, finds and lists checkpoints.
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kMaxManifestBytes = 256 << 20;
-constexpr char kEndOfName = '\0';  // a path may hold any other byte
+constexpr char kEndOfName = '\0';  // paths cannot contain this byte
 
 std::string name_of_folder(const std::string& folder) {
   const size_t last = folder.find_last_not_of('/');
@@ -25,12 +25,12 @@ std::string name_of_folder(const std::string& folder) {
                        last - (slash == std::string::npos ? 0 : slash + 1) + 1);
 }
 
-// Which files' sizes to look at: every `of`-th from `first` on, where ranks share this out.
+// The files whose sizes this rank checks: every `of`-th, starting at `first`.
 struct Share {
   size_t first = 0, of = 1;
 };
 
-// The files have their sizes, or an error that lists all that have not.
+// Checks the sizes of files. The error lists every file with a wrong size.
 void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem& files,
                  Share share) {
   std::string problems;
@@ -43,7 +43,7 @@ void check_sizes(const std::string& folder, const Manifest& manifest, FileSystem
   if (!problems.empty()) throw EnvironmentError(problems);
 }
 
-// The manifest, proved by SHA256SUMS, and the sizes of files.
+// Reads the manifest, verifies it against SHA256SUMS, and checks file sizes.
 Manifest read_manifest(const std::string& folder, FileSystem& files, Share share = {}) {
   const std::string path = folder + "/" + Manifest::kFileName;
   const std::string sums_path = folder + "/" + Manifest::kSumsName;
@@ -84,7 +84,7 @@ std::vector<std::string> unknown_names(const std::string& folder, const Manifest
   return names;
 }
 
-// Why not all ranks can use this checkpoint; empty: all have read it, and `result` holds it.
+// Restores on all ranks. Returns why some rank cannot use the checkpoint, or "" on success.
 std::string try_restore(const std::string& folder, std::span<const Entry> entries,
                         comm::ProcessGroup* group,
                         const std::function<void(const Checkpoint&)>& accept, FileSystem& files,
@@ -155,7 +155,7 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries,
                         comm::ProcessGroup* group,
                         const std::function<void(const Checkpoint&)>& accept, FileSystem* files) {
   FileSystem& used = files ? *files : posix_file_system();
-  // One rank looks, so that all try the same ones in the same order.
+  // Only rank 0 lists the folder, so all ranks try the same checkpoints in the same order.
   const std::string names = comm::agree(group, [&] {
     std::string text;
     if (group && group->rank() != 0) return text;
@@ -175,9 +175,9 @@ Restored restore_latest(const std::string& dir, std::span<const Entry> entries,
   if (result.skipped.empty()) return result;
   std::string reasons;
   for (const auto& reason : result.skipped) reasons += "\n  " + reason;
-  throw EnvironmentError(str("[checkpoint] none of the ", result.skipped.size(),
-                             " checkpoints in '", dir,
-                             "' can be used; to start anew, move them away:", reasons));
+  throw EnvironmentError(
+      str("[checkpoint] none of the ", result.skipped.size(), " checkpoints in '", dir,
+          "' can be used; to start from the beginning, move them away:", reasons));
 }
 
 bool is_checkpoint(const std::string& folder) {

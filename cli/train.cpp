@@ -124,7 +124,7 @@ std::string last_lines(const train::Config& config, const launcher::RankEnv& ran
   if (!result.checkpoint.empty()) text += str("checkpoint ", result.checkpoint, "\n");
   if (!result.finished)
     text += str("stopped after step ", result.steps_done, " of ", config.train.steps, ", saved in ",
-                train::stop_time_text(result.last_save), "; to go on",
+                train::stop_time_text(result.last_save), "; to continue",
                 rank.size > 1 && !launched_by_us() ? ", as the command of each rank" : "", ":\n  ",
                 resume_command(), "\n");
   return text + str("weights sha256:", result.weights_sha256, "\n");
@@ -181,7 +181,7 @@ int train(Options& options) {
     if (code != kFailed) return code;
     open_screen();
     if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)
-      print(str("newest checkpoint: ", newest.folder, "; to go on:\n  ", resume_command(), "\n"),
+      print(str("newest checkpoint: ", newest.folder, "; to continue:\n  ", resume_command(), "\n"),
             ScreenWriter::Stream::error);
     return code;
   }

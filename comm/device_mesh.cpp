@@ -88,15 +88,15 @@ struct DeviceMesh::Grid {
     return coordinate;
   }
 
-  // The ranks that differ from this one in these dimensions alone. Collective where they have no
-  // group yet.
+  // Returns the group of ranks that differ from this one in these dimensions only. It creates a
+  // group that does not exist yet, which is a collective call.
   const std::shared_ptr<ProcessGroup>& span(const Axes& axes) {
     const auto found = groups.find(axes);
     if (found != groups.end()) return found->second;
     std::shared_ptr<ProcessGroup> group = world;
     if (size(axes) != world->size()) {
-      // The color is the group's first rank: that of this rank with its coordinates in these
-      // dimensions taken to 0.
+      // The color is the lowest rank of the group: this rank's coordinates, with 0 in the
+      // dimensions that the group spans.
       int first = 0;
       for (size_t axis = 0; axis < dimensions.size(); ++axis) {
         const bool inside = std::find(axes.begin(), axes.end(), axis) != axes.end();

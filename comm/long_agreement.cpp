@@ -11,7 +11,7 @@
 namespace lockstep::comm {
 namespace {
 
-// Far below any limit of a collective; rare enough to cost nothing.
+// Far below the time limit of any collective, yet rare enough to cost nothing.
 constexpr auto kSignOfLife = std::chrono::milliseconds(500);
 
 }  // namespace
@@ -41,14 +41,14 @@ std::vector<std::string> agree_on_long_work(
   try {
     for (bool all_ended = false; !all_ended;) {
       const bool ended = work.wait_for(kSignOfLife) == std::future_status::ready;
-      // Of all ranks, the least counts.
+      // The minimum over all ranks: "all have ended" and "none has failed".
       const Tensor state = Tensor::from(std::vector<int32_t>{ended, !failed}, {2});
       group->host().all_reduce(state, {.op = comm::ReduceOp::min}).wait();
       all_ended = state.data<int32_t>()[0] != 0;
       if (state.data<int32_t>()[1] == 0) stop = true;
     }
   } catch (...) {
-    stop = true;  // the group has ended; `work` must not go on for nobody
+    stop = true;  // the group has ended, so nobody needs the result of `work`
     throw;
   }
   return comm::agree(group, [&] { return work.get(); });

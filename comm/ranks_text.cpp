@@ -7,7 +7,7 @@
 namespace lockstep::comm {
 
 std::string ranks_text(std::span<const int> ranks) {
-  // From three on, neighbours are one item: a list of a thousand ranks is no message.
+  // Merge three or more neighbours into one item, so a thousand ranks still fit into a message.
   std::vector<std::string> items;
   for (size_t first = 0, last = 0; first < ranks.size(); first = ++last) {
     while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;

@@ -18,7 +18,7 @@ Tensor bytes_of(const std::string& text, int64_t length) {
   return Tensor::from(bytes, {length});
 }
 
-// The first letter of what ranks tell each other.
+// The first letter of each rank's text tells the outcome.
 constexpr char kFine = '+';
 constexpr char kUsage = 'U';
 constexpr char kEnvironment = 'E';
@@ -37,7 +37,7 @@ std::string first_line(std::string_view text) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
-// The first line in which two texts differ, as both of them have it.
+// The first line in which two texts differ, as each of them has it.
 std::pair<std::string, std::string> first_difference(std::string_view mine,
                                                      std::string_view theirs) {
   while (!mine.empty() && !theirs.empty()) {
@@ -55,8 +55,8 @@ std::pair<std::string, std::string> first_difference(std::string_view mine,
 std::vector<std::string> all_gather_text(ProcessGroup& any, const std::string& text) {
   ProcessGroup& group = any.host();
   if (group.size() == 1) return {text};
-  // The lengths first, then the texts padded to the longest: two collectives whose arguments agree
-  // on every rank.
+  // Gather the lengths first, then the texts padded to the longest. So both collectives have equal
+  // arguments on every rank.
   const Tensor lengths = Tensor::empty({group.size()}, DType::i64);
   group.all_gather(lengths, Tensor::full({1}, static_cast<double>(text.size()), DType::i64)).wait();
   const auto sizes = lengths.to_vector<int64_t>();
@@ -88,7 +88,7 @@ bool is_same_text(ProcessGroup& any, std::string_view text) {
   if (group.size() == 1) return true;
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
   const auto low = static_cast<int64_t>(hash.low64), high = static_cast<int64_t>(hash.high64);
-  // The least of all, and of the complements: the largest of all.
+  // The minimum of the complements yields the maximum, so one all_reduce finds both.
   const Tensor least = Tensor::from(std::vector<int64_t>{low, high, ~low, ~high}, {4});
   group.all_reduce(least, {.op = ReduceOp::min}).wait();
   const int64_t* of = least.data<int64_t>();
@@ -124,7 +124,7 @@ void check_same_lines(ProcessGroup& group, const std::string& text, std::string_
   const std::string at_zero = broadcast_text(group, text, 0);
   const Tensor other = Tensor::full({1}, text == at_zero ? group.size() : group.rank(), DType::i32);
   group.host().all_reduce(other, {.op = ReduceOp::min}).wait();
-  const int rank = static_cast<int>(other.item());  // the first that differs
+  const int rank = static_cast<int>(other.item());  // the first rank that differs
   const auto [zero, different] = first_difference(at_zero, broadcast_text(group, text, rank));
   throw UsageError(str(problem, ": rank 0 has '", zero, "' where rank ", rank, " has '", different,
                        "'; ", advice));

@@ -9,7 +9,7 @@ namespace lockstep::data_parallel {
 
 void check_same_model(std::string_view wrapper, const std::vector<Parameter>& parameters,
                       const Buffers& buffers, comm::ProcessGroup& group) {
-  std::ostringstream text;  // one line an entry: equal texts mean equal models
+  std::ostringstream text;  // one line for each entry: equal texts mean equal models
   for (const Parameter& p : parameters)
     text << "parameter " << p.name() << ' ' << p.data() << (p.requires_grad() ? "" : " frozen")
          << (p.data().storage()->present() ? "" : " without values") << '\n';

@@ -72,8 +72,8 @@ void DistributedDataParallel::take_trained() {
   rebuilt_ = false;
 }
 
-// Before a step: parameters that were frozen or unfrozen since the last step leave or join, if this
-// happened on all ranks.
+// Before a step, adds or removes parameters that were unfrozen or frozen since the last step. All
+// ranks must have changed them alike.
 void DistributedDataParallel::follow_freezing() {
   std::vector<Parameter> changed;
   for (size_t i = 0; i < all_.size(); ++i)
@@ -88,7 +88,7 @@ void DistributedDataParallel::follow_freezing() {
   take_trained();
 }
 
-// The gradients come to the wrapper that was made last.
+// Only the wrapper that was made last receives the gradients.
 void DistributedDataParallel::check_taken() {
   for (size_t i = 0; i < all_.size(); ++i)
     if (!all_[i].is_taken_by(takers_[i].handle()))
@@ -116,7 +116,7 @@ void DistributedDataParallel::backward(const Variable& loss) { backward_of(sums_
 void DistributedDataParallel::backward(const Variable& loss, int64_t micro_batch) {
   const int64_t first = tree_.begin(group_->rank());
   check(micro_batch >= first && micro_batch - first < share(), "[ddp] micro-batch ", micro_batch,
-        " is none of rank ", group_->rank(), "'s, which are ", first, " to ", first + share() - 1);
+        " is not run by rank ", group_->rank(), ", which has ", first, " to ", first + share() - 1);
   check(!guarded_ && no_sync_depth_ == 0, "[ddp] backward() of micro-batch ", micro_batch,
         ": in a step with no_sync() micro-batches come in order; call backward(loss)");
   check(!sums_.has(micro_batch - first), "[ddp] micro-batch ", micro_batch,
@@ -164,7 +164,7 @@ int DistributedDataParallel::active_ranks(bool have_input) {
   return uneven_.begin(have_input, total);
 }
 
-// Either the whole micro-batch counts or, if something throws, none of it.
+// Counts the whole micro-batch or, if something throws, nothing of it.
 template <typename Differentiate>
 void DistributedDataParallel::micro_batch(int64_t term, bool has_input,
                                           const Differentiate& differentiate) {
@@ -178,8 +178,8 @@ void DistributedDataParallel::micro_batch(int64_t term, bool has_input,
   }
 }
 
-// Points every gradient at the memory in which this micro-batch's sum belongs: where it waits for
-// others, or, for the last one, what is reduced between ranks.
+// Points every gradient at the memory for this micro-batch's sum. That is a level that waits for
+// others or, for the last micro-batch, the buffer that is reduced between ranks.
 void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
   check(!synchronised_, "[ddp] backward() after the step's last micro-batch: call finish() first");
   const bool in_order = no_sync_depth_ > 0 || guarded_;
@@ -191,7 +191,7 @@ void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
   settle_abandoned();
   if (done_ == 0) follow_freezing();
   check(buckets_.size() == layout_.size(),
-        "[ddp] the memory for the gradients could not be had in an earlier call: wrap the model "
+        "[ddp] an earlier call failed to allocate memory for the gradients: wrap the model "
         "anew");
   check_taken();
   last_micro_batch_ = no_sync_depth_ == 0 && (guarded_ || done_ + 1 >= share());
@@ -212,7 +212,7 @@ void DistributedDataParallel::begin_micro_batch(int64_t term, bool has_input) {
 const void* DistributedDataParallel::point_gradient(size_t index, Tensor place) {
   const Parameter& parameter = parameters_[index];
   const void* address = place.raw();
-  // Only if it changes: a gradient in `total` is pointed there once.
+  // Point it only if the place changes: a gradient in `total` keeps its place.
   if (gradient_lies_at(parameter, address))
     parameter.zero_grad();
   else
@@ -222,7 +222,7 @@ const void* DistributedDataParallel::point_gradient(size_t index, Tensor place) 
 
 void DistributedDataParallel::on_gradient(size_t index_in_all) {
   const Parameter& parameter = all_[index_in_all];
-  // A backward() that did not come through us would be reduced twice or not at all.
+  // A backward() that bypasses this class would be reduced twice or not at all.
   check(!ready_.empty(), "[ddp] call ddp.backward(loss) rather than loss.backward(): '",
         parameter.name(), "' received a gradient outside of a step");
   const size_t index = trained_index_[index_in_all];

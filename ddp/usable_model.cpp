@@ -39,7 +39,7 @@ void check_here(const std::vector<Parameter>& parameters,
   for (const auto& [name, tensor] : buffers) check_memory("buffer", name, tensor);
 }
 
-// Whether all ranks have the same flags: then each is the least of all ranks', or its opposite is.
+// Whether all ranks have the same flags, from the minima of the flags and their complements.
 bool all_have(const std::vector<uint8_t>& flags, comm::ProcessGroup& host, uint64_t label) {
   std::vector<uint8_t> mine = flags;
   for (const uint8_t flag : flags) mine.push_back(1 - flag);

@@ -8,7 +8,7 @@
 namespace lockstep::fsdp {
 namespace {
 
-// Parameters start on cache lines.
+// Parameters start at cache lines.
 constexpr int64_t kAlign = 16;
 
 int64_t round_up(int64_t value, int64_t multiple) {
@@ -22,14 +22,14 @@ FlatLayout::FlatLayout(std::vector<int64_t> numels, int ranks)
   check(ranks >= 1, "[fsdp] a layout needs at least one rank, got ", ranks);
   int64_t sum = 0;
   for (int64_t n : numels_) sum += round_up(n, kAlign);
-  // Small steps first, so that small units are spread as well as they can be; blocks from there on.
+  // Grow in small steps first, to spread small units evenly, and then in blocks.
   int64_t slice = std::max(kAlign, round_up((sum + ranks - 1) / ranks, kAlign));
   while (!place(slice))
     slice = slice < kSquareBlock ? slice + kAlign : round_up(slice + 1, kSquareBlock);
   slice_ = slice;
 }
 
-// Whether all parameters find a place in slices of this size; sets the offsets.
+// Returns whether all parameters fit into slices of this size, and sets their offsets.
 bool FlatLayout::place(int64_t slice) {
   int64_t at = 0;
   for (size_t i = 0; i < numels_.size(); ++i) {
@@ -37,8 +37,8 @@ bool FlatLayout::place(int64_t slice) {
     if (n > 0) {
       const int64_t boundary = (at / slice + 1) * slice;
       if (at + n > boundary) at += (boundary - at) % kSquareBlock;
-      // Cut once, the cut is at a block by now; cut again, the slices themselves must be whole
-      // blocks.
+      // A parameter cut once is cut at a block boundary by now. A parameter cut twice or more also
+      // needs slices of whole blocks.
       const int64_t first_cut = (at / slice + 1) * slice;
       if (at + n > first_cut && (first_cut - at) % kSquareBlock != 0) return false;
       if (at + n > first_cut + slice && slice % kSquareBlock != 0) return false;

@@ -17,7 +17,7 @@ Mesh Mesh::make(const comm::DeviceMesh& mesh, int nearby) {
   const int columns = mesh.size("shard"), rank = mesh.world()->rank();
   check(nearby >= 0 && (nearby == 0 || columns % nearby == 0), "[fsdp] groups of ", nearby,
         " ranks do not divide ", columns, " shards");
-  // Without the dimension, a grid of one row: a group of one.
+  // Without this dimension, the mesh is a grid of one row, and each group has one rank.
   const auto replicate =
       two ? mesh.group("replicate")
           : comm::DeviceMesh(mesh.world(), {{"replicate", 1}, {"shard", columns}})

@@ -51,7 +51,7 @@ Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& me
           .shards = BinaryCounter([=] { return zeros(slice, device); }),
           .whole = BinaryCounter([=] { return zeros(total, device); }),
           .total = {}};
-      // With one shard a rank's own sum is what it owns.
+      // With one shard, the rank's own sum is its slice.
       if (!by_round_)
         sum.total = mesh.columns() == 1 ? sum.gradient : shared_zeros(total, *mesh.shard);
       sums_.emplace(section.get(), std::move(sum));
@@ -61,7 +61,7 @@ Reducer::Reducer(const std::vector<std::unique_ptr<Unit>>& units, const Mesh& me
 
 void Reducer::begin_round(int64_t round, std::optional<int64_t> leaf, bool zeros) {
   if (std::exchange(abandoned_, false))
-    finish();  // nothing may write where this round does
+    finish();  // no old reduction may write to memory of this round
   else if (round == 0)
     ++step_;
   if (round == 0) sums_of_step_.clear();
@@ -104,8 +104,8 @@ int64_t Reducer::buffer_elements(const Unit& unit) const {
   return elements;
 }
 
-// Rather waits for a reduction than grows, but a unit around others keeps its buffer while theirs
-// come and go.
+// Prefers to wait for a reduction over growing. But a unit around other units keeps its buffer
+// while theirs come and go.
 Reducer::Buffer& Reducer::take_buffer(const Unit& unit) {
   const int64_t elements = buffer_elements(unit);
   if (unit.is_root()) {
@@ -156,7 +156,7 @@ Tensor Reducer::place_of(const Section& section, const Slot& slot, int64_t offse
 void Reducer::complete(Unit& unit) {
   if (unit.trained() == 0) return;
   Slot& slot = slots_.at(&unit);
-  check(slot.begun, "[fsdp] gradients of unit '", unit.name(), "' are complete before they began");
+  check(slot.begun, "[fsdp] gradients of unit '", unit.name(), "' are complete but never began");
   drop_gradients(unit);
   if (by_round_) return reduce_round(unit, *slot.buffer);
   if (leaf_)
@@ -165,8 +165,8 @@ void Reducer::complete(Unit& unit) {
   if (last_round()) reduce_total(unit);
 }
 
-// Starts one section's way to its owners: input f32 [total] → output f32 [slice], once it has
-// settled.
+// Starts to reduce one section to its owners: f32 [total] → f32 [slice]. `output` is valid once the
+// reduction is settled.
 void Reducer::scatter(Pending& pending, const Tensor& output, const Tensor& input) {
   pending.outputs.push_back(output);
   pending.received.push_back(
@@ -177,7 +177,7 @@ void Reducer::scatter(Pending& pending, const Tensor& output, const Tensor& inpu
 }
 
 void Reducer::reduce_round(Unit& unit, Buffer& buffer) {
-  settle(unit);  // its sums must have taken in the round before
+  settle(unit);  // the previous round must be added to its sums first
   Pending pending{.unit = &unit,
                   .buffer = &buffer,
                   .place = place_,

@@ -7,7 +7,7 @@ namespace lockstep::fsdp {
 
 namespace {
 
-// Whether units must make room for each other.
+// Whether units may have to be released to make room for others.
 bool bounded(const std::vector<std::unique_ptr<Unit>>& units, const Options& options) {
   return options.reshard == Reshard::after_forward &&
          units.front()->state() == Unit::State::sharded;
@@ -40,7 +40,7 @@ void Schedule::before_forward(Unit& unit) {
   ++entries_[u].forwards;
   require(u);
   order_.push_back(u);
-  // As long as the passes agree, this one will go on like the one before.
+  // While the passes agree, expect this one to continue like the previous one.
   const size_t at = order_.size();
   if (at > last_order_.size() || last_order_[at - 1] != u) return;
   fetch_ahead([&](int step, size_t& next) {
@@ -51,7 +51,7 @@ void Schedule::before_forward(Unit& unit) {
   });
 }
 
-// A pass that ended in an exception never said so.
+// A pass that ended with an exception never reported its end.
 void Schedule::forget_innermost() {
   Entry& entry = entries_[running_.back().unit];
   running_.pop_back();
@@ -59,7 +59,7 @@ void Schedule::forget_innermost() {
   entry.hide_unless_used();
 }
 
-// The root's pass begins anew, or backward does.
+// Called when the root's pass or backward starts anew.
 void Schedule::forget_unfinished() {
   while (!running_.empty()) forget_innermost();
   trail_ = std::make_shared<std::vector<size_t>>();
@@ -69,7 +69,7 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
   check(entries_[unit.index()].forwards > 0, "[fsdp] a forward pass of unit '", unit.name(),
         "' ended that was forgotten: the model's forward pass or backward() must not begin within "
         "it");
-  // Passes inside of it that threw, where this one went on.
+  // Forget inner passes that threw, if this one caught the exception and continued.
   while (running_.back().unit != unit.index()) forget_innermost();
   const uint64_t begin = running_.back().begin;
   entries_[unit.index()].last_used = ++clock_;
@@ -87,9 +87,9 @@ std::shared_ptr<const Use> Schedule::after_forward(Unit& unit, bool recorded) {
 
 void Schedule::before_backward(Unit& unit, const Use& use) {
   if (std::exchange(use.backward, backward_) == backward_) return;
-  // Nodes run in reverse order of creation: whatever began after this use has ended is through. If
-  // it is not (its output was computed before its forward pass), reading its parameters gathers it
-  // again.
+  // Nodes run in reverse order of creation, so units whose passes began after this use ended are
+  // done. If one is not (its output was computed before its forward pass), reading its parameters
+  // gathers it again.
   hide_seen();
   for (Entry& other : entries_)
     if (other.in_backward && other.visited > use.end) backward_done(*other.unit);
@@ -186,8 +186,8 @@ void Schedule::gather(size_t u, bool may_evict) {
   }
 }
 
-// Room for one more unit. `for_certain`: it is needed now, so where all the others are in use as
-// well the limit gives way.
+// Makes room for one more unit. `for_certain`: the unit is needed now, so if all others are in use,
+// the limit is exceeded.
 bool Schedule::make_room(bool for_certain) {
   while (true) {
     int whole = 0;
@@ -205,7 +205,7 @@ bool Schedule::make_room(bool for_certain) {
   }
 }
 
-// next(step, unit): the unit that comes step + 1 uses from now; false where nobody knows.
+// next(step, unit) sets the unit that comes step + 1 uses from now, or returns false if unknown.
 void Schedule::fetch_ahead(const std::function<bool(int, size_t&)>& next) {
   size_t u = 0;
   for (int step = 0; step < ahead_ && next(step, u); ++step) {

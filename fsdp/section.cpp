@@ -36,7 +36,7 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
   const Device device = parameters_.front().device();
   {
     MemoryScope scope(MemoryCategory::parameters);
-    // What the others read lies in memory that suits the group.
+    // Other ranks read this memory, so the group allocates it.
     const bool read_by_others = dtype == wire && mesh.columns() > 1;
     std::optional<StorageScope> own;
     if (own_memory) own.emplace(own_memory);
@@ -51,7 +51,7 @@ Section::Section(std::vector<Parameter> parameters, DType wire, const Mesh& mesh
   if (mesh.columns() == 1) attach(master_);  // nothing to gather
 }
 
-// Makes a parameter a view of memory that comes and goes.
+// Turns a parameter into a view of memory that comes and goes.
 void Section::shard(size_t i, const Owner& owner) {
   const Parameter& p = parameters_[i];
   const std::string who = str("parameter '", p.name(), "' of unit '", owner.unit, "'");
@@ -66,14 +66,14 @@ void Section::shard(size_t i, const Owner& owner) {
                  "forward pass and "
                  "the end of backward(), or choose other units (parallel.wrap, Options::wrap)"),
              owner.read));
-  // A graph that read these values must not go on with others.
+  // A graph that read these values must not continue with other values.
   gathered_.back()->follow(master_.storage());
   const Tensor gathered = Tensor::wrap(gathered_.back(), shapes_[i], wire_dtype_);
   const DType dtype = master_.dtype();
   p.set_grad_buffer({});
-  p.set_initializer({});  // it would undo the training where the model is sharded a second time
+  p.set_initializer({});  // else sharding the model again would undo the training
   if (dtype == wire_dtype_) return p.set_data(gathered);
-  // Of parameters that are gathered in another dtype, the values in their own are never there.
+  // A parameter that is gathered in another dtype never has values in its own dtype.
   unread_.push_back(absent(dtype,
                            str(who, " is gathered in ", wire_dtype_, " and was read in ", dtype,
                                ": read it in products within an ops::PrecisionScope, or leave it "
@@ -110,8 +110,8 @@ void Section::fill_master(const Mesh& mesh) {
       const Tensor mine = master_.narrow(0, piece.slice_offset, piece.length);
       if (drawn)
         mine.copy_(whole.view({whole.numel()}).narrow(0, piece.parameter_offset, piece.length));
-      else  // it has no memory: each rank draws what it keeps, the bits of which depend on nothing
-            // else
+      else  // without memory, each rank draws what it keeps;
+            // the bits depend on nothing else
         p.draw_initial(piece.parameter_offset, mine);
     }
   }
@@ -170,7 +170,7 @@ void Section::detach() {
 }
 
 void Section::drop_copies() {
-  if (wire_dtype_ != master_.dtype()) return;  // there the copy is what was gathered
+  if (wire_dtype_ != master_.dtype()) return;  // the gathered memory is itself the copy
   for (const Parameter& p : parameters_) p.impl()->compute_copy = Tensor();
 }
 

@@ -52,7 +52,7 @@ void Unit::start_gather() {
   check(state_ == State::sharded, "[fsdp] unit '", name(), "' is gathered already");
   hold_values();
   comm::ProcessGroup& group = nearby_is_there_ ? *mesh_.nearby : *mesh_.shard;
-  // What an earlier call began before it threw is of no use: all sections are gathered again.
+  // If an earlier call threw, discard what it began and gather all sections again.
   whole_.clear();
   works_.clear();
   for (const auto& section : sections_) {

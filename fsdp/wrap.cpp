@@ -9,7 +9,7 @@ namespace {
 
 constexpr size_t kRoot = 0;
 
-// The usual container of blocks: two or more children, all of one kind.
+// The usual container of blocks has two or more children, all of the same type.
 bool holds_blocks(const nn::Module& module) {
   const auto& children = module.children();
   if (children.size() < 2) return false;
@@ -41,12 +41,12 @@ class Planner {
     parents_.push_back(parent);
   }
 
-  // `is_block`: the parent's children are blocks.
+  // `is_block`: this module is one of several blocks in its parent.
   void visit(nn::Module& module, size_t unit, bool is_block) {
     if (&module != units_[kRoot].module) {
       if (const auto known = unit_of_.find(&module); known != unit_of_.end()) {
         parents_[known->second] = common_ancestor(parents_[known->second], unit);
-        unit = known->second;  // registered a second time
+        unit = known->second;  // registered several times
       } else if (wrap_ ? wrap_(module) : is_block) {
         add_unit(module, unit);
         unit = units_.size() - 1;
@@ -54,7 +54,7 @@ class Planner {
       }
     }
     for (const Parameter& parameter : module.own_parameters()) claim(parameter, unit);
-    // Without a rule, what lies in a block belongs to it.
+    // Without a rule, everything inside a block belongs to that block.
     const bool blocks_below = !wrap_ && unit == kRoot && holds_blocks(module);
     for (const auto& [name, child] : module.children()) visit(*child, unit, blocks_below);
   }
@@ -64,7 +64,7 @@ class Planner {
     if (!is_new) at->second = common_ancestor(at->second, unit);
   }
 
-  // Units are numbered from the root down, so that a parent's number is below its children's.
+  // Units are numbered from the root down, so a parent's number is below those of its children.
   size_t common_ancestor(size_t a, size_t b) const {
     while (a != b) (a > b ? a : b) = parents_[std::max(a, b)];
     return a;

@@ -61,9 +61,9 @@ void validate(const LaunchSpec& spec) {
           spec.nproc, " rank(s)");
 }
 
-// The limits for a rendezvous in the agent's own process. It cannot be gone, only slow, on a
-// machine that runs nobody for seconds. So the agent does not give it up, and it does not give up
-// its own node if that is the only one.
+// The time limit for a rendezvous in this agent's own process. It cannot be lost, but it may be
+// slow on a machine that stalls for seconds. So this agent keeps waiting for it; and the rendezvous
+// keeps waiting for the agent if that is the only node.
 constexpr auto kOwnServer = std::chrono::seconds(60);
 
 JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
@@ -78,11 +78,11 @@ JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   return shape;
 }
 
-// How this agent takes part in the rendezvous: it serves it, or is a guest.
+// How this agent takes part in the rendezvous: as its server or as a guest.
 struct Meeting {
   Endpoint endpoint;  // as this host's ranks and the client reach it
   std::unique_ptr<RendezvousServer> server;
-  std::string in_use;  // if its turn to serve: why this agent does not; else empty
+  std::string in_use;  // why this agent does not serve although it should; else empty
 };
 
 Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
@@ -141,8 +141,8 @@ void join(const LaunchSpec& spec, const Node& node, const Meeting& meeting,
   }
 }
 
-// Waits for the reader, because output must not be lost. It does not wait for ever for a reader
-// that does not read. A request to stop shortens the wait.
+// Waits until the screen has taken all output, because none must be lost. A reader that does not
+// read is not waited for without a limit. A request to stop shortens the wait.
 void finish_screen(ScreenWriter& screen, bool failed, Farewell& farewell, Duration limit) {
   const auto unread = [&] {
     return (failed || farewell.asked()) && screen.stalled() > ScreenWriter::kUnread;
@@ -159,7 +159,7 @@ void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* se
   const auto has_left = [&] {
     try {
       return courier.idle();
-    } catch (const Error&) {  // it was not admitted after all; how the job ended here is settled
+    } catch (const Error&) {  // this node never joined; the result does not depend on it
       return true;
     }
   };

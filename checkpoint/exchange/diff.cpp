@@ -24,8 +24,8 @@ T load(const char* at) {
   return value;
 }
 
-// A number as text that reads back as the same one, and as a double; other types as their bytes,
-// and as NaN.
+// One element as text and as a double. The text of a number reads back as the same number. Types
+// that are not numbers are shown as bytes, and their double is NaN.
 struct Element {
   std::string text;
   double value = std::nan("");
@@ -82,7 +82,7 @@ class ValueComparison {
   explicit ValueComparison(const StoredTensor& type) : type_(type) {
     const int bits = safetensors_bits(type.dtype);
     whole_elements_ = bits % 8 == 0;
-    element_ = whole_elements_ ? bits / 8 : 1;  // types of less than a byte are compared by bytes
+    element_ = whole_elements_ ? bits / 8 : 1;  // compare types smaller than a byte by whole bytes
     result_.name = type.name;
     result_.elements = type.bytes / element_;
   }
@@ -115,12 +115,12 @@ class ValueComparison {
   TensorDifference result_;
 };
 
-// Of two sources, with memory for a piece of each.
+// Compares two sources; it has a buffer for a piece of each.
 class Comparison {
  public:
   Comparison(const TensorSource& a, const TensorSource& b) : a_(a), b_(b) {}
 
-  // Of tensors of the same type: number `i` of the first and `j` of the second source.
+  // Compares tensors of the same type: number `i` of the first source with `j` of the second.
   TensorDifference values(const StoredTensor& type, size_t i, size_t j) {
     ValueComparison comparison(type);
     const int64_t most = std::min(kPieceBytes, type.bytes);

@@ -47,7 +47,7 @@ std::string file_name(size_t index, size_t count) {
 
 void write_file(const std::string& path, const File& tensors) {
   SafetensorsHeader header;
-  header.metadata = {{"format", "pt"}};  // transformers wants it
+  header.metadata = {{"format", "pt"}};  // transformers requires it
   std::unordered_map<std::string_view, const WantedTensor*> by_name;
   for (const WantedTensor* tensor : tensors) {
     header.tensors.push_back({tensor->name, safetensors_dtype(tensor->dtype), tensor->shape, 0, 0});
@@ -103,12 +103,12 @@ WrittenFolder write_safetensors_folder(const FolderRequest& request) {
                               ? request.dir
                               : fs::path(request.dir).parent_path().string();
   check(!fs::exists(fs::symlink_status(dir)), "'", dir,
-        "' exists: nothing is written over; name a folder that is not there yet");
+        "' exists: nothing is written over; name a folder that does not exist yet");
   const fs::path parent =
       fs::path(dir).has_parent_path() ? fs::path(dir).parent_path() : fs::path(".");
   files.make_directories(parent.string());
   std::random_device random;
-  // Not the folder's own name and more: that could be too long.
+  // Not derived from the folder's own name, which might become too long.
   const std::string aside = str(parent.string(), "/.tmp-", std::hex, random(), "-", random());
   files.make_directory(aside);
   try {

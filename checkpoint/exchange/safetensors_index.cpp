@@ -20,8 +20,8 @@ bool is_plain_name(std::string_view file) {
 
 }  // namespace
 
-// Takes what it needs as the text is parsed: a tree of it would take many times as much. What lies
-// beside the map may be anything.
+// Collects what it needs while the text is parsed: a JSON tree would take many times the memory.
+// Keys beside the map may hold anything.
 class SafetensorsIndex::Reader final : public JsonEvents {
  public:
   Reader(SafetensorsIndex& index, const std::string& path) : JsonEvents(path), index_(index) {}
@@ -77,7 +77,7 @@ class SafetensorsIndex::Reader final : public JsonEvents {
     throw EnvironmentError(str(path_, ": ", shown(index_.name_of(index_.tensors_.back())),
                                ": expected the name of a file in the same folder, got ", got));
   }
-  // Of another kind than a string.
+  // Handles a value that is not a string.
   bool value(const char* kind) const {
     if (in_map_) fail(kind);
     return true;
@@ -89,7 +89,7 @@ class SafetensorsIndex::Reader final : public JsonEvents {
   }
 
   SafetensorsIndex& index_;
-  std::map<std::string, uint32_t> numbers_;  // of files
+  std::map<std::string, uint32_t> numbers_;  // numbers of files, by name
   int64_t depth_ = 0;
   bool is_map_ = false;  // whether the last key of the outermost object names the map
   bool in_map_ = false, has_map_ = false;

@@ -75,7 +75,7 @@ class SafetensorsSource final : public TensorSource {
     const Place& place = places_[tensor];
     files_[place.file].file->read(info_of(place).begin + offset, to, bytes);
   }
-  // In which of the files it is.
+  // Returns which of the files holds the tensor.
   uint32_t file(size_t tensor) const { return places_[tensor].file; }
 
  private:
@@ -104,10 +104,10 @@ class SafetensorsSource final : public TensorSource {
 
   std::string path_;
   std::vector<File> files_;
-  std::vector<Place> places_;  // by name
+  std::vector<Place> places_;  // sorted by name
 };
 
-// Every tensor that the index lists must be where it says, and no other be there.
+// Checks that each tensor is in the file that the index names, and that no other tensor is there.
 std::unique_ptr<TensorSource> open_indexed(const std::string& folder) {
   const std::string path = folder + "/" + SafetensorsIndex::kFileName;
   const SafetensorsIndex index = SafetensorsIndex::read(path);
@@ -165,7 +165,7 @@ std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
     return std::make_unique<SafetensorsSource>(path, std::vector{path});
   check(fs::is_directory(path), "no such file or folder: ", path);
   if (is_checkpoint(path)) return std::make_unique<CheckpointSource>(Checkpoint::open(path));
-  // As transformers looks for them: a single file goes before an index.
+  // transformers searches in the same order: a single file before an index.
   if (const std::string file = path + "/" + kModelName; fs::exists(file))
     return std::make_unique<SafetensorsSource>(path, std::vector{file});
   if (fs::exists(path + "/" + SafetensorsIndex::kFileName)) return open_indexed(path);
@@ -173,7 +173,7 @@ std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
     return std::make_unique<SafetensorsSource>(path, files);
   for (const std::string& dir : {path + "/checkpoints", path})
     if (auto source = open_newest(dir)) return source;
-  throw UsageError(str("no checkpoint and no safetensors file in ", path));
+  throw UsageError(str("found neither a checkpoint nor a safetensors file in ", path));
 }
 
 }  // namespace lockstep::checkpoint

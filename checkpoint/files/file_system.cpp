@@ -30,12 +30,12 @@ namespace {
   throw EnvironmentError(str("rename '", from, "' to '", to, "': ", errno_text(error)));
 }
 
-// What file systems answer that do not know an operation.
+// Whether a file system reports with this error that it lacks the operation.
 bool lacks_operation(int error) {
   return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == EBADF;
 }
 
-// fsync, retried when a signal comes between.
+// fsync, repeated when a signal interrupts it.
 int sync_fd(int fd) {
   int result;
   do result = ::fsync(fd);
@@ -49,11 +49,11 @@ class PosixFile final : public WritableFile {
       : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) {
     if (fd_ < 0) fail("create", path_, errno);
     struct statfs info {};
-    // On an overlay sync_file_range() does nothing: pages would leave of which nobody asked whether
+    // On overlayfs, sync_file_range() does nothing. Pages would be dropped without a check that
     // they are on disk.
     can_drop_ = ::fstatfs(fd_, &info) == 0 && info.f_type != OVERLAYFS_SUPER_MAGIC;
   }
-  // Data is safe once sync() returned; what close() could still say is of no use then.
+  // Data is safe once sync() has returned, so an error of close() does not matter.
   ~PosixFile() override { ::close(fd_); }
 
   void write(const void* data, size_t bytes) override {
@@ -78,13 +78,13 @@ class PosixFile final : public WritableFile {
 
  private:
   static constexpr int64_t kBeginBytes = 8 << 20;
-  // What stays in the page cache of a large file, for a restart to come: its first part, and its
-  // last, on which the disk is at work.
+  // How much of a large file stays in the page cache for a later restart: its first part, and its
+  // last part, which the disk is still writing.
   static constexpr int64_t kKeptBytes = 128 << 20, kLastBytes = 64 << 20;
 
-  // The disk may begin: sync() then has little left to wait for. ext4 finds room for pages only
-  // now; where there is none it drops them, says so here, and sync() would succeed. Where the
-  // system lacks the call, or has no memory for it now, sync() does it all.
+  // Starts writing to disk, so little is left for sync(). ext4 allocates blocks only now. If there
+  // are none, it drops the pages and reports it here; a later sync() would succeed. If the call is
+  // missing, or the kernel has no memory for it now, sync() writes everything.
   void begin_disk() {
     if (sync_range(begun_, at_, SYNC_FILE_RANGE_WRITE) != 0 && errno != ENOMEM) {
       const bool unknown =
@@ -94,22 +94,22 @@ class PosixFile final : public WritableFile {
     }
     begun_ = at_;
   }
-  // A state of many gigabytes would push what others read, such as the data to train on, out of
-  // memory, and on a virtual machine each new page may have to come from its host, which takes
-  // longer than the disk does.
+  // A state of many gigabytes would evict what others read, such as training data, from the page
+  // cache. On a virtual machine, each new page may also have to come from the host, which takes
+  // longer than writing to disk.
   void drop_from_page_cache() {
     const int64_t end = (at_ - kLastBytes) / kBeginBytes *
-                        kBeginBytes;  // where no large page straddles it: it would stay whole
+                        kBeginBytes;  // a boundary of large pages: straddled ones stay cached
     if (!can_drop_ || end <= dropped_) return;
-    // Only what is on disk can leave. An error counts: it is told once, so that sync() would not
-    // hear of it any more.
+    // Only pages on disk can be dropped. An error here counts: the kernel reports it once, so
+    // sync() would not see it.
     constexpr unsigned kOnDisk =
         SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
     if (sync_range(dropped_, end, kOnDisk) != 0) fail_sync(end, errno);
     ::posix_fadvise(fd_, dropped_, end - dropped_, POSIX_FADV_DONTNEED);
     dropped_ = end;
   }
-  // Retried when a signal comes between.
+  // Repeated when a signal interrupts it.
   int sync_range(int64_t begin, int64_t end, unsigned flags) const {
     int result;
     do result = ::sync_file_range(fd_, begin, end - begin, flags);
@@ -123,9 +123,9 @@ class PosixFile final : public WritableFile {
   std::string path_;
   int fd_;
   int64_t at_ = 0;
-  int64_t begun_ = 0;             // up to where the disk has been asked to write
-  int64_t dropped_ = kKeptBytes;  // from kKeptBytes up to here nothing is in the page cache
-  bool can_drop_;  // false where sync_file_range() is missing, forbidden or without effect
+  int64_t begun_ = 0;             // end of what the disk was asked to write
+  int64_t dropped_ = kKeptBytes;  // the page cache holds nothing between kKeptBytes and here
+  bool can_drop_;  // false if sync_file_range() is missing, forbidden or without effect
 };
 
 class PosixFileSystem final : public FileSystem {
@@ -142,11 +142,11 @@ class PosixFileSystem final : public FileSystem {
     if (!fs::create_directory(path, error)) {
       if (error || !fs::is_directory(path, error))
         fail("make folder", path, error ? error.value() : ENOTDIR);
-      return;  // another rank was first
+      return;  // another rank made it first
     }
     sync_directory(parent.empty()
                        ? "."
-                       : parent.string());  // or a power cut would take the folder and all in it
+                       : parent.string());  // or a power cut would lose the folder and all in it
   }
   void make_directory(const std::string& path) override {
     if (::mkdir(path.c_str(), 0777) != 0) fail("make folder", path, errno);
@@ -156,8 +156,8 @@ class PosixFileSystem final : public FileSystem {
     if (fd < 0) fail("open folder", path, errno);
     const int error = sync_fd(fd) == 0 ? 0 : errno;
     ::close(fd);
-    // Some network and user-space file systems cannot sync a folder and say so; their renames are
-    // durable by themselves.
+    // Some network and user-space file systems report that they cannot sync a folder; their renames
+    // are durable anyway.
     if (error != 0 && !lacks_operation(error)) fail("sync folder", path, error);
   }
   void rename_directory(const std::string& from, const std::string& to) override {
@@ -197,8 +197,8 @@ class PosixFileSystem final : public FileSystem {
   }
 
  private:
-  // The files of a folder, two at a time: giving the page cache of gigabytes back is work for a
-  // core. What fails here, remove_all() tells.
+  // Removes the files of a folder with two threads, because freeing gigabytes of page cache keeps a
+  // core busy. If a removal fails here, remove_all() reports it.
   static void remove_files(const std::string& folder) {
     std::error_code error;
     if (!std::filesystem::is_directory(std::filesystem::symlink_status(folder, error))) return;
@@ -213,12 +213,12 @@ class PosixFileSystem final : public FileSystem {
     std::thread other;
     try {
       if (paths.size() > 1) other = std::thread(remove);
-    } catch (const std::system_error&) {  // the system grants no thread: one does it all
+    } catch (const std::system_error&) {  // no thread to be had: this one removes all files
     }
     remove();
     if (other.joinable()) other.join();
   }
-  // Where the file system cannot exchange: for a moment there is nothing under `to`.
+  // For file systems that cannot exchange names: for a moment `to` does not exist.
   static void exchange_in_three(const std::string& from, const std::string& to) {
     const std::string aside = from + ".aside";
     if (::rename(to.c_str(), aside.c_str()) != 0) fail_rename(to, aside, errno);
@@ -234,7 +234,7 @@ class PosixFileSystem final : public FileSystem {
 }  // namespace
 
 std::optional<int64_t> free_bytes_of(const struct statvfs& info) {
-  // A file system that does not count has no blocks at all; one that is full has some, none free.
+  // A file system that does not count blocks reports none at all; a full one has blocks, none free.
   const uint64_t block = info.f_frsize > 0 ? info.f_frsize : info.f_bsize;
   if (info.f_blocks == 0 || block == 0) return std::nullopt;
   constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
@@ -253,7 +253,7 @@ void rename_to_new(const std::string& from, const std::string& to) {
     ::unlink(from.c_str());
     return;
   }
-  // Some file systems know no links either, and none has them of folders (EPERM): a look has to do.
+  // Some file systems have no hard links, and no folder can have one (EPERM): check, then rename.
   if (!lacks_operation(errno) && errno != EPERM) fail_rename(from, to, errno);
   if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
     fail_rename(from, to, EEXIST);
@@ -263,7 +263,7 @@ void rename_to_new(const std::string& from, const std::string& to) {
 void write_whole_file(const std::string& path,
                       const std::function<void(const std::string& aside)>& write, bool replaces) {
   std::random_device random;
-  // Not the file's own name and more: that could be too long.
+  // Not derived from the file's own name, which might become too long.
   const std::string folder = path.substr(0, path.find_last_of('/') + 1);
   const std::string aside = str(folder, ".tmp-", random(), "-", random());
   try {

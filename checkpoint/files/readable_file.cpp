@@ -13,7 +13,7 @@ namespace {
 
 class PosixReadableFile final : public ReadableFile {
  public:
-  // O_NONBLOCK: a pipe in a file's place must not make open() wait for a writer.
+  // O_NONBLOCK: if the path is a pipe, open() must not wait for a writer.
   PosixReadableFile(std::string path, int more_flags)
       : path_(std::move(path)),
         fd_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | more_flags)) {

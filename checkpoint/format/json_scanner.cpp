@@ -12,9 +12,9 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kWindowBytes = 64 << 10;
-constexpr size_t kLongestNumber = 40;  // of which a message shows more
+constexpr size_t kLongestNumber = 40;  // digits kept for error messages
 
-// Stands for itself in a string: ASCII but quotes, backslashes and control characters.
+// Characters that need no decoding: ASCII except quotes, backslashes and control characters.
 constexpr std::array<bool, 256> kPlain = [] {
   std::array<bool, 256> plain{};
   for (size_t c = 0x20; c < 0x80; ++c) plain[c] = c != '"' && c != '\\';
@@ -31,7 +31,7 @@ std::string name_of(int c) {
   return str("byte 0x", "0123456789abcdef"[c >> 4], "0123456789abcdef"[c & 15]);
 }
 
-// The code point as UTF-8; returns the number of bytes.
+// Encodes the code point as UTF-8 and returns the number of bytes.
 size_t encode(uint32_t code, char (&to)[4]) {
   const auto tail = [&](int shift) { return static_cast<char>(0x80 | (code >> shift & 0x3f)); };
   if (code < 0x80) {
@@ -97,8 +97,8 @@ void JsonScanner::expect_end() {
   if (peek() >= 0) fail_here("nothing more");
 }
 
-// Strings grow by doubling, but never past what can still come, and keep room for a byte of the
-// caller's. A fresh one, since std::string's reserve() doubles on its own.
+// The string grows by doubling, but never beyond what can still follow. It always has room for one
+// more byte, which the caller adds. A new string, as std::string's reserve() itself may double.
 void JsonScanner::append(std::string& to, const char* data, size_t bytes) const {
   if (bytes >= to.capacity() - to.size()) {
     std::string grown;
@@ -128,8 +128,8 @@ void JsonScanner::string(std::string& to) {
   ++at_;
 }
 
-// One of more than one byte. Overlong ones, surrogates and those behind U+10FFFF show in the second
-// byte at the latest.
+// Reads a character of several bytes. Overlong forms, surrogates and code points above U+10FFFF
+// show in the second byte at the latest.
 void JsonScanner::character(std::string& to) {
   const int lead = byte();
   if (lead < 0xc2 || lead > 0xf4) fail_here("UTF-8");
@@ -199,7 +199,7 @@ std::optional<int64_t> JsonScanner::count() {
   const char* digit = at_;
   for (; digit != end_ && is_digit(*digit) && digit - at_ < 18; ++digit)
     value = 10 * value + (*digit - '0');
-  // Only what cannot go on as a number; the rest is looked at with care.
+  // The fast path takes only what is certainly a whole number; any_number() handles the rest.
   if (digit != at_ && digit != end_ && (*digit == ',' || *digit == ']') &&
       (*at_ != '0' || digit - at_ == 1)) {
     at_ = digit;

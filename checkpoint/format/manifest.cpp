@@ -15,7 +15,7 @@ using nlohmann::json;
 
 constexpr const char* kFormat = "lockstep-checkpoint";
 constexpr std::string_view kFolderPrefix = "step-";
-// No file has more; below them sums of sizes do not overflow.
+// No file is larger. Sums of such sizes do not overflow.
 constexpr int64_t kMostFileBytes = int64_t{1} << 60, kMostHeaderBytes = 100'000'008;
 
 bool is_sha256(const std::string& text) {
@@ -30,7 +30,7 @@ DType parse_dtype(const std::string& word, const std::string& path, const std::s
 }
 
 bool is_plain_name(const std::string& name) {
-  constexpr size_t kLongest = 255;  // of a file's name
+  constexpr size_t kLongest = 255;  // for a file name
   const auto forbidden = [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '/'; };
   return !name.empty() && name.size() <= kLongest && name[0] != '.' &&
          std::none_of(name.begin(), name.end(), forbidden) && name != Manifest::kFileName &&
@@ -76,8 +76,8 @@ class Parser {
     ManifestFile file{.name = fields.text("name"),
                       .bytes = fields.integer("bytes"),
                       .sha256 = fields.text("sha256")};
-    // Names are joined to the folder's path: nothing may lead out of it, and no file may stand for
-    // two.
+    // Names are appended to the folder's path. A name must not lead out of the folder, and no file
+    // may be listed twice.
     if (!is_plain_name(file.name)) fail(shown(file.name), " cannot be the name of a shard file");
     if (!names_.insert(file.name).second) fail("file '", file.name, "' is there twice");
     if (file.bytes > kMostFileBytes)
@@ -164,7 +164,7 @@ class Parser {
       const ShardSpec &last = std::prev(entry.pieces.end(), 2)->part,
                       &part = entry.pieces.back().part;
       if (part.offset() <= last.offset())
-        fail(what, ": a piece that starts at element ", part.offset(), " comes behind one at ",
+        fail(what, ": a piece that starts at element ", part.offset(), " comes after one at ",
              last.offset());
     }
     check_coverage(entry, what);
@@ -183,7 +183,7 @@ class Parser {
          parts[fault->holders[1]]);
   }
 
-  // Header and pieces must follow each other: then their checksums leave no byte out.
+  // The header and the pieces must leave no gap, so that their checksums cover every byte.
   void check_files_are_covered() const {
     const auto pieces = pieces_by_file(manifest_);
     for (size_t i = 0; i < manifest_.files.size(); ++i) {
@@ -212,7 +212,7 @@ class Parser {
 
   const std::string& path_;
   Manifest manifest_;
-  std::set<std::string> names_;  // of the files so far
+  std::set<std::string> names_;  // of the files read so far
 };
 
 }  // namespace
@@ -255,7 +255,7 @@ std::string to_json(const Manifest& manifest) {
 
 Manifest parse_manifest(std::string_view text, const std::string& path) {
   const json all = parse_strict_json(text, path);
-  // Before anything else: a later version may have other keys.
+  // Check this first: a later version may have other keys.
   if (!all.is_object() || !all.contains("format") || all["format"] != kFormat)
     throw EnvironmentError(
         str(path, ": not the manifest of a checkpoint: \"format\" must be \"", kFormat, "\""));

@@ -1,4 +1,4 @@
-// The format's words, and what a file starts with.
+// The format's names of types, and the header of a file.
 #include "checkpoint/format/safetensors.h"
 
 #include <algorithm>
@@ -45,13 +45,13 @@ std::string quoted(std::string_view text) {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::exception&) {
     throw UsageError(
-        str("[safetensors] ", shown(text), " cannot be a name or metadata: it is no UTF-8"));
+        str("[safetensors] ", shown(text), " cannot be a name or metadata: it is not UTF-8"));
   }
 }
 
 void check_length(const std::string& text, const SafetensorsHeader& header) {
   check(static_cast<int64_t>(text.size()) <= kMaxSafetensorsHeaderBytes,
-        "[safetensors] the header of ", header.tensors.size(), " tensors would have more than the ",
+        "[safetensors] the header of ", header.tensors.size(), " tensors would need more than the ",
         kMaxSafetensorsHeaderBytes,
         " bytes that readers accept: spread the tensors over more files (a checkpoint has one for "
         "each rank, an export as many as "
@@ -96,7 +96,7 @@ std::string make_safetensors_header(SafetensorsHeader& header) {
     at = end;
   }
   text += '}';
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data is aligned
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // aligns the data
   check_length(text, header);
   const uint64_t length = text.size();
   tensors.move_by(8 + static_cast<int64_t>(length));

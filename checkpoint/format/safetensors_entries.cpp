@@ -35,8 +35,8 @@ size_t word_of(std::string_view dtype) {
 
 constexpr size_t kFirstBlock = 1 << 10, kLargestBlock = 64 << 10;
 
-// Sorts by the bits below `bits`, a byte at a time from the highest on, in place; hashes are spread
-// evenly, so one or two levels leave pieces that fit a cache.
+// Sorts in place by the lowest `bits` bits, one byte at a time, the highest byte first. Hashes are
+// spread evenly, so after one or two levels the pieces fit a cache.
 void sort_hashes(std::span<uint64_t> hashes, int bits = 64) {
   if (hashes.size() < 512 || bits == 0) return std::sort(hashes.begin(), hashes.end());
   const int shift = bits - 8;
@@ -58,9 +58,9 @@ void sort_hashes(std::span<uint64_t> hashes, int bits = 64) {
     sort_hashes(hashes.subspan(begin, end[i] - begin), shift);
 }
 
-// A key that is there twice, of `count` keys that each(body) gives to body(key). By their hashes,
-// since a set of them would take more memory than the text they come from. The seed differs from
-// process to process: nobody can write keys that share their hashes.
+// Finds a key that occurs twice among `count` keys; each(body) passes every key to body(). It
+// compares hashes, because a set of keys would take more memory than the text itself. Each process
+// has another seed, so nobody can craft keys with equal hashes.
 template <typename Each>
 std::optional<std::string_view> repeated(size_t count, const Each& each) {
   static const uint64_t seed = (uint64_t{std::random_device{}()} << 32) + std::random_device{}();
@@ -73,7 +73,7 @@ std::optional<std::string_view> repeated(size_t count, const Each& each) {
   sort_hashes(hashes);
   for (auto twice = hashes.begin();
        (twice = std::adjacent_find(twice, hashes.end())) != hashes.end(); ++twice) {
-    std::vector<std::string_view> alike;  // different ones, by an unlikely chance
+    std::vector<std::string_view> alike;  // different keys may share a hash by an unlikely chance
     std::optional<std::string_view> found;
     each([&](std::string_view key) {
       if (found || hash_of(key) != *twice) return;
@@ -110,12 +110,13 @@ void SafetensorsTensors::push_back(const SafetensorsInfo& info) {
   const std::span<const int64_t> dims(info.shape.begin(), info.shape.end());
   const int64_t bytes = checked_bytes(dims, kWords[word].bits);
   if (bytes < 0 || info.name.size() > UINT32_MAX)
-    throw UsageError(str("[safetensors] tensor ", shown(info.name), " of ", info.dtype, info.shape,
-                         " cannot be stored: its shape is no whole number of bytes, or too large"));
+    throw UsageError(
+        str("[safetensors] tensor ", shown(info.name), " of ", info.dtype, info.shape,
+            " cannot be stored: its shape is not a whole number of bytes, or too large"));
   char* const data = room(info.name.size() + dims.size_bytes());
   std::copy(info.name.begin(), info.name.end(), data);
   std::memcpy(data + info.name.size(), dims.data(), dims.size_bytes());
-  // By half, where push_back() would double: the old and the new ones are there at once.
+  // Grow by half instead of doubling, because the old and new records exist at once.
   if (records_.size() == records_.capacity())
     records_.reserve(records_.size() + records_.size() / 2 + 8);
   records_.push_back({.data = data,
@@ -166,7 +167,7 @@ SafetensorsMetadata SafetensorsMetadata::of_text(std::string text) {
 void SafetensorsMetadata::add(std::string_view key, std::string_view value) {
   for (const std::string_view text : {key, value}) {
     if (text.find(kEnd) != std::string_view::npos)
-      throw UsageError(str("[safetensors] metadata ", shown(key), ": is no UTF-8"));
+      throw UsageError(str("[safetensors] metadata ", shown(key), ": is not UTF-8"));
     (text_ += text) += kEnd;
   }
 }

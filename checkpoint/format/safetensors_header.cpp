@@ -1,5 +1,5 @@
-// Reading: the header is taken apart as it comes, so that of its text no more than a window is ever
-// held.
+// Reads headers. The text is parsed as it arrives, so memory never holds more than a window of
+// it.
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -17,7 +17,7 @@ namespace {
 constexpr std::string_view kMetadata = "__metadata__";
 constexpr std::array<std::string_view, 3> kFields = {"dtype", "shape", "data_offsets"};
 
-// One header, whose data is `data_bytes` long.
+// Reads one header of a file with `data_bytes` bytes of data.
 class HeaderReader {
  public:
   HeaderReader(const std::string& path, const ReadAt& read, int64_t bytes, int64_t data_bytes)
@@ -122,7 +122,7 @@ class HeaderReader {
     const std::span<const int64_t> dims(dims_.data(), dim_count_),
         offsets(offsets_.data(), offset_count_);
     const int64_t needed = checked_bytes(dims, bits);
-    if (needed < 0) fail("its shape is no whole number of bytes, or too large");
+    if (needed < 0) fail("its shape is not a whole number of bytes, or too large");
     if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_bytes_)
       fail(str("data_offsets must be two ascending numbers up to ", data_bytes_, ", got ",
                Shape(offsets)));
@@ -144,7 +144,7 @@ class HeaderReader {
       throw EnvironmentError(str(path_, ": the key ", shown(*name), " is there twice"));
   }
 
-  // Tensors must follow each other without holes or overlaps, to the end.
+  // The tensors must cover the data to its end, without holes or overlaps.
   void check_coverage(SafetensorsTensors& tensors) const {
     tensors.sort_by_begin();
     int64_t at = 0;
@@ -164,9 +164,9 @@ class HeaderReader {
   int64_t data_bytes_;
   JsonScanner in_;
   SafetensorsTensors tensors_;
-  std::string metadata_;  // as SafetensorsMetadata keeps it
+  std::string metadata_;  // in the format of SafetensorsMetadata
   bool has_metadata_ = false;
-  bool inside_ = false;  // of the member called name_
+  bool inside_ = false;  // parsing the member called name_
   std::string name_, field_, dtype_;
   std::array<int64_t, Shape::kMaxDims> dims_{};
   std::array<int64_t, 2> offsets_{};

@@ -1,4 +1,4 @@
-// Writing files and hashing them, both at once.
+// Writes files and hashes them at the same time.
 #include <algorithm>
 #include <array>
 #include <future>
@@ -15,31 +15,31 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int64_t kWorthAThread = 4 << 20;
-// Hashing begins when the disk has this much to do, or all there is. Until then two threads on one
-// core would only hold each other up, and the disk too: the kernel may leave two writers on one
-// core while hashes, however little they matter, keep the other one busy.
+// Hashing begins when the disk has this much to write, or everything there is. If it began earlier
+// on a shared core, hashes would hold up the writer. They would hold up the disk, too: the kernel
+// may leave both of its writers on that core, even though hashes have the lowest priority.
 constexpr size_t kHeadStart = 64 << 20;
-// Writes of many whole pages, from where large pages of the page cache begin, take less of a core:
-// fewer pages are made and looked after.
+// Writes of many whole pages, aligned with large pages of the page cache, take less CPU time: the
+// kernel creates and tracks fewer pages.
 constexpr int64_t kWriteBytes = 8 << 20;
 
-// A way through a file's bytes: its header, then its tensors, in pieces.
+// Iterates over a file's bytes in pieces: first its header, then its tensors.
 class Cursor {
  public:
   enum class Cut : uint8_t {
-    chunks,  // of a tensor, as they have their sums
-    writes   // ends at multiples of kWriteBytes in the file
+    chunks,  // pieces of a tensor that have a checksum each
+    writes   // pieces that end at multiples of kWriteBytes in the file
   };
   Cursor(const FileToWrite& file, Cut cut) : file_(file), cut_(cut), rest_(file.header) {
     find_piece();
   }
 
-  // What is left of the header or the piece; empty at the end of the file.
+  // The rest of the header or of the piece; empty at the end of the file.
   std::string_view rest() const { return rest_; }
   bool at_end() const { return rest_.empty(); }
-  // Of the tensor that rest() belongs to, from 1 on; 0: the header.
+  // The number of the tensor that rest() belongs to, counted from 1; 0 stands for the header.
   size_t tensor() const { return tensor_; }
-  // True where this leads to another piece.
+  // Skips bytes. Returns true if rest() is a new piece then.
   bool advance(size_t bytes) {
     rest_.remove_prefix(bytes);
     in_file_ += static_cast<int64_t>(bytes);
@@ -64,20 +64,20 @@ class Cursor {
 
   const FileToWrite& file_;
   Cut cut_;
-  int64_t in_file_ = 0;  // where rest() begins
+  int64_t in_file_ = 0;  // position of rest() in the file
   size_t tensor_ = 0;
-  int64_t next_ = 0;  // the tensor's byte behind rest()
+  int64_t next_ = 0;  // the tensor's first byte after rest()
   std::string_view rest_;
 };
 
-// For the calling thread: it runs while nothing else wants the core. Where cores are few, the disk
-// must not stand still because its writer, or the kernel's, waits for hashes.
+// Lets the calling thread run only while nothing else wants the core. With few cores, the disk must
+// not stand still because its writer or the kernel's waits for hashes.
 void give_way() {
   const sched_param none{};
   ::sched_setscheduler(0, SCHED_IDLE, &none);
 }
 
-// The sums of one file or two, computed step by step, by one thread at a time.
+// The checksums of one or two files, computed step by step, by one thread at a time.
 class Sums {
  public:
   explicit Sums(const std::vector<FileToWrite>& wanted)
@@ -95,14 +95,14 @@ class Sums {
       }
     }
     for (size_t file = 0; file < wanted.size(); ++file)
-      sum_chunk(file);  // a file without a header begins with one
+      sum_chunk(file);  // without a header, the file begins with a chunk
   }
 
-  // False once all is done.
+  // Returns false when everything is done.
   bool step() {
     const std::string_view a = cursors_[0].rest(), b = cursors_[1].rest();
-    // As much as both have, for they are fast together; what one file has more than the other comes
-    // alone.
+    // Hash both files together while both have data, because that is faster; hash the rest of the
+    // longer one alone.
     const size_t both =
         a.empty() || b.empty() ? std::max(a.size(), b.size()) : std::min(a.size(), b.size());
     if (both == 0) return false;
@@ -121,7 +121,7 @@ class Sums {
   }
 
  private:
-  // So little that also a thread that hardly gets a core is soon done with a step.
+  // Small steps: even a thread that hardly gets a core soon finishes one.
   static constexpr size_t kStepBytes = 128 << 10;
   static inline const FileToWrite kNone{};
 
@@ -191,7 +191,7 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files,
         while (!enough && !stopped() && sums.step()) {
         }
       });
-    } catch (const EnvironmentError&) {  // this thread can do both
+    } catch (const EnvironmentError&) {  // this thread then computes them after writing
     }
   };
   try {
@@ -200,7 +200,7 @@ std::vector<WrittenFile> write_safetensors(FileSystem& files,
     enough = true;
     throw;
   }
-  // Whatever the other had no core for is done here, where the disk waits for nothing any more.
+  // Compute here what the other thread had no time for. The disk waits for nothing any more.
   enough = true;
   if (meanwhile.valid()) meanwhile.get();
   while (!stopped() && sums.step()) {

@@ -1,5 +1,5 @@
-// Compiled for processors with SHA instructions: nothing may be here that other files could share,
-// such as std's templates.
+// This file is compiled for processors with SHA instructions. It must not instantiate anything that
+// other files could share, such as templates of std.
 #include "checkpoint/format/sha256_instructions.h"
 
 #include <immintrin.h>
@@ -18,8 +18,8 @@ alignas(16) constexpr uint32_t kRounds[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-// A state as the instructions want it: words a, b, e, f in one register and c, d, g, h in the
-// other. Names of registers list their words from the highest place down.
+// A state as the instructions need it: words a, b, e, f in one register and c, d, g, h in the
+// other. Register names list words from the highest position down.
 struct State {
   __m128i abef, cdgh;
 };
@@ -39,8 +39,8 @@ inline void store_state(const State& state, uint32_t* words) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(words + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-// The streams' steps stand beside each other, four rounds at a time: while one waits for a result,
-// the other computes.
+// Interleaves the steps of all streams, four rounds at a time: while one stream waits for a result,
+// the other one computes.
 template <int kStreams>
 inline void compress(uint32_t* const (&states)[kStreams], const uint8_t* (&data)[kStreams],
                      size_t blocks) {

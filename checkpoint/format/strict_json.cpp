@@ -13,7 +13,7 @@ bool is_count(const nlohmann::json& value) {
          value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 }
 
-// Cut after so many bytes, but not inside a character of UTF-8.
+// Cuts after `longest` bytes, but not inside a UTF-8 character.
 std::string printable(std::string_view text, size_t longest) {
   size_t length = std::min(text.size(), longest);
   while (length > 0 && length < text.size() && (text[length] & 0xc0) == 0x80) --length;
@@ -27,9 +27,9 @@ EnvironmentError invalid_json(const std::string& path, const nlohmann::json::exc
   return EnvironmentError(str(path, ": not valid JSON: ", printable(e.what(), 200)));
 }
 
-// Looks at a text before a tree is built of it. (A parser's callback could do so as the tree grows,
-// but with a callback nlohmann's takes time quadratic in the number of objects: at the end of each
-// it goes through all that lie beside it.)
+// Checks a text before a tree is built from it. (A parser callback could check while the tree
+// grows. But with a callback, nlohmann's parser takes time quadratic in the number of objects: at
+// the end of each object, it walks all of its siblings.)
 class StrictCheck final : public JsonEvents {
  public:
   using JsonEvents::JsonEvents;
@@ -57,7 +57,7 @@ class StrictCheck final : public JsonEvents {
     return true;
   }
 
-  std::vector<std::set<std::string>> keys_;  // of every open object, and an empty one for a list
+  std::vector<std::set<std::string>> keys_;  // one set per open object, an empty one for a list
 };
 
 }  // namespace
@@ -70,7 +70,7 @@ std::string shown_value(const nlohmann::json& value) {
 }
 
 void JsonEvents::parse(std::string_view text) {
-  // The parser takes a zero byte for the end, and what follows would go unread.
+  // The parser would stop at a zero byte and ignore the rest.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
     throw EnvironmentError(str(path_, ": not valid JSON: a zero byte at ", zero));
   nlohmann::json::sax_parse(text.begin(), text.end(), this);
@@ -153,7 +153,7 @@ int64_t checked_bytes(std::span<const int64_t> dims, int64_t bits_per_element) {
   int64_t bits = bits_per_element;
   for (const int64_t dim : dims) {
     empty = empty || dim == 0;
-    // Even beside a 0: strides are products of the other dimensions.
+    // Check even if another dimension is 0: strides are products of the other dimensions.
     if (dim != 0 && __builtin_mul_overflow(bits, dim, &bits)) return -1;
   }
   if (empty) return 0;

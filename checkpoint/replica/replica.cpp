@@ -21,10 +21,10 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr int kNone = -1;
-constexpr int64_t kNothing = -1;  // for a step
+constexpr int64_t kNothing = -1;  // stands for "no step"
 
-// What the ranks hold, as they tell each other: a line "copy OWNER STEP" or "! reason" for each
-// copy.
+// What all ranks hold. Each rank sends one line for each copy: "copy OWNER STEP", or "! reason" for
+// an unusable copy.
 struct Holdings {
   using Holders = std::vector<std::vector<int>>;  // by owner: the ranks that hold its part
   std::map<int64_t, Holders> by_step;
@@ -50,7 +50,7 @@ Holdings parse_holdings(const std::vector<std::string>& texts) {
   return holdings;
 }
 
-// The owner's own copy, else any: who sends it.
+// The rank that sends the owner's part: the owner, if it has its own copy, else any holder.
 int source_of(const Holdings::Holders& holders, int owner) {
   const auto& held = holders[static_cast<size_t>(owner)];
   return std::find(held.begin(), held.end(), owner) != held.end() ? owner : held.front();
@@ -93,7 +93,7 @@ class ReplicaStore::Impl {
   ~Impl() { join(); }
 
   void prepare(const std::vector<Entry>& entries, comm::ProcessGroup& group) {
-    if (group_) group_->abort("replicas go on in a new group");
+    if (group_) group_->abort("replicas continue in a new group");
     join();
     pending_ = nullptr;
     const int size = group.size();
@@ -112,7 +112,7 @@ class ReplicaStore::Impl {
     cut_short_ = false;
     note_foreign_copies();
     const auto sames = comm::agree(group_.get(), [&] {
-      // Without buddies a rank is its own guest.
+      // Without buddies, guest() is this rank itself.
       const int64_t own = layout_of(rank()).bytes, other = layout_of(guest()).bytes;
       memory_.reserve(with_buddies() ? 4 : 2, largest, std::max(own, other));
       return str("distance ", options_.distance, ", identity ", options_.identity);
@@ -138,14 +138,14 @@ class ReplicaStore::Impl {
       const MutexLock lock(mutex_);
       ended_.push_back(std::move(outcome));
     };
-    if (!with_buddies()) {  // nothing to send: waking a thread for the vote alone takes longer than
-                            // the vote
+    if (!with_buddies()) {  // nothing to send: waking a thread takes longer than
+                            // the vote itself
       pending_ = exchanged;
       return;
     }
     try {
       thread_ = start_thread("to replicate in the background", exchanged);
-    } catch (const EnvironmentError&) {  // then the caller waits, and so do the others
+    } catch (const EnvironmentError&) {  // then all ranks wait for this exchange
       exchanged();
     }
   }
@@ -163,7 +163,7 @@ class ReplicaStore::Impl {
     return outcome;
   }
 
-  // Collective. Ends the exchange that start() began.
+  // Collective. Finishes the exchange that start() began.
   void finish() {
     join();
     if (pending_) std::exchange(pending_, nullptr)();
@@ -220,7 +220,7 @@ class ReplicaStore::Impl {
   }  // the rank whose buddy this one is
   const CopyLayout& layout_of(int owner) const { return layouts_[static_cast<size_t>(owner)]; }
 
-  // Whether a copy is of this state, so that its bytes are those of a layout that is known.
+  // Whether a copy belongs to this state, so that its layout is known.
   bool fits(const CopyLabel& label) const {
     return label.ranks == size() && label.owner >= 0 && label.owner < size() && label.step >= 0 &&
            label.layout == layout_of(static_cast<int>(label.owner)).digest &&
@@ -249,9 +249,9 @@ class ReplicaStore::Impl {
     return text;
   }
 
-  // The copies of the step that was found stay until it is stored again. Where ranks were numbered
-  // anew before, and killed while they stored that step again, these may be more than half: then
-  // those that other ranks send go.
+  // Keeps the copies of the step that was found until it is stored again. They may be more than
+  // half of all copies: ranks may have been renumbered before, and killed while they stored that
+  // step again. Then keep only the copies that this rank sends; other ranks send the rest.
   void keep_found() {
     const Holdings::Holders& holders = found_.by_step.at(found_step_);
     std::map<int64_t, int> copies;  // by owner
@@ -260,8 +260,8 @@ class ReplicaStore::Impl {
       if (label && fits(*label) && label->step == found_step_) {
         copies[label->owner] = copy;
       } else {
-        memory_.break_seal(copy);  // later steps will come anew, and must not meet what is left of
-                                   // their first time
+        memory_.break_seal(copy);  // old copies of steps that will be stored again must
+                                   // not be mixed with new ones
       }
     }
     kept_.fill(false);
@@ -271,7 +271,7 @@ class ReplicaStore::Impl {
           !too_many || source_of(holders, static_cast<int>(owner)) == rank();
   }
 
-  // A copy that may be written over.
+  // Returns a copy that may be overwritten.
   int free_copy(int but = kNone) const {
     for (int copy = 0; copy < memory_.copies(); ++copy)
       if (!kept_[static_cast<size_t>(copy)] && copy != but) return copy;
@@ -286,12 +286,12 @@ class ReplicaStore::Impl {
             .layout = layout_of(owner).digest};
   }
 
-  // The copy that training waits for. What is wrong, the other ranks must hear of: in the exchange.
+  // Makes the copy that training waits for. Returns a problem as text; exchange() tells all ranks.
   std::string put_aside(int64_t step, const std::vector<Entry>& entries) {
     check(group_ != nullptr, "[replica] prepare() must come before the first step is stored");
     if (cut_short_)
-      return "an exchange was cut short before, and what it left must stay for those that come "
-             "after these ranks";
+      return "an earlier exchange was interrupted; its copies must stay unchanged until "
+             "the ranks restart";
     try {
       own_ = free_copy();
       memory_.break_seal(own_);
@@ -311,10 +311,10 @@ class ReplicaStore::Impl {
     }
   }
 
-  // Collective. A copy counts once it is complete and proved, whatever becomes of the exchange
-  // after that: which step is whole, the ranks find out when they restore. That all have heard of
-  // all, is what lets the older copies go. Where an exchange is cut short, some may have heard and
-  // let them go, and others not: then these must not touch the newer ones either, ever.
+  // Collective. A copy counts once it is complete and verified, whatever follows; a restore finds
+  // out which step is whole. A rank releases older copies when it knows that all ranks are done.
+  // After an interrupted exchange, some ranks may know this, others not. So no rank may then touch
+  // its newer copies either.
   void exchange(int64_t step, const std::string& problem) {
     try {
       if (cut_short_) throw EnvironmentError(problem);
@@ -331,8 +331,8 @@ class ReplicaStore::Impl {
     }
   }
 
-  // Throws on all ranks where the steps differ or something is wrong on any. cut_short_ stays true
-  // unless all have heard of all.
+  // Throws on all ranks if steps differ or any rank has a problem. cut_short_ stays true until this
+  // rank has heard from all ranks.
   void vote(int64_t step, const std::string& wrong) {
     const Tensor steps = Tensor::empty({size()}, DType::i64);
     group_
@@ -354,8 +354,8 @@ class ReplicaStore::Impl {
       check(of[r] == of[0], "rank 0 stores step ", of[0], " and rank ", r, " step ", of[r]);
   }
 
-  // Sends the own copy, with the step that it is of, to the buddy, and takes the guest's. Returns
-  // what is wrong with that.
+  // Sends this rank's copy and its step to the buddy, and receives the guest's. Returns a problem
+  // as text.
   std::string swap_copies(int64_t step) {
     const StateCopy own = memory_.view(own_, layout_of(rank()).bytes),
                     kept = memory_.view(guest_, layout_of(guest()).bytes);
@@ -371,7 +371,7 @@ class ReplicaStore::Impl {
     kept.sums.copy_(in.narrow(0, 1, kept.sums.numel()));
     exchange_bytes(*group_, own.data, buddy(), kept.data, guest());
     const int64_t guest_step = in.data<int64_t>()[0], damaged = kept.first_damaged_chunk();
-    if (guest_step < 0) return str("rank ", guest(), " had nothing to give");
+    if (guest_step < 0) return str("rank ", guest(), " had no copy to send");
     if (damaged >= 0) return str("chunk ", damaged, " of rank ", guest(), "'s copy came damaged");
     memory_.seal(guest_, label_for(guest(), guest_step));
     return {};
@@ -394,8 +394,8 @@ class ReplicaStore::Impl {
         str("[replica] the copy of step ", step, " for rank ", owner, " was changed in memory"));
   }
 
-  // Every rank's part goes from who has it to all that hold anything of it: in one order on all
-  // ranks, so that nobody waits in a circle.
+  // Sends every rank's part from one holder to all ranks that need some of it. All ranks go in the
+  // same order, so they cannot wait for each other in a circle.
   void send_parts(const std::vector<Entry>& entries, const Holdings::Holders& holders,
                   ReplicaRestored& restored) {
     CopyReader reader(entries);
@@ -408,7 +408,7 @@ class ReplicaStore::Impl {
         if ((rank() != source && rank() != to) || !holds_part_of(to, layout)) continue;
         if (source == to) {
           reader.take(layout, 0, copy_of(owner, restored.step).data.raw(),
-                      layout.bytes);  // proved when it was announced
+                      layout.bytes);  // verified when it was announced
         } else if (rank() == source) {
           send_copy(*group_, copy_of(owner, restored.step), to);
         } else {
@@ -430,21 +430,21 @@ class ReplicaStore::Impl {
   }
 
   const ReplicaOptions options_;
-  std::unique_ptr<comm::ProcessGroup> group_;  // of its own
+  std::unique_ptr<comm::ProcessGroup> group_;  // used for replicas alone
   std::unique_ptr<SavePlan> plan_;
   std::vector<CopyLayout> layouts_;  // by owner
-  std::string misfits_;              // lines about copies that prepare() found and nobody can use
+  std::string misfits_;              // lines about unusable copies that prepare() found
 
-  ReplicaMemory memory_;  // the thread's while it runs, and so are the next four
+  ReplicaMemory memory_;  // belongs to the thread while it runs, as do the next four
   std::array<bool, ReplicaMemory::kMostCopies>
-      kept_{};              // of the last step that is whole on all ranks
-  bool cut_short_ = false;  // an exchange of this group, and nobody knows whose copies are in place
-  int own_ = kNone, guest_ = kNone;  // the copies of the exchange that goes on
+      kept_{};              // copies of the last step that is whole on all ranks
+  bool cut_short_ = false;  // an exchange stopped half-way: unknown which copies are in place
+  int own_ = kNone, guest_ = kNone;  // the copies of the current exchange
 
   Holdings found_;
   int64_t found_step_ = -1;
-  std::thread thread_;             // of an exchange with buddies
-  std::function<void()> pending_;  // an exchange without: what is left of it
+  std::thread thread_;             // runs an exchange with buddies
+  std::function<void()> pending_;  // the rest of an exchange without buddies
   Mutex mutex_;
   std::deque<ReplicaOutcome> ended_ LOCKSTEP_GUARDED_BY(mutex_);
 };

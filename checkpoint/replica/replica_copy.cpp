@@ -67,7 +67,7 @@ void StateCopy::fill(const std::vector<Tensor>& slices, const CopyLayout& layout
                   static_cast<const char*>(slice.raw()) + (from - placed.begin),
                   static_cast<size_t>(until - from));
     }
-    out[i] = static_cast<int64_t>(xxh3(chunk, end - begin));  // what lies between parts included
+    out[i] = static_cast<int64_t>(xxh3(chunk, end - begin));  // covers the gaps between parts, too
   });
 }
 
@@ -131,7 +131,7 @@ int64_t receive_copy(comm::ProcessGroup& group, const CopyLayout& layout, int fr
           static_cast<int64_t>(xxh3(data, bytes)) != sums.data<int64_t>()[chunk])
         first_damaged = chunk;
       if (first_damaged < 0)
-        reader.take(layout, at + begin, data, bytes);  // else it only listens to the end
+        reader.take(layout, at + begin, data, bytes);  // otherwise it only receives the rest
     }
   }
   return first_damaged;

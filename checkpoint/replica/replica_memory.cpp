@@ -19,7 +19,7 @@
 namespace lockstep::checkpoint {
 namespace {
 
-// "LSPRPL01"; another layout gets another number.
+// "LSPRPL01". Another layout gets another number.
 constexpr uint64_t kMagic = 0x3130'4c50'5250'534c;
 constexpr int64_t kPage = 4096;
 
@@ -28,11 +28,11 @@ struct Header {
   uint64_t magic = kMagic;
   int64_t copies = 0;
   int64_t capacity = 0;
-  uint64_t sum = 0;  // of the fields above
+  uint64_t sum = 0;  // checksum of the fields above
 };
-// The first page of a copy. Its sums follow, then, on pages of their own, its bytes.
+// The first page of a copy. Its chunk sums follow, and then, from a new page on, its bytes.
 struct Record {
-  uint64_t seal = 0;  // 0: broken
+  uint64_t seal = 0;  // 0 means broken
   CopyLabel label;
 };
 static_assert(sizeof(Header) <= kPage && sizeof(Record) <= kPage &&
@@ -48,7 +48,7 @@ constexpr int64_t copy_bytes(int64_t capacity) {
 constexpr int64_t file_bytes(int64_t copies, int64_t capacity) {
   return kPage + copies * copy_bytes(capacity);
 }
-// So that no product of what was read overflows.
+// This limit keeps products of untrusted numbers from overflowing.
 constexpr int64_t kMostBytes = std::numeric_limits<int64_t>::max() / 16;
 
 uint64_t sum_of(const Header& header) { return xxh3(&header, offsetof(Header, sum)); }
@@ -68,9 +68,9 @@ ReplicaMemory::ReplicaMemory(std::string file)
              : ::memfd_create("lockstep-replicas", MFD_CLOEXEC);
   if (fd_ < 0) throw EnvironmentError(str("[replica] open ", name_, ": ", errno_text(errno)));
   try {
-    // On a disk, copies would wait for it, and outlive what keeps them.
+    // On a disk, copies would be slow, and would outlive the process that keeps the file.
     if (::fcntl(fd_, F_GET_SEALS) < 0)
-      throw EnvironmentError(str("[replica] ", name_, " is no file in memory"));
+      throw EnvironmentError(str("[replica] ", name_, " is not a file in memory"));
     if (::flock(fd_, LOCK_EX | LOCK_NB) != 0)
       throw EnvironmentError(
           str("[replica] ", name_, " is in use by another process: ", errno_text(errno)));
@@ -85,7 +85,7 @@ ReplicaMemory::~ReplicaMemory() { ::close(fd_); }
 
 ReplicaMemory::Mapping::~Mapping() { ::munmap(data, bytes); }
 
-// Takes no memory yet: nobody vouches for the size of what was found.
+// Takes no memory yet, because the size that was found is not trusted.
 void ReplicaMemory::map(int64_t bytes) {
   const auto size = static_cast<size_t>(bytes);
   void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
@@ -95,7 +95,7 @@ void ReplicaMemory::map(int64_t bytes) {
   mapping_ = std::make_shared<Mapping>(static_cast<char*>(data), size);
 }
 
-// Takes what is there if its size is what its header says.
+// Uses existing contents if the file's size matches its header.
 void ReplicaMemory::adopt() {
   struct stat info {};
   Header header;
@@ -126,7 +126,7 @@ void ReplicaMemory::reserve(int copies, int64_t capacity, int64_t bytes) {
     memory_.fill(nullptr);
     mapping_.reset();
     const int64_t total = file_bytes(copies, capacity);
-    // Empty first: nobody who is interrupted here leaves copies of another layout.
+    // Empty the file first: an interruption must not leave copies of another layout.
     if (::ftruncate(fd_, 0) != 0 || ::ftruncate(fd_, total) != 0)
       throw failed("cannot size the memory", errno);
     map(total);
@@ -144,10 +144,10 @@ void ReplicaMemory::reserve(int copies, int64_t capacity, int64_t bytes) {
     const int64_t begin = begin_of(copy) - mapping_->data;
     const int64_t size =
         kPage + pages(sums_bytes(capacity)) + pages(std::max(bytes, found ? found->bytes : 0));
-    // Taken now: a write to a page that finds no memory later would end the process.
+    // Reserve the memory now: if a later write found none, the process would be killed.
     if (const int error = ::posix_fallocate(fd_, begin, size); error != 0)
       throw failed("no memory", error);
-    // So that the first copies cost no page faults; older kernels do not know it.
+    // Avoids page faults in the first copies. Older kernels do not support it.
     ::madvise(mapping_->data + begin, static_cast<size_t>(size), MADV_POPULATE_WRITE);
     memory_[static_cast<size_t>(copy)] = std::make_shared<Storage>(
         mapping_->data + begin, static_cast<size_t>(size), kCpu, [mapping = mapping_] {});
@@ -180,7 +180,7 @@ StateCopy ReplicaMemory::view(int copy, int64_t bytes) const {
 
 void ReplicaMemory::break_seal(int copy) {
   std::atomic_ref(reinterpret_cast<Record*>(begin_of(copy))->seal).store(0);
-  // No write to the copy moves up here. A signal's fence is enough: whoever reads this comes when
+  // Keeps writes to the copy below this line. A compiler fence is enough: nobody reads it before
   // the process has ended.
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }

@@ -1,5 +1,5 @@
-// Reading parts of tensors: which chunks hold them, and each verified before its values are let
-// out.
+// Reads parts of tensors: finds the chunks that hold them, and verifies each chunk before it
+// releases any value.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -14,13 +14,13 @@
 namespace lockstep::checkpoint {
 namespace {
 
-// A chunk that holds wanted elements, and where they go.
+// A chunk that holds wanted elements, and the destination of these.
 struct ChunkJob {
   const ReadableFile* shard;
   PlacedPiece placed;
-  int64_t chunk, bytes;  // its number in the piece, and its size
+  int64_t chunk, bytes;  // its number in the piece, its size
   const ShardSpec* wanted;
-  char* to;  // the wanted part's values
+  char* to;  // where the wanted part's values go
 };
 
 void check_wanted(const Manifest& manifest, const Entry& entry, const std::string& folder) {
@@ -39,7 +39,7 @@ class Reader {
   Reader(const std::string& folder, const Manifest& manifest, FileSystem& files)
       : folder_(folder), manifest_(manifest), files_(files), shards_(manifest.files.size()) {}
 
-  // The wanted part of a tensor, which must outlive the reader, to a host address.
+  // Adds a wanted part, and the host address to which it goes. `wanted` must outlive the reader.
   void add(const std::string& name, const ShardSpec& wanted, char* to) {
     const auto stored = manifest_.entries.find(name);
     const int64_t element = size_of(stored->second.dtype), per_chunk = kChunkBytes / element;
@@ -80,10 +80,10 @@ class Reader {
   }
 
   void read(const ChunkJob& job) const {
-    // Aside, so that nothing unproved gets into the tensor; a chunk stays in the cache meanwhile.
+    // Through a buffer that fits the cache, so unverified values never reach the tensor.
     thread_local std::vector<char> buffer(static_cast<size_t>(kChunkBytes));
     job.shard->read(job.placed.piece->begin + job.chunk * kChunkBytes, buffer.data(), job.bytes);
-    if (manifest_.version > 1)  // version 1 has no such sums: it was verified when it was opened
+    if (manifest_.version > 1)  // version 1 has no chunk sums; open() verified the whole file
       check_chunk(job.shard->path(), job.placed, job.chunk, buffer.data(), job.bytes);
     const int64_t element = size_of(job.placed.entry->dtype),
                   first = job.chunk * kChunkBytes / element;
@@ -98,7 +98,7 @@ class Reader {
   const std::string& folder_;
   const Manifest& manifest_;
   FileSystem& files_;
-  std::vector<std::unique_ptr<ReadableFile>> shards_;  // those that are needed
+  std::vector<std::unique_ptr<ReadableFile>> shards_;  // the needed ones only
   std::vector<ChunkJob> jobs_;
   int64_t header_bytes_ = 0;
 };
@@ -110,14 +110,14 @@ ReadReport Checkpoint::read(std::span<const Entry> entries) const {
   try {
     Reader reader(folder_, manifest_, *files_);
     std::vector<std::pair<const Entry*, Tensor>>
-        aside;  // for tensors that are no plain memory of the host
+        aside;  // for tensors that are not contiguous host memory
     for (const Entry& entry : entries) {
       const bool direct = entry.tensor.device() == kCpu && entry.tensor.is_contiguous();
       if (!direct) aside.emplace_back(&entry, host_memory_like(entry.tensor));
       reader.add(entry.name, entry.shard,
                  static_cast<char*>((direct ? entry.tensor : aside.back().second).raw()));
     }
-    // A part is changed also where reading fails.
+    // A failed read may have changed a part, too.
     for (const Entry& entry : entries) entry.tensor.mark_changed("reading a checkpoint");
     const ReadReport report = reader.run();
     DeviceCopies copies;

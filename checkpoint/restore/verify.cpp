@@ -19,8 +19,8 @@ namespace {
                              ", expected ", hex_of(expected)));
 }
 
-// The file's own header must say what the manifest says, or programs that know only the header
-// would read something else.
+// The file's own header must agree with the manifest. Otherwise programs that read only the header
+// would see other tensors.
 void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>& pieces) {
   const SafetensorsHeader header = read_safetensors_header(shard);
   std::map<std::string_view, SafetensorsInfo> infos;
@@ -34,7 +34,7 @@ void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>
   };
   if (infos.size() != pieces.size())
     throw EnvironmentError(str("'", shard.path(), "' holds ", infos.size(),
-                               " tensors, the manifest knows ", pieces.size()));
+                               " tensors, but the manifest lists ", pieces.size()));
   for (const PlacedPiece& placed : pieces) {
     const auto found = infos.find(*placed.name);
     if (found == infos.end() || found->second.begin != placed.piece->begin ||
@@ -48,7 +48,7 @@ void check_description(const ReadableFile& shard, const std::vector<PlacedPiece>
   }
 }
 
-// One pass over the file, in the order of its bytes.
+// Verifies the file in one pass over its bytes.
 void verify_file(const ReadableFile& shard, const ManifestFile& file,
                  const std::vector<PlacedPiece>& pieces, bool chunks) {
   check_size(shard, file);

@@ -14,13 +14,13 @@ namespace {
 
 struct Held {
   ShardSpec shard;
-  std::vector<size_t> ranks;  // that hold it
+  std::vector<size_t> ranks;  // the ranks that hold it
 };
 struct Global {
   DType dtype = DType::f32;
   Shape shape;
   size_t first_rank = 0;
-  size_t last_rank = 0;  // plus one
+  size_t last_rank = 0;  // the last rank plus one
   std::vector<Held> pieces;
 };
 
@@ -84,14 +84,14 @@ struct Planned {
   const std::vector<size_t>* holders;
 };
 
-// How many elements a part is cut at multiples of: a whole chunk of a run, and about as much of a
+// Cuts are made at multiples of this many elements: a whole chunk of a run, or about as much of a
 // box.
 int64_t cut_unit(const Part& part) {
   const int64_t unit = part.shard.cut_unit(), per_chunk = kChunkBytes / size_of(part.dtype);
   return (per_chunk + unit - 1) / unit * unit;
 }
 
-// A piece that many ranks hold and that is more than a fair share is cut among them.
+// Cuts a piece that several ranks hold and that exceeds a fair share among these ranks.
 void cut(const std::string& name, const Global& global, const Held& piece, int64_t fair,
          std::vector<Planned>& work) {
   const Part whole{name, global.dtype, piece.shard};
@@ -108,15 +108,15 @@ void cut(const std::string& name, const Global& global, const Held& piece, int64
   }
 }
 
-// The parts that each rank writes, the largest first.
+// Returns the parts that each rank writes, the largest first.
 std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks) {
-  // The large ones first: what comes last then evens out.
+  // Large parts go first; the small ones then even out the loads.
   std::stable_sort(work.begin(), work.end(), [](const Planned& a, const Planned& b) {
     return bytes_of(a.part) > bytes_of(b.part);
   });
   std::vector<std::vector<Part>> by_rank(ranks);
   std::vector<int64_t> load(ranks, 0);
-  std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of a tensor
+  std::set<std::pair<std::string, size_t>> taken;  // a file holds at most one part of each tensor
   for (Planned& planned : work) {
     const auto lighter = [&](size_t a, size_t b) {
       const bool taken_a = taken.count({planned.part.name, a}) != 0,
@@ -132,9 +132,9 @@ std::vector<std::vector<Part>> deal_out(std::vector<Planned> work, size_t ranks)
   return by_rank;
 }
 
-// Shares a rank's parts, the largest first, out among two files: whole ones as far as they give
-// about equal bytes; else one is cut, a run at a whole chunk. The second file is empty where
-// nothing can be cut.
+// Splits a rank's parts (the largest first) between two files. Whole parts are shared out to give
+// about equal bytes; then one is cut to even them out, a run at a chunk boundary. The second file
+// stays empty if nothing can be cut.
 std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   std::array<std::vector<Part>, 2> halves;
   std::array<int64_t, 2> load = {0, 0};
@@ -144,7 +144,7 @@ std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
     halves[lighter].push_back(std::move(part));
   }
   const size_t heavier = load[1] > load[0] ? 1 : 0;
-  // What the heavier one got last made it so: it has at least as many bytes as the difference.
+  // Its last part made this file heavier, so that part is at least as large as the difference.
   Part& last = halves[heavier].back();
   const int64_t unit = cut_unit(last), unit_bytes = unit * size_of(last.dtype);
   const int64_t ideal = bytes_of(last) - (load[heavier] - load[1 - heavier]) / 2;
@@ -156,7 +156,7 @@ std::array<std::vector<Part>, 2> halve(std::vector<Part> parts) {
   return halves;
 }
 
-constexpr int64_t kBox = -1;  // in the place of an offset: behind the shape come those of a box
+constexpr int64_t kBox = -1;  // in place of an offset: a box follows the shape
 
 void write_dims(std::ostream& out, const Shape& dims) {
   for (const int64_t dim : dims) out << ' ' << dim;
@@ -206,7 +206,7 @@ Part parse_part(const std::string& line) {
   }
   in.get();
   std::getline(in, part.name);
-  check(!in.fail() && part.shard.length() == length, "no part");
+  check(!in.fail() && part.shard.length() == length, "not a part");
   return part;
 }
 
@@ -338,7 +338,7 @@ std::vector<WrittenFile> parse_written(std::string_view text) {
 
 namespace {
 
-// Adds one file, as its rank wrote it.
+// Adds one file to the manifest, as its rank wrote it.
 void add_file(Manifest& manifest, const Plan& plan, size_t file, const WrittenFile& written,
               int64_t step) {
   const ShardLayout layout = lay_out_shard(plan, file, step);

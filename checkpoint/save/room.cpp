@@ -29,8 +29,8 @@ SaveSize size_of_save(const std::vector<Entry>& entries, comm::ProcessGroup* gro
 
 Room room_for(const SavesToCome& saves, std::span<const int64_t> older, int64_t free) {
   const auto count = static_cast<int64_t>(older.size());
-  // While save `n` (counts from 1) is written, the saves before it have removed so many of the
-  // older ones, and only after more than `keep` saves any of their own.
+  // The number of older checkpoints that are gone while save `n` (counted from 1) is written. Saves
+  // remove older ones first, and their own only after more than `keep` saves.
   const auto removed = [&](int64_t n) {
     return saves.keep > 0 && n > 1 ? std::clamp<int64_t>(count - saves.keep + n - 1, 0, count) : 0;
   };

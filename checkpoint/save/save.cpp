@@ -1,4 +1,4 @@
-// Saving: plan, write aside, agree, commit by rename.
+// Saves: plan, write to a temporary folder, agree, commit by rename.
 #include <algorithm>
 #include <random>
 #include <set>
@@ -18,9 +18,9 @@ namespace lockstep::checkpoint {
 namespace {
 
 constexpr const char* kAside = ".tmp-";
-constexpr const char* kTaken = ".old";  // a folder aside whose writer is not to find it any more
+constexpr const char* kTaken = ".old";  // marks a folder that its writer must not find any more
 
-// Says once what cannot be removed: it comes up again with each save.
+// Warns once for each path that cannot be removed, because every save tries it again.
 void warn_once(const std::string& path, const std::string& message) {
   struct Said {
     Mutex mutex;
@@ -31,15 +31,15 @@ void warn_once(const std::string& path, const std::string& message) {
   if (said.paths.insert(path).second) log::warn(message);
 }
 
-// Removes a folder that nobody needs any more. What cannot be removed costs room, and no save: that
-// is said once, and tried again by the next save.
+// Removes a folder that nobody needs. A failure wastes disk space but fails no save: it is logged
+// once, and the next save tries again.
 void remove_or_warn(FileSystem& files, const std::string& path) noexcept {
   try {
     files.remove_all(path);
   } catch (const std::exception& e) {
     warn_once(path,
               str("[checkpoint] '", path,
-                  "' is of no use any more and could not be removed; saves go on, and try again: ",
+                  "' is not needed any more and could not be removed; later saves try again: ",
                   e.what()));
   }
 }
@@ -86,7 +86,7 @@ class Save {
   }
 
  private:
-  // Rank 0 finds room and makes the folder.
+  // Rank 0 checks the free space and creates the folder.
   std::string prepare() {
     check(job_.step >= 0, "[checkpoint] step must not be negative, got ", job_.step);
     check(step_of_folder(step_folder(job_.step)) == job_.step, "[checkpoint] step ", job_.step,
@@ -96,7 +96,7 @@ class Save {
     for (const auto& [key, value] : job_.metadata)
       for (const std::string& text : {key, value})
         check(find_no_utf8(text) == std::string::npos, "[checkpoint] metadata ", shown(key),
-              " is no UTF-8, which a manifest needs; text_of_bytes() of core/base/byte_text.h "
+              " is not UTF-8, which a manifest needs; text_of_bytes() of core/base/byte_text.h "
               "makes UTF-8 of any bytes");
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
@@ -110,7 +110,7 @@ class Save {
     return aside_;
   }
 
-  // This rank's files; returns what all ranks wrote, in the plan's order.
+  // Writes this rank's files. Returns what all ranks wrote, in the plan's order.
   std::vector<WrittenFile> write() {
     const auto texts = agree_on_long_work(job_.group, [&](const std::atomic<bool>& stop) {
       return written_text(write_safetensors(
@@ -122,7 +122,7 @@ class Save {
     return written;
   }
 
-  // Rank 0: the manifest, then the rename that makes it all real.
+  // Rank 0 writes the manifest and then commits all files with a rename.
   std::string commit(const std::vector<WrittenFile>& written) {
     Manifest manifest = make_manifest(job_.plan->plan, job_.plan->held, written, job_.step);
     manifest.metadata = job_.metadata;
@@ -134,21 +134,21 @@ class Save {
     try {
       files_.sync_directory(job_.dir);
     } catch (const std::exception&) {
-      // It could vanish with a power cut, so it must not count; whatever had its name before comes
-      // back.
+      // The new name could vanish in a power cut, so the save must not count. Undo the rename,
+      // which also brings back a checkpoint that had this name before.
       files_.rename_directory(final_, aside_);
       throw;
     }
     return {};
   }
 
-  // Rank 0 removes what was begun. The others are past their writes: all have been heard.
+  // Rank 0 removes the unfinished folder. The other ranks have finished writing: all have answered.
   void give_up() noexcept {
     if (rank_ == 0 && !aside_.empty()) remove_or_warn(files_, aside_);
   }
 
-  // After the commit nothing may fail any more: what cannot be removed now is tried again next
-  // time.
+  // Nothing may fail after the commit. What cannot be removed now is tried again by the next
+  // save.
   void tidy_up() noexcept {
     remove_or_warn(files_, aside_);  // a replaced checkpoint of the same step
     if (job_.keep <= 0) return;
@@ -156,19 +156,19 @@ class Save {
       std::vector<int64_t> older;
       for (const auto& name : files_.list(job_.dir)) {
         const int64_t step = step_of_folder(name);
-        // Later steps are left alone: the run was taken up again from before them, and this one
-        // must not be their victim.
+        // Leave later steps alone. The run restarted from before them, and this save must not
+        // delete them.
         if (step >= 0 && step < job_.step) older.push_back(step);
       }
       std::sort(older.rbegin(), older.rend());
       for (size_t i = static_cast<size_t>(job_.keep) - 1; i < older.size(); ++i)
         remove_checkpoint(job_.dir + "/" + step_folder(older[i]));
     } catch (const std::exception& e) {
-      warn_once(job_.dir, str("[checkpoint] old checkpoints could not be looked for: ", e.what()));
+      warn_once(job_.dir, str("[checkpoint] old checkpoints could not be listed: ", e.what()));
     }
   }
 
-  // Takes its name away first: a checkpoint that is half removed must not look like one.
+  // Renames the checkpoint first: a half-removed folder must not look like a checkpoint.
   void remove_checkpoint(const std::string& folder) noexcept {
     const std::string doomed = folder + kAside + unique_suffix() + kTaken;
     try {
@@ -184,10 +184,10 @@ class Save {
   FileSystem& files_;
   int64_t rank_;
   std::string final_;
-  std::string aside_;  // where it is written until it is complete
+  std::string aside_;  // the temporary folder, until the save is complete
 };
 
-// Runs `body`; what it throws gets the step in front, and stays what it is.
+// Runs `body`. Adds the step to the message of whatever it throws, and keeps the error's type.
 template <typename Body>
 auto naming_step(int64_t step, const Body& body) {
   try {
@@ -206,7 +206,7 @@ std::vector<Part> parts_of(const std::vector<Entry>& entries) {
     const ShardSpec& shard = entry.shard;
     check(entry.tensor.defined(), "[checkpoint] '", entry.name, "' has no tensor");
     check(find_no_utf8(entry.name) == std::string::npos, "[checkpoint] ", shown(entry.name),
-          " cannot be the name of a tensor: it is no UTF-8, which a manifest needs");
+          " cannot be the name of a tensor: it is not UTF-8, which a manifest needs");
     check(entry.fits(), "[checkpoint] '", entry.name, "': a tensor of shape ", entry.tensor.shape(),
           " cannot be ", shard, "; expected ", shard.shape());
     parts.push_back({entry.name, entry.tensor.dtype(), shard});
@@ -269,12 +269,12 @@ void remove_half_written(FileSystem& files, const std::string& dir) {
     if (!is_half_written(name)) continue;
     std::string path = dir + "/" + name;
     if (!name.ends_with(kTaken)) {
-      // Under another name first: a stale process that still writes here must not commit what it
-      // has left.
+      // Rename it first: a stale process that still writes here must not be able to commit the
+      // rest.
       try {
         files.rename_directory(path, path + kTaken);
         path += kTaken;
-      } catch (const std::exception&) {  // the removal will say why, if it fails, too
+      } catch (const std::exception&) {  // if the removal fails, too, it reports why
       }
     }
     remove_or_warn(files, path);

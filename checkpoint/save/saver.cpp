@@ -40,7 +40,7 @@ class Saver::Impl {
     if (thread_.joinable()) thread_.join();
     plan_ = std::make_unique<SavePlan>(plan_save(group_.get(), entries, options_.two_files_above));
     buffers_.clear();
-    // Zeros: so that the memory is there before the first copy.
+    // Zeros touch the memory, so the first copy need not wait for it.
     for (const Tensor& tensor : planned_tensors(*plan_, rank_, entries))
       buffers_.push_back(host_memory_like(tensor).zero_());
   }
@@ -64,7 +64,7 @@ class Saver::Impl {
             "Saver for another state");
       copy_to_host(planned_tensors(*plan_, rank_, entries), buffers_, copies_);
     } catch (const std::exception& e) {
-      job.problem = e.what();  // the others must hear of it, in the background
+      job.problem = e.what();  // the background thread tells the other ranks
     }
     {
       const MutexLock lock(mutex_);
@@ -78,7 +78,7 @@ class Saver::Impl {
       thread_ = start_thread("to save in the background", work);
     } catch (const EnvironmentError& e) {
       log::warn("[checkpoint] step ", step, " is saved while training waits: ", e.what());
-      work();  // the others wait for this rank's part
+      work();  // the other ranks wait for this rank's part
       const MutexLock lock(mutex_);
       ended_.back().stall = Clock::now() - begin;
     }
@@ -103,7 +103,7 @@ class Saver::Impl {
   }
 
  private:
-  // In the background.
+  // Runs in the background.
   void write(SaveJob job, Clock::time_point begin, Duration stall) noexcept {
     SaveOutcome outcome{.step = job.step, .folder = {}, .error = {}, .stall = stall};
     try {
@@ -119,10 +119,10 @@ class Saver::Impl {
   }
 
   const SaverOptions options_;
-  std::unique_ptr<comm::ProcessGroup> group_;  // null: a single rank
+  std::unique_ptr<comm::ProcessGroup> group_;  // null for a single rank
   int64_t rank_ = 0;
   std::unique_ptr<SavePlan> plan_;
-  // The copy, and what of it is under way. The thread's while it runs.
+  // The copy, and what of it is under way. Both belong to the thread while it runs.
   std::vector<Tensor> buffers_;
   DeviceCopies copies_;
   std::thread thread_;

@@ -18,8 +18,8 @@ void copy(void* to, const void* from, int64_t bytes) {
   if (to != from && bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
-// This rank's part of a collective, with everybody's tensors at hand. No two ranks write the same
-// bytes, and none writes what another one reads.
+// This rank's part of a collective; it can reach the tensors of all ranks. No two ranks write the
+// same bytes, and no rank writes bytes that another one reads.
 class Move {
  public:
   Move(int rank, const Call& call, const std::vector<Call>& calls)
@@ -96,7 +96,7 @@ class LocalBackend final : public Backend {
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
     const std::string key = key_ + "|" + plan.name;
-    // Whoever does not come to this group's calls any more does not come there.
+    // A rank that is gone from the parent group cannot join the new one.
     const auto check_missing = [&](const std::vector<int>& missing) {
       std::vector<int> here;
       for (const int rank : missing) here.push_back(plan.ranks[static_cast<size_t>(rank)]);
@@ -144,7 +144,7 @@ std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int 
         key.substr(0, key.find(',')), " and rank ", rank, " in ", process,
         "; use 'shm' between processes");
   auto hub = local::Hub::join(key, rank, size, options.name, deadline, {});
-  if (rank == 0) store->remove({"local"});  // all have joined, so all have read it
+  if (rank == 0) store->remove({"local"});  // all ranks have joined, so all have read the key
   return std::make_unique<local::LocalBackend>(std::move(hub), key, rank);
 }
 

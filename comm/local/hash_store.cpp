@@ -37,7 +37,7 @@ int64_t HashStore::add(const std::string& key, int64_t delta) {
   if (!value.empty()) {
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
     check(error == std::errc() && end == value.data() + value.size(), "[store] add: key '", key,
-          "' holds '", value, "', which is no number");
+          "' holds '", value, "', which is not a number");
   }
   number += delta;
   value = std::to_string(number);

@@ -102,7 +102,7 @@ std::string Hub::missing_text(const std::vector<int>& missing, std::string_view 
   return str(text, " (", sayings_text(calls, size()), ")");
 }
 
-// One rank says it: whoever finds that it is time, for all that wait.
+// Warns once for all waiting ranks: the first one to notice that a warning is due logs it.
 void Hub::say_missing(const std::vector<int>& missing, std::string_view what,
                       std::string_view doing, Duration waited) {
   Member& first = members_[static_cast<size_t>(missing.front())];
@@ -142,21 +142,21 @@ void Hub::collective(int rank, const Call& call,
     await(call.limit, call.what(), "arrived", [&](int r) LOCKSTEP_REQUIRES(mutex_) {
       return members_[static_cast<size_t>(r)].arrived >= turn;
     });
-    // First of all: a rank that sees the mismatch earlier has ended the group, but every rank is to
-    // get the same error.
+    // Compare before looking for an end of the group. Another rank may have found the mismatch
+    // first and ended the group, but every rank must report the mismatch itself.
     std::vector<Fingerprint> fingerprints;
     for (const Call& c : calls_) fingerprints.push_back(c.fingerprint);
     check_equal(fingerprints);
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
     me.moving = true;
-    // All ranks have arrived, and none makes its next call before all have moved.
+    // All ranks have arrived, and no rank starts its next call before all have moved.
     const std::vector<Call>* const calls = &calls_;
     const MutexUnlock unlocked(mutex_);
     move(*calls);
   } catch (...) {
     me.moving = false;
     end_with(call);
-    // Nobody begins to move any more, and `move` does not wait, so those inside it come out.
+    // No rank starts a move any more, and `move` never waits, so this ends without a limit.
     changed_.wait(mutex_, [&]() LOCKSTEP_REQUIRES(mutex_) {
       return std::none_of(members_.begin(), members_.end(),
                           [](const Member& m) { return m.moving; });
@@ -166,7 +166,7 @@ void Hub::collective(int rank, const Call& call,
   me.moving = false;
   me.moved = turn;
   changed_.notify_all();
-  // No limit of its own, as above.
+  // This wait needs no limit either, for the same reason.
   changed_.wait(mutex_, [&]() LOCKSTEP_REQUIRES(mutex_) {
     const bool over = ended();
     return std::all_of(members_.begin(), members_.end(),
@@ -188,10 +188,10 @@ void Hub::message(int rank, const Call& call) {
   try {
     await(call.limit, call.what(), "arrived",
           [&](int r) { return r != call.root || (sending ? slot.recvs : slot.sends) >= turn; });
-    if (slot.done >= turn) return;  // the receiver may even be at its next message
+    if (slot.done >= turn) return;  // the receiver may even be in its next message
     if (slot.send.fingerprint != slot.recv.fingerprint)
       throw mismatch_error(from, slot.send.fingerprint, to, slot.recv.fingerprint);
-    // The receiver reads the sender's memory, and may be at it when the group ends.
+    // The receiver reads the sender's memory, and may still do so when the group ends.
     if (sending)
       changed_.wait(mutex_, [&]() LOCKSTEP_REQUIRES(mutex_) {
         return slot.done >= turn || (ended() && !slot.copying);
@@ -200,7 +200,7 @@ void Hub::message(int rank, const Call& call) {
     if (ended()) throw FromPeer<EnvironmentError>(aborted_);
   } catch (...) {
     if (call.limit.withdrawn() && !ended())
-      --slot.recvs;  // it was never here
+      --slot.recvs;  // withdraw the receive, as if it had never been posted
     else
       end_with(call);
     throw;

@@ -16,8 +16,8 @@ namespace {
 
 class MpiBackend final : public Backend {
  public:
-  // `communicator`: of exactly the members, in their order; MPI_COMM_NULL where MPI's own
-  // collectives are not wanted.
+  // `communicator` contains exactly `members`, in the same order. MPI_COMM_NULL means that MPI's
+  // own collectives are not used.
   MpiBackend(Runtime& runtime, int context, std::vector<int> members, MPI_Comm communicator)
       : transport_(runtime, context, std::move(members)), communicator_(communicator) {}
 
@@ -28,8 +28,8 @@ class MpiBackend final : public Backend {
 
   void execute(const Call& call) override {
     if (communicator_ == MPI_COMM_NULL || !is_native(call)) return execute_over(transport_, call);
-    // A barrier over the transport compares the fingerprints, with limits and names; then MPI may
-    // move data.
+    // A barrier over our transport compares the fingerprints, with time limits and names in its
+    // errors. Only then does MPI move data.
     Call meeting = call;
     meeting.op = Op::barrier;
     execute_over(transport_, meeting);
@@ -66,7 +66,7 @@ class MpiBackend final : public Backend {
   const MPI_Comm communicator_;
 };
 
-// Where the ranks agree on groups. Never destroyed, as the runtime.
+// The transport over which ranks agree on new groups. Like the runtime, it is never destroyed.
 MpiTransport& creation_transport(Runtime& runtime) {
   static MpiTransport& transport = *[&] {
     std::vector<int> all(static_cast<size_t>(runtime.size()));
@@ -76,11 +76,11 @@ MpiTransport& creation_transport(Runtime& runtime) {
   return transport;
 }
 
-// For MPI's own collectives. Not given back: a process has few groups, and freeing takes all ranks
-// once more. Only groups of the whole job have one: MPI has no call that makes one for a part and
-// does not block.
+// A communicator for MPI's own collectives. It is never freed: a process has few groups, and
+// freeing needs all ranks again. Only groups of the whole job get one, because MPI has no
+// non-blocking call that makes a communicator for a part of the ranks.
 MPI_Comm duplicate_world(Runtime& runtime, const Limit& limit) {
-  // MPI writes it at some time, even if we have given up.
+  // MPI may write this after we have given up, so it is never freed.
   MPI_Comm& made = *new MPI_Comm(MPI_COMM_NULL);
   Pending pending(runtime);
   runtime.locked([&] {

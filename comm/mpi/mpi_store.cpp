@@ -18,7 +18,7 @@ namespace {
 constexpr int kRequestTag = kStoreContext * kTagsPerContext;
 constexpr int kAnswerTag = kRequestTag + 1;
 constexpr auto kAnswerLimit = std::chrono::seconds(30);
-// For the rest of a message whose beginning is there.
+// Limit for the rest of a message that has begun to arrive.
 constexpr auto kArrivalLimit = std::chrono::seconds(10);
 constexpr auto kIdleNap = std::chrono::milliseconds(5);
 constexpr auto kLongestRetry = std::chrono::milliseconds(10);
@@ -68,7 +68,7 @@ class Reader {
  private:
   size_t advance(size_t by) {
     if (by > bytes_.size() - at_)
-      throw EnvironmentError("[store] a message is shorter than it says");
+      throw EnvironmentError("[store] a message ended before the length that it announces");
     return std::exchange(at_, at_ + by);
   }
   const std::string& bytes_;
@@ -119,7 +119,7 @@ struct Letter {
   std::string bytes;
 };
 
-// The next message with this tag, or nothing where none has come.
+// Returns the next message with this tag, or nothing if none has arrived.
 std::optional<Letter> take_letter(Runtime& runtime, int source, int tag) {
   Letter letter;
   int found = 0;
@@ -138,7 +138,7 @@ std::optional<Letter> take_letter(Runtime& runtime, int source, int tag) {
   Backoff backoff(Backoff::Expect::data);
   while (!runtime.locked([&] { return pending.poll(); })) {
     if (deadline.passed())
-      throw FromPeer<TimeoutError>(str("[store] half a message came from rank ", letter.from, " (",
+      throw FromPeer<TimeoutError>(str("[store] incomplete message from rank ", letter.from, " (",
                                        runtime.describe(letter.from), ")"));
     backoff.pause();
   }
@@ -171,7 +171,7 @@ void StoreServer::serve() {
       nap = std::min<Duration>(nap * 2, kIdleNap);
     }
   } catch (const Error& error) {
-    log::warn("mpi: the store on this rank ends: ", error.what());
+    log::warn("mpi: the store that this rank serves has stopped: ", error.what());
   }
 }
 
@@ -215,7 +215,7 @@ StoreAnswer MpiStore::ask(StoreRequest request) {
       continue;
     }
     StoreAnswer answer = unpack_answer(letter->bytes);
-    if (answer.id != request.id) continue;  // to a request that was given up
+    if (answer.id != request.id) continue;  // answers a request that was given up
     if (answer.kind == StoreAnswer::Kind::wrong_use) throw UsageError(answer.value);
     return answer;
   }
@@ -227,7 +227,7 @@ void MpiStore::set(const std::string& key, const std::string& value) {
 
 std::string MpiStore::get(const std::string& key, Duration timeout) {
   const Deadline deadline = Deadline::after(timeout);
-  // Asking again and again keeps the server free of waiters, and of what becomes of them.
+  // The client polls. So the server keeps no list of waiters and need not clean up after them.
   for (auto nap = Duration(std::chrono::microseconds(200));;
        nap = std::min<Duration>(nap * 2, kLongestRetry)) {
     StoreAnswer answer =

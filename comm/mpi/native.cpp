@@ -8,7 +8,7 @@
 namespace lockstep::comm::mpi {
 namespace {
 
-// For moving: any type of the right size will do.
+// For moving bytes: any MPI type of the right size will do.
 MPI_Datatype type_of(DType dtype) {
   switch (dtype) {
     case DType::f32: return MPI_FLOAT;
@@ -54,13 +54,13 @@ void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Cal
   const int n = static_cast<int>(call.count);
   const MPI_Datatype type = type_of(call.dtype);
   const auto bytes = static_cast<size_t>(call.bytes());
-  // This rank's slice: MPI allows no overlap, but has a way to say "it is there already".
+  // MPI forbids overlapping buffers; MPI_IN_PLACE tells it that this slice is already in place.
   const auto slice_of = [&](const void* whole) {
     return whole ? static_cast<const char*>(whole) + static_cast<size_t>(rank) * bytes : nullptr;
   };
   const void* out_slice = slice_of(call.out);
   const void* in_slice = slice_of(call.in);
-  std::vector<char> aside;  // reduce_scatter has no such way
+  std::vector<char> aside;  // reduce_scatter knows no such MPI_IN_PLACE
 
   MPI_Request request = MPI_REQUEST_NULL;
   const auto start = [&](int code, const char* name) { check_mpi(code, name); };
@@ -104,7 +104,7 @@ void execute_native(Runtime& runtime, MPI_Comm communicator, int rank, const Cal
       case Op::all_to_all:
         return start(MPI_Ialltoall(call.in, n, type, call.out, n, type, communicator, &request),
                      "MPI_Ialltoall");
-      default: return;  // barrier: the fingerprints have met
+      default: return;  // barrier: the comparison of fingerprints was one already
     }
   });
   complete(request);

@@ -8,14 +8,14 @@
 namespace lockstep::comm::mpi {
 namespace {
 
-constexpr size_t kPiece = size_t{1} << 30;  // MPI counts in int
-// Messages up to this size are sent from a copy, so that giving them up needs no cancelling.
-// Fingerprints are such messages, and data only moves when those have met: hence nearly every
-// failure leaves MPI usable.
+constexpr size_t kPiece = size_t{1} << 30;  // MPI counts are of type int
+// Messages up to this size are sent from a copy, so giving them up needs no cancelling.
+// Fingerprints are this small, and data moves only after they were exchanged, so MPI stays usable
+// after nearly every failure.
 constexpr size_t kSmall = 256;
-// Messages up to this size are copied by every network at once.
+// Every network copies messages up to this size at once.
 constexpr size_t kCopiedAtOnce = 2048;
-// Polls that a cancelled request gets to come to its end.
+// How often a cancelled request is polled before it counts as unfinished.
 constexpr int kLastPolls = 100;
 
 }  // namespace
@@ -27,7 +27,7 @@ Pending::~Pending() {
       return;
     runtime_.locked([this]() LOCKSTEP_REQUIRES(runtime_.mutex()) { give_up(); });
   } catch (const std::exception&) {
-    // MPI is retired already: it will never touch the memory again.
+    // MPI is already retired and will never touch the memory again.
   }
 }
 

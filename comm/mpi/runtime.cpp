@@ -20,8 +20,8 @@
 namespace lockstep::comm::mpi {
 namespace {
 
-// How long the end of the process waits for the other ranks: long for one that still writes a
-// checkpoint, short after a failure of any group, whatever its backend, when they may never come.
+// How long an exiting process waits for the other ranks: long, as one may still write a checkpoint;
+// short after a failure in any group of any backend, as the others may never come.
 constexpr auto kEndLimit = std::chrono::seconds(60);
 constexpr auto kEndLimitAfterFailure = std::chrono::seconds(2);
 
@@ -35,7 +35,7 @@ void check_mpi(int code, const char* call) {
   throw EnvironmentError(str("[mpi] ", call, " failed: ", text));
 }
 
-// Never destroyed: threads may still hold it while static objects go.
+// Never destroyed: threads may still use it while static objects are destroyed.
 Runtime& Runtime::instance() {
   static Runtime& runtime = *new Runtime;
   return runtime;
@@ -84,7 +84,7 @@ void Runtime::initialise(Deadline deadline) {
         "MPI_Allgather");
   });
   initialised_ = true;
-  // Also builds the logger before our exit handler, so that it outlives that.
+  // This also creates the logger before our exit handler, so the logger outlives the handler.
   log::debug("mpi: rank ", rank_, " of ", size_);
   std::atexit([] { instance().finalise(); });
 }
@@ -97,8 +97,8 @@ void Runtime::check_usable() const {
 void Runtime::blocking(std::string_view what, Deadline deadline, std::function<void()> f) {
   const MutexLock lock(mutex_);
   check_usable();
-  // The thread owns all that it touches, should it be given up; only the runtime itself, which
-  // never dies, is shared.
+  // The thread owns everything that it touches, because the caller may give it up. It shares only
+  // the runtime, which is never destroyed.
   std::packaged_task<void()> task(std::move(f));
   std::future<void> done = task.get_future();
   start_thread("for a call of MPI", std::move(task)).detach();
@@ -158,7 +158,7 @@ std::string Runtime::describe(int world_rank) const {
   return !look ? text + ", dead" : look->stopped() ? text + ", stopped" : text;
 }
 
-// A barrier that can be given up. False when it was.
+// A barrier that gives up at a limit; then it returns false.
 bool Runtime::all_at_end() {
   MPI_Request request = MPI_REQUEST_NULL;
   const Deadline deadline = locked([&] {
@@ -178,7 +178,7 @@ bool Runtime::all_at_end() {
 void Runtime::finalise() noexcept {
   std::string why;
   try {
-    if (!all_at_end()) why = "other ranks have not come to their end";
+    if (!all_at_end()) why = "other ranks have not reached the end of the job";
   } catch (const Error& error) {
     why = error.what();
   }
@@ -191,7 +191,7 @@ void Runtime::finalise() noexcept {
     for (const auto& f : last) f();
     const MutexLock lock(mutex_);
     retire("the process is at its end");
-    // MPI_Finalize would wait for the others without a limit. mpirun ends what is left of the job.
+    // MPI_Finalize would wait for the others without a limit. mpirun ends the rest of the job.
     if (!why.empty()) return log::warn("mpi: leaving without MPI_Finalize: ", why);
     if (owner_) check_mpi(MPI_Finalize(), "MPI_Finalize");
   } catch (const Error& error) {

@@ -13,12 +13,12 @@
 namespace lockstep::comm::mpi {
 namespace {
 
-// Notes travel beside the data. A rank that reads one keeps on for this long, to receive what was
-// sent before it: after a mismatch all ranks shall see the mismatch, and after the last collective
-// a rank may leave while others still read.
+// Notes travel beside the data. A rank that reads a note continues for this long, to receive data
+// that was sent before the note. So all ranks see a mismatch, and a rank may leave after the last
+// collective while others still read.
 constexpr auto kGrace = std::chrono::milliseconds(300);
 constexpr int kPollsPerNote = 16;
-// Small enough that MPI sends it at once, whatever the network.
+// Small enough that MPI sends it at once, on any network.
 constexpr size_t kLongestNote = 1000;
 constexpr char kAborted = 'A';
 constexpr char kLeft = 'L';
@@ -36,15 +36,15 @@ MpiTransport::~MpiTransport() {
   try {
     tell_others(kLeft, "");
   } catch (const std::exception&) {
-    // MPI is gone, so there is nobody to tell.
+    // MPI is no longer usable, so nobody can be told.
   }
 }
 
 void MpiTransport::exchange(Channel channel, std::span<const Send> sends,
                             std::span<const Receive> receives, const Limit& limit) {
   throw_if_aborted();
-  // No data to or from a rank that has given up: it takes nothing any more, and MPI would be lost
-  // here, too. Fingerprints still meet, so that all ranks see a mismatch.
+  // Refuse data once a rank has given up: it receives nothing more, and MPI would become unusable
+  // here, too. Fingerprints still move, so all ranks see a mismatch.
   const auto is_data = [](const auto& message) { return message.bytes > sizeof(Fingerprint); };
   if (std::any_of(sends.begin(), sends.end(), is_data) ||
       std::any_of(receives.begin(), receives.end(), is_data))
@@ -70,7 +70,7 @@ void MpiTransport::complete(Pending& pending, const Limit& limit) {
         if (all && pending.has_shared()) read_notes();
         return all;
       });
-      // A sender that gave up has its memory back, and may have changed it before it was read.
+      // A sender that gave up may have changed its memory before we read it.
       if (done) return pending.has_shared() ? throw_if_ended_by_peer() : void();
       if (ended_) {
         throw_if_aborted();
@@ -87,8 +87,8 @@ void MpiTransport::complete(Pending& pending, const Limit& limit) {
   } catch (const Error& error) {
     if (limit.withdrawn()) throw;
     note_failure();
-    abort(error.what());  // before the requests are given up: that may be the end of MPI in this
-                          // process
+    abort(error.what());  // before the requests are destroyed: that may make MPI
+                          // unusable in this process
     throw;
   }
 }
@@ -100,11 +100,11 @@ void MpiTransport::abort(const std::string& reason) noexcept {
       if (!aborted_.empty()) return;
       aborted_ = reason.empty() ? "the group was aborted" : reason;
       ended_ = true;
-      if (!aborted_by_peer_.empty()) return;  // that peer has told everybody
+      if (!aborted_by_peer_.empty()) return;  // that peer has already told all ranks
     }
     tell_others(kAborted, reason.substr(0, kLongestNote));
   } catch (const std::exception&) {
-    // MPI is gone, so there is nobody to tell.
+    // MPI is no longer usable, so nobody can be told.
   }
 }
 
@@ -189,7 +189,7 @@ void MpiTransport::look(Watch& watch, const Pending& pending, const Limit& limit
   const uint32_t said = said_missing_;
   if (late.empty() || now - watch.start < say_after(said)) return;
   ++said_missing_;
-  // Where all wait for the same ranks, the first of those that wait says it for all.
+  // If all ranks wait for the same peers, only the first waiting rank logs it.
   const bool all_wait = pending.peers() + 1 == members_.size();
   int first_here = 0;
   while (std::count(late.begin(), late.end(), members_[static_cast<size_t>(first_here)]) > 0)
@@ -199,10 +199,10 @@ void MpiTransport::look(Watch& watch, const Pending& pending, const Limit& limit
             " is held up for ", seconds(say_after(said)), " s: ", missing(pending));
 }
 
-// "rank 2 (pid 71 on node5, stopped) has not arrived". Says of ranks on this host what they do.
+// "rank 2 (pid 71 on node5, stopped) has not arrived". Adds what ranks on this host are doing.
 std::string MpiTransport::missing(const Pending& pending) const {
   const auto from = pending.unfinished_from(), to = pending.unfinished_to();
-  if (from.empty() && to.empty()) return "MPI's collective did not end, though all ranks had come";
+  if (from.empty() && to.empty()) return "all ranks have arrived, but MPI's collective did not end";
   const auto& late = from.empty() ? to : from;
   std::vector<int> pids;
   for (const int rank : late) pids.push_back(runtime_.local_pid(rank));
@@ -215,7 +215,7 @@ std::string MpiTransport::missing(const Pending& pending) const {
     text += str(i == 0 ? "" : ", ", "rank ", place_of(late[i]), " (", known,
                 running ? ", " + doing[i] : "", ")");
   }
-  if (from.empty()) return text + " took nothing of what was sent";
+  if (from.empty()) return text + " did not receive what was sent to it";
   return text + (from.size() == 1 ? " has not arrived" : " have not arrived");
 }
 
@@ -227,8 +227,8 @@ int agree_on_context(MpiTransport& parent, const std::string& name, const Limit&
   const auto size = static_cast<size_t>(parent.size());
   const auto rank = static_cast<size_t>(parent.rank());
   std::vector<Hello> hellos(size);
-  // The first rank's proposal counts. It never proposes one twice, nor what another rank may
-  // propose.
+  // The first rank's proposal counts. It never proposes a context twice, nor one that another rank
+  // could propose.
   hellos[rank] = {parent.rank() == 0 ? parent.runtime().take_context() : 0, hash_name(name)};
   std::vector<Transport::Send> sends;
   std::vector<Transport::Receive> receives;

@@ -14,7 +14,7 @@
 namespace lockstep::comm {
 namespace {
 
-// What a value is while it is being reduced.
+// The type that holds a value while it is being reduced.
 template <typename T>
 struct CarriedAs {
   using type = T;
@@ -29,7 +29,7 @@ struct CarriedAs<Float16> {
 };
 template <>
 struct CarriedAs<int32_t> {
-  using type = uint32_t;  // sums that wrap around are defined
+  using type = uint32_t;  // unsigned: overflow is defined
 };
 template <>
 struct CarriedAs<int64_t> {
@@ -42,7 +42,7 @@ struct CarriedAs<bool> {
 template <typename T>
 using Carried = typename CarriedAs<T>::type;
 
-// One element. T is the tensor's type: it says how carried values compare.
+// Combines one element. T is the tensor's type and decides how carried values compare.
 template <typename T, ReduceOp kOp>
 [[gnu::always_inline]] inline Carried<T> combine(Carried<T> a, Carried<T> b) {
   using A = Carried<T>;
@@ -56,13 +56,13 @@ template <typename T, ReduceOp kOp>
   } else if constexpr (kOp == ReduceOp::product) {
     return static_cast<A>(a * b);
   } else if constexpr (std::is_floating_point_v<A>) {
-    // A NaN wins, whichever side it is on.
+    // NaN wins on either side.
     if constexpr (kOp == ReduceOp::min)
       return (a < b || a != a) ? a : b;
     else if constexpr (kOp == ReduceOp::max)
       return (a > b || a != a) ? a : b;
     else
-      return a;  // bit operations: refused by check_reducible
+      return a;  // check_reducible refuses bit operations on floats
   } else {
     if constexpr (kOp == ReduceOp::min) return static_cast<T>(a) < static_cast<T>(b) ? a : b;
     if constexpr (kOp == ReduceOp::max) return static_cast<T>(a) > static_cast<T>(b) ? a : b;
@@ -72,18 +72,18 @@ template <typename T, ReduceOp kOp>
   }
 }
 
-// Elements per block: a carried block of each of 8 ranks fits the L1 cache together.
+// Elements per block. The carried blocks of 8 ranks together fit into the L1 cache.
 constexpr int64_t kBlock = 512;
 
-// What a rank's block is at present: its source, or what has become of it in the course of the sum.
+// The current value of a rank's block: its source, or the partial sum that replaced it.
 template <typename T>
 struct Value {
   const T* source;
-  const Carried<T>* carried;  // where not null
+  const Carried<T>* carried;  // used instead of the source unless null
 };
 
-// The loops, as a type so that they can be compiled again for wider vectors. Pointers may be equal
-// (in place), which has no dependence between iterations: hence ivdep.
+// The loops are members of a type, so they can be compiled again for wider vectors. Pointers may be
+// equal (in place). That is no dependence between iterations: hence ivdep.
 template <typename T, ReduceOp kOp>
 struct Loops {
   using A = Carried<T>;
@@ -111,8 +111,8 @@ struct Job {
   int64_t count;
 };
 
-// A source is read when its first sum is made, and the last sum goes to where it is wanted: nothing
-// is copied on the way.
+// Nothing is copied on the way: the first sum reads the sources, and the last one writes to the
+// output.
 template <typename T, ReduceOp kOp>
 [[gnu::always_inline]] inline void run_blocks(const Job& job) {
   using L = Loops<T, kOp>;
@@ -148,14 +148,14 @@ void run_portable(const Job& job) {
 }
 
 #if defined(__x86_64__)
-// The same loops with wider vectors; the bits are the same, since every element has its own chain
+// The same loops with wider vectors. The bits are the same, since every element has its own chain
 // of operations.
 template <typename T>
 [[gnu::target("avx2,f16c")]] void sum_avx2(const Job& job) {
   run_blocks<T, ReduceOp::sum>(job);
 }
 
-// What __builtin_cpu_supports() knows of F16C depends on the compiler.
+// Whether __builtin_cpu_supports() knows F16C depends on the compiler.
 bool has_f16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
@@ -170,7 +170,7 @@ bool has_avx2() {
 template <typename T, ReduceOp kOp>
 void run(const Job& job) {
 #if defined(__x86_64__)
-  // Gradients are what is reduced; the rest need not be compiled twice.
+  // Only sums of floats, that is of gradients, are worth compiling twice.
   if constexpr (kOp == ReduceOp::sum && std::is_floating_point_v<Carried<T>>) {
     if (has_avx2()) return sum_avx2<T>(job);
   }

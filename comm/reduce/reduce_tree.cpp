@@ -10,14 +10,14 @@
 namespace lockstep::comm {
 namespace {
 
-// The best way to cut a node into whole nodes, one a rank. A tree has few different sizes of nodes
-// (powers of two and what is left of `leaves` after them), so remembering them makes this quick;
-// and more ranks never make the largest block larger, so the best cut is where the two children's
-// blocks cross, which a bisection finds.
+// Finds the best way to cut a node into whole nodes, one for each rank. A tree has few distinct
+// node sizes (powers of two and one remainder), so caching makes this fast. More ranks never make
+// the largest block larger. So the best cut lies where the block sizes of the two children cross,
+// and a bisection finds it.
 class Cuts {
  public:
-  // How many of `ranks` (>= 2) go to the left child, so that the largest block is smallest; the
-  // fewest where several do.
+  // Returns how many of `ranks` (>= 2) go to the left child to make the largest block smallest. Of
+  // several equally good numbers, it returns the lowest.
   int left_ranks(int64_t leaves, int ranks) { return best(leaves, ranks).left_ranks; }
 
  private:
@@ -37,8 +37,8 @@ class Cuts {
     const auto right_block = [&](int on_left) {
       return best(right, ranks - on_left).largest_block;
     };
-    // From here on the right child has the larger block, before it the left one has. (Or there is
-    // no such place.)
+    // From here on the right child has the larger block; before, the left one has it. There may be
+    // no such point.
     const int crossing = first_of(
         fewest, most + 1, [&](int on_left) { return left_block(on_left) <= right_block(on_left); });
     Cut cut{leaves + 1, 0};
@@ -51,7 +51,7 @@ class Cuts {
     return known_[key] = cut;
   }
 
-  // The first i in [begin, end) for which `holds`, which is false, then true; `end` if none.
+  // Returns the first i in [begin, end) where `holds` turns from false to true, or `end`.
   template <typename F>
   static int first_of(int begin, int end, F holds) {
     while (begin < end) {

@@ -56,7 +56,7 @@ class ShmBackend final : public Backend {
 
 std::unique_ptr<Backend> make(std::shared_ptr<Store> store, int rank, int size,
                               const std::string& name, const Limit& limit, const Kin& kin) {
-  // A single rank has nobody to share memory with.
+  // A single rank shares memory with no other rank.
   if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, {.name = name});
   check(size <= 128, "[comm] backend 'shm' takes at most 128 ranks, got ", size);
   return std::make_unique<ShmBackend>(std::move(store), rank, size, name, limit, kin);

@@ -27,7 +27,7 @@ size_t in_place_from(Op op) {
 
 }  // namespace
 
-// One call on one rank.
+// One call, as one rank executes it.
 class Collectives::Run {
  public:
   Run(Collectives& owner, const Call& call)
@@ -56,8 +56,8 @@ class Collectives::Run {
  private:
   void go_through_steps(bool in_place) {
     const bool staging = offers(rank_) && !in_place;
-    // Whoever stages knows already that the call goes by chunks, so it need not meet the others
-    // first.
+    // A rank that stages already knows that the call runs in chunks, so it starts before it meets
+    // the others.
     uint32_t staged = 0;
     do {
       if (staging) stage_step(staged);
@@ -76,18 +76,18 @@ class Collectives::Run {
       await_all(&Member::staged, k);
       consume(k);
       publish(&Member::read, k);
-      // Some steps late, when the others' sums are likely to be there.
+      // Collect a few steps later, when the others' sums have probably arrived.
       if (k >= kAhead) collect(collected++);
     }
     while (collected < steps()) collect(collected++);
-    // Others read, or write, this rank's tensor itself.
+    // Other ranks read or write this rank's tensor directly.
     if (in_place) await_all(&Member::read, steps() - 1);
     owner_.step_ = first_ + steps();
   }
 
-  // After a failure. The others may be in the middle of this rank's tensor, and stay there as long
-  // as they like; the caller gets it back all the same. In this order: whoever uses the tensor
-  // still sees that the group has ended when it is done.
+  // Returns the tensor to the caller after a failure, although other ranks may still use it for any
+  // length of time. First end the group, then withdraw the memory: a rank that used the tensor in
+  // between checks afterwards whether the group has ended.
   void take_back(const std::string& reason) {
     group_.abort(str("[comm] ", call_.what(), ": ", reason));
     try {
@@ -97,13 +97,13 @@ class Collectives::Run {
                 ": the other ranks may still write to its tensor: ", e.what());
     }
   }
-  // Whoever gave up has its tensor back: then what was read of it may be anything.
+  // A rank that gave up has its tensor back, so whatever was read from it is invalid.
   void check_tensors_of_others() const {
     for (int r = 0; r < size_; ++r)
       if (r != rank_ && tensors_[static_cast<size_t>(r)]) return group_.check_not_aborted();
   }
 
-  // What a step is about: [begin, begin + size) of the n elements.
+  // The elements of one step: [begin, begin + size) of the call's n elements.
   struct Chunk {
     int64_t begin, size;
   };
@@ -114,8 +114,8 @@ class Collectives::Run {
   uint32_t steps() const {
     return static_cast<uint32_t>(std::max<int64_t>(1, (call_.count + chunk_ - 1) / chunk_));
   }
-  // Where every rank has something of its own for each other one, a step's slot is shared among
-  // them.
+  // If each rank has a separate slice for each other rank, all slices of a step share one
+  // slot.
   int64_t chunk_elements() const {
     const auto slot = static_cast<int64_t>(kChunkBytes);
     const int64_t elements = slot / element_ / (slices_for_all() ? size_ : 1);
@@ -126,7 +126,7 @@ class Collectives::Run {
     return call_.op == Op::reduce_scatter || call_.op == Op::scatter || call_.op == Op::all_to_all;
   }
   bool is_root() const { return call_.root == rank_; }
-  // Whether others need data of `rank`.
+  // Whether other ranks need data from `rank`.
   bool offers(int rank) const {
     switch (call_.op) {
       case Op::barrier: return false;
@@ -136,11 +136,11 @@ class Collectives::Run {
       default: return true;
     }
   }
-  // The elements of a chunk that `rank` sums.
+  // The elements of a chunk that `rank` reduces.
   Range part(int64_t n, int rank) const {
     return single_pass_ ? Range{0, n} : part_of(n, size_, rank);
   }
-  // Whether a sum goes to `rank`, if another rank has made it.
+  // Whether `rank` receives sums that other ranks have made.
   bool collects(int rank) const {
     return (call_.op == Op::all_reduce && !single_pass_) ||
            (call_.op == Op::reduce && rank == call_.root);
@@ -159,26 +159,26 @@ class Collectives::Run {
   std::byte* result(int rank, uint32_t k, int64_t element) const {
     return group_.result(rank, first_ + k) + element * element_;
   }
-  // Another rank's tensor where it can be reached from here, else null.
+  // Another rank's tensor if this rank can access it directly, else null.
   std::byte* tensor(int rank, int64_t element) const {
     std::byte* const data = tensors_[static_cast<size_t>(rank)];
     return data ? data + element * element_ : nullptr;
   }
-  // What `peer` offers of chunk k: from `element` of the chunk on, of slice `slice` where it offers
-  // several.
+  // What `peer` offers for chunk k, starting at `element` of the chunk. `slice` selects one of
+  // several slices.
   const std::byte* offered(int peer, uint32_t k, int64_t element, int64_t slice = 0) const {
     if (const std::byte* data = tensor(peer, slice * call_.count + chunk(k).begin + element))
       return data;
     return stage(peer, k, slice * chunk_ + element);
   }
-  // Calls f(peer) for all others, beginning behind this rank, so that not all read the same one at
-  // first.
+  // Calls f(peer) for all others, starting after this rank, so the ranks do not all read from the
+  // same peer first.
   template <typename F>
   void for_peers(F f) const {
     for (int i = 1; i < size_; ++i) f((rank_ + i) % size_);
   }
 
-  // What a word holds once step k is done.
+  // The value of a word once step k is done.
   uint32_t done(uint32_t k) const { return static_cast<uint32_t>(first_ + k + 1); }
   void publish(Word Member::*word, uint32_t k) { (group_.member(rank_).*word).publish(done(k)); }
   void await_all(Word Member::*word, uint32_t k) {
@@ -188,7 +188,7 @@ class Collectives::Run {
     return group_.member(rank).notices[call_.fingerprint.sequence % 2];
   }
 
-  // Says what this rank calls, and where its data is; whether others can get at it there.
+  // Publishes this rank's call and data location. Returns whether others can read it in place.
   bool announce() {
     Notice& notice = notice_of(rank_);
     const int64_t elements = slices_for_all() ? size_ * call_.count : call_.count;
@@ -200,8 +200,8 @@ class Collectives::Run {
     return notice.in.id != 0;
   }
 
-  // Everybody is here and has said what it calls. If all that is offered can be read where it is,
-  // the call is a single step.
+  // All ranks have arrived and published their calls. If all data can be read in place, the call is
+  // a single step.
   void meet() {
     std::vector<Fingerprint> calls;
     for (int r = 0; r < size_; ++r) calls.push_back(notice_of(r).call);
@@ -218,12 +218,12 @@ class Collectives::Run {
               ? static_cast<std::byte*>(const_cast<void*>(call_.in))
               : owner_.peer_maps_.resolve(r, group_.member(r).pid, notice.retired, notice.in);
     }
-    check_tensors_of_others();  // no need to begin
+    check_tensors_of_others();  // else there is no point in starting
     if (direct && any) chunk_ = std::max<int64_t>(1, call_.count);
   }
 
   void stage_step(uint32_t k) {
-    // The slot's last readers must have gone. (As for the sums, see kAhead.)
+    // Wait for the slot's last readers. (kAhead explains why sums need no such wait.)
     for_peers([&](int peer) {
       group_.await(group_.member(peer).read, done(k) - group_.slots(), peer, call_);
     });
@@ -248,7 +248,7 @@ class Collectives::Run {
     }
   }
 
-  // Sums what all ranks offer from `own` (of this rank) and `peer(r)` on, into `outs`.
+  // Sums the data of all ranks, read from `own` (this rank) and `peer_source(r)`, into `outs`.
   template <typename F>
   void sum(const std::byte* own, F peer_source, std::span<void* const> outs, int64_t n) const {
     std::vector<const void*> sources(static_cast<size_t>(size_));
@@ -257,8 +257,8 @@ class Collectives::Run {
     reduce_in_order(call_.dtype, call_.reduce_op, call_.tree->steps(), sources, outs, n);
   }
 
-  // This rank's part of a chunk: into its own tensor, into those of others where they can be
-  // reached, and into the slot from which the rest collect it.
+  // Sums this rank's part of a chunk into its own tensor, into reachable tensors of other ranks,
+  // and into the slot from which the rest collect it.
   void sum_part(uint32_t k) {
     const auto [begin, n] = chunk(k);
     const Range mine = part(n, rank_);
@@ -273,9 +273,9 @@ class Collectives::Run {
         to_slot = true;
     });
     std::byte* const slot = result(rank_, k, mine.begin);
-    // Into the slot with the same pass over the data, or with a copy of its own, which may go past
-    // the caches. (Ranks that share cores are interrupted while they copy, so they cannot tell well
-    // which is faster.)
+    // Fill the slot in the same pass, or copy to it afterwards, which may bypass the caches. (Ranks
+    // that share cores are interrupted while they copy, so their measurements do not tell which way
+    // is faster.)
     const bool same_pass = group_.own_cores() && owner_.writer_.plain_stores_pay();
     const bool copy_to_slot = to_slot && !outs.empty() && !same_pass;
     if (outs.empty() || (to_slot && !copy_to_slot)) outs.push_back(slot);
@@ -287,7 +287,7 @@ class Collectives::Run {
 
   void consume(uint32_t k) {
     const auto [begin, n] = chunk(k);
-    // This rank's own slice, where input and output are apart, and everybody else's.
+    // Copies this rank's own slice, unless input and output coincide, and the slices of all others.
     const auto take = [&, begin = begin, n = n](int64_t own, int64_t slice) {
       copy_bytes(out(rank_ * call_.count + begin), in(own * call_.count + begin), bytes(n));
       for_peers([&](int peer) {
@@ -317,7 +317,7 @@ class Collectives::Run {
     }
   }
 
-  // Takes the sums that the others have made, unless they have written them here.
+  // Copies the sums that other ranks made, unless they wrote them into this tensor already.
   void collect(uint32_t k) {
     if (!collects(rank_) || tensor(rank_, 0)) return;
     const auto [begin, n] = chunk(k);
@@ -337,7 +337,7 @@ class Collectives::Run {
   const uint64_t first_;
   const bool single_pass_;
   int64_t chunk_;
-  std::vector<std::byte*> tensors_;  // by rank; null where its data goes through the slots
+  std::vector<std::byte*> tensors_;  // by rank; null if the data goes through the slots
 };
 
 Collectives::Collectives(Group& group, std::shared_ptr<Arena> arena)

@@ -1,5 +1,5 @@
-// How the ranks of a host find each other: rank 0 makes the memory and says in the store where it
-// is, the others map it.
+// How the ranks of a host find each other: rank 0 creates the memory and publishes its location in
+// the store; the other ranks map it.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -25,14 +25,14 @@
 namespace lockstep::comm::shm {
 namespace {
 
-// How long to wait before the first look at the ranks that have not come, and how long at most
-// between two.
+// The delay before the first look at missing ranks, and the longest time between two
+// looks.
 constexpr Duration kFirstLook = std::chrono::milliseconds(50);
 constexpr Duration kLook = std::chrono::milliseconds(400);
-// For how many ranks of which nothing is known a look asks the store, besides rank 0.
+// At how many unknown ranks, besides rank 0, one look asks the store.
 constexpr int kAskedAtOnce = 8;
 
-// Keys: where rank 0 has the memory, and that all ranks have mapped it.
+// Store keys: the location of rank 0's memory, and a sign that all ranks have mapped it.
 constexpr const char* kMemory = "shm";
 constexpr const char* kAllJoined = "all-joined";
 
@@ -59,14 +59,14 @@ EnvironmentError other_host(int rank, const std::string& host, int own_rank) {
 
 }  // namespace
 
-// The waits of one rank while the group forms. Each looks now and then whether the ranks that are
-// missing can still come.
+// One rank's waits while the group forms. Each wait checks now and then whether the missing ranks
+// can still come.
 class Group::Formation {
  public:
   Formation(Group& group, Store& store, const Limit& limit, const Kin& kin)
       : group_(group), store_(store), limit_(limit), kin_(kin) {
     for (int r = 0; r < group_.size(); ++r) keys_.push_back(str("attached-", r));
-    // First of all: from here on the others can see whether this process lives.
+    // Do this first: from here on the others can see whether this process lives.
     store_.set(keys_[static_cast<size_t>(group_.rank())],
                str(::getpid(), " ", host_identity(), " ", host_name()));
   }
@@ -76,28 +76,28 @@ class Group::Formation {
     in_short_waits([&](Duration wait) { where = store_.get(kMemory, wait); });
     return where;
   }
-  // This rank has mapped the memory and filled in its part.
+  // Announces that this rank has mapped the memory and filled in its part.
   void join() {
     group_.member(group_.rank()).joined.publish(1);
     if (group_.control().joined.fetch_add(1) + 1 == group_.size()) store_.set(kAllJoined, "");
   }
-  // In the store, which ends the wait where it knows that a rank has failed before it came.
+  // Waits in the store, which ends the wait early if it knows that a rank failed before it joined.
   void await_joined() {
     in_short_waits([&](Duration wait) { store_.wait({kAllJoined}, wait); });
   }
-  // The last rank that needs no key any more removes them all.
+  // The last rank that no longer needs the keys removes them all.
   void leave_store() {
     if (group_.control().formed.fetch_add(1) + 1 < group_.size()) return;
     keys_.insert(keys_.end(), {kMemory, kAllJoined});
     try {
       store_.remove(keys_);
-    } catch (const EnvironmentError& e) {  // the group has formed all the same
+    } catch (const EnvironmentError& e) {  // the group has formed anyway
       log::debug("[comm] group '", group_.name_, "' leaves its keys in the store: ", e.what());
     }
   }
 
  private:
-  // Calls wait_for(limit) until it throws no TimeoutError.
+  // Calls wait_for(limit) until it no longer throws a TimeoutError.
   template <typename F>
   void in_short_waits(F wait_for) {
     for (Duration wait = kFirstLook;; wait = std::min(2 * wait, kLook)) {
@@ -106,7 +106,7 @@ class Group::Formation {
       } catch (const TimeoutError&) {
         look();
       }
-      // Even if the rank that was to say so could not.
+      // Look in memory: the rank that should have set the key may have failed.
       if (have_all_joined()) return;
     }
   }
@@ -127,14 +127,14 @@ class Group::Formation {
     std::vector<int> missing;
     for (int r = 0; r < group_.size(); ++r)
       if (!has_joined(r)) missing.push_back(r);
-    if (!is_mapped()) missing = {0};  // all are waiting for its memory
+    if (!is_mapped()) missing = {0};  // all ranks wait for rank 0's memory
     if (kin_.check) kin_.check(missing);
     std::string dead;
     const std::set<int> asked = next_to_ask_for();
     for (int r = 0; r < group_.size(); ++r) {
       const bool known = known_pid(r) != 0 || asked.contains(r);
       const int pid = r == group_.rank() || has_left(r) || !known ? 0 : pid_of(r);
-      // It may have joined, found all others there, and left, while this thread looked.
+      // A rank may have joined, met all others and left, all during this look.
       if (pid != 0 && !look_at_process(pid) && !has_left(r))
         dead += str(dead.empty() ? "" : ", ", "rank ", r, " (pid ", pid, ")");
     }
@@ -153,9 +153,9 @@ class Group::Formation {
     ++said_;
   }
 
-  // Ranks of whose process nothing is known yet, and for which this look may ask the store: rank 0,
-  // and a few others in turn. If every rank asked for all of them at every look, a start with many
-  // ranks would keep the store busy.
+  // Returns the ranks with unknown processes for which this look asks the store: rank 0, and a few
+  // others in turn. If every look of every rank asked for all of them, starting many ranks would
+  // overload the store.
   std::set<int> next_to_ask_for() {
     std::vector<int> unknown;
     for (int r = 1; r < group_.size(); ++r)
@@ -180,7 +180,7 @@ class Group::Formation {
     return false;
   }
 
-  // "; rank 2 (pid 4711) is stopped", for those whose process is known.
+  // "; rank 2 (pid 4711) is stopped", for the ranks whose processes are known.
   std::string what_they_do(const std::vector<int>& ranks) {
     std::vector<int> known, pids;
     for (const int r : ranks) {
@@ -197,7 +197,7 @@ class Group::Formation {
     return text;
   }
 
-  // 0 where it is not known, or not yet.
+  // Returns 0 if the process is unknown or not known yet.
   int known_pid(int r) const {
     if (!kin_.pids.empty()) return kin_.pids[static_cast<size_t>(r)];
     if (has_joined(r)) return group_.member(r).pid;
@@ -205,7 +205,7 @@ class Group::Formation {
     return found != pids_.end() ? found->second : 0;
   }
 
-  // The same, asking the store.
+  // Like known_pid(), but asks the store as well.
   int pid_of(int r) {
     if (const int known = known_pid(r)) return known;
     std::string text;
@@ -230,7 +230,7 @@ class Group::Formation {
   std::map<int, int> pids_;                         // by rank
   std::map<int, Clock::time_point> stopped_since_;  // by rank
   uint32_t said_ = 0;
-  int asked_ = 0;  // for how many ranks the store was asked, to go on from there
+  int asked_ = 0;  // ranks that the store was asked about; the next look continues there
 };
 
 Group::Group(Store& store, int rank, int size, const std::string& name, const Limit& limit,
@@ -253,7 +253,7 @@ Group::Group(Store& store, int rank, int size, const std::string& name, const Li
     watch_peers();
     formation.leave_store();
   } catch (...) {
-    // The others find the reason themselves, or that this rank has left.
+    // The others see the reason themselves, or see that this rank has left.
     me.presence.store(Presence::left, std::memory_order_release);
     stop_watching();
     throw;
@@ -300,7 +300,7 @@ void Group::watch_peers() {
     if (pid == ::getpid()) continue;
     const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
     const int error = fd < 0 ? errno : 0;
-    // Done with the group and gone already: nobody to watch.
+    // That rank has finished with the group and exited, so there is nothing to watch.
     if (error == ESRCH && member(r).presence.load(std::memory_order_acquire) == Presence::left)
       continue;
     if (error == ESRCH)

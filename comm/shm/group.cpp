@@ -13,15 +13,15 @@
 namespace lockstep::comm::shm {
 namespace {
 
-// How often a sleeper looks whether the awaited rank still lives.
+// How often a sleeping rank checks whether the rank that it waits for still lives.
 constexpr Duration kLook = std::chrono::milliseconds(50);
 
-// How long to look for a change before sleeping: about what a sleep and a wake-up cost, or, where
-// the thread computes behind somebody's back, much less, since the core has better to do.
+// How long to spin before sleeping. While a caller waits, spin about as long as a sleep and a
+// wake-up take. In the background, spin much less, because the core has other work.
 constexpr Duration kSpinAwaited = std::chrono::microseconds(200);
 constexpr Duration kSpinBehind = std::chrono::microseconds(5);
-// How long a rank that has a core keeps it while it looks. Whoever else wants that core, and it may
-// be a stranger, gets it for milliseconds; longer than this, the awaited rank may be the one.
+// How long a spinning rank keeps its core. After that it yields, as the awaited rank may need the
+// core. It does not yield earlier: another program could take the core for milliseconds.
 constexpr Duration kKeepCore = std::chrono::microseconds(20);
 
 void pause_core() {
@@ -38,7 +38,7 @@ Group::~Group() {
   stop_watching();
 }
 
-// Each rank may be bound to a core of its own, so only all together know.
+// Each rank may be bound to a core of its own, so take the union over all ranks.
 int Group::usable_cores() {
   cpu_set_t all;
   CPU_ZERO(&all);
@@ -89,7 +89,7 @@ bool Group::is_dead(int rank) const {
 void Group::check_alive(const Word& word, uint32_t target, int peer) {
   const bool dead = is_dead(peer);
   const bool left = member(peer).presence.load(std::memory_order_acquire) == Presence::left;
-  // What it did before it went still counts.
+  // What the rank did before it went still counts.
   if (word.reached(target)) return;
   check_not_aborted();
   if (left) throw FromPeer<EnvironmentError>(str(who(peer), " has left the group"));
@@ -117,7 +117,7 @@ void Group::abort(const std::string& reason) noexcept {
     std::strncpy(c.reason, reason.c_str(), sizeof c.reason - 1);
     c.aborted.store(1, std::memory_order_release);
   }
-  // Who falls asleep at this very moment looks again by itself soon.
+  // A rank that falls asleep at this moment wakes by itself soon.
   const auto wake = [](Word& word) {
     if (word.sleepers.load(std::memory_order_seq_cst) > 0) word.wake();
   };

@@ -24,7 +24,7 @@ std::byte* map(int fd, size_t bytes, int flags) {
   return static_cast<std::byte*>(data);
 }
 
-// Copied at a time when memory is made private, so that little of it is there twice.
+// How much is copied at a time when memory becomes private. This limits the extra memory.
 constexpr size_t kPrivatePiece = 64 << 20;
 
 size_t whole_pages(size_t bytes) {
@@ -61,7 +61,7 @@ Memory Memory::create(size_t bytes) {
         str("cannot size shared memory to ", bytes, " bytes: ", errno_text(errno)));
   struct stat status {};
   if (::fstat(memory.fd_, &status) != 0)
-    throw EnvironmentError(str("cannot look at shared memory: ", errno_text(errno)));
+    throw EnvironmentError(str("cannot read the status of shared memory: ", errno_text(errno)));
   memory.inode_ = status.st_ino;
   memory.data_ = map(memory.fd_, bytes, 0);
   memory.bytes_ = bytes;
@@ -77,15 +77,15 @@ void Memory::make_private() {
       throw EnvironmentError(
           str("cannot copy ", piece, " bytes of shared memory: ", errno_text(errno)));
     std::memcpy(copy, data_ + at, piece);
-    // Takes the old pages' place in one step.
+    // Replaces the old pages in one step.
     if (::mremap(copy, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED, data_ + at) == MAP_FAILED) {
       const int error = errno;
       ::munmap(copy, piece);
       throw EnvironmentError(
           str("cannot replace ", piece, " bytes of shared memory: ", errno_text(error)));
     }
-    // Nobody has a use for the old pages; where they cannot be given back, they go with the last
-    // mapping.
+    // Nobody uses the old pages any more. If they cannot be freed here, they are freed with the
+    // last mapping.
     if (fd_ >= 0)
       ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at),
                   static_cast<off_t>(piece));
@@ -98,8 +98,8 @@ Memory Memory::open(int pid, int fd, size_t bytes, uint64_t inode, bool whole) {
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) {
     const int error = errno;
-    // Where /proc hides the processes of other users they seem to be gone, too, but are not to be
-    // signalled.
+    // If /proc hides processes of other users, such a process seems to be gone, too. But kill()
+    // then fails with EPERM.
     if (error == ENOENT && (::kill(pid, 0) == 0 || errno == ESRCH))
       throw FromPeer<EnvironmentError>(
           str("process ", pid, " has ended, or has given up its shared memory"));

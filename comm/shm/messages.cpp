@@ -44,7 +44,7 @@ void Messages::recv(const Call& call) {
   try {
     group_.await(channel.posted, message, peer, call);
   } catch (...) {
-    // Nobody is here for the sender, should it come: it is to hear that this rank has left.
+    // The sender may still come. It must see that this rank has withdrawn its receive.
     if (call.limit.withdrawn()) channel.ready.publish(--progress.messages);
     throw;
   }

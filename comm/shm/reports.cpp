@@ -1,5 +1,5 @@
-// What a group says of ranks that hold up the others: in the log while it waits, and in the error
-// at the time limit.
+// What a group reports about ranks that hold up the others: warnings in the log while it waits, and
+// the error at the time limit.
 #include <algorithm>
 #include <cstring>
 
@@ -12,11 +12,11 @@
 namespace lockstep::comm::shm {
 namespace {
 
-// What the threads of this process wait in, and the groups whose other ranks may read it.
+// The calls that threads of this process wait in, and the groups whose ranks may read them.
 struct Process {
   Mutex mutex;
   std::vector<Group*> groups LOCKSTEP_GUARDED_BY(mutex);
-  // By whoever waits; the oldest first.
+  // One entry for each waiting thread, the oldest first.
   std::list<std::pair<const void*, std::string>> waits LOCKSTEP_GUARDED_BY(mutex);
 
   void show() LOCKSTEP_REQUIRES(mutex) {
@@ -80,20 +80,20 @@ void Group::show_waiting(const std::string& call) {
   me.waits_version.fetch_add(1, std::memory_order_release);
 }
 
-// Empty where the rank waits in nothing, or is changing its mind just now.
+// Empty if the rank waits in no call, or changes the text at this moment.
 std::string Group::waits_in(int rank) {
   Member& other = member(rank);
   char text[sizeof other.waits_in];
   const uint32_t before = other.waits_version.load(std::memory_order_acquire);
   std::memcpy(text, other.waits_in, sizeof text);
-  // A write of nothing, which keeps the reads before it in their place: thread sanitizers know no
-  // fences.
+  // This adds 0, to keep the reads above from moving below it. A fence would do, but thread
+  // sanitizers do not understand fences.
   const bool whole =
       before % 2 == 0 && other.waits_version.fetch_add(0, std::memory_order_acq_rel) == before;
   return whole ? std::string(text, ::strnlen(text, sizeof text)) : "";
 }
 
-// The last collective of a rank that has not arrived at `call`.
+// Describes the last collective of a rank that has not arrived at `call`.
 std::string Group::last_call(int rank, const Call& call) {
   const auto& notices = member(rank).notices;
   const bool even_is_last = point_to_point(call.op)
@@ -125,7 +125,7 @@ std::string Group::missing_text(int peer, const Call& call) {
     const std::string other = waits_in(r);
     text += str(i == 0 ? "" : "; ", who(r), " ",
                 other.empty() || doing[i] == "is stopped" ? doing[i] : "waits in " + other);
-    text += all_here ? std::string(" and has arrived, but does not go on")
+    text += all_here ? std::string(" and has arrived, but does not continue")
                      : str(" and has not arrived, ", last_call(r, call));
   }
   return text;
@@ -139,7 +139,7 @@ void Group::warn_of_stopped(int peer, const Call& call) {
   log::warn("[comm] ", who(peer), " is stopped and holds up ", describe(call.fingerprint),
             " in group '", name_, "'",
             arrived ? ", in which it takes part" : "; " + last_call(peer, call), "; 'kill -CONT ",
-            member(peer).pid, "' lets it go on, or it counts as missing at the group's time limit");
+            member(peer).pid, "' resumes it, or it counts as missing at the group's time limit");
 }
 
 void Group::warn_of_missing(int peer, const Call& call, Duration waited) {

@@ -12,15 +12,15 @@
 namespace lockstep::comm::shm {
 namespace {
 
-// Below it the difference is not worth a look at the clock.
+// Below this size, the gain does not pay for reading the clock.
 constexpr size_t kTimedBytes = 8 << 10;
-// Every so many copies the way that is not in use is tried, after both have been at the start.
+// After the first trials, one in so many copies tries the way that is not in use.
 constexpr uint32_t kTrialEvery = 128;
 constexpr uint32_t kFirstTrials = 8;
-// Past the caches costs the reader a way to memory as well, so it must be clearly faster here.
+// Bypassing the caches makes the reader fetch from memory, so it must be clearly faster here.
 constexpr double kClearly = 2;
-// What was fast once counts less and less. A slow copy says little: the thread may have been
-// interrupted.
+// Old best times slowly lose weight. A single slow copy means little, because the thread may have
+// been interrupted.
 constexpr double kForget = 1.05;
 
 #if defined(__x86_64__)
@@ -40,7 +40,7 @@ bool can_stream() {
     _mm256_stream_si256(reinterpret_cast<__m256i*>(to + at + 32), b);
   }
   std::memcpy(to + at, from + at, bytes - at);
-  _mm_sfence();  // these stores are in no order with what is published next
+  _mm_sfence();  // streaming stores are not ordered before the next publish by themselves
 }
 #else
 bool can_stream() { return false; }

@@ -11,8 +11,8 @@
 namespace lockstep::comm::shm {
 
 void Word::publish(uint32_t now) {
-  // Sequentially consistent, as is the sleeper's side: either the sleeper sees the value or we see
-  // the sleeper.
+  // Both sides are sequentially consistent. So either the sleeper sees the new value, or we see the
+  // sleeper.
   value.store(now, std::memory_order_seq_cst);
   if (sleepers.load(std::memory_order_seq_cst) > 0) wake();
 }

@@ -30,7 +30,7 @@ void add_in_place(const Tensor& into, const Tensor& value) {
   k.axpby(queue, into.dtype(), into.numel(), 1.0f, dense.raw(), 1.0f, into.raw());
 }
 
-// set_data() may have changed the shape since the gradient got its memory.
+// set_data() may have changed the shape after the gradient got its memory.
 void check_memory(const detail::GradState& t) {
   check(!t.grad.defined() || (t.grad.shape() == t.shape && t.grad.dtype() == t.dtype),
         "[autograd] the values are ", t.dtype, t.shape, ", but the memory for their gradient is ",
@@ -100,7 +100,7 @@ void Edge::write(const std::function<void(const Tensor& dst, bool accumulate)>& 
   check_memory(t);
   const bool leaf = t.node == nullptr;
   if (!leaf && t.grad_valid && t.grad_shared) {
-    // The gradient came from add(). Take it over if nobody else uses it any more.
+    // The gradient came from add(). Take its memory over if nothing else uses it.
     if (t.grad.storage().use_count() > 1 || !t.grad.is_contiguous()) t.grad = t.grad.clone();
     t.grad_shared = false;
   }
@@ -133,8 +133,8 @@ Node::Node(std::string_view op, std::vector<Variable> inputs)
 }
 
 Node::~Node() {
-  // A node may be the last owner of a long chain of nodes. Free the chain in a loop: recursion
-  // would need a stack as deep as the chain.
+  // A node may be the last owner of a long chain of nodes. Free the chain in a loop, because
+  // recursion would need a stack as deep as the chain.
   std::vector<Edge> pending = std::move(edges_);
   while (!pending.empty()) {
     const std::shared_ptr<detail::GradState> state = pending.back().target();

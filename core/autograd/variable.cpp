@@ -14,7 +14,7 @@ thread_local bool t_grad_enabled = true;
 
 using State = detail::GradState;
 
-// Latest first, so that a node runs only after every consumer of its output.
+// The youngest node first, so that a node runs only after every consumer of its output.
 struct LaterFirst {
   bool operator()(const std::shared_ptr<State>& a, const std::shared_ptr<State>& b) const {
     return a->node->sequence() < b->node->sequence();
@@ -23,9 +23,9 @@ struct LaterFirst {
 
 // A leaf that a backward() reaches.
 struct Leaf {
-  // Number of recorded uses whose gradients are still to come. At 0 the gradient is final.
+  // Number of recorded uses whose gradients are still missing. At 0 the gradient is final.
   int uses = 0;
-  // Its state before the backward().
+  // The leaf's state before this backward().
   std::weak_ptr<State> state;
   bool had_gradient = false;
   uint64_t changes = 0;
@@ -37,7 +37,7 @@ void count_use(Leaves& leaves, const std::shared_ptr<State>& state) {
   if (leaf.uses++ == 0) leaf = {1, state, state->grad_valid, state->grad_changes};
 }
 
-// Restores leaves after a backward() that threw. Marks those that cannot be restored.
+// Restores leaves after a backward() that threw, and marks those that cannot be restored.
 void put_back(const Leaves& leaves) {
   for (const auto& [key, leaf] : leaves) {
     const auto state = leaf.state.lock();
@@ -121,9 +121,9 @@ void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   node.mark_released();
 }
 
-// Runs the nodes that were pushed to `ready`, whose gradients are set, and those below. Calls
-// used(leaf) for every served edge into a leaf. Nodes older than `oldest` do not run; their
-// gradients wait.
+// Runs the nodes that were pushed to `ready`, with their gradients set, and the nodes below. Calls
+// used(leaf) for each edge into a leaf once it is served. Nodes older than `oldest` do not run;
+// their gradients stay there.
 template <typename F>
 void run_nodes(Ready& ready, uint64_t oldest, const F& used) {
   while (!ready.queue.empty()) {

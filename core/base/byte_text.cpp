@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::string_view kDigits = "0123456789ABCDEF";
 
-// Number of bytes of the character that begins here. 0 if none does.
+// Returns the length of the UTF-8 character that begins here, or 0 if none does.
 size_t character_at(std::string_view bytes) {
   const auto byte = [&](size_t i) {
     return i < bytes.size() ? static_cast<uint8_t>(bytes[i]) : uint8_t{0};
@@ -21,7 +21,7 @@ size_t character_at(std::string_view bytes) {
   if (length == 0 || bytes.size() < length) return 0;
   for (size_t i = 1; i < length; ++i)
     if ((byte(i) & 0xc0) != 0x80) return 0;
-  // Overlong forms, surrogates, and values beyond Unicode's end.
+  // Refuse overlong forms, surrogates, and values beyond the end of Unicode.
   const bool wrong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) >= 0xa0) ||
                      (lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) >= 0x90);
   return wrong ? 0 : length;
@@ -33,7 +33,7 @@ int digit_of(char c) {
   return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-// The byte of a word \xHH that begins here. -1 if none does.
+// Returns the byte of a word \xHH that begins here, or -1 if none does.
 int word_at(std::string_view text) {
   if (text.size() < 4 || text[0] != '\\' || text[1] != 'x' || digit_of(text[2]) < 0 ||
       digit_of(text[3]) < 0)

@@ -30,7 +30,7 @@ bool contains(const std::vector<std::string>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-// Two numbers of microseconds. "max" and -1 are no quota, nor is what is no number.
+// Two numbers of microseconds. "max", -1 and anything that is not a number mean no quota.
 double cores_of(const std::string& quota, const std::string& period) {
   const int64_t time = parse_number<int64_t>(quota).value_or(-1);
   const int64_t of = parse_number<int64_t>(period).value_or(-1);
@@ -41,8 +41,8 @@ std::string first_line(const std::optional<std::string>& text) {
   return text ? text->substr(0, text->find('\n')) : std::string();
 }
 
-// What one group allows: "200000 100000" in cpu.max (version 2), or a file for each number (version
-// 1).
+// Returns what one group allows: "200000 100000" in cpu.max (version 2), or one file for each of
+// the two numbers (version 1).
 double quota_of_group(const ReadFile& read, const std::string& folder, bool version2) {
   if (!version2)
     return cores_of(first_line(read(folder + "/cpu.cfs_quota_us")),
@@ -51,7 +51,7 @@ double quota_of_group(const ReadFile& read, const std::string& folder, bool vers
   return words.size() == 2 ? cores_of(words[0], words[1]) : kNoQuota;
 }
 
-// A hierarchy of groups as this process sees it: proc(5), mountinfo.
+// A hierarchy of control groups as this process sees it: see mountinfo in proc(5).
 struct Mount {
   std::string root;  // the group that is shown at `path`
   std::string path;
@@ -71,10 +71,10 @@ std::vector<Mount> cpu_mounts(const std::string& mountinfo) {
   return mounts;
 }
 
-// The least of the group at `path` and of all that it lies in, as far as they are shown.
+// Returns the smallest quota of the group at `path` and its visible parents.
 double quota_below(const ReadFile& read, const Mount& mount, const std::string& path) {
   const std::string root = mount.root == "/" ? "" : mount.root;
-  // A container may be shown its own group as the topmost, under another name.
+  // In a container, its own group may appear as the root, under another name.
   std::string inside = path == root || path.starts_with(root + "/") ? path.substr(root.size()) : "";
   if (inside == "/") inside.clear();
   double least = quota_of_group(read, mount.path, mount.version2);

@@ -17,8 +17,8 @@
 namespace lockstep::log {
 namespace {
 
-// Writes to stderr, with colours where it is a terminal, or wherever set_sink() says. spdlog's own
-// lock is left out: ours does its work, and the thread-safety analysis knows it.
+// Writes to stderr, in colours if it is a terminal, or to the set_sink() callback. It does without
+// spdlog's own lock: ours replaces it, and the thread-safety analysis checks ours.
 class Sink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
  public:
   void set(std::function<void(std::string_view line)> write) {
@@ -41,7 +41,7 @@ class Sink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> 
     std::fflush(stderr);
   }
   void flush_() override {}
-  // Also what set_pattern() comes to.
+  // set_pattern() ends here, too.
   void set_formatter_(std::unique_ptr<spdlog::formatter> formatter) override {
     const MutexLock lock(writing_);
     formatter_ = std::move(formatter);
@@ -58,7 +58,7 @@ class Sink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> 
 
   const bool colours_ =
       spdlog::details::os::in_terminal(stderr) && spdlog::details::os::is_color_terminal();
-  Mutex writing_;  // formatter_, too
+  Mutex writing_;  // guards formatter_ as well
   std::function<void(std::string_view line)> write_ LOCKSTEP_GUARDED_BY(writing_);
 };
 

@@ -2,7 +2,7 @@
 // with the annotations that clang's thread-safety analysis reads. They cost what those cost.
 //
 // Whatever a mutex guards says so with LOCKSTEP_GUARDED_BY, and a function that is called with the
-// lock held says LOCKSTEP_REQUIRES. scripts/check_threads then finds every access without the lock.
+// lock held says LOCKSTEP_REQUIRES. scripts/lint threads then finds every access without the lock.
 // With other compilers the annotations are empty.
 #pragma once
 

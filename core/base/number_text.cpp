@@ -32,7 +32,7 @@ std::optional<int64_t> parse_size(std::string_view text) {
 std::string size_text(double bytes) {
   constexpr std::array<const char*, 5> kUnits = {"B", "KB", "MB", "GB", "TB"};
   size_t unit = 0;
-  // From 999.95 on, %.1f would print 1000.0 of the smaller unit.
+  // From 999.95 on, %.1f would print "1000.0" in the smaller unit.
   while (unit + 1 < kUnits.size() && bytes >= (unit == 0 ? 1000 : 999.95)) {
     bytes /= 1000;
     ++unit;

@@ -22,9 +22,9 @@
 namespace lockstep {
 namespace {
 
-// How long a thread looks out for work, or for the last piece of another, before it sleeps. Kernels
-// follow one another within microseconds, and waking a thread costs some; but on a busy machine
-// what one waits for may be a time slice away.
+// How long a thread spins for work, or for another thread's last piece, before it sleeps. Kernels
+// follow one another within microseconds, and waking a thread costs several. On a busy machine,
+// though, the other thread may not run for a whole time slice.
 constexpr Duration kLookOut = std::chrono::microseconds(20);
 
 using Body = std::function<void(int64_t)>;
@@ -55,7 +55,7 @@ int default_threads() {
   if (!variable || !*variable) return usable_cores();
   const std::string_view text(variable);
   std::string_view first = text.substr(0, text.find(','));
-  // White space around the numbers is allowed, as OpenMP has it.
+  // White space around the numbers is allowed, as in OpenMP.
   constexpr const char* kSpace = " \t\n\v\f\r";
   first.remove_prefix(std::min(first.find_first_not_of(kSpace), first.size()));
   first = first.substr(0, first.find_last_not_of(kSpace) + 1);
@@ -66,7 +66,7 @@ int default_threads() {
   return threads;
 }
 
-// Where memory is so short that not even this can be said, num_threads() still tells.
+// If memory is too short even for this message, num_threads() still shows the number.
 void warn_of_missing_threads(const char* reason, int granted, int wanted) noexcept {
   try {
     log::warn("[parallel] the system grants no more threads (", reason, "): computing with ",
@@ -75,12 +75,12 @@ void warn_of_missing_threads(const char* reason, int granted, int wanted) noexce
   }
 }
 
-// Whether this thread computes a piece, or is in a OneThreadScope.
+// True while this thread computes a piece or is in a OneThreadScope.
 thread_local bool in_body = false;
 
 class Team {
  public:
-  // The one of this process. Never destroyed: workers sleep in it until the process ends.
+  // The team of this process. Never destroyed: workers sleep in it until the process ends.
   static Team& instance() {
     static Team& team = *new Team;
     return team;
@@ -96,16 +96,16 @@ class Team {
   void resize(int threads) {
     size_ = threads;
     posted_.fetch_add(1);
-    posted_.notify_all();  // workers that are too many leave
+    posted_.notify_all();  // surplus workers leave
   }
 
-  // From then on the team belongs to the calling thread, until run() returns.
+  // On success, the team belongs to the calling thread until run() returns.
   bool try_take() {
     return !taken_.load(std::memory_order_relaxed) &&
            !taken_.exchange(true, std::memory_order_acquire);
   }
 
-  // Computes the pieces [first, pieces) and gives the team back.
+  // Computes the pieces [first, pieces) and releases the team.
   void run(int64_t first, int64_t pieces, const Body& body) {
     body_ = &body;
     pieces_ = pieces;
@@ -116,8 +116,8 @@ class Team {
     call(static_cast<int>(std::min<int64_t>(size() - 1, pieces - first - 1)));
     int64_t piece, own = 0;
     for (; claim(piece); ++own) compute(piece);
-    // Workers' pieces. No more of them than there are workers are unfinished at a time, so 32 bits
-    // tell.
+    // Pieces of the workers. At most as many as there are workers are unfinished at a time, so 32
+    // bits are enough.
     const auto others = static_cast<uint32_t>(pieces - first - own);
     if (!look_out([&] { return finished_.load(std::memory_order_acquire) == others; }))
       for (uint32_t seen = finished_.load(); seen != others; seen = finished_.load())
@@ -130,9 +130,9 @@ class Team {
  private:
   Team() { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
 
-  // A piece that nobody has begun. `left_` alone says whose it is: a call stays in run() as long as
-  // one of its claimed pieces is unfinished, so after the step from n to n - 1 the rest of the call
-  // can be read, and before it nothing of it may be.
+  // Claims a piece that no thread has begun. `left_` alone decides who gets it. A call stays in
+  // run() while any claimed piece is unfinished. So its other fields may be read after the step
+  // from n to n - 1 succeeded, and never before.
   bool claim(int64_t& piece) {
     int64_t left = left_.load(std::memory_order_relaxed);
     while (left > 0)
@@ -155,8 +155,8 @@ class Team {
 
   // Wakes `helpers` workers, and starts those that are missing.
   void call(int helpers) {
-    // Sequentially consistent, as is the sleeper's side: either the sleeper sees the new value or
-    // we see the sleeper.
+    // Both sides are sequentially consistent. So either the sleeper sees the new value, or we see
+    // the sleeper.
     posted_.fetch_add(1);
     for (int sleepers = std::min(helpers, sleepers_.load()); sleepers > 0; --sleepers)
       posted_.notify_one();
@@ -165,8 +165,8 @@ class Team {
 
   void start(int helpers) LOCKSTEP_EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
-    // Signals are the business of the program's own threads, but for a profiler's and those that a
-    // thread causes by itself.
+    // Workers block signals, which are for the program's own threads. Exceptions: a profiler's
+    // signal, and those that a thread raises itself.
     sigset_t blocked, before;
     sigfillset(&blocked);
     for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF})
@@ -175,14 +175,14 @@ class Team {
     try {
       for (; workers_ < helpers; ++workers_) std::thread(&Team::live, this).detach();
     } catch (const std::exception& error) {
-      // std::system_error, or std::bad_alloc where memory is short.
+      // std::system_error, or std::bad_alloc if memory is short.
       const int wanted = size_.exchange(workers_ + 1);
       warn_of_missing_threads(error.what(), workers_ + 1, wanted);
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  // A worker's life. It ends with the process, or when there are more than the team needs.
+  // The life of a worker. It ends with the process, or when the team has too many workers.
   void live() {
     in_body = true;
     for (;;) {
@@ -203,7 +203,7 @@ class Team {
     }
   }
 
-  // Counts this worker out if so.
+  // If this worker is one too many, removes it from the count.
   bool is_surplus() LOCKSTEP_EXCLUDES(mutex_) {
     if (workers_.load() < size_.load()) return false;
     const MutexLock lock(mutex_);
@@ -212,8 +212,8 @@ class Team {
     return true;
   }
 
-  // The lock is held over a fork: the first of these takes it, and one of the others gives it back,
-  // which the analysis cannot follow.
+  // The lock is held across a fork: before_fork() takes it, and one of the two others releases it.
+  // The analysis cannot follow that.
   static void before_fork() LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS { instance().mutex_.lock(); }
   static void after_fork_in_parent() LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS {
     instance().mutex_.unlock();
@@ -226,22 +226,22 @@ class Team {
     team.mutex_.unlock();
   }
 
-  // The call that the team works for. Written by its thread while there are no claims, read by
-  // those that have one.
+  // The current call. Its thread writes these while nothing is claimed; threads with a claim read
+  // them.
   const Body* body_ = nullptr;
   int64_t pieces_ = 0;
-  std::exception_ptr failure_;  // of the thread that set failed_
+  std::exception_ptr failure_;  // set by the thread that set failed_
   std::atomic<bool> failed_{false};
 
-  // Pieces that nobody has claimed: the last ones of the call.
+  // The number of unclaimed pieces; they are the last ones of the call.
   alignas(64) std::atomic<int64_t> left_{0};
   alignas(64) std::atomic<uint32_t> finished_{0};  // pieces that workers have computed
-  alignas(64) std::atomic<uint32_t> posted_{0};    // grows with every call; what workers sleep on
+  alignas(64) std::atomic<uint32_t> posted_{0};    // grows with every call; workers sleep on it
   std::atomic<int> sleepers_{0};
 
   alignas(64) std::atomic<bool> taken_{false};
-  std::atomic<int> size_{0};     // 0: the default, not asked for yet
-  std::atomic<int> workers_{0};  // that live; changed with mutex_ held, read without
+  std::atomic<int> size_{0};     // 0: not determined yet
+  std::atomic<int> workers_{0};  // number of living workers; written with mutex_ held, read without
   Mutex mutex_;
 };
 

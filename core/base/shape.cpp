@@ -30,7 +30,7 @@ int64_t Shape::numel() const {
 }
 
 Shape Shape::contiguous_strides() const {
-  numel();  // throws if a stride would overflow
+  numel();  // numel() throws if a stride would overflow
   Shape strides = *this;
   int64_t step = 1;
   for (int i = size_ - 1; i >= 0; --i) {

@@ -16,7 +16,7 @@ std::string limit_text(__rlimit_resource which, rlim_t unit) {
 }  // namespace
 
 std::string thread_advice() {
-  // In the shell's units: ulimit -v counts KiB.
+  // In the units of the shell's ulimit: -v counts KiB.
   return str("raise the limit of this user's processes and threads (ulimit -u, now ",
              limit_text(RLIMIT_NPROC, 1), "; or the container's) or of memory (ulimit -v, now ",
              limit_text(RLIMIT_AS, 1024), ")");

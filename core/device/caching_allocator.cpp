@@ -19,7 +19,7 @@ size_t stepped_capacity(size_t bytes, size_t alignment, size_t large, size_t pag
 
 void* CachingAllocator::allocate(size_t bytes, MemoryCategory category) {
   const size_t capacity = source_.capacity_for(bytes);
-  Queue queue = source_.queue();
+  const Queue queue = source_.queue();
   const MutexLock lock(mutex_);
   if (!pending_.empty()) settle(false);
   void* block = take_cached(queue, capacity);
@@ -33,7 +33,14 @@ void* CachingAllocator::allocate(size_t bytes, MemoryCategory category) {
     block = take_new(capacity);
   }
   if (!block) throw EnvironmentError(no_memory(bytes, category));
-  if (queue.native()) blocks_.emplace(block, Block{std::move(queue), {}});
+  if (queue.native()) {
+    try {
+      blocks_.emplace(block, Block{queue, {}});
+    } catch (...) {
+      keep(block, capacity, queue);
+      throw;
+    }
+  }
   account(static_cast<int64_t>(bytes), category);
   return block;
 }
@@ -55,7 +62,7 @@ void CachingAllocator::deallocate(void* pointer, size_t bytes, MemoryCategory ca
     for (const Queue& queue : block.others) pending.uses.push_back(Event::record(queue));
     pending_.push_back(std::move(pending));
   } catch (const std::exception&) {
-    // The device has failed, or there is no memory to record the block: nobody may use it again.
+    // Either the device has failed, or memory is too short to record the block. Never reuse it.
   }
 }
 
@@ -103,7 +110,7 @@ void CachingAllocator::set_limit(int64_t bytes) {
   stats_.limit_bytes = bytes;
 }
 
-// The last block freed comes first: it is the likeliest to be in caches.
+// Takes the block that was freed last, because it is most likely still in CPU caches.
 void* CachingAllocator::take_cached(const Queue& queue, size_t capacity) {
   const auto found = free_.find({queue.native(), capacity});
   if (found == free_.end() || found->second.blocks.empty()) return nullptr;
@@ -135,18 +142,23 @@ void CachingAllocator::settle(bool wait) {
     if (wait) use.synchronize();
     return use.done();
   };
-  // Asking may throw, and a block must not be kept twice.
-  const auto free_from =
-      std::stable_partition(pending_.begin(), pending_.end(), [&](const Pending& pending) {
-        return !std::all_of(pending.uses.begin(), pending.uses.end(), is_done);
-      });
-  for (auto pending = free_from; pending != pending_.end(); ++pending)
-    keep(pending->block, pending->capacity, pending->home);
-  pending_.erase(free_from, pending_.end());
+  // A query may throw, so all come before anything moves: no block may be kept twice or lost.
+  std::vector<bool> done;
+  done.reserve(pending_.size());
+  for (const Pending& pending : pending_)
+    done.push_back(std::all_of(pending.uses.begin(), pending.uses.end(), is_done));
+  size_t left = 0;
+  for (size_t i = 0; i < done.size(); ++i) {
+    if (done[i])
+      keep(pending_[i].block, pending_[i].capacity, pending_[i].home);
+    else if (left++ != i)
+      pending_[left - 1] = std::move(pending_[i]);
+  }
+  pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(left), pending_.end());
 }
 
 void CachingAllocator::drop_cached() {
-  // The source may hand the blocks to other queues.
+  // The source may give these blocks to other queues later.
   for (auto& [key, pool] : free_)
     if (!pool.blocks.empty()) pool.queue.synchronize();
   for (auto& [key, pool] : free_)

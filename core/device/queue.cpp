@@ -43,7 +43,7 @@ bool Event::done() const { return !native_ || cuda::done(device_.index, native_.
 
 void Event::wait(const Queue& queue) const {
   if (!native_) return;
-  // A CPU's queue runs its work in the calling thread.
+  // A CPU queue runs its work in the calling thread.
   if (on_cpu(queue.device())) return synchronize();
   cuda::wait(device_.index, native_.get(), queue);
 }

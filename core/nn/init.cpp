@@ -10,7 +10,7 @@ namespace {
 thread_local bool t_deferred = false;
 thread_local InitialDraws* t_draws = nullptr;
 
-// Draws on the CPU, whatever the values' device: initial values have the same bits everywhere.
+// Draws on the CPU for any device, so initial values have the same bits everywhere.
 void on_host(const Tensor& values, const std::function<void(const Tensor& host)>& draw) {
   if (values.device() == kCpu) return draw(values);
   const Tensor host = Tensor::empty(values.shape(), values.dtype());
@@ -71,8 +71,8 @@ InitialDraws::~InitialDraws() {
 
 RandomKey InitialDraws::stream(const Parameter& parameter, uint64_t seed) {
   check(t_draws != nullptr, "[init] '", parameter.name(),
-        "' cannot draw its initial values here, where its name may not be whole yet and ",
-        "others may have the same; draw them in reset_parameters(), which initialize() of the "
+        "' cannot draw its initial values here, because its name may be incomplete and ",
+        "not unique yet; draw them in reset_parameters(), which initialize() of the "
         "whole model calls, or open an ",
         "nn::InitialDraws around all draws");
   return {.seed = seed,

@@ -23,7 +23,7 @@ void check_modes(const Modes& modes) {
           "' was switched by train() between forward and backward");
 }
 
-// A forward pass that backward may run again. All modules must then have the training() of now.
+// Makes a forward pass repeatable for backward. All modules must then have today's training() flag.
 RecomputedAll repeatable(const Module& module, RecomputedAll forward) {
   Modes modes;
   add_modes(module, modes);

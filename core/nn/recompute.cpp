@@ -14,7 +14,7 @@ namespace {
 using Variables = std::vector<Variable>;
 using State = detail::GradState;
 
-// A variable with `values` whose gradient goes where that of another variable goes (null: nowhere).
+// A variable with `values` that sends its gradient to the given place (null: nowhere).
 Variable standing_in(const Tensor& values, const std::shared_ptr<State>& gradient) {
   Variable variable(values);
   if (!gradient) return variable;
@@ -23,14 +23,14 @@ Variable standing_in(const Tensor& values, const std::shared_ptr<State>& gradien
   return variable;
 }
 
-// Whether a node that is `oldest` or younger computed the value.
+// Whether a node with the sequence number `oldest` or a later one computed the value.
 bool computed_since(const Variable& value, uint64_t oldest) {
   return value.requires_grad() && value.impl()->grad->node != nullptr &&
          value.impl()->grad->node->sequence() >= oldest;
 }
 
-// Where gradients flow to from the part of the graph below `outputs` whose nodes are `oldest` or
-// younger.
+// Returns where gradients leave the part of the graph below `outputs` whose nodes have sequence
+// numbers from `oldest` on.
 std::vector<std::shared_ptr<State>> inputs_of(const Variables& outputs, uint64_t oldest) {
   std::vector<std::shared_ptr<State>> inputs, todo;
   std::unordered_set<State*> seen;
@@ -52,7 +52,7 @@ std::vector<std::shared_ptr<State>> inputs_of(const Variables& outputs, uint64_t
   return inputs;
 }
 
-// While it lives, variables require gradients as they did when the log was taken.
+// While it lives, variables require gradients as they did when the inputs were logged.
 class AsLogged {
  public:
   explicit AsLogged(const std::vector<detail::InputLog::Input>& inputs) {
@@ -73,7 +73,7 @@ class AsLogged {
   std::vector<std::shared_ptr<detail::VariableImpl>> switched_;
 };
 
-// What a part keeps of one of its inputs.
+// What a part keeps for one of its inputs.
 struct KeptInput {
   explicit KeptInput(const Variable& input) {
     if (!input.defined()) return;
@@ -88,7 +88,7 @@ struct KeptInput {
   std::shared_ptr<State> gradient;
 };
 
-// A part: all that is needed to run it again and to differentiate it.
+// A part of the model: everything that is needed to run it again and to differentiate it.
 class Part {
  public:
   Part(const Variables& inputs, std::vector<detail::InputLog::Input> read, RecomputedAll forward)
@@ -98,15 +98,15 @@ class Part {
         random_(RandomScope::place()),
         dtype_(ops::PrecisionScope::current()) {}
 
-  // gradients[i] belongs to the forward pass's output places[i]. Undefined if none came.
+  // gradients[i] belongs to the forward pass's output places[i]; it is undefined if none arrived.
   void differentiate(const std::vector<size_t>& places, const std::vector<Tensor>& gradients) {
     const uint64_t oldest = Node::next_sequence();
     const Variables outputs = run();
     detail::Roots roots;
     for (size_t i = 0; i < places.size(); ++i) {
       check(places[i] < outputs.size() && computed_since(outputs[places[i]], oldest),
-            "[recompute] what the forward pass computed from parameters, it gave back without "
-            "computing the second time; it must compute the same each time");
+            "[recompute] an output that the forward pass computed from parameters was not computed "
+            "again the second time; it must compute the same each time");
       if (!gradients[i].defined()) continue;
       const Variable& output = outputs[places[i]];
       check(output.shape() == gradients[i].shape() && output.dtype() == gradients[i].dtype(),
@@ -141,8 +141,8 @@ class Part {
 // A part with one output that backward may reach.
 class RecomputeNode final : public Node {
  public:
-  // `inputs`: everything to which the part sends gradients. `place`: index of the output among
-  // those of forward.
+  // `inputs`: everything that receives gradients from the part. `place`: the index of the output
+  // among forward's outputs.
   RecomputeNode(Variables inputs, size_t place, Part part)
       : Node("recompute", std::move(inputs)), place_(place), part_(std::move(part)) {}
   void backward(const Tensor& gradient) override { part_->differentiate({place_}, {gradient}); }
@@ -153,8 +153,8 @@ class RecomputeNode final : public Node {
   std::optional<Part> part_;
 };
 
-// A part with several outputs. Each output has a younger node that leaves its gradient here. So
-// this node runs when all gradients have come.
+// A part with several outputs. Each output has a younger node that stores its gradient here, so
+// this node runs after all gradients have arrived.
 class RecomputeAllNode final : public Node {
  public:
   RecomputeAllNode(Variables inputs, std::vector<size_t> places, Part part)
@@ -167,8 +167,8 @@ class RecomputeAllNode final : public Node {
     part_.reset();
     gradients_.clear();
   }
-  // `first`: whether it is the first gradient of this backward pass. Forgets what an earlier pass
-  // that threw has left.
+  // `first`: whether this is the first gradient of this backward pass. Then it forgets what an
+  // earlier pass that threw has left.
   void set_gradient(size_t i, const Tensor& gradient, bool first) {
     if (first) gradients_.assign(places_.size(), Tensor());
     gradients_[i] = gradient;
@@ -180,7 +180,7 @@ class RecomputeAllNode final : public Node {
   std::optional<Part> part_;
 };
 
-// Tells the part's node that a gradient came, by one element whose value nobody reads.
+// Tells the part's node that a gradient arrived, through one element whose value is not used.
 Variable output_of(const std::shared_ptr<RecomputeAllNode>& part, const Variable& reached, size_t i,
                    const Tensor& values) {
   const auto leave = [part, i](const Tensor& gradient, const Node& node) {
@@ -196,8 +196,8 @@ Variable output_of(const std::shared_ptr<RecomputeAllNode>& part, const Variable
 std::vector<Variable> recompute_all(const std::vector<Variable>& inputs, RecomputedAll forward) {
   check(forward != nullptr, "[recompute] expected a function, got an empty one");
   if (!grad_enabled()) return forward(inputs);
-  // Records the part once and drops the graph, because only the graph tells which parameters took
-  // part. This run takes the memory that backward will take again.
+  // Run the part once with a graph and drop the graph, because only it shows which parameters took
+  // part. This run needs as much memory as backward will need again.
   const uint64_t oldest = Node::next_sequence();
   std::vector<detail::InputLog::Input> read;
   Variables outputs = [&] {

@@ -7,11 +7,11 @@ namespace lockstep::ops {
 namespace {
 
 struct Operand {
-  Tensor tensor;  // keeps a copy alive
+  Tensor tensor;  // keeps a copy alive as long as it is used
   GemmOperand gemm;
 };
 
-// Uses a matrix with dense rows or dense columns in place. Copies any other.
+// Uses a matrix with dense rows or columns in place, and copies any other.
 Operand operand(const Tensor& t) {
   const int64_t rows = t.size(0), columns = t.size(1), down = t.strides()[0],
                 across = t.strides()[1];
@@ -46,7 +46,7 @@ Tensor as_rows(const Tensor& x) {
   const Tensor dense = x.contiguous();
   Shape leading = x.shape();
   leading.erase(x.dim() - 1);
-  return dense.view({leading.numel(), x.size(-1)});  // also if rows have no elements
+  return dense.view({leading.numel(), x.size(-1)});  // works even if rows have no elements
 }
 
 void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
@@ -120,7 +120,7 @@ Tensor checked_ids(std::string_view op, const Tensor& ids, int64_t limit, const 
         "[", op, "] expected ids of i32, i64 or u8, got ", ids);
   check(limit <= std::numeric_limits<int32_t>::max(), "[", op,
         "] expected fewer than 2^31 rows, got ", limit);
-  // Reading the ids of a device would wait for it: there the kernels give NaN for a wrong one.
+  // Reading ids of a device would wait for it. The kernels there give NaN for a wrong id.
   if (ids.device().type == DeviceType::cpu)
     for (const int64_t id : ids.to_vector<int64_t>())
       check((id >= 0 && id < limit) || (ignore && id == *ignore), "[", op,

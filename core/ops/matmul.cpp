@@ -10,7 +10,7 @@ void batched_gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Ten
     batched_gemm(dst.select(0, i), accumulate, a.select(0, i), b.select(0, i));
 }
 
-// The batch dimensions of `batch`, then the matrix of `t`.
+// Expands the dimensions of `t` before its matrix to `batch`.
 Tensor expand_batch(const Tensor& t, const Shape& batch) {
   Shape shape = batch;
   shape.push_back(t.size(-2));
@@ -24,7 +24,7 @@ Shape batch_of(const Tensor& t) {
   return batch;
 }
 
-// The gradient of one factor: x · y over the whole batch, summed over dimensions in which the
+// Adds the gradient of one factor: x · y over the whole batch, summed over dimensions in which the
 // factor was broadcast.
 void factor_gradient(const Edge& edge, const Tensor& x, const Tensor& y) {
   const Shape batch = batch_of(x);

@@ -19,11 +19,11 @@ class RowNorm {
   RowNorm(std::string_view op, Kind kind, float eps, const Variable& x, const Variable& weight,
           const Variable& bias);
 
-  // [rows, n].
+  // Returns y [rows, n].
   Tensor forward();
-  // Computes y again from x.
+  // Computes y from x again.
   Tensor recompute() const;
-  // Adds to or writes those of the three edges that are needed. dy has x's dtype.
+  // Writes or adds to the gradients of those edges that need one. dy has the dtype of x.
   void backward(const Tensor& dy, const Edge& dx, const Edge& dweight, const Edge& dbias) const;
 
  private:
@@ -64,7 +64,7 @@ Tensor RowNorm::forward() {
 }
 
 Tensor RowNorm::recompute() const {
-  // The kernel gives the same statistics each time.
+  // The kernel returns the same statistics every time.
   const Tensor& x = x_.get();
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   run(x, y);

@@ -6,9 +6,9 @@ namespace lockstep::ops {
 namespace {
 thread_local PrecisionScope* t_scope = nullptr;
 
-// The copy in `dtype` of the current values. Undefined if there is none. Using the copy counts as
-// reading the values, so absent values are brought. Values that cannot be brought cannot have
-// changed either; their copy is all that exists.
+// Returns the copy of the current values in `dtype`, or an undefined tensor. Using the copy counts
+// as a read, so absent values are brought first. Values that cannot be brought cannot have changed
+// either; only their copy exists.
 Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
   const Tensor& copy = leaf.compute_copy;
   if (!copy.defined() || copy.dtype() != dtype) return {};
@@ -43,7 +43,7 @@ Tensor in_compute_dtype(const Variable& x) {
   return impl->compute_copy;
 }
 
-// A computed weight is kept by value, because its variable would keep its graph alive.
+// Keeps a computed weight by value, because its variable would keep its graph alive.
 SavedWeight::SavedWeight(std::string_view op, const Variable& weight, DType dtype)
     : weight_(!weight.defined() || weight.is_leaf() ? weight : weight.detach()), dtype_(dtype) {
   if (weight_.defined()) values_ = lockstep::detail::ValueMark(op, weight_);

@@ -5,7 +5,7 @@ namespace lockstep::ops {
 namespace {
 
 // Restores the axis that a reduction dropped: views the gradient in the input's shape, repeated
-// along the axis.
+// along that axis.
 Tensor spread(const Tensor& g, int axis, bool keepdim, const Shape& shape) {
   return (keepdim ? g : g.unsqueeze(axis)).expand(shape);
 }
@@ -20,7 +20,7 @@ Tensor reduce_axis(std::string_view op, ReduceKind kind, const Variable& x, int&
   return keepdim ? y.unsqueeze(axis) : y;
 }
 
-// Views x as one axis, which the kernel sums in its fixed tree.
+// Views x as a single axis, which the kernel sums in its fixed tree.
 Tensor reduce_all(std::string_view op, ReduceKind kind, const Variable& x) {
   check_floating(op, x);
   return reduced(kind, x.data().reshape({x.data().numel()}), 0);
@@ -28,7 +28,7 @@ Tensor reduce_all(std::string_view op, ReduceKind kind, const Variable& x) {
 
 using RowKernel = Variable (*)(const Variable&);
 
-// Softmax kernels work on the last axis. Moves another axis there.
+// Softmax kernels work on the last axis, so moves another axis there.
 Variable along_axis(std::string_view op, const Variable& x, int axis, RowKernel f) {
   check_floating(op, x);
   const int a = normalize_axis(axis, x.data().dim(), op);

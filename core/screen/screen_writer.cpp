@@ -20,10 +20,10 @@ namespace {
 
 Duration now() { return Clock::now().time_since_epoch(); }
 
-// Less than a pipe holds, so that a slow reader still sees progress.
+// Smaller than a pipe's buffer, so that a slow reader still sees progress.
 constexpr size_t kChunk = 4096;
 
-// Both streams then share one writer, which keeps the order of the output.
+// If both streams are one file, they share one writer, which keeps the order of the output.
 bool same_file(int a, int b) {
   struct stat first {
   }, second{};
@@ -31,13 +31,13 @@ bool same_file(int a, int b) {
          first.st_ino == second.st_ino;
 }
 
-// The destructor's wait.
+// How long the destructor waits.
 constexpr auto kLastChance = std::chrono::seconds(1);
 
 }  // namespace
 
-// The thread shares ownership and may outlive the screen, because nothing can end a write that
-// blocks.
+// The thread shares ownership and may outlive the screen, because nothing can interrupt a blocking
+// write.
 struct ScreenWriter::Writer {
   Writer(int descriptor, std::function<void()> room) : fd(descriptor), on_room(std::move(room)) {}
 
@@ -45,13 +45,13 @@ struct ScreenWriter::Writer {
   const std::function<void()> on_room;
   mutable Mutex mutex;
   Condition changed;
-  std::string waiting LOCKSTEP_GUARDED_BY(mutex);  // from `begin` on
+  std::string waiting LOCKSTEP_GUARDED_BY(mutex);  // valid from `begin` on
   size_t begin LOCKSTEP_GUARDED_BY(mutex) = 0;
-  size_t dropped LOCKSTEP_GUARDED_BY(mutex) = 0;  // behind `waiting`
-  std::string newest LOCKSTEP_GUARDED_BY(mutex);  // behind that
-  // When the first byte that waits began to, or the last one before it was taken.
+  size_t dropped LOCKSTEP_GUARDED_BY(mutex) = 0;  // bytes dropped between `waiting` and `newest`
+  std::string newest LOCKSTEP_GUARDED_BY(mutex);  // follows the dropped bytes
+  // When the oldest waiting byte began to wait, or when the byte before it was written.
   Duration moved_at LOCKSTEP_GUARDED_BY(mutex){};
-  // Nobody can read it any more, or nobody waits for that.
+  // Nobody can read the output any more, or nobody waits for it.
   bool broken LOCKSTEP_GUARDED_BY(mutex) = false;
   bool stopping LOCKSTEP_GUARDED_BY(mutex) = false;
 
@@ -63,7 +63,7 @@ struct ScreenWriter::Writer {
     if (size() == 0) moved_at = now();
     if (newest.empty() && dropped == 0) {
       const bool room = waiting.size() - begin + bytes.size() <= kMost / 2;
-      // A line that began in `waiting` must end there.
+      // A line that begins in `waiting` must end there.
       const bool at_line = waiting.empty() || waiting.back() == '\n';
       const size_t here = room ? bytes.size() : at_line ? 0 : bytes.find('\n') + 1;
       waiting += bytes.substr(0, here);
@@ -74,7 +74,7 @@ struct ScreenWriter::Writer {
     changed.notify_all();
   }
 
-  // Whole lines where there are some, and many at once, so that it is seldom done.
+  // Drops whole lines if there are any, and many at once, so it happens seldom.
   void drop_oldest_of_newest() LOCKSTEP_REQUIRES(mutex) {
     constexpr size_t kAtOnce = kMost / 16;
     const size_t excess = newest.size() - kMost / 2 + kAtOnce;
@@ -84,7 +84,7 @@ struct ScreenWriter::Writer {
     dropped += end;
   }
 
-  // What is written next: whole lines where they fit, since other processes may write there, too.
+  // Returns what to write next: whole lines if they fit, as other processes may write there.
   std::string next_chunk() const LOCKSTEP_REQUIRES(mutex) {
     std::string chunk = waiting.substr(begin, kChunk);
     const size_t line = chunk.rfind('\n');
@@ -115,7 +115,7 @@ struct ScreenWriter::Writer {
     }
   }
 
-  // What waits, and what comes later.
+  // Drops what waits now and what comes later.
   void drop() LOCKSTEP_REQUIRES(mutex) {
     broken = true;
     newest.clear();
@@ -123,7 +123,7 @@ struct ScreenWriter::Writer {
     take(waiting.size() - begin);
   }
 
-  // `waiting` is written.
+  // Call when all of `waiting` is written.
   void go_on_with_newest() LOCKSTEP_REQUIRES(mutex) {
     const bool torn = !waiting.empty() && waiting.back() != '\n';
     begin = 0;
@@ -135,7 +135,7 @@ struct ScreenWriter::Writer {
     newest.clear();
   }
 
-  // For the destructor.
+  // The destructor calls this.
   void finish() LOCKSTEP_EXCLUDES(mutex) {
     const MutexLock lock(mutex);
     stopping = true;
@@ -148,10 +148,10 @@ struct ScreenWriter::Writer {
     drop();
   }
 
-  // `bytes` of what waits are written, or dropped.
+  // Removes `bytes` from what waits, after they were written or dropped.
   void take(size_t bytes) LOCKSTEP_REQUIRES(mutex) {
     const bool was_full = size() >= kFull;
-    begin += std::min(bytes, waiting.size() - begin);  // they may have been dropped meanwhile
+    begin += std::min(bytes, waiting.size() - begin);  // some may have been dropped meanwhile
     moved_at = now();
     if (begin == waiting.size())
       go_on_with_newest();

@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-// The first dimension of a box with more than one index.
+// Returns the first dimension of a box with a length above 1.
 int first_long(const Shape& lengths) {
   int dim = 0;
   while (dim < lengths.size() && lengths[dim] == 1) ++dim;
@@ -19,8 +19,8 @@ bool lies_back_to_back(const Shape& shape, const Shape& lengths) {
   return true;
 }
 
-// A part as runs of equal length, in ascending order: one, or those of a box's innermost dimension
-// that is not whole.
+// A part as runs of equal length, in ascending order: one run, or the runs along the innermost
+// dimension in which the box is not whole.
 class Runs {
  public:
   explicit Runs(const ShardSpec& part)
@@ -48,8 +48,8 @@ class Runs {
   int64_t end(int64_t run) const { return begin(run) + length_; }
   int64_t element(int64_t position) const { return begin(position / length_) + position % length_; }
 
-  // The first run, at least number `from`, that has an element at or behind this one; count() where
-  // there is none.
+  // Returns the first run, numbered `from` or higher, that has an element at `element` or after it,
+  // or count() if there is none.
   int64_t first_reaching(int64_t element, int64_t from = 0) const {
     int64_t step = 1;
     while (from + step <= count_ && end(from + step - 1) <= element) {
@@ -69,16 +69,16 @@ class Runs {
 
  private:
   int64_t first_, length_, count_;
-  int outer_ = 0;  // how many dimensions are outside of a run
+  int outer_ = 0;  // number of dimensions outside of a run
   Shape strides_, lengths_;
 };
 
 void check_same_tensor(const ShardSpec& a, const ShardSpec& b) {
   check(a.global_shape() == b.global_shape(), "[shard] ", a, " and ", b,
-        " are no parts of one tensor");
+        " are not parts of one tensor");
 }
 
-// As for_each_common_run(), until visit(run) gives false.
+// Like for_each_common_run(), but ends when visit(run) returns false.
 template <typename Visit>
 void walk_common_runs(const ShardSpec& a, int64_t begin, int64_t end, const ShardSpec& b,
                       const Visit& visit) {
@@ -116,8 +116,8 @@ struct Block {
   Shape offsets, lengths;
 };
 
-// Elements [begin, end) of the flattened dimensions from `dim` on, as blocks: at most one before
-// and one behind the middle in each dimension. `block` has the dimensions before.
+// Adds the elements [begin, end) of the flattened dimensions from `dim` on as blocks: in each
+// dimension at most one before and one after the middle. `block` holds the dimensions before `dim`.
 void add_blocks(const Shape& shape, const Shape& strides, int64_t begin, int64_t end,
                 const Block& block, std::vector<Block>& blocks) {
   if (begin == end) return;
@@ -148,17 +148,17 @@ void add_blocks(const Shape& shape, const Shape& strides, int64_t begin, int64_t
   if (whole_end == last) inside_of(last, whole_end * stride, end);
 }
 
-// How often blocks hold each point, less once: zero everywhere where they cover the tensor exactly
-// once. That is looked at through its differences: along a dimension a block counts up where it
-// begins and down behind its end. The differences in all dimensions are zero everywhere where the
-// counts are. The first point, row-major, at which they are not is the first with a wrong count,
-// since no point before it adds to its count.
+// How often blocks hold each point, minus one: zero everywhere if they cover the tensor exactly
+// once. This class looks at the differences of these counts: along each dimension, a block adds one
+// where it begins and subtracts one after its end. The differences are zero everywhere if and only
+// if the counts are. The first nonzero difference in row-major order is at the first wrong count,
+// since no earlier point contributes to its count.
 class Counts {
  public:
   Counts(const Shape& shape, std::vector<Block> blocks)
       : shape_(shape), blocks_(std::move(blocks)) {}
 
-  // The first point with a wrong count.
+  // Returns the first point with a wrong count.
   std::optional<Shape> first_wrong() {
     std::vector<Signed> all;
     for (size_t i = 0; i < blocks_.size(); ++i) all.push_back({i, 1});
@@ -172,10 +172,10 @@ class Counts {
   struct Signed {
     size_t block;
     int64_t sign;
-    int64_t index = 0;  // at which it counts
+    int64_t index = 0;  // the index at which it counts
   };
 
-  // at_ has the dimensions before; true leaves the wrong point there.
+  // at_ holds the indices of the outer dimensions. On true, it is the wrong point.
   bool descend(std::vector<Signed> counts) {
     const int dim = at_.size();
     if (dim == shape_.size()) {
@@ -193,7 +193,7 @@ class Counts {
     const size_t starts = counts.size();
     for (size_t i = 0; i < starts; ++i) {
       counts[i].index = begin(counts[i]);
-      // Where all end at one place, the differences there are those of the beginning.
+      // If all end at the same index, the differences there just repeat those at the begin.
       if (!alike) counts.push_back({counts[i].block, -counts[i].sign, end(counts[i])});
     }
     std::sort(counts.begin(), counts.end(),
@@ -350,12 +350,12 @@ std::optional<CoverFault> find_cover_fault(const Shape& global_shape,
       std::any_of(parts.begin(), parts.end(), [](const ShardSpec& part) { return part.is_box(); });
   const int64_t elements = global_shape.numel();
   if (elements == 0) return std::nullopt;
-  // Runs alone need one dimension.
+  // Without boxes, one flat dimension is enough.
   const Shape shape = boxes ? global_shape : Shape{elements};
   const Shape strides = shape.contiguous_strides();
   std::vector<Block> blocks;
   for (const ShardSpec& part : parts) {
-    check(part.global_shape() == global_shape, "[shard] ", part, " is no part of ", global_shape);
+    check(part.global_shape() == global_shape, "[shard] ", part, " is not part of ", global_shape);
     if (part.is_box())
       blocks.push_back({part.offsets(), part.lengths()});
     else

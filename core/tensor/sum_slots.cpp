@@ -35,10 +35,10 @@ int64_t SumSlots::next() const {
 
 SumSlots::Place SumSlots::place(int64_t i, int64_t terms) const {
   check(i >= 0 && i < terms, "[sum] there is no term ", i, " of ", terms);
-  check(!has(i), "[sum] term ", i, " of ", terms, " has come before");
+  check(!has(i), "[sum] term ", i, " of ", terms, " was added before");
   Place place{.first = i};
-  // Up the tree for as long as the other child of the node above is complete. A node without a
-  // neighbour is the node above.
+  // Climb the tree while the sibling node is complete. A node without a sibling counts as its own
+  // parent.
   while (terms_at(place.level) < terms) {
     const int64_t other = place.first ^ terms_at(place.level);
     if (other < terms) {

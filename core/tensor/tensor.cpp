@@ -13,7 +13,7 @@ namespace {
 
 StridedView strided(const Tensor& t) { return {t.raw(), t.dtype(), t.shape(), t.strides()}; }
 
-// Replaces one -1 by the size that the number of elements requires.
+// Replaces one -1 by the size that the number of elements implies.
 Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
   Shape shape = wanted;
   int unknown = -1;
@@ -33,8 +33,8 @@ Shape infer_dimension(const Shape& wanted, int64_t numel, std::string_view op) {
   return shape;
 }
 
-// Computes the strides with which `shape` views the same elements in the same order. Returns false
-// if there are none.
+// Computes strides with which `shape` views the same elements in the same order. Returns false if
+// there are none.
 bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape& shape,
                   Shape& strides) {
   strides = shape;
@@ -43,7 +43,7 @@ bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape&
     strides = shape.contiguous_strides();
     return true;
   }
-  // Walks both shapes from the back. A dense run of old dimensions can be divided again.
+  // Walks both shapes backwards. A dense run of old dimensions can be divided anew.
   int view_axis = shape.size() - 1;
   int64_t base = old_strides.back();
   int64_t old_numel = 1, view_numel = 1;
@@ -66,8 +66,8 @@ bool view_strides(const Shape& old_shape, const Shape& old_strides, const Shape&
   return view_axis == -1;
 }
 
-// One past the last element that a view reaches, counted from its first one. Returns false if it
-// overflows.
+// Computes one past the last element that a view reaches, counted from its first element. Returns
+// false on overflow.
 bool reach(const Shape& shape, const Shape& strides, int64_t& elements) {
   elements = 1;
   for (int i = 0; i < shape.size(); ++i) {
@@ -78,8 +78,8 @@ bool reach(const Shape& shape, const Shape& strides, int64_t& elements) {
   return true;
 }
 
-// Whether each element certainly has its own memory: every dimension steps over everything that the
-// smaller steps reach.
+// Whether all elements certainly have memory of their own: the stride of each dimension exceeds
+// everything that smaller strides reach.
 bool elements_are_distinct(const Shape& shape, const Shape& strides) {
   std::array<std::pair<int64_t, int64_t>, Shape::kMaxDims> steps;  // stride, size
   size_t n = 0;
@@ -98,7 +98,7 @@ bool elements_are_distinct(const Shape& shape, const Shape& strides) {
   return true;
 }
 
-// Copies a dense tensor to host memory. Blocks until it is there.
+// Copies a dense tensor to host memory. Blocks until the copy is complete.
 void read_bytes(const Tensor& dense, void* to) {
   const Device device = dense.device();
   kernels(device).copy_bytes(current_queue(device), to, dense.raw(), dense.bytes());
@@ -113,7 +113,7 @@ void check_value(double value, DType dtype) {
                     : dtype == DType::i32 ? within(-0x1p31, 0x1p31)
                     : dtype == DType::u8  ? within(0, 256)
                                           : true;
-  check(fits, "[fill_] ", value, " is no value of ", dtype);
+  check(fits, "[fill_] ", value, " is not a value of ", dtype);
 }
 
 }  // namespace
@@ -254,7 +254,7 @@ std::vector<T> Tensor::to_vector() const {
 template <>
 std::vector<bool> Tensor::to_vector() const {
   check_defined("to_vector");
-  // Any value but 0 is true, also 0.5 and 256.
+  // Any value except 0 is true, also 0.5 and 256.
   const Tensor dense = to(DType::boolean).contiguous();
   std::vector<uint8_t> bytes(static_cast<size_t>(numel_));
   if (numel_ > 0) read_bytes(dense, bytes.data());
@@ -268,7 +268,7 @@ double Tensor::item() const {
                              : static_cast<double>(to_vector<int64_t>()[0]);
 }
 
-// Makes a view. Its elements must be known to lie within the storage.
+// Makes a view. The caller has checked that its elements lie within the storage.
 Tensor Tensor::viewed(std::string_view call, const Shape& shape, const Shape& strides,
                       int64_t offset) const {
   check_defined(call);
@@ -296,7 +296,7 @@ Tensor Tensor::as_strided(const Shape& shape, const Shape& strides, int64_t offs
   check(fits, "[as_strided] shape ", shape, " with strides ", strides, " at element ",
         offset_elements, " of ", *this, " lies outside its storage of ", room,
         " elements, in which this view begins at ", offset_);
-  // The strides of an empty view have no meaning, and could overflow in views of the view.
+  // The strides of an empty view are meaningless and could overflow in views of the view.
   return viewed("as_strided", shape, shape.numel() > 0 ? strides : shape.contiguous_strides(),
                 offset_elements);
 }
@@ -400,7 +400,7 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
   const Tensor from = source.shape() == shape_ ? source : source.expand(shape_);
   if (numel_ == 0) return *this;
   write(from);
-  mark_changed("copy_");  // not earlier: a refused value has changed nothing
+  mark_changed("copy_");  // not earlier: a copy that throws changes nothing
   return *this;
 }
 
@@ -409,12 +409,12 @@ void Tensor::write(const Tensor& from) const {
   if (from.device() == device())
     return kernels(device()).copy(current_queue(device()), strided(*this),
                                   strided(overlaps(from) ? from.clone() : from));
-  // Between devices, bytes travel dense and in one dtype. A side that is not dense, or has another
-  // dtype, is prepared on its own device.
+  // Between devices, bytes travel dense and in one dtype. A side that is not dense or has another
+  // dtype is prepared on its own device.
   const Tensor dense = from.to(dtype_).contiguous();
   const Tensor target = is_contiguous() ? *this : empty(shape_, dtype_, device());
-  // The host may change its side as soon as this returns. With ordinary host memory, the copy
-  // itself sees to that.
+  // The host may change its side as soon as this returns. With pageable host memory, the copy call
+  // itself ensures that this is safe.
   const Event copied = target.queue_copy(dense);
   if (target.storage_->is_pinned() || dense.storage_->is_pinned()) copied.synchronize();
   if (!is_contiguous()) write(target);
@@ -430,7 +430,7 @@ Event Tensor::queue_copy(const Tensor& dense) const {
   storage_->used_on(queue);
   dense.storage_->used_on(queue);
   const Event copied = Event::record(queue);
-  // The source may be changed there as soon as this returns.
+  // The other device may change the source as soon as this returns.
   if (between) copied.wait(current_queue(dense.device()));
   return copied;
 }

@@ -22,8 +22,8 @@ std::vector<std::unique_ptr<Unit>> make_units(nn::Module& module, const Mesh& me
   return units;
 }
 
-// On one rank sharded values are always here; where they come and go, their gradients lie
-// elsewhere.
+// Whether the parameter belongs to a sharded model. On one rank, sharded values always exist. On
+// several ranks they come and go, but then the gradients have a source.
 bool is_sharded(const Parameter& p) {
   const Storage& values = *p.data().storage();
   return p.impl()->grad->source || (values.present() && !values.why_absent().empty());
@@ -38,7 +38,7 @@ void check_usable(const nn::Module& module, const comm::ProcessGroup& group,
           "another way");
   for (const Parameter& p : module.parameters()) {
     check(p.data().storage()->present() || p.impl()->initializer, "[fsdp] parameter '", p.name(),
-          "' has no values, and nothing says how it starts: call initialize(seed) on the model "
+          "' has no values, and no initial values are known: call initialize(seed) on the model "
           "first");
     trains = trains || p.requires_grad();
     check(!p.requires_grad() || p.dtype() == DType::f32, "[fsdp] parameter '", p.name(), "' is ",
@@ -157,7 +157,7 @@ std::shared_ptr<const Use> Engine::act(const Event& event) {
       schedule_.before_backward(unit, *event.use);
       break;
     case Event::gradients_complete:
-      // Frozen parameters may still be needed to pass gradients on.
+      // Frozen parameters may still be needed to pass gradients through.
       if (!unit.has_frozen()) schedule_.backward_done(unit);
       reducer_.begin(unit);
       reducer_.complete(unit);
@@ -171,8 +171,8 @@ void Engine::on_gradient(Unit& unit) {
   if (--missing_[&unit] == 0) note({Event::gradients_complete, &unit, true});
 }
 
-// A gradient has no place yet. It may come before backward reaches the unit's output: the parameter
-// was read after the unit's forward pass, or a side value of it was.
+// Called when a gradient has no memory yet. This can happen before backward reaches the unit's
+// output: a parameter, or an extra value of the unit, was read after the unit's forward pass.
 void Engine::on_first_gradient(Unit& unit, const Parameter& p) {
   check(in_backward_, kNotOurs);
   check(!reducer_.begun(unit), "[fsdp] a gradient of parameter '", p.name(),
@@ -181,8 +181,8 @@ void Engine::on_first_gradient(Unit& unit, const Parameter& p) {
   reducer_.begin(unit);
 }
 
-// A parameter is read while its unit is not in use. All ranks read it, if the micro-batch does; at
-// other times nobody can know.
+// Called when a parameter is read while its unit is not in use. A read within a micro-batch happens
+// on all ranks, so the unit may be gathered; at other times that is not certain.
 void Engine::on_read(Unit& unit) {
   if (in_backward_ || schedule_.in_forward() || log_.has_open_passes())
     note({Event::read, &unit, in_backward_});

@@ -16,7 +16,7 @@ void EventLog::add(const Event& event, uint64_t pass, bool grads,
     if (std::exchange(pass_, pass) != pass) grads_ = grads;
     grads = grads_;
   }
-  if (!grads && first_ && open_ == 0 && !begun_) return;  // an evaluation; there may be many
+  if (!grads && first_ && open_ == 0 && !begun_) return;  // skip evaluations, as there may be many
   open_ += grads;
   entries_.push_back({event, pass, grads, use});
 }
@@ -35,9 +35,9 @@ void EventLog::end_step() {
   begun_.reset();
 }
 
-// Where its first pass begins: where somebody said; else with the first one that backward came to;
-// if it came to none (all outputs were detached, and parameters were read), the last one with
-// gradients.
+// Returns the first pass of the first micro-batch: the one that was set, else the first that
+// backward visited. If backward visited none (all outputs were detached, and parameters were read
+// directly), it is the last pass that recorded gradients.
 uint64_t EventLog::first_pass() const {
   if (!first_) return 0;
   if (begun_) return *begun_;
@@ -59,7 +59,7 @@ std::vector<Event> EventLog::take_micro_batch() {
     if (visited_.count(entry.pass) > 0)
       taken.push_back(std::move(entry.event));
     else if (entry.grads && alive.count(entry.pass) > 0)
-      kept.push_back(std::move(entry));  // backward may yet come to it
+      kept.push_back(std::move(entry));  // backward may still reach it
     else if (entry.pass >= begin)
       taken.push_back(std::move(entry.event));
   }

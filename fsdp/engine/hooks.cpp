@@ -18,9 +18,9 @@ void convert(nn::Variables& outputs, DType dtype) {
     if (output.defined() && is_floating(output.dtype())) output = ops::cast(output, dtype);
 }
 
-// The nodes that made the outputs, each once; none for undefined ones and constants. Whichever of
-// them backward comes to first is as a rule the first of the unit's nodes that it runs. No node is
-// added: that would change the order in which gradients are added up where others use the same
+// Returns the nodes that made the outputs, each once; undefined outputs and constants have
+// none. Backward normally runs one of them before any other node of the unit. No extra node is
+// added: it would change the order in which gradients are summed where others use the same
 // values.
 std::vector<std::shared_ptr<Node>> nodes_of(const nn::Variables& outputs) {
   std::vector<std::shared_ptr<Node>> nodes;

@@ -9,7 +9,7 @@
 namespace lockstep::fsdp {
 namespace {
 
-struct Place {  // of a parameter
+struct Place {  // where a parameter is
   const Unit* unit;
   const Section* section;
   size_t index;

@@ -30,7 +30,7 @@ void Engine::backward(const Variable& loss, std::optional<int64_t> micro_batch) 
   in_backward_ = false;
   log_.end_micro_batch();
   end_round();
-  // The other ranks of the row may have more to compute, and need this one for it.
+  // The other ranks of the row may have more micro-batches and need this rank to take part.
   if (++done_ == static_cast<int64_t>(assignment_.leaves.size()))
     while (round_ < assignment_.rounds) repeat_without_input();
 }
@@ -44,8 +44,8 @@ int64_t Engine::leaf_of(std::optional<int64_t> micro_batch) const {
   if (!micro_batch) return reducer_.next_leaf();
   const int64_t from_first = *micro_batch - leaves.front();
   check(from_first >= 0 && *micro_batch <= leaves.back() && from_first % leaves.step() == 0,
-        "[fsdp] micro-batch ", *micro_batch, " is none of rank ", mesh_.world->rank(),
-        "'s (leaves())");
+        "[fsdp] micro-batch ", *micro_batch, " is not run by rank ", mesh_.world->rank(),
+        ", which runs leaves()");
   const int64_t leaf = from_first / leaves.step();
   check(!reducer_.is_done(leaf), "[fsdp] micro-batch ", *micro_batch,
         " had its backward() in this step");
@@ -53,7 +53,7 @@ int64_t Engine::leaf_of(std::optional<int64_t> micro_batch) const {
 }
 
 void Engine::begin_round(std::optional<int64_t> leaf, bool zeros) {
-  if (round_ == 0)  // the slices' gradients are about to be overwritten
+  if (round_ == 0)  // the gradients of the slices will be overwritten
     for (const Parameter& p : slices_.trained) p.zero_grad();
   reducer_.begin_round(round_, leaf, zeros);
 }
@@ -65,7 +65,7 @@ void Engine::end_round() {
   ++round_;
 }
 
-// Ranks on which the same went wrong may try it again.
+// If the same error happened on all ranks, they may retry the micro-batch.
 void Engine::abandon_micro_batch() {
   in_backward_ = false;
   reducer_.abandon_round();
@@ -73,17 +73,17 @@ void Engine::abandon_micro_batch() {
   log_.abandon_micro_batch();
 }
 
-// Takes part in one more micro-batch of the others: the same gathers and reductions as in the last
-// one.
+// Takes part in another rank's micro-batch: performs the same gathers and reductions as in the last
+// one of its own.
 void Engine::repeat_without_input() {
   const bool all_done = done_ == static_cast<int64_t>(assignment_.leaves.size());
   begin_round(all_done ? std::nullopt : std::optional(reducer_.next_leaf()), true);
-  std::vector<std::shared_ptr<const Use>> graphs;  // alive as on the ranks that compute
+  std::vector<std::shared_ptr<const Use>> graphs;  // kept alive as on the ranks that compute
   for (const Event& event : log_.last()) graphs.push_back(act(event));
   end_round();
 }
 
-// Parameters that took no part in this micro-batch.
+// Completes parameters that took no part in this micro-batch.
 void Engine::complete_unused() {
   std::vector<Parameter> unused;
   for (const auto& unit : units_) {
@@ -103,7 +103,7 @@ void Engine::fail_unused(const std::vector<Parameter>& unused) {
   fail(str("[fsdp] ", data_parallel::no_gradient_reached(mesh_.world->rank(), unused)));
 }
 
-// Gradients come to the taker that was added last.
+// Only the taker that was added last receives the gradients.
 void Engine::check_taken() {
   for (const auto& [parameter, taker] : takers_)
     if (!parameter.is_taken_by(taker.handle()))
@@ -112,7 +112,7 @@ void Engine::check_taken() {
                parameter.name(), "': remove it, or add a hook instead (add_grad_hook)"));
 }
 
-// Sections, plans and optimizers were made for what was trained when the model was sharded.
+// Sections, plans and optimizers depend on what was trained when the model was sharded.
 void Engine::check_trained() {
   for (const auto& unit : units_)
     for (const auto& section : unit->sections())
@@ -139,7 +139,7 @@ int Engine::active_ranks(bool have_input) {
   return uneven_.begin(have_input, total);
 }
 
-// A rank that does other than it said would make the mean one over the wrong number of ranks.
+// If a rank does not do what it announced, the mean would use the wrong number of ranks.
 void Engine::check_said(bool has_input) {
   const std::string wrong = uneven_.contradiction(has_input, mesh_.world->rank());
   if (!wrong.empty()) fail("[fsdp] " + wrong);

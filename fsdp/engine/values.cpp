@@ -1,15 +1,15 @@
-// Engine: who may change values, and when.
+// Engine: checks who changes values, and when.
 #include <algorithm>
 
 #include "fsdp/engine/engine.h"
 
 namespace lockstep::fsdp {
 
-// A forward pass between finish() and the optimizer's step left units gathered with the values
-// before the step. Slices change on all ranks alike, but for those that own nothing of what
-// changed: so they ask. Not where a graph is alive: its values must not change. A rank that
-// differentiates fewer micro-batches than others then asks as often, though they may run forward
-// passes ahead.
+// A forward pass between finish() and the optimizer's step leaves units gathered with old values.
+// Slices change on all ranks alike, except on ranks that own nothing of the changed parameters, so
+// the ranks ask each other. They do not ask while a graph is alive, as its values must not change.
+// So a rank that differentiates fewer micro-batches asks as often as the others, even if those run
+// forward passes ahead.
 void Engine::release_old_values() {
   if (schedule_.has_open_graphs()) return;
   bool changed =
@@ -27,13 +27,13 @@ void Engine::release_old_values() {
   schedule_.release_all();
 }
 
-// What is in use has one value on all ranks, for the whole step.
+// Values in use are the same on all ranks during the whole step.
 void Engine::check_values(const Unit& unit) {
   check_not_written(unit);
   if (const std::string what = unit.written_slices(); !what.empty())
     fail(str("[fsdp] rank ", mesh_.world->rank(), ": ", what, " in unit '", unit.name(),
-             "' within a step, or after a forward pass that recorded a graph: what follows would "
-             "use the values of before; change slices "
+             "' within a step, or after a forward pass that recorded a graph: later passes would "
+             "use the old values; change slices "
              "between finish() and the next forward pass (an evaluation in between: run it under "
              "NoGradGuard, or drop its variables), or "
              "call values_changed() on all ranks and run forward again"));

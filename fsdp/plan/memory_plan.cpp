@@ -16,7 +16,7 @@ int64_t gathered_bytes(const PlannedUnit& unit) {
   return bytes;
 }
 
-// The root is whole for as long as any unit is; of the others as many as may be in flight.
+// The root is whole while any unit is; of the other units, as many as may be in flight.
 int64_t gathered_bound(const std::vector<PlannedUnit>& units, const Options& options) {
   std::vector<int64_t> others;
   for (size_t i = 1; i < units.size(); ++i) others.push_back(gathered_bytes(units[i]));
@@ -51,7 +51,7 @@ MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment&
       elements += section.layout.total();
     }
     wholes += elements;
-    // The root's gradients stay in a buffer of their own while those of the others come and go.
+    // The root's gradients keep a buffer of their own; the other units share theirs.
     if (&unit == &units.front())
       root = elements;
     else

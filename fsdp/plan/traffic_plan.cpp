@@ -9,13 +9,13 @@
 namespace lockstep::fsdp {
 namespace {
 
-// gather(unit, times) for what is gathered in a step, as Schedule does it. Each pass uses all units
-// in the same order, so from the second on passes begin with the same units at hand, and are equal.
+// Calls gather(unit, times) for each gather of a step, like Schedule. All passes use the units in
+// the same order. So from the second on, they begin with the same units present and are equal.
 void for_each_gather(size_t units, int64_t passes, const Options& options,
                      const std::function<void(size_t unit, int64_t times)>& gather) {
-  gather(0, 1);  // the root stays for the whole step
+  gather(0, 1);  // the root stays gathered for the whole step
   const bool bounded = options.reshard == Reshard::after_forward;
-  std::deque<size_t> whole;  // the least recently used one first
+  std::deque<size_t> whole;  // the least recently used unit comes first
   const auto use = [&](size_t unit, int64_t times) {
     const auto here = std::find(whole.begin(), whole.end(), unit);
     if (here != whole.end())
@@ -46,10 +46,10 @@ TrafficPlan plan_traffic(nn::Module& module, const Place& place, const Assignmen
                       (assignment.by_round ? assignment.rounds : 1);
       plan.replicas += 2 * slice * size_of(DType::f32) * (place.rows - 1) / place.rows;
     }
-  if (place.columns == 1) return plan;  // everything is whole, always
+  if (place.columns == 1) return plan;  // every unit is always whole
 
   const bool nearby = options.nearby > 0 && options.nearby < place.columns;
-  std::vector<bool> here(units.size());  // second slices, from the step's first gather on
+  std::vector<bool> here(units.size());  // nearby slices, present after the first gather of a step
   for_each_gather(units.size(), assignment.rounds, options, [&](size_t unit, int64_t times) {
     const int64_t ranks = here[unit] ? options.nearby : place.columns;
     for (const PlannedSection& section : units[unit])

@@ -19,10 +19,10 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// While output of ranks waits for the screen: how often the agent checks whether anybody reads it.
+// How often the agent checks whether the screen is read again, while output of ranks waits for it.
 constexpr auto kScreenCheck = milliseconds(500);
 constexpr auto kWaitingNote = std::chrono::seconds(10);
-// How long the agent may still report to the rendezvous after somebody insisted on an end.
+// How long the agent may still report to the rendezvous after a second request to stop.
 constexpr auto kLastWords = std::chrono::seconds(1);
 // Time from SIGKILL until the agent gives a rank up. The kernel cannot end a process that waits for
 // a device, or that a control group froze.
@@ -52,13 +52,13 @@ LaunchResult Agent::run(std::function<void()> join) {
   return result();
 }
 
-// Somebody asked to stop before any ranks started. Ranks that can save at any time are still
-// started.
+// Whether the job ends before any ranks start, because of a request to stop. Ranks that can save at
+// any time are started nevertheless.
 bool Agent::stop_before_ranks() const {
   return stop_signal_ != 0 && !context_.spec.hold_stop_signals;
 }
 
-// Acts on the state of the job that the rendezvous tells.
+// Acts on the job's state as the rendezvous reports it.
 void Agent::follow_job() {
   if (stage_ == Stage::joining) {
     done_ = stop_before_ranks() || insisted();
@@ -91,12 +91,12 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
     done_ = stop_before_ranks();
     if (!done_) {
       if (epoch_ > 0 && job_.nodes.size() > 1 && !same_nodes())
-        say_who_is_missing();  // it may have come before this node joined
+        say_who_is_missing();  // the restart may have come before this node joined
       start_ranks();
     }
   } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
-    // The epoch failed elsewhere before this agent heard of its start. There is nothing to end, but
-    // the next epoch waits for this node to say so.
+    // The epoch failed elsewhere before this agent heard of its start. Nothing runs here, but the
+    // next epoch starts only after this node has reported that.
     epoch_ = job_.epoch;
     context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
   } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
@@ -182,7 +182,7 @@ void Agent::start_ranks() {
   started_at_ = now();
   frozen_.begin(static_cast<size_t>(self->slots), started_at_);
   stage_ = Stage::active;
-  // Without restarts nobody would read what ranks leave there.
+  // Without restarts, nobody would read the kept memory.
   while (context_.spec.max_restarts > 0 && static_cast<int>(kept_.size()) < self->slots)
     kept_.push_back(std::make_unique<MemoryFile>("lockstep-kept"));
   for (int local_rank = 0; local_rank < self->slots; ++local_rank)
@@ -277,7 +277,7 @@ void Agent::wait_for_events() {
   for (auto& rank : ranks_) {
     for (const Stream stream : {Stream::output, Stream::error}) {
       if (rank->fd(stream) < 0) continue;
-      // Ranks that must end must not hang in a write. They write little more, or it is dropped.
+      // Always read from ranks that must end, or they could hang in a write. They write little.
       if (!signalled_at_ && !all_ended() && rank->held_up(stream)) {
         held_up = true;
         continue;
@@ -301,7 +301,7 @@ void Agent::wait_for_events() {
   if (ready < 0 && errno != EINTR) throw EnvironmentError("[launch] poll: " + errno_text(errno));
   if (ready > 0) {
     context_.wakeup.clear();
-    // Read output first, so that the last lines are there when the end is reported.
+    // Read output first, so the last lines are known when the end of the rank is reported.
     for (size_t i = 0; i < streams.size(); ++i)
       if (polls[first_stream + i].revents != 0) streams[i].first->read(streams[i].second);
     handle_signals();
@@ -333,7 +333,7 @@ void Agent::check_limits() {
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
 }
 
-// The job ends without these ranks. The kernel ends them as soon as it can.
+// The job ends without these ranks. The kernel ends them when it can.
 void Agent::give_up_unkillable() {
   for (auto& rank : ranks_) {
     if (!rank->running()) continue;

@@ -15,9 +15,9 @@ using std::chrono::milliseconds;
 
 // How long to wait for output of a rank's descendants after the rank's end.
 constexpr auto kDrainLimit = milliseconds(500);
-// Time from the first failure seen to the SIGTERM for the other ranks.
+// Time from the first observed failure to the SIGTERM for the other ranks.
 constexpr auto kSettle = milliseconds(10);
-// The same while all failed ranks blame another rank, which is then likely to fail soon.
+// The same, if all failed ranks blame another rank, which then probably fails soon.
 constexpr auto kCauseLimit = milliseconds(2000);
 
 constexpr const char* kUnsaidHint =
@@ -55,7 +55,7 @@ void Agent::collect_ends(Duration alive_at) {
   if (failure && !failure_ && !signalled_at_) {
     alive_before_failure_ = alive_at;
     frozen_at_failure_ = frozen_.longest(ranks_, now());
-    // A rank that fails for the same reason, or that is the cause, ends by itself within a moment.
+    // A rank that fails for the same reason, or that is the cause, usually ends within a moment.
     const Deadline settled = Deadline::after(kSettle), cause_known = Deadline::after(kCauseLimit);
     while (!all_ended()) {
       const Deadline& limit = local_failure()->caused_by_peer ? cause_known : settled;
@@ -70,8 +70,8 @@ void Agent::collect_ends(Duration alive_at) {
     failed_after_ = now() - started_at_;
     failure_ = failure = blame_frozen(local_failure());
     end_ranks(SIGTERM, context_.spec.grace);
-    // Other nodes, and ranks that wait in the store, should not wait until everything is known
-    // here.
+    // Report now: other nodes, and ranks that wait in the store, should not wait until everything
+    // is known here.
     report_failure();
   } else if (!signalled_at_ && !all_ended() && any_saved()) {
     log::info("[launch] ",
@@ -217,7 +217,7 @@ int Agent::code_of(const Failure& failure) const {
   if (context_.spec.failure_code == FailureCode::lockstep)
     return failure.signal == 0 && failure.exit_code == kWrongUse ? kWrongUse : kFailed;
   if (failure.signal != 0) return 128 + failure.signal;
-  // As an exit code of `lockstep` it would say that all ranks have saved.
+  // This code would mean that all ranks have saved.
   return failure.exit_code == kStoppedAfterSaving ? kFailed : failure.exit_code;
 }
 

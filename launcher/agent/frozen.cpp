@@ -10,7 +10,7 @@ namespace lockstep::launcher {
 namespace {
 
 constexpr auto kCheck = std::chrono::seconds(2);
-// How long a standstill may be ordinary. A tracer stops its process for a moment at every event
+// A standstill up to this long may be normal: a tracer stops its process briefly at every event
 // that it wants to see, and a process that uses a disk waits for it.
 constexpr auto kOrdinary = std::chrono::seconds(10);
 
@@ -64,7 +64,7 @@ void FrozenRanks::check(const Ranks& ranks, Duration at) {
         "[launch] rank ", frozen.rank, " (pid ", frozen.pid, " on host ", host_name(), ") ",
         to_text(frozen.look.still),
         way_on.empty() ? str(", for ", std::round(seconds(at - state.since)), " s by now") : "",
-        " and holds up the others", way_on.empty() ? "" : str("; ", way_on, " lets it go on"));
+        " and holds up the others", way_on.empty() ? "" : str("; ", way_on, " resumes it"));
   }
 }
 
@@ -96,7 +96,7 @@ Failure failure_of_frozen(const FrozenRank& frozen, const Failure& gave_up, Dura
   if (traced) what = "held by a debugger (state t)";
   failure.reason = str(what, " since ", since, " s after the start, until rank ", gave_up.rank,
                        " on host ", gave_up.host, " gave up");
-  if (!way_on.empty()) failure.reason += str("; ", way_on, " before that lets it go on");
+  if (!way_on.empty()) failure.reason += str("; ", way_on, " before that would have resumed it");
   if (traced)
     failure.reason +=
         "; a higher time limit of the collectives (train: parallel.timeout_s) leaves time to debug";

@@ -21,8 +21,8 @@ struct Freezer {
   std::string mount;
   // A file of the group, and its content while the group's processes are frozen.
   const char *state, *frozen;
-  // `own`: a file that contains 1 if this very group was frozen. `thaw`: what thaws it. `target`:
-  // the file to write that to.
+  // `own`: a file that contains 1 if this group itself was frozen. `thaw`: the text that thaws it.
+  // `target`: the file that takes this text.
   const char *own, *thaw, *target;
 };
 

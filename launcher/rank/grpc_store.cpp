@@ -11,7 +11,7 @@
 namespace lockstep::launcher {
 namespace {
 
-// For operations that only wait for the server.
+// The time limit of operations that need only an answer of the server.
 constexpr auto kOperationLimit = std::chrono::seconds(30);
 constexpr auto kFarewellLimit = std::chrono::seconds(5);
 // The server enforces the limit of a wait. The client's limit is longer by this much, and helps
@@ -47,7 +47,7 @@ struct GrpcStore::Impl {
                                " cannot be reached any more: ", status.error_message()));
   }
 
-  // For messages to people.
+  // The key of a request, for error messages.
   template <typename Request>
   static std::string named_in(const Request& request) {
     if constexpr (std::is_same_v<Request, proto::RemoveRequest>)
@@ -56,7 +56,7 @@ struct GrpcStore::Impl {
       return request.key();
   }
 
-  // One of the operations that are answered at once.
+  // Runs an operation that is answered at once.
   template <typename Request, typename Reply>
   Reply call(grpc::Status (proto::KeyValue::Stub::*rpc)(grpc::ClientContext*, const Request&,
                                                         Reply*),

@@ -142,7 +142,7 @@ RankEnv rank_from(const Variables& names) {
   return found;
 }
 
-// srun may set MPICH's variables as well, to the same values. Slurm's own tell more.
+// srun may set MPICH's variables as well, with the same values. Slurm's own variables say more.
 bool is_slurms(const RankEnv& found, const Variables& names, const std::optional<RankEnv>& slurm) {
   return slurm && names.rank == std::string_view("PMI_RANK") && found.rank == slurm->rank &&
          found.size == slurm->size;

@@ -53,7 +53,7 @@ std::string launcher_job() {
   try {
     const auto found = rank_from_launcher();
     return found ? found->job : "";
-  } catch (const UsageError&) {  // the launcher gives too little
+  } catch (const UsageError&) {  // the launcher does not say enough
     return "";
   }
 }
@@ -132,14 +132,14 @@ void report_failure(std::string_view message, bool caused_by_peer) noexcept {
     leave_report({{"message", text_of_bytes(message)},
                   {"caused_by_peer", caused_by_peer},
                   {"monotonic_ns", Clock::now().time_since_epoch().count()}});
-  } catch (...) {  // a failure is under way already
+  } catch (...) {  // another failure is being handled already
   }
 }
 
 void report_saved() noexcept {
   try {
     leave_report({{"saved", true}});
-  } catch (...) {  // the agent then counts a failure
+  } catch (...) {  // without a report, the agent counts a failure
   }
 }
 

@@ -47,7 +47,7 @@ class ServedStore final : public comm::Store {
  private:
   std::unique_ptr<RendezvousServer> server_;
   std::shared_ptr<GrpcStore> store_;
-  int exceptions_;  // number under way at the start
+  int exceptions_;  // exceptions in flight at the start
 };
 
 // Says which job has the address of this job's store.

@@ -24,7 +24,7 @@ class Patience {
  public:
   explicit Patience(Duration lost_after) : lost_after_(lost_after) {}
   void answered() { failing_ = false; }
-  // Call after a failed call. Returns whether the server's time is over.
+  // Call this after a failed call. Returns whether the server's time is up.
   bool ends() {
     if (std::exchange(failing_, true)) return lost_at_.passed();
     lost_at_ = Deadline::after(lost_after_);
@@ -54,7 +54,7 @@ struct RendezvousClient::Impl {
   std::string lost LOCKSTEP_GUARDED_BY(mutex);
   bool stopping LOCKSTEP_GUARDED_BY(mutex) = false;
   bool abandoned LOCKSTEP_GUARDED_BY(mutex) = false;  // implies stopping
-  // The heartbeat under way, to be cancelled at the end, and the other calls under way.
+  // The current heartbeat, which is cancelled at the end, and all other current calls.
   grpc::ClientContext* beating LOCKSTEP_GUARDED_BY(mutex) = nullptr;
   std::vector<grpc::ClientContext*> others LOCKSTEP_GUARDED_BY(mutex);
   std::thread thread;
@@ -113,13 +113,13 @@ struct RendezvousClient::Impl {
     return out;
   }
 
-  // A report whose answer was lost is sent again. The membership allows that.
+  // A report is sent again if its answer was lost. The membership accepts repeated reports.
   void report(proto::ReportRequest request, uint64_t epoch) {
     *request.mutable_sender() = sender(epoch);
     Patience patience(limits.lost_after);
     while (true) {
       {
-        // Whoever did not answer the heartbeats would let every report wait for its limit as well.
+        // A server that does not answer heartbeats would let each report run into its limit, too.
         const MutexLock lock(mutex);
         if (!lost.empty() || abandoned) return;
       }
@@ -183,7 +183,7 @@ RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id,
   impl_->limits = limits;
   impl_->channel = open_channel(server);
   impl_->stub = proto::Rendezvous::NewStub(impl_->channel);
-  impl_->state.version = 0;  // nothing seen yet
+  impl_->state.version = 0;  // no state seen yet
 }
 
 RendezvousClient::~RendezvousClient() {

@@ -78,8 +78,8 @@ int Membership::place_for(const Node& node) const {
                        ": start its replacement with the same number (--nproc-per-node)"));
 }
 
-// A node that comes to replace a lost one may know of the loss before the membership does: a
-// machine that vanishes breaks no connection.
+// A replacement for a lost node may know of the loss before the membership does, because a machine
+// that vanishes breaks no connection.
 void Membership::check_no_loss(const std::string& node_id, Duration now) {
   const bool running = state_.phase == Phase::running && shape_.nodes > 1;
   if (!restarts_left() || (state_.phase != Phase::draining && !running)) return;
@@ -157,7 +157,7 @@ void Membership::begin_epoch() {
   for (auto& [id, each] : members_) each.drained = each.finished = false;
 }
 
-// A lost node leaves its place to a new one, and the other nodes wait for that.
+// Starts the next epoch when all nodes are drained. It waits for a replacement of a lost node.
 void Membership::begin_epoch_if_drained(Duration now) {
   const bool all =
       std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
@@ -173,7 +173,7 @@ void Membership::begin_epoch_if_drained(Duration now) {
   gathering_since_ = now;
 }
 
-// A job that is asked to stop waits for no other node.
+// A job that was asked to stop does not wait for another node.
 bool Membership::wants_next_epoch() const {
   return !state_.stopping ||
          (shape_.saves_when_stopped && static_cast<int>(members_.size()) == shape_.nodes);
@@ -181,8 +181,8 @@ bool Membership::wants_next_epoch() const {
 
 void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
   Member& sender = member(node_id);
-  // An epoch may have begun while the message was under way. A message from the future, or from
-  // more than one epoch back, is not of this run.
+  // An epoch may have begun while the message was on its way. A message from a later epoch, or from
+  // more than one epoch back, does not belong to this run.
   check(epoch <= state_.epoch && epoch + 1 >= state_.epoch, "[rendezvous] run '", shape_.run_id,
         "' is at epoch ", state_.epoch, ", ", name_of(sender.node), " sent epoch ", epoch);
   member_in_epoch(node_id, state_.epoch, now);
@@ -228,7 +228,7 @@ void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure&
     return end_epoch(failure, now);
   }
   if (!state_.failure) return;
-  // A node may know better once all its ranks have ended. A consequence gives way to its cause.
+  // A node may know more once all its ranks have ended. A cause replaces a consequence.
   const int weight = weight_as_cause(failure), known = weight_as_cause(*state_.failure);
   if (weight < known || (weight == known && failure_from_ != node_id)) return;
   state_.failure = failure;
@@ -248,7 +248,7 @@ void Membership::finish(const std::string& node_id, uint64_t epoch, bool saved, 
 }
 
 void Membership::drained(const std::string& node_id, uint64_t epoch, Duration now) {
-  // The node repeats this because the answer that told of the new epoch was lost.
+  // The node repeats this because the answer with the new epoch was lost.
   if (epoch + 1 == state_.epoch) return heartbeat(node_id, epoch, now);
   Member& sender = member_in_epoch(node_id, epoch, now);
   if (state_.phase != Phase::draining || sender.drained) return;

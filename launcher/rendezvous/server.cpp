@@ -30,7 +30,7 @@ grpc::Status refused(const std::string& why) {
   return {grpc::StatusCode::FAILED_PRECONDITION, why};
 }
 
-// Both state machines, their lock, the waiting calls, and the thread that lets time pass for them.
+// Both state machines, their lock, the waiting calls, and the thread that advances their time.
 class Job {
  public:
   Job(JobShape shape, std::optional<Lobby> lobby)
@@ -75,8 +75,8 @@ class Job {
       lobby_->enter(request.job(), request.rank(), request.size(), request.process(), request.id());
       reply->set_run_id(membership_.shape().run_id);
     } catch (const UsageError& e) {
-      status = refused(e.what());  // waiting calls learn of a conflict
-      publish();                   // those who wait learn of a conflict
+      status = refused(e.what());  // the caller learns of the conflict
+      publish();                   // waiting calls learn of it, too
     }
     reactor->Finish(status);
   }
@@ -88,8 +88,8 @@ class Job {
     reactor->Finish(grpc::Status::OK);
   }
 
-  // Time as far as this process ran: while it was stopped (Ctrl-Z, a debugger) it could not hear
-  // the nodes, so their leases stood still.
+  // The time, without periods in which this process was stopped (Ctrl-Z, a debugger). It could not
+  // hear the nodes then, so their leases do not run on.
   Duration now() LOCKSTEP_REQUIRES(mutex_) {
     const Duration at = Clock::now().time_since_epoch();
     if (at - looked_at_ > kPause) stood_still_ += at - looked_at_;
@@ -97,7 +97,7 @@ class Job {
     return at - stood_still_;
   }
 
-  // Applies an event, event(membership, now), and answers with the new state, or with the refusal.
+  // Applies event(membership, now). Answers with the new state, or with the reason for a refusal.
   template <typename Event>
   void apply(Reactor* reactor, proto::JobState* reply, const Event& event) {
     grpc::Status status;
@@ -238,14 +238,14 @@ class Job {
     return membership_.state().phase == Phase::failed ||
            membership_.state().phase == Phase::draining;
   }
-  // Whoever could set the missing key is being ended.
+  // The ranks that could set the missing key are being stopped.
   grpc::Status failed() const LOCKSTEP_REQUIRES(mutex_) {
     const auto& failure = membership_.state().failure;
     return {grpc::StatusCode::ABORTED,
             "the job has failed" + (failure ? ": " + headline(*failure) : "")};
   }
 
-  // Tells the news to those who wait for it.
+  // Answers the waiting calls whose answer is known now.
   void publish() LOCKSTEP_REQUIRES(mutex_) {
     changed_.notify_all();
     if (has_failed() || !conflict().empty()) keys_.tick(Duration::max());
@@ -285,13 +285,13 @@ class Job {
   KeyValues keys_ LOCKSTEP_GUARDED_BY(mutex_);
   std::vector<Watcher> watchers_ LOCKSTEP_GUARDED_BY(mutex_);
   bool closed_ LOCKSTEP_GUARDED_BY(mutex_) = false;
-  // Of now().
+  // The last time read and the length of all pauses, for now().
   Duration looked_at_ LOCKSTEP_GUARDED_BY(mutex_) = Clock::now().time_since_epoch();
   Duration stood_still_ LOCKSTEP_GUARDED_BY(mutex_){};
   std::thread ticker_;  // last: it uses the others
 };
 
-// A heartbeat that is told when its caller disappears.
+// A heartbeat call that notices when its caller disappears.
 class HeartbeatReactor final : public Reactor {
  public:
   HeartbeatReactor(Job& job, const proto::HeartbeatRequest* request, proto::JobState* reply)

@@ -92,7 +92,7 @@ TEST(DdpOrders, AMicroBatchThatCannotBeDoneIsNamed) {
   };
   EXPECT_THAT(
       refused([](DistributedDataParallel& ddp, const Net& net) { ddp.backward(net.loss(0), 8); }),
-      Each(HasSubstr("micro-batch 8 is none of rank")));
+      Each(HasSubstr("micro-batch 8 is not run by rank")));
   EXPECT_THAT(refused([](DistributedDataParallel& ddp, const Net& net) {
                 const auto guard = ddp.no_sync();
                 ddp.backward(net.loss(0), 0);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A run is saved, resumed, evaluated and restarted under any name that the system allows, also under
-# names that are no UTF-8.
+# names that are not UTF-8.
 source "$(dirname "$0")/lib.sh"
 make_text
 name=$'caf\xe9 \n"x"\\xE9' data=$'t\xebxt.txt' dir=$'d\xefr'
@@ -16,7 +16,7 @@ run() {
 }
 run half -n 2 --set train.steps=60 --set checkpoint.every=25 || fail "$(cat half.err)"
 same_weights straight half
-iconv -f UTF-8 -t UTF-8 "$dir/$name/config.yaml" > /dev/null || fail "config.yaml is no UTF-8"
+iconv -f UTF-8 -t UTF-8 "$dir/$name/config.yaml" > /dev/null || fail "config.yaml is not UTF-8"
 rm -r "$dir/$name/checkpoints/step-00000060"
 run whole -n 3 --resume auto || fail "$(cat whole.err)"
 contains whole.out "resumed after step 50"

@@ -49,7 +49,7 @@ done
 refuses 2 "--steps|1073741824" bench step --config "$small" --steps 99999999999999999999
 refuses 2 "--warmup" bench step --config "$small" --warmup -1
 refuses 2 "--backend|shm" bench comm --backend nonsense
-refuses 2 "nowhere|is no folder" bench checkpoint --dir nowhere
+refuses 2 "nowhere|is not a folder" bench checkpoint --dir nowhere
 [ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -gt 1000000000 ] ||
   refuses 2 "--mb 1048576 takes 2.1 TB of this host's memory, and |are available" bench checkpoint \
   -n 2 --mb 1048576
@@ -103,11 +103,11 @@ refuses 2 "lease" run --rdzv-conf lease=0 -- true
 for words in "train $small --set run.name=device" "train $small --set run.name=device -n 2" \
   "bench step --config $small"; do
   # shellcheck disable=SC2086
-  LOCKSTEP_SIM_DEVICES=0 refuses 2 "device is 'cuda', but |. Take device cpu or auto" $words \
+  LOCKSTEP_SIM_DEVICES=0 refuses 2 "device is 'cuda', but |. Set device to cpu or auto" $words \
     --set device=cuda
   [ "$(wc -l < said)" = 1 ] || fail "known before any rank starts, and said once: $(cat said)"
 done
-refuses 2 "key 'device': 'gpu' is none of auto | cpu | cuda" train "$small" --set device=gpu
+refuses 2 "key 'device': 'gpu' is not one of auto | cpu | cuda" train "$small" --set device=gpu
 
 # A wrong number of threads is an error. `doctor` says so too, and still looks at the rest.
 OMP_NUM_THREADS=0 refuses 2 "OMP_NUM_THREADS|from 1|got '0'" train "$small" -n 1 \

@@ -80,7 +80,7 @@ for device in cpu cuda; do
 done
 diff cpu.txt cuda.txt || fail "the likeliest text differs"
 LOCKSTEP_SIM_DEVICES=0 "$lockstep" generate runs/one --prompt one --tokens 2 > none.txt 2> none.err
-contains none.err "trained on a CUDA device, and here is none"
+contains none.err "trained on a CUDA device, but this process has none"
 "$lockstep" checkpoint verify runs/one > verify.out || fail "$(cat verify.out)"
 
 # Other commands.

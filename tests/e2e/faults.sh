@@ -35,7 +35,7 @@ kill -STOP "$victim"
 code=0; wait $agent || code=$?
 [ $code = 1 ] || fail "a rank that stands still must fail the run with exit code 1, got $code"
 contains still.err "(pid $victim): stood still until the others gave up waiting for it"
-contains still.err "'kill -CONT $victim' before that lets it go on"
+contains still.err "'kill -CONT $victim' before that would have resumed it"
 grep -q '┌ rank 1 on host' still.err ||
   fail "the report does not blame rank 1: $(tail -n 30 still.err)"
 

@@ -68,10 +68,10 @@ case $resumed in
       ;;
   *) false ;;
 esac || fail "not resumed from the newest: $resumed"
-# With neither, the run begins anew.
+# With neither, the run starts anew.
 restarted nothing 20 --set checkpoint.replica_every=100000
 contains nothing.err "no replicas in memory to resume from: no rank holds a copy"
-grep -q 'found nothing to resume from: the run begins anew; [0-9]* steps to be done again' \
+grep -q 'found nothing to resume from: the run starts anew; [0-9]* steps to be done again' \
   nothing.out || fail "not told: $(cat nothing.out)"
 
 # Replicas are refused if nothing would keep them.

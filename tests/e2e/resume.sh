@@ -54,7 +54,7 @@ wait_for 60 test -s runs/c/metrics.jsonl || fail "no step was taken: $(cat c.err
 kill -TERM $pid
 wait $pid || code=$?
 [ $code = 3 ] || fail "expected exit code 3, got $code: $(tail -n 20 c.out c.err)"
-command=$(grep -A1 'to go on:' c.out | tail -n 1)
+command=$(grep -A1 'to continue:' c.out | tail -n 1)
 [[ $command == *"--resume auto"* && $command != *runs/b* ]] ||
   fail "this would begin at the old checkpoint again: $command"
 bash -c "$command" > c.out 2> c.err || fail "$(cat c.err)"
@@ -70,7 +70,7 @@ kill -9 "$(rank_of "run.name=d" 1)"
 wait $pid || code=$?
 [ $code = 1 ] || fail "expected exit code 1, got $code: $(tail -n 20 d.out d.err)"
 contains d.err "newest checkpoint: runs/d/checkpoints/step-"
-command=$(grep -A1 'to go on:' d.err | tail -n 1)
+command=$(grep -A1 'to continue:' d.err | tail -n 1)
 bash -c "$command" > d.out 2> d.err || fail "$command: $(cat d.err)"
 contains d.out "resumed after step"
 same_weights straight d
@@ -108,10 +108,10 @@ same_weights flat120 flat
 train flat "${flat[@]}" --set train.steps=125 --set optim.lr=0.001 --set run.seed=8 --resume auto ||
   fail "$(cat flat.err)"
 changed="optim.lr = 0.001 instead of 0.003, run.seed = 8 instead of 7"
-contains flat.err "resuming with $changed: the run will not end with the bits"
+contains flat.err "resuming with $changed: the final bits will differ"
 train later -n 1 "${long[@]}" --set train.steps=420 --resume auto || fail "$(cat later.err)"
 contains later.err \
-  "resuming with train.steps = 420 instead of 400: the run will not end with the bits"
+  "resuming with train.steps = 420 instead of 400: the final bits will differ"
 
 # A checkpoint under another name is read and verified like the others. Messages use the name that
 # was given.
@@ -134,7 +134,7 @@ cp runs/b/metrics.jsonl metrics.before
 code=0; train b -n 2 "${long[@]}" --resume auto || code=$?
 [ $code = 1 ] || fail "a run without a good checkpoint must not go on, exit code $code"
 contains b.err "none of the 2 checkpoints in 'runs/b/checkpoints' can be used"
-! grep -q "to go on" b.err || fail "it is told to go on from what is damaged: $(cat b.err)"
+! grep -q "; to continue" b.err || fail "it is told to go on from what is damaged: $(cat b.err)"
 cmp metrics.before runs/b/metrics.jsonl || fail "the metrics of the old run were changed"
 # No other command uses what is left either. This is no wrong use, and each reason is given.
 for command in "generate runs/b --prompt x" "checkpoint diff runs/b runs/later" \

@@ -144,7 +144,7 @@ fi
 code=0; (ulimit -f 16; train hard -n 1) || code=$?
 [ $code = 1 ] || fail "a run that may not write its checkpoint exits with 1, got $code"
 limit='warning: rank 0: its files may have .* at most (ulimit -f), and '
-said=$(grep -n "$limit.*this run will save nothing. Raise the limit" hard.out | cut -d: -f1)
+said=$(grep -n "$limit.*will save nothing unless you raise the limit" hard.out | cut -d: -f1)
 [ -n "$said" ] && [ "$said" -lt "$(grep -n '^step 1/' hard.out | cut -d: -f1)" ] ||
   fail "not said before the first step: $(cat hard.out hard.err)"
 [ "$(ulimit -S -f 16; "$lockstep" run -n 1 -- bash -c 'ulimit -f')" = "[rank 0] 16" ] ||

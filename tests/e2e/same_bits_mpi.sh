@@ -34,7 +34,7 @@ kill -USR1 $run
 code=0; wait $run || code=$?
 [ $code = 3 ] ||
   fail "stopped by SIGUSR1, mpirun must end with 3, got $code: $(tail -n 5 stopped.err)"
-contains stopped.out "to go on, as the command of each rank:"
+contains stopped.out "to continue, as the command of each rank:"
 
 # Ranks that are not bound to cores start at most as many threads together as there are cores.
 threads=$(env -u OMP_NUM_THREADS timeout $limit "${mpi[@]}" -np 2 "$lockstep" bench step \

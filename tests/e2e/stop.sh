@@ -16,7 +16,7 @@ saved() {
   local name=$1 code=0; wait $pid || code=$?
   [ $code = 3 ] ||
     fail "$name: expected exit code 3, got $code: $(tail -n 20 "$name.out" "$name.err")"
-  grep -Eq 'stopped after step [0-9]+ of 1000000, saved in [0-9.]+ s; to go on' "$name.out" ||
+  grep -Eq 'stopped after step [0-9]+ of 1000000, saved in [0-9.]+ s; to continue' "$name.out" ||
     fail "$name: $(cat "$name.out")"
   [ -n "$(ls runs/"$name"/checkpoints)" ] || fail "$name saved nothing"
 }

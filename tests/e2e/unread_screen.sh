@@ -51,7 +51,7 @@ wait $reader
 seq "$(sed -n 's/^stopped after step \([0-9]*\) of .*/\1/p' late.out)" > late.steps
 sed -n 's/^step \([0-9]*\)\/.*/\1/p' late.out | cmp - late.steps ||
   fail "steps are missing: $(head -n 5 late.out)"
-contains late.out "; to go on:"
+contains late.out "; to continue:"
 grep -Eq '^weights sha256:[0-9a-f]{64}$' late.out ||
   fail "the last line is missing: $(tail -n 3 late.out)"
 

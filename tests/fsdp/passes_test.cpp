@@ -225,7 +225,7 @@ TEST(Passes, AMicroBatchThatCannotBeDoneIsNamed) {
     EXPECT_THAT(refused([other](Parallel& sharded,
                                 const Model& model) { sharded.backward(model.loss(0), other); },
                         1),
-                Each(HasSubstr(str("micro-batch ", other, " is none of rank 0's"))));
+                Each(HasSubstr(str("micro-batch ", other, " is not run by rank 0"))));
   // The ranks' micro-batches are dealt out in turn: the first rank has the even ones.
   EXPECT_THAT(refused(
                   [](Parallel& sharded, const Model& model) {
@@ -233,7 +233,7 @@ TEST(Passes, AMicroBatchThatCannotBeDoneIsNamed) {
                     sharded.backward(model.loss(others), others);
                   },
                   2),
-              Each(HasSubstr("is none of rank")));
+              Each(HasSubstr("is not run by rank")));
 }
 
 // Each would add the right terms, but to those of another round.

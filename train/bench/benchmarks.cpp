@@ -26,13 +26,13 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
                        .parameters = trainer.parameter_count(),
                        .steps = steps,
                        .items_are_tokens = trainer.model().items_are_tokens};
-  // Replicas in ordinary memory: nobody resumes from them.
+  // Replicas in ordinary memory are enough, because nothing resumes from them.
   const int64_t every = config.checkpoint.replica_every;
   const auto replicas =
       every > 0 ? std::make_unique<Replicas>(trainer, RunDir(config).path, KeptMemory{}) : nullptr;
   std::vector<double> times, exposed, replicated;
   for (int64_t i = 0; i < warmup + steps; ++i) {
-    // The first steps lay out buckets and learn the order of units. The peak does not count them.
+    // The first steps build buckets and learn the order of units, so the peak leaves them out.
     if (i == warmup) {
       allocator(trainer.device()).reset_peak();
       pinned_allocator(trainer.device()).reset_peak();

@@ -25,7 +25,7 @@ namespace {
 
 using checkpoint::Entry;
 
-// The posix file system with syncs that do not wait.
+// The POSIX file system, except that syncs return at once.
 class UnsyncedFiles final : public checkpoint::FileSystem {
  public:
   std::unique_ptr<checkpoint::WritableFile> create(const std::string& path) override {
@@ -77,7 +77,7 @@ class Bench {
   }
 
  private:
-  // Weights and two moments, as FSDP holds them: tensors of 16 MB. Each rank has its share of each.
+  // Weights and two moments, as FSDP holds them: tensors of 16 MB. Each rank has a share of each.
   std::vector<Entry> sharded_state(int64_t bytes) const {
     constexpr int64_t kElements = 4'000'000;
     const int64_t tensors = std::max<int64_t>(1, bytes / 4 / kElements),
@@ -97,14 +97,14 @@ class Bench {
     return entries;
   }
 
-  // Time from the first rank's begin to the last rank's end.
+  // Returns the time of the slowest rank. All ranks start together.
   double once(const std::function<void()>& body) {
     group_.host().barrier().wait();
     const auto begin = Clock::now();
     body();
     return slowest(seconds(Clock::now() - begin), group_);
   }
-  // Median over the repetitions. `prepare` is not measured.
+  // Returns the median over the repetitions. `prepare` is not measured.
   double time(
       const std::function<void(int)>& body, const std::function<void(int)>& prepare = [](int) {}) {
     std::vector<double> times;
@@ -150,8 +150,8 @@ class Bench {
     const auto summed = [&] {
       checkpoint::write_safetensors(checkpoint::posix_file_system(), files_);
     };
-    // Runs the measurements in turn, and then in reverse order. Other load on the disk changes over
-    // time, and this spreads its drift equally.
+    // Runs the measurements in turn, and then in reverse order. The other load on the disk drifts
+    // over time, and this order spreads the drift equally.
     std::vector<double> plain_before, plain_after, with_sums, saved;
     for (int i = 0; i < repetitions_; ++i) {
       const auto measure = [&](std::vector<double>& times, const std::function<void()>& body) {
@@ -177,12 +177,12 @@ class Bench {
     for (const Entry& entry : entries_)
       into.emplace_back(entry.name, Tensor::zeros(entry.tensor.shape()), entry.shard);
     const auto load = [&](int) { checkpoint::restore_latest(dir_, into, &group_); };
-    load(0);  // puts back into the page cache what has left it, for a large file
+    load(0);  // refills the page cache, which large files may have left
     result.load_s = time(load);
     for (size_t i = 0; i < into.size(); ++i)
       check(std::memcmp(into[i].tensor.raw(), entries_[i].tensor.raw(),
                         static_cast<size_t>(into[i].tensor.bytes())) == 0,
-            "[bench] what was read is not what was saved");
+            "[bench] the values read differ from the values saved");
     bool dropped = true;
     const double cold = time(load, [&](int) { dropped = drop_page_cache() && dropped; });
     if (slowest(dropped ? 0 : 1, group_) == 0) result.load_cold_s = cold;
@@ -192,13 +192,13 @@ class Bench {
     result.checksum_s = time([&](int) { checkpoint::compute_sums(files_); });
   }
 
-  // This rank's part of a checkpoint, as a save writes it.
+  // This rank's files of a checkpoint, as a save writes them.
   std::vector<checkpoint::FileToWrite> shard_files() const {
     const checkpoint::SavePlan plan = checkpoint::plan_save(&group_, entries_);
     return checkpoint::planned_files(plan, group_.rank(), 0, dir_,
                                      checkpoint::planned_tensors(plan, group_.rank(), entries_));
   }
-  // Leaves nothing of an earlier measurement for which a later one must wait.
+  // Removes all traces of earlier measurements that could slow down a later one.
   void flush() {
     for (const auto& file : files_) ::unlink(file.path.c_str());
     ::sync();
@@ -234,7 +234,7 @@ CheckpointBenchmark bench_checkpoint(comm::ProcessGroup& group, const std::strin
   const std::string own = comm::agree(&group, [&] {
     if (group.rank() != 0) return std::string();
     check(std::filesystem::is_directory(dir), "[bench] '", dir,
-          "' is no folder: give one on the disk to measure");
+          "' is not a folder: give one on the disk to measure");
     std::string path = dir + "/lockstep-bench-checkpoint-XXXXXX";
     if (!::mkdtemp(path.data()))
       throw EnvironmentError(str("make folder '", path, "': ", errno_text(errno)));

@@ -30,7 +30,7 @@ void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double 
   const struct {
     const char* op;
     double factor;
-    Tensor input;  // undefined: this rank gives no data
+    Tensor input;  // undefined means that this rank gives no data
     std::function<comm::Work()> call;
   } cases[] = {
       {"all_reduce", 2 * share, whole, [&] { return group.all_reduce(whole); }},
@@ -40,7 +40,7 @@ void bench_ops(comm::ProcessGroup& group, int64_t slice, bool allocated, double 
        [&] { return group.broadcast(whole, 0); }},
   };
   for (const auto& c : cases) {
-    // Writes zeros: repeated sums must not reach infinity, which some processors add more slowly.
+    // Writes zeros: repeated sums must not reach infinity, because some CPUs add infinities slowly.
     const auto write = [&] {
       if (c.input.defined()) std::memset(c.input.raw(), 0, static_cast<size_t>(c.input.bytes()));
     };

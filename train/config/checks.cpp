@@ -1,4 +1,4 @@
-// Checks of keys that must fit each other, and of the number of ranks.
+// Checks keys against each other and against the number of ranks.
 #include "core/base/error.h"
 #include "train/config/config.h"
 #include "train/config/keys.h"
@@ -6,7 +6,7 @@
 namespace lockstep::train {
 namespace {
 
-// `keys`: those that do not fit. The first one is to blame.
+// `keys`: the keys that contradict each other; the error blames the first one.
 template <typename... Args>
 void fit(bool fits, std::initializer_list<std::string_view> keys, const Args&... message) {
   if (!fits) throw MisfitError(str(message...), {keys.begin(), keys.end()});
@@ -31,7 +31,7 @@ void check_data(const DataConfig& data, const ModelConfig& model) {
 void check_recompute(const TrainConfig& train, const ModelConfig& model) {
   fit(train.recompute == Recompute::none || model.kind != ModelKind::mlp,
       {"train.recompute", "model.kind"}, "train.recompute '", train.recompute,
-      "' is for models of blocks; an mlp's layers keep nothing but their inputs anyway: set it to "
+      "' is for models of blocks; an mlp's layers keep only their inputs anyway: set it to "
       "none");
 }
 
@@ -92,8 +92,8 @@ void check_config(const Config& config) {
       "' cannot be the name of a folder: expected one without '/'");
   fit(!run.dir.empty(), {"run.dir"}, "run.dir is empty: expected a folder");
   const auto is_path = [](const std::string& path) { return path.find('\0') == std::string::npos; };
-  fit(is_path(run.dir), {"run.dir"}, "run.dir holds a byte that is zero, which no path can");
-  fit(is_path(data.path), {"data.path"}, "data.path holds a byte that is zero, which no path can");
+  fit(is_path(run.dir), {"run.dir"}, "run.dir holds a zero byte, which no path can contain");
+  fit(is_path(data.path), {"data.path"}, "data.path holds a zero byte, which no path can contain");
   check_data(data, model);
   check_model(model);
   check_batches(train);
@@ -107,12 +107,12 @@ void check_config(const Config& config) {
   fit(device != DeviceKind::cuda || !parallel.offload, {"parallel.offload", "device"},
       "parallel.offload keeps state in files, which a CUDA device cannot read: set it to false, or "
       "device to cpu");
-  constexpr int64_t kMostHeadSize = 256;  // of the attention kernels there
+  constexpr int64_t kMostHeadSize = 256;  // limit of the device's attention kernels
   const int64_t head_size = model.is_language_model() ? model.dim / model.heads : 0;
   fit(device != DeviceKind::cuda || head_size <= kMostHeadSize,
       {"model.dim", "model.heads", "device"}, "model.dim / model.heads is ", head_size,
       ", but heads on a CUDA device have at most ", kMostHeadSize,
-      " elements: take more heads, or device cpu");
+      " elements: set more heads, or device cpu");
 }
 
 void check_world_size(const Config& config, int world_size) {

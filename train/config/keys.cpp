@@ -5,7 +5,7 @@
 namespace lockstep::train {
 namespace {
 
-// Counters of the random streams, and token indices, have 32 bits.
+// Counters of random streams and token indices have 32 bits.
 constexpr double kMaxInt32 = 2147483647.0;
 constexpr Range kCount{0, kMaxInt32};
 constexpr Range kPositive{1, kMaxInt32};
@@ -27,169 +27,175 @@ FieldPointer pointer_to(E& field) {
 const std::vector<Key>& table() {
   using enum KeyScope;
   static const std::vector<Key> keys = {
-      {"run.name", LOCKSTEP_FIELD(run.name), "the run's folder is `run.dir`/`run.name`", local},
-      {"run.dir", LOCKSTEP_FIELD(run.dir), "where runs are kept", local},
+      {"run.name", LOCKSTEP_FIELD(run.name), "name of the run; its folder is `run.dir`/`run.name`",
+       local},
+      {"run.dir", LOCKSTEP_FIELD(run.dir), "folder that contains the runs", local},
       {"run.seed",
        LOCKSTEP_FIELD(run.seed),
-       "of initial weights, data order and dropout",
+       "seed of initial weights, data order and dropout",
        result,
        {0, 9007199254740992.0}},
 
       {"device", LOCKSTEP_FIELD(device),
-       "where ranks compute; `auto` is `cuda` if such a device can be used that is not "
-       "simulated, else `cpu`; [gpu.md](gpu.md)",
+       "where ranks compute; `auto`: `cuda` if a real CUDA device (not a simulated one) is usable, "
+       "else `cpu`; see [gpu.md](gpu.md)",
        result},
 
-      {"data.kind", LOCKSTEP_FIELD(data.kind), "a text, or random numbers that need no file",
-       result},
+      {"data.kind", LOCKSTEP_FIELD(data.kind),
+       "`text`: text files; `random`: random numbers, which need no file", result},
       {"data.path", LOCKSTEP_FIELD(data.path),
-       "a file, or a folder whose files are read in name order", local},
-      {"data.tokenizer", LOCKSTEP_FIELD(data.tokenizer), "how a text becomes tokens", result},
+       "text file, or a folder of text files, which are read in name order", local},
+      {"data.tokenizer", LOCKSTEP_FIELD(data.tokenizer),
+       "how text becomes tokens; `bytes`: each byte is a token", result},
       {"data.validation", LOCKSTEP_FIELD(data.validation),
-       "the part at the end of the text that is kept for evaluation", result,
+       "fraction of the text, at its end, that is kept for evaluation", result,
        Range{.min = 0, .max = 0.5, .min_excluded = true}},
 
-      {"model.kind", LOCKSTEP_FIELD(model.kind), "the architecture", result},
+      {"model.kind", LOCKSTEP_FIELD(model.kind), "model architecture", result},
       {"model.layers",
        LOCKSTEP_FIELD(model.layers),
-       "gpt, llama: blocks; mlp: hidden layers",
+       "gpt, llama: number of blocks; mlp: number of hidden layers",
        result,
        {1, 10000}},
       {"model.heads", LOCKSTEP_FIELD(model.heads),
-       "gpt, llama: attention heads; must divide `model.dim`", result, kPositive},
+       "gpt, llama: number of attention heads; must divide `model.dim`", result, kPositive},
       {"model.dim",
        LOCKSTEP_FIELD(model.dim),
-       "gpt, llama: width; mlp: width of the hidden layers",
+       "gpt, llama: width of the model; mlp: width of the hidden layers",
        result,
        {1, 1048576}},
       {"model.block",
        LOCKSTEP_FIELD(model.block),
-       "gpt, llama: tokens of a sequence; mlp: input features",
+       "gpt, llama: tokens in a sequence; mlp: number of input features",
        result,
        {1, 16777216}},
       {"model.vocab",
        LOCKSTEP_FIELD(model.vocab),
-       "gpt, llama: different tokens (256 for bytes); mlp: classes",
+       "gpt, llama: size of the vocabulary (256 for bytes); mlp: number of classes",
        result,
        {2, 16777216}},
       {"model.dropout", LOCKSTEP_FIELD(model.dropout),
-       "the part of activations that a training step drops", result, kFraction},
+       "fraction of activations that a training step drops", result, kFraction},
       {"model.activation", LOCKSTEP_FIELD(model.activation),
-       "gpt: between the two layers of a feed-forward part; GPT-2 has `gelu_tanh`", result},
+       "gpt: activation between the two feed-forward layers; GPT-2 uses `gelu_tanh`", result},
       {"model.norm_eps", LOCKSTEP_FIELD(model.norm_eps),
-       "gpt, llama: added to the variance in norms", result, kAboveZero},
+       "gpt, llama: term added to the variance in norms", result, kAboveZero},
       {"model.scaled_residual_init", LOCKSTEP_FIELD(model.scaled_residual_init),
-       "gpt: GPT-2's smaller start for residual projections", result},
+       "gpt: smaller initial weights of residual projections, as in GPT-2", result},
       {"model.kv_heads", LOCKSTEP_FIELD(model.kv_heads),
-       "llama: heads of keys and values, which divide `model.heads`; 0: as many", result, kCount},
+       "llama: number of key and value heads; must divide `model.heads`; 0: as many as "
+       "`model.heads`",
+       result, kCount},
       {"model.hidden",
        LOCKSTEP_FIELD(model.hidden),
-       "llama: width of the feed-forward parts; 0: 8/3 of `model.dim`, up to a multiple of 8",
+       "llama: width of the feed-forward layers; 0: 8/3 of `model.dim`, rounded up to a multiple "
+       "of 8",
        result,
        {0, 16777216}},
       {"model.rope_theta", LOCKSTEP_FIELD(model.rope_theta),
-       "llama: base of the rotary positions' wavelengths", result, kAboveZero},
-      {"model.tied_head", LOCKSTEP_FIELD(model.tied_head), "llama: the head is the token embedding",
-       result},
+       "llama: base of the wavelengths of rotary positions", result, kAboveZero},
+      {"model.tied_head", LOCKSTEP_FIELD(model.tied_head),
+       "llama: the head uses the weights of the token embedding", result},
 
-      {"train.steps", LOCKSTEP_FIELD(train.steps), "optimizer steps of the whole run", result,
+      {"train.steps", LOCKSTEP_FIELD(train.steps), "optimizer steps in the whole run", result,
        kPositive},
-      {"train.global_batch", LOCKSTEP_FIELD(train.global_batch), "samples a step, over all ranks",
-       result, kPositive},
+      {"train.global_batch", LOCKSTEP_FIELD(train.global_batch),
+       "samples in a step, over all ranks", result, kPositive},
       {"train.micro_batch", LOCKSTEP_FIELD(train.micro_batch),
-       "samples of one forward and backward pass; divides `train.global_batch`", result, kPositive},
+       "samples in one forward and backward pass; must divide `train.global_batch`", result,
+       kPositive},
       {"train.precision", LOCKSTEP_FIELD(train.precision),
-       "of matrix products; weights and sums are always fp32", result},
+       "precision of matrix products; weights and sums are always fp32", result},
       {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping",
        result, kNotNegative},
       {"train.eval_every", LOCKSTEP_FIELD(train.eval_every),
        "steps between evaluations; 0: only after the last step", group, kCount},
       {"train.eval_batches", LOCKSTEP_FIELD(train.eval_batches),
-       "micro-batches of an evaluation; 0: no evaluation", group, kCount},
+       "micro-batches in an evaluation; 0: no evaluation", group, kCount},
       {"train.log_every", LOCKSTEP_FIELD(train.log_every),
-       "steps between lines on a screen that is no terminal; steps with an evaluation print one, "
-       "too",
+       "steps between lines of output that is not a terminal; a step with an evaluation always "
+       "prints one",
        local, kPositive},
 
       {"train.recompute", LOCKSTEP_FIELD(train.recompute),
-       "`blocks`: keep the inputs of blocks alone and compute the rest again in backward; less "
+       "`blocks`: keep only the inputs of blocks, and compute the rest again in backward; less "
        "memory, same bits",
        group},
       {"train.recompute_every", LOCKSTEP_FIELD(train.recompute_every),
-       "`train.recompute: blocks`: every k-th block only", group, kPositive},
+       "with `train.recompute: blocks`: recompute only every k-th block", group, kPositive},
       {"train.memory_limit_mb", LOCKSTEP_FIELD(train.memory_limit_mb),
-       "the most that the tensors of one rank may take, in MB (10^6 bytes); 0: no limit", local,
-       kCount},
+       "limit for the tensors of one rank, in MB (10^6 bytes); 0: no limit", local, kCount},
 
-      {"optim.kind", LOCKSTEP_FIELD(optim.kind), "the optimizer", result},
+      {"optim.kind", LOCKSTEP_FIELD(optim.kind), "optimizer", result},
       {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
-      {"optim.betas", LOCKSTEP_FIELD(optim.betas), "adam, adamw: decay of the two averages", result,
-       kFraction},
-      {"optim.eps", LOCKSTEP_FIELD(optim.eps), "adam, adamw: added to the denominator", result,
+      {"optim.betas", LOCKSTEP_FIELD(optim.betas), "adam, adamw: decay rates of the two averages",
+       result, kFraction},
+      {"optim.eps", LOCKSTEP_FIELD(optim.eps), "adam, adamw: term added to the denominator", result,
        kAboveZero},
-      {"optim.weight_decay", LOCKSTEP_FIELD(optim.weight_decay), "of weight matrices", result,
-       kNotNegative},
-      {"optim.momentum", LOCKSTEP_FIELD(optim.momentum), "sgd", result, kFraction},
+      {"optim.weight_decay", LOCKSTEP_FIELD(optim.weight_decay),
+       "decay of weight matrices; other parameters have none", result, kNotNegative},
+      {"optim.momentum", LOCKSTEP_FIELD(optim.momentum), "sgd: momentum", result, kFraction},
       {"optim.schedule.kind", LOCKSTEP_FIELD(optim.schedule.kind),
-       "how the rate falls after the warm-up", result},
+       "how the learning rate falls after the warm-up", result},
       {"optim.schedule.warmup", LOCKSTEP_FIELD(optim.schedule.warmup),
-       "steps in which the rate rises from 0", result, kCount},
+       "steps in which the learning rate rises from 0", result, kCount},
       {"optim.schedule.min_lr", LOCKSTEP_FIELD(optim.schedule.min_lr),
-       "linear, cosine: the rate at the last step", result, kNotNegative},
+       "linear, cosine: learning rate at the last step", result, kNotNegative},
 
       {"parallel.strategy", LOCKSTEP_FIELD(parallel.strategy), "how ranks share the work", group},
       {"parallel.shard", LOCKSTEP_FIELD(parallel.shard),
-       "fsdp: what is spread over ranks. `full`: everything; `grad`: all but the weights while a "
-       "step runs; `optim`: optimizer states; "
-       "`hybrid`: everything, within rows of `parallel.mesh`; a number: everything, and backward "
-       "gathers among so many ranks",
+       "fsdp: what is sharded. `full`: everything; `grad`: everything, but the weights stay whole "
+       "during a step; `optim`: optimizer states; `hybrid`: everything, within each row of "
+       "`parallel.mesh`; a number: everything, and backward gathers within groups of that many "
+       "ranks",
        group},
       {"parallel.mesh", LOCKSTEP_FIELD(parallel.mesh),
-       "hybrid: `[replicate, shard]`, rows of ranks that hold the model together", group, kCount},
+       "hybrid: `[replicate, shard]`; the `shard` ranks of a row hold the whole model together",
+       group, kCount},
       {"parallel.wrap", LOCKSTEP_FIELD(parallel.wrap),
-       "fsdp: what is gathered as one. `blocks`: each block; `none`: the whole model; otherwise "
-       "paths of modules, `blocks.0, blocks.2`, "
-       "with "
-       "`*` for any one name",
+       "fsdp: what is gathered as one unit. `blocks`: each block; `none`: the whole model; "
+       "otherwise paths of modules, such as `blocks.0, blocks.2`; `*` stands for any one name",
        group},
       {"parallel.units_in_flight", LOCKSTEP_FIELD(parallel.units_in_flight),
-       "fsdp: blocks that are whole at a time; more than 1: the next ones are fetched ahead", group,
-       kPositive},
+       "fsdp: number of blocks that may be whole at a time; above 1, the next ones are fetched "
+       "ahead",
+       group, kPositive},
       {"parallel.backend", LOCKSTEP_FIELD(parallel.backend),
-       "how ranks talk; `auto` takes what fits", group},
+       "how ranks communicate; `auto` chooses what fits", group},
       {"parallel.reduction", LOCKSTEP_FIELD(parallel.reduction),
        "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's "
-       "own, which differs in `mpi` alone",
+       "own order, which differs only in `mpi`",
        result},
       {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb),
-       "gradients that travel together, in MB", group,
+       "size of the buckets in which gradients are reduced, in MB", group,
        Range{.min = 0, .max = 65536, .min_excluded = true}},
       {"parallel.timeout_s", LOCKSTEP_FIELD(parallel.timeout_s),
-       "how long ranks wait in a collective for one that does not come, in seconds; 0: half an "
-       "hour for one that computes, 30 s for one "
-       "that is stopped",
+       "seconds that ranks wait in a collective for a missing rank; 0: 1800 s if it is computing, "
+       "30 s if it is stopped",
        group, Range{.min = 0, .max = 86400}},
       {"parallel.offload", LOCKSTEP_FIELD(parallel.offload),
-       "optimizer states, and fsdp's slices of the parameters, lie in files without names below "
+       "keep optimizer states, and fsdp's slices of the parameters, in unnamed files below "
        "`run.dir` instead of memory",
        group},
 
       {"checkpoint.every", LOCKSTEP_FIELD(checkpoint.every),
-       "steps between checkpoints; 0: none by steps. The end of a run and a stop always save",
+       "steps between checkpoints; 0: none by steps. A run always saves at its end and when it is "
+       "stopped",
        group, kCount},
       {"checkpoint.every_minutes", LOCKSTEP_FIELD(checkpoint.every_minutes),
-       "minutes after which a run saves that has not saved meanwhile, at the end of a step; 0: "
-       "none by time",
+       "minutes since the last checkpoint after which a run saves, at the end of a step; 0: none "
+       "by time",
        group, kNotNegative},
-      {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep), "how many of the newest stay; 0: all",
-       group, kCount},
-      {"checkpoint.async", LOCKSTEP_FIELD(checkpoint.async), "write while training goes on", group},
+      {"checkpoint.keep", LOCKSTEP_FIELD(checkpoint.keep),
+       "number of newest checkpoints to keep; 0: all", group, kCount},
+      {"checkpoint.async", LOCKSTEP_FIELD(checkpoint.async),
+       "write checkpoints while training continues", group},
       {"checkpoint.stop_budget_s", LOCKSTEP_FIELD(checkpoint.stop_budget_s),
-       "seconds that a stop on request may take, its save included; rank 0 warns where it will "
-       "take longer; 0: no limit, no warning",
+       "seconds that a requested stop may take, including its save; rank 0 warns if it would take "
+       "longer; 0: no limit, no warning",
        group, Range{.min = 0, .max = 86400}},
       {"checkpoint.replica_every", LOCKSTEP_FIELD(checkpoint.replica_every),
-       "steps between copies of the state in memory, from which ranks that are started again go on "
+       "steps between copies of the state in memory, from which restarted ranks resume "
        "(`--max-restarts`); 0: none",
        group, kCount},
   };

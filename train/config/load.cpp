@@ -1,4 +1,4 @@
-// Turns YAML text into a Config: yaml-cpp's events, flattened to "group.key", each with its place.
+// Turns YAML text into a Config: yaml-cpp's events, flattened to "group.key", with their places.
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
@@ -26,7 +26,7 @@ std::string place(const std::string& name, const YAML::Mark& mark) {
   return mark.is_null() ? name : str(name, ":", mark.line + 1, ":", mark.column + 1);
 }
 
-// Whether there are keys below "name.".
+// Whether there are keys that start with "name.".
 bool is_group(const std::string& name) {
   for (const Key& key : keys())
     if (key.name.substr(0, name.size()) == name && key.name.size() > name.size() &&
@@ -38,8 +38,8 @@ bool is_group(const std::string& name) {
 // Where each key was last set: "FILE:LINE:COLUMN" or "--set KEY=VALUE".
 using Origins = std::map<std::string, std::string>;
 
-// Sets each key when its value arrives. yaml-cpp calls this from a recursive parser, so the depth
-// is limited here, on the way down.
+// Sets each key as its value arrives. yaml-cpp's parser is recursive, so this class limits the
+// nesting depth on the way down.
 class ConfigHandler final : public YAML::EventHandler {
  public:
   ConfigHandler(Config& config, const std::string& name, Origins& origins)
@@ -126,7 +126,7 @@ class ConfigHandler final : public YAML::EventHandler {
     key_ = path_.back().empty() ? name : path_.back() + "." + name;
     key_mark_ = mark;
     expects_value_ = true;
-    // A dotted name is only for overrides. In a file it would be a second way to write the same
+    // A dotted name is for overrides only: a file would have two ways to write the same
     // key.
     if (name.find('.') != std::string::npos || (!find_key(key_) && !is_group(key_)))
       throw_unknown_key(key_, place(name_, mark));
@@ -151,7 +151,7 @@ class ConfigHandler final : public YAML::EventHandler {
   Config& config_;
   const std::string& name_;
   Origins& origins_;
-  std::vector<std::string> path_;  // of the open maps
+  std::vector<std::string> path_;  // keys of the open maps
   std::set<std::string> seen_;
   std::string key_;  // the last key read, with its group
   YAML::Mark key_mark_, list_mark_;
@@ -166,7 +166,7 @@ std::string trimmed(const std::string& text) {
                                     : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
-// For a key that takes a list, "[0.9, 0.95]" is a list. For any other key it is the value itself: a
+// For a key that takes a list, "[0.9, 0.95]" is a list. For any other key it is a plain value: a
 // folder may be named "[x]".
 RawValue raw_override(const Key& key, const std::string& text) {
   if (!takes_list(key) || text.size() < 2 || text.front() != '[' || text.back() != ']')
@@ -191,8 +191,8 @@ void apply(Config& config, const std::string& text, const std::string& where, Or
   origins[name] = where;
 }
 
-// "FILE:7:16, --set train.micro_batch=5": where the keys of an error were set. `otherwise` if all
-// of them have their defaults.
+// "FILE:7:16, --set train.micro_batch=5": where the keys of an error were set, or `otherwise` if
+// all of them have their defaults.
 std::string origins_text(const MisfitError& error, const Origins& origins,
                          const std::string& otherwise) {
   std::string text;
@@ -204,7 +204,7 @@ std::string origins_text(const MisfitError& error, const Origins& origins,
 
 std::string read_file(const std::string& file) {
   struct stat info {};
-  // Before errno is read, because the order of arguments is undefined.
+  // Call stat() before errno_text(errno): the evaluation order of arguments is unspecified.
   const bool found = ::stat(file.c_str(), &info) == 0;
   check(found, "cannot read config '", file, "': ", errno_text(errno));
   check(S_ISREG(info.st_mode), "cannot read config '", file, "': not a regular file");
@@ -227,7 +227,7 @@ void check_text(const std::string& text, const std::string& name) {
     return;
   const auto line =
       1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(zero), '\n');
-  throw UsageError(str(name, ":", line, ": not a text: it holds a byte that is zero"));
+  throw UsageError(str(name, ":", line, ": not a text file: it holds a zero byte"));
 }
 
 // YAML's own message about a tab instead of spaces does not help.
@@ -237,7 +237,7 @@ std::string tab_hint(const std::string& text) {
   for (int number = 1; std::getline(lines, line); ++number) {
     const size_t begin = line.find_first_not_of(" \t\r");
     if (begin == std::string::npos || line[begin] == '#' || line.find('\t') >= begin) continue;
-    return str(" (line ", number, " is indented with a tab: YAML takes spaces alone)");
+    return str(" (line ", number, " is indented with a tab: YAML allows spaces only)");
   }
   return "";
 }

@@ -1,5 +1,5 @@
-// The texts that are made from a Config: YAML, the canonical text and its digest, and the table of
-// the documentation.
+// Makes texts from a Config: YAML, the canonical text and its digest, and the table for the
+// documentation.
 #include <algorithm>
 #include <limits>
 #include <sstream>
@@ -92,7 +92,7 @@ std::string key_table() {
     for (size_t bar = 0; (bar = type.find(" | ", bar)) != std::string::npos;)
       type.replace(bar, 3, ", ");
     Range shown = key.range;
-    // Nobody reaches such a limit, so the text leaves it out.
+    // A limit that large is of no interest, so the text leaves it out.
     if (shown.max >= std::numeric_limits<int32_t>::max())
       shown.max = std::numeric_limits<double>::infinity();
     const std::string range = shown.text();

@@ -14,7 +14,7 @@ struct Overloaded : F... {
   using F::operator()...;
 };
 template <typename... F>
-Overloaded(F...) -> Overloaded<F...>;  // clang 14 does not find it by itself
+Overloaded(F...) -> Overloaded<F...>;  // clang 14 cannot deduce it
 
 template <typename T>
 std::string number_text(T value) {
@@ -33,7 +33,7 @@ bool is_plain_character(char c) {
          c == '-' || c == '.' || c == '/';
 }
 
-// Double-quoted YAML, unless the text is plain letters that cannot mean anything else.
+// Quotes for YAML, unless the text consists of plain letters that mean nothing else.
 std::string quoted_text(const std::string& text) {
   bool plain = !text.empty() && text.find_first_not_of("-.") != std::string::npos && text[0] != '-';
   for (const char c : text) plain = plain && is_plain_character(c);
@@ -96,8 +96,8 @@ struct Setter {
     return value.items[0];
   }
   [[noreturn]] void no_such_word() const {
-    throw UsageError(
-        str(where, ": key '", key.name, "': '", value.items[0], "' is none of ", type_text(key)));
+    throw UsageError(str(where, ": key '", key.name, "': '", value.items[0], "' is not one of ",
+                         type_text(key)));
   }
 
   void operator()(std::string* field) const { *field = scalar(); }
@@ -174,7 +174,7 @@ std::string type_text(const Key& key) {
 }
 
 std::string value_text(const Key& key, const Config& config) {
-  // The table's accessors are for reading and writing. This only reads.
+  // The table's accessors can read and write; this function only reads.
   return std::visit(
       Overloaded{[](const std::string* text) { return quoted_text(text_of_bytes(*text)); },
                  [](const int64_t* n) { return std::to_string(*n); },

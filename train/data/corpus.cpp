@@ -52,11 +52,11 @@ std::vector<std::string> files_at(const std::string& path) {
   return files;
 }
 
-// A file that is open while the object lives. A corpus may have more files than a process may open,
-// so no file stays open.
+// A file that is open as long as the object lives. A corpus may have more files than a process may
+// open, so files do not stay open.
 class OpenFile {
  public:
-  // O_NONBLOCK: a pipe without a writer is refused, not waited for.
+  // O_NONBLOCK: if the path is a pipe, refuse it instead of waiting for a writer.
   explicit OpenFile(const std::string& path)
       : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     error_ = fd_ < 0 || ::fstat(fd_, &info_) != 0 ? errno : 0;
@@ -73,7 +73,7 @@ class OpenFile {
   uint64_t inode() const { return info_.st_ino; }
   int64_t modified_ns() const { return nanoseconds(info_.st_mtim); }
   int64_t changed_ns() const { return nanoseconds(info_.st_ctim); }
-  // Whether all bytes came. If not, error() tells why; 0 means that the file ended.
+  // Returns whether all bytes were read. If not, error() says why; 0 means that the file ended.
   bool read(int64_t offset, int64_t count, uint8_t* to) {
     while (count > 0) {
       const ssize_t got = ::pread(fd_, to, static_cast<size_t>(count), offset);
@@ -163,14 +163,14 @@ std::string Corpus::hash(const std::atomic<bool>& stop) const {
   XXH3_128bits_reset(state.get());
   std::vector<uint8_t> piece(static_cast<size_t>(std::min(kPieceBytes, bytes())));
   for (int64_t at = 0; at < bytes(); at += kPieceBytes) {
-    if (stop) throw EnvironmentError("data.path: the reading of all data was given up");
+    if (stop) throw EnvironmentError("data.path: reading the whole data was interrupted");
     const int64_t count = std::min(kPieceBytes, bytes() - at);
-    // copy() checks each piece for a change of its file. So the last piece detects an earlier
-    // change, too.
+    // copy() checks each piece for a change of its file, so the last piece also detects a change of
+    // an earlier one.
     copy(at, count, piece.data());
     XXH3_128bits_update(state.get(), piece.data(), static_cast<size_t>(count));
   }
-  // A file may have been written before the position that was read last. Check once more.
+  // A part that was read already may have been written since, so check all files again.
   for (const File& file : files_) copy_from(file, 0, 0, nullptr);
   return hex_of(XXH3_128bits_digest(state.get()));
 }

@@ -20,7 +20,7 @@ DataIdentity::DataIdentity(Dataset& data, std::shared_ptr<comm::ProcessGroup> gr
   comm::check_same_lines(*group_, sampled_, "[data] the ranks have different data",
                          "data.path must lead to the same bytes on every host");
   const std::string mine = data_.stamp();
-  if (comm::is_same_text(*group_, mine)) return;  // on one host, as a rule: rank 0 reads for all
+  if (comm::is_same_text(*group_, mine)) return;  // usual on one host: rank 0 reads for all
   const std::vector<std::string> stamps = comm::all_gather_text(*group_, mine);
   reader_ = static_cast<int>(std::find(stamps.begin(), stamps.end(), mine) - stamps.begin());
 }
@@ -63,18 +63,18 @@ void DataIdentity::recall(const NotedData& noted) {
   reading_ = known.get_future().share();
 }
 
-// On rank 0: compares its own data.
+// Rank 0 compares its own data.
 bool DataIdentity::matches(const std::string& identity, const std::atomic<bool>& stop) {
   if (identity == sampled_) return true;
   begin();
   if (reading_.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
     log::info("reading ", size_text(static_cast<double>(data_.bytes())),
-              " of data, to compare them with those of before: their files are others, or were "
+              " of data, to compare them with the earlier data: files were replaced or "
               "written since");
   return wait_for_reading(stop) && identity == found().identity;
 }
 
-// Returns false if `stop` became true first: another rank has failed, and nobody needs the data.
+// Returns false if `stop` became true first: another rank has failed, so the result is useless.
 bool DataIdentity::wait_for_reading(const std::atomic<bool>& stop) {
   constexpr auto kLookAgain = std::chrono::milliseconds(100);
   while (reading_.wait_for(kLookAgain) != std::future_status::ready)
@@ -117,11 +117,11 @@ bool DataIdentity::read_within(Duration limit) {
 
 const std::string& DataIdentity::text() {
   if (!text_.empty()) return text_;
-  // Ranks exchange signs of life meanwhile, because the data may be large.
+  // Ranks exchange signs of life meanwhile, because reading may take long.
   const auto texts = comm::agree_on_long_work(group_.get(), [&](const std::atomic<bool>& stop) {
     if (!is_reader()) return std::string();
     begin();
-    // The line feed distinguishes a reader that found nothing from one that did not read.
+    // The line feed tells "found nothing" from "did not read".
     return wait_for_reading(stop) ? found().identity + "\n" : "\n";
   });
   bool known = true;

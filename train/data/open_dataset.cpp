@@ -10,7 +10,7 @@ std::unique_ptr<Dataset> open_dataset(const Config& config) {
     case DataKind::text: return std::make_unique<TextDataset>(config);
     case DataKind::random: return std::make_unique<RandomDataset>(config);
   }
-  throw UsageError("data.kind has a value that is no kind of data");
+  throw UsageError("data.kind has an unknown value");
 }
 
 }  // namespace lockstep::train

@@ -5,7 +5,7 @@
 
 namespace lockstep::train {
 
-// The random numbers of one sample.
+// The stream of random numbers for one sample.
 struct RowStream {
   RandomKey key;
   uint32_t operator()(int64_t index) const {
@@ -31,7 +31,7 @@ RandomDataset::RandomDataset(const Config& config)
       block_(config.model.block),
       vocab_(config.model.vocab) {
   if (tokens_) return;
-  // One map for all seeds, so that all runs and evaluations have the same task.
+  // The same teacher for all seeds, so all runs and evaluations solve the same task.
   const RowStream stream{{0, 0, 0, kTeacherSite}};
   teacher_.resize(static_cast<size_t>(vocab_ * block_));
   for (size_t i = 0; i < teacher_.size(); ++i)

@@ -9,13 +9,13 @@
 namespace lockstep::train {
 namespace {
 
-// Streams of the data order. No other consumer of random numbers uses these sites.
+// Sites of the data order's random streams. Nothing else draws random numbers at these sites.
 constexpr uint32_t kTrainSite = 0xDA7A0001u;
 constexpr uint32_t kEvaluationSite = 0xDA7A0002u;
 // Evaluations compare runs of different seeds, so all of them use the same samples.
 constexpr uint64_t kEvaluationSeed = 0;
 
-// A number in [0, count), from 64 random bits.
+// Returns a number in [0, count), from 64 random bits.
 int64_t below(int64_t count, const RandomKey& key) {
   const auto bits = philox(key, 0);
   const uint64_t random = (static_cast<uint64_t>(bits[0]) << 32) | bits[1];
@@ -74,8 +74,8 @@ Batch TextDataset::blank() const {
   return {Tensor::zeros(shape, DType::i32), Tensor::zeros(shape, DType::i32)};
 }
 
-// Kernels on a device cannot say that a token is outside of the vocabulary. `bytes`: those of a
-// sample that begins at `offset`.
+// Device kernels cannot report a token outside of the vocabulary, so check here. `bytes` are those
+// of a sample that begins at `offset`.
 void TextDataset::check_tokens(const uint8_t* bytes, int64_t offset) const {
   if (vocab_ > 255) return;
   for (int64_t i = 0; i <= block_; ++i)

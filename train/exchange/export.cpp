@@ -1,4 +1,4 @@
-// Writes a checkpoint to a folder that other programs read.
+// Exports a checkpoint to a folder that other programs can read.
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/exchange/safetensors_folder.h"
 #include "train/exchange/exchange.h"
@@ -25,7 +25,7 @@ WantedTensor wanted(const Checkpoint& saved, const NamePair& pair) {
           }};
 }
 
-// Parameters and buffers, which is what the model has names for, under these names.
+// The parameters and buffers of the model, under its own names.
 std::vector<NamePair> own_names(const Config& config) {
   std::vector<NamePair> names;
   const auto module = build_model(config, InitialValues::deferred).module;

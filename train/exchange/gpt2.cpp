@@ -1,4 +1,4 @@
-// GPT-2's layout in Hugging Face's transformers.
+// The layout of GPT-2 in Hugging Face's transformers.
 #include <algorithm>
 #include <array>
 
@@ -54,7 +54,7 @@ std::vector<NamePair> tensors(const ModelConfig& model) {
   return pairs;
 }
 
-// The causal masks.
+// The causal masks, which old files store.
 bool is_constant(const std::string& name) {
   return name.starts_with("h.") &&
          (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
@@ -83,7 +83,7 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
-// transformers knows some keys by a second, general name, which wins.
+// transformers accepts some keys under a second, general name, which takes precedence.
 int64_t integer_of_two(const JsonValues& values, const char* key, const char* general,
                        int64_t missing) {
   const int64_t own = values.integer(key, missing);
@@ -104,7 +104,7 @@ ForeignModel from_config_json(const JsonValues& values) {
   model.norm_eps = values.number("layer_norm_epsilon", 1e-5);
   model.dropout = values.number("resid_pdrop", 0.1);
   model.scaled_residual_init = true;
-  // Clamped so that the product cannot overflow int64.
+  // Clamped to keep the product within int64.
   values.demand("n_inner", 4 * std::clamp<int64_t>(model.dim, 0, 1 << 30));
   values.demand("scale_attn_weights", true);
   values.demand("scale_attn_by_inverse_layer_idx", false);
@@ -113,11 +113,10 @@ ForeignModel from_config_json(const JsonValues& values) {
                attention = values.number("attn_pdrop", 0.1);
   if (embedding != model.dropout)
     result.notes.push_back(str("embd_pdrop ", embedding,
-                               " is not taken over: model.dropout is resid_pdrop, ",
-                               model.dropout));
+                               " is ignored: model.dropout is resid_pdrop, ", model.dropout));
   if (attention > 0)
     result.notes.push_back(
-        str("attn_pdrop ", attention, " is not taken over: attention has no dropout here"));
+        str("attn_pdrop ", attention, " is ignored: attention has no dropout here"));
   return result;
 }
 

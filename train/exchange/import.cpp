@@ -1,4 +1,4 @@
-// Makes a run from a folder that another program wrote.
+// Makes a run from a model folder that another program wrote.
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -30,14 +30,14 @@ std::string_view without(std::string_view prefix, std::string_view name) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
 }
 
-// The key of config.json that decides `ours`, or the whole file if there is none.
+// The place in config.json that decides `ours`: its key, or the whole file if it has none.
 std::string origin_of(std::string_view ours, const Layout& layout, const std::string& config_path) {
   for (const KeyPair& pair : layout.keys)
     if (pair.ours == ours) return str(config_path, ": '", pair.theirs, "'");
   return config_path;
 }
 
-// Presets that make the folder decide the model.
+// Presets that let the folder's config.json decide the model's keys.
 std::vector<Preset> model_presets(const Described& theirs, const std::string& config_path) {
   Config with;
   with.model = theirs.model.model;
@@ -54,7 +54,7 @@ Config make_config(const ImportRequest& request, const Described& theirs,
                    const std::string& config_path) {
   for (const std::string& set : request.overrides)
     check(!set.starts_with("run.name=") && !set.starts_with("run.dir="), "--set ", set,
-          ": the run's folder is '", request.run, "', as the import was told");
+          ": the run's folder is '", request.run, "', which the import already sets");
   const fs::path run = fs::path(request.run).has_filename() ? fs::path(request.run)
                                                             : fs::path(request.run).parent_path();
   const std::string origin = str("the run's folder '", request.run, "'");
@@ -67,7 +67,7 @@ Config make_config(const ImportRequest& request, const Described& theirs,
   return parse_config("", "import", request.overrides, presets);
 }
 
-// Reads a whole tensor in its stored type.
+// Reads a whole tensor in its stored dtype.
 Tensor read_whole(const checkpoint::TensorSource& source, size_t tensor) {
   const checkpoint::StoredTensor stored = source[tensor];
   const Tensor whole = Tensor::empty(stored.shape, *checkpoint::dtype_of_safetensors(stored.dtype));
@@ -90,7 +90,7 @@ class Import {
     for (const NamePair& pair : layout.tensors(model)) by_ours_.emplace(pair.ours, pair);
   }
 
-  // Sorts out every name before any value is read.
+  // Checks all names and shapes before any value is read.
   void compare(const std::vector<Parameter>& parameters, ImportReport& report) {
     for (const Parameter& p : parameters) {
       const NamePair& pair = by_ours_.at(p.name());
@@ -126,15 +126,15 @@ class Import {
   }
 
  private:
-  // Finds a name with or without the prefix. If both exist, the second stays unused and is
-  // reported.
+  // Finds a tensor by its name with or without the prefix. If both exist, the second one stays
+  // unused and is reported.
   std::optional<size_t> find(std::string_view theirs) const {
     const std::string_view bare = without(layout_.prefix, theirs);
     const std::optional<size_t> found = source_.find(str(layout_.prefix, bare));
     return found ? found : source_.find(bare);
   }
 
-  // A tied head that is stored nevertheless must hold the embedding's values.
+  // A tied head that is stored anyway must have the same values as the embedding.
   void take_head(ImportReport& report) {
     const std::optional<size_t> head = find(kHead);
     if (!head || taken_[*head] || !numbers_.count("wte.weight")) return;
@@ -149,9 +149,9 @@ class Import {
 
   const checkpoint::TensorSource& source_;
   const Layout& layout_;
-  std::vector<bool> taken_;  // by index of the source's tensors
+  std::vector<bool> taken_;  // by index in the source
   std::map<std::string, NamePair> by_ours_;
-  std::map<std::string, size_t> numbers_;  // from our name to the index in the source
+  std::map<std::string, size_t> numbers_;  // maps our name to the index in the source
 };
 
 }  // namespace
@@ -161,9 +161,9 @@ ImportReport import_folder(const ImportRequest& request) {
   const std::string config_path = request.folder + "/config.json";
   check(fs::exists(config_path), "no config.json in ", request.folder,
         ": expected a model folder as Hugging Face's transformers writes it");
-  // transformers would add an adapter to the weights beside it.
+  // transformers would add such an adapter to the weights.
   check(!fs::exists(request.folder + "/adapter_config.json"), request.folder,
-        " holds an adapter (adapter_config.json), which is not added to the weights here: merge it "
+        " holds an adapter (adapter_config.json), which is not supported here: merge it "
         "first, or remove its files");
   const Described theirs = parse_config_json(
       checkpoint::read_text(*checkpoint::open_file(config_path), kMaxConfigBytes), config_path);
@@ -174,7 +174,7 @@ ImportReport import_folder(const ImportRequest& request) {
   run_dir.check_free(false);
 
   const auto source = checkpoint::open_tensors(request.folder);
-  // Shapes without memory: sizes that config.json claims cost nothing until the files confirm them.
+  // Build without memory: sizes that config.json claims cost nothing until the files confirm them.
   const auto wanted = build_model(config, InitialValues::deferred).module->parameters();
   ImportReport report;
   report.notes = theirs.model.notes;
@@ -183,8 +183,8 @@ ImportReport import_folder(const ImportRequest& request) {
   if (!report.missing.empty() || !report.misshapen.empty() ||
       (!report.unexpected.empty() && !request.ignore_unexpected))
     return report;
-  // The initial state of a run with this config, whole on one rank. The weights are then filled in.
-  // The optimizer's state is saved too.
+  // The initial state of a run with this config, whole on one rank, including the optimizer's
+  // state. The weights are then filled in.
   Config alone = config;
   alone.parallel = {};
   alone.parallel.strategy = StrategyKind::single;

@@ -62,7 +62,7 @@ void JsonValues::demand(const char* key, const nlohmann::json& value) const {
   const bool there = has(key);
   const bool null_for_true = !there && value_.contains(key) && value == true;
   if ((there && value_[key] != value) || null_for_true)
-    fail(key, value.dump() + ": nothing else is computed here");
+    fail(key, value.dump() + ": other values are not supported");
 }
 
 void JsonValues::refuse_others(std::span<const std::string_view> irrelevant) const {
@@ -72,10 +72,9 @@ void JsonValues::refuse_others(std::span<const std::string_view> irrelevant) con
     if (std::find(irrelevant.begin(), irrelevant.end(), key) != irrelevant.end()) continue;
     unknown += (unknown.empty() ? "" : ", ") + checkpoint::shown(prefix_ + key);
   }
-  check(
-      unknown.empty(), path_, ": ", unknown,
-      ": not known here, so the model may compute something else; where it makes no difference to "
-      "the logits, remove it from the file");
+  check(unknown.empty(), path_, ": ", unknown,
+        ": not known here, so the model may compute something else; if it makes no difference to "
+        "the logits, remove it from the file");
 }
 
 }  // namespace lockstep::train

@@ -28,7 +28,7 @@ const Layout& layout_of_format(std::string_view format) {
 const Layout& layout_of_kind(ModelKind kind) {
   for (const Layout* layout : kLayouts)
     if (layout->kind == kind) return *layout;
-  throw UsageError(str("models of kind ", kind, " have no format of another program"));
+  throw UsageError(str("models of kind ", kind, " cannot be exported or imported"));
 }
 
 Described parse_config_json(const std::string& text, const std::string& path) {

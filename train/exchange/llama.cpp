@@ -1,4 +1,4 @@
-// Llama's layout in Hugging Face's transformers.
+// The layout of Llama in Hugging Face's transformers.
 #include <array>
 
 #include "core/base/error.h"
@@ -55,8 +55,8 @@ std::string to_config_json(const ModelConfig& model) {
   return config.dump(2) + "\n";
 }
 
-// Refuses all rotary positions but plain ones. Older folders describe them in "rope_scaling", with
-// the base beside it. Newer ones put both into "rope_parameters". "rope_type" was once called
+// Refuses all rotary positions except plain ones. Older folders describe them in "rope_scaling",
+// with the base beside it. Newer ones put both into "rope_parameters". "rope_type" was once
 // "type".
 void demand_plain_rope(const JsonValues& rope) {
   // Only scaled rotary positions read these keys.
@@ -78,8 +78,8 @@ double rope_theta(const JsonValues& values) {
     if (!values.has(key)) continue;
     const JsonValues rope = values.object(key);
     demand_plain_rope(rope);
-    // Versions of transformers differ in which of two bases they use. Older ones never look for one
-    // in "rope_scaling".
+    // Versions of transformers differ in which of two bases they use. Older ones never read the
+    // base in "rope_scaling".
     if (values.has("rope_theta") || std::string_view(key) == "rope_scaling")
       rope.demand("rope_theta", theta);
     theta = rope.number("rope_theta", theta);
@@ -87,7 +87,7 @@ double rope_theta(const JsonValues& values) {
   return theta;
 }
 
-// Newer folders may list the kind of attention of each layer. Each must be full attention.
+// Newer folders may list each layer's kind of attention. All must be full attention.
 void demand_full_attention(const JsonValues& values, int64_t layers) {
   if (layers >= 0 && layers <= 10000)
     values.demand("layer_types",
@@ -116,16 +116,16 @@ ForeignModel from_config_json(const JsonValues& values) {
   values.demand("rope_interleaved", false);
   if (model.heads > 0) values.demand("head_dim", model.dim / model.heads);
   demand_full_attention(values, model.layers);
-  // In our config 0 means a default, but a 0 here is a fault.
+  // In our config 0 means a default, but in config.json a 0 is an error.
   for (const char* key : {"intermediate_size", "num_key_value_heads"})
     check(values.integer(key, 1) != 0, values.path(), ": '", key, "': expected at least 1, got 0");
   if (const double attention = values.number("attention_dropout", 0); attention > 0)
     result.notes.push_back(
-        str("attention_dropout ", attention, " is not taken over: attention has no dropout here"));
+        str("attention_dropout ", attention, " is ignored: attention has no dropout here"));
   return result;
 }
 
-// "pretraining_tp" cuts matrix products into parts with the same sum.
+// "pretraining_tp" splits matrix products into parts with the same sum.
 constexpr auto kIrrelevant = std::to_array<std::string_view>(
     {"pretraining_tp", "is_llama_config", "original_max_position_embeddings"});
 constexpr auto kKeys = std::to_array<KeyPair>({{"vocab_size", "model.vocab"},

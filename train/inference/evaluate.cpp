@@ -17,7 +17,7 @@ namespace {
 
 int32_t token_of(int64_t value, const std::string& what) {
   check(value >= 0 && value <= std::numeric_limits<int32_t>::max(), what, ": ", value,
-        " is no token id");
+        " is not a token id");
   return static_cast<int32_t>(value);
 }
 
@@ -48,7 +48,7 @@ std::string json_text(const std::vector<int32_t>& tokens, const TokenEvaluation&
 
 double evaluate_on_data(const SavedModel& model, int64_t batches) {
   if (batches == 0) batches = model.config.train.eval_batches;
-  check(batches > 0, "train.eval_batches is 0: say how many batches to evaluate");
+  check(batches > 0, "train.eval_batches is 0: set how many batches to evaluate");
   const auto data = open_dataset(model.config);
   DeviceBatches on_device(*data, model.device);
   NoGradGuard no_grad;
@@ -98,7 +98,7 @@ std::vector<int32_t> parse_token_ids(const std::string& text, const std::string&
     const std::string word = text.substr(begin, end == std::string::npos ? end : end - begin);
     check(!word.empty() && word.size() <= 10 &&
               word.find_first_not_of("0123456789") == std::string::npos,
-          what, ": '", word.substr(0, 60), "' is no token id");
+          what, ": '", word.substr(0, 60), "' is not a token id");
     tokens.push_back(token_of(std::stoll(word), what));
     begin = text.find_first_not_of(", \t\r\n", end);
   }

@@ -39,7 +39,7 @@ void generate(const std::string& checkpoint, const GenerateOptions& options,
   const SavedModel saved = load_model(checkpoint, overrides);
   const ModelConfig& model = saved.config.model;
   check(model.is_language_model(), saved.folder, " holds a model of kind ", model.kind,
-        "; text comes from gpt and llama");
+        "; only gpt and llama generate text");
 
   NoGradGuard no_grad;
   std::vector<int32_t> tokens;
@@ -55,7 +55,7 @@ void generate(const std::string& checkpoint, const GenerateOptions& options,
     const Variable logits =
         (*saved.module)(Variable(Tensor::from(window, {1, length}, saved.device)));
     auto last = logits.data().select(0, 0).select(0, length - 1).to_vector<float>();
-    // If model.vocab is larger, its other tokens are not bytes.
+    // If model.vocab is larger, the tokens above 255 are not bytes.
     last.resize(std::min<size_t>(last.size(), 256));
     const RandomKey key{.seed = options.seed, .site = nn::site_of("generate")};
     tokens.push_back(sample(last, options.temperature,

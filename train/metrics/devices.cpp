@@ -16,13 +16,13 @@
 namespace lockstep::train {
 namespace {
 
-// By NVIDIA's data sheets, dense, in 10^12 operations per second. f32 is that of ordinary cores:
-// products of f32 keep all bits. `also` tells models apart whose names begin alike.
+// Peaks from NVIDIA's data sheets, dense, in 10^12 operations per second. f32 is for ordinary
+// cores: f32 products keep all bits. `also` separates similar names.
 struct Peak {
   std::string_view name, also;
   double bf16, f32;
 };
-// The first one that fits counts.
+// The first entry that matches counts.
 constexpr auto kPeaks = std::to_array<Peak>({
     {"GB300", "", 2500, 80},       {"B300", "", 2250, 75},        {"GB200", "", 2500, 80},
     {"B200", "", 2250, 75},        {"GH200", "", 989.4, 66.9},    {"H200", "NVL", 835.5, 60},
@@ -33,7 +33,7 @@ constexpr auto kPeaks = std::to_array<Peak>({
     {"L40", "", 181, 90.5},        {"L4", "", 121, 30.3},
 });
 
-// Whether `word` is in the text, with no letter or digit beside it.
+// Whether the text contains `word` with no letter or digit directly beside it.
 bool has_word(std::string_view text, std::string_view word) {
   const auto is_part = [](char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -80,7 +80,7 @@ Devices devices_of(comm::ProcessGroup& group) {
 }
 
 std::optional<double> peak_flops_of(std::string_view model, DType compute) {
-  if (has_word(model, "MIG")) return std::nullopt;  // a part of a card
+  if (has_word(model, "MIG")) return std::nullopt;  // a part of a card has another peak
   for (const Peak& peak : kPeaks)
     if (has_word(model, peak.name) && (peak.also.empty() || has_word(model, peak.also)))
       return (compute == DType::f32 ? peak.f32 : peak.bf16) * 1e12;

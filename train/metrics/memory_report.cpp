@@ -7,7 +7,7 @@
 namespace lockstep::train {
 namespace {
 
-// Layout: bound by category, peak by category, pinned, total peak.
+// The layout of the exchanged numbers: bound and peak by category, pinned, total peak.
 constexpr int64_t kFields = 2 * kMemoryCategories + 2;
 
 std::string line(std::string_view name, double bound, double peak, const char* note) {

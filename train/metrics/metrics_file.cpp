@@ -12,7 +12,7 @@
 namespace lockstep::train {
 namespace {
 
-// The step of a line that this class wrote. -1 for any other text.
+// Returns the step of a line that this class wrote, or -1 for any other text.
 int64_t step_of(const std::string& line) {
   const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return -1;
@@ -20,15 +20,15 @@ int64_t step_of(const std::string& line) {
 }
 
 struct Kept {
-  int64_t bytes = 0;   // at the file's start: complete lines up to the resumed step
-  int64_t others = 0;  // complete lines of later steps
+  int64_t bytes = 0;   // size of the complete lines up to the resumed step
+  int64_t others = 0;  // number of complete lines of later steps
 };
 Kept kept_of(const std::string& path, int64_t last_step) {
   std::ifstream in(path, std::ios::binary);
   Kept kept;
   for (std::string line; std::getline(in, line);) {
     const int64_t step = step_of(line);
-    if (in.eof() || step < 0) break;  // at eof there was no line feed, so the line is incomplete
+    if (in.eof() || step < 0) break;  // at eof the line feed is missing: an incomplete line
     if (step > last_step) {
       ++kept.others;
     } else if (kept.others == 0) {

@@ -13,7 +13,7 @@
 namespace lockstep::train {
 namespace {
 
-// Shortest time between two drawings: the eye cannot follow faster ones.
+// The shortest time between two redraws: faster ones are not visible.
 constexpr auto kRedraw = std::chrono::milliseconds(80);
 
 std::string fixed(double value, int digits) {
@@ -47,10 +47,10 @@ ProgressStyle ProgressStyle::detect(std::FILE* out, int64_t log_every) {
   const char* term = std::getenv("TERM");
   const char* no_colour = std::getenv("NO_COLOR");
   ProgressStyle style;
-  // Under our launcher rank 0's output is a pipe. The launcher says whether its own screen is a
-  // terminal.
+  // Under our launcher rank 0 writes to a pipe. LOCKSTEP_TTY says whether the launcher's own output
+  // is a terminal.
   const char* launcher_tty = std::getenv("LOCKSTEP_TTY");
-  // mpirun gives every rank a terminal, wherever the output goes.
+  // mpirun gives every rank a terminal, wherever its output really goes.
   const bool own_terminal = ::isatty(::fileno(out)) && !std::getenv("OMPI_COMM_WORLD_RANK");
   const bool terminal = own_terminal || (launcher_tty && std::string_view(launcher_tty) == "1");
   style.live = terminal && term && std::string_view(term) != "dumb";
@@ -96,7 +96,7 @@ Progress::Progress(ProgressScreen screen, int64_t first_step, int64_t total_step
 Progress::~Progress() { finish(); }
 
 void Progress::update(const StepMetrics& metrics) {
-  // The first step includes the warm-up and says little about later ones.
+  // Leave out the first step: it includes the warm-up and says little about later ones.
   const double step_s = metrics.step_ms / 1000;
   ++steps_seen_;
   average_step_s_ = steps_seen_ <= 2 ? step_s : 0.9 * average_step_s_ + 0.1 * step_s;
@@ -135,9 +135,9 @@ void Progress::draw(Clock::time_point now) {
 }
 
 std::string Progress::drawing() const {
-  // Leaves one column free, because a full line would wrap on some terminals.
+  // Leave one column free, because a full line wraps on some terminals.
   const std::string text = line_.substr(0, static_cast<size_t>(std::max(1, style_.columns - 1)));
-  // The step is bold.
+  // The step number is bold.
   const size_t bold = style_.colour ? std::min(text.find("  "), text.size()) : 0;
   return "\r\033[K" + (style_.colour ? "\033[1m" + text.substr(0, bold) + "\033[0m" : "") +
          text.substr(bold);

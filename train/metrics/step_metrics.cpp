@@ -5,7 +5,7 @@
 namespace lockstep::train {
 
 std::string to_json(const StepMetrics& metrics) {
-  // In the order of the documentation. The library writes numbers that are not finite as null.
+  // Keys in the order of the documentation. The library writes NaN and infinity as null.
   nlohmann::ordered_json json = {{"step", metrics.step},
                                  {"loss", metrics.loss},
                                  {"lr", metrics.lr},

@@ -18,7 +18,7 @@ UnaryOp operation_of(Activation activation) {
     case Activation::relu: return UnaryOp::relu;
     case Activation::silu: return UnaryOp::silu;
   }
-  throw UsageError("model.activation has a value that is no activation");
+  throw UsageError("model.activation has an unknown value");
 }
 
 BuiltModel build_gpt(const ModelConfig& m) {

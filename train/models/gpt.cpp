@@ -57,8 +57,8 @@ void check_options(const GptOptions& o) {
                        {"dim", o.dim},
                        {"block", o.block},
                        {"vocab", o.vocab}});
-  check(o.dim % o.heads == 0, "[gpt] expected a dim that heads divide, got dim ", o.dim,
-        " and heads ", o.heads);
+  check(o.dim % o.heads == 0, "[gpt] expected heads to divide dim, got dim ", o.dim, " and heads ",
+        o.heads);
   check_dropout("gpt", o.dropout);
 }
 

@@ -31,7 +31,7 @@ DeviceKind resolved(DeviceKind device) {
   if (device == DeviceKind::automatic)
     return !cuda::is_simulated() && has_cuda() ? DeviceKind::cuda : DeviceKind::cpu;
   check(device != DeviceKind::cuda || has_cuda(), "device is 'cuda', but ", why_no_cuda(),
-        ". Take device cpu or auto to compute on the CPU");
+        ". Set device to cpu or auto to compute on the CPU");
   return device;
 }
 
@@ -44,7 +44,7 @@ Device take_device(Config& config, const launcher::RankEnv& rank) {
 Device device_of_saved(const Config& config, bool asked) {
   if (!asked && config.device == DeviceKind::cuda && !has_cuda()) {
     log::warn(
-        "this model was trained on a CUDA device, and here is none: it is computed on the "
+        "this model was trained on a CUDA device, but this process has none: it runs on the "
         "CPU, which rounds differently");
     return kCpu;
   }

@@ -10,8 +10,8 @@
 namespace lockstep::train {
 namespace {
 
-// Weights of linear layers that are not also an embedding's table. They are read only in the dtype
-// of the products.
+// Returns the weights of linear layers, except weights that are also an embedding table. Only
+// products read them, in the dtype of the products.
 std::set<const void*> product_weights(const nn::Module& root) {
   std::set<const void*> weights, tables;
   const auto visit = [&](const auto& self, const nn::Module& module) -> void {

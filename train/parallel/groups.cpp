@@ -23,7 +23,7 @@ BackendKind choose_backend(const ParallelConfig& config, const launcher::RankEnv
 
 std::shared_ptr<comm::Store> store_for(BackendKind backend, const launcher::RankEnv& rank) {
   if (rank.size == 1 || backend == BackendKind::mpi)
-    return std::make_shared<comm::HashStore>();  // mpi finds its peers itself
+    return std::make_shared<comm::HashStore>();  // mpi finds its peers without it
   if (launcher::has_store()) return launcher::connect_store();
   check(started_by_mpirun(rank), "rank ", rank.rank, " of ", rank.size, " (", rank.source,
         ") has no store to meet the others: set MASTER_ADDR (the host of rank 0) and MASTER_PORT "
@@ -32,8 +32,8 @@ std::shared_ptr<comm::Store> store_for(BackendKind backend, const launcher::Rank
   return comm::mpi_store();
 }
 
-// Ranks on CPUs and ranks on other devices form different groups, and would wait for each other.
-// Whoever comes first leaves its kind in the store.
+// Ranks on CPUs and ranks on other devices would form different groups and wait for each other. So
+// the first rank leaves its kind of device in the store, and the others compare.
 void check_same_kind(comm::Store& store, int rank, Device device) {
   const std::string mine(device.type == DeviceType::cpu ? "cpu" : "cuda");
   const std::string first = store.compare_and_set("kind of device", "", mine);
@@ -59,7 +59,7 @@ std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
 
 ParallelConfig with_backend(std::string_view backend) {
   const auto known = from_word<BackendKind>(backend);
-  check(known.has_value(), "'", backend, "' is no backend: expected auto, shm or mpi");
+  check(known.has_value(), "'", backend, "' is not a backend: expected auto, shm or mpi");
   ParallelConfig config;
   config.backend = *known;
   return config;

@@ -13,7 +13,7 @@
 namespace lockstep::train {
 namespace {
 
-// A descriptor that closes itself. The mapping stays.
+// A file descriptor that closes itself. A mapping of the file outlives it.
 struct File {
   int fd;
   ~File() {
@@ -24,7 +24,7 @@ struct File {
 int open_nameless(const std::string& folder) {
   const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR)) return fd;
-  // The file system has no O_TMPFILE.
+  // The file system does not support O_TMPFILE.
   std::string path = folder + "/offload-XXXXXX";
   const int named = ::mkostemp(path.data(), O_CLOEXEC);
   if (named >= 0) ::unlink(path.c_str());

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kF32 = size_of(DType::f32);
 
-// Number of tensors of a parameter's size that the optimizer keeps.
+// Returns how many tensors of a parameter's size the optimizer keeps.
 int64_t optimizer_states(const OptimConfig& config) {
   if (config.kind == OptimKind::sgd) return config.momentum > 0 ? 1 : 0;
   return 2;
@@ -41,7 +41,7 @@ MemoryBound bound_of(const Config& config, int64_t parameters, int64_t gathered,
   return bound;
 }
 
-// Adds the bound of one more rank and keeps the largest.
+// Keeps the larger bound: the one so far, or that of one more rank.
 void keep_largest(RunPlan& plan, const MemoryBound& bound) {
   if (plan.leaves.size() == 1 || total(bound) > total(plan.memory)) plan.memory = bound;
 }
@@ -67,8 +67,8 @@ void plan_ddp(const Config& config, int ranks, RunPlan& plan) {
   const int64_t bytes = plan.parameters * kF32;
   for (int r = 0; r < ranks; ++r) {
     const Progression leaves(tree.begin(r), tree.begin(r + 1) - tree.begin(r));
-    // Partial sums of a rank's micro-batches take one more copy of the gradients for each level of
-    // its binary counter.
+    // Partial sums of a rank's micro-batches take one copy of the gradients for each level of the
+    // rank's binary counter.
     const int64_t levels = sum_tree::level_count(static_cast<int64_t>(leaves.size()));
     plan.leaves.push_back(leaves);
     keep_largest(plan, bound_of(config, bytes, 0, bytes * (1 + levels), plan.parameters));

@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The folder of checkpoints that a path means. Empty: the path is a checkpoint itself.
+// Returns the folder of checkpoints that a path means, or "" if the path is itself a checkpoint.
 std::string folder_of_checkpoints(const std::string& path) {
   check(fs::is_directory(path), "no such folder: ", path,
         "; expected a checkpoint, or the folder of a run");
@@ -34,11 +34,11 @@ std::string none_in(const std::string& path) {
              "; expected a checkpoint, or the folder of a run that saved one");
 }
 
-// "KEY = NEW instead of OLD, …" for the keys that the trained bits depend on.
+// "KEY = NEW instead of OLD, …" for changed keys that influence the trained bits.
 std::string changed_settings(Config saved, Config now) {
-  // A run saves what `auto` meant to it. Without the key, it knew CPUs alone.
+  // A run saves what `auto` was resolved to. A config without the key is from a CPU run.
   if (saved.device == DeviceKind::automatic) saved.device = DeviceKind::cpu;
-  // If the rate is constant, all steps equal those of a longer run, so the number of steps does not
+  // With a constant rate, the steps equal those of a longer run, so the number of steps does not
   // matter.
   const auto constant = [](const Config& config) {
     return config.optim.schedule.kind == ScheduleKind::constant;
@@ -51,7 +51,7 @@ std::string changed_settings(Config saved, Config now) {
   return text;
 }
 
-// Whether the checkpoint was imported and not trained. It fits any data and settings.
+// Whether the checkpoint was imported and never trained. It fits any data and settings.
 bool is_untrained(const checkpoint::Checkpoint& saved) { return saved.step() == 0; }
 
 std::string value_or_none(const checkpoint::Checkpoint& saved, const std::string& key) {
@@ -59,7 +59,7 @@ std::string value_or_none(const checkpoint::Checkpoint& saved, const std::string
   return found == saved.metadata().end() ? "" : found->second;
 }
 
-// Collective. May read all data.
+// Collective. May read the whole data.
 void compare_data(Trainer& trainer, const checkpoint::Checkpoint& saved) {
   if (is_untrained(saved)) return;
   const NotedData noted{.identity = saved.metadata("data"),
@@ -70,9 +70,8 @@ void compare_data(Trainer& trainer, const checkpoint::Checkpoint& saved) {
         noted.identity, ", now ", data.now, "); give data.path the same file, or start a new run");
   if (data.same == SameData::by_samples && trainer.group().rank() == 0)
     log::warn("[resume] ", saved.folder(),
-              " was saved before all of its data was read, and the files of data.path are others "
-              "now, or were "
-              "written since: samples alone were compared");
+              " was saved before all of its data was read, and files of data.path were replaced "
+              "or written since: only samples were compared");
 }
 
 void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
@@ -92,11 +91,11 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
   const std::string changed = changed_settings(saved_config(saved), trainer.config());
   if (!changed.empty() && trainer.group().rank() == 0)
     log::warn("resuming with ", changed,
-              ": the run will not end with the bits of one that never stopped");
+              ": the final bits will differ from those of an uninterrupted run");
 }
 
-// A later run of `--resume auto` must not continue from newer checkpoints that this one leaves in
-// its folder.
+// Refuses a folder with newer checkpoints than the one resumed from: a later `--resume auto` would
+// continue from those.
 void check_newest(const std::string& dir, int64_t step) {
   for (const checkpoint::Listed& later : checkpoint::list(dir))
     check(
@@ -124,7 +123,7 @@ Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now)
   const CheckpointConfig& config = trainer.config().checkpoint;
   size_ = checkpoint::size_of_save(entries_of(trainer), &trainer.group());
   if (!config.async) {
-    // Remove half-written checkpoints, as a Saver does: they take room.
+    // Removes half-written checkpoints, as a Saver does: they waste disk space.
     if (trainer.group().rank() == 0)
       checkpoint::remove_half_written(checkpoint::posix_file_system(), dir_);
     return;
@@ -138,8 +137,8 @@ Checkpoints::~Checkpoints() = default;
 
 std::map<std::string, std::string> Checkpoints::metadata() {
   const Config& config = trainer_.config();
-  // A save never waits for the data to be read, because a stop may have only seconds. Until then it
-  // holds the identity by samples, which also allows a resume.
+  // A save never waits for the data to be read, because a stop may have only seconds. Until they
+  // are read, it stores the identity by samples, which also allows a resume.
   DataIdentity& identity = trainer_.data_identity();
   if (identity.read_within(Duration::zero())) identity.text();
   const NotedData data = identity.noted();
@@ -246,13 +245,13 @@ Resumed resume(Trainer& trainer, const std::string& from, const std::string& dir
   const auto accept = [&](const checkpoint::Checkpoint& saved) {
     compare_with_saved(trainer, saved);
   };
-  // Only one rank looks, so that all take the same checkpoint.
+  // Only rank 0 looks, so all ranks choose the same checkpoint.
   const std::string below = comm::agree(&trainer.group(), [&] {
     if (trainer.group().rank() != 0) return std::string();
     return from == "auto" ? dir : folder_of_checkpoints(from);
   })[0];
   std::optional<checkpoint::Checkpoint> saved;
-  if (below.empty()) {  // this checkpoint, and no other
+  if (below.empty()) {  // this checkpoint and no other
     comm::agree_on_long_work(&trainer.group(), [&](const std::atomic<bool>&) {
       saved = checkpoint::Checkpoint::open(from);
       accept(*saved);

@@ -11,7 +11,7 @@ constexpr const char* kName = "data";
 
 constexpr const char* kUnread = "unread";
 
-// The note's lines: identity, stamp, and the word "unread" if it applies.
+// The lines of the note: identity, stamp, and the word "unread" if the data was not read.
 std::string text_of(const NotedData& data) {
   return str(data.identity, "\n", data.stamp, "\n", data.unread ? kUnread : "");
 }
@@ -36,9 +36,8 @@ void check_data_note(const JobNotes* notes, Trainer& trainer) {
         ", now ", data.now, "); put the same data back and start the run again with --resume auto");
   if (data.same == SameData::by_samples && trainer.group().rank() == 0)
     log::warn(
-        "the files of data.path are others than when this job began, or were written since: all of "
-        "them was not read before, so "
-        "samples alone were compared");
+        "files of data.path were replaced or written since this job began. They had not all been "
+        "read before, so only samples were compared");
 }
 
 void leave_data_note(const JobNotes& notes, Trainer& trainer) {

@@ -10,7 +10,7 @@ namespace lockstep::train {
 namespace {
 
 std::string config_note(int rank) { return str("config/", rank); }
-// The note of any rank, for a rank that ended before it left its own.
+// A note of any rank, for a rank that ended before it left its own.
 constexpr const char* kAnyConfigNote = "config/any";
 
 std::string prefix_of(const std::string& run) {
@@ -19,7 +19,7 @@ std::string prefix_of(const std::string& run) {
 
 std::string text_of(int64_t epoch, const std::string& note) { return str(epoch, '\n', note); }
 
-// What the command line would give now, as a text. Empty if nothing changed.
+// Describes what the command line would change now; empty if nothing.
 std::string change_of(const Config& before, const std::function<Config()>& load) {
   try {
     std::string text;
@@ -38,7 +38,7 @@ JobNotes::JobNotes(std::shared_ptr<comm::Store> store, const std::string& run, i
     : store_(std::move(store)), prefix_(prefix_of(run)), epoch_(epoch) {}
 
 std::optional<std::string> JobNotes::earlier(const std::string& name) const {
-  // Compares with a text that no note has. This changes nothing and returns the note.
+  // Compares with a text that no note has: this returns the note and changes nothing.
   const std::string note = store_->compare_and_set(prefix_ + name, "-", "");
   const size_t line = note.find('\n');
   if (line == std::string::npos || std::stoll(note.substr(0, line)) >= epoch_) return std::nullopt;
@@ -62,13 +62,13 @@ Config config_of_job(const JobNotes& notes, int rank, const std::function<Config
   const Config config = parse_config(*note, "the config that this job began with");
   if (const std::string change = rank == 0 ? change_of(config, load) : ""; !change.empty())
     log::warn("the config was changed since this job began (", change,
-              "): the ranks go on with the one that it began with");
+              "): the ranks continue with the original config");
   return config;
 }
 
 std::pair<std::string, std::string> config_note_for_ranks(const std::string& run,
                                                           const Config& config) {
-  // Epoch 0 is before any epoch of ranks.
+  // Epoch 0 precedes all epochs of ranks.
   return {prefix_of(run) + config_note(0), text_of(/*epoch=*/0, to_yaml(config))};
 }
 

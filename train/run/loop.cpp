@@ -34,7 +34,7 @@ ProgressScreen progress_screen(ScreenWriter* screen) {
   }};
 }
 
-// What rank 0 shows and writes. Does nothing on other ranks.
+// Shows and writes the progress on rank 0. Does nothing on other ranks.
 class Reporter {
  public:
   Reporter(Trainer& trainer, const RunDir& run_dir, int64_t first_step, ScreenWriter* screen)
@@ -66,7 +66,7 @@ class Reporter {
     progress_->update(metrics);
   }
 
-  // Number of steps after the first one that were done before and will be done again.
+  // Steps after the first one that were done before and must be repeated.
   int64_t lost_steps() const { return file_ ? file_->lost_steps() : 0; }
 
   void message(const std::string& line) {
@@ -90,7 +90,7 @@ class Reporter {
   }
 
   Trainer& trainer_;
-  std::optional<double> peak_;  // of all devices
+  std::optional<double> peak_;  // summed over all devices
   bool file_fails_ = false;
   std::optional<MetricsFile> file_;
   std::optional<Progress> progress_;
@@ -110,10 +110,10 @@ std::string introduction(Trainer& trainer) {
 
 std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_steps) {
   const std::string rest =
-      resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to go on")
+      resumed.step >= steps ? str("; all ", steps, " steps are done: raise train.steps to continue")
       : lost_steps > 0      ? str("; ", count_text(lost_steps, "step"), " to be done again")
                             : "";
-  if (resumed.anew()) return str("found nothing to resume from: the run begins anew", rest);
+  if (resumed.anew()) return str("found nothing to resume from: the run starts anew", rest);
   if (!resumed.from_memory)
     return str("resumed after step ", resumed.step, " from ", resumed.folder, rest);
   const std::string disk = resumed.folder_step < 0
@@ -126,7 +126,7 @@ std::string resumed_text(const Resumed& resumed, int64_t steps, int64_t lost_ste
              rest);
 }
 
-// A run from start to end.
+// One run, from start to end.
 class Run {
  public:
   Run(Trainer& trainer, const RunDir& run_dir, const RunOptions& options, Replicas* replicas,
@@ -174,44 +174,44 @@ class Run {
  private:
   bool is_rank0() const { return trainer_.group().rank() == 0; }
 
-  // Warnings that are possible before the first step.
+  // Gives warnings that are possible before the first step.
   void begin() {
     if (trainer_.steps_done() >= config_.train.steps) return;
     if (const std::string lack = checkpoints_.lack_of_file_size(); !lack.empty())
       reporter_.message(
-          str("warning: ", lack, ": as it is, this run will save nothing. Raise the limit"));
+          str("warning: ", lack, ": this run will save nothing unless you raise the limit"));
     look_at_room(saves_by_steps() + 1);
     DataIdentity& data = trainer_.data_identity();
-    if (data.read_within(kShortReading)) data.text();  // else the first save waits for it
+    if (data.read_within(kShortReading)) data.text();  // otherwise the first save waits for it
     leave_note();
   }
 
-  // Number of remaining saves by checkpoint.every, without the last one.
+  // Returns how many saves checkpoint.every will still cause, without the last one.
   int64_t saves_by_steps() const {
     const int64_t every = config_.checkpoint.every;
     return every > 0 ? (config_.train.steps - 1) / every - trainer_.steps_done() / every : 0;
   }
 
-  // Warns once if the next `saves` saves will not find room.
+  // Warns once if there is no room for the next `saves` saves.
   void look_at_room(int64_t saves) {
     if (!is_rank0() || room_lacks_) return;
     checkpoint::Lack lack;
     try {
       lack = checkpoints_.lack_of_room(saves);
-    } catch (const EnvironmentError& e) {  // the save itself will report what matters
+    } catch (const EnvironmentError& e) {  // the save itself reports real failures
       return reporter_.message(
-          str("warning: cannot tell whether the next saves will find room: ", e.what()));
+          str("warning: cannot tell whether there is room for the next saves: ", e.what()));
     }
     room_lacks_ = !lack.text.empty();
     if (!room_lacks_) return;
     reporter_.message(
-        str("warning: ", lack.text, ": as it is, ",
+        str("warning: ", lack.text, ": without more space, ",
             lack.fit == 0
                 ? "this run will save nothing. Free some space by hand"
                 : "later saves will fail. Free some space by hand, or lower checkpoint.keep"));
   }
 
-  // Checks again after the first save: the time between saves then tells how many will follow.
+  // Checks again after the first save, when the time between saves tells how many will follow.
   void look_at_room_again(int64_t saved_step) {
     const int64_t steps = saved_step - first_step_,
                   left = config_.train.steps - trainer_.steps_done();
@@ -219,7 +219,7 @@ class Run {
     look_at_room(std::max(saves_by_steps(), left / steps) + 1);
   }
 
-  // If files of the data were written or replaced with the same bytes, the run need not end.
+  // Retries if files of the data were written or replaced but hold the same bytes.
   template <typename Attempt>
   auto with_unchanged_data(const Attempt& attempt) {
     constexpr int kTries = 3;
@@ -232,7 +232,7 @@ class Run {
           throw;
         reporter_.message(str("warning: after step ", trainer_.steps_done(),
                               " files of data.path were found written or replaced, with the same "
-                              "bytes: the run goes on"));
+                              "bytes: the run continues"));
       }
     }
   }
@@ -252,7 +252,7 @@ class Run {
     reporter_.step(report, validation);
     result_.last_loss = report.loss;
     if (validation) result_.validation_loss = *validation;
-    // After rank 0's output of the step: a run that resumes here will not write it again.
+    // After rank 0 has written the step, because a run that resumes here does not write it again.
     if (replicas_ && due(config_.checkpoint.replica_every, report.step)) replicas_->store();
     budget_.stepped(took, options_.now() - begin);
     if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
@@ -269,18 +269,18 @@ class Run {
     try {
       return with_unchanged_data([&] { return trainer_.evaluate(); });
     } catch (const EnvironmentError&) {
-      reporter_.step(report, std::nullopt);  // the step counts: its state is saved if possible
+      reporter_.step(report, std::nullopt);  // the step is done: its state is saved if possible
       throw;
     }
   }
 
-  // Saves the complete, equal state of the ranks. Throws `e` with the place of the save.
+  // Saves the state, complete and equal on all ranks. Throws `e` and adds where it is saved.
   [[noreturn]] void end_refused(const EnvironmentError& e) {
     std::string saved;
     try {
       checkpoints_.wait();
       look_at_saves();
-      // Keeps older checkpoints: the run may have to resume from one of them.
+      // Keep older checkpoints: the run may have to resume from one of them.
       if (saved_step_ != trainer_.steps_done() && trainer_.steps_done() > 0) {
         result_.checkpoint = checkpoints_.save_last(/*keep_all=*/true);
         saved_step_ = trainer_.steps_done();
@@ -301,7 +301,7 @@ class Run {
       reporter_.message(str("warning: ", problem));
     for (const checkpoint::SaveOutcome& save : checkpoints_.ended()) {
       if (save.folder.empty()) {
-        // The run continues: the older checkpoints stay, and the next save may succeed.
+        // The run continues: older checkpoints stay, and the next save may succeed.
         warn(attempts_.failed(save.error));
       } else {
         result_.checkpoint = save.folder;
@@ -318,7 +318,7 @@ class Run {
     if (!warning.empty()) reporter_.message("warning: " + warning);
   }
 
-  // Leaves what is known of the data for ranks that start after these.
+  // Stores what is known of the data for later ranks of this job.
   void leave_note() {
     if (is_rank0() && options_.notes) leave_data_note(*options_.notes, trainer_);
   }
@@ -333,7 +333,7 @@ class Run {
   Reporter reporter_;
   Checkpoints checkpoints_;
   StopBudget budget_;
-  bool room_lacks_ = false;  // and this was reported
+  bool room_lacks_ = false;  // and a warning was given
   const int64_t first_step_;
   int64_t saved_step_;
   RunResult result_;

@@ -31,7 +31,7 @@ struct OnDisk {
   std::string folder;
   int64_t step = -1;
 };
-// The newest checkpoint with a good manifest, as rank 0 sees it.
+// Returns the newest checkpoint with a good manifest that rank 0 sees.
 OnDisk newest_on_disk(comm::ProcessGroup& group, const std::string& dir) {
   const std::string text = comm::agree(&group, [&] {
     if (group.rank() != 0) return std::string();
@@ -115,7 +115,7 @@ Resumed resume_newest(Trainer& trainer, Replicas* replicas, const ResumeRequest&
     if (found.step < 0) throw;
     if (trainer.group().rank() == 0) log::warn(e.what());
   }
-  // The newer checkpoint proved to be damaged.
+  // The newer checkpoint turned out to be damaged.
   if (found.step >= 0 && resumed.step < found.step)
     return from_memory(trainer, *replicas, {.folder = resumed.folder, .step = resumed.folder_step});
   if (replicas) replicas->forget();

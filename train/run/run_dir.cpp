@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A killed run holds its lock until the last of its processes is gone.
+// A killed run keeps its lock until its last process is gone.
 constexpr auto kEndingRun = std::chrono::seconds(1);
 constexpr auto kLookAgain = std::chrono::milliseconds(20);
 
@@ -34,7 +34,7 @@ RunLock::RunLock(const std::string& folder)
     : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   if (fd_ < 0) throw EnvironmentError(str("open folder '", folder, "': ", errno_text(errno)));
   const Deadline deadline = Deadline::after(kEndingRun);
-  // Locks the folder itself, so that no lock file can be left behind.
+  // Locks the folder itself, so no lock file can be left behind.
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) {
@@ -75,12 +75,12 @@ void RunDir::check_free(bool resuming) const {
 }
 
 std::unique_ptr<RunLock> RunDir::lock(bool resuming) const {
-  check_free(resuming);  // before anything is created
+  check_free(resuming);  // check before anything is created
   make_folder(path);
   auto held = std::make_unique<RunLock>(path);
   if (!held->why_none().empty())
-    log::warn("the file system of '", path, "' gives no lock (", held->why_none(),
-              "): nothing keeps another run from writing to the same folder; see to it that each "
+    log::warn("the file system of '", path, "' supports no lock (", held->why_none(),
+              "): nothing keeps another run from writing to the same folder; make sure that each "
               "run has its own run.name");
   check_no_results(resuming);
   return held;

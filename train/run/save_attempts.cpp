@@ -17,7 +17,7 @@ Duration duration_of(double minutes) {
       std::chrono::duration<double>(std::min(minutes, kMostMinutes) * 60));
 }
 
-// The text without words that contain a digit: steps, sizes, and names with random numbers.
+// Removes words that contain a digit: steps, sizes, and names with random numbers.
 std::string kind_of(const std::string& text) {
   std::string kind, word;
   bool numbered = false;
@@ -59,7 +59,7 @@ std::string SaveAttempts::failed(const std::string& error) {
   ++failures_;
   if (!said_.insert(kind_of(error)).second) return {};
   const auto minutes = std::chrono::ceil<std::chrono::minutes>(wait_).count();
-  return str(error, ". The run goes on, and tries again with its next save",
+  return str(error, ". The run continues and tries again with its next save",
              interval_ > Duration::zero() ? str(", in ", minutes, " min at the latest") : "");
 }
 

@@ -19,8 +19,8 @@ bool names_device(std::span<const std::string> overrides) {
 Config saved_config(const checkpoint::Checkpoint& saved, std::span<const std::string> overrides) {
   check(saved.metadata().contains("config"), "'", saved.folder(),
         "' was not saved by `lockstep train` or `lockstep checkpoint import`: its metadata has no "
-        "'config', which says what model it holds; "
-        "`lockstep checkpoint ls`, `verify` and `diff` do without");
+        "'config', which describes the model; "
+        "`lockstep checkpoint ls`, `verify` and `diff` do not need it");
   return parse_config(saved.metadata("config"), saved.folder() + " (saved config)", overrides);
 }
 

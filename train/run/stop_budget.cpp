@@ -10,8 +10,8 @@
 namespace lockstep::train {
 namespace {
 
-// The lead time that the warning advises, in whole seconds. Later times may exceed the measured
-// ones.
+// The lead time that the warning recommends, in whole seconds, with a margin for slower steps and
+// saves.
 int64_t advised_lead(Duration needed) { return std::llround(std::ceil(seconds(needed) * 1.5)); }
 
 }  // namespace
@@ -23,13 +23,12 @@ void StopBudget::stepped(Duration step, Duration looked_again) {
 }
 
 std::string StopBudget::warning() {
-  // A request just after a check waits for the next check. The step after that ends the run.
+  // A request just after a check waits for the next one. The step after that ends the run.
   const Duration steps = longest_look_ + longest_step_,
                  needed = steps + save_.value_or(Duration::zero());
   if (said_ || budget_ <= Duration::zero() || needed <= budget_) return {};
   said_ = true;
-  const std::string save =
-      save_ ? str(stop_time_text(*save_), " for the save") : "the save comes on top";
+  const std::string save = save_ ? str(stop_time_text(*save_), " for the save") : "plus the save";
   return str("when it is asked to stop, this run may need ", stop_time_text(needed), " (",
              stop_time_text(steps), " until a step ends it, ", save,
              "), but checkpoint.stop_budget_s allows ", stop_time_text(budget_),

@@ -15,7 +15,7 @@
 namespace lockstep::train {
 namespace {
 
-// `updated`: whole parameters or slices of them.
+// `updated`: the parameters to update, whole or as slices.
 std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config,
                                                  const std::vector<Parameter>& updated) {
   const auto decay = static_cast<float>(config.weight_decay);
@@ -58,7 +58,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
   const DeviceScope scope(device());
   data_ = open_dataset(config_);
   batches_ = std::make_unique<DeviceBatches>(*data_, device());
-  // Sharded values are drawn by their owners, so no rank holds the whole model.
+  // The owners of sharded values draw them, so no rank ever holds the whole model.
   model_ =
       build_model(config_, config_.parallel.strategy == StrategyKind::fsdp ? InitialValues::deferred
                                                                            : InitialValues::drawn);
@@ -92,8 +92,8 @@ Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& pr
   }
 }
 
-// Runs forward and backward over this rank's share of the step, and reads the first batch of the
-// next one meanwhile.
+// Runs forward and backward over this rank's share of the step. Meanwhile it reads the first batch
+// of the next step.
 Losses Trainer::run_micro_batches(int64_t step, std::string& problem) {
   const auto seed = static_cast<uint64_t>(config_.run.seed);
   const Progression leaves = strategy_->leaves();
@@ -126,8 +126,8 @@ void Trainer::check_same_frozen() const {
           "`adapt` of a new trainer");
 }
 
-// Leaves the summed gradients in the parameters, and fills in the report's numbers. Returns the
-// wishes of all ranks.
+// Leaves the summed gradients in the parameters and fills in the report's numbers. Returns what the
+// ranks together wish.
 StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report,
                                      std::string& problem) {
   std::optional<Losses> losses;
@@ -137,15 +137,15 @@ StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report
                 StepFlags{wishes.stop, wishes.save, !problem.empty()}, *group_);
   };
   {
-    ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
+    ops::PrecisionScope precision(compute_dtype_);  // converts weights once a step
     losses = run_micro_batches(report.step, problem);
-    // A CPU has its losses by now: their sum travels while gradients are still reduced.
+    // On a CPU the losses are known here, so their sum travels while gradients are still reduced.
     if (device() == kCpu) add_up();
     strategy_->finish();
     share_buffers(buffers_, *group_);
   }
   report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
-  // This waits for the device. The losses are there by then, so a step waits once.
+  // This waits for the device, and so for the losses. A step has no other wait.
   report.grad_norm = grad_norm();
   if (!sum) add_up();
   report.loss =
@@ -174,7 +174,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
     refused_ = Refused::not_finite;
     throw EnvironmentError(str("step ", report.step, ": the loss is ", report.loss,
                                " and the gradient norm ", report.grad_norm,
-                               "; the weights were left as they were after step ", steps_done_,
+                               "; the weights are still those after step ", steps_done_,
                                ". Lower optim.lr, lengthen optim.schedule.warmup or set "
                                "train.grad_clip, and resume from a checkpoint"));
   }
@@ -187,7 +187,7 @@ StepReport Trainer::step(const StepFlags& wishes) {
   return report;
 }
 
-// The norm over the blocks of all parameters, each from the rank that owns it.
+// The norm over the blocks of all parameters. The owner of a block computes its part.
 double Trainer::grad_norm() const {
   return optim::grad_norm(parameters_, strategy_->parameters(), [this](const Tensor& bits) {
     if (strategy_->forwards_together())
@@ -210,7 +210,7 @@ double Trainer::evaluate() {
   Losses losses(device(), batches / ranks + 1);
   for (int64_t i = group_->rank(); i < batches; i += ranks) losses.add(i, loss_at(i).data());
   losses.send();
-  // A rank without a batch in the last round still takes part in the other ranks' forward pass.
+  // A rank without a batch in the last round must still take part in the others' forward pass.
   if (strategy_->forwards_together() && batches % ranks != 0 && group_->rank() >= batches % ranks)
     loss_at(0);
   model_.module->train(true);
@@ -252,7 +252,7 @@ std::vector<StatePart> Trainer::state() const {
 
 void Trainer::set_steps_done(int64_t steps) {
   steps_done_ = steps;
-  optimizer_->set_steps(steps, {});  // every parameter has a gradient in every step
+  optimizer_->set_steps(steps, {});  // each step gives every parameter a gradient
   strategy_->values_changed();
 }
 

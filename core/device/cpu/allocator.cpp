@@ -11,7 +11,7 @@ namespace lockstep::cpu {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kSmall = size_t{64} << 10;    // smaller blocks come from the C library
+constexpr size_t kSmall = size_t{64} << 10;    // smaller blocks come from malloc()
 constexpr size_t kHugePage = size_t{2} << 20;  // from this size on, blocks start on a huge page
 
 void* map_block(size_t bytes) {
@@ -30,8 +30,8 @@ void* map_block(size_t bytes) {
   if (aligned + bytes < begin + total)
     munmap(reinterpret_cast<void*>(aligned + bytes), begin + total - aligned - bytes);
   void* block = reinterpret_cast<void*>(aligned);
-  // Use huge pages where whole ones fit: fewer faults, fewer TLB misses. The rest of the block uses
-  // small pages.
+  // Use huge pages where whole ones fit, for fewer page faults and TLB misses. The rest of the
+  // block uses small pages.
   madvise(block, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return block;
 }

@@ -14,12 +14,12 @@ namespace {
 
 constexpr int kMaxViews = 3;
 
-// The common iteration space of up to three views: an outer index space whose points are rows of
-// `row` elements. Dimensions that are dense in all views are merged. So contiguous tensors become
-// one long row.
+// The common iteration space of up to three views. Its points are rows of `row` elements.
+// Dimensions that are dense in all views are merged, so contiguous tensors become one long
+// row.
 struct Walk {
   int views = 0;
-  int dims = 0;  // without the row
+  int dims = 0;  // without the row dimension
   int64_t outer = 1, row = 1;
   std::array<int64_t, Shape::kMaxDims> sizes{};
   std::array<std::array<int64_t, Shape::kMaxDims>, kMaxViews> strides{};
@@ -39,8 +39,8 @@ struct Walk {
   }
 };
 
-// Stride of `view` along dimension d of `shape`, aligned at the last dimension. 0 if the view
-// repeats.
+// Returns the stride of `view` along dimension d of `shape`, with the last dimensions aligned. It
+// is 0 if the view repeats along d.
 int64_t stride_along(const StridedView& view, const Shape& shape, int d) {
   const int own = d - (shape.size() - view.shape.size());
   if (own < 0 || (view.shape[own] == 1 && shape[d] != 1)) return 0;
@@ -56,8 +56,8 @@ Walk plan(std::initializer_list<const StridedView*> views) {
     std::array<int64_t, kMaxViews> strides{};
     size_t v = 0;
     for (const StridedView* view : views) strides[v++] = stride_along(*view, shape, d);
-    // Merges this dimension with the one before if that one steps over exactly this one in every
-    // view.
+    // Merges this dimension with the previous one if in every view that one's stride spans exactly
+    // this dimension.
     bool merge = walk.dims > 0;
     const size_t last = static_cast<size_t>(walk.dims - 1);
     for (size_t i = 0; merge && i < views.size(); ++i)
@@ -82,7 +82,7 @@ Walk plan(std::initializer_list<const StridedView*> views) {
 }
 
 // Calls body(n, offsets of the views) for stretches of rows, on several threads. Long rows are cut,
-// short ones are grouped.
+// and short ones are grouped.
 template <typename F>
 void for_rows(const Walk& walk, const F& body) {
   if (walk.outer == 0 || walk.row == 0) return;
@@ -131,8 +131,8 @@ To converted(From x) {
 template <typename T>
 constexpr bool kIsInteger = std::is_integral_v<T> && !std::is_same_v<T, bool>;
 
-// Whether no value of `From` needs a check before conversion to `To`: `To` holds all of them, or is
-// not an integer type.
+// Whether every value of `From` converts to `To` without a check: `To` holds all of them, or is not
+// an integer type.
 template <typename To, typename From>
 constexpr bool always_held() {
   if constexpr (!kIsInteger<To> || std::is_same_v<From, bool>)
@@ -144,8 +144,8 @@ constexpr bool always_held() {
     return false;
 }
 
-// Whether the integer type `To` holds `x`, without the fraction of a float. C++ leaves other floats
-// undefined, and wraps integers.
+// Whether the integer type `To` holds `x`, ignoring a float's fraction. Out of range, C++ leaves
+// the conversion of floats undefined and wraps integers.
 template <typename To, typename From>
 bool holds(From x) {
   if constexpr (kIsInteger<From>) {
@@ -165,8 +165,8 @@ void check_values(const Walk& walk, const StridedView& dst, const StridedView& s
     const From* x = element<From>(src, at[1]);
     for (int64_t i = 0; i < n; ++i) {
       const From value = x[i * walk.row_strides[1]];
-      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is no value of ", dst.dtype,
-            "; nothing was written");
+      check(holds<To>(value), "[copy] ", static_cast<Shown>(value), " is not a value of ",
+            dst.dtype, "; nothing was written");
     }
   });
 }
@@ -208,7 +208,7 @@ bool compare(BinaryOp op, T a, T b) {
   return op == BinaryOp::equal ? a == b : op == BinaryOp::less ? a < b : a > b;
 }
 
-// Any strides and dtype. 16-bit floats compute in f32.
+// For any strides and any dtype. 16-bit floats are computed in f32.
 template <typename T>
 void binary_elements(BinaryOp op, const Walk& walk, const StridedView& dst, const StridedView& a,
                      const StridedView& b) {

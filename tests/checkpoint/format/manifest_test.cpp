@@ -128,7 +128,7 @@ TEST(Manifest, NamesWhatIsWrongWithABox) {
   EXPECT_THAT(error_of_all(), HasSubstr("'lengths' is missing"));
   all = nlohmann::json::parse(to_json(boxes()));
   std::swap(all["entries"]["w"]["pieces"][0], all["entries"]["w"]["pieces"][1]);
-  EXPECT_THAT(error_of_all(), HasSubstr("starts at element 0 comes behind one at 4"));
+  EXPECT_THAT(error_of_all(), HasSubstr("starts at element 0 comes after one at 4"));
 }
 
 TEST(Manifest, Version1IsRead) {
@@ -172,7 +172,7 @@ TEST(Manifest, NamesWhatIsWrong) {
   EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 3"),
               HasSubstr("two pieces hold element 3, index [1, 0], of [2, 3]"));
   EXPECT_THAT(error_with("\"offset\": 4", "\"offset\": 0"),
-              HasSubstr("a piece that starts at element 0 comes behind one at 0"));
+              HasSubstr("a piece that starts at element 0 comes after one at 0"));
   EXPECT_THAT(error_with("\"length\": 2", "\"length\": 1"),
               HasSubstr("no piece holds element 5, index [1, 2], of [2, 3]"));
   EXPECT_THAT(error_with("\"length\": 2", "\"length\": 0"),

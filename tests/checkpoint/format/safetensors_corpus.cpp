@@ -269,7 +269,7 @@ void add_types(Corpus& corpus) {
                                                               {"F6_E3M2", "[1]", 1},
                                                               {"F4", "[]", 0}})
     corpus.bad("no-whole-bytes", one(fields(word, shape, offsets(0, bytes))), bytes,
-               "tensor 'w': its shape is no whole number of bytes");
+               "tensor 'w': its shape is not a whole number of bytes");
   corpus.good("whole-bytes-over-two-dimensions", one(fields("F4", "[3,2]", "[0,3]")), 3);
 }
 
@@ -298,7 +298,7 @@ void add_shapes(Corpus& corpus) {
                           "100000000000000000000000000000000000000000000000"})
     corpus.bad("dimension-too-large", one(fields("U8", str('[', dim, ']'), "[0,0]")), 0,
                "tensor 'w': 'shape': expected integers of 0 or more, got ");
-  const std::string large = "tensor 'w': its shape is no whole number of bytes, or too large";
+  const std::string large = "tensor 'w': its shape is not a whole number of bytes, or too large";
   corpus.bad("2^32-squared", one(fields("F32", "[4294967296,4294967296]", "[0,0]")), 0, large);
   // 0 if it wrapped.
   corpus.bad("2^64-bytes", one(fields("F32", "[4611686018427387904]", "[0,0]")), 0, large);

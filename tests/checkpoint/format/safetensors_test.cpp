@@ -88,16 +88,16 @@ TEST_F(Safetensors, HeadersThatNobodyCouldReadAreNotMade) {
   std::vector<std::string> names;
   for (char c = 0; c < 100; ++c) names.push_back(std::string(1'000'000, 'n') + std::to_string(c));
   const std::string too_long = said(names, {});
-  EXPECT_THAT(too_long, AllOf(HasSubstr("the header of 100 tensors would have more than the "
+  EXPECT_THAT(too_long, AllOf(HasSubstr("the header of 100 tensors would need more than the "
                                         "100000000 bytes that readers accept"),
                               HasSubstr("spread the tensors over more files")));
   EXPECT_THAT(said({}, {{"a", std::string(100'000'000, 'v')}}),
-              HasSubstr("the header of 0 tensors would have more than"));
+              HasSubstr("the header of 0 tensors would need more than"));
   EXPECT_THAT(said({"w", "v", "w"}, {}), HasSubstr("two tensors have the name 'w'"));
   EXPECT_THAT(said({}, {{"a", "1"}, {"a", "2"}}), HasSubstr("metadata has the key 'a' twice"));
   EXPECT_THAT(said({"__metadata__"}, {}), HasSubstr("'__metadata__' cannot be stored"));
-  EXPECT_THAT(said({"\xc3"}, {}), HasSubstr("is no UTF-8"));
-  EXPECT_THAT(said({}, {{"a", "\xed\xa0\x80"}}), HasSubstr("is no UTF-8"));
+  EXPECT_THAT(said({"\xc3"}, {}), HasSubstr("is not UTF-8"));
+  EXPECT_THAT(said({}, {{"a", "\xed\xa0\x80"}}), HasSubstr("is not UTF-8"));
   EXPECT_THAT(error_of([] {
                 SafetensorsTensors().push_back({"w", "F99", {1}, 0, 0});
               }),

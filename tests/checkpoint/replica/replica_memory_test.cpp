@@ -176,7 +176,7 @@ TEST(ReplicaMemory, WrongFiles) {
   EXPECT_THAT(error_of([] { ReplicaMemory("/proc/1/fd/no-such-file"); }),
               HasSubstr("[replica] open /proc/1/fd/no-such-file: "));
   EXPECT_THAT(error_of([] { ReplicaMemory("/dev/null"); }),
-              HasSubstr("[replica] /dev/null is no file in memory"));
+              HasSubstr("[replica] /dev/null is not a file in memory"));
   const Kept kept;
   const ReplicaMemory user(kept.path());
   EXPECT_THAT(error_of([&] { ReplicaMemory(kept.path()); }),

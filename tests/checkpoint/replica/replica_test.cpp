@@ -352,7 +352,7 @@ TEST(Replica, WhatDiffersBetweenRanksFailsOnAllAndTheNextStepWorks) {
     if (rank == 1) fewer.pop_back();
     EXPECT_THAT(error_of([&] { store.store(2, fewer); }),
                 AllOf(HasSubstr("step 2 has no replicas: rank 1: "), HasSubstr("not those"),
-                      HasSubstr("; rank 2: rank 1 had nothing to give")));
+                      HasSubstr("; rank 2: rank 1 had no copy to send")));
     store.store(4, state(Held::slices, rank, 3, 4, 1000));
     const auto next = meet();
     EXPECT_EQ(restore(store, entries, *next).step, 4);

@@ -338,14 +338,14 @@ TEST(Save, WhatIsNoUtf8IsRefusedByName) {
   EXPECT_THAT(error_of([&] {
                 save({.dir = dir.path(), .step = 1, .entries = {Entry("caf\xe9", counting({4}))}});
               }),
-              HasSubstr("cannot be the name of a tensor: it is no UTF-8"));
+              HasSubstr("cannot be the name of a tensor: it is not UTF-8"));
   EXPECT_THAT(error_of([&] {
                 save({.dir = dir.path(),
                       .step = 1,
                       .entries = {Entry("a", counting({4}))},
                       .metadata = {{"path", "caf\xe9"}}});
               }),
-              HasSubstr("metadata 'path' is no UTF-8"));
+              HasSubstr("metadata 'path' is not UTF-8"));
   EXPECT_TRUE(names_in(dir.path()).empty());
 }
 

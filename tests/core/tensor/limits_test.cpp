@@ -215,7 +215,7 @@ TEST(Limits, ALargeCopyThatIsRefusedWritesNothing) {
     const Tensor source = Tensor::full({n}, 1, from), target = Tensor::full({n}, 7, DType::u8);
     source.narrow(0, n - 1, 1).fill_(256);
     EXPECT_THAT(error_of([&] { target.copy_(source); }),
-                HasSubstr("256 is no value of u8; nothing was written"));
+                HasSubstr("256 is not a value of u8; nothing was written"));
     EXPECT_THAT(target.to_vector<uint8_t>(), ::testing::Each(7));
   }
 }
@@ -227,7 +227,7 @@ TEST(Limits, AnIntegerIsFilledWithItsOwnValuesOnly) {
       {DType::i64, -1e300}, {DType::i32, INFINITY}};
   for (const auto& [dtype, value] : wrong)
     EXPECT_THAT(error_of([dtype = dtype, value = value] { Tensor::full({2}, value, dtype); }),
-                HasSubstr("is no value of "))
+                HasSubstr("is not a value of "))
         << dtype << value;
   EXPECT_EQ(Tensor::full({1}, -0x1p63, DType::i64).data<int64_t>()[0], kLeast);
   EXPECT_EQ(Tensor::full({1}, 255, DType::u8).data<uint8_t>()[0], 255);
@@ -242,12 +242,12 @@ TEST(Limits, WhatNoIntegerHoldsIsNotConvertedToOne) {
     for (const DType from : {DType::f32, DType::bf16}) {
       const Tensor source = counting({3}).to(from), target = Tensor::full({3}, 7, dtype);
       source.narrow(0, 2, 1).fill_(value);
-      EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("is no value of "))
+      EXPECT_THAT(error_of([&] { target.copy_(source); }), HasSubstr("is not a value of "))
           << dtype << value;
       EXPECT_THAT(error_of([&, dtype = dtype] {
                     source.expand({2, 3}).to(dtype);
                   }),
-                  HasSubstr("is no value of "))
+                  HasSubstr("is not a value of "))
           << dtype << value;
       EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
     }
@@ -263,8 +263,9 @@ TEST(Limits, WhatNoIntegerHoldsIsNotConvertedToOne) {
                                          {DType::i32, DType::u8, -1}}) {
     const Tensor source = counting({3}).to(w.from), target = Tensor::full({3}, 7, w.to);
     source.narrow(0, 2, 1).fill_(w.value);
-    EXPECT_THAT(error_of([&] { target.copy_(source); }),
-                HasSubstr(str("[copy] ", static_cast<int64_t>(w.value), " is no value of ", w.to)));
+    EXPECT_THAT(
+        error_of([&] { target.copy_(source); }),
+        HasSubstr(str("[copy] ", static_cast<int64_t>(w.value), " is not a value of ", w.to)));
     EXPECT_THAT(target.to_vector<int64_t>(), ElementsAre(7, 7, 7)) << "a part was written";
     EXPECT_THAT(source.to(DType::boolean).to(w.to).to_vector<int64_t>(), ElementsAre(0, 1, 1));
   }

@@ -316,11 +316,11 @@ TEST(ShardSpec, RefusesWhatDoesNotLieInTheTensor) {
   EXPECT_THAT(error_of([&] {
                 overlap(columns, ShardSpec::whole({6, 4}));
               }),
-              HasSubstr("are no parts of one tensor"));
+              HasSubstr("are not parts of one tensor"));
   EXPECT_THAT(error_of([&] {
                 find_cover_fault({6, 4}, {&columns, 1});
               }),
-              HasSubstr("is no part of [6, 4]"));
+              HasSubstr("is not part of [6, 4]"));
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ TEST(SumSlots, ATermComesOnceASum) {
   for (const int64_t i : {2, 3, 0}) EXPECT_TRUE(slots.has(i));
   for (const int64_t i : {2, 3, 0})
     EXPECT_THAT([&] { slots.place(i, 5); },
-                ThrowsMessage<UsageError>(HasSubstr("has come before")));
+                ThrowsMessage<UsageError>(HasSubstr("was added before")));
   EXPECT_THAT([&] { slots.place(5, 5); }, ThrowsMessage<UsageError>(HasSubstr("no term 5 of 5")));
   // A place that is not taken changes nothing.
   EXPECT_EQ(slots.place(1, 5).slot, slots.place(1, 5).slot);

@@ -76,7 +76,7 @@ TEST(Launch, blames_a_stopped_rank_and_not_the_one_that_gave_up_waiting_for_it) 
   EXPECT_THAT(agent.output(), HasSubstr("│ reason: stopped by SIGSTOP or Ctrl-Z (state T) since "));
   EXPECT_THAT(agent.output(),
               HasSubstr(str("until rank 0 on host ", host_name(), " gave up; 'kill -CONT ", rank,
-                            "' before that lets it go on\n")));
+                            "' before that would have resumed it\n")));
   EXPECT_THAT(agent.output(), HasSubstr("│ rank 0: exit code 7, later: rank 1 did not come\n"));
   EXPECT_THAT(agent.output(), Not(HasSubstr("no other rank reported")));
 }

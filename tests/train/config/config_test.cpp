@@ -115,13 +115,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"checkpoint: {async: yes}\n",
                   "key 'checkpoint.async': expected true or false, got 'yes'"},
         BadConfig{"train: {precision: fp16}\n",
-                  "key 'train.precision': 'fp16' is none of fp32 | bf16"},
-        BadConfig{"device: gpu\n", "c.yaml:1:9: key 'device': 'gpu' is none of auto | cpu | cuda"},
+                  "key 'train.precision': 'fp16' is not one of fp32 | bf16"},
+        BadConfig{"device: gpu\n",
+                  "c.yaml:1:9: key 'device': 'gpu' is not one of auto | cpu | cuda"},
         BadConfig{"device: {type: cuda}\n",
                   "key 'device': expected auto | cpu | cuda, got keys below it"},
         BadConfig{"data: {kind: random}\ndevice: cuda\nmodel: {dim: 520, heads: 2}\n",
                   "model.dim / model.heads is 260, but heads on a CUDA device have at most 256 "
-                  "elements: take more heads, or device cpu"},
+                  "elements: set more heads, or device cpu"},
         BadConfig{"data: {kind: random}\ndevice: cuda\nparallel: {offload: true}\n",
                   "c.yaml:3:21, c.yaml:2:9: parallel.offload keeps state in files, which a CUDA "
                   "device cannot read"},
@@ -130,9 +131,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"just words\n", "expected 'group:' with keys below it, got 'just words'"},
         BadConfig{"train: {steps: 4\n", "not valid YAML"},
         BadConfig{"# \t\ntrain:\n\tsteps: 4\n",
-                  "(line 3 is indented with a tab: YAML takes spaces alone)"},
+                  "(line 3 is indented with a tab: YAML allows spaces only)"},
         BadConfig{std::string("train: {steps: 4}\n\0\n", 20),
-                  "c.yaml:2: not a text: it holds a byte that is zero"},
+                  "c.yaml:2: not a text file: it holds a zero byte"},
         BadConfig{"run: &a {name: x}\n", "anchors (&name) are not supported"},
         BadConfig{"run: {name: x}\n---\nrun: {name: y}\n", "one YAML document"},
         BadConfig{"data: {kind: random}\ntrain: {global_batch: 16, micro_batch: 5}\n",
@@ -147,7 +148,7 @@ INSTANTIATE_TEST_SUITE_P(
                   "optim.schedule.warmup (6) is longer"},
         BadConfig{
             "data: {kind: random}\nparallel: {shard: half}\n",
-            "key 'parallel.shard': 'half' is none of full | grad | optim | hybrid | a number"},
+            "key 'parallel.shard': 'half' is not one of full | grad | optim | hybrid | a number"},
         BadConfig{"data: {kind: random}\nparallel: {shard: hybrid}\n",
                   "needs parallel.mesh: [replicate, shard]"},
         BadConfig{"data: {kind: random}\nparallel: {shard: optim}\n",
@@ -322,7 +323,7 @@ TEST(Config, BytesThatAreNoUtf8AreSpelledOutInFiles) {
   // In a comment it harms nobody.
   EXPECT_EQ(parse_config("# caf\xe9\n" + start, "test").data.kind, DataKind::random);
   EXPECT_THAT(test::error_of([&] { parse_config(start + "run: {dir: \"a\\0b\"}\n", "a.yaml"); }),
-              HasSubstr("run.dir holds a byte that is zero"));
+              HasSubstr("run.dir holds a zero byte"));
 }
 
 }  // namespace

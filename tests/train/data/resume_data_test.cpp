@@ -115,7 +115,7 @@ TEST_P(ResumeData, DataThatWereNotReadAreKnownBySamples) {
       warnings_,
       HasSubstr(
           folder(2) +
-          " was saved before all of its data was read, and the files of data.path are others now"));
+          " was saved before all of its data was read, and files of data.path were replaced"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, ResumeData, testing::Values(1, 2),

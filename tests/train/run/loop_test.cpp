@@ -333,7 +333,7 @@ TEST_P(Loop, DataOfTheSameBytesAreNoChange) {
                              })));
     EXPECT_EQ(weights_, expected) << name;
     EXPECT_THAT(screen_,
-                HasSubstr("were found written or replaced, with the same bytes: the run goes on"))
+                HasSubstr("were found written or replaced, with the same bytes: the run continues"))
         << name;
   }
 }

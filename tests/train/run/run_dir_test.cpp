@@ -53,9 +53,9 @@ TEST_F(Folder, ThatCannotBeLockedIsSaid) {
       said = testing::internal::GetCapturedStderr();
     });
     if (!filtered) GTEST_SKIP() << "skipped: the system lets no thread filter its calls";
-    EXPECT_THAT(said,
-                AllOf(HasSubstr("gives no lock (" + errno_text(error) + ")"), HasSubstr(run.path),
-                      HasSubstr("nothing keeps another run from writing to the same folder")));
+    EXPECT_THAT(
+        said, AllOf(HasSubstr("supports no lock (" + errno_text(error) + ")"), HasSubstr(run.path),
+                    HasSubstr("nothing keeps another run from writing to the same folder")));
     EXPECT_EQ(said.find("warning"), said.rfind("warning")) << "said once: " << said;
   }
 }

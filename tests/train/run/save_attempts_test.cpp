@@ -60,7 +60,7 @@ TEST_F(SaveAttemptsTest, AfterAFailureTheNextOneComesSoonAndEachFurtherOneLater)
 TEST_F(SaveAttemptsTest, EachKindOfFailureIsSaidOnceUntilASaveSucceeds) {
   SaveAttempts saves = attempts(15);
   EXPECT_EQ(saves.failed("step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more"),
-            "step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more. The run goes on, and "
+            "step 10 was not saved: 'runs/a' has 1.2 MB free, 0.3 MB more. The run continues and "
             "tries again with its next save, in 1 min at "
             "the latest");
   EXPECT_EQ(saves.failed("step 20 was not saved: 'runs/a' has 0.8 MB free, 0.7 MB more"), "");
@@ -75,7 +75,7 @@ TEST_F(SaveAttemptsTest, EachKindOfFailureIsSaidOnceUntilASaveSucceeds) {
               HasSubstr("step 80"));
   EXPECT_EQ(saves.succeeded(90), "step 90 is saved, after 1 save that failed");
   EXPECT_EQ(attempts(0).failed("full"),
-            "full. The run goes on, and tries again with its next save");
+            "full. The run continues and tries again with its next save");
 }
 
 }  // namespace

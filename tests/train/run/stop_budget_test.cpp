@@ -50,7 +50,7 @@ TEST(StopBudget, StepsAloneMayBeTooLong) {
   budget.stepped(seconds(1), seconds(1));
   budget.stepped(seconds(13), seconds(13));
   EXPECT_THAT(budget.warning(),
-              HasSubstr("may need 26.0 s (26.0 s until a step ends it, the save comes on top)"));
+              HasSubstr("may need 26.0 s (26.0 s until a step ends it, plus the save)"));
 }
 
 TEST(StopBudget, ZeroAsksForNothing) {

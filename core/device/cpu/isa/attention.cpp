@@ -12,7 +12,7 @@ namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
 constexpr int64_t kBlock = 64;  // queries or keys of a block
-// Queries of a piece of the forward pass. Blocks of keys are packed once for all of them.
+// Queries in a piece of the forward pass. Each block of keys is packed once for all of them.
 constexpr int64_t kQueriesAtOnce = 256;
 constexpr float kInfinity = __builtin_inff();
 
@@ -37,15 +37,15 @@ Head<T> gradient_head(const AttentionArgs& a, void* x, int64_t head) {
   return {static_cast<T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head,
           a.stride_time};
 }
-// The head in the dense `out` or its gradient.
+// One head of the dense `out`, or of its gradient.
 template <typename T>
 Head<T> dense_head(const AttentionArgs& a, T* x, int64_t head) {
   return {x + (head / a.heads * a.time * a.heads + head % a.heads) * a.head_dim,
           a.heads * a.head_dim};
 }
 
-// Rows in the form that a product takes: in place, or copied into `buffer` [rows, round_up(dim,
-// 2)].
+// Returns rows in the form that a product needs: in place, or copied to `buffer` [rows,
+// round_up(dim, 2)].
 template <typename S, typename T>
 PanelA rows_as_a(Head<const T> head, int64_t t, int64_t rows, int64_t dim,
                  typename S::Element* buffer) {
@@ -61,7 +61,7 @@ PanelA rows_as_a(Head<const T> head, int64_t t, int64_t rows, int64_t dim,
   return rows_of(buffer, width);
 }
 
-// Cuts pieces of working memory off one block.
+// Cuts consecutive pieces off one block of working memory.
 class Cutter {
  public:
   explicit Cutter(char* memory) : next_(memory) {}
@@ -75,7 +75,7 @@ class Cutter {
  private:
   char* next_;
 };
-// Lays out a scratch structure. Calls its lay_out() twice: once for the size, once for the places.
+// Makes a scratch structure. It calls lay_out() twice: once for the size, once for the addresses.
 template <typename ScratchSpace>
 ScratchSpace make_scratch(int64_t time, int64_t dim) {
   ScratchSpace s;
@@ -90,8 +90,8 @@ template <typename S>
 struct ForwardScratch {
   typename S::Packed *keys, *values;  // [dim, kBlock] and [kBlock, dim], packed
   float* scores;                      // [kBlock, kBlock]
-  // weights [kBlock, kBlock]: exp(scores), in the place of `scores` if they are floats. rows:
-  // [kBlock, dim].
+  // weights [kBlock, kBlock]: exp(scores). They share memory with `scores` if they are floats.
+  // rows: [kBlock, dim].
   typename S::Element *weights, *rows;
   float *out, *largest, *sum;  // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
 
@@ -110,16 +110,16 @@ struct ForwardScratch {
   }
 };
 
-// Clears a row of a block from column `from` to its end.
+// Sets a row of a block to 0 from column `from` to its end.
 template <typename E>
 LOCKSTEP_INLINE void clear(E* row, int64_t from) {
   for (int64_t j = from; j < kBlock; j += kLanes)
     store_at(row + j, Vf{}, smaller(kBlock - j, kLanes));
 }
 
-// Turns a row of raw scores into weights exp(scale·score − maximum) and updates the row's maximum
-// and sum. Returns the factor for the output so far. `visible` columns count; the rest of kBlock
-// becomes 0.
+// Turns a row of raw scores into weights exp(scale·score − maximum), and updates the row's maximum
+// and sum. Returns the factor for the output so far. Only the first `visible` columns count; the
+// rest of the block becomes 0.
 template <typename E>
 float softmax_step(const float* row, E* weights, int64_t visible, float scale, float* largest,
                    float* sum) {
@@ -142,8 +142,8 @@ float softmax_step(const float* row, E* weights, int64_t visible, float scale, f
   return shrink;
 }
 
-// How many of the `keys` from `key` on a query sees. It is never 0: blocks of queries and keys have
-// the same alignment, and blocks that lie wholly in the future are skipped.
+// Returns how many of the `keys` keys from `key` on a query sees. It is never 0: blocks of queries
+// and keys are aligned alike, and blocks wholly in the future are skipped.
 LOCKSTEP_INLINE int64_t visible_keys(const AttentionArgs& a, int64_t query, int64_t key,
                                      int64_t keys) {
   return a.causal ? smaller(keys, query - key + 1) : keys;
@@ -212,16 +212,16 @@ void forward(const AttentionArgs& a, T* out, float* lse) {
   });
 }
 
-// The sums over query blocks (dk, dv) and over key blocks (dq) run in order within one piece.
+// A piece computes the sums over query blocks (dk, dv) and key blocks (dq) in order.
 template <typename S>
 struct BackwardScratch {
-  // Packed for the whole head, as [k = rows, n = D] blocks of kBlock rows.
+  // Packed for the whole head, as blocks of kBlock rows [k = rows, n = D].
   typename S::Packed *queries, *gradients;
-  // Packed, one block: [keys, D], [D, keys], [D, keys].
+  // One packed block each: [keys, D], [D, keys], [D, keys].
   typename S::Packed *keys, *keys_across, *values_across;
   float *scores, *dscores;  // [kBlock, kBlock]
-  // The same as steps down the columns (down, ddown), and dscores as steps along the rows (drows).
-  // In place if they are floats.
+  // scores and dscores as steps down the columns (down, ddown), and dscores as steps along the rows
+  // (drows). They share the memory of scores and dscores if they are floats.
   typename S::Packed *down, *ddown;
   typename S::Element* drows;
   typename S::Element* rows;    // [kBlock, D]

@@ -5,10 +5,10 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-// Rows of C per piece. With many, B is seldom read from the outer caches. With few, the A block
-// stays in the second cache, and there are pieces for several threads.
+// Rows of C in a piece. Many rows mean that B is seldom read from the outer caches. Few rows keep
+// the A block in the second cache and make enough pieces for several threads.
 constexpr int64_t kMinRows = 64, kMaxRows = 256, kRowPieces = 8;
-// With fewer pieces than this, they are also cut along the columns. Each then packs A for itself.
+// If there are fewer pieces, they are cut along the columns, too. Each one then packs A again.
 constexpr int64_t kEnoughPieces = 4;
 constexpr int64_t kPackedLimit = int64_t{1} << 20;  // elements of B packed at a time
 
@@ -21,7 +21,7 @@ const T* element(const GemmOperand& x, int64_t row, int64_t column) {
   return x.transposed ? data + column * x.ld + row : data + row * x.ld + column;
 }
 
-// A product of matrices of T that steps as S.
+// A product of matrices with elements T that computes in steps of S.
 template <typename T, typename S>
 class Product {
  public:
@@ -51,7 +51,7 @@ class Product {
   using Packed = typename S::Packed;
   static constexpr int64_t kBlock = kDepth * S::kPerStep;  // elements of a block of k
 
-  // Packs the group's columns over all of k, as blocks of kDepth steps one after the other.
+  // Packs the group's columns over all of k, as consecutive blocks of kDepth steps.
   void pack_b() const {
     const int64_t padded = round_up(group_width_, kLanes);
     for_pieces((group_width_ + kColumnTile - 1) / kColumnTile, [&](int64_t panel) {
@@ -65,7 +65,7 @@ class Product {
     });
   }
 
-  // A's rows over one block of k: in place if a step can be read there, else packed.
+  // Returns A's rows over one block of k: in place if steps can be read there, else packed.
   PanelA block_of_a(int64_t row, int64_t m, int64_t p, int64_t k) const {
     const T* src = element<T>(g_.a, row, p);
     if (g_.a.transposed) {
@@ -74,7 +74,7 @@ class Product {
     }
     if constexpr (sizeof(T) * S::kPerStep == 4)
       if (k % S::kPerStep == 0) return rows_of(src, g_.a.ld);
-    // The elements that a step reads, unchanged or widened, with zeros up to whole steps.
+    // Elements that a step reads: unchanged or widened, padded with zeros to whole steps.
     using Element = typename S::Element;
     const int64_t width = steps<S>(k) * S::kPerStep;
     Element* dst = scratch_of<Element>(Scratch::packed_a, round_up(m, kLanes) * width);
@@ -117,7 +117,7 @@ class Product {
   int64_t group_first_ = 0, group_width_ = 0;
 };
 
-// An empty sum: C = bias, or 0.
+// A product over k = 0: C = bias, or 0.
 void without_terms(const GemmArgs& g) {
   for (int64_t i = 0; i < g.m; ++i)
     for_vectors(g.n, [&](int64_t j, int64_t lanes) {

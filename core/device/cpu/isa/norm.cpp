@@ -21,7 +21,7 @@ Blocks blocks_of(int64_t rows) {
 
 LOCKSTEP_INLINE float inverse_root(float x) { return 1.0f / sqrt(splat(x))[0]; }
 
-// Makes two passes over a row in the first cache, to avoid cancellation.
+// Makes two passes over the row, which is in the first cache, to avoid cancellation.
 template <typename T>
 void layer_norm_row(int64_t n, float eps, const T* x, const float* weight, const float* bias, T* y,
                     float* mean, float* rstd) {
@@ -91,7 +91,7 @@ void norm_backward_row(int64_t n, const T* x, const float* weight, float mean, f
   });
 }
 
-// out [n] (+)= the sum of `count` vectors that lie `stride` apart.
+// out [n] (+)= the sum of `count` vectors at distance `stride`.
 void add_partials(int64_t n, int64_t count, const float* partial, int64_t stride, float* out,
                   bool accumulate) {
   for_vectors(n, [&](int64_t i, int64_t lanes) {

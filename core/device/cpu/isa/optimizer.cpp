@@ -1,4 +1,4 @@
-// Optimizers in one pass over the memory, because memory traffic is their cost.
+// Optimizers pass over memory only once, because memory traffic dominates their time.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
 #include "core/device/cpu/vector_math.h"

@@ -1,4 +1,4 @@
-// Random numbers by counter: the Philox 4x32-10 of core/base/philox.h, for several counters at
+// Counter-based random numbers: Philox 4x32-10 as in core/base/philox.h, for several counters at
 // once.
 #include "core/device/cpu/isa/isa.h"
 #include "core/device/cpu/pieces.h"
@@ -7,7 +7,7 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-constexpr int64_t kBlocks = 16;  // counters at once; each gives four numbers
+constexpr int64_t kBlocks = 16;  // counters processed at once; each gives four numbers
 constexpr int64_t kNumbers = 4 * kBlocks;
 
 // bits[4·b + w]: word w of counter first + b.
@@ -36,8 +36,8 @@ void philox_blocks(const RandomKey& key, uint32_t first, uint32_t (&bits)[kNumbe
     for (int64_t w = 0; w < 4; ++w) bits[4 * b + w] = word[w][b];
 }
 
-// Calls f(element, bits of its aligned group of kNumbers, index within the group) for elements [0,
-// n), at stream positions first + i.
+// Calls f(element, bits of its aligned group of kNumbers, index in the group) for the elements [0,
+// n) at stream positions first + i.
 template <typename F>
 void for_numbers(int64_t n, const RandomKey& key, int64_t first, const F& f) {
   for_ranges(n, kElementwiseGrain, [&](int64_t begin, int64_t end) {
@@ -52,15 +52,15 @@ void for_numbers(int64_t n, const RandomKey& key, int64_t first, const F& f) {
   });
 }
 
-// [0, 1), 24 bits.
+// Uniform in [0, 1), with 24 bits.
 LOCKSTEP_INLINE float unit(uint32_t bits) {
   return static_cast<float>(static_cast<int32_t>(bits >> 8)) * 0x1p-24f;
 }
 
-// A pair of neighbours shares one radius and angle.
+// Two neighbouring numbers share one radius and one angle.
 float box_muller(const uint32_t* bits, int64_t index) {
   const int64_t even = index & ~int64_t{1};
-  // In (0, 1], so that the logarithm is finite.
+  // The radius uses (0, 1], to keep the logarithm finite.
   const float radius = __builtin_sqrtf(-2.0f * __builtin_logf(unit(bits[even]) + 0x1p-24f));
   const float angle = 6.28318530717958648f * unit(bits[even + 1]);
   return radius * (index % 2 == 0 ? __builtin_cosf(angle) : __builtin_sinf(angle));

@@ -6,9 +6,9 @@
 namespace lockstep::cpu::LOCKSTEP_ISA {
 namespace {
 
-constexpr int64_t kBlock = 8192;      // elements of a row per partial result
-constexpr int64_t kRowsAtOnce = 512;  // of a column reduction per partial result
-constexpr int64_t kColumns = 256;     // of a column reduction per piece
+constexpr int64_t kBlock = 8192;      // elements of a row in one partial result
+constexpr int64_t kRowsAtOnce = 512;  // rows of a column reduction in one partial result
+constexpr int64_t kColumns = 256;     // columns in one piece of a column reduction
 
 template <ReduceKind KIND>
 LOCKSTEP_INLINE Vf combine(Vf a, Vf b) {
@@ -33,7 +33,7 @@ float combine_lanes(Vf v) {
   return lane[0];
 }
 
-// At most kBlock elements, in four chains of vectors.
+// Reduces at most kBlock elements, in four chains of vectors.
 template <ReduceKind KIND, typename T>
 float reduce_block(int64_t n, const T* x) {
   Vf chain[4];
@@ -77,7 +77,7 @@ void reduce_rows(int64_t rows, int64_t n, const T* x, T* y) {
     y[r] = from_float<T>(finish<KIND>(sum_tree::combine(partial + r * blocks, blocks, two), n));
 }
 
-// Reduces the middle axis, in whole vectors of the inner one.
+// Reduces the middle axis, by whole vectors of the inner axis.
 template <ReduceKind KIND, typename T>
 void reduce_columns(int64_t outer, int64_t n, int64_t inner, const T* x, T* y) {
   const int64_t chunks = (inner + kColumns - 1) / kColumns;
