@@ -1,5 +1,5 @@
-// Copies of tensors in host memory, made with all threads: what stalls training while a state is
-// put aside.
+// Copies tensors to host memory with all threads. Training waits for this while a state is
+// copied.
 #pragma once
 
 #include <vector>
@@ -8,8 +8,8 @@
 
 namespace lockstep::checkpoint {
 
-// from[i], contiguous, to to[i], contiguous on the host, of the same size; in pieces that threads
-// share out evenly.
+// Copies from[i] to to[i]. Both are contiguous and of the same size; to[i] is on the host. Threads
+// share the pieces evenly.
 void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to);
 
 }  // namespace lockstep::checkpoint
