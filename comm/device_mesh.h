@@ -2,8 +2,8 @@
 // each line through it. HSDP is the mesh {{"replicate", 2}, {"shard", 4}}: four neighbours share a
 // copy of the model, and ranks of equal place in it hold equal slices.
 //
-// Some of the dimensions of a mesh are a mesh too, as mesh["replicate", "shard"] is in PyTorch, and
-// several dimensions can be taken for one, as with PyTorch's _flatten():
+// Some dimensions of a mesh form a mesh themselves, like mesh["replicate", "shard"] in PyTorch.
+// Several dimensions can be used as one, like with PyTorch's _flatten():
 //
 //   DeviceMesh mesh(world, {{"replicate", 2}, {"shard", 2}, {"tensor", 2}, {"pipeline", 2}});
 //   const auto sharded = fsdp::fully_shard(model, mesh.submesh({"replicate", "shard"}));
@@ -11,7 +11,7 @@
 //   // Among the four ranks that share this rank's other coordinates.
 //   mesh.group("data")->all_reduce(loss);
 //
-// Ranks are laid out row-major: those that differ in the last dimension alone are neighbours.
+// Ranks are laid out row-major: ranks that differ only in the last dimension are neighbours.
 // Thread-safety: as ProcessGroup.
 #pragma once
 
@@ -26,41 +26,41 @@ namespace lockstep::comm {
 
 struct MeshDimension {
   std::string name;
-  int size = 0;  // -1 in one dimension at most: what the number of ranks leaves
+  int size = 0;  // -1 in at most one dimension: computed from the number of ranks
 };
 
-// A mesh and its submeshes share their groups. A copy is the same mesh.
+// A mesh and its submeshes share their groups. A copy refers to the same mesh.
 class DeviceMesh {
  public:
-  // Collective over `world`; the same dimensions on every rank, with UsageError on all of them
-  // where they differ. Throws UsageError, before anything is communicated, for dimensions that
-  // cannot be: none, an empty or repeated name, sizes whose product is not the number of ranks.
+  // Collective over `world`. All ranks must pass the same dimensions; otherwise every rank throws
+  // UsageError. Throws UsageError before any communication for impossible dimensions: none, an
+  // empty or repeated name, or sizes whose product is not the number of ranks.
   DeviceMesh(std::shared_ptr<ProcessGroup> world, std::vector<MeshDimension> dimensions);
 
-  // The ranks that differ from this one in these dimensions alone, as a mesh of them. The names are
+  // Returns the ranks that differ from this one only in these dimensions, as a mesh. The names are
   // dimensions of this mesh, or names that flatten() gave, in the order of this mesh. Collective
-  // over the whole mesh that the constructor made, by all its ranks with the same names, since a
-  // group may have to be formed: UsageError on all of them where they differ. A group of the same
-  // dimensions is formed once. Throws UsageError, before anything is communicated, for no names,
-  // and for one that the mesh lacks, that is there twice or that is not in order.
+  // over the whole mesh that the constructor made, because a group may have to be formed: all its
+  // ranks must pass the same names, or every rank throws UsageError. Each group is formed once.
+  // Throws UsageError before any communication for an empty list, and for names that the mesh
+  // lacks, that are repeated or that are out of order.
   DeviceMesh submesh(const std::vector<std::string>& names) const;
-  // The ranks of submesh(names) as a mesh of one dimension, `name`, row-major. From then on the
-  // whole mesh knows the name, and so does each submesh that has all of these dimensions. As
-  // collective as submesh(). UsageError also where `name` is taken for something else.
+  // Returns the ranks of submesh(names) as a mesh of one dimension, `name`, in row-major order.
+  // Then the whole mesh knows that name, and each submesh with all of these dimensions. Collective
+  // like submesh(). Throws UsageError also if `name` is taken.
   DeviceMesh flatten(const std::vector<std::string>& names, const std::string& name) const;
 
   const std::vector<MeshDimension>& dimensions() const { return dimensions_; }
-  // Whether the mesh has a dimension or a flattened dimension of this name.
+  // Whether the mesh has a dimension or a flattened dimension with this name.
   bool has(std::string_view name) const;
-  // The functions that take a name throw UsageError for one that the mesh lacks, and say which it
+  // Functions that take a name throw UsageError if the mesh lacks it, and list the names it
   // has.
   int size(std::string_view name) const;
-  // This rank's place in a dimension: its rank in group(name).
+  // This rank's place in a dimension, which is its rank in group(name).
   int coordinate(std::string_view name) const;
-  // The ranks that differ from this one in this dimension alone, in its order. Of one rank where
-  // the size is 1; world() itself where the dimension is the whole mesh.
+  // Returns the ranks that differ from this one only in this dimension, in its order. The group has
+  // one rank if the size is 1; it is world() if the dimension is the whole mesh.
   const std::shared_ptr<ProcessGroup>& group(std::string_view name) const;
-  // All ranks of this mesh. Of a submesh: those that share the coordinates that it leaves out.
+  // All ranks of this mesh. In a submesh: the ranks that share the coordinates it leaves out.
   const std::shared_ptr<ProcessGroup>& world() const { return world_; }
 
   // "replicate 2 x shard 4".
@@ -76,9 +76,9 @@ class DeviceMesh {
   const Axes& axes_of(std::string_view name) const;
   std::vector<Axes> axes_of(const std::vector<std::string>& names) const;
 
-  std::shared_ptr<Grid> grid_;  // that the constructor made
+  std::shared_ptr<Grid> grid_;  // made by the constructor
   std::vector<MeshDimension> dimensions_;
-  std::vector<Axes> axes_;  // of each dimension: more than one where it is flattened
+  std::vector<Axes> axes_;  // for each dimension; a flattened one has several
   std::shared_ptr<ProcessGroup> world_;
 };
 

@@ -1,5 +1,5 @@
-// comm::agree() for work that may take longer than a collective may wait: writing gigabytes, or
-// reading them.
+// comm::agree() for work that may take longer than the time limit of a collective, such as reading
+// or writing gigabytes.
 #pragma once
 
 #include <atomic>
@@ -11,9 +11,9 @@
 
 namespace lockstep::comm {
 
-// Runs `local` on a thread of its own on every rank, with signs of life between the ranks
-// meanwhile, and ends as comm::agree() does. Once it has failed on some rank, `stop` becomes true
-// on the others: their work should then return early, whatever it returns. Null: a single rank.
+// Runs `local` on every rank, in a thread of its own, while the ranks exchange signs of life. Ends
+// like comm::agree(). After a failure on one rank, `stop` becomes true on the others; their work
+// should then return early, with any result. Null: a single rank.
 std::vector<std::string> agree_on_long_work(
     ProcessGroup* group, const std::function<std::string(const std::atomic<bool>& stop)>& local);
 

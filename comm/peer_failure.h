@@ -1,6 +1,6 @@
-// Errors of which another rank is the cause. When one rank fails, all others fail too, as a
-// consequence and often sooner; whoever looks for the root cause must be able to tell them apart.
-// The families (core/base/error.h) stay as they are: a FromPeer<E> is an E.
+// Errors that another rank caused. When one rank fails, all others fail as a consequence, and often
+// sooner. A search for the root cause must be able to tell the two apart. The families
+// (core/base/error.h) stay as they are: a FromPeer<E> is an E.
 #pragma once
 
 #include <exception>
@@ -16,10 +16,10 @@ class FromPeer final : public Family, public PeerFailure {
   using Family::Family;
 };
 
-// Whether another rank is the cause: it died, left, aborted, failed, or did not come in time.
+// Whether another rank is the cause: it died, left, aborted, failed or did not come in time.
 bool caused_by_peer(const std::exception& error);
 
-// An error of the same family with another message; what belongs to no family becomes an
+// Returns an error of the same family with another message. An error without a family becomes an
 // EnvironmentError.
 std::exception_ptr reworded(const std::exception& error, const std::string& message, bool by_peer);
 inline std::exception_ptr reworded(const std::exception& error, const std::string& message) {

@@ -12,8 +12,8 @@
 
 namespace lockstep::comm {
 
-// Thread-safe. Values are bytes. Every wait has a limit: TimeoutError names the key and the limit;
-// EnvironmentError says that the store cannot be reached any more.
+// Thread-safe. Values are bytes. Every wait has a limit: a TimeoutError names the key and the
+// limit. An EnvironmentError means that the store cannot be reached any more.
 class Store {
  public:
   virtual ~Store() = default;
@@ -21,18 +21,18 @@ class Store {
   // Waits until the key exists.
   virtual std::string get(const std::string& key, Duration timeout) = 0;
   virtual void wait(const std::vector<std::string>& keys, Duration timeout) = 0;
-  // Adds to a decimal counter (0 where the key does not exist) and returns the sum.
+  // Adds to a decimal counter (0 if the key does not exist) and returns the sum.
   virtual int64_t add(const std::string& key, int64_t delta) = 0;
-  // Sets `desired` if the value is `expected` (empty: the key does not exist). Returns the value
-  // that the key has now.
+  // Sets `desired` if the value is `expected` (empty: if the key does not exist). Returns the value
+  // that the key has afterwards.
   virtual std::string compare_and_set(const std::string& key, const std::string& expected,
                                       const std::string& desired) = 0;
-  // The keys are as if they had never been set; one that does not exist is no error. Remove a key
-  // only when all who read it have it: a later get() waits until the key is set again.
+  // Removes keys as if they had never been set. A missing key is not an error. Remove a key only
+  // after all its readers have read it: a later get() would wait until it is set again.
   virtual void remove(const std::vector<std::string>& keys) = 0;
 };
 
-// The same store seen through "prefix/": lets several users share one without clashes.
+// The same store, with "prefix/" before every key: several users can share one without clashes.
 std::shared_ptr<Store> with_prefix(std::shared_ptr<Store> store, std::string prefix);
 
 }  // namespace lockstep::comm

@@ -1,4 +1,4 @@
-// What every data-parallel wrapper asks of its ranks: they train the same model.
+// The check that every data-parallel wrapper needs: all ranks train the same model.
 #pragma once
 
 #include <string>
@@ -13,9 +13,9 @@ namespace lockstep::data_parallel {
 
 using Buffers = std::vector<std::pair<std::string, Tensor>>;
 
-// Collective. Compares names, shapes, dtypes and order over all ranks, what is frozen, and what has
-// no values yet. Where they differ every rank throws UsageError, which names the first differing
-// entry and two ranks. `wrapper` begins the message: "ddp".
+// Collective. Compares names, shapes, dtypes and order over all ranks, and which parameters are
+// frozen or have no values yet. If they differ, every rank throws UsageError that names the first
+// different entry and two ranks. `wrapper` begins the message: "ddp".
 void check_same_model(std::string_view wrapper, const std::vector<Parameter>& parameters,
                       const Buffers& buffers, comm::ProcessGroup& group);
 

@@ -12,10 +12,10 @@
 
 namespace lockstep::ddp {
 
-// The parameters of each bucket, in the order in which the buckets are reduced. Fills buckets in
-// the given order of parameter indices. A parameter is never split. A parameter larger than the
-// limit gets its own bucket. The first bucket closes at `first_bytes`, so that communication starts
-// early.
+// The parameters of each bucket, as the
+// indices that make_layout() got. Buckets are
+// listed in the order in which they are
+// reduced.
 using BucketLayout = std::vector<std::vector<size_t>>;
 
 // Fills buckets in the given order of parameter indices. A parameter is never split; one that is
@@ -36,10 +36,10 @@ class Bucket {
   const Tensor& total() const { return total_; }  // f32 [numel]
   // The part of `total` for the bucket's k-th member, in the parameter's shape.
   Tensor total_of(size_t k) const { return part_of(total_, k); }
-  // Where the micro-batch of that place must write the k-th member's gradient; the last one of this
-  // rank's share writes to `total`.
+  // Returns where that micro-batch must write the k-th member's gradient. The last micro-batch of
+  // this rank's share writes to `total`.
   Tensor target(size_t k, const SumSlots::Place& place);
-  // Adds to `gradient`, which was written there, what BinaryCounter::fold() says.
+  // Adds earlier sums to `gradient`, which was written there, as BinaryCounter::fold() describes.
   void fold(size_t k, const Tensor& gradient, const SumSlots::Place& place) const {
     sums_.fold(gradient, place, offsets_[k]);
   }

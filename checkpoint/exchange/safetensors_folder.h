@@ -13,8 +13,8 @@
 
 namespace lockstep::checkpoint {
 
-// A tensor to write. Its values are asked for when their turn comes, so that one tensor is in
-// memory at a time.
+// A tensor to write. `values` is called when its turn comes, so memory holds one tensor at a
+// time.
 struct WantedTensor {
   std::string name;
   DType dtype = DType::f32;
@@ -25,19 +25,20 @@ struct WantedTensor {
 struct FolderRequest {
   std::string dir;                    // must not exist yet
   std::vector<WantedTensor> tensors;  // split in this order
-  // A file takes tensors until the next one would exceed this; a larger tensor gets a file of its
-  // own. 0: one file.
+  // A file takes tensors until the next one would exceed this. A larger tensor gets a file of its
+  // own. 0: one file for all.
   int64_t max_shard_bytes = 0;
   std::map<std::string, std::string> texts = {};  // file name → contents
 };
 
 struct WrittenFolder {
   std::vector<std::string> files;  // of tensors, in order
-  int64_t bytes = 0;               // of tensors
+  int64_t bytes = 0;               // of all tensors
 };
 
-// Writes aside, syncs, renames: `dir` appears complete or not at all, and what exists is never
-// replaced (UsageError). EnvironmentError with operation, path and errno; then nothing is left.
+// Writes a temporary folder, syncs it and renames it: `dir` appears complete or not at all.
+// UsageError if `dir` exists. EnvironmentError with operation, path and errno; then nothing is
+// left.
 WrittenFolder write_safetensors_folder(const FolderRequest& request);
 
 }  // namespace lockstep::checkpoint

@@ -1,5 +1,5 @@
-// model.safetensors.index.json, as Hugging Face writes it beside the files of a model: which of
-// them holds which tensor.
+// model.safetensors.index.json, as Hugging Face writes it beside a model's files: it tells which
+// file holds which tensor.
 #pragma once
 
 #include <cstddef>
@@ -10,20 +10,20 @@
 
 namespace lockstep::checkpoint {
 
-// Kept compactly, as a header's tensors are: an index may list millions.
+// Stored compactly, like a header's tensors: an index may list millions.
 class SafetensorsIndex {
  public:
   static constexpr const char* kFileName = "model.safetensors.index.json";
 
-  // `path` is for messages. Throws EnvironmentError for what is no such index, for a tensor that is
-  // listed twice, and for a file that is no plain name: an index must not reach outside of its
+  // `path` is for messages. Throws EnvironmentError if the text is not such an index, if it lists
+  // a tensor twice, or if a file is not a plain name: an index must not point outside of its
   // folder.
   SafetensorsIndex(std::string_view text, const std::string& path);
   static SafetensorsIndex read(const std::string& path);
 
-  const std::vector<std::string>& files() const { return files_; }  // each once
+  const std::vector<std::string>& files() const { return files_; }  // each file once
 
-  // The tensors, in the ascending order of their names.
+  // The tensors in ascending order of their names.
   size_t size() const { return tensors_.size(); }
   std::string_view name(size_t tensor) const { return name_of(tensors_[tensor]); }
   uint32_t file(size_t tensor) const { return tensors_[tensor].file; }  // index into files()

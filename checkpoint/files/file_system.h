@@ -1,5 +1,5 @@
-// What checkpoints ask of a file system: the seam at which tests let operations fail or the machine
-// "crash". Every failure is an EnvironmentError with operation, path and errno.
+// The file system operations that checkpoints need. Here tests can let operations fail or the
+// machine "crash". Every failure is an EnvironmentError with operation, path and errno.
 #pragma once
 
 #include <cstddef>
@@ -27,40 +27,40 @@ class WritableFile {
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  // A new file; an error if it exists.
+  // Creates a new file. Throws if it exists.
   virtual std::unique_ptr<WritableFile> create(const std::string& path) = 0;
-  // With parents, and durably; nothing happens where it exists.
+  // Creates the folder and its parents durably. Does nothing if it exists.
   virtual void make_directories(const std::string& path) = 0;
-  // A new folder; an error if it exists.
+  // Creates a new folder. Throws if it exists.
   virtual void make_directory(const std::string& path) = 0;
   // Makes the folder's own entries (new names, renames) durable.
   virtual void sync_directory(const std::string& path) = 0;
-  // In one step `from` becomes `to`; where `to` exists, the two change places, and what was there
-  // is left under `from`.
+  // Renames `from` to `to` in one step. If `to` exists, the two exchange places, and the old
+  // contents end up under `from`.
   virtual void rename_directory(const std::string& from, const std::string& to) = 0;
   virtual void remove_all(const std::string& path) = 0;
-  // Names, not paths, sorted; empty for a missing folder.
+  // Returns sorted names, not paths. Empty for a missing folder.
   virtual std::vector<std::string> list(const std::string& path) = 0;
-  // A regular file that is no symbolic link.
+  // Opens a regular file that is not a symbolic link.
   virtual std::unique_ptr<ReadableFile> open(const std::string& path) = 0;
-  // What this user may still write to the file system that holds this folder; nothing where it does
-  // not say.
+  // Returns how much this user may still write to the file system of this folder, or nothing if it
+  // is unknown.
   virtual std::optional<int64_t> free_bytes(const std::string& path) = 0;
 };
 
 FileSystem& posix_file_system();
 
-// What statvfs() says is free to this user, in bytes; nothing where the file system does not count.
-// As many as an int64 holds where there are more.
+// Returns the bytes that are free to this user according to statvfs(), or nothing if the file
+// system does not count them. At most the largest int64_t.
 std::optional<int64_t> free_bytes_of(const struct statvfs& info);
 
-// Gives a file or folder the name `to`. Throws EnvironmentError where that exists; the look at it
-// and the renaming are one where the file system allows.
+// Renames a file or folder to `to`. Throws EnvironmentError if `to` exists; check and rename are
+// one step if the file system allows that.
 void rename_to_new(const std::string& from, const std::string& to);
 
-// Writes a file that has its name only once it is whole and on disk. `write` makes it under the
-// name that it is given, beside it in the same folder, and syncs it; if `write` throws, nothing
-// stays. A file of that name is an EnvironmentError, unless `replaces`.
+// Writes a file that gets its name only when it is complete and on disk. `write` must create and
+// sync it under the temporary name that it gets, in the same folder. If `write` throws, nothing
+// stays. An existing file is an EnvironmentError, unless `replaces` is true.
 void write_whole_file(const std::string& path,
                       const std::function<void(const std::string& aside)>& write,
                       bool replaces = false);

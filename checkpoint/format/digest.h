@@ -1,4 +1,4 @@
-// SHA-256, and the digest of a model's weights. (OpenSSL's EVP: uses the processor's SHA
+// SHA-256, and the digest of a model's weights. (Uses OpenSSL's EVP, which uses the processor's SHA
 // instructions.)
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace lockstep::checkpoint {
 
-// One hash under way. Not thread-safe; moves, but does not copy.
+// A hash being computed. Not thread-safe. Can be moved, not copied.
 class Sha256 {
  public:
   Sha256();
@@ -23,7 +23,7 @@ class Sha256 {
 
   void update(const void* data, size_t bytes);
   void update(std::string_view text) { update(text.data(), text.size()); }
-  // 64 lower-case hex digits. Ends the hash: no update() after it.
+  // Returns 64 lower-case hex digits and ends the hash: no update() after it.
   std::string hex();
 
  private:
@@ -33,9 +33,9 @@ class Sha256 {
 
 std::string sha256_hex(std::string_view text);
 
-// The digest of weights, one tensor at a time (docs/checkpoint.md defines the bytes). Names must
-// come in ascending order of their bytes: UsageError otherwise. With sharded weights, gather a
-// tensor, add() it, let it go.
+// Computes the digest of weights, one tensor at a time (docs/checkpoint.md defines the bytes).
+// Names must come in ascending order of their bytes, or it throws UsageError. For sharded weights,
+// gather a tensor, add() it and release it.
 class WeightsDigest {
  public:
   void add(std::string_view name, const Tensor& full);
@@ -48,7 +48,7 @@ class WeightsDigest {
 };
 
 using NamedTensor = std::pair<std::string, Tensor>;
-// Of full tensors in any order; sorts them by name. UsageError on duplicate names.
+// Digest of whole tensors in any order; sorts them by name. UsageError for duplicate names.
 std::string weights_sha256(std::span<const NamedTensor> tensors);
 
 }  // namespace lockstep::checkpoint

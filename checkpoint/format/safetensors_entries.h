@@ -1,5 +1,5 @@
-// What a safetensors header holds, compactly: a file may bring millions of tensors or of metadata's
-// keys, and what is kept of one takes less than its text does.
+// The contents of a safetensors header in compact form. A file may list millions of tensors or
+// metadata keys, and each takes less memory here than its text.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,19 @@
 
 namespace lockstep::checkpoint {
 
-// Bits of an element of any of the format's dtypes; 0 for a word that is none.
+// Returns the bits of an element of a dtype of the format, or 0 for an unknown name.
 int safetensors_bits(std::string_view dtype);
 
 struct SafetensorsInfo {
-  std::string_view name;   // of a list's element: lives as long as the list
-  std::string_view dtype;  // the format's word: "F32"; of a list's element: static
+  std::string_view name;   // in an element of a list: valid as long as the list
+  std::string_view dtype;  // name in the format, such as "F32"; in an element of a list: static
   Shape shape;
   int64_t begin = 0;  // first byte, in the file
   int64_t bytes = 0;
 };
 
-// A list of tensors. Elements are made when they are asked for: 24 bytes, the name and 8 bytes a
-// dimension are kept of each.
+// A list of tensors. It stores a name and 24 bytes for each, plus 8 bytes for each dimension, and
+// makes elements on demand.
 class SafetensorsTensors {
  public:
   SafetensorsTensors() = default;
@@ -35,9 +35,9 @@ class SafetensorsTensors {
     for (const SafetensorsInfo& info : list) push_back(info);
   }
 
-  // Copies the name; `bytes` follows from dtype and shape, whatever the argument says. Throws
-  // UsageError for a tensor that no file can hold: unknown dtype, no whole number of bytes, or more
-  // than 63 bits of them.
+  // Copies the name. `bytes` is computed from dtype and shape; the argument's value is ignored.
+  // Throws UsageError for a tensor that no file can hold: an unknown dtype, not a whole number of
+  // bytes, or a number beyond 63 bits.
   void push_back(const SafetensorsInfo& info);
   size_t size() const { return records_.size(); }
   bool empty() const { return records_.empty(); }
@@ -63,16 +63,16 @@ class SafetensorsTensors {
   Iterator begin() const { return {this, 0}; }
   Iterator end() const { return {this, size()}; }
 
-  // The order in which writers lay tensors out: the widest elements first, then by name.
+  // Sorts as writers lay tensors out: the widest elements first, then by name.
   void sort_by_width();
-  // By first byte, those without bytes before the one that starts there; equal ones stay in their
-  // order.
+  // Sorts by first byte. Tensors without bytes come before one that starts at the same byte;
+  // otherwise the order of equal ones stays.
   void sort_by_begin();
   void set_begin(size_t i, int64_t begin) { records_[i].begin = begin; }
   void move_by(int64_t bytes) {
     for (Record& record : records_) record.begin += bytes;
   }
-  // A name that two tensors have.
+  // Returns a name that two tensors have.
   std::optional<std::string_view> repeated_name() const;
 
  private:
@@ -81,7 +81,7 @@ class SafetensorsTensors {
     int64_t begin;
     uint32_t name_bytes;
     uint8_t word, dims;
-    bool empty;  // has no bytes
+    bool empty;  // the tensor has no bytes
     std::string_view name() const { return {data, name_bytes}; }
   };
   char* room(size_t bytes);
@@ -91,27 +91,27 @@ class SafetensorsTensors {
   size_t used_ = 0, block_bytes_ = 0;            // of the last block
 };
 
-// Texts by key, in the order in which they were added.
+// Key-value texts, in the order in which they were added.
 class SafetensorsMetadata {
  public:
-  // No byte of UTF-8. Ends each key and each value of the text that is kept.
+  // Not a byte of UTF-8. It ends each key and each value in the stored text.
   static constexpr char kEnd = '\xff';
 
   SafetensorsMetadata() = default;
   SafetensorsMetadata(std::initializer_list<std::pair<std::string_view, std::string_view>> list) {
     for (const auto& [key, value] : list) add(key, value);
   }
-  // Of such a text, as a reader puts it together.
+  // Makes metadata from such a text, which a reader has assembled.
   static SafetensorsMetadata of_text(std::string text);
 
-  // Throws UsageError where one of them is no UTF-8.
+  // Throws UsageError unless both are UTF-8.
   void add(std::string_view key, std::string_view value);
 
   bool empty() const { return text_.empty(); }
   size_t size() const;
   // Searches from the first key on.
   std::optional<std::string_view> find(std::string_view key) const;
-  // A key that was added twice.
+  // Returns a key that was added twice.
   std::optional<std::string_view> repeated_key() const;
   bool operator==(const SafetensorsMetadata&) const = default;
 

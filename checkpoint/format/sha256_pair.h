@@ -1,6 +1,6 @@
-// SHA-256 (FIPS 180-4) of two streams at once. The processor's SHA instructions wait for each other
-// within a stream; those of a second one fill the gaps, so that a core hashes nearly twice the
-// bytes in the same time. Without these instructions: OpenSSL, one after another.
+// SHA-256 (FIPS 180-4) of two streams at once. Within one stream, SHA instructions wait for each
+// other. A second stream fills these gaps, so a core hashes nearly twice the bytes in the same
+// time. Without SHA instructions, OpenSSL hashes one stream after the other.
 #pragma once
 
 #include <array>
@@ -15,15 +15,15 @@ namespace lockstep::checkpoint {
 
 enum class Sha256Path : uint8_t { fastest, openssl };
 
-// Two hashes under way. Not thread-safe; moves, but does not copy.
+// Two hashes being computed. Not thread-safe. Can be moved, not copied.
 class Sha256Pair {
  public:
   explicit Sha256Pair(Sha256Path path = Sha256Path::fastest);
 
-  // Adds bytes to both; either may have none. Together they are fast as far as they are of one
-  // size: what one has more is hashed alone.
+  // Adds bytes to both hashes; either may get none. Only bytes that both have are fast; the rest of
+  // the longer one is hashed separately.
   void update(const void* first, size_t first_bytes, const void* second, size_t second_bytes);
-  // 64 lower-case hex digits each. Ends the hashes: no update() after it.
+  // Returns 64 lower-case hex digits for each and ends the hashes: no update() after it.
   std::array<std::string, 2> hex();
 
   // Whether this processor has the instructions.
@@ -37,13 +37,13 @@ class Sha256Pair {
     size_t begun_bytes = 0;
     uint64_t bytes = 0;
   };
-  // Fills the begun block up, and hashes it once it is full; what is left of the bytes begins a
+  // Fills the begun block and hashes it once it is full. The remaining bytes begin a new
   // block.
   static void fill_block(Stream& stream, const uint8_t*& data, size_t& bytes);
   static std::string end(Stream& stream);
 
   std::array<Stream, 2> streams_;
-  std::vector<Sha256> openssl_;  // in place of the streams
+  std::vector<Sha256> openssl_;  // used instead of the streams
 };
 
 }  // namespace lockstep::checkpoint

@@ -1,11 +1,11 @@
-// The memory of one rank's replicas: a file in memory, so that somebody else than the rank can keep
-// it, and the process that takes the rank's place finds what was left there. docs/checkpoint.md,
-// "Replicas in memory", has its layout.
+// The memory of one rank's replicas: a file in memory. Another process can keep it, and the rank's
+// next process then finds the copies. docs/checkpoint.md, "Replicas in memory", describes its
+// layout.
 //
-// Whoever wrote it may have been killed at any instruction. So a copy counts once it is sealed, and
-// its seal is broken before a byte of it changes; a seal is a hash over what the copy says of
-// itself and over its chunks' sums. Nothing that is found is trusted: sizes are compared with the
-// file's, a copy's with what the reader expects, and its bytes with the sums.
+// The writer may have been killed at any instruction. So a copy counts only once it is sealed, and
+// its seal is broken before any of its bytes change. A seal is a hash over the copy's label and its
+// chunks' sums. Nothing found is trusted: sizes are compared with the file's size, a label with
+// what the reader expects, and bytes with the sums.
 #pragma once
 
 #include <array>
@@ -18,44 +18,44 @@
 
 namespace lockstep::checkpoint {
 
-// What a copy says of itself.
+// The label of a copy.
 struct CopyLabel {
-  int64_t owner = 0;  // the rank whose part it is, of `ranks`
+  int64_t owner = 0;  // the rank whose part it is, one of `ranks`
   int64_t ranks = 0;
   int64_t step = 0;
   int64_t bytes = 0;
   uint64_t layout = 0;  // CopyLayout::digest
 };
 
-// Used by one thread at a time. Counted as MemoryCategory::buffers.
+// One thread at a time may use it. Counted as MemoryCategory::buffers.
 class ReplicaMemory {
  public:
   static constexpr int kMostCopies = 4;
 
-  // `file`: a path to a file in memory (memfd_create) that somebody keeps open, /proc/PID/fd/N;
-  // empty: one of its own. Throws EnvironmentError where it cannot be opened, is no file in memory,
-  // or another process uses it.
+  // `file`: path of a file in memory (memfd_create) that another process keeps open,
+  // /proc/PID/fd/N. Empty: a new one. Throws EnvironmentError if it cannot be opened, is not a file
+  // in memory, or is used by another process.
   explicit ReplicaMemory(std::string file = {});
   ~ReplicaMemory();
   ReplicaMemory(const ReplicaMemory&) = delete;
   ReplicaMemory& operator=(const ReplicaMemory&) = delete;
 
-  // How many copies there are places for; 0: none yet.
+  // The number of places for copies; 0 before reserve().
   int copies() const { return copies_; }
-  // Places for so many copies of up to `capacity` bytes, and memory for `bytes` in each, which is
-  // taken at once. Where the places are there already, what they hold stays; otherwise it is gone.
-  // Throws EnvironmentError where there is no memory.
+  // Makes `copies` places of up to `capacity` bytes, and takes memory for `bytes` in each at once.
+  // If the same places exist already, their contents stay; otherwise they are lost. Throws
+  // EnvironmentError if there is no memory.
   void reserve(int copies, int64_t capacity, int64_t bytes);
 
-  // Of a sealed copy. Its sums are the ones that were sealed; whether its bytes are,
-  // StateCopy::first_damaged_chunk() says.
+  // Returns the label of a sealed copy. Its sums are the sealed ones;
+  // StateCopy::first_damaged_chunk() tells whether its bytes match them.
   std::optional<CopyLabel> label(int copy) const;
-  // A view of a copy's memory, of whatever it holds; `bytes` are those of its label, or at most
-  // those that were reserved.
+  // A view of a copy's memory with any contents. `bytes`: as in its label, or at most as many as
+  // were reserved.
   StateCopy view(int copy, int64_t bytes) const;
-  // Before the first byte changes.
+  // Call before the first byte changes.
   void break_seal(int copy);
-  // After the last byte and sum were written.
+  // Call after the last byte and sum were written.
   void seal(int copy, const CopyLabel& label);
 
  private:
@@ -78,7 +78,7 @@ class ReplicaMemory {
   int copies_ = 0;
   int64_t capacity_ = 0;
   std::array<std::shared_ptr<Storage>, kMostCopies>
-      memory_;  // of each copy: its sums and as many bytes as it has memory for
+      memory_;  // for each copy, the sums and the reserved bytes
 };
 
 }  // namespace lockstep::checkpoint

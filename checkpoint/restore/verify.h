@@ -1,4 +1,4 @@
-// Whether the bytes of a checkpoint's files are those that its manifest speaks of.
+// Checks whether a checkpoint's files have the bytes that the manifest describes.
 #pragma once
 
 #include <string>
@@ -8,22 +8,22 @@
 
 namespace lockstep::checkpoint {
 
+// Checks `data`, which is chunk number `chunk` of the piece and starts at byte `begin` of the file.
 // Throws EnvironmentError "'PATH' was changed: bytes 320 to 4416 ('NAME', elements 0 to 1024): …"
-// unless `data`, the chunk that begins at byte `begin` of the file and is number `chunk` of the
-// piece, has its checksum.
+// if its checksum is wrong.
 void check_chunk(const std::string& path, const PlacedPiece& placed, int64_t chunk,
                  const void* data, int64_t bytes);
 
-// Throws EnvironmentError where the file has another size than the manifest says.
+// Throws EnvironmentError if the file's size differs from the manifest.
 void check_size(const ReadableFile& shard, const ManifestFile& file);
 
-// The header of one shard file: its checksum. Returns the bytes that were read. Nothing happens in
-// version 1, which has none.
+// Checks the header of a shard file against its checksum. Returns the bytes read. Does nothing in
+// version 1, which has no such checksum.
 int64_t check_header(const ReadableFile& shard, const ManifestFile& file);
 
-// Every byte of every file: checksums of headers and chunks, SHA-256, and that the headers describe
-// the tensors as the manifest does. Several files at once. Throws EnvironmentError with the first
-// thing that is wrong with each bad file.
+// Reads every byte of every file. Checks the checksums of headers and chunks, the SHA-256, and that
+// headers agree with the manifest. Handles several files at once. Throws EnvironmentError with the
+// first fault of each bad file.
 void verify_contents(const std::string& folder, const Manifest& manifest, FileSystem& files);
 
 }  // namespace lockstep::checkpoint

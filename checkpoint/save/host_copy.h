@@ -1,5 +1,5 @@
-// Copies of tensors in host memory, made with all threads: what stalls training while a state is
-// put aside.
+// Copies tensors to host memory with all threads. Training waits for this while a state is
+// copied.
 #pragma once
 
 #include <vector>
@@ -8,9 +8,9 @@
 
 namespace lockstep::checkpoint {
 
-// from[i], contiguous, to to[i] of the same size, from host_memory_like(). On return, tensors of
-// the host are copied, by threads that share out pieces evenly. Those of devices are under way:
-// call copies.wait() before reading to[i].
+// Copies from[i] to to[i]. Both are contiguous and of the same size; to[i] is from
+// host_memory_like(). Tensors of the host are copied on return; threads share the pieces evenly.
+// Those of devices are under way: call copies.wait() before reading to[i].
 void copy_to_host(const std::vector<Tensor>& from, const std::vector<Tensor>& to,
                   DeviceCopies& copies);
 

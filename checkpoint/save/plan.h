@@ -1,5 +1,5 @@
-// Who writes what: from the parts that all ranks hold to the files of a checkpoint. Pure: every
-// rank computes the same plan.
+// Decides who writes what: from the parts that all ranks hold to the files of a checkpoint. Pure:
+// every rank computes the same plan.
 #pragma once
 
 #include <cstdint>
@@ -15,42 +15,42 @@
 
 namespace lockstep::checkpoint {
 
-// A rank's part of a tensor, without the tensor.
+// A rank's part of a tensor, without its values.
 struct Part {
   std::string name;
   DType dtype = DType::f32;
   ShardSpec shard;
 };
 
-// One line a part, for the other ranks.
+// One line for each part, to send to other ranks.
 std::string parts_text(const std::vector<Part>& parts);
 std::vector<Part> parse_parts(std::string_view text);
 
-// A file of the checkpoint, and the rank that writes it. Holds at most one part of a tensor.
+// A file of the checkpoint and the rank that writes it. It holds at most one part of each tensor.
 struct PlannedFile {
   int64_t rank = 0;
   std::vector<Part> parts = {};
 };
 // What each rank writes. A part that several ranks hold goes to the one with the fewest bytes so
-// far; others to their holder.
+// far; other parts go to their holder.
 struct Plan {
   int64_t ranks = 0;
   int64_t version = 0;  // of the format: the oldest that can describe the parts
-  // Rank after rank. Each has one, or two of about equal bytes if it writes much: one thread hashes
-  // both at once (sha256_pair.h).
+  // Sorted by rank. Each rank has one file, or two of about equal size if it writes much: one
+  // thread then hashes both at once (sha256_pair.h).
   std::vector<PlannedFile> files = {};
 
-  std::vector<size_t> files_of(int64_t rank) const;  // indices
-  std::vector<Part> parts_of(int64_t rank) const;    // of all its files
+  std::vector<size_t> files_of(int64_t rank) const;  // indices into `files`
+  std::vector<Part> parts_of(int64_t rank) const;    // in all files of the rank
 };
-// A rank that writes more than `two_files_above` bytes has two files.
-// Throws UsageError where ranks differ in a tensor's dtype or shape, or their parts overlap or
-// leave an element out: with the element, and the ranks that hold it.
+// A rank that writes more than `two_files_above` bytes gets two files.
+// Throws UsageError if ranks differ in a tensor's dtype or shape, or if parts overlap or miss an
+// element. The error names the element and the ranks that hold it.
 Plan make_plan(const std::vector<std::vector<Part>>& held, int64_t two_files_above);
 
 std::string shard_name(size_t file, size_t files);
 
-// A shard file's header, and the bytes it starts with.
+// The header of a shard file, and its first bytes.
 struct ShardLayout {
   SafetensorsHeader header;
   std::string bytes;
@@ -58,15 +58,15 @@ struct ShardLayout {
 };
 ShardLayout lay_out_shard(const Plan& plan, size_t file, int64_t step);
 
-// What all files of a checkpoint will take, headers and manifest roughly, and rather too much.
+// Estimates the bytes of all files of a checkpoint, headers and manifest included, rather too high.
 int64_t planned_bytes(const Plan& plan);
 
-// What a rank tells the others of the files that it wrote: a line for each.
+// What a rank tells the others about the files that it wrote: one line for each.
 std::string written_text(const std::vector<WrittenFile>& files);
 std::vector<WrittenFile> parse_written(std::string_view text);
 
-// The manifest of a plan whose files were written; metadata is left empty. `held` also knows the
-// tensors without elements.
+// Makes the manifest of a plan after its files were written; metadata stays empty. `held` also has
+// the tensors without elements.
 Manifest make_manifest(const Plan& plan, const std::vector<std::vector<Part>>& held,
                        const std::vector<WrittenFile>& files, int64_t step);
 

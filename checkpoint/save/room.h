@@ -1,5 +1,5 @@
-// Room for saves to come, looked at before they are made: what they take, and what the disk and the
-// system's limits leave for them.
+// Checks ahead whether future saves have room: what they need, and what the disk and the system's
+// limits allow.
 #pragma once
 
 #include <cstdint>
@@ -12,35 +12,35 @@
 namespace lockstep::checkpoint {
 
 struct SaveSize {
-  int64_t bytes = 0;                  // on disk, all files of all ranks together
-  std::vector<int64_t> largest = {};  // by rank: of its largest file
+  int64_t bytes = 0;                  // on disk: all files of all ranks
+  std::vector<int64_t> largest = {};  // by rank: the largest file
 };
-// Collective over the group (null: a single rank). What a save of these entries takes.
+// Collective over the group (null: a single rank). Returns what a save of these entries needs.
 SaveSize size_of_save(const std::vector<Entry>& entries, comm::ProcessGroup* group);
 
-// The next saves of a run.
+// The future saves of a run.
 struct SavesToCome {
-  int64_t bytes = 0;  // each takes so many
-  int64_t saves = 1;  // how many there are; at least 1
-  int64_t keep = 0;   // as in SaveRequest: a save is written before older ones go
+  int64_t bytes = 0;  // of each save
+  int64_t saves = 1;  // number of saves; at least 1
+  int64_t keep = 0;   // as in SaveRequest: a save is written before older ones are removed
 };
 struct Room {
-  int64_t fit = 0;      // the first so many find room
-  int64_t missing = 0;  // bytes, for all to find it
+  int64_t fit = 0;      // number of saves that have room
+  int64_t missing = 0;  // bytes that are missing for all saves
 };
-// Plain arithmetic. `older`: bytes of the checkpoints that are there, oldest first, all from before
-// the first save to come. `free`: bytes.
+// Pure arithmetic. `older`: sizes of the existing checkpoints, the oldest first, all older than the
+// first future save. `free`: free bytes.
 Room room_for(const SavesToCome& saves, std::span<const int64_t> older, int64_t free);
 
 struct Lack {
-  std::string text;  // what is lacking; empty: nothing, or nobody knows
-  int64_t fit = 0;   // the first so many saves find room
+  std::string text;  // what is missing; empty if nothing is, or if it is unknown
+  int64_t fit = 0;   // number of saves that have room
 };
-// Why the file system of a folder of checkpoints cannot take all saves that come after `step`.
+// Explains why a folder of checkpoints lacks room for all saves after `step`.
 Lack lack_of_room(const std::string& dir, int64_t step, const SavesToCome& saves,
                   FileSystem* files = nullptr);
 
-// Why this process may not write a file of so many bytes (RLIMIT_FSIZE); empty where it may.
+// Explains why this process may not write a file of that size (RLIMIT_FSIZE); empty if it may.
 std::string lack_of_file_size(int64_t bytes);
 
 }  // namespace lockstep::checkpoint

@@ -8,8 +8,8 @@
 
 namespace lockstep::comm {
 
-// Every rank calls it with the same store, each from a thread of its own. Waits for all of them:
-// TimeoutError names the missing.
+// Every rank calls this with the same store, each from its own thread. Waits for all ranks; a
+// TimeoutError names the missing ones.
 std::unique_ptr<Backend> make_local(std::shared_ptr<Store> store, int rank, int size,
                                     const GroupOptions& options);
 

@@ -17,7 +17,7 @@ class HashStore final : public Store {
   std::string compare_and_set(const std::string& key, const std::string& expected,
                               const std::string& desired) override;
   void remove(const std::vector<std::string>& keys) override;
-  // How many keys there are.
+  // The number of keys.
   size_t size() const;
 
  private:

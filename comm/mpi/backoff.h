@@ -1,4 +1,4 @@
-// How a thread waits for MPI, which only makes progress while somebody polls it.
+// How a thread waits for MPI, which makes progress only while a thread polls it.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +11,13 @@
 
 namespace lockstep::comm::mpi {
 
-// Yields while the answer is likely to be near, so that ranks that share a core take turns at once;
-// then naps, so that a rank that waits for a slower one leaves it the machine.
+// First yields, while the answer is probably near, so ranks that share a core take turns. Then
+// naps, so a rank that waits for a slower one leaves the machine to it.
 class Backoff {
  public:
   enum class Expect { message, data };
 
-  // message: the peer may be far away in its own work. data: it is here, and bytes are moving while
+  // message: the peer may be busy with its own work. data: the peer is here, and bytes move while
   // we poll.
   explicit Backoff(Expect expect = Expect::message)
       : yield_until_(Clock::now() + (expect == Expect::data ? kYieldForData : kYieldForMessage)),

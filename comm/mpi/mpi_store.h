@@ -1,4 +1,4 @@
-// A Store over MPI messages: rank 0 holds the map, a thread of it answers the others.
+// A Store over MPI messages: rank 0 holds the map, and a thread there answers the others.
 #pragma once
 
 #include <atomic>
@@ -13,25 +13,25 @@
 
 namespace lockstep::comm::mpi {
 
-// What a rank asks and what rank 0 answers. Sent as bytes among processes of one program.
+// A request to rank 0 and its answer, sent as bytes between processes of one program.
 struct StoreRequest {
   enum class Kind : uint8_t { set, get, add, compare_and_set, remove };
-  uint64_t id = 0;  // comes back in the answer
+  uint64_t id = 0;  // the answer repeats it
   Kind kind = Kind::get;
   int64_t delta = 0;
   std::string key, expected, value;
-  std::vector<std::string> keys = {};  // of remove
+  std::vector<std::string> keys = {};  // for remove
 };
 struct StoreAnswer {
   enum class Kind : uint8_t { value, no_such_key, wrong_use };
   uint64_t id = 0;
   Kind kind = Kind::value;
   int64_t number = 0;
-  std::string value;  // or the error's text
+  std::string value;  // or the text of the error
 };
 
-// Answers requests from the map until stopped; its thread polls, often while requests come and 200
-// times a second otherwise.
+// Answers requests from the map until stopped. Its thread polls: often while requests come,
+// otherwise 200 times a second.
 class StoreServer {
  public:
   StoreServer(Runtime& runtime, std::shared_ptr<Store> map);
@@ -48,8 +48,8 @@ class StoreServer {
   std::thread thread_;
 };
 
-// The map on rank 0, seen from another rank. Besides the limits of get() and wait() every request
-// has one of 30 s.
+// The map on rank 0, as another rank uses it. Besides the limits of get() and wait(), every single
+// request has a limit of 30 s.
 class MpiStore final : public Store {
  public:
   explicit MpiStore(Runtime& runtime) : runtime_(runtime) {}

@@ -1,4 +1,4 @@
-// Pending: the MPI requests of one exchange, and what becomes of them when it is given up.
+// Pending: the MPI requests of one exchange, and how they are given up.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +10,9 @@
 
 namespace lockstep::comm::mpi {
 
-// Of one thread. send(), receive(), adopt() and poll() only under runtime.locked(). What is not
-// done when it is destroyed is cancelled; where MPI cannot cancel (the transfer has begun), MPI is
-// retired, because it may write into the memory later.
+// For one thread. Call send(), receive(), adopt() and poll() only under runtime.locked(). The
+// destructor cancels unfinished requests. If MPI cannot cancel one, because its transfer has begun,
+// MPI is retired: it may still write to the memory later.
 class Pending {
  public:
   explicit Pending(Runtime& runtime) : runtime_(runtime) {}
@@ -20,23 +20,23 @@ class Pending {
   Pending(const Pending&) = delete;
   Pending& operator=(const Pending&) = delete;
 
-  // `peer` is a rank of the job. The memory must live until the request is done, or for send() of
-  // small messages not at all.
+  // `peer` is a rank of the job. The memory must stay valid until the request is done. Small
+  // messages are copied by send().
   void send(int peer, int tag, const void* data, size_t bytes);
   void receive(int peer, int tag, void* data, size_t bytes);
-  // A request of another kind; cannot be cancelled.
+  // Adds a request of another kind. It cannot be cancelled.
   void adopt(MPI_Request request);
 
-  // Gives MPI time to work; true when all are done.
+  // Lets MPI work. Returns true when all requests are done.
   bool poll();
-  // Ranks of the job from which something is missing, or which have not taken something; sorted.
+  // Ranks of the job that still have to send, or to receive, something; sorted.
   std::vector<int> unfinished_from() const { return unfinished(Kind::receive); }
   std::vector<int> unfinished_to() const { return unfinished(Kind::send); }
   bool has_large() const { return large_; }
-  // Whether MPI may move something straight from one rank's memory to another's, at a time that it
+  // Whether MPI may move data directly from one rank's memory to another's, at a time that it
   // chooses.
   bool has_shared() const { return shared_; }
-  // How many ranks it has to do with.
+  // The number of ranks involved.
   size_t peers() const;
 
  private:
@@ -44,16 +44,16 @@ class Pending {
   struct Entry {
     Kind kind;
     int peer;
-    std::unique_ptr<std::string> copy;  // of a small message that is sent, else null
+    std::unique_ptr<std::string> copy;  // a small message that is being sent, else null
   };
   std::vector<int> unfinished(Kind kind) const;
   void add(Entry entry, MPI_Request request);
   void give_up() LOCKSTEP_REQUIRES(runtime_.mutex());
 
   Runtime& runtime_;
-  std::vector<MPI_Request> requests_;  // MPI_REQUEST_NULL when done
+  std::vector<MPI_Request> requests_;  // MPI_REQUEST_NULL once done
   std::vector<Entry> entries_;
-  std::vector<int> completed_;  // room for MPI_Testsome
+  std::vector<int> completed_;  // memory for MPI_Testsome
   bool large_ = false;
   bool shared_ = false;
 };

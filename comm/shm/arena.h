@@ -1,4 +1,4 @@
-// Arena: tensors in shared memory, which the peers of a group read and write in place.
+// Arena: tensors in shared memory that the other ranks of a group read and write in place.
 #pragma once
 
 #include <map>
@@ -12,16 +12,16 @@
 
 namespace lockstep::comm::shm {
 
-// What this rank has allocated. Thread-safe.
+// The allocations of this rank. Thread-safe.
 class Arena : public std::enable_shared_from_this<Arena> {
  public:
-  // Zeroed. The storage keeps the arena alive, and may outlive the group.
+  // Returns zeroed memory. The storage keeps the arena alive and may outlive the group.
   std::shared_ptr<Storage> allocate(size_t bytes);
-  // Where [data, data + bytes) lies; id 0 where it is not of this arena.
+  // Returns where [data, data + bytes) is; the id is 0 if it is not in this arena.
   Location find(const void* data, size_t bytes) const;
-  // The allocation that holds `data` is this process's alone from here on (Memory::make_private).
+  // Makes the allocation that holds `data` private to this process (Memory::make_private).
   void withdraw(const void* data);
-  // Counts freed storages: who has mapped one must look again.
+  // The number of freed storages. When it changes, peers must discard their mappings.
   uint32_t retired() const;
 
  private:
@@ -35,13 +35,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   uint32_t retired_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
 };
 
-// What the peers have allocated, mapped here when it is first needed. Not thread-safe: for the lane
-// of collectives.
+// The allocations of the other ranks, mapped on first use. Not thread-safe: only the lane of
+// collectives uses it.
 class PeerMaps {
  public:
   explicit PeerMaps(int size) : peers_(static_cast<size_t>(size)) {}
-  // The address here of what `rank` (process `pid`) calls `location`. Maps that the peer has
-  // retired are dropped first.
+  // Returns the local address of `location` in the memory of `rank` (process `pid`). First drops
+  // the mappings that the peer has retired.
   std::byte* resolve(int rank, int pid, uint32_t retired, const Location& location);
 
  private:

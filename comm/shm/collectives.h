@@ -1,4 +1,4 @@
-// Collectives over a Group's shared memory. Docs of the protocol: docs/comm.md.
+// Collectives over a Group's shared memory. docs/comm.md describes the protocol.
 #pragma once
 
 #include <memory>
@@ -12,17 +12,17 @@
 
 namespace lockstep::comm::shm {
 
-// Runs the calls of the collectives' lane, one at a time. A call goes through its data in steps; in
+// Runs the calls of the collectives' lane, one at a time. A call processes its data in steps. In
 // step s every rank
-//   stages   copies what others need of it into its slot s % slots, and publishes `staged`;
-//   consumes waits until all have staged, takes (or sums) its part from their slots, and publishes
-//            `read`;
-//   collects waits until all have read, and copies their sums (only where a sum goes to others).
-// A rank whose tensor lies in shared memory stages nothing and collects nothing: the others read
-// and write the tensor itself. Slot s is filled again in step s + slots, when all have read s. All
-// ranks go through the same number of steps in every call, whatever their role, so the steps can be
-// counted over the whole life of the group. Words hold the count's lower 32 bits, slots follow from
-// all of it: their number need not divide 2^32.
+//   stages:   copies what others need of it to its slot s % slots, and publishes `staged`;
+//   consumes: waits until all have staged, takes (or sums) its part from their slots, and
+//             publishes `read`;
+//   collects: waits until all have read, and copies their sums (only if the call returns sums).
+// A rank whose tensor is in shared memory neither stages nor collects, because the others read and
+// write its tensor directly. Slot s is filled again in step s + slots, when all have read s. All
+// ranks take the same number of steps in every call, in every role, so steps are counted over the
+// life of the group. Words hold the lower 32 bits of the count. Slots are computed from the whole
+// count, so their number need not divide 2^32.
 class Collectives {
  public:
   Collectives(Group& group, std::shared_ptr<Arena> arena);
@@ -34,10 +34,10 @@ class Collectives {
   const std::shared_ptr<Arena> arena_;
   PeerMaps peer_maps_;
   SlotWriter writer_;
-  uint64_t step_ = kFirstStep;  // the next one
+  uint64_t step_ = kFirstStep;  // the next step
 };
 
-// Sends and receives; thread-safe between different (peer, direction) pairs.
+// Sends and receives. Thread-safe between different pairs of peer and direction.
 class Messages {
  public:
   explicit Messages(Group& group);

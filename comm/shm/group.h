@@ -1,5 +1,5 @@
-// Group: the ranks of one host around their shared memory – how they find each other, wait for each
-// other, and notice that one has died, left or aborted.
+// Group: the ranks of one host around their shared memory. They find each other, wait for each
+// other, and notice when one has died, left or aborted.
 #pragma once
 
 #include <functional>
@@ -15,15 +15,15 @@
 
 namespace lockstep::comm::shm {
 
-// What is known of the ranks of a new group before they have come to it, where they are ranks of
-// another one already.
+// What is known about the ranks of a new group before they join, if they are ranks of another group
+// already.
 struct Kin {
   std::vector<int> pids;  // by rank; empty: unknown
-  // Throws where ranks of the new group that are missing will not come.
+  // Throws if missing ranks of the new group cannot come.
   std::function<void(const std::vector<int>& missing)> check;
 };
 
-// Thread-safe, but for the data behind the pointers, which the protocol of the callers protects.
+// Thread-safe, except for the data behind the pointers, which the callers' protocol protects.
 class Group {
  public:
   Group(Store& store, int rank, int size, const std::string& name, const Limit& limit,
@@ -46,26 +46,26 @@ class Group {
     return memory_.data() + layout_.result(rank, static_cast<uint32_t>(step % slots()));
   }
 
-  // This rank begins a call: if it was stopped, it has gone on.
+  // Call when this rank begins a call: if it was stopped, it has continued.
   void arrive();
 
-  // Whether there are as many cores as ranks; the same on all of them.
+  // Whether there are at least as many cores as ranks. Equal on all ranks.
   bool own_cores() const { return own_cores_; }
-  // How many of a rank's slots take turns.
+  // How many slots a rank uses in turn.
   uint32_t slots() const { return own_cores_ ? kSlots : kSlotsOnSharedCores; }
 
-  // Waits until `word`, which `peer` publishes, has reached `target`: spins while that pays, then
+  // Waits until `word`, which `peer` publishes, has reached `target`. Spins for a short time, then
   // sleeps. Throws as Backend::execute() does.
   void await(Word& word, uint32_t target, int peer, const Call& call);
 
   void abort(const std::string& reason) noexcept;
-  // Throws what ended the group, where something has.
+  // Throws the reason if the group has ended.
   void check_not_aborted();
-  // Throws where the group has ended, or where one of these ranks has died or left. Such ranks come
-  // to no other group either.
+  // Throws if the group has ended, or if one of these ranks has died or left. Such ranks join no
+  // other group either.
   void check_there(const std::vector<int>& ranks);
 
-  // Tells all ranks what this one waits in, until it is told otherwise (see Member::waits_in).
+  // Shows all ranks which call this rank waits in, until the next call (see Member::waits_in).
   void show_waiting(const std::string& call);
 
  private:
@@ -88,12 +88,12 @@ class Group {
 
   // reports.cpp
   class Watch;
-  // From here on, what any thread of this process waits in is shown to this group's ranks, and no
-  // longer.
+  // Between these two calls, this group's ranks can see what any thread of this process waits
+  // in.
   void enter_process();
   void leave_process();
-  // Say, once for all that wait for it, that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a
-  // debugger), or that some are late.
+  // Warn once for all waiting ranks: that the awaited rank is stopped (SIGSTOP, Ctrl-Z, a
+  // debugger), or that some ranks are late.
   void warn_of_stopped(int peer, const Call& call);
   void warn_of_missing(int peer, const Call& call, Duration waited);
   FromPeer<TimeoutError> late(int peer, const Call& call);

@@ -9,8 +9,8 @@
 
 namespace lockstep::comm::shm {
 
-// A mapping, and in its creator the file descriptor through which others get at it. Moves, does not
-// copy.
+// A mapping and, in its creator, the file descriptor through which other processes map it. Can be
+// moved, not copied.
 class Memory {
  public:
   Memory() = default;
@@ -18,25 +18,25 @@ class Memory {
   Memory(Memory&& other) noexcept { *this = static_cast<Memory&&>(other); }
   Memory& operator=(Memory&& other) noexcept;
 
-  // Zeroed memory that this process creates. `bytes` are only reserved; pages cost memory when they
-  // are touched.
+  // Creates zeroed memory. `bytes` are only reserved; pages take memory when they are
+  // touched.
   static Memory create(size_t bytes);
-  // Maps what process `pid` created; `whole`: all pages at once, for what is used in full. `inode`:
-  // of the memory that is meant, in case `fd` is another file by now; 0: unknown. Throws
-  // EnvironmentError that says why not.
+  // Maps memory that process `pid` created. `whole`: maps all pages at once, for memory that is
+  // used completely. `inode`: identifies the memory, in case `fd` is another file by now (0:
+  // unknown). Throws EnvironmentError with the reason.
   static Memory open(int pid, int fd, size_t bytes, uint64_t inode, bool whole);
 
-  // From here on the memory is this process's alone, at the same address and with the same
-  // contents: what others do with their mappings changes nothing here, and what they read there is
-  // undefined. For the creator. Throws EnvironmentError where the system has no memory for it; then
-  // a part may still be shared.
+  // Makes the memory private to this process, at the same address and with the same contents.
+  // Writes of others to their mappings have no effect here any more, and their reads are undefined.
+  // Only the creator calls this. Throws EnvironmentError if there is no memory for the copy; then a
+  // part may still be shared.
   void make_private();
 
   std::byte* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   int fd() const { return fd_; }
   uint64_t inode() const { return inode_; }
-  // No other process can map it from here on.
+  // Closes the descriptor. After that no other process can map the memory.
   void close_fd();
 
  private:

@@ -1,10 +1,10 @@
-// SlotWriter: copies into memory that another rank reads next, in whichever way is faster on this
-// machine at this time.
+// SlotWriter: copies data to memory that another rank reads next. It uses whichever method is
+// faster on this machine at this time.
 //
-// Where two cores share a cache, plain stores are best. Where they do not, a store waits until the
-// reader's cache has given up the line that it has read before, and storing past the caches is up
-// to ten times as fast. Programs cannot know which of the two holds: it may even change while they
-// run, when a hypervisor moves virtual cores. So both ways are timed now and then.
+// If two cores share a cache, plain stores are best. If they do not, a store waits until the
+// reader's cache has released the line; then bypassing the caches is up to ten times as fast.
+// Programs cannot know which case holds. It may even change while they run, when a hypervisor moves
+// virtual cores. So both methods are timed now and then.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,10 @@ namespace lockstep::comm::shm {
 // Not thread-safe.
 class SlotWriter {
  public:
-  // What was copied is visible to whoever sees what this thread publishes next. No overlap.
+  // The copy is visible to readers of what this thread publishes next. Ranges must not overlap.
   void copy(void* to, const void* from, size_t bytes);
-  // Whether plain stores are the faster way, as far as the copies so far have shown: then what is
-  // just being made may as well be stored into a slot right away.
+  // Whether plain stores are the faster method so far. Then a result may as well be stored directly
+  // to a slot while it is computed.
   bool plain_stores_pay() const { return faster() == through_caches; }
 
  private:
@@ -27,7 +27,7 @@ class SlotWriter {
   Way next_way();
   void note(Way way, double seconds_per_byte);
 
-  double recent_best_[2] = {0, 0};  // seconds a byte, by way
+  double recent_best_[2] = {0, 0};  // seconds per byte, by method
   uint32_t copies_ = 0;
 };
 

@@ -1,5 +1,5 @@
-// Watch: what a rank does while it waits for another one for long: looks whether that one is
-// stopped, and tells the users.
+// Watch: observes a peer during a long wait: checks whether the peer is stopped, and informs the
+// users.
 #pragma once
 
 #include <list>
@@ -10,7 +10,7 @@
 
 namespace lockstep::comm::shm {
 
-// Of one wait in one thread.
+// For one wait in one thread.
 class Group::Watch {
  public:
   Watch(Group& group, int peer, const Call& call) : group_(group), peer_(peer), call_(call) {}
@@ -18,14 +18,14 @@ class Group::Watch {
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  // To be called now and then. Throws TimeoutError where the peer has been stopped for longer than
-  // the call allows.
+  // Call this now and then. Throws TimeoutError if the peer has been stopped for longer than the
+  // call allows.
   void look() {
     if (next_.passed()) look_closely();
   }
 
  private:
-  // Whether the peer is stopped is looked at so often.
+  // How often to check whether the peer is stopped.
   static constexpr Duration kEvery = std::chrono::seconds(1);
   void look_closely();
 

@@ -8,9 +8,9 @@
 
 namespace lockstep::comm::shm {
 
-// A cache line of its own: ranks that watch one word must not disturb another. Counts wrap around;
-// comparisons allow for it. A process that dies while waiting leaves `sleepers` too high, which
-// costs the writer a system call and nothing else.
+// Each word has a cache line of its own, so ranks that watch one word do not disturb another.
+// Counts wrap around, and comparisons allow for it. If a process dies while it waits, `sleepers`
+// stays too high, which only costs the writer a system call.
 struct alignas(64) Word {
   std::atomic<uint32_t> value{0};
   std::atomic<uint32_t> sleepers{0};
@@ -18,10 +18,10 @@ struct alignas(64) Word {
   bool reached(uint32_t target) const {
     return static_cast<int32_t>(value.load(std::memory_order_acquire) - target) >= 0;
   }
-  // Everything written before is visible to whoever sees the new value. One writer at a time.
+  // Readers of the new value also see everything written before. Only one thread may write.
   void publish(uint32_t now);
-  // Sleeps until the word is published, somebody wakes it or `limit` has passed – or for no reason;
-  // the caller looks again.
+  // Sleeps until the word is published, a thread wakes it, or `limit` has passed. It may also
+  // return for no reason, so the caller must check again.
   void sleep(uint32_t target, Duration limit);
   void wake();
 };

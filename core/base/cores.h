@@ -1,5 +1,5 @@
-// How many cores this process may keep busy. A container often sees all cores of its host and may
-// use the time of a few: more threads than that are stopped together for the rest of each period.
+// How many cores this process may keep busy. A container often sees all cores of its host but may
+// use the time of only a few. The kernel stops surplus threads for the rest of each period.
 #pragma once
 
 #include <functional>
@@ -8,21 +8,21 @@
 
 namespace lockstep {
 
-// Of the affinity mask (taskset, cpusets, mpirun's binding). At least 1.
+// From the affinity mask (taskset, cpusets, mpirun's binding). At least 1.
 int bound_cores();
 
-// The CPU quota of this process's control group and of those around it, whichever is least, in
-// cores: 1.5 is 150 ms of work in every 100 ms. Infinity where there is none. Both versions of
-// control groups.
+// The smallest CPU quota among this process's control group and its parents, in cores: 1.5 is 150
+// ms of work in every 100 ms. Infinity if there is none. Supports both versions of control
+// groups.
 double cpu_quota();
 
-// Both together: bound_cores(), and no more than the quota, rounded up. At least 1. Looked up at
-// each call.
+// Both together: bound_cores(), but at most the quota, rounded up. At least 1. Each call looks
+// again.
 int usable_cores();
 
-// The text of a file; empty optional where it cannot be read.
+// Returns the text of a file, or nothing if it cannot be read.
 using ReadFile = std::function<std::optional<std::string>(const std::string& path)>;
-// cpu_quota() with the system's files as `read` has them. What cannot be understood limits nothing.
+// cpu_quota() with `read` instead of the system's files. Unreadable contents limit nothing.
 double cpu_quota(const ReadFile& read);
 
 }  // namespace lockstep

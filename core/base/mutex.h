@@ -1,9 +1,9 @@
 // Mutex, MutexLock, MutexUnlock and Condition: std::mutex, its locks and std::condition_variable,
 // with the annotations that clang's thread-safety analysis reads. They cost what those cost.
 //
-// Whatever a mutex guards says so with LOCKSTEP_GUARDED_BY, and a function that is called with the
-// lock held says LOCKSTEP_REQUIRES. scripts/lint threads then finds every access without the lock.
-// With other compilers the annotations are empty.
+// Members guarded by a mutex are marked LOCKSTEP_GUARDED_BY, and functions called with the lock
+// held are marked LOCKSTEP_REQUIRES. `scripts/lint threads` then finds every access without the
+// lock. With other compilers the annotations are empty.
 #pragma once
 
 #include <condition_variable>
@@ -23,13 +23,13 @@
 #define LOCKSTEP_REQUIRES(mutex) LOCKSTEP_THREAD_ATTRIBUTE(requires_capability(mutex))
 // The caller does not hold `mutex`: the function takes it.
 #define LOCKSTEP_EXCLUDES(mutex) LOCKSTEP_THREAD_ATTRIBUTE(locks_excluded(mutex))
-// The function takes the mutex and keeps it, or gives it back. Without a name: `this`, or what the
+// The function takes the mutex and keeps it, or releases it. Without a name: `this`, or what the
 // constructor took.
 #define LOCKSTEP_ACQUIRE(...) LOCKSTEP_THREAD_ATTRIBUTE(acquire_capability(__VA_ARGS__))
 #define LOCKSTEP_RELEASE(...) LOCKSTEP_THREAD_ATTRIBUTE(release_capability(__VA_ARGS__))
 // The function returns a reference to `mutex`, so that others can name it in annotations.
 #define LOCKSTEP_RETURNS(mutex) LOCKSTEP_THREAD_ATTRIBUTE(lock_returned(mutex))
-// The analysis leaves this function out. A comment beside it says why that is right.
+// The analysis skips this function. A comment beside it says why that is right.
 #define LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS LOCKSTEP_THREAD_ATTRIBUTE(no_thread_safety_analysis)
 
 namespace lockstep {
@@ -56,11 +56,11 @@ class LOCKSTEP_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
   Mutex& mutex_;
 };
 
-// Gives a mutex that is held back for the length of a block, and takes it again however that ends.
+// Releases a held mutex for the length of a block, and takes it again however the block ends.
 class LOCKSTEP_THREAD_ATTRIBUTE(scoped_lockable) MutexUnlock {
  public:
   explicit MutexUnlock(Mutex& mutex) LOCKSTEP_RELEASE(mutex) : mutex_(mutex) { mutex_.unlock(); }
-  // The end of a scope is RELEASE to the analysis, which knows what the constructor did.
+  // To the analysis, the end of a scope is RELEASE; it knows what the constructor did.
   ~MutexUnlock() LOCKSTEP_RELEASE() { mutex_.lock(); }
   MutexUnlock(const MutexUnlock&) = delete;
   MutexUnlock& operator=(const MutexUnlock&) = delete;
@@ -69,10 +69,10 @@ class LOCKSTEP_THREAD_ATTRIBUTE(scoped_lockable) MutexUnlock {
   Mutex& mutex_;
 };
 
-// What threads wait for, always with the same mutex, which they hold: a wait gives it back, and has
-// it again when it returns. Waits may end early, so they stand in loops, or get `ready`, a function
-// that tells whether to go on. It is called with the mutex held, and says so where it looks at what
-// that guards: [this]() LOCKSTEP_REQUIRES(mutex_) { … }.
+// A condition that threads wait for, always with the same mutex, which they hold: a wait releases
+// it and holds it again when it returns. Waits may end early. So call them in a loop, or pass
+// `ready`, which tells whether to continue. It runs with the mutex held and must be annotated if it
+// reads guarded members: [this]() LOCKSTEP_REQUIRES(mutex_) { … }.
 class Condition {
  public:
   void notify_one() noexcept { condition_.notify_one(); }
@@ -82,12 +82,12 @@ class Condition {
     const Borrowed lock(mutex.mutex_);
     condition_.wait(lock.held);
   }
-  // Until `moment` at the longest.
+  // Waits until `moment` at most.
   void wait_until(Mutex& mutex, Clock::time_point moment) LOCKSTEP_REQUIRES(mutex) {
     const Borrowed lock(mutex.mutex_);
     condition_.wait_until(lock.held, moment);
   }
-  // For `limit` at the longest. Any limit will do, Duration::max() included.
+  // Waits for `limit` at most. Every limit is valid, also Duration::max().
   void wait_for(Mutex& mutex, Duration limit) LOCKSTEP_REQUIRES(mutex) {
     wait_until(mutex, Deadline::after(limit).at());
   }
@@ -98,7 +98,7 @@ class Condition {
       LOCKSTEP_REQUIRES(mutex) LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS {
     while (!ready()) wait(mutex);
   }
-  // Returns what `ready` says at the end.
+  // Returns the last result of `ready`.
   template <typename Ready>
   bool wait_until(Mutex& mutex, Clock::time_point moment, const Ready& ready)
       LOCKSTEP_REQUIRES(mutex) LOCKSTEP_NO_THREAD_SAFETY_ANALYSIS {

@@ -1,11 +1,11 @@
-// The fixed tree: the one order in which the project adds floats, whoever computed them.
+// The fixed tree: the one order in which the project adds floats, for any number of ranks.
 //
 // A sum of n terms is a binary tree over the terms. A node of n terms splits at the largest power
 // of two below n:
 //
 //   7 terms:  ((0 + 1) + (2 + 3)) + ((4 + 5) + 6)
 //
-// Three ways of walking add in this order, and so give equal bits:
+// Three ways to walk the tree add in this order, and so give equal bits:
 //   - from the top down: split(), as ranks do that hold whole nodes (comm/reduce/reduce_tree.h);
 //   - from the bottom up: combine(), which adds neighbours, then neighbours of those;
 //   - term by term, in any order: SumSlots (core/tensor/sum_slots.h). Terms in order need
@@ -35,8 +35,8 @@ static inline T combine(T* values, int64_t n, const F& two) {
   return values[0];
 }
 
-// How many sums wait for others, at most, where n >= 0 terms come in order: as many as a binary
-// counter has digits that counts to n - 1.
+// Largest number of sums that wait for others if n >= 0 terms come in order: the number of digits
+// of a binary counter that counts to n - 1.
 static inline int level_count(int64_t n) {
   return n <= 1 ? 0 : 64 - __builtin_clzll(static_cast<uint64_t>(n - 1));
 }

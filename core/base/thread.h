@@ -1,5 +1,5 @@
-// Threads that the library starts. Where the system grants none, all that std::thread says is
-// "Resource temporarily unavailable".
+// Starts threads of the library. If the system grants none, std::thread would only report "Resource
+// temporarily unavailable".
 #pragma once
 
 #include <future>
@@ -11,12 +11,12 @@
 
 namespace lockstep {
 
-// What to do about it: "raise the limit of this user's processes and threads (ulimit -u, now 34; or
-// the container's) or …".
+// Advice for that case: "raise the limit of this user's processes and threads (ulimit -u, now 34;
+// or the container's) or …".
 std::string thread_advice();
 
-// These throw EnvironmentError "the system grants no thread PURPOSE (REASON): raise the limit …"
-// where it does not; `body` is then not called. `purpose`: "to save in the background".
+// These throw EnvironmentError "the system grants no thread PURPOSE (REASON): raise the limit …" if
+// there is no thread; then `body` is not called. `purpose`: "to save in the background".
 template <typename Body>
 std::thread start_thread(std::string_view purpose, Body&& body);
 // std::async(std::launch::async, body): the future's destructor waits for it.

@@ -1,6 +1,6 @@
-// BinaryCounter: adds tensors in the order of the fixed tree (base/sum_tree.h) as they come, in the
-// fewest buffers and without a copy. Terms that come in order are added as a binary counter counts;
-// any other order gives the same bits.
+// BinaryCounter: adds tensors in the order of the fixed tree (base/sum_tree.h) as they arrive, with
+// the fewest buffers and without copies. Terms in order are added as a binary counter counts; every
+// other order gives the same bits.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace lockstep {
 
-// One sum at a time. SumSlots, which several counters may share, says where a term belongs. It is
-// written there, then folded:
+// Computes one sum at a time. SumSlots, which several counters may share, decides where a term
+// belongs. The term is written there and then folded:
 //
 //   SumSlots slots;
 //   BinaryCounter counter([] { return Tensor::zeros({n}); });
@@ -29,14 +29,14 @@ namespace lockstep {
 // Not thread-safe, except for fold() of parts that do not overlap.
 class BinaryCounter {
  public:
-  // `make_slot`: a contiguous f32 tensor of one dimension, called when a slot is first used.
+  // `make_slot`: makes a contiguous f32 tensor of one dimension; called on a slot's first use.
   explicit BinaryCounter(std::function<Tensor()> make_slot) : make_slot_(std::move(make_slot)) {}
 
-  // Where the term is to be written; undefined for the one that completes the sum, whose place is
-  // the caller's total.
+  // Returns where to write the term. Undefined for the term that completes the sum: write that one
+  // to the caller's total.
   const Tensor& target(const SumSlots::Place& place);
   // Adds to `term`, which was written there, the sums that complete a node with it. `term` may be a
-  // part: contiguous f32, from element `offset` of the slots on.
+  // part: contiguous f32, starting at element `offset` of the slots.
   void fold(const Tensor& term, const SumSlots::Place& place, int64_t offset = 0) const;
 
  private:

@@ -1,8 +1,8 @@
-// Engine: a sharded model at work. It meets the passes of units in their hooks and on the tape,
-// makes Schedule and Reducer follow, and counts the micro-batches of the step.
+// Engine: runs a sharded model. It follows the passes of units through their hooks and the autograd
+// graph, drives Schedule and Reducer, and counts the micro-batches of the step.
 //
-// engine.cpp: how it is made, and what happens in passes; step.cpp: micro-batches and steps;
-// values.cpp: who may change values, and when.
+// engine.cpp: construction, and events in passes. step.cpp: micro-batches and steps. values.cpp:
+// checks who changes values, and when.
 #pragma once
 
 #include <map>
@@ -22,17 +22,17 @@
 
 namespace lockstep::fsdp {
 
-// Public calls are those of FullyShardedDataParallel, whose header says what they do.
+// The public calls are those of FullyShardedDataParallel; its header documents them.
 class Engine {
  public:
   Engine(std::shared_ptr<nn::Module> module, const comm::DeviceMesh& mesh, const Options& options);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
-  // `self`: this. The units' modules keep their hooks for good; once it is gone they throw.
+  // `self`: this engine. Modules keep the hooks forever; without the engine they throw.
   void install_hooks(const std::shared_ptr<Engine>& self, std::optional<DType> output);
 
   void begin_micro_batch() { log_.begin_micro_batch(schedule_.pass() + 1); }
-  // `micro_batch`: of the step; none: the first of this rank's that is still to be done.
+  // `micro_batch`: its number in the step; none: the first one that this rank still has to do.
   void backward(const Variable& loss, std::optional<int64_t> micro_batch);
   void finish();
   int active_ranks(bool have_input);
@@ -48,7 +48,7 @@ class Engine {
   Duration exposed() const { return exposed_; }
 
  private:
-  // What happens in passes.
+  // Events in passes.
   void watch(Unit& unit);
   std::shared_ptr<const Use> note(const Event& event);
   std::shared_ptr<const Use> act(const Event& event);
@@ -75,7 +75,7 @@ class Engine {
   void check_not_written(const Unit& unit);
   void check_all_values();
 
-  // The other ranks wait in collectives that this one will never join.
+  // Ends the group: the other ranks wait in collectives that this rank will never join.
   [[noreturn]] void fail(const std::string& message);
 
   std::shared_ptr<nn::Module> module_;
@@ -92,15 +92,15 @@ class Engine {
     Parameter parameter;
     ScopedHook hook;
   };
-  std::vector<Taker> takers_;  // of the gradients of all trained parameters
+  std::vector<Taker> takers_;  // they take the gradients of all trained parameters
 
-  // The step under way.
-  int64_t round_ = 0;  // that is next
-  int64_t done_ = 0;   // of this rank's micro-batches
+  // The current step.
+  int64_t round_ = 0;  // the next round
+  int64_t done_ = 0;   // number of finished micro-batches of this rank
   bool in_backward_ = false;
-  // From finish() to the end of the next backward(): slices may have changed.
+  // True from finish() to the end of the next backward(), when slices may change.
   bool between_steps_ = true;
-  std::map<const Unit*, int64_t> missing_;  // gradients that this micro-batch has yet to bring
+  std::map<const Unit*, int64_t> missing_;  // gradients that are still to come
   EventLog log_;
   data_parallel::UnevenInputs uneven_;
   Duration exposed_{};

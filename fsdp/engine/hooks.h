@@ -1,4 +1,4 @@
-// Hooks: where a unit's schedule meets its module's forward pass and the tape.
+// Hooks: connect a unit's schedule with its module's forward pass and the autograd graph.
 #pragma once
 
 #include <functional>
@@ -11,16 +11,16 @@
 
 namespace lockstep::fsdp {
 
-// What happens around a unit's passes. The module keeps its hooks for good: once `alive` is gone
+// Callbacks around a unit's passes. The module keeps its hooks forever; once `alive` has expired,
 // they throw UsageError.
 struct UnitHooks {
-  std::string unit;  // its name
+  std::string unit;  // the name of the unit
   std::weak_ptr<const void> alive;
   std::function<void()> before_forward;
   std::function<std::shared_ptr<const Use>(bool recorded)> after_forward;
-  // Before the node of one of its outputs runs: of each that backward comes to.
+  // Runs before the node of an output runs, for each output that backward visits.
   std::function<void(const std::shared_ptr<const Use>& use)> before_backward;
-  std::optional<DType> output = {};  // the dtype in which the module's floating outputs go on
+  std::optional<DType> output = {};  // the dtype of the module's floating outputs
 };
 
 void install(nn::Module& module, UnitHooks hooks);

@@ -1,5 +1,5 @@
-// Where a MemoryPlan comes from: the bound that docs/fsdp.md states, from layouts and schedule
-// alone.
+// Computes a MemoryPlan: the bound that docs/fsdp.md states, from the layouts and the schedule
+// only.
 #pragma once
 
 #include "fsdp/fully_shard.h"
@@ -7,8 +7,8 @@
 
 namespace lockstep::fsdp {
 
-// No communication, and the module is not changed: it may have been built without memory. `place`,
-// `assignment`: of the rank whose share is asked for.
+// No communication. The module is not changed and may have been built without memory. `place`,
+// `assignment`: of the rank whose memory is planned.
 MemoryPlan plan_memory(nn::Module& module, const Place& place, const Assignment& assignment,
                        const Options& options);
 

@@ -1,5 +1,5 @@
-// PlannedUnit: what is known of a unit before any rank shards it: layouts and dtypes, for the plans
-// of memory and traffic.
+// PlannedUnit: what is known of a unit before it is sharded: layouts and dtypes, for the plans of
+// memory and traffic.
 #pragma once
 
 #include <vector>
@@ -16,7 +16,7 @@ struct PlannedSection {
 };
 using PlannedUnit = std::vector<PlannedSection>;
 
-// The root first; `columns`: ranks that share one copy of the model.
+// The root comes first. `columns`: number of ranks that share one copy of the model.
 std::vector<PlannedUnit> planned_units(nn::Module& module, int columns, const Options& options);
 
 }  // namespace lockstep::fsdp
