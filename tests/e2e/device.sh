@@ -102,6 +102,14 @@ timeout 60 "$lockstep" run -n 2 -- bash -c "exec '$lockstep' train '$here/small.
   2> mixed.err || code=$?
 [ $code = 2 ] || fail "ranks on different devices end with 2, got $code: $(cat mixed.err)"
 contains mixed.err ": set device to cpu or cuda for all ranks"
+if command -v mpirun > /dev/null; then
+  mpirun_or_skip
+  mpi_of() { echo -np 1 "$lockstep" train "$here/small.yaml" --set run.name=mpi --set device=$1; }
+  # shellcheck disable=SC2046
+  ! timeout 60 "${mpi[@]}" $(mpi_of cuda) : $(mpi_of cpu) > mpi.out 2> mpi.err ||
+    fail "mpirun takes ranks on different devices"
+  contains mpi.err "creates 'world, device: cuda', but rank"
+fi
 train offload "${short[@]}" --set device=cuda --set parallel.offload=true && fail "it offloads"
 contains offload.err "parallel.offload keeps state in files, which a CUDA device cannot read"
 ! "$lockstep" eval runs/one --ids 1,999 > ids.out 2>&1 || fail "a model knows token 999"

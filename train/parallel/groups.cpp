@@ -33,7 +33,8 @@ std::shared_ptr<comm::Store> store_for(BackendKind backend, const launcher::Rank
 }
 
 // Ranks on CPUs and ranks on other devices would form different groups and wait for each other. So
-// the first rank leaves its kind of device in the store, and the others compare.
+// the first rank leaves its kind of device in the store, and the others compare. MPI has no store
+// here, but it compares the names of groups.
 void check_same_kind(comm::Store& store, int rank, Device device) {
   const std::string mine(device.type == DeviceType::cpu ? "cpu" : "cuda");
   const std::string first = store.compare_and_set("kind of device", "", mine);
@@ -53,8 +54,11 @@ std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
       config.reduction == ReductionKind::fast ? comm::Reduction::fast : comm::Reduction::tree;
   const auto store = store_for(backend, rank);
   check_same_kind(*store, rank.rank, device);
+  const bool on_host = device.type == DeviceType::cpu;
+  const std::string name =
+      backend == BackendKind::mpi && !on_host ? "world, device: cuda" : "world";
   return comm::create(std::string(word_of(backend)), store, rank.rank, rank.size,
-                      {.timeout = timeout, .reduction = reduction, .device = device});
+                      {.name = name, .timeout = timeout, .reduction = reduction, .device = device});
 }
 
 ParallelConfig with_backend(std::string_view backend) {

@@ -1,5 +1,6 @@
 // State on a CUDA device: what is saved, put aside and restored, and what the device may do
 // meanwhile. Where the device is simulated, in several orders.
+#include "checkpoint/format/chunks.h"
 #include "checkpoint/replica/replica_copy.h"
 #include "checkpoint/save/save_job.h"
 #include "checkpoint/save/saver.h"
@@ -40,7 +41,7 @@ class DeviceState : public ::testing::Test {
     return entries;
   }
 
-  const TempDir dir_;
+  const test::TempDir dir_;
 };
 
 TEST_F(DeviceState, ComesBackFromASave) {
