@@ -434,6 +434,8 @@ std::string Runtime::what_streams_wait_for() const {
 
 void Runtime::set_seed(uint64_t seed) {
   const MutexLock lock(mutex_);
+  // What is queued would draw numbers later.
+  if (!executing_) execute(std::numeric_limits<int64_t>::max(), [] { return false; });
   random_ = Random(seed);
 }
 
