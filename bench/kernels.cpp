@@ -45,6 +45,7 @@ struct AttentionData {
   AttentionArgs args{kBatch,
                      kTime,
                      kHeads,
+                     kHeads,
                      kHeadDim,
                      DType::f32,
                      qkv.data(),

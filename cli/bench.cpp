@@ -163,7 +163,7 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   comm->add_option("-n,--ranks", options->ranks, "start this many ranks on this host")
       ->check(whole_number(1, 1024));
   comm->add_option("--backend", options->backend, "how ranks talk")
-      ->check(CLI::IsMember({"auto", "shm", "mpi"}))
+      ->check(CLI::IsMember({"auto", "shm", "ucx", "mpi"}))
       ->capture_default_str();
   comm->add_flag("--json", options->json, "one JSON object");
   comm->callback([options, &exit_code] { exit_code = bench_comm(*options); });

@@ -123,7 +123,7 @@ void add_bench_checkpoint(CLI::App& bench_command, int& exit_code) {
       ->check(whole_number(1, 1000))
       ->capture_default_str();
   command->add_option("--backend", options->backend, "how ranks talk")
-      ->check(CLI::IsMember({"auto", "shm", "mpi"}))
+      ->check(CLI::IsMember({"auto", "shm", "ucx", "mpi"}))
       ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object");
   command->callback([options, &exit_code] { exit_code = bench(*options); });

@@ -12,6 +12,8 @@
 #include "cli/commands.h"
 #include "cli/version.h"
 #include "comm/mpi/factory.h"
+#include "comm/nccl/factory.h"
+#include "comm/ucx/factory.h"
 #include "core/base/cores.h"
 #include "core/base/number_text.h"
 #include "core/base/parallel.h"
@@ -60,6 +62,16 @@ void report_shared_memory(Report& report) {
               "enlarge it: mount -o remount,size=2G /dev/shm (containers: --shm-size)");
 }
 
+// Without devices, nobody misses it.
+void report_nccl(Report& report) {
+  try {
+    report.line(true, "NCCL: " + comm::nccl_version());
+  } catch (const EnvironmentError& error) {
+    report.line(cuda::device_count() < 2, "NCCL: none: " + std::string(error.what()),
+                "ranks on several cards exchange data through the host without it");
+  }
+}
+
 // A machine without a device is no fault.
 void report_devices(Report& report) {
   const int count = cuda::device_count();
@@ -70,6 +82,17 @@ void report_devices(Report& report) {
     report.line(true, str("  cuda:", i, ": ", info.model, ", compute capability ", info.major, ".",
                           info.minor, ", ", size_text(static_cast<double>(info.memory_bytes))));
   }
+}
+
+// What carries collectives between hosts.
+void report_ucx(Report& report) {
+  if (!comm::has_ucx())
+    return report.line(false, "UCX backend: not built in", "install libucx-dev, then build again");
+  const std::string version = comm::ucx_version();
+  report.line(
+      !version.empty(),
+      "UCX backend: built in, " + (version.empty() ? "but UCX cannot be loaded" : "UCX " + version),
+      "install libucx0");
 }
 
 int doctor() {
@@ -90,7 +113,9 @@ int doctor() {
   report.line(comm::has_mpi(),
               str("Open MPI backend: ", comm::has_mpi() ? "built in" : "not built in"),
               "install libopenmpi-dev and openmpi-bin, then build again");
+  report_ucx(report);
   report_devices(report);
+  report_nccl(report);
   char host[256] = {};
   gethostname(host, sizeof host - 1);
   report.line(host[0] != 0, str("host name: ", host));

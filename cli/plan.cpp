@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/rank_options.h"
 #include "core/base/number_text.h"
+#include "train/parallel/device.h"
 #include "train/parallel/run_plan.h"
 #include "train/parallel/strategy.h"
 
@@ -79,6 +80,10 @@ void print(const train::RunPlan& plan, const train::Config& config) {
               100.0 * plan.imbalance());
   std::printf("memory a rank  %s%s\n", memory_text(plan.memory).c_str(),
               config.parallel.offload ? "; what is offloaded lies in files" : "");
+  if (plan.attention)
+    std::printf("attention      %s forward and %s backward, while it runs\n",
+                size_text(static_cast<double>(plan.attention->forward)).c_str(),
+                size_text(static_cast<double>(plan.attention->backward)).c_str());
   std::printf("traffic a rank %s\n", traffic_text(plan.traffic).c_str());
 }
 
@@ -88,7 +93,7 @@ void print_json(const train::RunPlan& plan, const train::Config& config) {
     if (plan.memory[c] != train::kUnplanned)
       memory[std::string(name_of(static_cast<MemoryCategory>(c)))] =
           static_cast<double>(plan.memory[c]) / kMB;
-  const nlohmann::ordered_json out = {
+  nlohmann::ordered_json out = {
       {"ranks", plan.leaves.size()},
       {"strategy", train::strategy_text(config.parallel)},
       {"device", str(config.device)},
@@ -100,11 +105,16 @@ void print_json(const train::RunPlan& plan, const train::Config& config) {
        {{"all_gather", static_cast<double>(plan.traffic.gathered) / kMB},
         {"reduce_scatter", static_cast<double>(plan.traffic.reduced) / kMB},
         {"all_reduce", static_cast<double>(plan.traffic.replicas) / kMB}}}};
+  if (plan.attention)
+    out["attention_mb"] = {{"forward", static_cast<double>(plan.attention->forward) / kMB},
+                           {"backward", static_cast<double>(plan.attention->backward) / kMB}};
   std::printf("%s\n", out.dump().c_str());
 }
 
 int plan(const Options& options) {
-  const train::Config config = options.load();
+  train::Config config = options.load();
+  // A plan is also made where the device is not.
+  if (config.device == train::DeviceKind::automatic) config.device = train::resolved(config.device);
   const train::RunPlan plan = train::plan_run(config, std::max(1, options.ranks));
   options.json ? print_json(plan, config) : print(plan, config);
   return kDone;

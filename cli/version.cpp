@@ -9,7 +9,8 @@ namespace lockstep::cli {
 std::string version_text() {
   using namespace build_info;
   return str("lockstep ", kVersion, " (", kGitSha, ", ", kBuildType, ")\ncompiler ", kCompiler,
-             ", Open MPI ", kMpi, ", CUDA ", kCuda, "\nkernels ", cpu_instruction_set());
+             ", Open MPI ", kMpi, ", UCX ", kUcx, ", CUDA ", kCuda, "\nkernels ",
+             cpu_instruction_set());
 }
 
 }  // namespace lockstep::cli

@@ -5,6 +5,8 @@
 #   AUTO  OFF for now: no part of the device has run on a card yet
 # LOCKSTEP_HAS_CUDA: whether there is a device. LOCKSTEP_CUDA_RUNTIME: what it links.
 # LOCKSTEP_CUDA_VERSION: of the toolkit, "simulated" or "none"; build_info.h records it.
+# LOCKSTEP_CUDNN_INCLUDE: the folder of cuDNN's headers. ON needs it; SIM builds the tests of its
+# graphs if it is there. LOCKSTEP_CUDNN_LIBRARY is for those tests.
 set(LOCKSTEP_HAS_CUDA OFF)
 set(LOCKSTEP_CUDA_RUNTIME "")
 set(LOCKSTEP_CUDA_VERSION none)
@@ -35,4 +37,14 @@ elseif(LOCKSTEP_CUDA STREQUAL "SIM")
   set(LOCKSTEP_CUDA_VERSION simulated)
 elseif(NOT LOCKSTEP_CUDA MATCHES "^(AUTO|OFF)$")
   message(FATAL_ERROR "LOCKSTEP_CUDA: expected AUTO, ON, OFF or SIM, got '${LOCKSTEP_CUDA}'")
+endif()
+if(LOCKSTEP_HAS_CUDA)
+  find_path(LOCKSTEP_CUDNN_INCLUDE cudnn_graph.h
+      HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include)
+  find_library(LOCKSTEP_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
+      HINTS ${LOCKSTEP_CUDNN_INCLUDE}/../lib ${LOCKSTEP_CUDNN_INCLUDE}/../lib64)
+  if(LOCKSTEP_CUDA STREQUAL "ON" AND NOT LOCKSTEP_CUDNN_INCLUDE)
+    message(FATAL_ERROR "LOCKSTEP_CUDA=ON: cuDNN's headers were not found. Install cuDNN 9 for "
+        "CUDA 13, or name their folder with -DLOCKSTEP_CUDNN_INCLUDE=….")
+  endif()
 endif()

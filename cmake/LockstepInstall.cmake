@@ -15,15 +15,17 @@ set(public_headers
   core/base/clock.h core/base/cores.h core/base/dtype.h core/base/error.h core/base/half.h
     core/base/log.h core/base/mutex.h core/base/parallel.h core/base/philox.h
     core/base/progression.h core/base/shape.h core/base/sum_tree.h core/base/thread.h
-  core/device/allocator.h core/device/cuda_device.h core/device/device.h core/device/kernels.h
-    core/device/probe.h core/device/queue.h
+  core/device/allocator.h core/device/capture.h core/device/cuda_device.h core/device/device.h
+    core/device/kernels.h core/device/probe.h core/device/queue.h core/device/step_numbers.h
+    core/device/step_recorder.h
   core/nn/init.h core/nn/layers.h core/nn/module.h core/nn/random.h core/nn/recompute.h
   core/ops/common.h core/ops/functions.h core/ops/precision.h
-  core/optim/clip.h core/optim/optimizer.h core/optim/schedule.h
+  core/optim/clip.h core/optim/device_rows.h core/optim/gradient_scale.h
+    core/optim/optimizer.h core/optim/schedule.h core/optim/step_numbers_on.h
   core/screen/screen_writer.h
   core/tensor/binary_counter.h core/tensor/shard_spec.h core/tensor/storage.h
     core/tensor/sum_slots.h core/tensor/tensor.h
-  comm/device_mesh.h comm/long_agreement.h comm/peer_failure.h comm/process_group.h
+  comm/device_mesh.h comm/exposure.h comm/long_agreement.h comm/peer_failure.h comm/process_group.h
     comm/ranks_text.h comm/store.h comm/text.h comm/work.h
   comm/local/hash_store.h
   comm/mpi/factory.h

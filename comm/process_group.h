@@ -64,8 +64,7 @@ struct GroupOptions {
   // seconds.
   std::optional<Duration> timeout = std::nullopt;
   Reduction reduction = Reduction::tree;
-  // Where the tensors are. If it is a CUDA device, calls go through pinned memory of the host, so
-  // ranks may share one device or have one each.
+  // Where the tensors are. On a CUDA device, create() says how calls move them.
   Device device = kCpu;
 };
 
@@ -84,7 +83,7 @@ class ProcessGroup {
   int rank() const;
   int size() const;
   const std::string& name() const;
-  std::string backend_name() const;  // "shm"; "staged shm" on a CUDA device
+  std::string backend_name() const;  // "shm"; on a CUDA device "nccl" or "staged shm"
   Device device() const;             // where the tensors of its calls are
 
   // The same ranks on the CPU, for what the host has to say; this group itself, where its device is
@@ -140,11 +139,17 @@ class ProcessGroup {
   std::unique_ptr<Impl> impl_;
 };
 
-// backend: "local" | "shm" | "mpi" (each with its own factory header in its folder); "auto" takes
-// what fits. Rank r of `size`; every rank calls it. For a CUDA device (GroupOptions::device) the
-// backend's ranks work through comm/staged, and a second group of that backend is their host().
+// backend: "local" | "shm" | "ucx" | "mpi" | "nccl" (each with its own factory header in its
+// folder); "auto" takes shm if all ranks are on one host, and ucx otherwise. Rank r of `size`;
+// every rank calls it.
+//
+// On a CUDA device (GroupOptions::device) "nccl" needs a card for each rank. "auto" takes it if all
+// ranks can use it, and says in the log if they cannot. With the others calls go through pinned
+// memory (comm/staged), so ranks may share one device. host() is a second group: of that backend,
+// or beside NCCL of the job's MPI, else what "auto" takes on a CPU.
+//
 // Throws UsageError for an unknown name or one that this build lacks, and says which exist, and for
-// a device that is not there.
+// a device that is not there or that NCCL cannot use.
 std::unique_ptr<ProcessGroup> create(const std::string& backend, std::shared_ptr<Store> store,
                                      int rank, int size, const GroupOptions& options = {});
 

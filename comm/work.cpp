@@ -25,12 +25,20 @@ WorkState::WorkState(std::string what, uint64_t number, const Patience& patience
       lane_(std::move(lane)),
       end_group_(std::move(end_group)) {}
 
+void WorkState::queued(const Event& end) {
+  const MutexLock lock(mutex_);
+  end_ = end;
+  answered_.store(true, std::memory_order_release);
+  changed_.notify_all();
+}
+
 void WorkState::finish(std::exception_ptr error) {
   const MutexLock lock(mutex_);
   error_ = std::move(error);
   finished_at_ = Clock::now();
   done_.store(true, std::memory_order_release);
-  finished_.notify_all();
+  answered_.store(true, std::memory_order_release);
+  changed_.notify_all();
 }
 
 std::exception_ptr WorkState::error() const {
@@ -40,8 +48,12 @@ std::exception_ptr WorkState::error() const {
 
 Limit WorkState::limit() const {
   const auto lane = lane_.lock();
-  return lane ? Limit(what_, patience_, lane->given_up(), number_)
-              : Limit(Deadline::after(patience_.limit), what_);
+  Limit limit = lane ? Limit(what_, patience_, lane->given_up(), number_)
+                     : Limit(Deadline::after(patience_.limit), what_);
+  const MutexLock lock(mutex_);
+  if (!deadline_) deadline_ = limit.deadline();
+  limit.set_deadline(*deadline_);
+  return limit;
 }
 
 bool WorkState::given_up() const {
@@ -59,6 +71,19 @@ Duration WorkState::duration() const {
   return done() ? finished_at_ - submitted_ : Duration::zero();
 }
 
+bool WorkState::waits_on_queue() const {
+  const MutexLock lock(mutex_);
+  return !waits_.empty();
+}
+
+Duration WorkState::exposed_on_queue() const {
+  Duration total{};
+  const MutexLock lock(mutex_);
+  for (const auto& [begin, end] : waits_)
+    if (end.done()) total += end.since(begin);
+  return total;
+}
+
 void WorkState::rethrow() const {
   if (const auto error = this->error()) std::rethrow_exception(error);
 }
@@ -66,39 +91,56 @@ void WorkState::rethrow() const {
 // The call keeps to its own limit, which starts when its turn comes; here the limit is of one wait,
 // so a wait without a limit of its own must allow for the calls before.
 void WorkState::wait() {
-  while (!done()) wait_until_done(patience_.limit, true);
-  rethrow();
+  while (!answered()) wait_until_answered(patience_.limit, true);
+  take_result();
 }
 
 void WorkState::wait(Duration limit) {
   // Running the call ourselves would tie us to the call's limit.
-  wait_until_done(limit, limit >= patience_.limit);
-  if (!done()) return give_up(limit);
+  wait_until_answered(limit, limit >= patience_.limit);
+  if (!answered()) return give_up(limit);
+  take_result();
+}
+
+void WorkState::take_result() {
+  if (done()) rethrow();
+  const MutexLock lock(mutex_);
+  if (end_.device() == kCpu) return;
+  const Queue& queue = current_queue(end_.device());
+  const Event begin = Event::record(queue);
+  end_.wait(queue);
+  waits_.emplace_back(begin, Event::record(queue));
+}
+
+// A call on a device ends at its own limit, or with its group.
+void WorkState::synchronize() {
+  while (!answered()) wait_until_answered(patience_.limit, true);
+  while (!done()) wait_until_done(patience_.limit);
   rethrow();
 }
 
 // The call knows what it is waiting for: it runs into its limit now and says so.
 void WorkState::give_up(Duration waited) {
   if (const auto lane = lane_.lock()) lane->given_up().through(number_, waited);
-  wait_until_done(kLastWords, false);
-  if (!done()) {
+  wait_until_answered(kLastWords, false);
+  if (!answered()) {
     const std::string message =
         str("[comm] ", what_, " was not done after a wait of ", seconds(waited), " s");
     end_group_(message);
-    wait_until_done(kLetGo, false);
+    wait_until_answered(kLetGo, false);
     throw FromPeer<TimeoutError>(
         done() ? message : message + "; the call does not react, and still uses its tensors");
   }
   try {
-    rethrow();
+    take_result();
   } catch (const EnvironmentError& e) {
     // Also where a call in front of this one has said it.
     std::rethrow_exception(reworded(TimeoutError(""), e.what(), caused_by_peer(e)));
   }
 }
 
-void WorkState::wait_until_done(Duration limit, bool may_help) {
-  if (done()) return;
+void WorkState::wait_until_answered(Duration limit, bool may_help) {
+  if (answered()) return;
   const Deadline deadline = Deadline::after(limit);
   const auto start = Clock::now();
   waiters_.fetch_add(1, std::memory_order_relaxed);
@@ -107,10 +149,16 @@ void WorkState::wait_until_done(Duration limit, bool may_help) {
   }
   {
     const MutexLock lock(mutex_);
-    finished_.wait_until(mutex_, deadline.at(), [this] { return done(); });
+    changed_.wait_until(mutex_, deadline.at(), [this] { return answered(); });
   }
   waiters_.fetch_sub(1, std::memory_order_relaxed);
   exposed_ns_.fetch_add((Clock::now() - start).count(), std::memory_order_relaxed);
+}
+
+void WorkState::wait_until_done(Duration limit) {
+  const Deadline deadline = Deadline::after(limit);
+  const MutexLock lock(mutex_);
+  changed_.wait_until(mutex_, deadline.at(), [this] { return done(); });
 }
 
 bool Work::done() const { return !state_ || state_->done(); }
@@ -121,7 +169,14 @@ void Work::wait() const {
 void Work::wait(Duration timeout) const {
   if (state_) state_->wait(timeout);
 }
+void Work::synchronize() const {
+  if (state_) state_->synchronize();
+}
 Duration Work::duration() const { return state_ ? state_->duration() : Duration::zero(); }
 Duration Work::exposed() const { return state_ ? state_->exposed() : Duration::zero(); }
+Duration Work::exposed_on_queue() const {
+  return state_ ? state_->exposed_on_queue() : Duration::zero();
+}
+bool Work::waits_on_queue() const { return state_ && state_->waits_on_queue(); }
 
 }  // namespace lockstep::comm

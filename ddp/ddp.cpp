@@ -324,12 +324,13 @@ void DistributedDataParallel::wait_for(const Reduction& reduction, size_t bucket
 void DistributedDataParallel::finish() {
   check(synchronised_, "[ddp] finish() before the step's last micro-batch: this rank ran ", done_,
         " of ", share());
-  if (finished_ == 0) exposed_ = Duration::zero();
+  if (finished_ == 0) exposed_ = {};
   for (; finished_ < reductions_.size(); ++finished_) {  // continues where an earlier call threw
     const auto start = Clock::now();
     wait_for(reductions_[finished_], finished_);
     if (reductions_[finished_].pending.finish) reductions_[finished_].pending.finish();
-    exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+    exposed_.add(std::chrono::duration_cast<Duration>(Clock::now() - start));
+    exposed_.add(reductions_[finished_].pending.work);
   }
   reductions_.clear();
   finished_ = 0;

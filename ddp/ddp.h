@@ -55,6 +55,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/exposure.h"
 #include "comm/process_group.h"
 #include "core/autograd/hook_list.h"
 #include "core/autograd/variable.h"
@@ -126,8 +127,9 @@ class DistributedDataParallel {
   int active_ranks(bool have_input);
   void skip();
 
-  // How long finish() waited in the last step: communication that compute did not hide.
-  Duration exposed_communication() const { return exposed_; }
+  // How long the last step was held up by communication that compute did not hide: in finish(), and
+  // on a device in its queues, once they have come so far.
+  Duration exposed_communication() const { return exposed_.total(); }
   // Bytes of gradients on this rank: buckets, and the partial sums of its micro-batches.
   int64_t gradient_bytes() const;
   // The parameters of each bucket, in the order in which buckets are reduced. Indices count trained
@@ -197,7 +199,7 @@ class DistributedDataParallel {
   size_t finished_ = 0;  // number of finished reductions
   std::vector<size_t> ready_order_;
   bool rebuilt_ = false;
-  Duration exposed_{};
+  comm::Exposure exposed_;
 };
 
 }  // namespace lockstep::ddp

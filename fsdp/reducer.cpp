@@ -221,7 +221,8 @@ void Reducer::reduce_total(Unit& unit) {
 void Reducer::wait_for(const comm::Work& work, const Unit& unit) {
   const auto start = Clock::now();
   wait(work, "reducing the gradients of", unit);
-  exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+  exposed_.add(std::chrono::duration_cast<Duration>(Clock::now() - start));
+  exposed_.add(work);
 }
 
 void Reducer::settle_front() {

@@ -15,6 +15,7 @@
 #include <optional>
 #include <vector>
 
+#include "comm/exposure.h"
 #include "core/base/clock.h"
 #include "core/tensor/binary_counter.h"
 #include "fsdp/unit.h"
@@ -58,7 +59,7 @@ class Reducer {
   // Waits until this rank's slices hold the step's sums.
   void finish();
   // How long this rank waited for communication since the last call.
-  Duration take_exposed() { return std::exchange(exposed_, Duration::zero()); }
+  comm::Exposure take_exposed() { return exposed_.take(); }
 
   // This rank's slice of the summed gradients of a trained section, f32 [slice].
   const Tensor& gradient(const Section& section) const { return sums_.at(&section).gradient; }
@@ -122,7 +123,7 @@ class Reducer {
   SumSlots sums_of_step_;
   SumSlots::Place place_;  // the place of the round's leaf
   bool zeros_ = false, abandoned_ = false;
-  Duration exposed_{};
+  comm::Exposure exposed_;
 };
 
 }  // namespace lockstep::fsdp

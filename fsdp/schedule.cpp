@@ -181,8 +181,9 @@ void Schedule::gather(size_t u, bool may_evict) {
   }
   if (unit.state() == Unit::State::gathering) {
     const auto start = Clock::now();
-    unit.wait_gathered();
-    exposed_ += std::chrono::duration_cast<Duration>(Clock::now() - start);
+    const std::vector<comm::Work> works = unit.wait_gathered();
+    exposed_.add(std::chrono::duration_cast<Duration>(Clock::now() - start));
+    for (const comm::Work& work : works) exposed_.add(work);
   }
 }
 

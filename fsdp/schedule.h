@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "comm/exposure.h"
 #include "core/base/clock.h"
 #include "fsdp/unit.h"
 
@@ -73,7 +74,7 @@ class Schedule {
   bool is_current(const Use& use) const { return use.step == step_; }
 
   // How long this rank waited for gathers since the last call.
-  Duration take_exposed() { return std::exchange(exposed_, Duration::zero()); }
+  comm::Exposure take_exposed() { return exposed_.take(); }
 
  private:
   struct Entry {
@@ -112,7 +113,7 @@ class Schedule {
   std::vector<std::weak_ptr<const Use>>
       graphs_;  // of outermost passes since the last release of all units
   std::shared_ptr<std::vector<size_t>> trail_ = std::make_shared<std::vector<size_t>>();
-  Duration exposed_{};
+  comm::Exposure exposed_;
 };
 
 }  // namespace lockstep::fsdp

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "comm/peer_failure.h"
 #include "core/device/allocator.h"
@@ -64,7 +65,7 @@ void Unit::start_gather() {
   state_ = State::gathering;
 }
 
-void Unit::wait_gathered() {
+std::vector<comm::Work> Unit::wait_gathered() {
   check(state_ == State::gathering, "[fsdp] unit '", name(), "' is not being gathered");
   for (size_t i = 0; i < sections_.size(); ++i) {
     wait(works_[i], "gathering", *this);
@@ -73,8 +74,8 @@ void Unit::wait_gathered() {
     mine.copy_(whole_[i].narrow(0, mine.numel() * mesh_.nearby->rank(), mine.numel()));
   }
   nearby_is_there_ = mesh_.nearby != nullptr;
-  works_.clear();
   state_ = State::gathered;
+  return std::exchange(works_, {});
 }
 
 void Unit::release() {

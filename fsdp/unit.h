@@ -57,8 +57,9 @@ class Unit {
   // sharded → gathering. Gathers over the row; if that was done already in this step, over the
   // nearby ranks.
   void start_gather();
-  // gathering → gathered. Throws the error of the gather and names the unit.
-  void wait_gathered();
+  // gathering → gathered. Returns the calls that it has waited for. Throws the error of the gather
+  // and names the unit.
+  std::vector<comm::Work> wait_gathered();
   // gathered → sharded.
   void release();
   // While gathered: lets the parameters view the values, or ends the view, so that the next read

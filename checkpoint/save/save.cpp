@@ -175,7 +175,7 @@ class Save {
       files_.rename_directory(folder, doomed);
     } catch (const std::exception& e) {
       return warn_once(folder, str("[checkpoint] the old checkpoint '", folder,
-                                   "' could not be removed; saves go on: ", e.what()));
+                                   "' could not be removed; later saves try again: ", e.what()));
     }
     remove_or_warn(files_, doomed);
   }

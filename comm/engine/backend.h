@@ -92,8 +92,10 @@ class Backend {
   // Where the tensors must be.
   virtual Device device() const = 0;
 
-  // Runs one call to its end: on return the output is there, for the host or, on a device, for any
-  // queue. A device's backend waits for call.ready before it touches the tensors.
+  // Runs one call. On return all ranks have come to it with equal fingerprints, and the output is
+  // there once the event is done that this returns: a default event where it is there already. A
+  // device's backend waits for call.ready, on the host or on its own queue, before it touches the
+  // tensors. One that leaves work behind on a queue tells the tensors' memory (Storage::used_on).
   //
   // Threads: calls of one lane come one at a time, in order, from any thread. Lanes run at the same
   // time and independently of each other: all collectives are one lane, the sends to each rank are
@@ -106,7 +108,12 @@ class Backend {
   //   EnvironmentError  a peer died, left or aborted; names rank, pid and host where known
   // The message is the cause alone, without the call: ProcessGroup adds group, rank and call. After
   // a failure it calls abort() and executes nothing more.
-  virtual void execute(const Call& call) = 0;
+  virtual Event execute(const Call& call) = 0;
+
+  // Throws EnvironmentError if the calls whose events are not done yet may never end: a peer died
+  // or aborted, or the device's communication has failed. Comes every few milliseconds while
+  // there are such calls, from any thread.
+  virtual void check_running() {}
 
   // Forms the new group's backend; null where plan.color is negative. Comes on every rank, in the
   // lane of collectives. Throws as execute() does, in time too: a rank that dies, leaves or aborts
@@ -120,7 +127,7 @@ class Backend {
 
   // From any thread, at any time, any number of times: running execute() calls throw
   // EnvironmentError with `reason` at once, here and, as far as they can be reached, on the other
-  // ranks.
+  // ranks. What they have left on queues comes to an end, with any contents of the outputs.
   virtual void abort(const std::string& reason) noexcept = 0;
 };
 

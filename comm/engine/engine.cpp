@@ -15,6 +15,11 @@ constexpr int64_t kLargeBytes = 2 << 20;
 // or wait say more.
 constexpr size_t kEndedCallsShown = 3;
 
+// How long a call on a device may still come to its end once something has gone wrong: if a peer
+// has, and if this group has ended, which lets go of the tensors.
+constexpr Duration kGrace = std::chrono::milliseconds(500);
+constexpr Duration kLetGo = std::chrono::seconds(1);
+
 // Bytes of the larger tensor.
 int64_t volume(const Call& call, int size) {
   switch (call.op) {
@@ -54,22 +59,25 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
   const int peer = call.root;
   // The caller's tree may be gone when the call runs.
   auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
-  return enqueue(call.op, peer, call.fingerprint, volume(call, backend_->size()) >= kLargeBytes,
+  // The caller of a call on a device seldom waits for it at once, if it waits at all.
+  const bool large = volume(call, backend_->size()) >= kLargeBytes || backend_->device() != kCpu;
+  return enqueue(call.op, peer, call.fingerprint, large, call.ready,
                  [this, call, own_tree, tensors = std::move(tensors)](
                      const Fingerprint& fingerprint, const WorkState& work) mutable {
                    call.fingerprint = fingerprint;
                    call.tree = own_tree.get();
                    call.limit = work.limit();
                    call.waiters = &work.waiters();
-                   backend_->execute(call);
+                   return backend_->execute(call);
                  });
 }
 
 Work Engine::submit_body(const Fingerprint& fingerprint, Body body) {
-  return enqueue(Op::barrier, -1, fingerprint, false, std::move(body));
+  return enqueue(Op::barrier, -1, fingerprint, false, {}, std::move(body));
 }
 
-Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body body) {
+Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, const Event& ready,
+                     Body body) {
   const auto self = shared_from_this();
   const auto end_group = [engine = weak_from_this()](const std::string& reason) {
     if (const auto alive = engine.lock()) alive->abort(reason, true);
@@ -86,8 +94,8 @@ Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body 
   try {
     lane->submit({.work = work,
                   .run =
-                      [self, work, fingerprint, entry, body = std::move(body)]() mutable {
-                        self->run(*work, fingerprint, entry, std::move(body));
+                      [self, work, fingerprint, entry, ready, body = std::move(body)]() mutable {
+                        self->run(work, fingerprint, entry, ready, std::move(body));
                       },
                   .large = large});
   } catch (...) {
@@ -98,23 +106,78 @@ Work Engine::enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body 
   return Work(work);
 }
 
-void Engine::run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body) {
+std::exception_ptr Engine::failure_of_ended(const End& end) {
+  return reworded(EnvironmentError(""), "the group has ended: " + end.reason, end.by_peer);
+}
+
+void Engine::run(const std::shared_ptr<WorkState>& work, const Fingerprint& fingerprint,
+                 uint64_t entry, const Event& ready, Body body) {
   std::exception_ptr error;
-  if (const End end = ended(); !end.reason.empty()) {
+  Event end;
+  if (const End over = ended(); !over.reason.empty()) {
     error = reworded(EnvironmentError(""),
-                     str("[comm] ", where(fingerprint), ": the group has ended: ", end.reason),
-                     end.by_peer);
+                     str("[comm] ", work->what(), ": the group has ended: ", over.reason),
+                     over.by_peer);
   } else {
     recorder_.started(entry);
     try {
-      body(fingerprint, work);
+      end = body(fingerprint, *work);
     } catch (...) {
-      error = failure_of(work);
+      error = failure_of(*work);
     }
   }
   body = nullptr;
+  if (!error && end.device() != kCpu) return watch(work, entry, ready, end);
   recorder_.finished(entry, !error);
-  work.finish(error);
+  work->finish(error);
+}
+
+void Engine::watch(const std::shared_ptr<WorkState>& work, uint64_t entry, const Event& ready,
+                   const Event& end) {
+  work->queued(end);
+  const auto finish = [this, work, entry](std::exception_ptr failure) {
+    // An abort brings calls to an end, too, and nobody can tell which.
+    if (const End over = ended(); !failure && !over.reason.empty())
+      failure = failure_of_ended(over);
+    if (failure) {
+      try {
+        std::rethrow_exception(failure);
+      } catch (...) {
+        failure = failure_of(*work);
+      }
+    }
+    recorder_.finished(entry, !failure);
+    work->finish(failure);
+  };
+  const Limit limit = work->limit();
+  try {
+    watchdog_.add({.end = end,
+                   .order = work->lane(),
+                   .check = [this, work, ready, limit] { return look_at(ready, limit); },
+                   .finish = finish});
+  } catch (...) {  // the system grants no thread
+    finish(std::current_exception());
+  }
+}
+
+Watchdog::Verdict Engine::look_at(const Event& ready, const Limit& limit) {
+  if (const End over = ended(); !over.reason.empty()) return {failure_of_ended(over), kLetGo};
+  try {
+    backend_->check_running();
+  } catch (...) {
+    return {std::current_exception(), kGrace};
+  }
+  if (!limit.passed_in_time()) return {};
+  // A rank whose own device has not come says so at once, and the others hear of it meanwhile.
+  if (!ready.done())
+    return {std::make_exception_ptr(TimeoutError(
+                str(limit.reached(), ": ", backend_->device(), " of rank ", backend_->rank(),
+                    " has not done what was queued before the call"))),
+            Duration::zero()};
+  return {std::make_exception_ptr(FromPeer<TimeoutError>(
+              str(limit.reached(), ": all ranks have come to the call, and ", backend_->device(),
+                  " of rank ", backend_->rank(), " waits in it for another rank's device"))),
+          kGrace};
 }
 
 Work Engine::done_here(Op op, int peer, Fingerprint fingerprint,
@@ -126,8 +189,11 @@ Work Engine::done_here(Op op, int peer, Fingerprint fingerprint,
   }
   const auto work = std::make_shared<WorkState>(where(fingerprint), fingerprint.sequence, patience_,
                                                 std::weak_ptr<Lane>(), nullptr);
-  run(*work, fingerprint, recorder_.submitted(fingerprint),
-      [&](const Fingerprint&, const WorkState&) { body(); });
+  run(work, fingerprint, recorder_.submitted(fingerprint), {},
+      [&](const Fingerprint&, const WorkState&) {
+        body();
+        return Event();
+      });
   return Work(work);
 }
 
@@ -171,8 +237,9 @@ void Engine::abort(const std::string& reason, bool by_peer) {
       other = coupled_.lock();
     }
   }
-  backend_->abort(reason);
+  // First the host's group, whose waiters then know: a device's backend may take its time.
   if (other) other->abort(reason, by_peer);
+  backend_->abort(reason);
 }
 
 void Engine::couple(const std::shared_ptr<Engine>& a, const std::shared_ptr<Engine>& b) {
@@ -193,6 +260,7 @@ void Engine::close() {
   for (const auto& [key, lane] : lanes)
     if (key.first == Op::recv) lane->given_up().withdraw();
   for (const auto& [key, lane] : lanes) lane->close();
+  watchdog_.close();
 }
 
 }  // namespace lockstep::comm

@@ -11,6 +11,7 @@
 #include "comm/engine/backend.h"
 #include "comm/engine/flight_recorder.h"
 #include "comm/engine/lane.h"
+#include "comm/engine/watchdog.h"
 #include "comm/engine/work_state.h"
 #include "comm/work.h"
 #include "core/base/mutex.h"
@@ -26,8 +27,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   const GroupOptions& options() const { return options_; }
   const FlightRecorder& recorder() const { return recorder_; }
 
-  // What runs for a call: its fingerprint is complete, with group and sequence.
-  using Body = std::function<void(const Fingerprint&, const WorkState&)>;
+  // What runs for a call: its fingerprint is complete, with group and sequence. The call is done
+  // once the event is that this returns.
+  using Body = std::function<Event(const Fingerprint&, const WorkState&)>;
 
   // These give the call its number in its lane (1, 2, …) and queue it, in one step: calls run in
   // the order of their numbers, whatever threads they come from, and one that throws here has taken
@@ -57,13 +59,20 @@ class Engine : public std::enable_shared_from_this<Engine> {
   End ended() const;
 
   using LaneKey = std::pair<Op, int>;  // (send|recv, peer), or (barrier, -1) for all collectives
-  Work enqueue(Op op, int peer, Fingerprint fingerprint, bool large, Body body);
-  // Drops `body`, and the tensors that it holds, before the work is done: what a waiter lets go
-  // then is gone.
-  void run(WorkState& work, const Fingerprint& fingerprint, uint64_t entry, Body body);
+  Work enqueue(Op op, int peer, Fingerprint fingerprint, bool large, const Event& ready, Body body);
+  // Drops `body`, and the tensors that it holds, before the work is answered: what a waiter lets go
+  // then is gone. `ready` as in Call.
+  void run(const std::shared_ptr<WorkState>& work, const Fingerprint& fingerprint, uint64_t entry,
+           const Event& ready, Body body);
   // The current exception, with group, rank and call in front of its message; ends the group,
   // unless the call was withdrawn. It comes from a peer if the group's end does.
   std::exception_ptr failure_of(const WorkState& work);
+  static std::exception_ptr failure_of_ended(const End& end);
+  // Looks after a call that has been queued on a device: `end` is where it is done.
+  void watch(const std::shared_ptr<WorkState>& work, uint64_t entry, const Event& ready,
+             const Event& end);
+  // Whether such a call may still come to its end.
+  Watchdog::Verdict look_at(const Event& ready, const Limit& limit);
   std::string where(const Fingerprint& fingerprint) const;
   void log_calls(const FlightRecorder::Excerpt& calls) const;
 
@@ -79,6 +88,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::map<LaneKey, uint64_t> sequences_ LOCKSTEP_GUARDED_BY(mutex_);
   End ended_ LOCKSTEP_GUARDED_BY(mutex_);
   std::weak_ptr<Engine> coupled_ LOCKSTEP_GUARDED_BY(mutex_);
+  // After what its checks use.
+  Watchdog watchdog_;
 };
 
 }  // namespace lockstep::comm

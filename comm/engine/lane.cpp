@@ -44,7 +44,7 @@ void Lane::run_front() {
 
 void Lane::help(const WorkState& work) {
   const MutexLock lock(mutex_);
-  while (!busy_ && !queue_.empty() && !work.done()) run_front();
+  while (!busy_ && !queue_.empty() && !work.answered()) run_front();
   if (!busy_ && (stopping_ || !queue_.empty())) wake_.notify_one();
 }
 

@@ -22,7 +22,7 @@ class Lane {
  public:
   struct Job {
     std::shared_ptr<WorkState> work;
-    std::function<void()> run;  // finishes `work`; does not throw
+    std::function<void()> run;  // answers `work`; does not throw
     bool large = false;
     Clock::time_point submitted = Clock::now();
   };
@@ -34,7 +34,7 @@ class Lane {
 
   // Not after close().
   void submit(Job job);
-  // Runs queued jobs on the calling thread until `work` is done or another thread is at it.
+  // Runs queued jobs on the calling thread until `work` is answered or another thread is at it.
   void help(const WorkState& work);
   // Which of its jobs nobody waits for any more.
   GivenUp& given_up() { return given_up_; }

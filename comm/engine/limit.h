@@ -80,7 +80,15 @@ class Limit {
   bool passed_in_time() const { return is_given_up() || deadline_.passed(); }
   // The call is a receive of a group that goes: it must end as if it had never been made, and end
   // nothing else.
-  bool withdrawn() const { return given_up_ && given_up_->withdrawn(); }
+  bool withdrawn() const { return heeds_withdrawal_ && given_up_ && given_up_->withdrawn(); }
+  // The same limit for a message that has begun to come: nothing withdraws it any more.
+  Limit of_begun_message() const {
+    Limit limit = *this;
+    limit.heeds_withdrawal_ = false;
+    return limit;
+  }
+  const Deadline& deadline() const { return deadline_; }
+  void set_deadline(const Deadline& deadline) { deadline_ = deadline; }
   // Whether a rank that has been stopped for so long counts as missing.
   bool passed_for_stopped(Duration stopped) const { return stopped >= patience_.stopped; }
   // How long a waiter may sleep before it looks at the limit again: nobody wakes it when the call
@@ -108,6 +116,7 @@ class Limit {
   Patience patience_{Duration::zero(), kLongestLimit};
   Deadline deadline_;
   const GivenUp* given_up_ = nullptr;
+  bool heeds_withdrawal_ = true;
   uint64_t number_ = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "comm/engine/limit.h"
@@ -27,9 +28,17 @@ class Transport {
     int from;
     void* data;
     size_t bytes;
+    size_t* got = nullptr;  // not null: the message may be shorter than `bytes`, and is this long
   };
   // Messages of different channels never meet. message: from a send() to its recv(); answer: back.
-  enum class Channel : uint8_t { collective, message, answer };
+  // opening: the first messages of a collective, where data rides along with fingerprints.
+  enum class Channel : uint8_t { collective, message, answer, opening };
+
+  // How many bytes of data may ride along in the first message of a collective. 0: none, `opening`
+  // is never used, and no receive has `got`. Constant, and the same on all ranks. What rides along
+  // is a copy, so it is right even if its sender gave up meanwhile, and a transport may deliver it
+  // then.
+  virtual size_t most_to_ride_along() const { return 0; }
 
   // Starts all of the sends and receives, in any order, and returns when all are done. Between two
   // ranks the messages of one channel and direction match in the order of the exchanges and, inside
@@ -41,6 +50,20 @@ class Transport {
   // ranks from which something is missing.
   virtual void exchange(Channel channel, std::span<const Send> sends,
                         std::span<const Receive> receives, const Limit& limit) = 0;
+
+  // Memory for the collective that runs, kept for later ones: fresh memory of some megabytes costs
+  // as much as sending it. Contents are undefined; the next call of scratch() may take it back.
+  std::byte* scratch(size_t bytes) {
+    if (scratch_bytes_ < bytes) {
+      scratch_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      scratch_bytes_ = bytes;
+    }
+    return scratch_.get();
+  }
+
+ private:
+  std::unique_ptr<std::byte[]> scratch_;
+  size_t scratch_bytes_ = 0;
 };
 
 // Runs any call over the transport (Backend::execute() has the contract): compares fingerprints,

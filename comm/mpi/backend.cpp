@@ -26,20 +26,12 @@ class MpiBackend final : public Backend {
   int size() const override { return transport_.size(); }
   Device device() const override { return kCpu; }
 
-  void execute(const Call& call) override {
-    if (communicator_ == MPI_COMM_NULL || !is_native(call)) return execute_over(transport_, call);
-    // A barrier over our transport compares the fingerprints, with time limits and names in its
-    // errors. Only then does MPI move data.
-    Call meeting = call;
-    meeting.op = Op::barrier;
-    execute_over(transport_, meeting);
-    if (call.op == Op::barrier) return;
-    execute_native(transport_.runtime(), communicator_, rank(), call, [&](MPI_Request request) {
-      Pending pending(transport_.runtime());
-      pending.adopt(request);
-      transport_.complete(pending, call.limit);
-    });
+  Event execute(const Call& call) override {
+    run(call);
+    return {};
   }
+
+  void check_running() override { transport_.check_running(); }
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (size() == 1)
@@ -62,6 +54,21 @@ class MpiBackend final : public Backend {
   void abort(const std::string& reason) noexcept override { transport_.abort(reason); }
 
  private:
+  void run(const Call& call) {
+    if (communicator_ == MPI_COMM_NULL || !is_native(call)) return execute_over(transport_, call);
+    // A barrier over the transport compares the fingerprints, with limits and names; then MPI may
+    // move data.
+    Call meeting = call;
+    meeting.op = Op::barrier;
+    execute_over(transport_, meeting);
+    if (call.op == Op::barrier) return;
+    execute_native(transport_.runtime(), communicator_, rank(), call, [&](MPI_Request request) {
+      Pending pending(transport_.runtime());
+      pending.adopt(request);
+      transport_.complete(pending, call.limit);
+    });
+  }
+
   MpiTransport transport_;
   const MPI_Comm communicator_;
 };

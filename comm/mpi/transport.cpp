@@ -135,6 +135,12 @@ void MpiTransport::read_notes() {
   }
 }
 
+void MpiTransport::check_running() {
+  runtime_.locked([&] { read_notes(); });
+  throw_if_aborted();
+  throw_if_ended_by_peer();
+}
+
 void MpiTransport::throw_if_aborted() const {
   if (!ended_) return;
   const MutexLock lock(state_mutex_);

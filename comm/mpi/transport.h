@@ -35,6 +35,8 @@ class MpiTransport final : public Transport {
   // Waits for all requests. Throws as exchange() does, after telling the other ranks why.
   void complete(Pending& pending, const Limit& limit);
 
+  // Throws if the group has ended. mpirun ends the job if a rank dies.
+  void check_running();
   // Ends the group: here at once, and for the other ranks as soon as they look.
   void abort(const std::string& reason) noexcept;
 

@@ -25,10 +25,13 @@ class ShmBackend final : public Backend {
   int size() const override { return group_.size(); }
   Device device() const override { return kCpu; }
 
-  void execute(const Call& call) override {
+  Event execute(const Call& call) override {
     group_.arrive();
     point_to_point(call.op) ? messages_.execute(call) : collectives_.execute(call);
+    return {};
   }
+
+  void check_running() override { group_.check_running(); }
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;

@@ -54,7 +54,7 @@ std::string host_name() {
 EnvironmentError other_host(int rank, const std::string& host, int own_rank) {
   return EnvironmentError(str("[comm] backend 'shm' joins processes of one host, but rank ", rank,
                               " is on ", host, " and rank ", own_rank, " on ", host_name(),
-                              " (or in another container); use 'mpi' between hosts"));
+                              " (or in another container); use 'ucx' or 'mpi' between hosts"));
 }
 
 }  // namespace

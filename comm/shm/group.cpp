@@ -96,6 +96,16 @@ void Group::check_alive(const Word& word, uint32_t target, int peer) {
   if (dead) throw FromPeer<EnvironmentError>(str(who(peer), " died"));
 }
 
+void Group::check_running() {
+  check_not_aborted();
+  for (int r = 0; r < size_; ++r) {
+    if (r == rank_) continue;
+    // Whoever has left has done its part of all calls that others watch.
+    if (member(r).presence.load(std::memory_order_acquire) == Presence::left) continue;
+    if (is_dead(r)) throw FromPeer<EnvironmentError>(str(who(r), " died"));
+  }
+}
+
 void Group::check_there(const std::vector<int>& ranks) {
   check_not_aborted();
   for (const int rank : ranks) {

@@ -61,6 +61,8 @@ class Group {
   void abort(const std::string& reason) noexcept;
   // Throws the reason if the group has ended.
   void check_not_aborted();
+  // Throws if the group has ended, or if any rank has died.
+  void check_running();
   // Throws if the group has ended, or if one of these ranks has died or left. Such ranks join no
   // other group either.
   void check_there(const std::vector<int>& ranks);

@@ -22,10 +22,11 @@ class StagedBackend final : public Backend {
   int size() const override { return inner_->size(); }
   Device device() const override { return device_; }
 
-  void execute(const Call& call) override {
+  Event execute(const Call& call) override {
     if (call.count == 0) return inner_->execute(of_no_bytes(call));
     await_ready(call);
     staging_of(call).run(call, *inner_);
+    return {};
   }
 
   std::unique_ptr<Backend> split(const SplitPlan& plan) override {

@@ -19,6 +19,9 @@ struct RandomKey {
   uint32_t step = 0;   // 0 for initialisation
   uint32_t micro = 0;  // index of the micro-batch within the step
   uint32_t site = 0;   // which consumer: a parameter, a dropout layer, the data order
+  // The step in memory of the device that draws. There it takes the place of `step`, so that work
+  // which is recorded once draws anew in each step. Null on a CPU.
+  const int64_t* device_step = nullptr;
 };
 
 // The four 32-bit numbers at position `index` of the stream.

@@ -158,15 +158,27 @@ void CachingAllocator::settle(bool wait) {
 }
 
 void CachingAllocator::drop_cached() {
-  // The source may give these blocks to other queues later.
-  for (auto& [key, pool] : free_)
-    if (!pool.blocks.empty()) pool.queue.synchronize();
-  for (auto& [key, pool] : free_)
-    for (void* block : pool.blocks) {
-      source_.give_back(block, key.second);
-      stats_.reserved_bytes -= static_cast<int64_t>(key.second);
+  const auto goes = [&](const auto& entry)
+                        LOCKSTEP_REQUIRES(mutex_) { return !kept_.contains(entry.first.first); };
+  // The source may hand the blocks to other queues.
+  for (const auto& entry : free_)
+    if (goes(entry) && !entry.second.blocks.empty()) entry.second.queue.synchronize();
+  for (auto& entry : free_) {
+    if (!goes(entry)) continue;
+    for (void* block : entry.second.blocks) {
+      source_.give_back(block, entry.first.second);
+      stats_.reserved_bytes -= static_cast<int64_t>(entry.first.second);
     }
-  free_.clear();
+  }
+  std::erase_if(free_, goes);
+}
+
+void CachingAllocator::keep_blocks_of(const Queue& queue, bool keep) {
+  const MutexLock lock(mutex_);
+  if (keep)
+    kept_.insert(queue.native());
+  else
+    kept_.erase(queue.native());
 }
 
 void CachingAllocator::account(int64_t bytes, MemoryCategory category) {

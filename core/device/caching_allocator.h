@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -47,6 +48,9 @@ class CachingAllocator final : public Allocator {
   void release_cached() override;
   void count_external(int64_t bytes, MemoryCategory category) override;
   void set_limit(int64_t bytes) override;
+  // Whether free blocks of the queue stay here when memory is short or release_cached() is called:
+  // recorded work uses them again.
+  void keep_blocks_of(const Queue& queue, bool keep);
 
  private:
   // A block that is not free.
@@ -82,6 +86,7 @@ class CachingAllocator final : public Allocator {
   MemorySource& source_;
   mutable Mutex mutex_;
   std::map<Key, Pool> free_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::set<void*> kept_ LOCKSTEP_GUARDED_BY(mutex_);  // handles of queues (keep_blocks_of)
   // Blocks in use whose queue matters: all of a device, none of a CPU until used_on().
   std::unordered_map<void*, Block> blocks_ LOCKSTEP_GUARDED_BY(mutex_);
   std::vector<Pending> pending_ LOCKSTEP_GUARDED_BY(mutex_);

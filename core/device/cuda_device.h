@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/device/allocator.h"
 #include "core/device/kernels.h"
@@ -40,10 +41,35 @@ const Queue& main_queue(int index);
 Queue create_queue(int index);
 void synchronize(const Queue& queue);
 
+// Bytes that attention of these arguments needs while it runs, beside its arrays (the addresses are
+// not read). The first call for a shape may take seconds.
+struct AttentionMemory {
+  int64_t forward = 0, backward = 0;
+};
+AttentionMemory attention_memory(int index, const AttentionArgs& args);
+
+// From here on plans of libraries are kept in this folder and read from it, so that a second start
+// need not build them (docs/formats/plans.md). It need not exist. Empty: none are kept.
+void keep_plans_in(const std::string& path);
+
+// What libraries chose for the products and attention of this process so far, one sorted line each:
+// "product of f32 [8, 16] and [16, 32] …: cuBLASLt 130100, algorithm 21, …".
+std::vector<std::string> choices();
+
 // Events; null is done.
 std::shared_ptr<void> record(const Queue& queue);
 bool done(int index, void* event);
 void wait(int index, void* event, const Queue& queue);
 void synchronize(int index, void* event);
+// From one event that is done to another.
+Duration elapsed(int index, void* start, void* end);
+
+// Recorded work (core/device/capture.h). `queue` is one that nobody else uses. Memory of its order
+// stays with the graph.
+void begin_capture(const Queue& queue);
+// Ends the recording. The graph keeps the queue and its memory.
+std::shared_ptr<void> end_capture(const Queue& queue);
+void drop_capture(const Queue& queue) noexcept;
+void launch_graph(void* graph, const Queue& queue);
 
 }  // namespace lockstep::cuda

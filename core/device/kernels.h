@@ -7,8 +7,9 @@
 // - Work is queued on `queue`, whose device is the table's, after what was queued there before. No
 //   kernel waits for the device or gives a number to the host: results are in device memory.
 // - Matrices and rows are row-major, and dense unless a stride says otherwise.
-// - `DType` arguments named `dtype` are f32 or bf16 unless a comment says more. bf16 is storage
-//   only; arithmetic and sums are f32.
+// - `DType` arguments named `dtype` are f32 or bf16 unless a comment says more, and on a CUDA
+// device
+//   also f16. bf16 and f16 are storage only; arithmetic and sums are f32.
 // - Every kernel gives the same bits for any number of threads. It cuts its work into pieces that
 //   depend on shapes alone, and combines sums of pieces in a fixed order.
 #pragma once
@@ -19,6 +20,7 @@
 #include "core/base/philox.h"
 #include "core/base/shape.h"
 #include "core/device/queue.h"
+#include "core/device/step_numbers.h"
 
 namespace lockstep {
 
@@ -55,7 +57,7 @@ struct StridedView {
 // its transpose.
 struct GemmOperand {
   const void* data;
-  DType dtype;  // f32 or bf16
+  DType dtype;  // f32 or bf16, and on a CUDA device also f16
   int64_t ld;
   // False: A is stored [M, K], B [K, N]. True: A [K, M], B [N, K].
   bool transposed;
@@ -71,9 +73,10 @@ struct GemmArgs {
   const float* bias;  // [N], added to each row; or nullptr
 };
 
-// Self-attention. q, k, v are [B, T, H, D] with strides in elements. The last dimension is dense.
+// Self-attention. q is [B, T, H, D], k and v are [B, T, H_kv, D], with strides in elements. The
+// last dimension is dense. H_kv divides H: query head h uses key and value head h / (H / H_kv).
 struct AttentionArgs {
-  int64_t batch, time, heads, head_dim;
+  int64_t batch, time, heads, kv_heads, head_dim;
   DType dtype;
   const void* q;
   const void* k;
@@ -81,6 +84,9 @@ struct AttentionArgs {
   int64_t stride_batch, stride_time, stride_head;  // of q, k and v
   float scale;                                     // usually 1/sqrt(D)
   bool causal;
+
+  // Query heads that share a key head.
+  int64_t group() const { return heads / kv_heads; }
 };
 
 struct AdamWArgs {
@@ -104,6 +110,77 @@ struct SgdArgs {
   bool nesterov;
   bool first_step;  // the buffer starts as the gradient
   float grad_scale;
+};
+
+// ---- many tensors in one launch ----
+// `rows`, one for each tensor, is in memory of the device. A kernel takes the tensors in pieces of
+// kManyPiece elements (square_sums_many: of kSquareBlock), and the row says how many pieces come
+// before its own: 0 in the first row. `pieces`: those of all rows. No row is empty (n > 0).
+inline constexpr int64_t kManyPiece = 4096;
+
+struct AdamWRow {
+  float* param;
+  const float* grad;
+  float* exp_avg;
+  float* exp_avg_sq;
+  int64_t n;
+  int64_t first_piece;
+  int64_t missed;  // number of steps in which this tensor was not updated
+  float weight_decay;
+  float reserved = 0;
+  friend bool operator==(const AdamWRow&, const AdamWRow&) = default;
+};
+
+struct AdamWManyArgs {
+  const AdamWRow* rows;
+  int64_t count;
+  int64_t pieces;
+  float beta1, beta2, eps;
+  bool decoupled_decay;
+  const StepNumbers* numbers;  // in memory of the device
+};
+
+struct SgdRow {
+  float* param;
+  const float* grad;
+  float* momentum_buffer;  // nullptr if momentum is 0
+  int64_t n;
+  int64_t first_piece;
+  float weight_decay;
+  float reserved = 0;
+  friend bool operator==(const SgdRow&, const SgdRow&) = default;
+};
+
+struct SgdManyArgs {
+  const SgdRow* rows;
+  int64_t count;
+  int64_t pieces;
+  float momentum;
+  bool nesterov;
+  const StepNumbers* numbers;  // in memory of the device
+};
+
+struct SquareSumsRow {
+  const void* x;
+  double* sums;
+  int64_t n;
+  int64_t first_piece;
+  friend bool operator==(const SquareSumsRow&, const SquareSumsRow&) = default;
+};
+
+struct SquareSumsManyArgs {
+  DType dtype;  // of all x
+  const SquareSumsRow* rows;
+  int64_t count;
+  int64_t pieces;
+};
+
+struct CloseStepArgs {
+  const double* square_sums;  // [blocks], of all gradients
+  int64_t blocks;
+  const float* losses;  // [leaves]
+  int64_t leaves;
+  StepNumbers* numbers;
 };
 
 struct Kernels {
@@ -141,6 +218,8 @@ struct Kernels {
   // The last block is short if n is not a multiple. A block's sum depends on its elements alone. So
   // a shard that starts at a block gets the same numbers as the whole.
   void (*square_sums)(const Queue& queue, DType dtype, int64_t n, const void* x, double* sums);
+  // As square_sums of each row, with the same bits.
+  void (*square_sums_many)(const Queue& queue, const SquareSumsManyArgs& args);
 
   // ---- matrices ----
   void (*gemm)(const Queue& queue, const GemmArgs& args);
@@ -152,7 +231,8 @@ struct Kernels {
   // out: [B, T, H, D] dense. lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for
   // backward. Takes no T×T memory.
   void (*attention)(const Queue& queue, const AttentionArgs& args, void* out, float* lse);
-  // dq, dk and dv have the strides of q, k and v. They are overwritten.
+  // dq, dk and dv have the strides of q, k and v. They are overwritten. dk and dv are sums over the
+  // query heads of a group, in their order.
   void (*attention_backward)(const Queue& queue, const AttentionArgs& args, const void* out,
                              const float* lse, const void* dout, void* dq, void* dk, void* dv);
 
@@ -217,6 +297,14 @@ struct Kernels {
   // ---- optimizers ----
   void (*adamw)(const Queue& queue, const AdamWArgs& args);
   void (*sgd)(const Queue& queue, const SgdArgs& args);
+  // As adamw and sgd of each row, with the same bits, by the numbers that are in memory when the
+  // kernel runs; the step of a row is numbers->step - missed. No element is written, and none of
+  // the gradients read, unless numbers->apply. The buffer of sgd starts as 0.
+  void (*adamw_many)(const Queue& queue, const AdamWManyArgs& args);
+  void (*sgd_many)(const Queue& queue, const SgdManyArgs& args);
+  // Computes norm, loss, grad_scale and apply of the numbers. Adds in the order of the fixed tree
+  // (core/base/sum_tree.h), so the bits are those of a CPU that adds the same terms.
+  void (*close_step)(const Queue& queue, const CloseStepArgs& args);
 };
 
 const Kernels& kernels(Device device);

@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "core/base/clock.h"
 #include "core/device/device.h"
 
 namespace lockstep {
@@ -60,6 +61,12 @@ class Event {
   void wait(const Queue& queue) const;
   // Blocks the host.
   void synchronize() const;
+  // How long after `start`, an event of the same device, this one was reached. Both are done. Zero
+  // if one was never recorded, and on a CPU.
+  Duration since(const Event& start) const;
+
+  // Where it was recorded; a CPU if it never was.
+  Device device() const { return device_; }
 
  private:
   Device device_;

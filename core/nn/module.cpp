@@ -1,5 +1,6 @@
 #include "core/nn/module.h"
 
+#include <ostream>
 #include <unordered_set>
 
 #include "core/autograd/node.h"
@@ -33,7 +34,14 @@ RecomputedAll repeatable(const Module& module, RecomputedAll forward) {
   };
 }
 
-std::string who(const std::string& path) { return path.empty() ? "the root" : str("'", path, "'"); }
+// A module in a message, whose text is made only if the message is: calls of modules are frequent.
+struct Who {
+  const std::string& path;
+  friend std::ostream& operator<<(std::ostream& out, const Who& who) {
+    return who.path.empty() ? out << "the root" : out << "'" << who.path << "'";
+  }
+};
+Who who(const std::string& path) { return {path}; }
 
 }  // namespace
 

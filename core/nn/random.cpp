@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "core/base/error.h"
+#include "core/device/capture.h"
 
 namespace lockstep::nn {
 namespace {
@@ -48,6 +49,8 @@ RandomKey RandomScope::key(std::string_view name, const void* owner) {
         "[random] a module that draws random numbers (dropout) has no name, and would draw those "
         "of every other one ",
         "without a name; register it into the model with register_module(), and call the model");
+  if (!t_scope->key_.device_step)
+    Capture::prevent("dropout, whose random numbers depend on the number of the step");
   RandomKey key = t_scope->key_;
   key.site = t_scope->names_->claim(name, owner);
   return key;

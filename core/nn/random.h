@@ -44,7 +44,9 @@ class RandomScope {
  public:
   // Throws UsageError for step 0.
   RandomScope(uint64_t seed, uint32_t step, uint32_t micro);
-  explicit RandomScope(const RandomKey& place);  // the key's site does not matter
+  // The key's site does not matter. With a `device_step` the scope's work may be recorded
+  // (core/device/capture.h).
+  explicit RandomScope(const RandomKey& place);
   ~RandomScope();
   RandomScope(const RandomScope&) = delete;
   RandomScope& operator=(const RandomScope&) = delete;

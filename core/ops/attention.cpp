@@ -12,18 +12,25 @@ struct Packed {
   char* v;
 };
 
-Packed split(const Tensor& qkv) {
+struct Heads {
+  int64_t queries, keys;  // keys and values have as many
+
+  int64_t all() const { return queries + 2 * keys; }
+};
+
+Packed split(const Tensor& qkv, const Heads& heads) {
   char* base = static_cast<char*>(qkv.raw());
-  const int64_t step = qkv.size(-1) / 3 * size_of(qkv.dtype());
-  return {base, base + step, base + 2 * step};
+  const int64_t head = qkv.size(-1) / heads.all() * size_of(qkv.dtype());
+  return {base, base + heads.queries * head, base + (heads.queries + heads.keys) * head};
 }
 
-AttentionArgs arguments(const Tensor& qkv, int64_t heads) {
-  const int64_t width = qkv.size(2), head_dim = width / 3 / heads;
-  const Packed part = split(qkv);
+AttentionArgs arguments(const Tensor& qkv, const Heads& heads) {
+  const int64_t width = qkv.size(2), head_dim = width / heads.all();
+  const Packed part = split(qkv, heads);
   return {.batch = qkv.size(0),
           .time = qkv.size(1),
-          .heads = heads,
+          .heads = heads.queries,
+          .kv_heads = heads.keys,
           .head_dim = head_dim,
           .dtype = qkv.dtype(),
           .q = part.q,
@@ -38,18 +45,22 @@ AttentionArgs arguments(const Tensor& qkv, int64_t heads) {
 
 }  // namespace
 
-Variable causal_attention(const Variable& input, int64_t heads) {
+Variable causal_attention(const Variable& input, int64_t query_heads, int64_t kv_heads) {
   check_floating("causal_attention", input);
-  check(heads > 0 && input.data().dim() == 3 && input.shape()[2] > 0 && input.shape()[2] % 3 == 0 &&
-            input.shape()[2] / 3 % heads == 0,
-        "[causal_attention] expected qkv [B, T, 3·C] with C a multiple of ", heads, " heads, got ",
-        input.data());
+  const Heads heads{query_heads, kv_heads == 0 ? query_heads : kv_heads};
+  check(input.data().dim() == 3 && heads.queries > 0 && heads.queries <= input.shape()[2] &&
+            heads.keys > 0 && heads.queries % heads.keys == 0 &&
+            input.shape()[2] % heads.all() == 0,
+        "[causal_attention] expected qkv [B, T, (heads + 2·kv_heads)·D] where kv_heads divides "
+        "heads, got ",
+        heads.queries, " heads, ", heads.keys, " kv_heads and ", input.data());
   const Variable x =
       PrecisionScope::current() == DType::f32 ? input : cast(input, PrecisionScope::current());
   const Tensor qkv = x.data().contiguous();
-  const Tensor out =
-      Tensor::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.dtype(), qkv.device());
-  const Tensor lse = Tensor::empty({qkv.size(0), heads, qkv.size(1)}, DType::f32, qkv.device());
+  const int64_t batch = qkv.size(0), time = qkv.size(1);
+  const Tensor out = Tensor::empty({batch, time, qkv.size(2) / heads.all() * heads.queries},
+                                   qkv.dtype(), qkv.device());
+  const Tensor lse = Tensor::empty({batch, heads.queries, time}, DType::f32, qkv.device());
   if (out.numel() > 0)
     kernels_of(qkv).attention(queue_of(qkv), arguments(qkv, heads), out.raw(), lse.data<float>());
   return record("causal_attention", out, {x},
@@ -58,7 +69,7 @@ Variable causal_attention(const Variable& input, int64_t heads) {
                  heads](const Tensor& g, const Node& n) {
                   const Tensor &in = packed.get(), &y = result.get();
                   overwrite(n.edge(0), [&](const Tensor& dqkv) {
-                    const Packed d = split(dqkv);
+                    const Packed d = split(dqkv, heads);
                     if (y.numel() == 0) return;
                     kernels_of(in).attention_backward(queue_of(in), arguments(in, heads), y.raw(),
                                                       lse.data<float>(), g.raw(), d.q, d.k, d.v);

@@ -27,8 +27,9 @@ Operand operand(const Tensor& t) {
 
 void check_floating(std::string_view op, const Variable& x) {
   check(x.defined(), "[", op, "] expected a value, got an undefined variable");
-  check(x.dtype() == DType::f32 || x.dtype() == DType::bf16, "[", op,
-        "] expected f32 or bf16, got ", x.data());
+  const bool on_cpu = x.data().device() == kCpu;
+  check(is_floating(x.dtype()) && !(on_cpu && x.dtype() == DType::f16), "[", op,
+        "] expected f32 or bf16", on_cpu ? "" : " or f16", ", got ", x.data());
 }
 
 void check_vector(std::string_view op, std::string_view what, const Variable& x, int64_t n) {

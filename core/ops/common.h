@@ -18,7 +18,7 @@ inline const Kernels& kernels_of(const Tensor& t) { return kernels(t.device()); 
 // The queue of this thread's work on the tensor's device.
 inline const Queue& queue_of(const Tensor& t) { return current_queue(t.device()); }
 
-// The value must be f32 or bf16.
+// The value must be f32 or bf16, or f16 on a CUDA device.
 void check_floating(std::string_view op, const Variable& x);
 // An f32 vector [n], or undefined.
 void check_vector(std::string_view op, std::string_view what, const Variable& x, int64_t n);

@@ -80,9 +80,11 @@ Variable rms_norm(const Variable& x, const Variable& weight, float eps = 1e-6f);
 Variable embedding(const Tensor& ids, const Variable& table);
 // x·mask/(1−p), 0 ≤ p < 1. Forward and backward both draw the mask from `key`. It is never stored.
 Variable dropout(const Variable& x, float p, const RandomKey& key);
-// Causal self-attention. qkv [B, T, 3·C] holds q, k and v side by side, each with `heads` heads
-// side by side. Returns [B, T, C]. Scores are scaled by 1/sqrt(C/heads). Never holds a T×T matrix.
-Variable causal_attention(const Variable& qkv, int64_t heads);
+// Causal self-attention. qkv [B, T, (heads + 2·kv_heads)·D] holds q, k and v side by side: `heads`
+// heads of queries, then `kv_heads` of keys and as many of values, each D wide. kv_heads divides
+// heads, and query head h uses key head h / (heads / kv_heads); 0 means as many as heads. Returns
+// [B, T, heads·D]. Scores are scaled by 1/sqrt(D). Never holds a T×T matrix.
+Variable causal_attention(const Variable& qkv, int64_t heads, int64_t kv_heads = 0);
 
 // ---- loss ----
 // Mean of −log softmax(logits)[target], f32 []. logits: [..., V]. targets: [...] (i32, i64 or u8),

@@ -18,8 +18,7 @@ Tensor copy_in(const lockstep::detail::VariableImpl& leaf, DType dtype) {
 }  // namespace
 
 PrecisionScope::PrecisionScope(DType compute) : compute_(compute), outer_(t_scope) {
-  check(compute == DType::f32 || compute == DType::bf16, "[precision] expected f32 or bf16, got ",
-        compute);
+  check(is_floating(compute), "[precision] expected f32, bf16 or f16, got ", compute);
   t_scope = this;
 }
 

@@ -20,7 +20,7 @@ namespace lockstep::ops {
 // of another dtype converts for itself.
 class PrecisionScope {
  public:
-  // f32 or bf16. f32 is the same as no scope.
+  // f32, bf16, or f16 for values on a CUDA device. f32 is the same as no scope.
   explicit PrecisionScope(DType compute);
   ~PrecisionScope();
   PrecisionScope(const PrecisionScope&) = delete;

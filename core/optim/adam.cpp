@@ -1,4 +1,5 @@
 #include "core/device/kernels.h"
+#include "core/optim/device_rows.h"
 #include "core/optim/optimizer.h"
 
 namespace lockstep::optim {
@@ -21,28 +22,35 @@ class Adam final : public Optimizer {
   }
 
  protected:
-  void update(size_t i, float lr, float grad_scale) override {
-    const Parameter& p = parameters()[i];
-    kernels(p.device())
-        .adamw(current_queue(p.device()),
-               {.n = p.data().numel(),
-                .param = value(i),
-                .grad = gradient(i),
-                .exp_avg = state(i, 0),
-                .exp_avg_sq = state(i, 1),
-                .lr = lr,
-                .beta1 = options_.beta1,
-                .beta2 = options_.beta2,
-                .eps = options_.eps,
-                .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f,
-                .decoupled_decay = decoupled_,
-                .step = updates(i),
-                .grad_scale = grad_scale});
+  void update(std::span<const size_t> indices, const StepNumbers* numbers) override {
+    std::vector<AdamWRow> rows;
+    rows.reserve(indices.size());
+    for (const size_t i : indices) {
+      const Parameter& p = parameters()[i];
+      rows.push_back({.param = value(i),
+                      .grad = gradient(i),
+                      .exp_avg = state(i, 0),
+                      .exp_avg_sq = state(i, 1),
+                      .n = p.data().numel(),
+                      .first_piece = 0,
+                      .missed = missed(i),
+                      .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f});
+    }
+    rows_.set(std::move(rows), kManyPiece, device());
+    kernels(device()).adamw_many(current_queue(device()), {.rows = rows_.rows(),
+                                                           .count = rows_.count(),
+                                                           .pieces = rows_.pieces(),
+                                                           .beta1 = options_.beta1,
+                                                           .beta2 = options_.beta2,
+                                                           .eps = options_.eps,
+                                                           .decoupled_decay = decoupled_,
+                                                           .numbers = numbers});
   }
 
  private:
   AdamOptions options_;
   bool decoupled_;
+  DeviceRows<AdamWRow> rows_;
 };
 
 }  // namespace

@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/autograd/variable.h"
 #include "core/device/kernels.h"
+#include "core/optim/device_rows.h"
 
 namespace lockstep::optim {
 
@@ -29,12 +32,18 @@ class NormBlocks {
 
   // `gradient`: elements [offset, offset + numel) of parameter `index`, contiguous f32 or bf16. The
   // slice must begin at a multiple of kSquareBlock, and end at one or with the parameter. Throws
-  // UsageError otherwise, because a block cannot be summed in two halves.
+  // UsageError otherwise, because a block cannot be summed in two halves. The gradient is read at
+  // the first call of sums(), bits() or norm(), after which set() must not come.
   void set(size_t index, const Tensor& gradient, int64_t offset = 0);
+  // Starts again: nothing is set.
+  void restart();
 
-  // i64 [number of blocks] on the CPU: the sums, as the bits of doubles. Blocks that were not set
-  // hold 0, so a bitwise or over ranks assembles the vector exactly. The first call waits for the
-  // gradients' device; set() must not come after it.
+  // i64 [number of blocks] on the gradients' device: the sums, as the bits of doubles. Blocks that
+  // were not set hold 0. Queues one launch for all gradients of a dtype, and does not wait. Valid
+  // until restart().
+  const Tensor& sums();
+  // The same on the CPU, for which the first call waits: a bitwise or over ranks assembles the
+  // vector exactly.
   const Tensor& bits();
 
   // The 2-norm over all blocks.
@@ -45,6 +54,27 @@ class NormBlocks {
   std::vector<int64_t> first_block_;
   Tensor sums_;  // i64 on the gradients' device: the bits of doubles
   Tensor bits_;  // on the CPU; undefined before bits()
+  // What was set, and not yet summed. The tensors keep the gradients.
+  std::map<DType, std::vector<SquareSumsRow>> set_;
+  std::vector<Tensor> gradients_;
+  bool summed_ = false;
+  using Blocks = std::vector<std::pair<double*, int64_t>>;  // sums of a gradient, its elements
+  Blocks of_set_, of_sums_;                                 // in set_; in sums_
+  std::map<DType, DeviceRows<SquareSumsRow>> rows_;
+};
+
+// The blocks of a model whose gradients may be spread over ranks, for one norm a step. `whole` and
+// `held` as at grad_norm() below; the gradients are on `device`.
+class GradNorm {
+ public:
+  GradNorm(std::span<const Parameter> whole, std::span<const Parameter> held, Device device);
+  // The blocks of the gradients as they are now, with a 0 for what `held` does not hold.
+  NormBlocks& blocks();
+
+ private:
+  std::vector<Parameter> held_;
+  std::vector<size_t> index_;  // of each of held_ in `whole`
+  NormBlocks blocks_;
 };
 
 // The 2-norm over all gradients, computed by NormBlocks. Parameters without a gradient count as 0.

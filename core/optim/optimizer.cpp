@@ -8,10 +8,10 @@ namespace {
 
 // Kernels read the memory as dense f32.
 void check_trainable(const Parameter& p) {
-  check(p.defined() && p.dtype() == DType::f32 && p.data().is_contiguous(),
-        "[optimizer] expected contiguous f32 parameters, got ",
-        p.defined() ? str("'", p.name(), "' ", p.data(), " with strides ", p.data().strides())
-                    : "an undefined one");
+  check(p.defined(), "[optimizer] expected contiguous f32 parameters, got an undefined one");
+  check(p.dtype() == DType::f32 && p.data().is_contiguous(),
+        "[optimizer] expected contiguous f32 parameters, got '", p.name(), "' ", p.data(),
+        " with strides ", p.data().strides());
 }
 
 }  // namespace
@@ -23,6 +23,10 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
   std::unordered_set<std::string> names;
   for (const Parameter& p : parameters_) {
     check_trainable(p);
+    if (names.empty()) device_ = p.device();
+    check(p.device() == device_, "[optimizer] expected parameters on one device, got '",
+          parameters_.front().name(), "' on ", device_, " and '", p.name(), "' on ", p.device(),
+          "; make an optimizer for each device");
     check(names.insert(p.name()).second, "[optimizer] two parameters are named '", p.name(),
           "'; states are kept by name");
   }
@@ -38,6 +42,22 @@ void Optimizer::step(float lr, float grad_scale) {
         grad_scale,
         "; nothing was updated. Gradients whose norm is not finite have no scale: skip the step, "
         "after zero_grad()");
+  check_unchanged();
+  if (!numbers_) numbers_.emplace(device_);
+  numbers_->send({.step = steps_ + 1, .lr = lr, .grad_scale = grad_scale, .apply = 1});
+  queue_update(numbers_->on_device());
+}
+
+void Optimizer::step(const StepNumbersOn& numbers) {
+  check(parameters_.empty() || numbers.device() == device_,
+        "[optimizer] expected the step's numbers on ", device_, ", where the parameters are, got ",
+        "them on ", numbers.device());
+  check_unchanged();
+  queue_update(numbers.on_device());
+}
+
+// Before anything changes.
+void Optimizer::check_unchanged() const {
   for (size_t i = 0; i < states_.size(); ++i) {
     const Parameter& p = parameters_[i % parameters_.size()];
     check(p.data().numel() == states_[i].numel(), "[optimizer] '", p.name(), "' is ", p.data(),
@@ -46,19 +66,39 @@ void Optimizer::step(float lr, float grad_scale) {
   }
   for (const Parameter& p : parameters_) {
     check_trainable(p);
-    p.grad();  // throws if one is incomplete, before anything changes
+    p.grad();  // throws if one is incomplete
   }
+}
+
+void Optimizer::queue_update(const StepNumbers* numbers) {
   ++steps_;
-  // Backwards, for the caches: the norm has just read the last gradients, and the next step begins
-  // with the first weights.
+  without_gradient_.clear();
+  std::vector<size_t> updated;
+  // Backwards, for a CPU's caches: the norm has just read the last gradients, and the next step
+  // begins with the first weights.
   for (size_t i = parameters_.size(); i-- > 0;) {
     if (!parameters_[i].has_grad()) {
-      ++missed_[i];
+      without_gradient_.push_back(i);
     } else if (parameters_[i].data().numel() > 0) {
       parameters_[i].data().mark_changed("the optimizer's step()");
-      update(i, lr, grad_scale);
+      updated.push_back(i);
     }
   }
+  for (const size_t i : without_gradient_) ++missed_[i];
+  if (!updated.empty()) update(updated, numbers);
+}
+
+void Optimizer::count_step() {
+  ++steps_;
+  for (const size_t i : without_gradient_) ++missed_[i];
+  for (const Parameter& p : parameters_) p.data().mark_changed("the optimizer's step()");
+}
+
+void Optimizer::forget_step() {
+  check(steps_ > 0, "[optimizer] forget_step() before any step()");
+  --steps_;
+  for (const size_t i : without_gradient_) --missed_[i];
+  without_gradient_.clear();
 }
 
 void Optimizer::zero_grad() const {
@@ -77,7 +117,7 @@ std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
 std::map<std::string, int64_t> Optimizer::updates_out_of_step() const {
   std::map<std::string, int64_t> counts;
   for (size_t i = 0; i < parameters_.size(); ++i)
-    if (missed_[i] > 0) counts[parameters_[i].name()] = updates(i);
+    if (missed_[i] > 0) counts[parameters_[i].name()] = steps_ - missed_[i];
   return counts;
 }
 
@@ -96,6 +136,7 @@ void Optimizer::set_steps(int64_t steps,
   }
   steps_ = steps;
   missed_ = std::move(missed);
+  without_gradient_.clear();
 }
 
 bool decay_matrices(const Parameter& parameter) {

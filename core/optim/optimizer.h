@@ -3,6 +3,8 @@
 //
 //   optimizer.step(lr_at(schedule, step), clip_scale(norm, max_norm));
 //
+// All parameters are on one device, and one launch updates them all.
+//
 // Not thread-safe.
 #pragma once
 
@@ -10,11 +12,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/autograd/variable.h"
+#include "core/optim/step_numbers_on.h"
 
 namespace lockstep::optim {
 
@@ -31,6 +36,14 @@ class Optimizer {
   // returns NaN for a norm that is not finite. step() does the same if a parameter's values have
   // another size, dtype or layout than at first.
   void step(float lr, float grad_scale = 1.0f);
+  // The same with numbers that only the device may know yet: queues the update and returns. The
+  // kernel changes nothing if it finds `apply` 0 there; the caller says so by forget_step() once it
+  // knows. `numbers.step` must be steps() + 1. Throws UsageError for numbers of another device.
+  void step(const StepNumbersOn& numbers);
+  // The last step() changed nothing, and does not count.
+  void forget_step();
+  // What the last step() queued runs once more, by itself: a recorded step (core/device/capture.h).
+  void count_step();
   void zero_grad() const;
 
   // What a checkpoint must hold besides the parameters: f32 tensors named "<state>.<parameter>"
@@ -48,15 +61,16 @@ class Optimizer {
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
  protected:
-  // Throws UsageError unless parameters are contiguous f32 with distinct names. `states`: names of
-  // the tensors kept for each parameter.
+  // Throws UsageError unless parameters are contiguous f32 on one device with distinct names.
+  // `states`: names of the tensors kept for each parameter.
   Optimizer(std::vector<Parameter> parameters, std::vector<std::string> states);
-  // Updates one parameter that has a gradient. steps() and updates() already count the current
-  // step.
-  virtual void update(size_t index, float lr, float grad_scale) = 0;
+  // Queues the update of these parameters, which have elements and a gradient. `numbers` is in
+  // memory of device().
+  virtual void update(std::span<const size_t> indices, const StepNumbers* numbers) = 0;
 
-  // Number of steps in which this parameter had a gradient.
-  int64_t updates(size_t index) const { return steps_ - missed_[index]; }
+  Device device() const { return device_; }
+  // Number of steps in which this parameter had no gradient.
+  int64_t missed(size_t index) const { return missed_[index]; }
 
   float* value(size_t index) const { return parameters_[index].data().data<float>(); }
   const float* gradient(size_t index) const {
@@ -67,11 +81,17 @@ class Optimizer {
   }
 
  private:
+  void check_unchanged() const;
+  void queue_update(const StepNumbers* numbers);
+
   std::vector<Parameter> parameters_;
   std::vector<std::string> state_names_;
   std::vector<Tensor> states_;  // all of the first kind, then all of the second
+  Device device_;
+  std::optional<StepNumbersOn> numbers_;  // of step(lr, grad_scale)
   int64_t steps_ = 0;
-  std::vector<int64_t> missed_;  // by parameter: number of steps without a gradient
+  std::vector<size_t> without_gradient_;  // parameters in the last step
+  std::vector<int64_t> missed_;           // by parameter: number of steps without a gradient
 };
 
 // Which parameters decay. The default is those of two dimensions or more: matrices and embeddings,

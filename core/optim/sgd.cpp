@@ -1,4 +1,5 @@
 #include "core/device/kernels.h"
+#include "core/optim/device_rows.h"
 #include "core/optim/optimizer.h"
 
 namespace lockstep::optim {
@@ -21,25 +22,31 @@ class Sgd final : public Optimizer {
   }
 
  protected:
-  void update(size_t i, float lr, float grad_scale) override {
-    const Parameter& p = parameters()[i];
-    const bool momentum = options_.momentum != 0.0f;
-    kernels(p.device())
-        .sgd(current_queue(p.device()),
-             {.n = p.data().numel(),
-              .param = value(i),
-              .grad = gradient(i),
-              .momentum_buffer = momentum ? state(i, 0) : nullptr,
-              .lr = lr,
-              .momentum = options_.momentum,
-              .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f,
-              .nesterov = options_.nesterov,
-              .first_step = false,  // the buffer starts at 0, which is equivalent
-              .grad_scale = grad_scale});
+  void update(std::span<const size_t> indices, const StepNumbers* numbers) override {
+    std::vector<SgdRow> rows;
+    rows.reserve(indices.size());
+    for (const size_t i : indices) {
+      const Parameter& p = parameters()[i];
+      rows.push_back({.param = value(i),
+                      .grad = gradient(i),
+                      .momentum_buffer = options_.momentum != 0.0f ? state(i, 0) : nullptr,
+                      .n = p.data().numel(),
+                      .first_piece = 0,
+                      .weight_decay = options_.decays(p) ? options_.weight_decay : 0.0f});
+    }
+    rows_.set(std::move(rows), kManyPiece, device());
+    // The momentum starts at 0, which is equivalent to starting as the gradient.
+    kernels(device()).sgd_many(current_queue(device()), {.rows = rows_.rows(),
+                                                         .count = rows_.count(),
+                                                         .pieces = rows_.pieces(),
+                                                         .momentum = options_.momentum,
+                                                         .nesterov = options_.nesterov,
+                                                         .numbers = numbers});
   }
 
  private:
   SgdOptions options_;
+  DeviceRows<SgdRow> rows_;
 };
 
 }  // namespace

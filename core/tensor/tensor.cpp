@@ -2,10 +2,12 @@
 
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <ostream>
 #include <utility>
 
+#include "core/device/capture.h"
 #include "core/device/kernels.h"
 
 namespace lockstep {
@@ -422,8 +424,14 @@ void Tensor::write(const Tensor& from) const {
 
 // Queues the copy of a dense tensor from another device.
 Event Tensor::queue_copy(const Tensor& dense) const {
+  Capture::prevent("a copy between devices, or between the host and a device");
   const Device on = device().type == DeviceType::cpu ? dense.device() : device();
-  const Queue& queue = current_queue(on);
+  // What is recorded has no values yet that the host could see.
+  if (Capture::records(current_queue(on)) && device() == kCpu) {
+    std::memset(raw(), 0, static_cast<size_t>(bytes()));
+    return {};
+  }
+  const Queue& queue = Capture::outside(current_queue(on));
   const bool between = dense.device() != on && dense.device().type != DeviceType::cpu;
   if (between) Event::record(current_queue(dense.device())).wait(queue);
   kernels(on).copy_bytes(queue, raw(), dense.raw(), bytes());

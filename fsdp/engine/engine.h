@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/exposure.h"
 #include "data_parallel/uneven_inputs.h"
 #include "fsdp/engine/event_log.h"
 #include "fsdp/engine/slices.h"
@@ -45,7 +46,7 @@ class Engine {
   const std::vector<std::unique_ptr<Unit>>& units() const { return units_; }
   const OwnedSlices& slices() const { return slices_; }
   const MemoryPlan& memory() const { return memory_; }
-  Duration exposed() const { return exposed_; }
+  Duration exposed() const { return exposed_.total(); }
 
  private:
   // Events in passes.
@@ -103,7 +104,7 @@ class Engine {
   std::map<const Unit*, int64_t> missing_;  // gradients that are still to come
   EventLog log_;
   data_parallel::UnevenInputs uneven_;
-  Duration exposed_{};
+  comm::Exposure exposed_;
 };
 
 }  // namespace lockstep::fsdp

@@ -168,7 +168,8 @@ void Engine::finish() {
   values_changed();
   between_steps_ = true;
   for (const Parameter& p : slices_.trained) p.mark_grad_valid();
-  exposed_ = reducer_.take_exposed() + schedule_.take_exposed();
+  exposed_ = reducer_.take_exposed();
+  exposed_.add(schedule_.take_exposed());
   round_ = done_ = 0;
   uneven_.end_step();
 }

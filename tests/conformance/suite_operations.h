@@ -383,6 +383,7 @@ TEST_P(ProcessGroupSuite, AccountsForItsCalls) {
   run([](ProcessGroup& g) {
     const Work work = g.all_reduce(zeros({1000}));
     work.wait();
+    work.synchronize();
     EXPECT_TRUE(work.done());
     EXPECT_EQ(work.error(), nullptr);
     EXPECT_GT(work.duration(), Duration::zero());

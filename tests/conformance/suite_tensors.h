@@ -109,7 +109,8 @@ TEST_P(ProcessGroupSuite, NobodyTouchesTheTensorsOfACallThatWasGivenUp) {
             }
             control.barrier().wait();
             if (g->rank() > 0 && tensors.takes_part()) {
-              const std::string failure = thrown<EnvironmentError>([&] { tensors.start().wait(); });
+              const std::string failure =
+                  thrown<EnvironmentError>([&] { tensors.start().synchronize(); });
               EXPECT_TRUE(failure != "" || tensors.is_right())
                   << name << ": wrong values without an error";
             }
@@ -129,6 +130,8 @@ TEST_P(ProcessGroupSuite, NobodyIsInTheTensorsOfACallThatHasFailed) {
     GTEST_SKIP() << "two ranks are enough, and three for what the others do";
   if (GetParam().backend == "mpi")
     GTEST_SKIP() << "no rank can say that it stands still within MPI, whose lock it holds";
+  if (GetParam().backend == "ucx")
+    GTEST_SKIP() << "UCX reads and writes tensors in system calls, which no gate stops";
   if (GetParam().devices > 0) GTEST_SKIP() << "nobody can stand still in a device's memory";
   const std::vector<TensorCall> calls = tensor_calls();
   run_with(

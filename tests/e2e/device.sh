@@ -35,10 +35,15 @@ contains runs/one/metrics.jsonl '"memory_mb":{"parameters":'
 ! grep -q memory_mb runs/cpu/metrics.jsonl || fail "a CPU has no memory by category in its metrics"
 contains runs/one/checkpoints/step-00000006/manifest.json '"devices": "1 x simulated GPU"'
 contains runs/one/checkpoints/step-00000006/manifest.json '"cuda": "simulated"'
+contains runs/one/checkpoints/step-00000006/manifest.json '"algorithms": "product of f32'
 
 # The order in which queues run does not matter, nor do ranks and devices.
 for seed in 2 3; do LOCKSTEP_SIM_SEED=$seed on_device seed$seed; same_weights one seed$seed; done
+# Nor does whether a step is recorded.
+on_device queued --set train.capture=off; same_weights one queued
+! grep -q train.capture one.out queued.out || fail "it says: $(cat one.out queued.out)"
 on_device two -n 2; same_weights one two
+contains two.out "train.capture: each step is queued anew, because of several ranks, whose"
 contains two.out "on 1 x simulated GPU, shared by 2 ranks"
 LOCKSTEP_SIM_DEVICES=2 on_device four -n 4; same_weights one four
 contains four.out "on 2 x simulated GPU, shared by 4 ranks"
@@ -47,6 +52,43 @@ on_device again -n 2 --set train.recompute=blocks; same_weights one again
 diff <(losses one) <(losses four) || fail "losses of 1 and 4 ranks differ"
 on_device half --set train.precision=bf16
 on_device half2 -n 2 --set train.precision=bf16; same_weights half half2
+
+# Ranks that have a device each use NCCL, and others say why they do not.
+contains two.err "goes through pinned memory: [nccl] ranks 0 and 1 share the card simulated-0"
+for name in nccl nccl_fsdp nccl_seed; do
+  more=()
+  [ $name = nccl_fsdp ] && more=(--set parallel.strategy=fsdp)
+  [ $name = nccl_seed ] && export LOCKSTEP_SIM_SEED=5
+  LOCKSTEP_SIM_DEVICES=4 on_device $name -n 4 "${more[@]}"
+  unset LOCKSTEP_SIM_SEED
+  same_weights one $name
+  contains $name.out ", nccl, reduction tree"
+  contains $name.out "on 4 x simulated GPU"
+done
+LOCKSTEP_SIM_DEVICES=2 on_device fast -n 2 --set parallel.backend=nccl \
+  --set parallel.reduction=fast
+close "$(losses one)" "$(losses fast)" || fail "the losses with NCCL's own sums are others"
+train crowded "${short[@]}" -n 2 --set device=cuda --set parallel.backend=nccl && fail "NCCL shares"
+contains crowded.err "share the card simulated-0, which NCCL does not allow"
+train nccl_cpu "${short[@]}" -n 2 --set device=cpu --set parallel.backend=nccl && fail "on CPUs"
+contains nccl_cpu.err "parallel.backend nccl is for CUDA devices"
+
+on_device fp16 --set train.precision=fp16
+on_device fp16b -n 2 --set train.precision=fp16; same_weights fp16 fp16b
+on_device fp16c -n 2 --set train.precision=fp16 --set parallel.strategy=fsdp
+same_weights fp16 fp16c
+on_device fp16d --set train.precision=fp16 --set train.steps=3
+on_device fp16d --set train.precision=fp16 --resume auto -n 2; same_weights fp16 fp16d
+! train fp16e "${short[@]}" --set train.precision=fp16 --set device=cpu || fail "a CPU has no fp16"
+contains fp16e.err "train.precision fp16 is for CUDA devices"
+"$lockstep" eval runs/fp16 --set device=cpu --json > fp16_eval.out 2> fp16_eval.err ||
+  fail "$(cat fp16_eval.err)"
+contains fp16_eval.err "it runs in fp32"
+"$lockstep" generate runs/fp16 --prompt one --tokens 2 --device cpu > fp16.txt 2> fp16.err ||
+  fail "$(cat fp16.err)"
+! train fp16d "${short[@]}" --set device=cuda --set train.precision=bf16 --set train.steps=9 \
+  --resume auto || fail "a run of fp16 goes on in bf16"
+contains fp16d.err "resume with train.precision fp16"
 
 # A run continues where it stopped, also on the other kind of device.
 on_device part --set train.steps=3; on_device part --resume auto -n 2; same_weights one part
@@ -94,6 +136,7 @@ contains bench.out '"mfu":null'
 contains plan.out "device         cuda"
 LOCKSTEP_SIM_DEVICES=2 "$lockstep" doctor > doctor.out || true
 contains doctor.out "cuda:1: simulated GPU, compute capability 9.0, 16.4 GB"
+contains doctor.out "NCCL: 2.28.9 (simulated)"
 
 # Wrong use.
 code=0
@@ -108,7 +151,7 @@ if command -v mpirun > /dev/null; then
   # shellcheck disable=SC2046
   ! timeout 60 "${mpi[@]}" $(mpi_of cuda) : $(mpi_of cpu) > mpi.out 2> mpi.err ||
     fail "mpirun takes ranks on different devices"
-  contains mpi.err "creates 'world, device: cuda', but rank"
+  contains mpi.err "creates 'world/host', but rank"
 fi
 train offload "${short[@]}" --set device=cuda --set parallel.offload=true && fail "it offloads"
 contains offload.err "parallel.offload keeps state in files, which a CUDA device cannot read"

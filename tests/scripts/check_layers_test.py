@@ -120,7 +120,7 @@ class CheckLayers(unittest.TestCase):
 class Tree(unittest.TestCase):
     # Folders of tests that are about no single folder of the sources.
     OWN = {"conformance", "e2e", "exchange", "fuzz", "install", "scripts", "support", "torch",
-           "core/parity", "train/devices"}
+           "checkpoint/devices", "core/parity", "train/devices"}
 
     def folders(self):
         top = os.path.join(ROOT, "tests")

@@ -23,11 +23,11 @@ class CountingBackend final : public comm::Backend {
   int rank() const override { return real_->rank(); }
   int size() const override { return real_->size(); }
   Device device() const override { return real_->device(); }
-  void execute(const comm::Call& call) override {
+  Event execute(const comm::Call& call) override {
     const bool from_all = call.op == comm::Op::all_gather || call.op == comm::Op::all_to_all;
     ++calls_;
     bytes_ += call.bytes() * (from_all ? size() : 1);
-    real_->execute(call);
+    return real_->execute(call);
   }
   std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
     return real_->split(plan);

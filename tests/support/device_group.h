@@ -37,7 +37,7 @@ class DeviceBackend final : public comm::Backend {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   Device device() const override { return {DeviceType::cuda, 0}; }
-  void execute(const comm::Call& call) override {
+  Event execute(const comm::Call& call) override {
     ++seen_->calls;
     throw EnvironmentError(str("[test] ", call.what(), " went to the device"));
   }

@@ -86,7 +86,7 @@ class ForkStore final : public comm::Store {
  private:
   struct Entry {
     char key[256];
-    char value[1024];
+    char value[16384];
   };
   struct Shared {
     pthread_mutex_t mutex;

@@ -107,7 +107,10 @@ class TransportBackend final : public comm::Backend {
   int rank() const override { return transport_.rank(); }
   int size() const override { return transport_.size(); }
   Device device() const override { return kCpu; }
-  void execute(const comm::Call& call) override { comm::execute_over(transport_, call); }
+  Event execute(const comm::Call& call) override {
+    comm::execute_over(transport_, call);
+    return {};
+  }
   std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
     if (plan.color < 0) return nullptr;
     return std::make_unique<TransportBackend>(join_, plan.name, plan.rank,

@@ -32,8 +32,9 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
       every > 0 ? std::make_unique<Replicas>(trainer, RunDir(config).path, KeptMemory{}) : nullptr;
   std::vector<double> times, exposed, replicated;
   for (int64_t i = 0; i < warmup + steps; ++i) {
-    // The first steps build buckets and learn the order of units, so the peak leaves them out.
-    if (i == warmup) {
+    // The first steps build buckets and learn the order of units, so the peak leaves them out. It
+    // counts the step that is recorded, since launches of recorded work allocate nothing.
+    if (i == std::min<int64_t>(warmup, StepRecorder::kEagerSteps)) {
       allocator(trainer.device()).reset_peak();
       pinned_allocator(trainer.device()).reset_peak();
     }

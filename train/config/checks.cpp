@@ -68,9 +68,6 @@ void check_parallel(const ParallelConfig& parallel) {
       parallel.strategy, "'");
   fit(fsdp || parallel.wrap == "blocks", {"parallel.wrap", "parallel.strategy"}, "parallel.wrap '",
       parallel.wrap, "' is for parallel.strategy 'fsdp', got '", parallel.strategy, "'");
-  fit(parallel.backend != BackendKind::tcp && parallel.backend != BackendKind::nccl,
-      {"parallel.backend"}, "parallel.backend '", parallel.backend,
-      "' is not available in this version: use auto, shm or mpi");
 }
 
 void check_shards(const ParallelConfig& parallel, int ranks) {

@@ -67,6 +67,7 @@ struct TrainConfig {
   Recompute recompute = Recompute::none;
   int64_t recompute_every = 1;  // every k-th block
   int64_t memory_limit_mb = 0;  // of a rank's tensors; 0: none
+  CaptureKind capture = CaptureKind::automatic;
 
   // V of the numerics contract: the leaves of the reduction tree.
   int64_t micro_batches() const { return global_batch / micro_batch; }

@@ -105,7 +105,9 @@ const std::vector<Key>& table() {
        "samples in one forward and backward pass; must divide `train.global_batch`", result,
        kPositive},
       {"train.precision", LOCKSTEP_FIELD(train.precision),
-       "precision of matrix products; weights and sums are always fp32", result},
+       "precision of matrix products; weights and sums are always fp32. fp16 is for CUDA devices, "
+       "and scales the loss as gradients allow",
+       result},
       {"train.grad_clip", LOCKSTEP_FIELD(train.grad_clip), "largest gradient norm; 0: no clipping",
        result, kNotNegative},
       {"train.eval_every", LOCKSTEP_FIELD(train.eval_every),
@@ -125,6 +127,10 @@ const std::vector<Key>& table() {
        "with `train.recompute: blocks`: recompute only every k-th block", group, kPositive},
       {"train.memory_limit_mb", LOCKSTEP_FIELD(train.memory_limit_mb),
        "limit for the tensors of one rank, in MB (10^6 bytes); 0: no limit", local, kCount},
+      {"train.capture", LOCKSTEP_FIELD(train.capture),
+       "`auto`: on a device, record a step's work once and launch it as a whole from then "
+       "on, where that is possible; same bits",
+       group},
 
       {"optim.kind", LOCKSTEP_FIELD(optim.kind), "optimizer", result},
       {"optim.lr", LOCKSTEP_FIELD(optim.lr), "learning rate after the warm-up", result, kAboveZero},
@@ -161,10 +167,12 @@ const std::vector<Key>& table() {
        "ahead",
        group, kPositive},
       {"parallel.backend", LOCKSTEP_FIELD(parallel.backend),
-       "how ranks communicate; `auto` chooses what fits", group},
+       "how ranks communicate; `auto` takes nccl where each rank has a CUDA device, otherwise mpi "
+       "under mpirun, shm on one host, ucx between hosts",
+       group},
       {"parallel.reduction", LOCKSTEP_FIELD(parallel.reduction),
        "`tree`: one order of summation, equal bits on any number of ranks; `fast`: the backend's "
-       "own order, which differs only in `mpi`",
+       "own order, which differs only in `mpi` and `nccl`",
        result},
       {"parallel.bucket_mb", LOCKSTEP_FIELD(parallel.bucket_mb),
        "size of the buckets in which gradients are reduced, in MB", group,

@@ -17,12 +17,13 @@ enum class DataKind : uint8_t { text, random };
 enum class TokenizerKind : uint8_t { bytes };
 enum class ModelKind : uint8_t { gpt, llama, mlp };
 enum class Activation : uint8_t { gelu, gelu_tanh, relu, silu };
-enum class Precision : uint8_t { fp32, bf16 };
+enum class Precision : uint8_t { fp32, bf16, fp16 };
 enum class Recompute : uint8_t { none, blocks };
+enum class CaptureKind : uint8_t { automatic, off };
 enum class OptimKind : uint8_t { sgd, adam, adamw };
 enum class ScheduleKind : uint8_t { constant, linear, cosine };
 enum class StrategyKind : uint8_t { single, ddp, fsdp };
-enum class BackendKind : uint8_t { automatic, local, shm, tcp, mpi, nccl };
+enum class BackendKind : uint8_t { automatic, local, shm, ucx, mpi, nccl };
 enum class ReductionKind : uint8_t { tree, fast };
 
 // The words of an enum, in the order of its values.
@@ -36,12 +37,13 @@ LOCKSTEP_WORDS(DataKind, "text", "random");
 LOCKSTEP_WORDS(TokenizerKind, "bytes");
 LOCKSTEP_WORDS(ModelKind, "gpt", "llama", "mlp");
 LOCKSTEP_WORDS(Activation, "gelu", "gelu_tanh", "relu", "silu");
-LOCKSTEP_WORDS(Precision, "fp32", "bf16");
+LOCKSTEP_WORDS(Precision, "fp32", "bf16", "fp16");
 LOCKSTEP_WORDS(Recompute, "none", "blocks");
+LOCKSTEP_WORDS(CaptureKind, "auto", "off");
 LOCKSTEP_WORDS(OptimKind, "sgd", "adam", "adamw");
 LOCKSTEP_WORDS(ScheduleKind, "constant", "linear", "cosine");
 LOCKSTEP_WORDS(StrategyKind, "single", "ddp", "fsdp");
-LOCKSTEP_WORDS(BackendKind, "auto", "local", "shm", "tcp", "mpi", "nccl");
+LOCKSTEP_WORDS(BackendKind, "auto", "local", "shm", "ucx", "mpi", "nccl");
 LOCKSTEP_WORDS(ReductionKind, "tree", "fast");
 #undef LOCKSTEP_WORDS
 
@@ -67,7 +69,9 @@ std::ostream& operator<<(std::ostream& out, E value) {
 
 // The dtype of matrix products and their inputs.
 constexpr DType dtype_of(Precision precision) {
-  return precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  return precision == Precision::bf16   ? DType::bf16
+         : precision == Precision::fp16 ? DType::f16
+                                        : DType::f32;
 }
 
 // parallel.shard: one of four words, or a number of ranks.

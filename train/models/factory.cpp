@@ -1,5 +1,6 @@
 #include "train/models/factory.h"
 
+#include <cmath>
 #include <optional>
 
 #include "core/device/allocator.h"
@@ -89,6 +90,27 @@ BuiltModel build_model(const Config& config, InitialValues values) {
   built.module->initialize(static_cast<uint64_t>(config.run.seed));
   set_recompute(config.train, *built.module);
   return built;
+}
+
+std::optional<AttentionArgs> attention_of(const Config& config) {
+  const ModelConfig& m = config.model;
+  if (!m.is_language_model()) return std::nullopt;
+  const int64_t kv_heads = m.kind == ModelKind::llama ? m.key_value_heads() : m.heads;
+  const int64_t head_dim = m.dim / m.heads, width = (m.heads + 2 * kv_heads) * head_dim;
+  return AttentionArgs{.batch = config.train.micro_batch,
+                       .time = m.block,
+                       .heads = m.heads,
+                       .kv_heads = kv_heads,
+                       .head_dim = head_dim,
+                       .dtype = dtype_of(config.train.precision),
+                       .q = nullptr,
+                       .k = nullptr,
+                       .v = nullptr,
+                       .stride_batch = m.block * width,
+                       .stride_time = width,
+                       .stride_head = head_dim,
+                       .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
+                       .causal = true};
 }
 
 }  // namespace lockstep::train

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
+#include "core/device/kernels.h"
 #include "core/nn/module.h"
 #include "train/config/config.h"
 
@@ -23,5 +25,9 @@ enum class InitialValues : uint8_t {
 };
 // Initial values depend on run.seed alone. Recomputation follows train.recompute.
 BuiltModel build_model(const Config& config, InitialValues values = InitialValues::drawn);
+
+// Attention of one block and micro-batch in training, without its arrays. None for a model that has
+// none.
+std::optional<AttentionArgs> attention_of(const Config& config);
 
 }  // namespace lockstep::train

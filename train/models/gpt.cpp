@@ -77,8 +77,9 @@ Gpt::Gpt(const GptOptions& options) : options_(options) {
 
 Variable Gpt::forward(const Variable& tokens) {
   check_tokens("gpt", tokens, options_.block);
-  const Variable token = (*wte_)(tokens);                                         // [B, T, C]
-  const Variable place = (*wpe_)(positions(tokens.shape()[1], tokens.device()));  // [T, C]
+  const Variable token = (*wte_)(tokens);  // [B, T, C]
+  const Variable place =
+      (*wpe_)(positions(tokens.shape()[1], tokens.device(), positions_));  // [T, C]
   const Variable x = (*drop_)(ops::add(token, place));
   return (*head_)((*lnf_)((*blocks_)(x)));
 }

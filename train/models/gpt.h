@@ -45,6 +45,7 @@ class Gpt final : public nn::Module {
 
  private:
   GptOptions options_;
+  Tensor positions_;  // on the device, for the longest sequence so far
   std::shared_ptr<nn::Embedding> wte_, wpe_;
   std::shared_ptr<nn::Dropout> drop_;
   std::shared_ptr<nn::Sequential> blocks_;

@@ -24,10 +24,14 @@ void check_tokens(std::string_view kind, const Variable& tokens, int64_t block) 
         tokens.defined() ? tokens.data() : Tensor());
 }
 
-Variable positions(int64_t time, Device device) {
-  std::vector<int32_t> all(static_cast<size_t>(time));
-  std::iota(all.begin(), all.end(), 0);
-  return Variable(Tensor::from(all, {time}, device));
+Variable positions(int64_t time, Device device, Tensor& known) {
+  if (!known.defined() || known.device() != device || known.size(0) < time) {
+    std::vector<int32_t> all(static_cast<size_t>(time));
+    std::iota(all.begin(), all.end(), 0);
+    const MemoryScope scope(MemoryCategory::buffers);
+    known = Tensor::from(all, {time}, device);
+  }
+  return Variable(known.narrow(0, 0, time));
 }
 
 }  // namespace lockstep::train

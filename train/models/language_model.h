@@ -20,7 +20,8 @@ void check_dropout(std::string_view kind, float dropout);
 // Expects [B, T] with T from 1 to `block`.
 void check_tokens(std::string_view kind, const Variable& tokens, int64_t block);
 
-// i32 [time]: 0, 1, ….
-Variable positions(int64_t time, Device device);
+// i32 [time]: 0, 1, …. `known` keeps them on the device between calls, because a copy from ordinary
+// host memory would wait for the device each time.
+Variable positions(int64_t time, Device device, Tensor& known);
 
 }  // namespace lockstep::train

@@ -81,26 +81,21 @@ class Block final : public nn::Module {
   static Variable project(const Variable& x, nn::RmsNorm& norm, nn::Linear& linear) {
     return linear(norm(x));
   }
-  // [B, T, heads·D] → f32 [B, T, heads, D]
+  // [B, T, heads·D] → f32 [B, T, heads, D], and back.
   static Variable by_heads(const Variable& x, int64_t heads) {
     const Shape& s = x.shape();
     return ops::reshape(ops::cast(x, DType::f32), {s[0], s[1], heads, s[2] / heads});
   }
-  // [B, T, kv_heads, D] → [B, T, C]: repeats every key or value head for each query head that
-  // shares it.
-  Variable shared(const Variable& x) const {
+  static Variable side_by_side(const Variable& x) {
     const Shape& s = x.shape();
-    const Variable one = ops::reshape(x, {s[0], s[1], s[2], 1, s[3]});
-    const std::vector<Variable> copies(static_cast<size_t>(heads_ / kv_heads_), one);
-    return ops::reshape(copies.size() == 1 ? one : ops::concat(copies, 3),
-                        {s[0], s[1], heads_ * s[3]});
+    return ops::reshape(x, {s[0], s[1], s[2] * s[3]});
   }
   Variable attend(const Variable& x) {  // [B, T, C]
     const Variable q = rotation_->apply(by_heads(project(x, *ln1_, *q_), heads_));
     const Variable k = rotation_->apply(by_heads(project(x, *ln1_, *k_), kv_heads_));
-    const Variable v = by_heads(project(x, *ln1_, *v_), kv_heads_);
-    const Variable qkv = ops::concat({ops::reshape(q, x.shape()), shared(k), shared(v)}, 2);
-    return (*drop1_)((*proj_)(ops::causal_attention(qkv, heads_)));
+    const Variable v = ops::cast(project(x, *ln1_, *v_), DType::f32);
+    const Variable qkv = ops::concat({side_by_side(q), side_by_side(k), v}, 2);
+    return (*drop1_)((*proj_)(ops::causal_attention(qkv, heads_, kv_heads_)));
   }
   Variable think(const Variable& x) {
     const Variable wide = ops::mul(ops::silu(project(x, *ln2_, *gate_)), project(x, *ln2_, *up_));

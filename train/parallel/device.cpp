@@ -37,6 +37,8 @@ DeviceKind resolved(DeviceKind device) {
 
 Device take_device(Config& config, const launcher::RankEnv& rank) {
   config.device = resolved(config.device);
+  check(config.device != DeviceKind::cpu || config.train.precision != Precision::fp16,
+        "train.precision fp16 is for CUDA devices: take bf16 to compute on the CPU");
   check_config(config);
   return bound(config.device, rank.local_rank);
 }

@@ -94,8 +94,8 @@ fsdp::Options fsdp_options(const Config& config, const nn::Module& module) {
   if (shard.kind == Kind::nearby) options.nearby = static_cast<int>(shard.ranks);
   if (parallel.offload) options.own_memory = offload_to(config.run.dir);
   options.wrap = wrap_of(parallel, module);
-  if (config.train.precision == Precision::bf16) {
-    options.compute = DType::bf16;
+  if (config.train.precision != Precision::fp32) {
+    options.compute = dtype_of(config.train.precision);
     options.low_precision = [weights = product_weights(module)](const Parameter& p) {
       return weights.count(p.impl().get()) > 0;
     };

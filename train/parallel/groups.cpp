@@ -8,13 +8,22 @@ namespace {
 
 bool started_by_mpirun(const launcher::RankEnv& rank) { return rank.source == "Open MPI"; }
 
-BackendKind choose_backend(const ParallelConfig& config, const launcher::RankEnv& rank) {
+BackendKind choose_backend(const ParallelConfig& config, const launcher::RankEnv& rank,
+                           Device device) {
+  const bool on_cpu = device.type == DeviceType::cpu;
+  check(config.backend != BackendKind::nccl || !on_cpu,
+        "parallel.backend nccl is for CUDA devices, and this run computes on the CPU: set device "
+        "to cuda, or use parallel.backend auto");
   if (rank.size == 1) return BackendKind::local;
-  if (config.backend == BackendKind::automatic)
-    return started_by_mpirun(rank) ? BackendKind::mpi : BackendKind::shm;
+  if (config.backend == BackendKind::automatic) {
+    if (!on_cpu) return BackendKind::automatic;
+    if (started_by_mpirun(rank)) return BackendKind::mpi;
+    // Ranks of several agents may still be on one host; they find out when they meet.
+    return rank.local_size == rank.size ? BackendKind::shm : BackendKind::automatic;
+  }
   check(config.backend != BackendKind::local,
         "parallel.backend local is for ranks that are threads of one process; for ", rank.size,
-        " processes use shm, mpi or auto");
+        " processes use shm, ucx, mpi or auto");
   check(config.backend != BackendKind::mpi || started_by_mpirun(rank),
         "parallel.backend mpi needs ranks started by mpirun: mpirun -np ", rank.size,
         " lockstep train …");
@@ -34,7 +43,7 @@ std::shared_ptr<comm::Store> store_for(BackendKind backend, const launcher::Rank
 
 // Ranks on CPUs and ranks on other devices would form different groups and wait for each other. So
 // the first rank leaves its kind of device in the store, and the others compare. MPI has no store
-// here, but it compares the names of groups.
+// here, but it compares the names of groups, and those on devices form one for the host first.
 void check_same_kind(comm::Store& store, int rank, Device device) {
   const std::string mine(device.type == DeviceType::cpu ? "cpu" : "cuda");
   const std::string first = store.compare_and_set("kind of device", "", mine);
@@ -46,7 +55,7 @@ void check_same_kind(comm::Store& store, int rank, Device device) {
 
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
                                                const launcher::RankEnv& rank, Device device) {
-  const BackendKind backend = choose_backend(config, rank);
+  const BackendKind backend = choose_backend(config, rank, device);
   std::optional<Duration> timeout;
   if (config.timeout_s > 0)
     timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.timeout_s));
@@ -54,16 +63,14 @@ std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
       config.reduction == ReductionKind::fast ? comm::Reduction::fast : comm::Reduction::tree;
   const auto store = store_for(backend, rank);
   check_same_kind(*store, rank.rank, device);
-  const bool on_host = device.type == DeviceType::cpu;
-  const std::string name =
-      backend == BackendKind::mpi && !on_host ? "world, device: cuda" : "world";
   return comm::create(std::string(word_of(backend)), store, rank.rank, rank.size,
-                      {.name = name, .timeout = timeout, .reduction = reduction, .device = device});
+                      {.timeout = timeout, .reduction = reduction, .device = device});
 }
 
 ParallelConfig with_backend(std::string_view backend) {
   const auto known = from_word<BackendKind>(backend);
-  check(known.has_value(), "'", backend, "' is not a backend: expected auto, shm or mpi");
+  check(known.has_value(), "'", backend,
+        "' is not a backend: expected auto, shm, ucx, mpi or nccl");
   ParallelConfig config;
   config.backend = *known;
   return config;

@@ -96,6 +96,9 @@ RunPlan plan_run(const Config& config, int ranks) {
     plan_fsdp(config, *model.module, ranks, plan);
   else
     plan_ddp(config, ranks, plan);
+  if (const auto attention = attention_of(config);
+      attention && config.device == DeviceKind::cuda && cuda::device_count() > 0)
+    plan.attention = cuda::attention_memory(0, *attention);
   return plan;
 }
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/base/progression.h"
+#include "core/device/cuda_device.h"
 #include "fsdp/plan/traffic_plan.h"
 #include "train/config/config.h"
 #include "train/metrics/memory_report.h"
@@ -19,6 +21,9 @@ struct RunPlan {
   std::vector<Progression> leaves = {};  // the micro-batches of a step, by rank
   MemoryBound memory{};                  // of the rank that needs most, as `bench step` reports it
   fsdp::TrafficPlan traffic = {};        // of a rank; with ddp only `replicas`
+  // What attention needs while it runs, beside its arrays; it counts as `buffers`. Only for a CUDA
+  // device that is here.
+  std::optional<cuda::AttentionMemory> attention = {};
   // Work of the busiest rank divided by an even share.
   double imbalance() const;
 };

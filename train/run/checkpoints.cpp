@@ -14,6 +14,7 @@
 #include "core/base/build_info.h"
 #include "core/base/log.h"
 #include "core/base/number_text.h"
+#include "core/device/cuda_device.h"
 #include "train/run/saved_model.h"
 
 namespace lockstep::train {
@@ -88,6 +89,10 @@ void compare_with_saved(Trainer& trainer, const checkpoint::Checkpoint& saved) {
           " holds '", name, "', which this model lacks: resume with the model that was trained (`",
           saved.folder(), "/manifest.json` has its config)");
   if (is_untrained(saved)) return;
+  check(trainer.config().train.precision == Precision::fp16 ||
+            !entries.contains("optim.gradient_scale"),
+        "[resume] ", saved.folder(),
+        " was trained in fp16, whose optimizer left steps out: resume with train.precision fp16");
   const std::string changed = changed_settings(saved_config(saved), trainer.config());
   if (!changed.empty() && trainer.group().rank() == 0)
     log::warn("resuming with ", changed,
@@ -156,6 +161,10 @@ std::map<std::string, std::string> Checkpoints::metadata() {
       {"cuda", build_info::kCuda},
       {"world_size", std::to_string(trainer_.group().size())},
       {"epoch", epoch ? epoch : "0"}};
+  if (const std::vector<std::string> choices = cuda::choices(); !choices.empty()) {
+    std::string& lines = all["algorithms"];
+    for (const std::string& choice : choices) lines += choice + "\n";
+  }
   if (!data.stamp.empty()) all["data_stamp"] = data.stamp;
   if (data.unread) all["data_unread"] = "true";
   return all;

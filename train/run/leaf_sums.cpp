@@ -20,7 +20,7 @@ float tree_sum(std::span<const float> leaves) {
 Losses::Losses(Device device, int64_t most) {
   const MemoryScope category(MemoryCategory::buffers);
   values_ = Tensor::empty({most}, DType::f32, device);
-  host_ = device == kCpu ? values_ : Tensor::pinned({most}, DType::f32, device);
+  host_ = values_;
 }
 
 void Losses::add(int64_t leaf, const Tensor& loss) {
@@ -29,7 +29,10 @@ void Losses::add(int64_t leaf, const Tensor& loss) {
 }
 
 void Losses::send() {
-  if (values_.device() != kCpu) copied_ = host_.copy_later(values_);
+  if (values_.device() == kCpu) return;
+  const MemoryScope category(MemoryCategory::buffers);
+  host_ = Tensor::pinned(values_.shape(), DType::f32, values_.device());
+  copied_ = host_.copy_later(values_);
 }
 
 std::vector<Leaf> Losses::read() const {

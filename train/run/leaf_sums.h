@@ -35,6 +35,8 @@ class Losses {
 
   // `loss`: f32, a single number, on the device.
   void add(int64_t leaf, const Tensor& loss);
+  // f32 [number of losses], on the device, in the order of add().
+  Tensor values() const { return values_.narrow(0, 0, static_cast<int64_t>(leaves_.size())); }
   // After the last add(): queues the copy to the host.
   void send();
   // Waits for the copy.
@@ -43,7 +45,7 @@ class Losses {
  private:
   std::vector<int64_t> leaves_;
   Tensor values_;  // f32 [most] on the device
-  Tensor host_;    // the same on the host
+  Tensor host_;    // the same on the host, after send()
   Event copied_;
 };
 

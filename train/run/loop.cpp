@@ -9,6 +9,7 @@
 #include "comm/text.h"
 #include "core/base/log.h"
 #include "core/base/number_text.h"
+#include "core/device/cuda_device.h"
 #include "train/metrics/machine.h"
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
@@ -249,6 +250,11 @@ class Run {
     const bool evaluates = config_.train.eval_batches > 0 && !stopped &&
                            (last || due(config_.train.eval_every, report.step));
     const std::optional<double> validation = evaluates ? evaluate(report) : std::nullopt;
+    say_what_prevents_recording();
+    if (report.skipped)
+      reporter_.message(str("train.precision fp16: step ", report.step,
+                            " changed no weights, because its gradients overflowed; from the next "
+                            "step on the loss is multiplied by half as much"));
     reporter_.step(report, validation);
     result_.last_loss = report.loss;
     if (validation) result_.validation_loss = *validation;
@@ -263,6 +269,16 @@ class Run {
     look_at_saves();
     if (!last && !stopped) warn(budget_.warning());
     return stopped;
+  }
+
+  // Once, when it is known.
+  void say_what_prevents_recording() {
+    const std::string& why = trainer_.recorder().prevented();
+    if (recording_told_ || why.empty() || trainer_.device() == kCpu ||
+        config_.train.capture == CaptureKind::off)
+      return;
+    recording_told_ = true;
+    reporter_.message(str("train.capture: each step is queued anew, because of ", why));
   }
 
   std::optional<double> evaluate(const StepReport& report) {
@@ -334,6 +350,7 @@ class Run {
   Checkpoints checkpoints_;
   StopBudget budget_;
   bool room_lacks_ = false;  // and a warning was given
+  bool recording_told_ = false;
   const int64_t first_step_;
   int64_t saved_step_;
   RunResult result_;
@@ -364,7 +381,7 @@ RunResult run_training(const Config& config, std::shared_ptr<comm::ProcessGroup>
     run_dir.prepare(trainer.config());
     return std::string();
   });
-
+  if (config.device == DeviceKind::cuda) cuda::keep_plans_in(run_dir.plans());
   return Run(trainer, run_dir, options, replicas.get(), resumed).run();
 }
 

@@ -1,4 +1,4 @@
-// The folder of a run: DIR/NAME/{config.yaml, metrics.jsonl, logs/, checkpoints/}.
+// The folder of a run: DIR/NAME/{config.yaml, metrics.jsonl, logs/, plans/, checkpoints/}.
 #pragma once
 
 #include <memory>
@@ -36,6 +36,7 @@ struct RunDir {
   std::string config_file() const { return path + "/" + kConfigName; }
   std::string metrics_file() const { return path + "/metrics.jsonl"; }
   std::string logs() const { return path + "/logs"; }
+  std::string plans() const { return path + "/plans"; }
   std::string checkpoints() const { return path + "/checkpoints"; }
 
   // Whether a run has left results here (metrics or checkpoints).

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/base/log.h"
 #include "train/models/factory.h"
 #include "train/parallel/device.h"
 #include "train/run/checkpoints.h"
@@ -32,6 +33,10 @@ SavedModel load_model(const std::string& path, std::span<const std::string> over
                     .module = {},
                     .device = {}};
   result.device = device_of_saved(result.config, names_device(overrides));
+  if (result.device == kCpu && result.config.train.precision == Precision::fp16) {
+    log::warn("this model was trained in fp16, in which a CPU does not compute: it runs in fp32");
+    result.config.train.precision = Precision::fp32;
+  }
   const DeviceScope scope(result.device);
   result.module = build_model(result.config).module;
   std::vector<checkpoint::Entry> entries;

@@ -45,6 +45,34 @@ optim::Schedule make_schedule(const Config& config) {
           .steps = config.train.steps};
 }
 
+// Why no step of the run can be recorded, as far as known before the first one.
+std::string why_not_recorded(const Config& config, const comm::ProcessGroup& group, bool adapted) {
+  if (group.device() == kCpu) return "the CPU does its work when it is called";
+  if (config.train.capture == CaptureKind::off) return "train.capture is off";
+  if (group.size() > 1) return "several ranks, whose norm and loss meet on the host";
+  if (config.parallel.strategy == StrategyKind::fsdp)
+    return "parallel.strategy fsdp, which gives weights their memory anew in each step";
+  if (adapted) return "hooks that a program may have added, which would run once";
+  return "";
+}
+
+// Copies values to `place`, which keeps its memory as long as their shape is the same.
+void put(const Tensor& values, Tensor& place) {
+  if (!place.defined() || place.shape() != values.shape() || place.dtype() != values.dtype()) {
+    const MemoryScope category(MemoryCategory::buffers);
+    place = Tensor::empty(values.shape(), values.dtype(), values.device());
+  }
+  place.copy_(values);
+}
+
+const void* gradient_of(const Parameter& p) {
+  return p.grad_buffer().defined() ? p.grad_buffer().raw() : nullptr;
+}
+
+bool is_finite(const StepReport& report) {
+  return std::isfinite(report.loss) && std::isfinite(report.grad_norm);
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
@@ -73,7 +101,18 @@ Trainer::Trainer(const Config& config, std::shared_ptr<comm::ProcessGroup> group
     if (config_.parallel.offload) files.emplace(offload_to(config_.run.dir));
     optimizer_ = make_optimizer(config_.optim, strategy_->parameters());
   }
+  norm_.emplace(parameters_, strategy_->parameters(), device());
+  numbers_.emplace(device());
+  recorder_.emplace(device(), why_not_recorded(config_, *group_, adapt != nullptr));
   schedule_ = make_schedule(config_);
+  if (config_.train.precision == Precision::fp16) {
+    const MemoryScope category(MemoryCategory::buffers);
+    scale_.emplace();
+    scale_there_ = Tensor::empty({}, DType::f32, device());
+    scale_state_ = Tensor::empty({3}, DType::i64);
+    send_scale();
+    note_scale();
+  }
 }
 
 Trainer::~Trainer() = default;
@@ -92,22 +131,51 @@ Batch Trainer::batch_or_blank(const std::function<Batch()>& get, std::string& pr
   }
 }
 
-// Runs forward and backward over this rank's share of the step. Meanwhile it reads the first batch
-// of the next step.
-Losses Trainer::run_micro_batches(int64_t step, std::string& problem) {
+// Runs forward and backward over this rank's share of the step.
+Losses Trainer::run_micro_batches(int64_t step, const BatchAt& batch_at,
+                                  const int64_t* device_step) {
   const auto seed = static_cast<uint64_t>(config_.run.seed);
   const Progression leaves = strategy_->leaves();
   Losses losses(device(), static_cast<int64_t>(leaves.size()));
   for (const int64_t micro : leaves) {
-    nn::RandomScope random(seed, static_cast<uint32_t>(step), static_cast<uint32_t>(micro));
-    const Variable loss =
-        loss_of(batch_or_blank([&] { return batches_->get(step, micro); }, problem));
-    strategy_->backward(loss);
+    const nn::RandomScope random(RandomKey{.seed = seed,
+                                           .step = static_cast<uint32_t>(step),
+                                           .micro = static_cast<uint32_t>(micro),
+                                           .device_step = device_step});
+    const Variable loss = loss_of(batch_at(micro));
+    strategy_->backward(scale_ ? ops::mul(loss, Variable(scale_there_)) : loss);
     losses.add(micro, loss.data());
   }
-  losses.send();
-  if (step < config_.train.steps) batches_->prefetch(step + 1, leaves.front());
   return losses;
+}
+
+Batch Trainer::read_batch(int64_t step, int64_t micro, std::string& problem) {
+  return batch_or_blank([&] { return batches_->get(step, micro); }, problem);
+}
+
+// Reads the step's batches into the memory that recorded work reads.
+void Trainer::read_into_place(int64_t step, std::string& problem) {
+  size_t i = 0;
+  for (const int64_t micro : strategy_->leaves()) {
+    const Batch batch = read_batch(step, micro, problem);
+    if (i == in_place_.size()) in_place_.emplace_back();
+    put(batch.inputs, in_place_[i].inputs);
+    put(batch.targets, in_place_[i++].targets);
+  }
+}
+
+// Where a step's work finds what others made.
+std::vector<const void*> Trainer::addresses() const {
+  std::vector<const void*> all;
+  for (const Parameter& p : parameters_) all.insert(all.end(), {p.data().raw(), gradient_of(p)});
+  for (const Batch& batch : in_place_)
+    all.insert(all.end(), {batch.inputs.raw(), batch.targets.raw()});
+  return all;
+}
+
+// Reads the first batch of the step after this one, while the device computes.
+void Trainer::prefetch(int64_t step) {
+  if (step < config_.train.steps) batches_->prefetch(step + 1, strategy_->leaves().front());
 }
 
 void Trainer::refuse_without_data(const std::string& doing, const std::string& problem) {
@@ -126,8 +194,82 @@ void Trainer::check_same_frozen() const {
           "`adapt` of a new trainer");
 }
 
-// Leaves the summed gradients in the parameters and fills in the report's numbers. Returns what the
-// ranks together wish.
+// Queues a step from its batches to its optimizer, whose kernel does what the numbers on the device
+// say. Stops before the numbers if there was no data.
+void Trainer::queue_step(int64_t step, const BatchAt& batch_at, const std::string& problem) {
+  std::optional<Losses> losses;
+  {
+    ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
+    losses = run_micro_batches(step, batch_at,
+                               device() == kCpu ? nullptr : &numbers_->on_device()->run_step);
+    strategy_->finish();
+  }
+  if (!problem.empty()) return;
+  const Tensor sums = norm_->blocks().sums(), values = losses->values();
+  kernels(device()).close_step(current_queue(device()),
+                               {.square_sums = static_cast<const double*>(sums.raw()),
+                                .blocks = sums.numel(),
+                                .losses = values.data<float>(),
+                                .leaves = values.numel(),
+                                .numbers = numbers_->on_device()});
+  // The host goes on while the optimizer runs. A recorded step has no such point.
+  if (!Capture::active()) numbers_->fetch();
+  optimizer_->step(*numbers_);
+  optimizer_->zero_grad();
+}
+
+// Without other ranks, the device has all that a step's numbers need. It decides by itself whether
+// the optimizer may change anything, and the host reads the numbers once all is queued.
+StepFlags Trainer::step_alone(const StepFlags& wishes, StepReport& report, std::string& problem) {
+  const bool records = recorder_->prevented().empty();
+  if (records) read_into_place(report.step, problem);
+  const auto no_data = [&] { return StepFlags{wishes.stop, wishes.save, /*no_data=*/true}; };
+  if (!problem.empty()) return no_data();
+  numbers_->send({.max_norm = config_.train.grad_clip,
+                  .step = optimizer_->steps() + 1,
+                  .run_step = report.step,
+                  .lr = static_cast<float>(report.lr),
+                  .unscale = scale_ ? scale_->unscale() : 1.0f});
+  const int64_t first = strategy_->leaves().front();
+  recorder_->run({.queue =
+                      [&] {
+                        queue_step(
+                            report.step,
+                            [&](int64_t micro) {
+                              return records ? in_place_[static_cast<size_t>(micro - first)]
+                                             : read_batch(report.step, micro, problem);
+                            },
+                            problem);
+                      },
+                  .take_back = [&] { optimizer_->forget_step(); },
+                  .count = [&] { optimizer_->count_step(); },
+                  .addresses = records ? addresses() : std::vector<const void*>()});
+  if (!problem.empty()) return no_data();
+  if (recorder_->launched()) numbers_->fetch();
+  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
+  prefetch(report.step);
+  const StepNumbers numbers = numbers_->read();  // the only wait for the device
+  if (!numbers.apply) optimizer_->forget_step();
+  report.grad_norm = numbers.norm;
+  report.loss =
+      static_cast<double>(numbers.loss) / static_cast<double>(config_.train.micro_batches());
+  return {wishes.stop, wishes.save};
+}
+
+// Sums over ranks meet on the host, which then knows all numbers before it queues the optimizer.
+StepFlags Trainer::step_together(const StepFlags& wishes, StepReport& report,
+                                 std::string& problem) {
+  const StepFlags flags = compute_gradients(wishes, report, problem);
+  if (!flags.no_data && is_finite(report))
+    optimizer_->step(static_cast<float>(report.lr),
+                     optim::clip_scale(report.grad_norm, config_.train.grad_clip) *
+                         (scale_ ? scale_->unscale() : 1.0f));
+  optimizer_->zero_grad();
+  return flags;
+}
+
+// Leaves the summed gradients in the parameters, and fills in the report's numbers. Returns the
+// wishes of all ranks.
 StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report,
                                      std::string& problem) {
   std::optional<Losses> losses;
@@ -137,17 +279,20 @@ StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report
                 StepFlags{wishes.stop, wishes.save, !problem.empty()}, *group_);
   };
   {
-    ops::PrecisionScope precision(compute_dtype_);  // converts weights once a step
-    losses = run_micro_batches(report.step, problem);
-    // On a CPU the losses are known here, so their sum travels while gradients are still reduced.
+    ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
+    losses = run_micro_batches(
+        report.step, [&](int64_t micro) { return read_batch(report.step, micro, problem); });
+    losses->send();
+    prefetch(report.step);
+    // A CPU has its losses by now: their sum travels while gradients are still reduced.
     if (device() == kCpu) add_up();
     strategy_->finish();
     share_buffers(buffers_, *group_);
   }
-  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
   // This waits for the device, and so for the losses. A step has no other wait.
   report.grad_norm = grad_norm();
   if (!sum) add_up();
+  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
   report.loss =
       static_cast<double>(sum->sum()) / static_cast<double>(config_.train.micro_batches());
   return sum->flags();
@@ -159,18 +304,19 @@ StepReport Trainer::step(const StepFlags& wishes) {
   check_same_frozen();
   StepReport report;
   report.step = steps_done_ + 1;
+  report.lr = static_cast<double>(optim::lr_at(schedule_, report.step));
   BufferRollback buffers(buffers_);
   std::string problem;
-  const StepFlags flags = compute_gradients(wishes, report, problem);
+  const StepFlags flags = group_->size() == 1 ? step_alone(wishes, report, problem)
+                                              : step_together(wishes, report, problem);
   report.stop_agreed = flags.stop;
   report.save_agreed = flags.save;
   if (flags.no_data) {
     optimizer_->zero_grad();
     refuse_without_data(str("step ", report.step), problem);
   }
-  report.lr = static_cast<double>(optim::lr_at(schedule_, report.step));
-  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
-    optimizer_->zero_grad();
+  report.skipped = skips(report);
+  if (!is_finite(report) && !report.skipped) {
     refused_ = Refused::not_finite;
     throw EnvironmentError(str("step ", report.step, ": the loss is ", report.loss,
                                " and the gradient norm ", report.grad_norm,
@@ -178,24 +324,52 @@ StepReport Trainer::step(const StepFlags& wishes) {
                                ". Lower optim.lr, lengthen optim.schedule.warmup or set "
                                "train.grad_clip, and resume from a checkpoint"));
   }
-  optimizer_->step(static_cast<float>(report.lr),
-                   optim::clip_scale(report.grad_norm, config_.train.grad_clip));
-  optimizer_->zero_grad();
   buffers.keep();
   steps_done_ = report.step;
   report.step_ms = milliseconds(Clock::now() - start);
   return report;
 }
 
-// The norm over the blocks of all parameters. The owner of a block computes its part.
-double Trainer::grad_norm() const {
-  return optim::grad_norm(parameters_, strategy_->parameters(), [this](const Tensor& bits) {
-    if (strategy_->forwards_together())
-      group_->host().all_reduce(bits, {.op = comm::ReduceOp::bor}).wait();
-  });
+// The norm over the blocks of all parameters, each from the rank that owns it.
+double Trainer::grad_norm() {
+  optim::NormBlocks& blocks = norm_->blocks();
+  if (strategy_->forwards_together())
+    group_->host().all_reduce(blocks.bits(), {.op = comm::ReduceOp::bor}).wait();
+  return blocks.norm() * (scale_ ? static_cast<double>(scale_->unscale()) : 1.0);
+}
+
+bool Trainer::skips(const StepReport& report) {
+  if (!scale_) return false;
+  const float before = scale_->factor();
+  bool skipped = false;
+  if (is_finite(report))
+    scale_->succeeded();
+  else if (std::isfinite(report.loss))
+    skipped = scale_->overflowed();
+  if (scale_->factor() != before) send_scale();
+  note_scale();
+  return skipped;
+}
+
+// Recorded work finds the factor in the same place.
+void Trainer::send_scale() { scale_there_.copy_(Tensor::full({}, scale_->factor(), DType::f32)); }
+
+void Trainer::note_scale() {
+  const auto& [power, steady, skipped] = scale_->state();
+  scale_state_.copy_(Tensor::from(std::vector<int64_t>{power, steady, skipped}, {3}));
 }
 
 double Trainer::evaluate() {
+  try {
+    return evaluate_once();
+  } catch (const EnvironmentError&) {
+    // The memory of a recorded step may be what is missing. Only a single rank has one.
+    if (refused_ != Refused::no || !recorder_->forget()) throw;
+  }
+  return evaluate_once();
+}
+
+double Trainer::evaluate_once() {
   const int64_t batches = config_.train.eval_batches;
   const int ranks = group_->size();
   refused_ = Refused::no;
@@ -245,6 +419,8 @@ std::vector<StatePart> Trainer::state() const {
   std::vector<StatePart> state = strategy_->held();
   for (const auto& [name, values] : buffers_)
     state.push_back({name, values, ShardSpec::whole(values.shape())});
+  if (scale_)
+    state.push_back({"optim.gradient_scale", scale_state_, ShardSpec::whole(scale_state_.shape())});
   for (const auto& [name, tensor] : optimizer_->state())  // "<state>.<parameter>"
     state.push_back({"optim." + name, tensor, strategy_->shard(name.substr(name.find('.') + 1))});
   return state;
@@ -252,7 +428,14 @@ std::vector<StatePart> Trainer::state() const {
 
 void Trainer::set_steps_done(int64_t steps) {
   steps_done_ = steps;
-  optimizer_->set_steps(steps, {});  // each step gives every parameter a gradient
+  int64_t skipped = 0;
+  if (scale_) {
+    const auto saved = scale_state_.to_vector<int64_t>();
+    scale_->set_state({saved[0], saved[1], saved[2]});
+    send_scale();
+    skipped = saved[2];
+  }
+  optimizer_->set_steps(steps - skipped, {});  // each other step gives every parameter a gradient
   strategy_->values_changed();
 }
 

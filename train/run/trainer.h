@@ -5,11 +5,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "comm/process_group.h"
+#include "core/device/step_recorder.h"
+#include "core/optim/clip.h"
+#include "core/optim/gradient_scale.h"
 #include "core/optim/optimizer.h"
 #include "core/optim/schedule.h"
 #include "train/config/config.h"
@@ -34,6 +38,8 @@ struct StepReport {
   double comm_exposed_ms = 0;
   // Some rank asked to stop after this step, or to save.
   bool stop_agreed = false, save_agreed = false;
+  // train.precision fp16: gradients overflowed, so the step changed no weights (GradientScale).
+  bool skipped = false;
 };
 
 // Why step() or evaluate() threw on all ranks alike. All ranks then hold the complete state of
@@ -62,7 +68,7 @@ class Trainer {
   // Runs the next step. After it, all ranks have rank 0's buffers. `wishes`: this rank wants the
   // run to end here, or to be saved; all ranks learn of it in the same step. Throws
   // EnvironmentError naming the step where a rank has no data, or where loss or gradients are not
-  // finite, before the weights are touched: refused() is set then, and the step may be tried again.
+  // finite. The weights are as before then: refused() is set, and the step may be tried again.
   StepReport step(const StepFlags& wishes = {});
   // Mean validation loss over the config's evaluation batches; the same bits for any number of
   // ranks. Leaves buffers as they were. Throws as step() where a rank has no data.
@@ -75,6 +81,8 @@ class Trainer {
   comm::ProcessGroup& group() { return *group_; }
   Device device() const { return group_->device(); }
   const Devices& devices() const { return devices_; }  // of all ranks
+  // How steps reach the device (train.capture).
+  const StepRecorder& recorder() const { return *recorder_; }
   const Dataset& data() const { return *data_; }
   // Collective at its first call.
   DataIdentity& data_identity();
@@ -103,11 +111,28 @@ class Trainer {
   // If `get` fails, `problem` gets its message and the batch is blank: the other ranks need this
   // one's part in the step.
   Batch batch_or_blank(const std::function<Batch()>& get, std::string& problem);
-  Losses run_micro_batches(int64_t step, std::string& problem);
+  using BatchAt = std::function<Batch(int64_t micro)>;
+  // `device_step`: the step's number in memory of the device, or null.
+  Losses run_micro_batches(int64_t step, const BatchAt& batch_at,
+                           const int64_t* device_step = nullptr);
+  Batch read_batch(int64_t step, int64_t micro, std::string& problem);
+  double evaluate_once();
+  void read_into_place(int64_t step, std::string& problem);
+  std::vector<const void*> addresses() const;
+  void queue_step(int64_t step, const BatchAt& batch_at, const std::string& problem);
+  void prefetch(int64_t step);
+  // Each runs a step up to its optimizer, and fills in the report's numbers. Returns the wishes of
+  // all ranks. The weights are as before unless loss and norm are finite and all ranks have data.
+  StepFlags step_alone(const StepFlags& wishes, StepReport& report, std::string& problem);
+  StepFlags step_together(const StepFlags& wishes, StepReport& report, std::string& problem);
   StepFlags compute_gradients(const StepFlags& wishes, StepReport& report, std::string& problem);
   // Collective. Throws what the ranks without data reported.
   void refuse_without_data(const std::string& doing, const std::string& problem);
-  double grad_norm() const;
+  double grad_norm();
+  void send_scale();
+  void note_scale();
+  // Whether the step's gradients overflowed and another scale may help: then it is skipped.
+  bool skips(const StepReport& report);
 
   Config config_;
   std::shared_ptr<comm::ProcessGroup> group_;
@@ -120,6 +145,13 @@ class Trainer {
   NamedTensors buffers_;               // the model's
   std::unique_ptr<Strategy> strategy_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  std::optional<optim::GradNorm> norm_;
+  std::optional<optim::StepNumbersOn> numbers_;
+  std::optional<StepRecorder> recorder_;
+  std::optional<optim::GradientScale> scale_;  // fp16
+  Tensor scale_there_;                         // f32 [], on the device: its factor
+  Tensor scale_state_;           // i64 [3] on the CPU: its state as it is saved and restored
+  std::vector<Batch> in_place_;  // the step's batches, at the same addresses in every step
   optim::Schedule schedule_;
   DType compute_dtype_;
   int64_t steps_done_ = 0;

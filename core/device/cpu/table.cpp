@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/device/cpu/isa/variants.h"
+#include "core/device/cpu/many.h"
 #include "core/device/cpu/on_cpu.h"
 
 namespace lockstep::cpu {
@@ -52,6 +53,10 @@ Kernels complete(Kernels k) {
   k.fill = OnCpu<strided_fill>::run;
   k.binary = OnCpu<strided_binary>::run;
   k.copy_bytes = OnCpu<copy_bytes>::run;
+  k.square_sums_many = OnCpu<square_sums_many>::run;
+  k.adamw_many = OnCpu<adamw_many>::run;
+  k.sgd_many = OnCpu<sgd_many>::run;
+  k.close_step = OnCpu<close_step>::run;
   return k;
 }
 

@@ -15,6 +15,7 @@ namespace lockstep::cuda {
 
 using StreamHandle = void*;
 using EventHandle = void*;
+using GraphHandle = void*;
 
 struct DeviceProperties {
   std::string name;          // "NVIDIA H200"
@@ -60,6 +61,15 @@ struct CudaApi {
   // blocks until it is there.
   int (*copy)(void* to, const void* from, size_t bytes, StreamHandle stream);
   int (*fill_bytes)(void* to, int byte, size_t bytes, StreamHandle stream);
+
+  // What is queued on `stream` from now on is recorded instead of run, until capture_end(). Then
+  // the stream takes no events, and no copies of ordinary host memory.
+  int (*capture_begin)(StreamHandle stream);
+  // `graph`: what was recorded, ready to be launched. Null drops it.
+  int (*capture_end)(StreamHandle stream, GraphHandle* graph);
+  // Queues everything that was recorded, in its order. `stream` is of the same device.
+  int (*graph_launch)(GraphHandle graph, StreamHandle stream);
+  int (*graph_destroy)(GraphHandle graph);  // what is queued still runs
 
   // The memory is free once the work that is queued on `stream` is done. The simulation then
   // overwrites it. Null in NVIDIA's runtime.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <map>
@@ -128,7 +129,7 @@ class Card {
  public:
   explicit Card(int index) : index_(index), memory_(index), allocator_(memory_) {}
 
-  Allocator& allocator() { return allocator_; }
+  CachingAllocator& allocator() { return allocator_; }
   const Queue& main_queue() {
     std::call_once(made_, [this] { main_ = std::make_unique<Queue>(new_queue()); });
     return *main_;
@@ -287,6 +288,72 @@ void wait(int, void* event, const Queue& queue) {
 void synchronize(int index, void* event) {
   make_current(index);
   check_cuda(api().event_synchronize(event), "waiting for an event");
+}
+
+Duration elapsed(int index, void* start, void* end) {
+  make_current(index);
+  float ms = 0;
+  check_cuda(api().event_elapsed_ms(start, end, &ms), "timing two events");
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<float, std::milli>(ms));
+}
+
+namespace {
+
+// A graph, with the queue whose memory it uses.
+struct RecordedWork {
+  GraphHandle graph;
+  Queue queue;
+  std::vector<Queue> launched_on{};
+  RecordedWork(GraphHandle made, Queue memory) : graph(made), queue(std::move(memory)) {}
+  RecordedWork(const RecordedWork&) = delete;
+  RecordedWork& operator=(const RecordedWork&) = delete;
+  ~RecordedWork() {
+    api().graph_destroy(graph);
+    leave(queue, launched_on);
+  }
+  // Its memory may go to others, once no launch uses it any more.
+  static void leave(const Queue& queue, const std::vector<Queue>& launched_on) noexcept {
+    try {
+      Card& on = card(queue.device().index);
+      for (const Queue& each : launched_on) each.synchronize();
+      on.allocator().keep_blocks_of(queue, false);
+      on.allocator().release_cached();
+    } catch (const std::exception&) {
+      // The device has failed: nobody uses the memory again.
+    }
+  }
+};
+
+}  // namespace
+
+void begin_capture(const Queue& queue) {
+  Card& on = card(queue.device().index);
+  // The graph takes as much memory as a step has free here. Work before it may still use that.
+  on.allocator().release_cached();
+  on.allocator().keep_blocks_of(queue, true);
+  const int error = api().capture_begin(stream_of(queue));
+  if (error) on.allocator().keep_blocks_of(queue, false);
+  check_cuda(error, "starting to record work");
+}
+
+std::shared_ptr<void> end_capture(const Queue& queue) {
+  GraphHandle graph = nullptr;
+  const int error = api().capture_end(stream_of(queue), &graph);
+  if (error) RecordedWork::leave(queue, {});
+  check_cuda(error, "making a graph of recorded work");
+  return std::make_shared<RecordedWork>(graph, queue);
+}
+
+void drop_capture(const Queue& queue) noexcept {
+  api().capture_end(queue.native(), nullptr);
+  RecordedWork::leave(queue, {});
+}
+
+void launch_graph(void* graph, const Queue& queue) {
+  auto& work = *static_cast<RecordedWork*>(graph);
+  std::vector<Queue>& on = work.launched_on;
+  if (std::find(on.begin(), on.end(), queue) == on.end()) on.push_back(queue);
+  check_cuda(api().graph_launch(work.graph, stream_of(queue)), "launching a graph");
 }
 
 void* stream_of(const Queue& queue) {

@@ -25,6 +25,7 @@ void reduce(const Queue& queue, ReduceKind kind, DType dtype, int64_t outer, int
             int64_t inner, const void* x, void* y);
 void argmax(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
 void square_sums(const Queue& queue, DType dtype, int64_t n, const void* x, double* sums);
+void square_sums_many(const Queue& queue, const SquareSumsManyArgs& args);
 
 // ---- gemm.cpp: products by cuBLASLt ----
 void gemm(const Queue& queue, const GemmArgs& args);
@@ -33,7 +34,7 @@ void gemm(const Queue& queue, const GemmArgs& args);
 void sum_rows(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* dy, float* db,
               bool accumulate);
 
-// ---- kernels/attention.cu ----
+// ---- attention.cpp: by cuDNN, or kernels/attention.cu ----
 void attention(const Queue& queue, const AttentionArgs& args, void* out, float* lse);
 void attention_backward(const Queue& queue, const AttentionArgs& args, const void* out,
                         const float* lse, const void* dout, void* dq, void* dk, void* dv);
@@ -82,5 +83,10 @@ void dropout(const Queue& queue, DType dtype, int64_t n, float p, const RandomKe
 // ---- kernels/optimizer.cu ----
 void adamw(const Queue& queue, const AdamWArgs& args);
 void sgd(const Queue& queue, const SgdArgs& args);
+void adamw_many(const Queue& queue, const AdamWManyArgs& args);
+void sgd_many(const Queue& queue, const SgdManyArgs& args);
+
+// ---- kernels/close_step.cu ----
+void close_step(const Queue& queue, const CloseStepArgs& args);
 
 }  // namespace lockstep::cuda

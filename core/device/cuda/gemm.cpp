@@ -26,9 +26,19 @@ void add_bias(const Queue& queue, const GemmArgs& args) {
 
 }  // namespace
 
+std::string text_of(const Product& product) {
+  const GemmArgs& a = product.args;
+  const auto matrix = [](const GemmOperand& x, int64_t rows, int64_t columns) {
+    return str(x.transposed ? "transposed " : "", "[", rows, ", ", columns, "] of rows ", x.ld);
+  };
+  return str("product of ", a.a.dtype, " ", matrix(a.a, a.m, a.k), " and ", matrix(a.b, a.k, a.n),
+             " to ", a.c_dtype, " of rows ", a.ldc, a.accumulate ? ", added" : "",
+             product.bias ? ", bias" : "");
+}
+
 void gemm(const Queue& queue, const GemmArgs& args) {
-  check(args.a.dtype == args.b.dtype && (args.a.dtype == DType::f32 || args.a.dtype == DType::bf16),
-        "[gemm] expected matrices of f32 or bf16, both alike, got ", args.a.dtype, " and ",
+  check(args.a.dtype == args.b.dtype && is_floating(args.a.dtype),
+        "[gemm] expected matrices of f32, bf16 or f16, both alike, got ", args.a.dtype, " and ",
         args.b.dtype);
   if (args.m == 0 || args.n == 0) return;
   if (args.k == 0) {

@@ -2,6 +2,8 @@
 // core/device/cuda/sim on the CPU's kernels.
 #pragma once
 
+#include <string>
+
 #include "core/device/kernels.h"
 
 namespace lockstep::cuda {
@@ -10,6 +12,9 @@ struct Product {
   GemmArgs args;               // without its bias
   const void* bias = nullptr;  // [N] of c_dtype, added to each row; or null
 };
+
+// "product of f32 [8, 16] and transposed [16, 32] to f32, bias", for the record of a run.
+std::string text_of(const Product& product);
 
 // Loads what multiply() needs, so that a missing library shows at the start. Throws
 // EnvironmentError that names it.

@@ -14,6 +14,7 @@ const Kernels& kernel_table() {
       .reduce = reduce,
       .argmax = argmax,
       .square_sums = square_sums,
+      .square_sums_many = square_sums_many,
       .gemm = gemm,
       .sum_rows = sum_rows,
       .attention = attention,
@@ -33,6 +34,9 @@ const Kernels& kernel_table() {
       .dropout = dropout,
       .adamw = adamw,
       .sgd = sgd,
+      .adamw_many = adamw_many,
+      .sgd_many = sgd_many,
+      .close_step = close_step,
   };
   return table;
 }

@@ -83,9 +83,9 @@ class MortalBackend final : public comm::Backend {
   int rank() const override { return real_->rank(); }
   int size() const override { return real_->size(); }
   Device device() const override { return real_->device(); }
-  void execute(const comm::Call& call) override {
+  Event execute(const comm::Call& call) override {
     if (--death_->calls_left < 0) death_->kill();
-    real_->execute(call);
+    return real_->execute(call);
   }
   std::unique_ptr<comm::Backend> split(const comm::SplitPlan& plan) override {
     return std::make_unique<MortalBackend>(real_->split(plan), death_);

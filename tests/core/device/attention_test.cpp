@@ -6,28 +6,33 @@ namespace {
 struct Case {
   int64_t batch, time, heads, dim;
   bool causal = true;
+  int64_t group = 1;  // query heads that share a key head
+
+  int64_t kv_heads() const { return heads / group; }
+  int64_t width() const { return (heads + 2 * kv_heads()) * dim; }
 };
 
-// q, k and v lie side by side in one [B, T, 3, H, D] tensor, as a fused projection leaves them.
+// q, k and v lie side by side in each row, as a fused projection leaves them.
 template <typename T>
 class Attention {
  public:
-  explicit Attention(const Case& c) : c_(c), width_(c.heads * c.dim) {
-    qkv_ = random<T>(c.batch * c.time * 3 * width_, 1, -2.0f, 2.0f);
-    dout_ = random<T>(c.batch * c.time * width_, 2);
-    args_ = {c.batch,
-             c.time,
-             c.heads,
-             c.dim,
-             dtype_of<T>(),
-             qkv_.data(),
-             qkv_.data() + width_,
-             qkv_.data() + 2 * width_,
-             c.time * 3 * width_,
-             3 * width_,
-             c.dim,
-             1.0f / std::sqrt(static_cast<float>(c.dim)),
-             c.causal};
+  explicit Attention(const Case& c) : c_(c) {
+    qkv_ = random<T>(c.batch * c.time * c.width(), 1, -2.0f, 2.0f);
+    dout_ = random<T>(c.batch * c.time * c.heads * c.dim, 2);
+    args_ = {.batch = c.batch,
+             .time = c.time,
+             .heads = c.heads,
+             .kv_heads = c.kv_heads(),
+             .head_dim = c.dim,
+             .dtype = dtype_of<T>(),
+             .q = qkv_.data(),
+             .k = qkv_.data() + keys_at(),
+             .v = qkv_.data() + values_at(),
+             .stride_batch = c.time * c.width(),
+             .stride_time = c.width(),
+             .stride_head = c.dim,
+             .scale = 1.0f / std::sqrt(static_cast<float>(c.dim)),
+             .causal = c.causal};
   }
 
   // out, then dq, dk, dv as they lie in memory.
@@ -36,7 +41,7 @@ class Attention {
     std::vector<float> lse(static_cast<size_t>(c_.batch * c_.heads * c_.time));
     k().attention(queue(), args_, out.data(), lse.data());
     k().attention_backward(queue(), args_, out.data(), lse.data(), dout_.data(), grad.data(),
-                           grad.data() + width_, grad.data() + 2 * width_);
+                           grad.data() + keys_at(), grad.data() + values_at());
     out.insert(out.end(), grad.begin(), grad.end());
     if (lse_out) *lse_out = lse;
     return out;
@@ -52,8 +57,12 @@ class Attention {
   }
 
  private:
-  size_t at(int64_t b, int64_t t, int64_t which, int64_t h) const {
-    return static_cast<size_t>(((b * c_.time + t) * 3 + which) * width_ + h * c_.dim);
+  // Where k and v begin in a row.
+  int64_t keys_at() const { return c_.heads * c_.dim; }
+  int64_t values_at() const { return (c_.heads + c_.kv_heads()) * c_.dim; }
+  // Head `h` in the part of a row that begins at `part`.
+  size_t at(int64_t b, int64_t t, int64_t part, int64_t h) const {
+    return static_cast<size_t>((b * c_.time + t) * c_.width() + part + h * c_.dim);
   }
   double in(size_t i) const { return static_cast<float>(qkv_[i]); }
 
@@ -62,12 +71,12 @@ class Attention {
     const int64_t keys = c_.causal ? t + 1 : c_.time;
     const auto dim = static_cast<size_t>(c_.dim);
     const size_t q = at(b, t, 0, h),
-                 o = static_cast<size_t>((b * c_.time + t) * width_ + h * c_.dim);
+                 o = static_cast<size_t>(((b * c_.time + t) * c_.heads + h) * c_.dim);
     std::vector<double> p(static_cast<size_t>(keys)), dp(p);
     double sum = 0.0, delta = 0.0;
     for (int64_t s = 0; s < keys; ++s) {
       double dot = 0.0;
-      for (size_t d = 0; d < dim; ++d) dot += in(q + d) * in(at(b, s, 1, h) + d);
+      for (size_t d = 0; d < dim; ++d) dot += in(q + d) * in(at(b, s, keys_at(), h / c_.group) + d);
       sum += p[static_cast<size_t>(s)] = std::exp(dot * args_.scale);
     }
     lse->push_back(std::log(sum));
@@ -76,9 +85,9 @@ class Attention {
       p[i] /= sum;
       for (size_t d = 0; d < dim; ++d) {
         const double g = static_cast<float>(dout_[o + d]);
-        (*out)[o + d] += p[i] * in(at(b, s, 2, h) + d);
-        (*grad)[at(b, s, 2, h) + d] += p[i] * g;
-        dp[i] += g * in(at(b, s, 2, h) + d);
+        (*out)[o + d] += p[i] * in(at(b, s, values_at(), h / c_.group) + d);
+        (*grad)[at(b, s, values_at(), h / c_.group) + d] += p[i] * g;
+        dp[i] += g * in(at(b, s, values_at(), h / c_.group) + d);
       }
       delta += p[i] * dp[i];
     }
@@ -86,22 +95,21 @@ class Attention {
       const auto i = static_cast<size_t>(s);
       const double ds = p[i] * (dp[i] - delta) * args_.scale;
       for (size_t d = 0; d < dim; ++d) {
-        (*grad)[q + d] += ds * in(at(b, s, 1, h) + d);
-        (*grad)[at(b, s, 1, h) + d] += ds * in(q + d);
+        (*grad)[q + d] += ds * in(at(b, s, keys_at(), h / c_.group) + d);
+        (*grad)[at(b, s, keys_at(), h / c_.group) + d] += ds * in(q + d);
       }
     }
   }
 
   Case c_;
-  int64_t width_;
   std::vector<T> qkv_, dout_;
   AttentionArgs args_;
 };
 
 template <typename T>
 void check_case(const Case& c) {
-  SCOPED_TRACE(str("B ", c.batch, " T ", c.time, " H ", c.heads, " D ", c.dim, " causal ", c.causal,
-                   " ", dtype_of<T>()));
+  SCOPED_TRACE(str("B ", c.batch, " T ", c.time, " H ", c.heads, "/", c.group, " D ", c.dim,
+                   " causal ", c.causal, " ", dtype_of<T>()));
   const Attention<T> attention(c);
   std::vector<double> want_lse;
   std::vector<float> lse;
@@ -112,9 +120,18 @@ void check_case(const Case& c) {
 }
 
 TEST(Attention, ValuesAndGradientsForAnyShape) {
-  const Case cases[] = {{1, 1, 1, 1},    {1, 3, 2, 5},          {2, 64, 1, 64},
-                        {1, 65, 3, 8},   {1, 130, 2, 33},       {2, 300, 1, 16},
-                        {1, 70, 1, 256}, {1, 40, 2, 20, false}, {1, 200, 1, 24, false}};
+  const Case cases[] = {{1, 1, 1, 1},
+                        {1, 3, 2, 5},
+                        {2, 64, 1, 64},
+                        {1, 65, 3, 8},
+                        {1, 130, 2, 33},
+                        {2, 300, 1, 16},
+                        {1, 70, 1, 256},
+                        {1, 40, 2, 20, false},
+                        {1, 200, 1, 24, false},
+                        {2, 70, 4, 16, true, 2},
+                        {1, 130, 6, 5, true, 3},
+                        {1, 40, 4, 8, false, 4}};
   for (const Case& c : cases) {
     check_case<float>(c);
     check_case<BFloat16>(c);
@@ -126,8 +143,8 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   std::vector<float> q(static_cast<size_t>(time), 1000.0f), v = random<float>(time, 1),
                                                             out(q.size()), lse(q.size());
   auto keys = random<float>(time, 2);
-  const AttentionArgs args{1,        time, 1, 1, DType::f32, q.data(), keys.data(),
-                           v.data(), time, 1, 1, 1.0f,       true};
+  const AttentionArgs args{1,           time,     1,    1, 1, DType::f32, q.data(),
+                           keys.data(), v.data(), time, 1, 1, 1.0f,       true};
   k().attention(queue(), args, out.data(), lse.data());
   for (float x : out) EXPECT_TRUE(std::isfinite(x));
 }
@@ -136,7 +153,9 @@ TEST(Attention, NumberOfThreadsDoesNotChangeTheBits) {
   const Attention<float> f32({2, 333, 3, 40});
   const Attention<BFloat16> bf16({3, 100, 2, 33});
   expect_same_bits_for_any_threads([&] { return f32.run(); });
+  const Attention<float> shared({2, 70, 6, 8, true, 3});
   expect_same_bits_for_any_threads([&] { return bf16.run(); });
+  expect_same_bits_for_any_threads([&] { return shared.run(); });
 }
 
 TEST(Attention, ARowDependsOnThePastOnly) {
@@ -145,7 +164,7 @@ TEST(Attention, ARowDependsOnThePastOnly) {
   const auto run = [&](int64_t time) {
     std::vector<float> out(static_cast<size_t>(time * 16)), lse(static_cast<size_t>(time));
     const AttentionArgs args{
-        1,        time, 1,  16,    DType::f32, qkv.data(), qkv.data() + 16, qkv.data() + 32,
+        1,        time, 1,  1,     16,  DType::f32, qkv.data(), qkv.data() + 16, qkv.data() + 32,
         150 * 48, 48,   16, 0.25f, true};
     k().attention(queue(), args, out.data(), lse.data());
     return out;

@@ -187,6 +187,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"causal_attention",
              {{2, 4, 12}},
              [](const Variables& x) { return ops::causal_attention(x[0], 2); }},
+        Case{"causal_attention_of_groups",
+             {{2, 4, 16}},
+             [](const Variables& x) { return ops::causal_attention(x[0], 4, 2); }},
         Case{"attention_beside_another_use",
              {{1, 3, 6}},
              [](const Variables& x) {

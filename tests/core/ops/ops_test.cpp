@@ -66,7 +66,7 @@ TEST(Operations, WrongInputsAreRefusedByName) {
       [&] {
         ops::causal_attention(constant({1, 2, 8}), 2);
       },
-      "[causal_attention] expected qkv [B, T, 3·C]");
+      "[causal_attention] expected qkv [B, T, (heads + 2·kv_heads)·D]");
   expect_refused([&] { ops::dropout(x, 1.0f, {}); },
                  "[dropout] expected a probability within [0, 1), got 1");
   expect_refused([&] { ops::unary(UnaryOp::exp, Variable()); }, "undefined variable");
@@ -309,6 +309,39 @@ TEST(Operations, HeadsThatCannotBeAreRefused) {
     EXPECT_THAT([&] { ops::causal_attention(qkv, heads); },
                 ThrowsMessage<UsageError>(HasSubstr("[causal_attention] expected")))
         << heads;
+  for (const int64_t kv_heads : {int64_t{-1}, int64_t{3}, int64_t{4}})
+    EXPECT_THAT([&] { ops::causal_attention(qkv, 2, kv_heads); },
+                ThrowsMessage<UsageError>(HasSubstr("[causal_attention] expected")))
+        << kv_heads;
+}
+
+// The same bits as with a copy of the shared heads for each query head, forward and backward.
+TEST(Operations, QueryHeadsThatShareKeysNeedNoCopies) {
+  for (const int64_t time : {5, 70}) {
+    const Tensor values = normal({2, time, (6 + 2 * 2) * 3}, 1);
+    const Tensor seed = normal({2, time, 6 * 3}, 2);
+    const auto gradient_of = [&](bool copies) {
+      const Variable qkv(values, true), x = ops::mul(qkv, 1.0f);
+      Variable y;
+      if (copies) {
+        const auto repeated = [&](int64_t first) {
+          const Variable one =
+              ops::reshape(ops::narrow(x, 2, first * 3, 2 * 3), {2, time, 2, 1, 3});
+          return ops::reshape(ops::concat({one, one, one}, 3), {2, time, 6 * 3});
+        };
+        y = ops::causal_attention(
+            ops::concat({ops::narrow(x, 2, 0, 6 * 3), repeated(6), repeated(8)}, 2), 6);
+      } else {
+        y = ops::causal_attention(x, 6, 2);
+      }
+      ops::sum(ops::mul(y, Variable(seed))).backward();
+      auto numbers = y.data().to_vector<float>();
+      const auto gradient = qkv.grad().to_vector<float>();
+      numbers.insert(numbers.end(), gradient.begin(), gradient.end());
+      return numbers;
+    };
+    EXPECT_EQ(gradient_of(false), gradient_of(true)) << time;
+  }
 }
 
 TEST(Operations, AttentionSeesNoFuture) {

@@ -102,6 +102,42 @@ TEST(Optimizer, AParameterThatJoinsLateMovesAsAnyOther) {
     }
 }
 
+// The numbers say what to do when the update runs, and a step that they do not apply is no step.
+TEST(Optimizer, ReadsItsNumbersFromMemory) {
+  for (const auto& make : {+[](const Parameter& p) { return make_sgd({p}, {.momentum = 0.9f}); },
+                           +[](const Parameter& p) { return make_adamw({p}); }}) {
+    const Parameter p = parameter("p", {3}, 1), q = parameter("q", {3}, 1);
+    const auto told = make(p), reference = make(q);
+    StepNumbersOn numbers(kCpu);
+    for (int64_t step = 1; step <= 3; ++step) {
+      for (const Parameter& each : {p, q}) give_gradient(each, static_cast<float>(step));
+      numbers.send({.step = step, .lr = 0.1f, .grad_scale = 0.5f, .apply = 0});
+      told->step(numbers);
+      told->forget_step();
+      numbers.send({.step = step, .lr = 0.1f, .grad_scale = 0.5f, .apply = 1});
+      told->step(numbers);
+      reference->step(0.1f, 0.5f);
+      EXPECT_EQ(p.data().to_vector<float>(), q.data().to_vector<float>());
+      EXPECT_EQ(told->steps(), step);
+      EXPECT_TRUE(told->updates_out_of_step().empty());
+    }
+  }
+}
+
+TEST(Optimizer, AStepThatIsForgottenWasMissedByNobody) {
+  const Parameter p = parameter("p", {1}, 1), never = parameter("never", {1}, 1);
+  const auto optimizer = make_adamw({p, never});
+  StepNumbersOn numbers(kCpu);
+  give_gradient(p, 1);
+  optimizer->step(numbers);
+  optimizer->forget_step();
+  EXPECT_TRUE(optimizer->updates_out_of_step().empty());
+  EXPECT_THAT([&] { optimizer->forget_step(); },
+              ThrowsMessage<UsageError>(HasSubstr("before any step()")));
+  optimizer->step(0.1f);
+  EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("never", 0)));
+}
+
 TEST(Optimizer, UpdatesThatCannotBeAreRefused) {
   const auto optimizer = make_adamw({parameter("a", {1}, 0)});
   optimizer->set_steps(5, {{"a", 2}});
@@ -343,6 +379,24 @@ TEST(GradNorm, OfSlicesIsThatOfTheWhole) {
         a.set_slice_of({a.shape(), 0, 5});
       },
       ThrowsMessage<UsageError>(HasSubstr("which cannot be elements 0 to 5 of [2, ")));
+}
+
+// One object for all steps: gradients that go leave no sums behind, nor does what ranks wrote into
+// the bits.
+TEST(GradNorm, StartsAnewForEachStep) {
+  const Parameter a = parameter("a", {2 * kSquareBlock}, 0), b = parameter("b", {5}, 0);
+  const std::vector<Parameter> all{a, b};
+  GradNorm norm(all, all, kCpu);
+  for (const bool with_b : {true, false, true}) {
+    give_gradient(a, 3);
+    give_gradient(b, -2);
+    if (!with_b) b.zero_grad();
+    NormBlocks& blocks = norm.blocks();
+    const auto bits = blocks.bits().span<int64_t>();
+    EXPECT_EQ(blocks.norm(), grad_norm(all));
+    EXPECT_EQ(bits[2] != 0, with_b);
+    std::fill(bits.begin(), bits.end(), -1);
+  }
 }
 
 // Its elements lie in blocks that other ranks' elements lie in too.

@@ -24,9 +24,12 @@ def save(folder, name, tensor):
             np.ascontiguousarray(tensor.detach().float().numpy()))
 
 
-def attention(qkv, heads):
+def attention(qkv, heads, kv_heads=None):
     b, t, width = qkv.shape
-    q, k, v = (x.view(b, t, heads, -1).transpose(1, 2) for x in qkv.split(width // 3, 2))
+    kv_heads = kv_heads or heads
+    counts = [heads, kv_heads, kv_heads]
+    parts = qkv.view(b, t, sum(counts), -1).transpose(1, 2).split(counts, 1)
+    q, k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in parts)
     scores = (q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
     scores = scores.masked_fill(~torch.ones(t, t, dtype=torch.bool).tril(), float("-inf"))
     return (scores.softmax(-1) @ v).transpose(1, 2).reshape(b, t, -1)
@@ -83,6 +86,7 @@ OPERATIONS = {
     "embedding": lambda ids, table: F.embedding(ids.long(), table),
     "attention": lambda qkv: attention(qkv, 3),
     "attention_long": lambda qkv: attention(qkv, 2),
+    "attention_of_groups": lambda qkv: attention(qkv, 6, 2),
     "cross_entropy": lambda x, t: F.cross_entropy(x.reshape(-1, x.shape[-1]), t.long().reshape(-1)),
     "cross_entropy_ignored": lambda x, t: F.cross_entropy(x, t.long(), ignore_index=-1),
 }

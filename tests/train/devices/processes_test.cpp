@@ -14,12 +14,13 @@ using lockstep::test::cuda_devices, lockstep::test::device_of;
 [[maybe_unused]] const bool kSimulated = lockstep::test::simulate_devices(4);
 
 // Of all ranks, as rank 0 has compared them.
-std::string hash_of(const DeviceRun& run, int ranks, int devices) {
+std::string hash_of(const DeviceRun& run, int ranks, int devices,
+                    const std::string& backend = "shm") {
   const auto store = std::make_shared<lockstep::test::ForkStore>();
   lockstep::test::run_ranks(ranks, [&](int rank) {
     set_num_threads(1);
     const std::string hash =
-        train(run, comm::create("shm", store, rank, ranks, {.device = device_of(rank, devices)}));
+        train(run, comm::create(backend, store, rank, ranks, {.device = device_of(rank, devices)}));
     store->set(str("hash of ", rank), hash);
   });
   const std::string hash = store->get("hash of 0", std::chrono::seconds(1));
@@ -38,6 +39,11 @@ TEST_P(DeviceProcesses, HaveTheSameBits) {
     for (const int devices : {1, ranks})
       EXPECT_EQ(hash_of({.sharded = GetParam()}, ranks, devices), reference)
           << ranks << " ranks on " << devices << " devices";
+  for (const int ranks : {2, 4}) {
+    if (cuda_devices() < ranks) continue;
+    EXPECT_EQ(hash_of({.sharded = GetParam()}, ranks, ranks, "nccl"), reference)
+        << ranks << " ranks over NCCL";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Wrappers, DeviceProcesses, testing::Bool(),

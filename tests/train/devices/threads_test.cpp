@@ -1,5 +1,5 @@
 // DDP and FSDP on CUDA devices give the same bits for any number of ranks, whether they share one
-// device or have one each. Ranks are threads.
+// device or have one each, through pinned memory or over NCCL. Ranks are threads.
 #include <map>
 
 #include <gmock/gmock.h>
@@ -19,13 +19,14 @@ using testing::HasSubstr;
 [[maybe_unused]] const bool kSimulated = lockstep::test::simulate_devices(4);
 
 // By rank.
-std::vector<std::string> hashes(const DeviceRun& run, int ranks, int devices) {
+std::vector<std::string> hashes(const DeviceRun& run, int ranks, int devices,
+                                const std::string& backend = "local") {
   const auto store = std::make_shared<comm::HashStore>();
   std::vector<std::string> found(static_cast<size_t>(ranks));
   lockstep::test::run_threads(ranks, [&](int rank) {
     set_num_threads(1);
     found[static_cast<size_t>(rank)] =
-        train(run, comm::create("local", store, rank, ranks, {.device = device_of(rank, devices)}));
+        train(run, comm::create(backend, store, rank, ranks, {.device = device_of(rank, devices)}));
   });
   return found;
 }
@@ -50,6 +51,11 @@ class DeviceThreads : public testing::TestWithParam<DType> {
           EXPECT_EQ(hash, reference()) << ranks << " ranks on " << devices << " devices";
         if (ranks == 1) break;
       }
+    for (const int ranks : {2, 4}) {
+      if (cuda_devices() < ranks) continue;
+      for (const std::string& hash : hashes(run, ranks, ranks, "nccl"))
+        EXPECT_EQ(hash, reference()) << ranks << " ranks over NCCL";
+    }
   }
 };
 
@@ -65,8 +71,12 @@ TEST_P(DeviceThreads, FsdpThatReshardsAfterStepsHasTheSameBits) {
 TEST_P(DeviceThreads, FsdpOverAMeshHasTheSameBits) {
   const DeviceRun hybrid{.sharded = true, .compute = GetParam(), .rows = 2};
   const DeviceRun nearby{.sharded = true, .compute = GetParam(), .options = {.nearby = 2}};
-  for (const DeviceRun& run : {hybrid, nearby})
+  for (const DeviceRun& run : {hybrid, nearby}) {
     for (const std::string& hash : hashes(run, 4, 2)) EXPECT_EQ(hash, reference());
+    if (cuda_devices() < 4) continue;
+    for (const std::string& hash : hashes(run, 4, 4, "nccl"))
+      EXPECT_EQ(hash, reference()) << "over NCCL";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, DeviceThreads, testing::Values(DType::f32, DType::bf16),

@@ -18,7 +18,7 @@ constexpr float kInfinity = __builtin_inff();
 
 LOCKSTEP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// One head of a [B, T, H, D] tensor.
+// One head of a [B, T, H, D] or [B, T, H_kv, D] tensor.
 template <typename T>
 struct Head {
   T* data;
@@ -26,16 +26,19 @@ struct Head {
   T* row(int64_t t) const { return data + t * stride; }
 };
 
-template <typename T>
-Head<const T> input_head(const AttentionArgs& a, const void* x, int64_t head) {
-  return {
-      static_cast<const T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head,
-      a.stride_time};
+// Where head `head` of sample `sample` begins in q, k or v.
+LOCKSTEP_INLINE int64_t head_offset(const AttentionArgs& a, int64_t sample, int64_t head) {
+  return sample * a.stride_batch + head * a.stride_head;
 }
+// `head` counts the query heads of all samples.
 template <typename T>
-Head<T> gradient_head(const AttentionArgs& a, void* x, int64_t head) {
-  return {static_cast<T*>(x) + head / a.heads * a.stride_batch + head % a.heads * a.stride_head,
-          a.stride_time};
+Head<T> query_head(const AttentionArgs& a, T* x, int64_t head) {
+  return {x + head_offset(a, head / a.heads, head % a.heads), a.stride_time};
+}
+// The key or value head that the query head uses.
+template <typename T>
+Head<T> key_head(const AttentionArgs& a, T* x, int64_t head) {
+  return {x + head_offset(a, head / a.heads, head % a.heads / a.group()), a.stride_time};
 }
 // One head of the dense `out`, or of its gradient.
 template <typename T>
@@ -77,12 +80,12 @@ class Cutter {
 };
 // Makes a scratch structure. It calls lay_out() twice: once for the size, once for the addresses.
 template <typename ScratchSpace>
-ScratchSpace make_scratch(int64_t time, int64_t dim) {
+ScratchSpace make_scratch(const AttentionArgs& a) {
   ScratchSpace s;
   Cutter sizes(nullptr);
-  s.lay_out(sizes, time, dim);
+  s.lay_out(sizes, a);
   Cutter places(scratch_of<char>(Scratch::tile, sizes.bytes_from(nullptr)));
-  s.lay_out(places, time, dim);
+  s.lay_out(places, a);
   return s;
 }
 
@@ -95,7 +98,8 @@ struct ForwardScratch {
   typename S::Element *weights, *rows;
   float *out, *largest, *sum;  // [kQueriesAtOnce, dim], [kQueriesAtOnce] twice
 
-  void lay_out(Cutter& cut, int64_t, int64_t dim) {
+  void lay_out(Cutter& cut, const AttentionArgs& a) {
+    const int64_t dim = a.head_dim;
     cut.take(&keys, packed_size<S>(dim, kBlock));
     cut.take(&values, packed_size<S>(kBlock, dim));
     cut.take(&scores, kBlock * kBlock);
@@ -176,9 +180,10 @@ void forward_piece(const AttentionArgs& a, int64_t head, int64_t first, int64_t 
                    float* lse) {
   using S = StepsOf<T>;
   const int64_t dim = a.head_dim;
-  const auto s = make_scratch<ForwardScratch<S>>(a.time, dim);
-  const auto q = input_head<T>(a, a.q, head), k = input_head<T>(a, a.k, head),
-             v = input_head<T>(a, a.v, head);
+  const auto s = make_scratch<ForwardScratch<S>>(a);
+  const auto q = query_head(a, static_cast<const T*>(a.q), head),
+             k = key_head(a, static_cast<const T*>(a.k), head),
+             v = key_head(a, static_cast<const T*>(a.v), head);
   for (int64_t i = 0; i < last - first; ++i) {
     s.largest[i] = -kInfinity;
     s.sum[i] = 0.0f;
@@ -224,10 +229,12 @@ struct BackwardScratch {
   // (drows). They share the memory of scores and dscores if they are floats.
   typename S::Packed *down, *ddown;
   typename S::Element* drows;
-  typename S::Element* rows;    // [kBlock, D]
-  float *dq, *dk, *dv, *delta;  // [T, D], [kBlock, D] twice, [T]
+  typename S::Element* rows;                   // [kBlock, D]
+  float *dq, *dk, *dv, *delta;                 // [T, D], [kBlock, D] twice, [T]
+  float *sum_dk = nullptr, *sum_dv = nullptr;  // [T, D], over the heads of a group so far
 
-  void lay_out(Cutter& cut, int64_t time, int64_t dim) {
+  void lay_out(Cutter& cut, const AttentionArgs& a) {
+    const int64_t time = a.time, dim = a.head_dim;
     cut.take(&queries, packed_size<S>(round_up(time, kBlock), dim));
     cut.take(&gradients, packed_size<S>(round_up(time, kBlock), dim));
     cut.take(&keys, packed_size<S>(kBlock, dim));
@@ -248,6 +255,9 @@ struct BackwardScratch {
     cut.take(&dk, kBlock * dim);
     cut.take(&dv, kBlock * dim);
     cut.take(&delta, time);
+    if (a.group() == 1) return;
+    cut.take(&sum_dk, time * dim);
+    cut.take(&sum_dv, time * dim);
   }
 };
 
@@ -304,6 +314,21 @@ void store_rows(Head<T> head, int64_t t, int64_t rows, int64_t dim, const float*
     });
 }
 
+// Adds a block's gradients of keys or values to those of the group's heads before. The last one
+// stores the sums.
+template <typename T>
+void add_member(const AttentionArgs& a, int64_t member, Head<T> head, int64_t t, int64_t rows,
+                const float* part, float* sums) {
+  const int64_t dim = a.head_dim;
+  if (a.group() == 1) return store_rows(head, t, rows, dim, part);
+  float* sum = sums + t * dim;
+  for_vectors(rows * dim, [&](int64_t i, int64_t lanes) {
+    const Vf x = load_at(part + i, lanes);
+    store_at(sum + i, member == 0 ? x : load_at(sum + i, lanes) + x, lanes);
+  });
+  if (member == a.group() - 1) store_rows(head, t, rows, dim, sum);
+}
+
 template <typename S, typename T>
 void prepare_head(const AttentionArgs& a, const BackwardHeads<T>& h, const BackwardScratch<S>& s) {
   for (int64_t t = 0; t < a.time; t += kBlock) {
@@ -324,7 +349,7 @@ void prepare_head(const AttentionArgs& a, const BackwardHeads<T>& h, const Backw
 
 template <typename S, typename T>
 void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const float* lse,
-                        int64_t key, const BackwardScratch<S>& s) {
+                        int64_t key, int64_t member, const BackwardScratch<S>& s) {
   const int64_t dim = a.head_dim;
   const int64_t keys = smaller(kBlock, a.time - key);
   pack_block<S>(h.k.row(key), h.k.stride, false, keys, dim, s.keys);
@@ -348,23 +373,31 @@ void backward_key_block(const AttentionArgs& a, const BackwardHeads<T>& h, const
     micro_gemm<S>(queries, dim, keys, rows_of(s.drows, kBlock), s.keys,
                   {s.dq + query * dim, dim, key > 0, nullptr});
   }
-  store_rows(h.dk, key, keys, dim, s.dk);
-  store_rows(h.dv, key, keys, dim, s.dv);
+  add_member(a, member, h.dk, key, keys, s.dk, s.sum_dk);
+  add_member(a, member, h.dv, key, keys, s.dv, s.sum_dv);
 }
 
 template <typename T>
 void backward(const AttentionArgs& a, const T* out, const float* lse, const T* dout, T* dq, T* dk,
               T* dv) {
-  for_pieces(a.batch * a.heads, [&](int64_t head) {
-    const auto s = make_scratch<BackwardScratch<StepsOf<T>>>(a.time, a.head_dim);
-    const BackwardHeads<T> h{input_head<T>(a, a.q, head),   input_head<T>(a, a.k, head),
-                             input_head<T>(a, a.v, head),   dense_head(a, out, head),
-                             dense_head(a, dout, head),     gradient_head<T>(a, dq, head),
-                             gradient_head<T>(a, dk, head), gradient_head<T>(a, dv, head)};
-    prepare_head(a, h, s);
-    for (int64_t key = 0; key < a.time; key += kBlock)
-      backward_key_block(a, h, lse + head * a.time, key, s);
-    store_rows(h.dq, 0, a.time, a.head_dim, s.dq);
+  // One piece goes through all query heads of a key head.
+  for_pieces(a.batch * a.kv_heads, [&](int64_t piece) {
+    const auto s = make_scratch<BackwardScratch<StepsOf<T>>>(a);
+    for (int64_t member = 0; member < a.group(); ++member) {
+      const int64_t head = piece * a.group() + member;
+      const BackwardHeads<T> h{query_head(a, static_cast<const T*>(a.q), head),
+                               key_head(a, static_cast<const T*>(a.k), head),
+                               key_head(a, static_cast<const T*>(a.v), head),
+                               dense_head(a, out, head),
+                               dense_head(a, dout, head),
+                               query_head(a, dq, head),
+                               key_head(a, dk, head),
+                               key_head(a, dv, head)};
+      prepare_head(a, h, s);
+      for (int64_t key = 0; key < a.time; key += kBlock)
+        backward_key_block(a, h, lse + head * a.time, key, member, s);
+      store_rows(h.dq, 0, a.time, a.head_dim, s.dq);
+    }
   });
 }
 

@@ -14,12 +14,13 @@
 namespace lockstep::cuda {
 
 // Calls f(T{}) with the C++ type of a kernel's `dtype`. Throws UsageError that names the kernel
-// unless that is f32 or bf16.
+// unless that is f32, bf16 or f16.
 template <class F>
 void dispatch_float(const char* kernel, DType dtype, F&& f) {
   if (dtype == DType::f32) return f(float{});
   if (dtype == DType::bf16) return f(BFloat16{});
-  throw UsageError(str("[", kernel, "] expected f32 or bf16, got ", dtype));
+  if (dtype == DType::f16) return f(Float16{});
+  throw UsageError(str("[", kernel, "] expected f32, bf16 or f16, got ", dtype));
 }
 
 // The type in which elements of type T are computed.

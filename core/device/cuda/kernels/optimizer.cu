@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "core/device/cuda/entries.h"
-#include "core/device/cuda/kernels/dispatch.h"
+#include "core/device/cuda/kernels/many.h"
 
 namespace lockstep::cuda {
 namespace {
@@ -11,7 +11,7 @@ namespace {
 constexpr int kFloats = kPack<float>;
 
 // x^n, by squaring, as on a CPU.
-double power(double x, int64_t n) {
+__host__ __device__ double power(double x, int64_t n) {
   double result = 1.0;
   for (; n > 0; n /= 2, x *= x)
     if (n % 2) result *= x;
@@ -26,7 +26,7 @@ struct AdamW {
   float shrink, coupled;  // weight decay: of the parameter, and through the gradient
   float step_size, inverse_root2;
 
-  explicit AdamW(const AdamWArgs& a)
+  __host__ __device__ explicit AdamW(const AdamWArgs& a)
       : param(a.param),
         grad(a.grad),
         exp_avg(a.exp_avg),
@@ -38,7 +38,7 @@ struct AdamW {
         shrink(a.decoupled_decay ? 1.0f - a.lr * a.weight_decay : 1.0f),
         coupled(a.decoupled_decay ? 0.0f : a.weight_decay),
         step_size(a.lr / static_cast<float>(1.0 - power(a.beta1, a.step))),
-        inverse_root2(1.0f / std::sqrt(static_cast<float>(1.0 - power(a.beta2, a.step)))) {}
+        inverse_root2(1.0f / sqrtf(static_cast<float>(1.0 - power(a.beta2, a.step)))) {}
 
   template <int N>
   __device__ void run(int64_t i) const {
@@ -81,7 +81,65 @@ struct Sgd {
   }
 };
 
+template <class... P>
+__device__ bool aligned_all(P... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % alignof(Pack<float, kFloats>) == 0) && ...);
+}
+
+__global__ void __launch_bounds__(kManyThreads) adamw_many_kernel(AdamWManyArgs args) {
+  const StepNumbers& numbers = *args.numbers;
+  if (!numbers.apply) return;
+  for (int64_t piece = blockIdx.x; piece < args.pieces; piece += gridDim.x) {
+    const AdamWRow& row = row_of_piece(args.rows, args.count, piece);
+    const AdamW f({.n = row.n,
+                   .param = row.param,
+                   .grad = row.grad,
+                   .exp_avg = row.exp_avg,
+                   .exp_avg_sq = row.exp_avg_sq,
+                   .lr = numbers.lr,
+                   .beta1 = args.beta1,
+                   .beta2 = args.beta2,
+                   .eps = args.eps,
+                   .weight_decay = row.weight_decay,
+                   .decoupled_decay = args.decoupled_decay,
+                   .step = numbers.step - row.missed,
+                   .grad_scale = numbers.grad_scale});
+    const int64_t first = (piece - row.first_piece) * kManyPiece;
+    const int64_t end = row.n - first < kManyPiece ? row.n : first + kManyPiece;
+    run_piece<kFloats>(first, end, aligned_all(f.param, f.grad, f.exp_avg, f.exp_avg_sq), f);
+  }
+}
+
+__global__ void __launch_bounds__(kManyThreads) sgd_many_kernel(SgdManyArgs args) {
+  const StepNumbers& numbers = *args.numbers;
+  if (!numbers.apply) return;
+  for (int64_t piece = blockIdx.x; piece < args.pieces; piece += gridDim.x) {
+    const SgdRow& row = row_of_piece(args.rows, args.count, piece);
+    const Sgd f{row.param,          row.grad,      row.momentum_buffer,
+                numbers.lr,         args.momentum, row.weight_decay,
+                numbers.grad_scale, args.nesterov, false};
+    const int64_t first = (piece - row.first_piece) * kManyPiece;
+    const int64_t end = row.n - first < kManyPiece ? row.n : first + kManyPiece;
+    run_piece<kFloats>(first, end, aligned_all(f.param, f.grad, f.buffer), f);
+  }
+}
+
+Grid grid_of_pieces(int64_t pieces) {
+  constexpr int64_t kMostBlocks = int64_t{1} << 30;
+  return {std::min(pieces, kMostBlocks), kManyThreads};
+}
+
 }  // namespace
+
+void adamw_many(const Queue& queue, const AdamWManyArgs& args) {
+  launch("adamw_many", queue, grid_of_pieces(args.pieces), Threads::independent, adamw_many_kernel,
+         args);
+}
+
+void sgd_many(const Queue& queue, const SgdManyArgs& args) {
+  launch("sgd_many", queue, grid_of_pieces(args.pieces), Threads::independent, sgd_many_kernel,
+         args);
+}
 
 void adamw(const Queue& queue, const AdamWArgs& args) {
   const AdamW f(args);

@@ -8,6 +8,12 @@ namespace {
 
 constexpr int kNumbers = 4;  // of one counter
 
+// The key as it is when the kernel runs.
+__device__ __forceinline__ RandomKey now(RandomKey key) {
+  if (key.device_step) key.step = static_cast<uint32_t>(*key.device_step);
+  return key;
+}
+
 struct Uniform {
   float low, width;
   __device__ Pack<float, kNumbers> draw(const std::array<uint32_t, 4>& bits) const {
@@ -38,6 +44,7 @@ struct Normal {
 template <class F>
 __global__ void draw_kernel(int64_t n, RandomKey key, int64_t first, int64_t counters, F f,
                             float* y, bool aligned) {
+  key = now(key);
   for (int64_t c = thread_number(); c < counters; c += thread_count()) {
     const int64_t counter = first / kNumbers + c;
     const Pack<float, kNumbers> values = f.draw(philox(key, static_cast<uint32_t>(counter)));
@@ -73,15 +80,16 @@ struct Dropout {
   template <int N>
   __device__ __forceinline__ Pack<float, N> factors(int64_t i) const {
     Pack<float, N> factor;
+    const RandomKey stream = now(key);
     if constexpr (N == 1) {
-      const auto bits = philox(key, static_cast<uint32_t>(i / kNumbers));
+      const auto bits = philox(stream, static_cast<uint32_t>(i / kNumbers));
       const int word = static_cast<int>(i % kNumbers);
       const uint32_t own =
           word < 2 ? (word == 0 ? bits[0] : bits[1]) : (word == 2 ? bits[2] : bits[3]);
       factor.at[0] = uniform_from_bits(own) >= p ? keep : 0.0f;
     } else {
       for (int block = 0; block < N; block += kNumbers) {
-        const auto bits = philox(key, static_cast<uint32_t>((i + block) / kNumbers));
+        const auto bits = philox(stream, static_cast<uint32_t>((i + block) / kNumbers));
         for (int j = 0; j < kNumbers; ++j)
           factor.at[block + j] = uniform_from_bits(bits[j]) >= p ? keep : 0.0f;
       }

@@ -4,6 +4,7 @@
 
 #include "core/device/cuda/entries.h"
 #include "core/device/cuda/kernels/columns.h"
+#include "core/device/cuda/kernels/many.h"
 #include "core/device/cuda/kernels/rows.h"
 #include "core/device/cuda/workspace.h"
 
@@ -198,25 +199,37 @@ __global__ void __launch_bounds__(kTeamThreads<TEAM>)
   });
 }
 
-// In double, because the square of a gradient may overflow f32. A warp sums a block.
+// The sum of the squares of the elements of a block, by a warp. In double, because the square of a
+// gradient may overflow f32.
+template <class T>
+__device__ __forceinline__ void square_sum(const T* x, int64_t n, int64_t block, double* sums) {
+  constexpr int N = kPack<T>;
+  const int64_t first = block * kSquareBlock;
+  double sum = 0.0;
+  for_packs<kWarp, N>(n - first < kSquareBlock ? n - first : kSquareBlock,
+                      [&](int64_t i, int64_t count) {
+                        const auto v = load_some<N>(x + first + i, count);
+#pragma unroll
+                        for (int j = 0; j < N; ++j) {
+                          const double value = static_cast<double>(v.at[j]);
+                          sum += value * value;
+                        }
+                      });
+  sum = warp_sum(sum);
+  if (team_thread<kWarp>() == 0) sums[block] = sum;
+}
+
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     square_sums_kernel(int64_t n, int64_t blocks, const T* x, double* sums) {
-  constexpr int N = kPack<T>;
-  for_rows<kWarp>(blocks, [&](int64_t block) {
-    const int64_t first = block * kSquareBlock;
-    double sum = 0.0;
-    for_packs<kWarp, N>(n - first < kSquareBlock ? n - first : kSquareBlock,
-                        [&](int64_t i, int64_t count) {
-                          const auto v = load_some<N>(x + first + i, count);
-#pragma unroll
-                          for (int j = 0; j < N; ++j) {
-                            const double value = static_cast<double>(v.at[j]);
-                            sum += value * value;
-                          }
-                        });
-    sum = warp_sum(sum);
-    if (team_thread<kWarp>() == 0) sums[block] = sum;
+  for_rows<kWarp>(blocks, [&](int64_t block) { square_sum(x, n, block, sums); });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) square_sums_many_kernel(SquareSumsManyArgs args) {
+  for_rows<kWarp>(args.pieces, [&](int64_t piece) {
+    const SquareSumsRow& row = row_of_piece(args.rows, args.count, piece);
+    square_sum(static_cast<const T*>(row.x), row.n, piece - row.first_piece, row.sums);
   });
 }
 
@@ -300,6 +313,13 @@ void square_sums(const Queue& queue, DType dtype, int64_t n, const void* x, doub
     const int64_t blocks = ceil_div(n, kSquareBlock);
     launch("square_sums", queue, grid_of_rows<kWarp>(blocks), Threads::together,
            square_sums_kernel<T>, n, blocks, static_cast<const T*>(x), sums);
+  });
+}
+
+void square_sums_many(const Queue& queue, const SquareSumsManyArgs& args) {
+  dispatch_float("square_sums_many", args.dtype, [&](auto zero) {
+    launch("square_sums_many", queue, grid_of_rows<kWarp>(args.pieces), Threads::together,
+           square_sums_many_kernel<decltype(zero)>, args);
   });
 }
 

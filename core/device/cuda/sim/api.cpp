@@ -150,6 +150,19 @@ int poison(void* pointer, size_t bytes, StreamHandle stream) {
       [&](Runtime& runtime) { return runtime.fill("poison", pointer, 0xFF, bytes, stream); });
 }
 
+int capture_begin(StreamHandle stream) {
+  return with_runtime([&](Runtime& runtime) { return runtime.capture_begin(stream); });
+}
+int capture_end(StreamHandle stream, GraphHandle* graph) {
+  return with_runtime([&](Runtime& runtime) { return runtime.capture_end(stream, graph); });
+}
+int graph_launch(GraphHandle graph, StreamHandle stream) {
+  return with_runtime([&](Runtime& runtime) { return runtime.graph_launch(graph, stream); });
+}
+int graph_destroy(GraphHandle graph) {
+  return with_runtime([&](Runtime& runtime) { return runtime.graph_destroy(graph); });
+}
+
 }  // namespace
 
 void launch(const char* name, void* stream, int64_t blocks, int threads, bool together,
@@ -215,6 +228,10 @@ const CudaApi& api() {
       .event_elapsed_ms = sim::event_elapsed_ms,
       .copy = sim::copy,
       .fill_bytes = sim::fill_bytes,
+      .capture_begin = sim::capture_begin,
+      .capture_end = sim::capture_end,
+      .graph_launch = sim::graph_launch,
+      .graph_destroy = sim::graph_destroy,
       .poison = sim::poison,
       .error_text = sim::error_text,
   };

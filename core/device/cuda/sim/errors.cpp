@@ -23,6 +23,7 @@ const char* plain_text(int code) {
     case kNotReady: return "device not ready";
     case kLaunchFailure: return "unspecified launch failure";
     case kNotPermitted: return "operation not permitted";
+    case kCaptureUnsupported: return "operation not permitted when stream is capturing";
     default: return "unknown error";
   }
 }

@@ -16,6 +16,7 @@ enum ErrorCode : int {
   kNotReady = 600,
   kLaunchFailure = 719,
   kNotPermitted = 800,
+  kCaptureUnsupported = 900,
   kUnknown = 999
 };
 

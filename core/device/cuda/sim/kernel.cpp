@@ -8,7 +8,7 @@
 
 #include "core/device/cuda/sim/fiber.h"
 #include "core/device/cuda/sim/kernel_language.h"
-#include "core/device/cuda/sim/protection.h"
+#include "core/device/cuda/sim/memory/protection.h"
 
 namespace lockstep::cuda::sim {
 

@@ -108,6 +108,8 @@ int Runtime::copy(void* to, const void* from, size_t bytes, StreamHandle handle)
   if (bytes == 0) return kSuccess;
   if (const int error = check_target("copy", to, bytes, &target)) return error;
   if (const int error = check_target("copy", from, bytes, &source)) return error;
+  if (stream->recorded && (source.place == Place::host || target.place == Place::host))
+    return failure(kCaptureUnsupported, "a copy of ordinary host memory on a stream that records");
 
   Item item{.name = "copy"};
   if (source.place == Place::host) {
@@ -120,7 +122,9 @@ int Runtime::copy(void* to, const void* from, size_t bytes, StreamHandle handle)
   }
   for (const Target& end : {target, source})
     if (end.place == Place::device && end.device != stream->device) item.all_devices = true;
-  ++statistics_[static_cast<size_t>(stream->device)].copies;
+  Statistics& seen = statistics_[static_cast<size_t>(stream->device)];
+  if (!stream->recorded) ++seen.copies;
+  if (source.place == Place::host) ++seen.host_waits;
   const uint64_t number = submit(*stream, std::move(item));
   if (target.place != Place::host) return kSuccess;
   return run_until(stream->device, [&] { return stream->finished(number); });
@@ -138,7 +142,7 @@ int Runtime::fill(const char* name, void* to, int byte, size_t bytes, StreamHand
   Item item{.name = name};
   item.run = [to, byte, bytes](Random&) { std::memset(to, byte, bytes); };
   item.all_devices = target.place == Place::device && target.device != stream->device;
-  ++statistics_[static_cast<size_t>(stream->device)].copies;
+  if (!stream->recorded) ++statistics_[static_cast<size_t>(stream->device)].copies;
   submit(*stream, std::move(item));
   return kSuccess;
 }
@@ -158,6 +162,13 @@ int Runtime::find_stream(StreamHandle handle, std::shared_ptr<Stream>* stream) {
   if (found == streams_.end()) return failure(kInvalidHandle, "there is no such stream");
   *stream = *found;
   return kSuccess;
+}
+
+int Runtime::find_unrecorded(const char* call, StreamHandle handle,
+                             std::shared_ptr<Stream>* stream) {
+  if (const int error = find_stream(handle, stream)) return error;
+  return (*stream)->recorded ? failure(kCaptureUnsupported, str(call, " on a stream that records"))
+                             : kSuccess;
 }
 
 int Runtime::stream_create(int device, StreamHandle* handle) {
@@ -190,6 +201,8 @@ int Runtime::stream_synchronize(StreamHandle handle) {
   const MutexLock lock(mutex_);
   std::shared_ptr<Stream> stream;
   if (const int error = find_stream(handle, &stream)) return error;
+  if (stream->recorded)
+    return failure(kCaptureUnsupported, "stream_synchronize of a stream that records");
   const uint64_t upto = stream->last;
   return run_until(stream->device, [&] { return stream->finished(upto); });
 }
@@ -198,7 +211,7 @@ int Runtime::stream_wait(StreamHandle handle, EventHandle event_handle) {
   const MutexLock lock(mutex_);
   std::shared_ptr<Stream> stream;
   Event* event = nullptr;
-  if (const int error = find_stream(handle, &stream)) return error;
+  if (const int error = find_unrecorded("stream_wait", handle, &stream)) return error;
   if (const int error = find_event(event_handle, &event)) return error;
   if (!event->last || event->last->done) return kSuccess;
   submit(*stream, {.name = "wait for an event", .awaited = event->last});
@@ -235,7 +248,7 @@ int Runtime::event_record(EventHandle handle, StreamHandle stream_handle) {
   const MutexLock lock(mutex_);
   std::shared_ptr<Stream> stream;
   Event* event = nullptr;
-  if (const int error = find_stream(stream_handle, &stream)) return error;
+  if (const int error = find_unrecorded("event_record", stream_handle, &stream)) return error;
   if (const int error = find_event(handle, &event)) return error;
   if (event->device != stream->device)
     return failure(kInvalidHandle, str("an event of device ", event->device,
@@ -281,9 +294,54 @@ int Runtime::enqueue(StreamHandle handle, Item item) {
   const MutexLock lock(mutex_);
   std::shared_ptr<Stream> stream;
   if (const int error = find_stream(handle, &stream)) return error;
-  ++statistics_[static_cast<size_t>(stream->device)].launches;
+  if (!stream->recorded) ++statistics_[static_cast<size_t>(stream->device)].launches;
   submit(*stream, std::move(item));
   return kSuccess;
+}
+
+// ---- recorded work ----
+
+int Runtime::capture_begin(StreamHandle handle) {
+  const MutexLock lock(mutex_);
+  std::shared_ptr<Stream> stream;
+  if (const int error = find_unrecorded("capture_begin", handle, &stream)) return error;
+  stream->recorded = std::make_shared<Recorded>(Recorded{.device = stream->device});
+  return kSuccess;
+}
+
+int Runtime::capture_end(StreamHandle handle, GraphHandle* graph) {
+  const MutexLock lock(mutex_);
+  std::shared_ptr<Stream> stream;
+  if (const int error = find_stream(handle, &stream)) return error;
+  if (!stream->recorded) return failure(kInvalidValue, "capture_end: the stream does not record");
+  const std::shared_ptr<Recorded> recorded = std::exchange(stream->recorded, nullptr);
+  if (!graph) return kSuccess;
+  *graph = reinterpret_cast<GraphHandle>(++handles_);
+  graphs_.emplace(*graph, recorded);
+  return kSuccess;
+}
+
+int Runtime::graph_launch(GraphHandle graph, StreamHandle handle) {
+  const MutexLock lock(mutex_);
+  std::shared_ptr<Stream> stream;
+  if (const int error = find_unrecorded("graph_launch", handle, &stream)) return error;
+  const auto found = graphs_.find(graph);
+  if (found == graphs_.end()) return failure(kInvalidHandle, "there is no such graph");
+  const Recorded* recorded = found->second.get();
+  if (recorded->device != stream->device)
+    return failure(kInvalidHandle, str("a graph of device ", recorded->device,
+                                       " launched on a stream of device ", stream->device));
+  ++statistics_[static_cast<size_t>(stream->device)].launches;
+  // As a whole: no other work of the stream comes between.
+  for (const Item& item : recorded->items) append(*stream, item);
+  relieve(stream->device);
+  return kSuccess;
+}
+
+int Runtime::graph_destroy(GraphHandle graph) {
+  const MutexLock lock(mutex_);
+  if (const int error = state()) return error;
+  return graphs_.erase(graph) == 1 ? kSuccess : failure(kInvalidHandle, "there is no such graph");
 }
 
 void Runtime::wake() {
@@ -292,18 +350,32 @@ void Runtime::wake() {
 }
 
 uint64_t Runtime::submit(Stream& stream, Item item) {
+  if (stream.recorded) {
+    stream.recorded->items.push_back(std::move(item));
+    return stream.last;
+  }
+  const uint64_t number = append(stream, std::move(item));
+  relieve(stream.device);
+  return number;
+}
+
+uint64_t Runtime::append(Stream& stream, Item item) {
   const uint64_t number = item.number = stream.last = ++submitted_;
   staged_ += item.staged;
   stream.items.push_back(std::move(item));
   int64_t& queued = queued_[static_cast<size_t>(stream.device)];
   int64_t& deepest = statistics_[static_cast<size_t>(stream.device)].deepest;
   deepest = std::max(deepest, ++queued);
+  return number;
+}
+
+void Runtime::relieve(int device) {
   hand_over();
+  const int64_t& queued = queued_[static_cast<size_t>(device)];
   if ((queued > kMostQueued || staged_ > kMostStaged) && !executing_)
     execute(std::numeric_limits<int64_t>::max(), [&]() LOCKSTEP_REQUIRES(mutex_) {
       return queued <= kMostQueued / 2 && staged_ <= kMostStaged / 2;
     });
-  return number;
 }
 
 template <class Met>

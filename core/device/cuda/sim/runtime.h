@@ -20,7 +20,7 @@
 
 #include "core/base/mutex.h"
 #include "core/device/cuda/api.h"
-#include "core/device/cuda/sim/memory.h"
+#include "core/device/cuda/sim/memory/memory.h"
 #include "core/device/cuda/sim/random.h"
 #include "core/device/cuda/sim/settings.h"
 #include "core/device/cuda/sim/statistics.h"
@@ -59,6 +59,11 @@ class Runtime {
   int fill(const char* name, void* to, int byte, size_t bytes, StreamHandle stream)
       LOCKSTEP_EXCLUDES(mutex_);
 
+  int capture_begin(StreamHandle stream) LOCKSTEP_EXCLUDES(mutex_);
+  int capture_end(StreamHandle stream, GraphHandle* graph) LOCKSTEP_EXCLUDES(mutex_);
+  int graph_launch(GraphHandle graph, StreamHandle stream) LOCKSTEP_EXCLUDES(mutex_);
+  int graph_destroy(GraphHandle graph) LOCKSTEP_EXCLUDES(mutex_);
+
   // Queues a kernel or a function of the host (launch.h).
   int enqueue(StreamHandle stream, Item item) LOCKSTEP_EXCLUDES(mutex_);
   // An item may have become ready.
@@ -77,12 +82,18 @@ class Runtime {
   // Whether calls are possible now: kSuccess, or why not.
   int state() const LOCKSTEP_REQUIRES(mutex_);
   int find_stream(StreamHandle handle, std::shared_ptr<Stream>* stream) LOCKSTEP_REQUIRES(mutex_);
+  // As find_stream, for a call that recorded work cannot hold.
+  int find_unrecorded(const char* call, StreamHandle handle, std::shared_ptr<Stream>* stream)
+      LOCKSTEP_REQUIRES(mutex_);
   int find_event(EventHandle handle, Event** event) LOCKSTEP_REQUIRES(mutex_);
   int check_target(const char* call, const void* pointer, size_t bytes, Target* target) const
       LOCKSTEP_REQUIRES(mutex_);
 
-  // Queues, and returns the item's number. Executes some items if there are very many.
+  // Queues, and returns the item's number. Executes some items if there are very many. A stream
+  // that records keeps the item instead.
   uint64_t submit(Stream& stream, Item item) LOCKSTEP_REQUIRES(mutex_);
+  uint64_t append(Stream& stream, Item item) LOCKSTEP_REQUIRES(mutex_);
+  void relieve(int device) LOCKSTEP_REQUIRES(mutex_);
   // Executes until met(), which is called with the lock held. Fails if that can never be.
   template <class Met>
   int run_until(int device, const Met& met) LOCKSTEP_REQUIRES(mutex_);
@@ -121,6 +132,8 @@ class Runtime {
   Memory memory_ LOCKSTEP_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<Stream>> streams_ LOCKSTEP_GUARDED_BY(mutex_);  // by creation
   std::unordered_map<EventHandle, std::unique_ptr<Event>> events_ LOCKSTEP_GUARDED_BY(mutex_);
+  std::unordered_map<GraphHandle, std::shared_ptr<const Recorded>> graphs_
+      LOCKSTEP_GUARDED_BY(mutex_);
   uintptr_t handles_ LOCKSTEP_GUARDED_BY(mutex_) = 0;        // given out so far
   size_t staged_ LOCKSTEP_GUARDED_BY(mutex_) = 0;            // bytes, of all items
   std::vector<int64_t> queued_ LOCKSTEP_GUARDED_BY(mutex_);  // items, by device

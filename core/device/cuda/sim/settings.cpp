@@ -5,7 +5,7 @@
 
 #include "core/base/error.h"
 #include "core/base/number_text.h"
-#include "core/device/cuda/sim/protection.h"
+#include "core/device/cuda/sim/memory/protection.h"
 
 namespace lockstep::cuda::sim {
 namespace {

@@ -6,10 +6,12 @@
 namespace lockstep::cuda::sim {
 
 struct Statistics {
-  int64_t launches = 0;    // kernels, and functions of the host that stand for some
-  int64_t copies = 0;      // copies and fills
-  int64_t host_waits = 0;  // calls that blocked until work was done
-  int64_t deepest = 0;     // the most items that were queued at a time, in all streams together
+  int64_t launches = 0;  // kernels, and functions of the host that stand for some
+  int64_t copies = 0;    // copies and fills
+  // Calls that blocked until work was done, and copies from ordinary host memory: NVIDIA's runtime
+  // may block there.
+  int64_t host_waits = 0;
+  int64_t deepest = 0;  // the most items that were queued at a time, in all streams together
   int64_t allocations = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "core/base/clock.h"
 #include "core/device/cuda/api.h"
@@ -30,13 +31,20 @@ struct Item {
   uint64_t number = 0;                 // counts the items of all streams
 };
 
+// Work that a stream recorded, to be queued again and again.
+struct Recorded {
+  int device = 0;
+  std::vector<Item> items{};
+};
+
 struct Stream {
   StreamHandle handle = nullptr;
   int device = 0;
   std::deque<Item> items;  // the first one may be running
   uint64_t last = 0;       // number of the item submitted last
   uint64_t priority = 0;
-  bool destroyed = false;  // it ends once it is empty
+  bool destroyed = false;                // it ends once it is empty
+  std::shared_ptr<Recorded> recorded{};  // while it records: nothing is queued then
 
   // Whether all items up to a number have run.
   bool finished(uint64_t upto) const { return items.empty() || items.front().number > upto; }

@@ -107,6 +107,29 @@ int fill_bytes(void* to, int byte, size_t bytes, StreamHandle stream) {
   return taken(cudaMemsetAsync(to, byte, bytes, stream_from(stream)));
 }
 
+// Relaxed, because the thread allocates memory meanwhile.
+int capture_begin(StreamHandle stream) {
+  return taken(cudaStreamBeginCapture(stream_from(stream), cudaStreamCaptureModeRelaxed));
+}
+int capture_end(StreamHandle stream, GraphHandle* graph) {
+  cudaGraph_t recorded = nullptr;
+  if (const int error = taken(cudaStreamEndCapture(stream_from(stream), &recorded))) return error;
+  int error = 0;
+  if (graph) {
+    cudaGraphExec_t made = nullptr;
+    error = taken(cudaGraphInstantiate(&made, recorded, 0));
+    *graph = made;
+  }
+  const int destroyed = recorded ? taken(cudaGraphDestroy(recorded)) : 0;
+  return error ? error : destroyed;
+}
+int graph_launch(GraphHandle graph, StreamHandle stream) {
+  return taken(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_from(stream)));
+}
+int graph_destroy(GraphHandle graph) {
+  return taken(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
+}
+
 const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 }  // namespace
@@ -133,6 +156,10 @@ const CudaApi& api() {
                              .event_elapsed_ms = event_elapsed_ms,
                              .copy = copy,
                              .fill_bytes = fill_bytes,
+                             .capture_begin = capture_begin,
+                             .capture_end = capture_end,
+                             .graph_launch = graph_launch,
+                             .graph_destroy = graph_destroy,
                              .poison = nullptr,
                              .error_text = error_text};
   return table;

@@ -35,6 +35,8 @@ CublasApi load() {
   find(library, "cublasLtMatmulPreferenceDestroy", api.preference_destroy);
   find(library, "cublasLtMatmulPreferenceSetAttribute", api.preference_set);
   find(library, "cublasLtMatmulAlgoGetHeuristic", api.heuristic);
+  find(library, "cublasLtMatmulAlgoConfigGetAttribute", api.algo_get);
+  find(library, "cublasLtGetVersion", api.version);
   find(library, "cublasLtMatmul", api.matmul);
   return api;
 }

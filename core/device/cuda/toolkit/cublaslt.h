@@ -18,6 +18,8 @@ struct CublasApi {
   decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+  decltype(&cublasLtMatmulAlgoConfigGetAttribute) algo_get;
+  decltype(&cublasLtGetVersion) version;
   decltype(&cublasLtMatmul) matmul;
 };
 

@@ -10,6 +10,7 @@
 
 #include "core/base/error.h"
 #include "core/base/mutex.h"
+#include "core/device/cuda/choices.h"
 #include "core/device/cuda/stream.h"
 #include "core/device/cuda/toolkit/cublaslt.h"
 #include "core/device/cuda/workspace.h"
@@ -20,7 +21,10 @@ namespace {
 // More gives no faster algorithm on the devices known today; Hopper's want 32 MiB.
 constexpr size_t kWorkspace = size_t{32} << 20;
 
-cudaDataType_t type_of(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
+cudaDataType_t type_of(DType dtype) {
+  if (dtype == DType::f32) return CUDA_R_32F;
+  return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
+}
 
 struct Desc {
   cublasLtMatmulDesc_t handle = nullptr;
@@ -81,6 +85,7 @@ class Plan {
  public:
   Plan(cublasLtHandle_t handle, const Key& key);
   void run(const Queue& queue, const Product& product);
+  std::string algorithm_text() const;
 
  private:
   void choose(const Key& key);
@@ -158,6 +163,27 @@ void Plan::choose(const Key& key) {
   workspace_ = found[0].workspaceSize;
 }
 
+std::string Plan::algorithm_text() const {
+  std::string text = str("cuBLASLt ", cublas().version());
+  const auto add = [&](const char* name, cublasLtMatmulAlgoConfigAttributes_t attribute,
+                       auto value) {
+    size_t written = 0;
+    check_cublas(cublas().algo_get(&algorithm_, attribute, &value, sizeof(value), &written),
+                 "reading an algorithm");
+    text += str(", ", name, " ", value);
+  };
+  add("algorithm", CUBLASLT_ALGO_CONFIG_ID, int32_t{0});
+  add("tile", CUBLASLT_ALGO_CONFIG_TILE_ID, uint32_t{0});
+  add("stages", CUBLASLT_ALGO_CONFIG_STAGES_ID, uint32_t{0});
+  add("parts of K", CUBLASLT_ALGO_CONFIG_SPLITK_NUM, uint32_t{0});
+  add("reduction", CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, uint32_t{0});
+  add("swizzle", CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, uint32_t{0});
+  add("option", CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, uint32_t{0});
+  add("inner shape", CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, uint16_t{0});
+  add("cluster", CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, uint16_t{0});
+  return str(text, ", workspace ", workspace_);
+}
+
 void Plan::run(const Queue& queue, const Product& product) {
   const GemmArgs& args = product.args;
   const float one = 1.0f, beta = args.accumulate ? 1.0f : 0.0f;
@@ -177,11 +203,15 @@ struct Plans {
   cublasLtHandle_t handle LOCKSTEP_GUARDED_BY(mutex) = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans LOCKSTEP_GUARDED_BY(mutex);
 
-  Plan& find(const Key& key) {
+  Plan& find(const Product& product) {
+    const Key key = key_of(product);
     const MutexLock lock(mutex);
     if (!handle) check_cublas(cublas().create(&handle), "starting");
     std::unique_ptr<Plan>& plan = plans[key];
-    if (!plan) plan = std::make_unique<Plan>(handle, key);
+    if (!plan) {
+      plan = std::make_unique<Plan>(handle, key);
+      record_choice(str(text_of(product), ", aligned to ", key.alignment), plan->algorithm_text());
+    }
     return *plan;
   }
 };
@@ -199,7 +229,7 @@ void load_products() { cublas(); }
 
 void multiply(const Queue& queue, const Product& product) {
   stream_of(queue);  // makes the device current, for the handle
-  plans_of(queue.device()).find(key_of(product)).run(queue, product);
+  plans_of(queue.device()).find(product).run(queue, product);
 }
 
 }  // namespace lockstep::cuda

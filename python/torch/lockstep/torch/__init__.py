@@ -38,7 +38,8 @@ _OPEN_MPI = {
 class Options:
     """How a group works; pass it as `pg_options`.
 
-    backend    "auto", "shm" (processes of one host) or "mpi" (those that mpirun started)
+    backend    "auto", "shm" (processes of one host), "ucx" (of any hosts) or "mpi" (those
+               that mpirun started)
     reduction  "tree": one fixed order of sums, the same bits on every backend;
                "fast": the backend's own order
     """

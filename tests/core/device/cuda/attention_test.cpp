@@ -1,3 +1,5 @@
+#include "core/base/log.h"
+#include "core/device/cuda/attention_library.h"
 #include "tests/core/device/cuda/against_cpu.h"
 #include "tests/support/error_of.h"
 
@@ -10,16 +12,31 @@ struct Case {
   int64_t batch, time, heads, dim;
   bool causal = true;
   int64_t shift = 0;
+  int64_t group = 1;  // query heads that share a key head
+
+  int64_t kv_heads() const { return heads / group; }
+  int64_t width() const { return (heads + 2 * kv_heads()) * dim; }
+  // Where k and v begin in a row.
+  int64_t keys() const { return heads * dim; }
+  int64_t values() const { return (heads + kv_heads()) * dim; }
 };
 
-// q, k and v lie side by side in one [B, T, 3, H, D] tensor, as a fused projection leaves them.
+// q, k and v lie side by side in each row, as a fused projection leaves them.
 AttentionArgs args_of(const Case& c, DType dtype, const void* q, const void* k, const void* v) {
-  const int64_t width = c.heads * c.dim;
-  return {c.batch,   c.time, c.heads,
-          c.dim,     dtype,  q,
-          k,         v,      c.time * 3 * width,
-          3 * width, c.dim,  1.0f / std::sqrt(static_cast<float>(c.dim)),
-          c.causal};
+  return {.batch = c.batch,
+          .time = c.time,
+          .heads = c.heads,
+          .kv_heads = c.kv_heads(),
+          .head_dim = c.dim,
+          .dtype = dtype,
+          .q = q,
+          .k = k,
+          .v = v,
+          .stride_batch = c.time * c.width(),
+          .stride_time = c.width(),
+          .stride_head = c.dim,
+          .scale = 1.0f / std::sqrt(static_cast<float>(c.dim)),
+          .causal = c.causal};
 }
 
 template <class T>
@@ -27,25 +44,34 @@ struct Results {
   std::vector<float> out, lse, gradients;
 };
 
+// By the kernel table, which asks the library first, or by lockstep's own kernels alone.
+enum class By : uint8_t { table, tiles };
+
 // Both passes on a device, with inputs of type T.
 template <class T>
-Results<T> run(const Case& c, Device device, const std::vector<T>& qkv,
-               const std::vector<T>& dout) {
-  const int64_t width = c.heads * c.dim, numbers = c.batch * c.time * width;
+Results<T> run(const Case& c, Device device, const std::vector<T>& qkv, const std::vector<T>& dout,
+               By by = By::table) {
+  const int64_t rows = c.batch * c.time, inputs = rows * c.width(),
+                outputs = rows * c.heads * c.dim;
   const auto place = [&](int64_t n) {
     return Tensor::full({n + c.shift}, 5.0, dtype_of<T>(), device).narrow(0, c.shift, n);
   };
-  const Tensor x = place(3 * numbers), g = place(numbers), out = place(numbers),
-               dx = place(3 * numbers);
-  x.copy_(Tensor::from(qkv, {3 * numbers}));
-  g.copy_(Tensor::from(dout, {numbers}));
+  const Tensor x = place(inputs), g = place(outputs), out = place(outputs), dx = place(inputs);
+  x.copy_(Tensor::from(qkv, {inputs}));
+  g.copy_(Tensor::from(dout, {outputs}));
   const Tensor lse = Tensor::full({c.batch * c.heads * c.time}, 5.0, DType::f32, device);
   T *p = x.data<T>(), *d = dx.data<T>();
-  const AttentionArgs args = args_of(c, dtype_of<T>(), p, p + width, p + 2 * width);
+  const AttentionArgs args = args_of(c, dtype_of<T>(), p, p + c.keys(), p + c.values());
   const Queue& q = current_queue(device);
-  kernels(device).attention(q, args, out.raw(), lse.data<float>());
-  kernels(device).attention_backward(q, args, out.raw(), lse.data<float>(), g.raw(), d, d + width,
-                                     d + 2 * width);
+  T* dk = d + c.keys();
+  T* dv = d + c.values();
+  if (by == By::table) {
+    kernels(device).attention(q, args, out.raw(), lse.data<float>());
+    kernels(device).attention_backward(q, args, out.raw(), lse.data<float>(), g.raw(), d, dk, dv);
+  } else {
+    cuda::tiled_attention(q, args, out.raw(), lse.data<float>());
+    cuda::tiled_attention_backward(q, args, out.raw(), lse.data<float>(), g.raw(), d, dk, dv);
+  }
   return {out.to_vector<float>(), lse.to_vector<float>(), dx.to_vector<float>()};
 }
 
@@ -59,18 +85,21 @@ void expect_close(const std::vector<float>& got, const std::vector<float>& want,
 
 // The CPU computes in f32 from the same inputs: its own kernels for bf16 round the weights.
 template <class T>
-void check_attention(const Case& c) {
-  SCOPED_TRACE(str(c.batch, "x", c.time, "x", c.heads, "x", c.dim, c.causal ? " causal " : " ",
-                   dtype_of<T>()));
-  const int64_t numbers = c.batch * c.time * c.heads * c.dim;
-  const auto qkv = random<T>(3 * numbers, 1, -2, 2), dout = random<T>(numbers, 2);
-  const auto got = run<T>(c, kCuda, qkv, dout);
+void check_attention(const Case& c, By by) {
+  SCOPED_TRACE(str(c.batch, "x", c.time, "x", c.heads, "/", c.group, "x", c.dim,
+                   c.causal ? " causal " : " ", dtype_of<T>()));
+  const int64_t rows = c.batch * c.time;
+  const auto qkv = random<T>(rows * c.width(), 1, -2, 2),
+             dout = random<T>(rows * c.heads * c.dim, 2);
+  const auto got = run<T>(c, kCuda, qkv, dout, by);
   const auto want = run<float>(c, kCpu, std::vector<float>(qkv.begin(), qkv.end()),
                                std::vector<float>(dout.begin(), dout.end()));
   const bool exact = std::is_same_v<T, float>;
-  expect_close(got.out, want.out, exact ? 3e-6 : 1.0 / 256, "out");
+  // f16 rounds eight times as finely.
+  const double finer = std::is_same_v<T, Float16> ? 8 : 1;
+  expect_close(got.out, want.out, exact ? 3e-6 : 1.0 / 256 / finer, "out");
   expect_close(got.lse, want.lse, 3e-6, "lse");
-  expect_close(got.gradients, want.gradients, exact ? 2e-5 : 1.0 / 64, "gradients");
+  expect_close(got.gradients, want.gradients, exact ? 2e-5 : 1.0 / 64 / finer, "gradients");
 }
 
 // Around one tile of queries and keys, and around the columns of each kernel's head sizes.
@@ -87,14 +116,74 @@ const Case kCases[] = {{0, 3, 2, 4},
                        {2, 100, 2, 8, false},
                        {1, 129, 1, 65, false},
                        {1, 70, 3, 32, true, 1},
-                       {1, 30, 1, 64, true, 2}};
+                       {1, 30, 1, 64, true, 2},
+                       {2, 70, 4, 16, true, 0, 2},
+                       {1, 66, 6, 80, true, 0, 6},
+                       {1, 40, 4, 8, false, 0, 2}};
 
 TEST_F(CudaAttention, OfFloats) {
-  for (const Case& c : kCases) check_attention<float>(c);
+  for (const Case& c : kCases) check_attention<float>(c, By::table);
 }
 
 TEST_F(CudaAttention, OfBf16) {
-  for (const Case& c : kCases) check_attention<BFloat16>(c);
+  for (const Case& c : kCases) check_attention<BFloat16>(c, By::table);
+}
+
+TEST_F(CudaAttention, TilesOfBf16) {
+  for (const Case& c : kCases) check_attention<BFloat16>(c, By::tiles);
+}
+
+TEST_F(CudaAttention, OfF16) {
+  for (const Case& c : kCases) check_attention<Float16>(c, By::table);
+}
+
+TEST_F(CudaAttention, TilesOfF16) {
+  for (const Case& c : kCases) check_attention<Float16>(c, By::tiles);
+}
+
+// Lines of the log that f() leaves.
+template <class F>
+std::vector<std::string> lines_of(const F& f) {
+  std::vector<std::string> lines;
+  log::set_sink([&](std::string_view line) { lines.emplace_back(line); });
+  f();
+  log::set_sink({});
+  return lines;
+}
+
+TEST_F(CudaAttention, SaysOnceWhyTheLibraryDoesNotCompute) {
+  const Case odd{1, 9, 1, 12}, shifted{1, 9, 1, 24, true, 1}, wide{1, 9, 1, 136};
+  for (const auto& [c, reason] : {std::pair(odd, "multiples of 8"), std::pair(shifted, "aligned"),
+                                  std::pair(wide, "no engine for this head size")}) {
+    const auto lines = lines_of([&, c = c] {
+      for (int repeat = 0; repeat < 2; ++repeat) check_attention<BFloat16>(c, By::table);
+    });
+    const size_t passes = c.dim == wide.dim ? 1 : 2;  // its forward pass has an engine
+    ASSERT_EQ(lines.size(), passes);
+    EXPECT_NE(lines.back().find("attention's backward pass of bf16[1, 9, 1, "), std::string::npos);
+    EXPECT_NE(lines.back().find(reason), std::string::npos) << lines.back();
+  }
+  EXPECT_TRUE(lines_of([] { check_attention<BFloat16>({1, 9, 1, 16}, By::table); }).empty());
+  EXPECT_TRUE(lines_of([] { check_attention<float>({1, 9, 1, 12}, By::table); }).empty());
+}
+
+// What `lockstep plan` states is what the passes take.
+TEST_F(CudaAttention, MemoryThatThePassesTake) {
+  const auto check_memory = [](const Case& c, auto zero) {
+    using T = decltype(zero);
+    const AttentionArgs args = args_of(c, dtype_of<T>(), nullptr, nullptr, nullptr);
+    const cuda::AttentionMemory stated = cuda::attention_memory(kCuda.index, args);
+    const auto qkv = random<T>(c.batch * c.time * c.width(), 1),
+               dout = random<T>(c.batch * c.time * c.heads * c.dim, 2);
+    Allocator& memory = allocator(kCuda);
+    memory.reset_peak();
+    run<T>(c, kCuda, qkv, dout);
+    const auto taken = memory.stats().peak_bytes[static_cast<size_t>(MemoryCategory::buffers)];
+    EXPECT_EQ(taken, std::max(stated.forward, stated.backward));
+  };
+  check_memory({1, 70, 2, 16}, BFloat16{});
+  check_memory({1, 70, 2, 12}, BFloat16{});
+  check_memory({1, 70, 2, 16}, float{});
 }
 
 // A query does not see what comes after it, and its bits do not depend on how much that is.
@@ -128,7 +217,7 @@ TEST_F(CudaAttention, WhatItDoesNotTake) {
   };
   EXPECT_EQ(run_of(257, DType::bf16),
             "[attention] expected a head size of at most 256 on a CUDA device, got 257");
-  EXPECT_EQ(run_of(64, DType::f16), "[attention] expected f32 or bf16, got f16");
+  EXPECT_EQ(run_of(60, DType::i32), "[attention] expected f32, bf16 or f16, got i32");
 }
 
 }  // namespace

@@ -270,13 +270,13 @@ TEST_F(CudaElementwise, WrongDtypesAreNamed) {
   EXPECT_EQ(error([&] { k.binary(q, BinaryOp::equal, x, x, x); }),
             "[binary] the result's dtype f32 does not fit operands of f32");
   EXPECT_EQ(error([&] { k.unary(q, UnaryOp::exp, DType::i32, 2, x.data, x.data); }),
-            "[unary] expected f32 or bf16, got i32");
+            "[unary] expected f32, bf16 or f16, got i32");
   EXPECT_EQ(error([&] {
-              k.unary_backward(q, UnaryOp::exp, DType::f16, 2, x.data, x.data, x.data, false);
+              k.unary_backward(q, UnaryOp::exp, DType::u8, 2, x.data, x.data, x.data, false);
             }),
-            "[unary_backward] expected f32 or bf16, got f16");
+            "[unary_backward] expected f32, bf16 or f16, got u8");
   EXPECT_EQ(error([&] { k.axpby(q, DType::u8, 2, 1.0f, x.data, 0.0f, x.data); }),
-            "[axpby] expected f32 or bf16, got u8");
+            "[axpby] expected f32, bf16 or f16, got u8");
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ TEST_F(CudaRandom, WrongDtypesAreNamed) {
               kernels(kCuda).dropout(current_queue(kCuda), DType::i64, 1, 0.5f, kKey, nullptr,
                                      nullptr, false);
             }),
-            "[dropout] expected f32 or bf16, got i64");
+            "[dropout] expected f32, bf16 or f16, got i64");
 }
 
 }  // namespace

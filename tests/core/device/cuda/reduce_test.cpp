@@ -175,7 +175,7 @@ TEST_F(CudaReduce, OtherDtypes) {
   const Kernels& k = kernels(kCuda);
   const Queue& q = current_queue(kCuda);
   const auto expect = [](const std::string& error, std::string_view kernel) {
-    EXPECT_EQ(error, str("[", kernel, "] expected f32 or bf16, got i32"));
+    EXPECT_EQ(error, str("[", kernel, "] expected f32, bf16 or f16, got i32"));
   };
   expect(
       test::error_of([&] { k.reduce(q, ReduceKind::sum, DType::i32, 1, 4, 1, x.raw(), x.raw()); }),

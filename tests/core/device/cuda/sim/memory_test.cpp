@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/device/cuda/sim/protection.h"
+#include "core/device/cuda/sim/memory/protection.h"
 #include "core/device/cuda/sim/settings.h"
 #include "tests/core/device/cuda/sim/sim_device.h"
 #include "tests/support/error_of.h"

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/device/cuda/sim/arena.h"
-#include "core/device/cuda/sim/protection.h"
+#include "core/device/cuda/sim/memory/arena.h"
+#include "core/device/cuda/sim/memory/protection.h"
 #include "core/device/cuda/sim/settings.h"
 
 namespace lockstep::cuda::sim {

@@ -1,4 +1,4 @@
-#include "core/device/cuda/sim/memory.h"
+#include "core/device/cuda/sim/memory/memory.h"
 
 #include <cstring>
 

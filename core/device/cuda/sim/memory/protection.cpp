@@ -1,4 +1,4 @@
-#include "core/device/cuda/sim/protection.h"
+#include "core/device/cuda/sim/memory/protection.h"
 
 #include <cerrno>
 

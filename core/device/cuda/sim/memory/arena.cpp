@@ -1,11 +1,11 @@
-#include "core/device/cuda/sim/arena.h"
+#include "core/device/cuda/sim/memory/arena.h"
 
 #include <algorithm>
 #include <iterator>
 
 #include "core/base/error.h"
 #include "core/device/cuda/sim/faults.h"
-#include "core/device/cuda/sim/protection.h"
+#include "core/device/cuda/sim/memory/protection.h"
 
 namespace lockstep::cuda::sim {
 namespace {
