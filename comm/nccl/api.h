@@ -38,7 +38,8 @@ struct NcclApi {
   int (*state)(CommHandle comm, int* state);
   int (*finalize)(CommHandle comm);  // before destroy(): waits, in progress, for what is queued
   int (*destroy)(CommHandle comm);
-  // Ends what is queued and frees the communicator.
+  // Ends what runs and frees the communicator. May block until the device has passed what is
+  // queued.
   int (*abort)(CommHandle comm);
 
   // What is called between them by one thread is one unit.
