@@ -60,8 +60,6 @@ function(lockstep_test_program name)
     math(EXPR ARG_TIMEOUT "4 * ${ARG_TIMEOUT}")
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  # A test's own code is not worth -O3: it takes a third longer to compile.
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} lockstep_test_support GTest::gmock
       GTest::gtest_main lockstep_warnings)
   if(NOT TARGET tests_${ARG_LABEL})

@@ -96,6 +96,12 @@ rank_of() {
 # Names that lockstep has in shared memory, from any run.
 named_memory() { find /dev/shm -name '*lockstep*' | sort; }
 
+ucx_or_skip() {
+  "$lockstep" --version | grep -q 'UCX none' && skip "built without the ucx backend"
+  # LeakSanitizer itself crashes at the end of such a rank ("Tracer caught signal 11"). The
+  # conformance suite's processes, which use UCX as well, are searched for leaks.
+  export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}detect_leaks=0"
+}
 mpirun_or_skip() {
   command -v mpirun > /dev/null || skip "mpirun is not installed (openmpi-bin)"
   # Open MPI keeps memory until the end. That is no leak of ours.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Over UCX, on TCP as between hosts, ranks train to the bits of one rank.
 source "$(dirname "$0")/lib.sh"
-"$lockstep" --version | grep -q 'UCX none' && skip "built without the ucx backend"
+ucx_or_skip
 make_text
 export UCX_TLS=tcp
 

@@ -3,7 +3,7 @@
 # with names and process numbers of their own. Ranks of both train to the bits of one rank; a rank
 # that dies is named on the other host, and the run resumes.
 source "$(dirname "$0")/lib.sh"
-"$lockstep" --version | grep -q 'UCX none' && skip "built without the ucx backend"
+ucx_or_skip
 id=$$
 remove_hosts() { ip netns del "lshost$id-0"; ip netns del "lshost$id-1"; }
 trap 'jobs -p | xargs -r kill -9 2> /dev/null; remove_hosts 2> /dev/null; rm -rf "$work"' EXIT
