@@ -30,6 +30,7 @@ void gemm(benchmark::State& state) {
                       c_dtype,
                       n,
                       false,
+                      nullptr,
                       nullptr};
   for (auto _ : state) k().gemm(queue(), args);
   report_rate(state, 2.0 * static_cast<double>(m * n * depth), dtype_of<T>());
@@ -125,7 +126,8 @@ void layer_norm(benchmark::State& state) {
 BENCHMARK(layer_norm);
 
 void layer_norm_backward(benchmark::State& state) {
-  const auto x = data(kTokens * kDim), w = data(kDim), mean = data(kTokens), rstd = data(kTokens);
+  const auto x = data(kTokens * kDim), w = data(kDim), mean = data(kTokens);
+  auto rstd = data(kTokens);
   std::vector<float> dx(x.size()), dw(kDim), db(kDim);
   for (auto _ : state)
     k().layer_norm_backward(queue(), DType::f32, kTokens, kDim, x.data(), w.data(), mean.data(),

@@ -59,6 +59,8 @@ struct SaveRequest {
   int64_t keep = 0;                     // number of newest to keep, the new one included; 0: all
   comm::ProcessGroup* group = nullptr;  // null: a single rank
   FileSystem* files = nullptr;          // null: the real file system
+  // Not empty: nothing is committed once the folder has lost this claim (checkpoint/save/claim.h).
+  std::string claim = {};
   int64_t two_files_above = kTwoFilesAbove;  // rank 0's value counts
 };
 

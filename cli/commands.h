@@ -18,6 +18,7 @@ void add_bench_command(CLI::App& app, int& exit_code);
 void add_bench_checkpoint(CLI::App& bench, int& exit_code);
 void add_plan_command(CLI::App& app, int& exit_code);
 void add_doctor_command(CLI::App& app, int& exit_code);
+void add_token_command(CLI::App& app);
 void add_config_command(CLI::App& app, int& exit_code);
 
 }  // namespace lockstep::cli

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <CLI/App.hpp>
 #include <sys/resource.h>
@@ -13,6 +14,7 @@
 #include "cli/version.h"
 #include "comm/mpi/factory.h"
 #include "comm/nccl/factory.h"
+#include "comm/text.h"
 #include "comm/ucx/factory.h"
 #include "core/base/cores.h"
 #include "core/base/number_text.h"
@@ -20,9 +22,15 @@
 #include "core/device/cuda_device.h"
 #include "core/device/kernels.h"
 #include "core/device/probe.h"
+#include "launcher/rank/rank_env.h"
+#include "launcher/trust/grpc_facts.h"
+#include "train/bench/pairs.h"
+#include "train/parallel/groups.h"
 
 namespace lockstep::cli {
 namespace {
+
+constexpr int kMostRanks = 32;
 
 class Report {
  public:
@@ -82,6 +90,14 @@ void report_devices(Report& report) {
     report.line(true, str("  cuda:", i, ": ", info.model, ", compute capability ", info.major, ".",
                           info.minor, ", ", size_text(static_cast<double>(info.memory_bytes))));
   }
+  // As a rank does at its start: it loads what computes matrix products.
+  try {
+    cuda::bind(0);
+    report.line(true, "  cuda:0 can be used, with its library of matrix products");
+  } catch (const EnvironmentError& error) {
+    report.line(false, str("  cuda:0 cannot be used: ", error.what()),
+                "training on CUDA devices fails without it");
+  }
 }
 
 // What carries collectives between hosts.
@@ -93,6 +109,42 @@ void report_ucx(Report& report) {
       !version.empty(),
       "UCX backend: built in, " + (version.empty() ? "but UCX cannot be loaded" : "UCX " + version),
       "install libucx0");
+}
+
+// Processes without the job's token do not reach them, so they are no fault of this machine.
+void report_grpc(Report& report) {
+  const std::string version = launcher::grpc_version();
+  const auto weaknesses = launcher::weaknesses_of_grpc(version);
+  report.line(true, "gRPC: " + version +
+                        (weaknesses.empty() ? ""
+                                            : ", with known weaknesses; only processes with the "
+                                              "job's token, or of its user, reach them:"));
+  for (const std::string& each : weaknesses) report.line(true, "  " + each);
+}
+
+std::string this_host() {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  return host;
+}
+
+// Under a launcher: what the ranks' hosts have between them. Rank 0 prints it.
+void report_pairs(Report& report, const launcher::RankEnv& rank) {
+  check(rank.size <= kMostRanks, "[doctor] at most ", kMostRanks,
+        " ranks measure their pairs, got ", rank.size, ": start one on each host (-n 1)");
+  const auto group = train::make_group(train::with_backend("auto"), rank);
+  const std::vector<std::string> hosts = comm::all_gather_text(*group, this_host());
+  const std::vector<train::PairFigures> pairs = train::measure_pairs(*group);
+  if (rank.rank != 0) return;
+  report.line(true, str("between ", rank.size, " ranks, over ", group->backend_name(), ":"));
+  for (const train::PairFigures& pair : pairs) {
+    char text[160];
+    std::snprintf(text, sizeof text, "  %8.1f us  %6.2f GB/s  clocks %.1f ms apart",
+                  pair.latency_us, pair.gb_per_s, std::abs(pair.clock_ahead_ms));
+    report.line(true, str(text, "  ranks ", pair.a, " (", hosts[static_cast<size_t>(pair.a)],
+                          ") and ", pair.b, " (", hosts[static_cast<size_t>(pair.b)], ")"));
+  }
+  for (const std::string& finding : train::findings(pairs, hosts)) report.line(false, finding);
 }
 
 int doctor() {
@@ -114,11 +166,12 @@ int doctor() {
               str("Open MPI backend: ", comm::has_mpi() ? "built in" : "not built in"),
               "install libopenmpi-dev and openmpi-bin, then build again");
   report_ucx(report);
+  report_grpc(report);
   report_devices(report);
   report_nccl(report);
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  report.line(host[0] != 0, str("host name: ", host));
+  report.line(!this_host().empty(), str("host name: ", this_host()));
+  const launcher::RankEnv rank = launcher::detect_rank();
+  if (rank.size > 1) report_pairs(report, rank);
   return report.healthy() ? 0 : 1;
 }
 

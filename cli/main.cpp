@@ -1,19 +1,24 @@
 // The `lockstep` program: finds the subcommand, runs it, and turns errors into messages and an exit
 // code.
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/option_checks.h"
+#include "cli/process/screen.h"
+#include "cli/process/startup.h"
 #include "cli/rank_options.h"
-#include "cli/screen.h"
-#include "cli/startup.h"
+#include "cli/run.h"
 #include "cli/version.h"
 #include "comm/peer_failure.h"
 #include "core/base/error.h"
@@ -61,6 +66,7 @@ int run_command(int argc, char** argv, bool is_run) {
   using namespace lockstep;
   cli::remember_command_line(argc, argv);
   CLI::App app{"lockstep: train on any number of ranks, with the same bits"};
+  app.name(argv[0]);
   app.require_subcommand(1);
   // Computed only on request: it names the kernels, which may refuse LOCKSTEP_ISA.
   app.set_version_flag("--version", cli::version_text);
@@ -73,6 +79,7 @@ int run_command(int argc, char** argv, bool is_run) {
   cli::add_bench_command(app, exit_code);
   cli::add_plan_command(app, exit_code);
   cli::add_doctor_command(app, exit_code);
+  cli::add_token_command(app);
   cli::add_config_command(app, exit_code);
   cli::refuse_empty_values(app);
   const auto fail = [&](const std::exception& error, int code) {
@@ -82,7 +89,11 @@ int run_command(int argc, char** argv, bool is_run) {
   try {
     log::set_level_from_environment();
     check_command(app, argv + 1);
-    app.parse(argc, argv);
+    std::vector<std::string> words(argv + 1, argv + argc);
+    if (argc > 1 && words.front() == "run")
+      cli::complete_options(*app.get_subcommand("run"), words, 1);
+    std::reverse(words.begin(), words.end());  // as CLI11 takes them
+    app.parse(std::move(words));
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return checked_output(app.exit(e));  // --help, --version
     return fail(UsageError(str(e.what(), " (see --help)")), kWrongUse);

@@ -1,19 +1,25 @@
 #include "cli/rank_options.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <utility>
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli/option_checks.h"
-#include "cli/stop_signal.h"
+#include "cli/process/stop_signal.h"
 #include "core/base/cores.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/number_text.h"
 #include "core/base/parallel.h"
 #include "launcher/launch.h"
+#include "train/trace/merge.h"
 
 namespace lockstep::cli {
 namespace {
@@ -62,11 +68,60 @@ void RankOptions::add_config_to(CLI::App& command, bool is_positional) {
       ->allow_extra_args(false);
 }
 
-void RankOptions::add_to(CLI::App& command, bool config_is_positional) {
+void RankOptions::add_to(CLI::App& command, bool config_is_positional, bool ranges) {
   add_config_to(command, config_is_positional);
-  command.add_option("-n,--ranks", ranks, "start this many ranks on this host")
-      ->option_text("N")
-      ->check(whole_number(1, 1024));
+  const auto take = [this, ranges](const std::string& text) {
+    const size_t colon = ranges ? text.find(':') : std::string::npos;
+    const CLI::Validator number = whole_number(1, 1024);
+    for (std::string part : {text.substr(0, colon), text.substr(colon + 1)})
+      if (const std::string wrong = number(part); !wrong.empty())
+        throw CLI::ValidationError("--ranks", wrong);
+    ranks = std::stoi(text.substr(colon == std::string::npos ? 0 : colon + 1));
+    min_ranks = colon == std::string::npos ? 0 : std::stoi(text);
+    if (min_ranks > ranks)
+      throw CLI::ValidationError("--ranks", str("expected MIN:MAX, got '", text, "'"));
+  };
+  command
+      .add_option_function<std::string>(
+          "-n,--ranks", take,
+          ranges ? "start this many ranks on this host; MIN:MAX goes on with fewer"
+                 : "start this many ranks on this host")
+      ->option_text(ranges ? "N|MIN:MAX" : "N");
+}
+
+void TraceOptions::add_to(CLI::App& command) {
+  CLI::Option* trace = command.add_option("--trace", file,
+                                          "write a timeline of all ranks, for ui.perfetto.dev or "
+                                          "chrome://tracing");
+  trace->option_text("FILE");
+  command.add_option("--trace-mb", limit_mb, "the timeline ends when it has this size")
+      ->option_text("MB")
+      ->check(whole_number(1, 1 << 20))
+      ->capture_default_str()
+      ->needs(trace);
+}
+
+void TraceOptions::check_before_start() const {
+  if (!file.empty()) train::check_trace_file(file);
+}
+
+std::unique_ptr<train::TraceSession> TraceOptions::begin(comm::ProcessGroup& group) const {
+  return file.empty() ? nullptr : std::make_unique<train::TraceSession>(*this, group);
+}
+
+std::string TraceOptions::gather(int ranks) const {
+  if (file.empty()) return {};
+  train::Merged merged;
+  try {
+    merged = train::merge_parts(file, ranks);
+  } catch (const EnvironmentError& e) {
+    return str("warning: the timelines of the ranks stay apart: ", e.what(), "\n");
+  }
+  if (merged.ranks.empty()) return {};
+  std::string text = str("timeline   ", file, " (what the ranks left");
+  if (!merged.missing.empty())
+    text += str("; nothing of ", count_text(static_cast<long long>(merged.missing.size()), "rank"));
+  return text + ")\n";
 }
 
 Placement place(const RankOptions& options) {
@@ -75,8 +130,9 @@ Placement place(const RankOptions& options) {
   const launcher::RankEnv& rank = placement.rank;
   placement.given = rank.size > 1 || launcher::has_agent();
   if (placement.given) {
-    check(options.ranks == 0 || options.ranks == rank.size, "-n ", options.ranks,
-          " contradicts the launcher (", rank.source, "), which started ", rank.size,
+    const int least = options.min_ranks > 0 ? options.min_ranks : options.ranks;
+    check(options.ranks == 0 || (rank.size <= options.ranks && rank.size >= least), "-n ",
+          options.ranks, " contradicts the launcher (", rank.source, "), which started ", rank.size,
           " ranks; leave out -n");
     return placement;
   }
@@ -90,6 +146,7 @@ int launch_ranks(const OwnRanks& own) {
   spec.program = "/proc/self/exe";  // works however this process was found
   spec.environment = {{kOwnRanks, "1"}};
   spec.nproc = own.ranks;
+  spec.min_nproc = own.min_ranks;
   spec.log_dir = own.log_dir;
   spec.hold_stop_signals = own.stop_signals;
   spec.max_restarts = own.max_restarts;
@@ -114,6 +171,20 @@ std::string command_line_without(std::string_view option) {
     out += (out.empty() ? "" : " ") + quoted(word);
   }
   return out;
+}
+
+std::string output_of_this_program(const std::vector<std::string>& words, int& exit_code) {
+  // A shell starts it, so /proc/self/exe would be the shell.
+  std::string command = quoted(std::filesystem::read_symlink("/proc/self/exe").string());
+  for (const std::string& word : words) command += " " + quoted(word);
+  std::FILE* const pipe = ::popen(command.c_str(), "re");
+  if (!pipe) throw EnvironmentError(str("start '", command, "': ", errno_text(errno)));
+  std::string output;
+  char part[4096];
+  for (size_t n; (n = std::fread(part, 1, sizeof(part), pipe)) > 0;) output.append(part, n);
+  const int status = ::pclose(pipe);
+  exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : kFailed;
+  return output;
 }
 
 void remember_command_line(int argc, char** argv) { arguments().assign(argv, argv + argc); }

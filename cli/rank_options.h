@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,18 +13,34 @@
 
 #include "launcher/rank/rank_env.h"
 #include "train/config/config.h"
+#include "train/trace/session.h"
 
 namespace lockstep::cli {
 
 struct RankOptions {
   std::string config_file;
   std::vector<std::string> overrides;
-  int ranks = 0;  // 0: not given
+  int ranks = 0;      // 0: not given
+  int min_ranks = 0;  // with how few the job goes on; 0: it needs all
 
-  void add_to(CLI::App& command, bool config_is_positional);
+  // `ranges`: whether -n MIN:MAX is possible.
+  void add_to(CLI::App& command, bool config_is_positional, bool ranges = false);
   // Adds the options of the config, without the number of ranks.
   void add_config_to(CLI::App& command, bool is_positional);
   train::Config load() const { return train::load_config(config_file, overrides); }
+};
+
+// --trace FILE and --trace-mb N: the timeline of `train` and `bench step`
+// (docs/formats/trace.md).
+struct TraceOptions : train::TraceOptions {
+  void add_to(CLI::App& command);
+  // Finds faults before ranks start. Throws UsageError or EnvironmentError.
+  void check_before_start() const;
+  // Begins to record if that was asked for. Collective. Otherwise null.
+  std::unique_ptr<train::TraceSession> begin(comm::ProcessGroup& group) const;
+  // For the process that started the ranks, after their end: puts together what they left if they
+  // did not come to it. Returns what a user should know, or nothing.
+  std::string gather(int ranks) const;
 };
 
 // Where the ranks of this process's job come from.
@@ -40,6 +57,7 @@ Placement place(const RankOptions& options);
 
 struct OwnRanks {
   int ranks = 1;
+  int min_ranks = 0;  // LaunchSpec::min_nproc
   std::string log_dir = {};
   // The ranks save and stop on these signals (stop_signal.h). Until the launch, this process
   // handles them.
@@ -56,6 +74,9 @@ int launch_ranks(const OwnRanks& own);
 bool launched_by_us();
 // The arguments of this process, quoted for a shell, without one option and its value ("--resume").
 std::string command_line_without(std::string_view option);
+// Runs this program with other arguments, shows what it says on standard error, and returns what it
+// prints. Throws EnvironmentError if it cannot be run. `exit_code`: how it ended.
+std::string output_of_this_program(const std::vector<std::string>& arguments, int& exit_code);
 void remember_command_line(int argc, char** argv);
 
 }  // namespace lockstep::cli

@@ -1,49 +1,35 @@
 #include "cli/run.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
-#include <numeric>
+#include <optional>
+#include <utility>
 
 #include <CLI/App.hpp>
 #include <CLI/CLI.hpp>
 #include <unistd.h>
 
 #include "cli/commands.h"
-#include "cli/stop_signal.h"
+#include "cli/process/stop_signal.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/number_text.h"
+#include "launcher/base/host_list.h"
+#include "launcher/base/random_id.h"
+#include "launcher/base/stop_wish.h"
+#include "launcher/process/ssh_hosts.h"
 #include "launcher/rank/rank_env.h"
 #include "launcher/rendezvous/endpoint.h"
+#include "launcher/trust/trust.h"
 
 namespace lockstep::cli {
 namespace {
 
 using launcher::LaunchSpec;
-
-// The flags as given. Empty or negative means not given.
-struct RunFlags {
-  std::string nproc = "1";
-  std::string nodes = "1";
-  std::string redirects = "0";
-  std::string tee = "3";
-  std::string local_ranks;
-  std::string rdzv_backend;
-  std::string rdzv_conf;
-  std::string monitor_interval;
-  std::string start_method;
-  bool standalone = false;
-  bool no_python = false;
-  bool module = false;
-  bool show_rank0 = false;
-  double grace = 5;
-  double stop_grace = 120;
-  double join_timeout = 300;
-  LaunchSpec spec;
-  std::vector<std::string> command;
-};
 
 int to_int(const std::string& text, const char* what) {
   const auto value = parse_number<int>(text);
@@ -69,31 +55,6 @@ int visible_gpus() {
   return count;
 }
 
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, substituted}));
-    }
-  }
-  return row.back();
-}
-
-// torchrun accepts both "--node-rank" and "--node_rank".
-std::string both_spellings(const std::string& names) {
-  std::string out = names;
-  for (const auto& name : split(names, ',')) {
-    std::string underscored = name;
-    std::replace(underscored.begin() + std::min<std::ptrdiff_t>(2, std::ssize(underscored)),
-                 underscored.end(), '-', '_');
-    if (underscored != name) out += "," + underscored;
-  }
-  return out;
-}
-
 // Parses "join_timeout=600,lease=10". Ignores keys of other launchers for settings that we do not
 // have.
 void apply_rdzv_conf(const std::string& text, RunFlags& flags) {
@@ -113,16 +74,26 @@ void apply_rdzv_conf(const std::string& text, RunFlags& flags) {
   }
 }
 
-// Runs a Python file as torchrun would. Anything else is a program.
+// A file that the system cannot run by itself.
+bool is_script(const std::string& name) {
+  if (name.ends_with(".py")) return true;
+  std::error_code error;
+  return std::filesystem::is_regular_file(name, error) && ::access(name.c_str(), X_OK) != 0;
+}
+
+// A script is run by Python, as torchrun would, whether or not it may be executed. Anything else is
+// a program.
 std::vector<std::string> full_command(const RunFlags& flags) {
   std::vector<std::string> argv = flags.command;
   check(!argv.empty(), "[run] expected a program: lockstep run [OPTIONS] -- PROGRAM [ARG]...");
-  if (flags.module) {
-    argv.insert(argv.begin(), {"python3", "-u", "-m"});
-  } else if (!flags.no_python && argv.front().ends_with(".py") &&
-             ::access(argv.front().c_str(), X_OK) != 0) {
-    argv.insert(argv.begin(), {"python3", "-u"});
-  }
+  check(!flags.module || !flags.no_python,
+        "[run] --module and --no-python contradict each other: give one of them");
+  const char* named = std::getenv("PYTHON_EXEC");
+  const std::string python = named && *named ? named : "python3";
+  if (flags.module && !flags.run_path)
+    argv.insert(argv.begin(), {python, "-u", "-m"});
+  else if (flags.run_path || (!flags.no_python && is_script(argv.front())))
+    argv.insert(argv.begin(), {python, "-u"});
   return argv;
 }
 
@@ -143,118 +114,219 @@ std::string static_endpoint(const LaunchSpec& spec) {
 
 // A run id that other users of the same host or address cannot have by chance. Otherwise agents of
 // two jobs would join one job.
-std::string shared_run_id(int nodes) {
-  const std::string job = launcher::launcher_job();
-  check(!job.empty(), "[run] --nnodes ", nodes,
+//
+// With torchrun's static rendezvous, the address of rank 0 tells runs apart: only one of them can
+// have it, and each node says which one it is.
+std::string shared_run_id(const LaunchSpec& spec) {
+  std::string job = launcher::launcher_job();
+  if (job.empty() && !spec.master_addr.empty() && spec.node_rank >= 0)
+    job = str("static ", spec.endpoint);
+  check(!job.empty(), "[run] --nnodes ", spec.nodes,
         " needs --rdzv-id NAME: equal on all hosts of this run, and used by no other run");
   return job;
 }
 
+// Refuses what can only mean something inside of torchrun's own process.
+void check_foreign(const RunFlags& flags) {
+  check(flags.logs_specs.empty() || flags.logs_specs == "default", "[run] --logs-specs ",
+        flags.logs_specs,
+        ": such plug-ins are classes of Python, which this launcher cannot load; leave it out");
+  check(flags.event_log_handler.empty() || flags.event_log_handler == "null",
+        "[run] --event-log-handler ", flags.event_log_handler,
+        ": such handlers are objects of Python, which this launcher cannot load; leave it out. "
+        "Ends and restarts are in the log on standard error");
+  check(flags.numa_binding.empty(), "[run] --numa-binding ", flags.numa_binding,
+        ": ranks are not bound here; run each rank under `numactl --cpunodebind=N --localalloc`, "
+        "or use srun's --cpu-bind");
+}
+
+void apply_signals(RunFlags& flags) {
+  if (flags.signals.empty()) return;
+  for (const std::string& name : split(flags.signals, ',')) {
+    int number = 0;
+    for (int each = 1; each < SIGRTMIN && number == 0; ++each)
+      if (const char* known = ::sigabbrev_np(each); known && "SIG" + std::string(known) == name)
+        number = each;
+    check(number != 0 && number != SIGKILL && number != SIGSTOP && number != SIGCHLD &&
+              number != SIGPIPE && number != SIGXFSZ,
+          "[run] --signals-to-handle: '", name,
+          "' is no signal that can be handled; expected names like SIGTERM,SIGUSR2");
+    if (std::find(std::begin(launcher::kStopSignals), std::end(launcher::kStopSignals), number) ==
+        std::end(launcher::kStopSignals))
+      flags.spec.more_signals.push_back(number);
+  }
+}
+
+// "apple,orange" → these words; ",," stands for a comma.
+std::vector<std::string> words_of(const std::string& text) {
+  std::vector<std::string> words;
+  std::string word;
+  for (size_t i = 0; i <= text.size(); ++i) {
+    if (i < text.size() && text[i] != ',') {
+      word += text[i];
+    } else if (text.compare(i, 2, ",,") == 0) {
+      word += text[i++];
+    } else if (!word.empty()) {
+      words.push_back(std::exchange(word, ""));
+    }
+  }
+  return words;
+}
+
+void apply_output(RunFlags& flags) {
+  LaunchSpec& spec = flags.spec;
+  spec.log_tree = spec.log_dir != "/dev/null";
+  if (!spec.log_tree) spec.log_dir.clear();
+  spec.hidden_streams = parse_streams(flags.redirects, spec.nproc);
+  const std::vector<int> shown = parse_streams(flags.tee, spec.nproc);
+  for (size_t i = 0; i < shown.size(); ++i) spec.hidden_streams[i] &= ~shown[i];
+  spec.output_filters = words_of(flags.output_filters);
+  spec.error_filters = words_of(flags.error_filters);
+  if (!flags.local_ranks.empty())
+    for (const auto& part : split(flags.local_ranks, ','))
+      spec.shown_local_ranks.push_back(to_int(part, "--local-ranks-filter"));
+  if (flags.show_rank0) spec.screen = launcher::Screen::rank0;
+}
+
+void apply_grace(RunFlags& flags) {
+  if (const char* text = std::getenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT");
+      flags.shutdown_timeout.empty() && text)
+    flags.shutdown_timeout = text;
+  const double shutdown =
+      flags.shutdown_timeout.empty() ? -1 : to_int(flags.shutdown_timeout, "--shutdown-timeout");
+  const auto seconds = [&](double own, double otherwise) {
+    return own >= 0 ? own : shutdown >= 0 ? shutdown : otherwise;
+  };
+  flags.spec.grace = to_ms(seconds(flags.grace, 5), "--grace");
+  flags.spec.stop_grace = to_ms(seconds(flags.stop_grace, 120), "--stop-grace");
+  flags.spec.join_timeout = to_ms(flags.join_timeout, "--join-timeout");
+}
+
+void check_devices(const LaunchSpec& spec) {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (!spec.virtual_local_rank || !visible) return;
+  check(visible_gpus() >= spec.nproc, "[run] --virtual-local-rank gives each rank a device, but ",
+        "CUDA_VISIBLE_DEVICES='", visible, "' has ", visible_gpus(), " for ", spec.nproc, " ranks");
+}
+
+// The place of this pod in an indexed Job or JobSet of Kubernetes; -1: none.
+int index_of_pod(int nodes) {
+  const char* text = std::getenv("JOB_COMPLETION_INDEX");
+  if (!text || !*text) return -1;
+  const int index = to_int(text, "JOB_COMPLETION_INDEX");
+  check(index >= 0 && index < nodes, "[run] JOB_COMPLETION_INDEX is ", index, ", but --nnodes is ",
+        nodes, ": they must fit, or give --node-rank");
+  return index;
+}
+
+// The path of this program, which the other hosts have as well.
+std::string own_program() {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
+  check(!error, "[run] cannot tell the path of this program: ", error.message());
+  return path.string();
+}
+
 LaunchSpec make_spec(RunFlags& flags) {
+  check_foreign(flags);
   apply_rdzv_conf(flags.rdzv_conf, flags);
   LaunchSpec& spec = flags.spec;
   if (!spec.master_addr.empty())
     spec.master_addr = launcher::bare_host(spec.master_addr, "--master-addr");
   spec.argv = full_command(flags);
-  spec.nproc = parse_nproc(flags.nproc);
-  spec.nodes = parse_nodes(flags.nodes);
-  spec.hidden_streams = parse_streams(flags.redirects, spec.nproc);
-  // Only checks the form: output goes to screen and log anyway.
-  parse_streams(flags.tee, spec.nproc);
-  if (!flags.local_ranks.empty())
-    for (const auto& part : split(flags.local_ranks, ','))
-      spec.shown_local_ranks.push_back(to_int(part, "--local-ranks-filter"));
-  if (flags.show_rank0) spec.screen = launcher::Screen::rank0;
-  spec.grace = to_ms(flags.grace, "--grace");
-  spec.stop_grace = to_ms(flags.stop_grace, "--stop-grace");
-  spec.join_timeout = to_ms(flags.join_timeout, "--join-timeout");
+  if (flags.nproc.find(':') == std::string::npos) {
+    spec.nproc = parse_nproc(flags.nproc);
+  } else {
+    const Range ranks = parse_range(flags.nproc, "--nproc-per-node");
+    spec.nproc = ranks.most;
+    spec.min_nproc = ranks.least;
+  }
+  const Range nodes = parse_range(flags.nodes, "--nnodes");
+  spec.nodes = nodes.most;
+  if (nodes.least < nodes.most) spec.min_nodes = nodes.least;
+  spec.spare_timeout = to_ms(flags.spare_timeout, "--spare-timeout");
+  if (flags.freeze_timeout) spec.freeze_timeout = to_ms(*flags.freeze_timeout, "--freeze-timeout");
+  apply_output(flags);
+  apply_grace(flags);
+  apply_signals(flags);
+  check_devices(spec);
+  if (!spec.local_addr.empty())
+    spec.local_addr = launcher::bare_host(spec.local_addr, "--local-addr");
+  if (spec.nodes > 1 && spec.node_rank < 0) spec.node_rank = index_of_pod(spec.nodes);
   if (flags.standalone) {
     check(spec.nodes == 1, "[run] --standalone is for one node, got --nnodes ", spec.nodes);
     spec.endpoint.clear();
   } else if (spec.endpoint.empty() && spec.nodes > 1 && !spec.master_addr.empty()) {
     spec.endpoint = static_endpoint(spec);
   }
-  if (spec.nodes > 1 && spec.run_id.empty()) spec.run_id = shared_run_id(spec.nodes);
+  if (spec.nodes > 1 && spec.run_id.empty()) spec.run_id = shared_run_id(spec);
   return spec;
+}
+
+// What each host runs: this command with its own place. The first host serves the rendezvous.
+std::vector<launcher::HostCommand> commands_for_hosts(const CLI::App& run, const RunFlags& flags) {
+  const std::vector<std::string> hosts = launcher::expand_hosts(flags.hosts);
+  check(flags.nodes == "1" && flags.spec.node_rank < 0 && !flags.standalone,
+        "[run] --hosts says which hosts take part: leave --nnodes, --node-rank and --standalone "
+        "out");
+  const std::vector<std::string> common =
+      given_options(run, {"hosts", "ssh", "until-eof", "nnodes", "node-rank"});
+  const std::string run_id = flags.spec.run_id.empty() ? launcher::random_id() : "";
+  const std::string first = hosts.front().substr(hosts.front().find('@') + 1);
+  std::vector<launcher::HostCommand> commands;
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    launcher::HostCommand command{hosts[i], {own_program(), "run", "--until-eof"}};
+    auto& argv = command.argv;
+    argv.insert(argv.end(), {str("--nnodes=", hosts.size()), str("--node-rank=", i)});
+    if (flags.spec.endpoint.empty()) argv.push_back("--rdzv-endpoint=" + first);
+    if (!run_id.empty()) argv.push_back("--rdzv-id=" + run_id);
+    argv.insert(argv.end(), common.begin(), common.end());
+    if (launcher::trust_from_environment().plaintext && !flags.spec.plaintext)
+      argv.push_back("--rdzv-plaintext");
+    argv.push_back("--");
+    argv.insert(argv.end(), flags.command.begin(), flags.command.end());
+    commands.push_back(std::move(command));
+  }
+  return commands;
+}
+
+// The job's token, which this process makes unless its environment has one. Empty with plaintext.
+std::string token_for_hosts(const RunFlags& flags) {
+  const launcher::Trust trust = launcher::trust_from_environment();
+  if (trust.token) return trust.token->text();
+  return trust.plaintext || flags.spec.plaintext ? "" : launcher::JobToken::random().text();
+}
+
+// What token_for_hosts() has sent. In the environment, launch() finds it and hides it from others.
+void take_token() {
+  const std::string token = launcher::read_secret();
+  if (token.empty()) return;
+  ::unsetenv("LOCKSTEP_JOB_TOKEN_FILE");
+  ::setenv("LOCKSTEP_JOB_TOKEN", token.c_str(), 1);
+}
+
+int run_by_ssh(const CLI::App& run, const RunFlags& flags) {
+  const std::vector<launcher::HostCommand> commands = commands_for_hosts(run, flags);
+  std::error_code error;
+  const std::string folder = std::filesystem::current_path(error).string();
+  check(!error, "[run] --hosts: the current folder has no name: ", error.message());
+  const launcher::SshOptions options{
+      .program = flags.ssh, .folder = folder, .secret = token_for_hosts(flags)};
+  return hand_stop_signals_to([&] { return launcher::run_on_hosts(commands, options); });
 }
 
 void refuse_unknown(const CLI::App& run, const std::vector<std::string>& extras) {
   for (const auto& extra : extras) {
     if (!extra.starts_with('-') || extra == "--") continue;
-    std::vector<std::string> known;
-    for (const CLI::Option* option : run.get_options()) {
-      for (const auto& name : option->get_lnames()) known.push_back("--" + name);
-      for (const auto& name : option->get_snames()) known.push_back("-" + name);
-    }
     const std::string flag = extra.substr(0, extra.find('='));
-    const std::string near = nearest_option(flag, known);
+    const std::string near = nearest_option(flag, option_names(run));
     throw UsageError(str("[run] unknown option '", flag, "'",
                          near.empty() ? "" : "; did you mean " + near + "?",
                          " (options of the program come after its name)"));
   }
 }
 
-void add_options(CLI::App& run, RunFlags& flags) {
-  LaunchSpec& spec = flags.spec;
-  const auto add = [&](const std::string& names, auto& variable, const std::string& help) {
-    std::string variable_name = names.substr(names.rfind("--") + 2);
-    std::transform(variable_name.begin(), variable_name.end(), variable_name.begin(),
-                   [](char c) { return c == '-' ? '_' : std::toupper(c); });
-    return run.add_option(both_spellings(names), variable, help)->envname("PET_" + variable_name);
-  };
-  const auto flag = [&](const std::string& names, bool& variable, const std::string& help) {
-    return run.add_flag(both_spellings(names), variable, help);
-  };
-  add("-n,--np,--nproc-per-node", flags.nproc,
-      "Ranks on this host: a number, auto, cpu or gpu (1)");
-  add("--nnodes", flags.nodes, "Hosts that take part; each runs this command (1)");
-  add("--node-rank", spec.node_rank, "This host's place among them (in order of arrival)");
-  add("--rdzv-endpoint", spec.endpoint,
-      "host:port where node 0 serves the rendezvous (port 29400)");
-  add("--rdzv-id", spec.run_id,
-      "Name of the run, equal on all hosts; must be given for several, unless srun starts the "
-      "agents");
-  add("--rdzv-backend", flags.rdzv_backend, "Accepted as in torchrun; there is only one");
-  add("--rdzv-conf", flags.rdzv_conf, "join_timeout=SECONDS,lease=SECONDS");
-  flag("--standalone", flags.standalone, "One host and a free port, whatever --rdzv-endpoint says");
-  add("--master-addr", spec.master_addr, "MASTER_ADDR of the ranks (the host of rank 0)");
-  add("--master-port", spec.master_port, "MASTER_PORT of the ranks (a free one)");
-  add("--max-restarts", spec.max_restarts,
-      "Restart all ranks at most this many times after a failure (0)");
-  add("--log-dir", spec.log_dir, "Folder for rank-N.log of every rank");
-  add("-r,--redirects", flags.redirects,
-      "Streams off the screen: 0 none, 1 output, 2 errors, 3 both; or per rank: 0:1,1:3");
-  add("-t,--tee", flags.tee, "Accepted as in torchrun; screen and log get everything");
-  add("--local-ranks-filter", flags.local_ranks, "Show only these local ranks: 0,1");
-  flag("--rank0", flags.show_rank0, "Show rank 0 as it is, and of the others only standard error");
-  add("--role", spec.role, "ROLE_NAME of the ranks");
-  add("--grace", flags.grace, "Seconds from SIGTERM to SIGKILL after a failure (5)");
-  add("--stop-grace", flags.stop_grace, "The same after a request to stop: time to save (120)");
-  add("--join-timeout", flags.join_timeout, "Seconds until all hosts must be there (300)");
-  add("--monitor-interval", flags.monitor_interval,
-      "Accepted as in torchrun; the end of a rank is seen at once");
-  add("--start-method", flags.start_method, "Accepted as in torchrun; ranks are programs");
-  flag("--no-python", flags.no_python, "PROGRAM is a program even if its name ends in .py");
-  flag("-m,--module", flags.module, "PROGRAM is a Python module");
-  run.add_option("PROGRAM", flags.command, "The program and its arguments")
-      ->required()
-      ->expected(1, 1 << 20);
-}
-
 }  // namespace
-
-std::string nearest_option(const std::string& name, const std::vector<std::string>& known) {
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
-  for (const auto& candidate : known) {
-    const size_t distance = edit_distance(name, candidate);
-    if (distance < best_distance) {
-      best = candidate;
-      best_distance = distance;
-    }
-  }
-  return best;
-}
 
 std::vector<int> parse_streams(const std::string& text, int nproc) {
   const auto value = [&](const std::string& part) {
@@ -276,14 +348,14 @@ std::vector<int> parse_streams(const std::string& text, int nproc) {
   return masks;
 }
 
-int parse_nodes(const std::string& text) {
+Range parse_range(const std::string& text, const std::string& what) {
   const std::vector<std::string> parts = split(text, ':');
-  check(parts.size() <= 2, "[run] --nnodes: expected N or MIN:MAX, got '", text, "'");
-  const int nodes = to_int(parts.front(), "--nnodes");
-  check(parts.size() == 1 || to_int(parts.back(), "--nnodes") == nodes, "[run] --nnodes ", text,
-        ": the number of nodes cannot change during a run; give one number");
-  check(nodes >= 1, "[run] --nnodes must be at least 1, got ", nodes);
-  return nodes;
+  check(parts.size() <= 2, "[run] ", what, ": expected N or MIN:MAX, got '", text, "'");
+  const Range range{to_int(parts.front(), what.c_str()), to_int(parts.back(), what.c_str())};
+  check(range.least >= 1, "[run] ", what, " must be at least 1, got ", range.least);
+  check(range.least <= range.most, "[run] ", what, " ", text,
+        ": the least number comes first, as in 1:", std::max(range.least, range.most));
+  return range;
 }
 
 int parse_nproc(const std::string& text) {
@@ -302,13 +374,21 @@ void add_run_command(CLI::App& app, int& exit_code) {
   CLI::App* run = app.add_subcommand(
       "run", "start any program on the ranks of one or many hosts (torchrun's options)");
   auto flags = std::make_shared<RunFlags>();
-  add_options(*run, *flags);
+  add_run_flags(*run, *flags);
   run->footer("Everything after PROGRAM belongs to it; '--' before it is allowed.");
   run->positionals_at_end();
   run->allow_extras();  // so that the message can name a similar option
   run->callback([run, flags, &exit_code] {
     refuse_unknown(*run, run->remaining());
+    if (!flags->hosts.empty()) {
+      exit_code = run_by_ssh(*run, *flags);
+      return;
+    }
     const LaunchSpec spec = make_spec(*flags);
+    if (flags->until_eof) {
+      take_token();
+      launcher::stop_at_end_of_input();
+    }
     exit_code = hand_stop_signals_to([&] { return launcher::launch(spec).exit_code; });
   });
 }

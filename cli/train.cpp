@@ -11,9 +11,9 @@
 #include "checkpoint/checkpoint.h"
 #include "cli/commands.h"
 #include "cli/option_checks.h"
+#include "cli/process/screen.h"
+#include "cli/process/stop_signal.h"
 #include "cli/rank_options.h"
-#include "cli/screen.h"
-#include "cli/stop_signal.h"
 #include "core/base/log.h"
 #include "train/data/dataset.h"
 #include "train/parallel/device.h"
@@ -31,10 +31,13 @@ namespace {
 struct Options : RankOptions {
   std::string resume;
   int max_restarts = 0;
+  TraceOptions trace = {};
   launcher::AgentEnv agent = {};  // read when the command runs, so that its errors are reported
 
-  // The job restarted after a failure and was asked to resume.
-  bool restarted() const { return agent.restarts > 0 && (max_restarts > 0 || !resume.empty()); }
+  // The job started its ranks again and was asked to resume.
+  bool restarted() const { return agent.epoch > 1 && (may_restart() || !resume.empty()); }
+  // Whether this command starts its ranks again itself.
+  bool may_restart() const { return max_restarts > 0 || (min_ranks > 0 && min_ranks < ranks); }
 };
 
 // Distinguishes the runs of one job. Equal on all ranks of a run.
@@ -54,8 +57,9 @@ std::unique_ptr<train::JobNotes> job_notes(const launcher::AgentEnv& agent) {
 void check_before_start(const train::Config& config, const Options& options, int ranks) {
   train::check_world_size(config, ranks);
   train::resolved(config.device);
-  train::check_replicas(config, options.max_restarts > 0 || !options.agent.kept_memory.empty());
+  train::check_replicas(config, options.may_restart() || !options.agent.kept_memory.empty());
   train::open_dataset(config);
+  options.trace.check_before_start();
   if (!options.resume.empty()) train::check_resume(options.resume);
   train::RunDir(config).check_free(options.restarted() || !options.resume.empty());
 }
@@ -98,7 +102,7 @@ void check_launched(const train::Config& config, const Options& options,
         "): leave it out; `lockstep run --max-restarts N -- lockstep train … --resume auto` starts "
         "them again");
   check(config.checkpoint.replica_every == 0 || options.agent.kept_memory.empty() ||
-            options.max_restarts > 0 || !options.resume.empty(),
+            options.may_restart() || !options.resume.empty(),
         "checkpoint.replica_every under `lockstep run` needs --resume auto: without it, restarted "
         "ranks do not resume, but begin again");
 }
@@ -137,6 +141,7 @@ int run_rank(train::Config config, const Options& options, const launcher::RankE
   if (rank.size > 1 && !agent) log::set_identity(str("rank ", rank.rank));
   const Device device = train::take_device(config, rank);
   const auto group = train::make_group(config.parallel, rank, device);
+  const auto trace = options.trace.begin(*group);
   const train::RunResult result = train::run_training(
       config, group,
       {.resume = options.resume,
@@ -144,17 +149,22 @@ int run_rank(train::Config config, const Options& options, const launcher::RankE
        .kept_memory = {.file = options.agent.kept_memory, .node = options.agent.node},
        .stop_requested = stop_requested,
        .notes = notes,
-       .screen = screen()});
+       .screen = screen(),
+       .after_step = [&] {
+         if (trace) trace->stepped();
+       }});
+  const std::string timeline = trace ? trace->finish() : "";
   const int exit_code = result.finished ? kDone : kStoppedAfterSaving;
   if (!result.finished) launcher::report_saved();
-  if (rank.rank == 0) print(last_lines(config, rank, result));
+  if (rank.rank == 0) print(timeline + last_lines(config, rank, result));
   return exit_code;
 }
 
 int train(Options& options) {
   options.agent = launcher::agent_env();
+  options.trace.restarted = options.agent.restarts > 0;
   const Placement placement = place(options);
-  const bool restart_alone = options.max_restarts > 0 && !placement.given;
+  const bool restart_alone = options.may_restart() && !placement.given;
   // The agent has its own screen.
   const bool launches = placement.launch_here || restart_alone;
   if (!launches) open_screen();
@@ -173,6 +183,7 @@ int train(Options& options) {
         std::chrono::duration<double>(config.checkpoint.stop_budget_s));
     const int code =
         launch_ranks({.ranks = ranks,
+                      .min_ranks = options.min_ranks,
                       .log_dir = train::RunDir(config).logs(),
                       .stop_signals = true,
                       .max_restarts = options.max_restarts,
@@ -180,6 +191,7 @@ int train(Options& options) {
                       .job_values = {train::config_note_for_ranks(name_of_run(), config)}});
     if (code != kFailed) return code;
     open_screen();
+    print(options.trace.gather(ranks), ScreenWriter::Stream::error);
     if (const checkpoint::Listed newest = newest_saved(config); newest.step > found)
       print(str("newest checkpoint: ", newest.folder, "; to continue:\n  ", resume_command(), "\n"),
             ScreenWriter::Stream::error);
@@ -196,7 +208,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "train", "train the model of a config; under mpirun or srun, on the ranks that it started");
   auto options = std::make_shared<Options>();
-  options->add_to(*command, true);
+  options->add_to(*command, true, /*ranges=*/true);
   command
       ->add_option("--resume", options->resume,
                    "continue: 'auto' from the newest good checkpoint of this run, or from a folder")
@@ -207,6 +219,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
                    "state of this run (0)")
       ->option_text("N")
       ->check(whole_number(0, 1000000));
+  options->trace.add_to(*command);
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 

@@ -25,8 +25,8 @@ set(public_headers
   core/screen/screen_writer.h
   core/tensor/binary_counter.h core/tensor/shard_spec.h core/tensor/storage.h
     core/tensor/sum_slots.h core/tensor/tensor.h
-  comm/device_mesh.h comm/exposure.h comm/long_agreement.h comm/peer_failure.h comm/process_group.h
-    comm/ranks_text.h comm/store.h comm/text.h comm/work.h
+  comm/device_mesh.h comm/exposure.h comm/interrupt.h comm/long_agreement.h comm/peer_failure.h
+    comm/process_group.h comm/ranks_text.h comm/store.h comm/text.h comm/work.h
   comm/local/hash_store.h
   comm/mpi/factory.h
   comm/reduce/reduce_tree.h
@@ -41,17 +41,17 @@ set(public_headers
   checkpoint/format/manifest.h checkpoint/format/safetensors.h
     checkpoint/format/safetensors_entries.h
   checkpoint/replica/replica.h
-  checkpoint/save/room.h checkpoint/save/saver.h
+  checkpoint/save/claim.h checkpoint/save/room.h checkpoint/save/saver.h
   launcher/launch.h
   launcher/base/failure.h launcher/base/launch_spec.h launcher/base/stop_wish.h
-  launcher/rank/rank_env.h
+  launcher/rank/rank_env.h launcher/rank/lease.h
   train/config/config.h train/config/words.h
   train/data/data_identity.h train/data/dataset.h train/data/device_batches.h
   train/exchange/exchange.h
   train/inference/evaluate.h train/inference/generate.h
-  train/metrics/devices.h train/metrics/memory_report.h
+  train/metrics/devices.h train/metrics/memory_report.h train/metrics/stragglers.h
   train/models/factory.h train/models/gpt.h train/models/llama.h train/models/mlp.h
-  train/parallel/strategy.h
+  train/parallel/same_weights.h train/parallel/strategy.h
   train/run/buffers.h train/run/checkpoints.h train/run/job_notes.h train/run/leaf_sums.h
     train/run/loop.h train/run/replicas.h train/run/saved_model.h train/run/trainer.h)
 foreach(header ${public_headers})

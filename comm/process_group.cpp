@@ -161,6 +161,7 @@ int ProcessGroup::size() const { return impl_->size; }
 const std::string& ProcessGroup::name() const { return impl_->engine->options().name; }
 std::string ProcessGroup::backend_name() const { return impl_->engine->backend().name(); }
 Device ProcessGroup::device() const { return impl_->device(); }
+bool ProcessGroup::queues() const { return impl_->engine->backend().queues(); }
 
 ProcessGroup& ProcessGroup::host() { return impl_->host ? *impl_->host : *this; }
 

@@ -85,6 +85,9 @@ class ProcessGroup {
   const std::string& name() const;
   std::string backend_name() const;  // "shm"; on a CUDA device "nccl" or "staged shm"
   Device device() const;             // where the tensors of its calls are
+  // Whether calls are queued on the device, as kernels are: Work::wait() then makes a queue wait,
+  // and not the host.
+  bool queues() const;
 
   // The same ranks on the CPU, for what the host has to say; this group itself, where its device is
   // a CPU. Lives as long as this group. No communication. Where it is a group of its own, its calls

@@ -1,9 +1,13 @@
 #include "comm/work.h"
 
+#include <algorithm>
+
 #include "comm/engine/lane.h"
 #include "comm/engine/work_state.h"
+#include "comm/interrupt.h"
 #include "comm/peer_failure.h"
 #include "core/base/error.h"
+#include "core/trace/trace.h"
 
 namespace lockstep::comm {
 namespace {
@@ -14,6 +18,10 @@ constexpr Duration kLastWords = std::chrono::seconds(1);
 // How long a wait that gave up stays until the call lets go of its tensors, once the group has
 // ended: backends react at once, unless they are in the middle of a large copy.
 constexpr Duration kLetGo = std::chrono::seconds(60);
+// How often a wait looks for an interrupt.
+constexpr Duration kBetweenLooks = std::chrono::milliseconds(25);
+
+constexpr trace::Kind kWait{"wait", "wait", {{{"for", trace::Form::text}, {"sequence"}}}};
 
 }  // namespace
 
@@ -91,7 +99,11 @@ void WorkState::rethrow() const {
 // The call keeps to its own limit, which starts when its turn comes; here the limit is of one wait,
 // so a wait without a limit of its own must allow for the calls before.
 void WorkState::wait() {
-  while (!answered()) wait_until_answered(patience_.limit, true);
+  const auto start = Clock::now();
+  while (!answered()) {
+    if (InterruptScope::interrupted()) return give_up(Clock::now() - start);
+    wait_until_answered(patience_.limit, true);
+  }
   take_result();
 }
 
@@ -114,13 +126,17 @@ void WorkState::take_result() {
 
 // A call on a device ends at its own limit, or with its group.
 void WorkState::synchronize() {
-  while (!answered()) wait_until_answered(patience_.limit, true);
-  while (!done()) wait_until_done(patience_.limit);
+  const auto start = Clock::now();
+  while (!done()) {
+    if (InterruptScope::interrupted()) return give_up(Clock::now() - start);
+    answered() ? wait_until_done(patience_.limit) : wait_until_answered(patience_.limit, true);
+  }
   rethrow();
 }
 
 // The call knows what it is waiting for: it runs into its limit now and says so.
 void WorkState::give_up(Duration waited) {
+  const InterruptScope to_the_end(nullptr);
   if (const auto lane = lane_.lock()) lane->given_up().through(number_, waited);
   wait_until_answered(kLastWords, false);
   if (!answered()) {
@@ -141,6 +157,12 @@ void WorkState::give_up(Duration waited) {
 
 void WorkState::wait_until_answered(Duration limit, bool may_help) {
   if (answered()) return;
+  // The text begins with the operation.
+  const trace::Span span(kWait, [&] {
+    return trace::About{.values = {trace::as_value(trace::intern(
+                                       std::string_view(what_).substr(0, what_.find(' ')))),
+                                   static_cast<int64_t>(number_)}};
+  });
   const Deadline deadline = Deadline::after(limit);
   const auto start = Clock::now();
   waiters_.fetch_add(1, std::memory_order_relaxed);
@@ -149,7 +171,7 @@ void WorkState::wait_until_answered(Duration limit, bool may_help) {
   }
   {
     const MutexLock lock(mutex_);
-    changed_.wait_until(mutex_, deadline.at(), [this] { return answered(); });
+    wait_for(deadline, [this] { return answered(); });
   }
   waiters_.fetch_sub(1, std::memory_order_relaxed);
   exposed_ns_.fetch_add((Clock::now() - start).count(), std::memory_order_relaxed);
@@ -158,7 +180,23 @@ void WorkState::wait_until_answered(Duration limit, bool may_help) {
 void WorkState::wait_until_done(Duration limit) {
   const Deadline deadline = Deadline::after(limit);
   const MutexLock lock(mutex_);
-  changed_.wait_until(mutex_, deadline.at(), [this] { return done(); });
+  wait_for(deadline, [this] { return done(); });
+}
+
+// Until `ready`, the deadline, or an interrupt.
+template <typename Ready>
+void WorkState::wait_for(const Deadline& deadline, const Ready& ready) {
+  if (!InterruptScope::watched()) {
+    changed_.wait_until(mutex_, deadline.at(), ready);
+    return;
+  }
+  // Without the mutex, which the work needs to finish: the check may take a while.
+  const auto interrupted = [this]() LOCKSTEP_REQUIRES(mutex_) {
+    const MutexUnlock unlock(mutex_);
+    return InterruptScope::interrupted();
+  };
+  while (!ready() && !deadline.passed() && !interrupted())
+    changed_.wait_for(mutex_, std::min(kBetweenLooks, deadline.remaining()), ready);
 }
 
 bool Work::done() const { return !state_ || state_->done(); }

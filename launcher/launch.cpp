@@ -1,9 +1,11 @@
 #include "launcher/launch.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <unistd.h>
@@ -13,8 +15,10 @@
 #include "launcher/agent/farewell.h"
 #include "launcher/base/needs.h"
 #include "launcher/base/random_id.h"
+#include "launcher/process/memory_file.h"
 #include "launcher/rank/rank_env.h"
 #include "launcher/rendezvous/server.h"
+#include "launcher/trust/trust.h"
 
 namespace lockstep::launcher {
 namespace {
@@ -29,11 +33,13 @@ constexpr Duration kHastyScreen = std::chrono::milliseconds(500);
 // How long to look for a rendezvous behind a port that is in use.
 constexpr auto kProbe = std::chrono::seconds(5);
 
-// An agent was seen to use 15 descriptors of its own. Each rank needs two pipes, a pidfd, the file
+// An agent was seen to use 16 descriptors of its own. Each rank needs two pipes, a pidfd, the file
 // for its report, its log, and its connection to the store. If ranks may be restarted, each also
 // needs the memory that is kept for it.
-void require_files_for(int ranks, bool restarts) {
-  const int64_t own = 16, of_rank = restarts ? 7 : 6;
+void require_files_for(const LaunchSpec& spec) {
+  const int ranks = spec.nproc;
+  // A log tree has two files of each rank and two copies of its lines.
+  const int64_t own = 17, of_rank = 6 + (spec.may_restart()) + 3 * spec.log_tree;
   require_files(static_cast<int>(std::min<int64_t>(own + of_rank * ranks, 1 << 29)),
                 str("an agent of ", ranks, ranks == 1 ? " rank" : " ranks"));
 }
@@ -41,6 +47,12 @@ void require_files_for(int ranks, bool restarts) {
 void validate(const LaunchSpec& spec) {
   check(!spec.argv.empty(), "[launch] no program given");
   check(spec.nproc >= 1, "[launch] the number of ranks must be at least 1, got ", spec.nproc);
+  check(spec.min_nproc >= 0 && spec.min_nproc <= spec.nproc, "[launch] at least ", spec.min_nproc,
+        " rank(s) are more than the ", spec.nproc, " that are started");
+  check(spec.min_nodes >= 0 && spec.min_nodes <= spec.nodes, "[launch] at least ", spec.min_nodes,
+        " node(s) are more than the ", spec.nodes, " that may take part");
+  check(spec.nproc <= AgentPage::kMostRanks, "[launch] a host runs at most ", AgentPage::kMostRanks,
+        " ranks, got ", spec.nproc);
   check(spec.nodes >= 1, "[launch] the number of nodes must be at least 1, got ", spec.nodes);
   check(spec.max_restarts >= 0, "[launch] the number of restarts cannot be negative, got ",
         spec.max_restarts);
@@ -70,6 +82,8 @@ JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   JobShape shape;
   shape.run_id = run_id;
   shape.nodes = spec.nodes;
+  shape.min_nodes = spec.min_nodes;
+  shape.spare_timeout = spec.spare_timeout;
   shape.max_restarts = spec.max_restarts;
   if (spec.failure_code == FailureCode::lockstep) shape.final_code = kWrongUse;
   shape.saves_when_stopped = spec.hold_stop_signals;
@@ -78,6 +92,42 @@ JobShape shape_of(const LaunchSpec& spec, const std::string& run_id) {
   return shape;
 }
 
+// Several nodes need a token, unless all of them are on this machine.
+Trust trust_of(const LaunchSpec& spec) {
+  Trust trust = trust_from_environment();
+  trust.plaintext = trust.plaintext || spec.plaintext;
+  const std::string host =
+      spec.endpoint.empty() ? "" : Endpoint::parse(spec.endpoint, kDefaultPort).host;
+  const bool here = spec.nodes == 1 || is_loopback_host(host);
+  check(here || trust.token || trust.plaintext, "[launch] ", spec.nodes, " nodes meet at ",
+        spec.endpoint, ", and this job has no token: ", how_to_trust());
+  if (!here && !trust.token)
+    log::warn("[launch] this job has no token: its traffic is clear text, and whoever reaches ",
+              spec.endpoint, " can take it over");
+  return trust;
+}
+
+// What the ranks need to know of the job's token. They get it in a file: other programs of this
+// host may show their environment.
+class TokenForRanks {
+ public:
+  TokenForRanks(const Trust& trust, LaunchSpec& spec) {
+    if (trust.plaintext) spec.environment.emplace_back("LOCKSTEP_PLAINTEXT", "1");
+    if (!trust.token) return;
+    const char* file = std::getenv("LOCKSTEP_JOB_TOKEN_FILE");
+    std::string path = file ? std::filesystem::absolute(file).string() : "";
+    if (path.empty()) {
+      copy_.emplace("lockstep-token", trust.token->text());
+      path = copy_->path();
+      ::unsetenv("LOCKSTEP_JOB_TOKEN");
+    }
+    spec.environment.emplace_back("LOCKSTEP_JOB_TOKEN_FILE", path);
+  }
+
+ private:
+  std::optional<MemoryFile> copy_;
+};
+
 // How this agent takes part in the rendezvous: as its server or as a guest.
 struct Meeting {
   Endpoint endpoint;  // as this host's ranks and the client reach it
@@ -85,11 +135,21 @@ struct Meeting {
   std::string in_use;  // why this agent does not serve although it should; else empty
 };
 
-Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
+// Where to listen so that all nodes reach `host`.
+std::string listen_place(const LaunchSpec& spec, const std::string& host) {
+  const std::string place = listen_host(host);
+  if (place == host || spec.nodes == 1) return host;
+  log::warn("[launch] on this machine, '", host,
+            "' means loopback (see /etc/hosts), so the "
+            "rendezvous listens on all of its interfaces: give its address in --rdzv-endpoint");
+  return place;
+}
+
+Meeting meet(const LaunchSpec& spec, const std::string& run_id, const Trust& trust) {
   Meeting meeting;
   if (spec.endpoint.empty()) {
-    meeting.server = std::make_unique<RendezvousServer>("127.0.0.1", 0, shape_of(spec, run_id));
-    meeting.endpoint = {"127.0.0.1", meeting.server->port()};
+    meeting.endpoint = {str(kUnixSocket, "lockstep-", random_id(), random_id()), 0};
+    meeting.server = std::make_unique<RendezvousServer>(meeting.endpoint, shape_of(spec, run_id));
     return meeting;
   }
   meeting.endpoint = Endpoint::parse(spec.endpoint, kDefaultPort);
@@ -98,7 +158,8 @@ Meeting meet(const LaunchSpec& spec, const std::string& run_id) {
   if (!serve) return meeting;
   try {
     meeting.server = std::make_unique<RendezvousServer>(
-        listen_host(meeting.endpoint.host), meeting.endpoint.port, shape_of(spec, run_id));
+        Endpoint{listen_place(spec, meeting.endpoint.host), meeting.endpoint.port},
+        shape_of(spec, run_id), std::nullopt, trust);
     meeting.endpoint.port = meeting.server->port();
   } catch (const AddressInUse& e) {
     // Without node ranks, the agents of one host race for the port, and the losers are guests. The
@@ -114,12 +175,14 @@ Node describe_node(const LaunchSpec& spec, const std::string& node_id, const Mee
   node.host = host_name();
   node.pid = ::getpid();
   node.slots = spec.nproc;
+  node.min_slots = spec.min_nproc;
   node.node_rank = spec.node_rank;
   // Ranks of a single node, or of several agents on one host, need only loopback.
   const bool loopback = spec.nodes == 1 || is_loopback_host(meeting.endpoint.host);
-  node.master_addr = !spec.master_addr.empty() ? spec.master_addr
-                     : loopback                ? "127.0.0.1"
-                                               : host_name();
+  node.master_addr = !spec.master_addr.empty()  ? spec.master_addr
+                     : !spec.local_addr.empty() ? spec.local_addr
+                     : loopback                 ? "127.0.0.1"
+                                                : host_name();
   node.master_port = spec.master_port != 0 ? spec.master_port : free_port("");
   return node;
 }
@@ -172,10 +235,13 @@ void take_leave(RendezvousClient& client, Courier& courier, RendezvousServer* se
 
 }  // namespace
 
-LaunchResult launch(const LaunchSpec& spec) {
-  validate(spec);
+LaunchResult launch(const LaunchSpec& given) {
+  validate(given);
+  LaunchSpec spec = given;
+  const Trust trust = trust_of(spec);
+  const TokenForRanks token_for_ranks(trust, spec);
   const std::string program = find_program(spec.program.empty() ? spec.argv.front() : spec.program);
-  if (!spec.log_dir.empty()) {
+  if (!spec.log_dir.empty() && !spec.log_tree) {
     std::error_code error;
     std::filesystem::create_directories(spec.log_dir, error);
     if (error)
@@ -185,20 +251,27 @@ LaunchResult launch(const LaunchSpec& spec) {
   const std::string run_id = spec.run_id.empty() ? random_id() : spec.run_id;
   const std::string node_id = str(host_name(), "-", ::getpid(), "-", random_id());
 
-  require_files_for(spec.nproc, spec.max_restarts > 0);
-  StopSignals signals;
-  Guardian guardian;                // first: it must not hold descriptors that are opened later
+  const std::unique_ptr<LogTree> logs = LogTree::make(spec, run_id);
+  require_files_for(spec);
+  StopSignals signals(spec.more_signals);
+  SharedPage page;
+  Guardian guardian(*page);         // first: it must not hold descriptors that are opened later
   require_threads(19, "an agent");  // 7 of its own, and gRPC's
   Wakeup wakeup;
   ScreenWriter screen([&] { wakeup.ring(); });
-  Meeting meeting = meet(spec, run_id);
+  Meeting meeting = meet(spec, run_id, trust);
   if (meeting.server)
     for (const auto& [key, value] : spec.job_values)
       meeting.server->set_value(str(kJobStore, "/", key), value);
   ClientLimits limits;
-  if (meeting.server) limits.lost_after = kOwnServer;
+  if (meeting.server) {
+    limits.lost_after = kOwnServer;
+  } else {
+    // Whoever holds the rendezvous cannot lose touch with it.
+    limits.renewed = [&page](Duration until) { page->lease_until_ns = until.count(); };
+  }
   RendezvousClient client(
-      meeting.endpoint, run_id, [&] { wakeup.ring(); }, limits);
+      meeting.endpoint, run_id, [&] { wakeup.ring(); }, limits, trust);
   Courier courier([&] { wakeup.ring(); });
   // However this ends, no call to the rendezvous may hold up the courier.
   const std::unique_ptr<RendezvousClient, void (*)(RendezvousClient*)> abandon(
@@ -208,8 +281,8 @@ LaunchResult launch(const LaunchSpec& spec) {
   bool insisted = false, joined = false;
   StopWish wish;
   {
-    Agent agent({spec, program, run_id, node_id, meeting.endpoint, guardian, signals, client,
-                 courier, wakeup, screen});
+    Agent agent({spec, program, run_id, node_id, meeting.endpoint, page, guardian, signals, client,
+                 courier, wakeup, screen, logs.get()});
     const Node node = describe_node(spec, node_id, meeting);
     result = agent.run([&spec, &meeting, &client, node] { join(spec, node, meeting, client); });
     insisted = agent.insisted();

@@ -6,6 +6,7 @@
 
 #include "checkpoint/format/digest.h"
 #include "checkpoint/format/strict_json.h"
+#include "checkpoint/save/claim.h"
 #include "checkpoint/save/save_job.h"
 #include "comm/long_agreement.h"
 #include "comm/peer_failure.h"
@@ -13,9 +14,12 @@
 #include "core/base/byte_text.h"
 #include "core/base/log.h"
 #include "core/base/mutex.h"
+#include "core/trace/trace.h"
 
 namespace lockstep::checkpoint {
 namespace {
+
+constexpr trace::Kind kSave{"phase", "save a checkpoint", {{{"step"}}}};
 
 constexpr const char* kAside = ".tmp-";
 constexpr const char* kTaken = ".old";  // marks a folder that its writer must not find any more
@@ -98,6 +102,7 @@ class Save {
         check(find_no_utf8(text) == std::string::npos, "[checkpoint] metadata ", shown(key),
               " is not UTF-8, which a manifest needs; text_of_bytes() of core/base/byte_text.h "
               "makes UTF-8 of any bytes");
+    require_claim(files_, job_.dir, job_.claim);  // what lies half-written may be a later epoch's
     files_.make_directories(job_.dir);
     remove_half_written(files_, job_.dir);
     if (const std::string lack = lack_of_room(job_.dir, planned_bytes(job_.plan->plan), &files_);
@@ -130,6 +135,8 @@ class Save {
     write_text(files_, aside_ + "/" + Manifest::kFileName, text);
     write_text(files_, aside_ + "/" + Manifest::kSumsName, sums_text(manifest, sha256_hex(text)));
     files_.sync_directory(aside_);
+    // Whoever claims the folder after this line renames `aside_`.
+    require_claim(files_, job_.dir, job_.claim);
     files_.rename_directory(aside_, final_);
     try {
       files_.sync_directory(job_.dir);
@@ -153,6 +160,7 @@ class Save {
     remove_or_warn(files_, aside_);  // a replaced checkpoint of the same step
     if (job_.keep <= 0) return;
     try {
+      require_claim(files_, job_.dir, job_.claim);
       std::vector<int64_t> older;
       for (const auto& name : files_.list(job_.dir)) {
         const int64_t step = step_of_folder(name);
@@ -261,6 +269,7 @@ std::vector<FileToWrite> planned_files(const SavePlan& plan, int64_t rank, int64
 }
 
 std::string write_checkpoint(const SaveJob& job) {
+  const trace::Span span(kSave, [&] { return trace::About{.values = {job.step}}; });
   return naming_step(job.step, [&] { return Save(job).run(); });
 }
 
@@ -299,6 +308,7 @@ std::string save(const SaveRequest& request) {
               .metadata = request.metadata,
               .group = request.group,
               .files = request.files,
+              .claim = request.claim,
               .plan = &plan};
   DeviceCopies copies;
   try {

@@ -40,6 +40,7 @@ struct SaveJob {
   std::map<std::string, std::string> metadata = {};
   comm::ProcessGroup* group = nullptr;
   FileSystem* files = nullptr;
+  std::string claim = {};  // as in SaveRequest
   const SavePlan* plan = nullptr;
   std::vector<Tensor> tensors = {};  // planned_tensors(), on the host
   std::string problem = {};  // if not empty, this rank could not begin, and all ranks must give up

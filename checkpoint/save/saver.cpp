@@ -10,6 +10,7 @@
 #include "core/base/log.h"
 #include "core/base/mutex.h"
 #include "core/base/thread.h"
+#include "core/trace/trace.h"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -56,6 +57,7 @@ class Saver::Impl {
                 .metadata = std::move(metadata),
                 .group = group_.get(),
                 .files = options_.files,
+                .claim = options_.claim,
                 .plan = plan_.get(),
                 .tensors = buffers_};
     try {
@@ -75,7 +77,10 @@ class Saver::Impl {
       write(job, begin, stall);
     };
     try {
-      thread_ = start_thread("to save in the background", work);
+      thread_ = start_thread("to save in the background", [work] {
+        trace::name_thread("background save");
+        work();
+      });
     } catch (const EnvironmentError& e) {
       log::warn("[checkpoint] step ", step, " is saved while training waits: ", e.what());
       work();  // the other ranks wait for this rank's part

@@ -24,6 +24,7 @@ struct SaverOptions {
   int64_t keep = 0;      // as in SaveRequest
   comm::ProcessGroup* group = nullptr;
   FileSystem* files = nullptr;
+  std::string claim = {};                    // as in SaveRequest
   int64_t two_files_above = kTwoFilesAbove;  // as in SaveRequest
 };
 

@@ -115,6 +115,10 @@ class Backend {
   // there are such calls, from any thread.
   virtual void check_running() {}
 
+  // Whether a call's output is there only once the event is done that execute() returns, so that
+  // the host need not wait for the device between two calls.
+  virtual bool queues() const { return false; }
+
   // Forms the new group's backend; null where plan.color is negative. Comes on every rank, in the
   // lane of collectives. Throws as execute() does, in time too: a rank that dies, leaves or aborts
   // this group meanwhile is not waited for.

@@ -3,6 +3,7 @@
 #include "comm/engine/failure_note.h"
 #include "comm/peer_failure.h"
 #include "core/base/log.h"
+#include "core/trace/trace.h"
 
 namespace lockstep::comm {
 namespace {
@@ -20,16 +21,36 @@ constexpr size_t kEndedCallsShown = 3;
 constexpr Duration kGrace = std::chrono::milliseconds(500);
 constexpr Duration kLetGo = std::chrono::seconds(1);
 
-// Bytes of the larger tensor.
-int64_t volume(const Call& call, int size) {
-  switch (call.op) {
+// Bytes of the larger tensor. `slice`: those of one slice.
+int64_t volume(Op op, int64_t slice, int size) {
+  switch (op) {
     case Op::reduce_scatter:
     case Op::all_gather:
     case Op::gather:
     case Op::scatter:
-    case Op::all_to_all: return size * call.bytes();
-    default: return call.bytes();
+    case Op::all_to_all: return size * slice;
+    default: return slice;
   }
+}
+
+constexpr trace::Kind kCall{"comm",
+                            "call",
+                            {{{"bytes"},
+                              {"dtype", trace::Form::dtype},
+                              {"sequence"},
+                              {"group", trace::Form::text},
+                              {"ranks"},
+                              {"peer"}}}};
+
+// For the timeline: a call as this rank runs it, until all ranks have come and, on a CPU, the
+// results are there. `bytes`: of the larger tensor.
+trace::About about_call(const Fingerprint& call, const Backend& backend, const std::string& group) {
+  const int64_t bytes = volume(call.op, call.count * size_of(call.dtype), backend.size());
+  return {.values = {bytes, static_cast<int64_t>(call.dtype), static_cast<int64_t>(call.sequence),
+                     trace::as_value(trace::intern(group)), backend.size(), call.root},
+          .bytes = bytes,
+          .name = trace::intern(name_of(call.op)),
+          .queued = backend.device() != kCpu};
 }
 
 // (op, peer) as the lane sees it.
@@ -60,7 +81,8 @@ Work Engine::submit(Call call, const ReduceTree* tree, std::vector<Tensor> tenso
   // The caller's tree may be gone when the call runs.
   auto own_tree = tree ? std::make_shared<ReduceTree>(*tree) : nullptr;
   // The caller of a call on a device seldom waits for it at once, if it waits at all.
-  const bool large = volume(call, backend_->size()) >= kLargeBytes || backend_->device() != kCpu;
+  const bool large =
+      volume(call.op, call.bytes(), backend_->size()) >= kLargeBytes || backend_->device() != kCpu;
   return enqueue(call.op, peer, call.fingerprint, large, call.ready,
                  [this, call, own_tree, tensors = std::move(tensors)](
                      const Fingerprint& fingerprint, const WorkState& work) mutable {
@@ -120,6 +142,8 @@ void Engine::run(const std::shared_ptr<WorkState>& work, const Fingerprint& fing
                      over.by_peer);
   } else {
     recorder_.started(entry);
+    const trace::Span span(kCall,
+                           [&] { return about_call(fingerprint, *backend_, options_.name); });
     try {
       end = body(fingerprint, *work);
     } catch (...) {
@@ -135,6 +159,7 @@ void Engine::run(const std::shared_ptr<WorkState>& work, const Fingerprint& fing
 void Engine::watch(const std::shared_ptr<WorkState>& work, uint64_t entry, const Event& ready,
                    const Event& end) {
   work->queued(end);
+  const auto call = std::make_shared<QueuedCall>(work->what(), ready, end);
   const auto finish = [this, work, entry](std::exception_ptr failure) {
     // An abort brings calls to an end, too, and nobody can tell which.
     if (const End over = ended(); !failure && !over.reason.empty())
@@ -153,14 +178,14 @@ void Engine::watch(const std::shared_ptr<WorkState>& work, uint64_t entry, const
   try {
     watchdog_.add({.end = end,
                    .order = work->lane(),
-                   .check = [this, work, ready, limit] { return look_at(ready, limit); },
+                   .check = [this, call, ready, limit] { return look_at(*call, ready, limit); },
                    .finish = finish});
   } catch (...) {  // the system grants no thread
     finish(std::current_exception());
   }
 }
 
-Watchdog::Verdict Engine::look_at(const Event& ready, const Limit& limit) {
+Watchdog::Verdict Engine::look_at(const QueuedCall& call, const Event& ready, const Limit& limit) {
   if (const End over = ended(); !over.reason.empty()) return {failure_of_ended(over), kLetGo};
   try {
     backend_->check_running();
@@ -169,11 +194,17 @@ Watchdog::Verdict Engine::look_at(const Event& ready, const Limit& limit) {
   }
   if (!limit.passed_in_time()) return {};
   // A rank whose own device has not come says so at once, and the others hear of it meanwhile.
-  if (!ready.done())
+  if (!ready.done()) {
+    if (const std::string other = call.device_waits_in(); !other.empty())
+      return {std::make_exception_ptr(FromPeer<TimeoutError>(
+                  str(limit.reached(), ": ", backend_->device(), " of rank ", backend_->rank(),
+                      " has not come to the call: it waits for another rank's device in ", other))),
+              kGrace};
     return {std::make_exception_ptr(TimeoutError(
                 str(limit.reached(), ": ", backend_->device(), " of rank ", backend_->rank(),
                     " has not done what was queued before the call"))),
             Duration::zero()};
+  }
   return {std::make_exception_ptr(FromPeer<TimeoutError>(
               str(limit.reached(), ": all ranks have come to the call, and ", backend_->device(),
                   " of rank ", backend_->rank(), " waits in it for another rank's device"))),

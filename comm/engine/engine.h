@@ -11,6 +11,7 @@
 #include "comm/engine/backend.h"
 #include "comm/engine/flight_recorder.h"
 #include "comm/engine/lane.h"
+#include "comm/engine/queued_calls.h"
 #include "comm/engine/watchdog.h"
 #include "comm/engine/work_state.h"
 #include "comm/work.h"
@@ -72,7 +73,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void watch(const std::shared_ptr<WorkState>& work, uint64_t entry, const Event& ready,
              const Event& end);
   // Whether such a call may still come to its end.
-  Watchdog::Verdict look_at(const Event& ready, const Limit& limit);
+  Watchdog::Verdict look_at(const QueuedCall& call, const Event& ready, const Limit& limit);
   std::string where(const Fingerprint& fingerprint) const;
   void log_calls(const FlightRecorder::Excerpt& calls) const;
 

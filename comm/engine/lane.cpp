@@ -2,6 +2,7 @@
 
 #include "comm/engine/work_state.h"
 #include "core/base/thread.h"
+#include "core/trace/trace.h"
 
 namespace lockstep::comm {
 namespace {
@@ -63,6 +64,7 @@ void Lane::sleep() {
 }
 
 void Lane::loop() {
+  trace::name_thread("collectives");
   const MutexLock lock(mutex_);
   while (!stopping_ || busy_ || !queue_.empty()) {
     if (is_due())

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "comm/interrupt.h"
 #include "core/base/clock.h"
 #include "core/base/error.h"
 
@@ -77,7 +78,9 @@ class Limit {
   std::string_view what() const { return what_; }
   bool passed() const { return withdrawn() || passed_in_time(); }
   // The same but for a withdrawal, which is for whoever knows whether the message has come.
-  bool passed_in_time() const { return is_given_up() || deadline_.passed(); }
+  bool passed_in_time() const {
+    return is_given_up() || InterruptScope::interrupted() || deadline_.passed();
+  }
   // The call is a receive of a group that goes: it must end as if it had never been made, and end
   // nothing else.
   bool withdrawn() const { return heeds_withdrawal_ && given_up_ && given_up_->withdrawn(); }
@@ -102,6 +105,7 @@ class Limit {
   std::string reached() const {
     if (is_given_up()) return str("given up after a wait of ", seconds(given_up_->waited()), " s");
     if (withdrawn()) return "withdrawn, as this rank destroys the group";
+    if (InterruptScope::interrupted()) return "interrupted";
     if (!deadline_.passed())
       return str("limit of ", seconds(patience_.stopped), " s for a stopped rank reached");
     return patience_.limit > Duration::zero()

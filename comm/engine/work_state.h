@@ -68,6 +68,8 @@ class WorkState {
   // The first blocks until the call is answered, the second until it is done.
   void wait_until_answered(Duration limit, bool may_help);
   void wait_until_done(Duration limit);
+  template <typename Ready>
+  void wait_for(const Deadline& deadline, const Ready& ready) LOCKSTEP_REQUIRES(mutex_);
   // After an answer: throws the failure, or makes this thread's current queue wait for the end.
   void take_result();
   // Throws, unless the call comes to a good end at this last moment.

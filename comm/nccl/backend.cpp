@@ -59,6 +59,7 @@ class NcclBackend final : public Backend {
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   Device device() const override { return device_; }
+  bool queues() const override { return true; }
 
   Event execute(const Call& call) override {
     compare(call);

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <random>
 
 #include "comm/engine/roll_call.h"
 #include "comm/engine/transport.h"
@@ -8,6 +7,7 @@
 #include "comm/local/hash_store.h"
 #include "comm/ucx/factory.h"
 #include "comm/ucx/library.h"
+#include "comm/ucx/proof.h"
 #include "comm/ucx/transport.h"
 #include "core/base/error.h"
 #include "core/tensor/storage.h"
@@ -18,24 +18,31 @@ namespace {
 
 constexpr size_t kLongestIntroduction = size_t{32} << 10;
 
-// What a rank says at the roll call: a number, of which rank 0's names the group, and its address.
-std::string introduction(const UcxTransport& transport) {
-  std::random_device random;
-  const uint64_t number = static_cast<uint64_t>(random()) << 32 | random();
-  std::string text(reinterpret_cast<const char*>(&number), sizeof number);
-  return text + transport.address();
+// What a rank says at the roll call.
+struct Introduction {
+  std::string key;     // rank 0's is the group's; nothing where the key does not travel
+  std::string number;  // of this rank; rank 0's names the group
+  std::string address;
+};
+
+std::string introduction(const UcxTransport& transport, bool with_key) {
+  return (with_key ? random_bytes(kKeyBytes) : "") + random_bytes(kNumberBytes) +
+         transport.address();
 }
 
-// Takes the number off what each member says, and returns rank 0's.
-uint64_t group_number(std::vector<Attendant>& members) {
-  uint64_t group = 0;
+// Leaves only its address of what each member says. Returns who forms the group.
+GroupSecret take_secrets(std::vector<Attendant>& members, bool with_key) {
+  const size_t head = (with_key ? kKeyBytes : 0) + kNumberBytes;
+  GroupSecret secret;
   for (Attendant& m : members) {
-    if (m.says.size() <= sizeof group)
-      throw EnvironmentError(str("[ucx] ", m.who(), " gave no address"));
-    if (&m == &members.front()) std::memcpy(&group, m.says.data(), sizeof group);
-    m.says.erase(0, sizeof group);
+    if (m.says.size() <= head) throw EnvironmentError(str("[ucx] ", m.who(), " gave no address"));
+    if (secret.numbers.empty() && with_key) secret.key = m.says.substr(0, kKeyBytes);
+    secret.numbers.push_back(m.says.substr(head - kNumberBytes, kNumberBytes));
+    m.says.erase(0, head);
   }
-  return group >> 22;  // as many bits as a message's tag has room for
+  std::memcpy(&secret.group, secret.numbers.front().data(), sizeof secret.group);
+  secret.group >>= 22;  // as many bits as a message's tag has room for
+  return secret;
 }
 
 class UcxBackend final : public Backend {
@@ -105,14 +112,16 @@ std::unique_ptr<Backend> UcxBackend::split(const SplitPlan& plan) {
   const int size = static_cast<int>(plan.ranks.size());
   if (size == 1) return make_local(std::make_shared<HashStore>(), 0, 1, {.name = plan.name});
   auto transport = std::make_unique<UcxTransport>(plan.rank, size, plan.name);
-  const auto introductions = introduce(*transport_, plan, introduction(*transport));
+  const auto introductions =
+      introduce(*transport_, plan, introduction(*transport, /*with_key=*/false));
   std::vector<Attendant> members;
   for (size_t i = 0; i < plan.ranks.size(); ++i) {
     members.push_back(transport_->members()[static_cast<size_t>(plan.ranks[i])]);
     members.back().says = introductions[i];
   }
-  const uint64_t group = group_number(members);
-  transport->connect(group, std::move(members), plan.limit);
+  GroupSecret secret = take_secrets(members, /*with_key=*/false);
+  secret.key = split_key(transport_->key(), secret.group);
+  transport->connect(std::move(secret), std::move(members), plan.limit);
   return std::make_unique<UcxBackend>(std::move(transport));
 }
 
@@ -135,9 +144,10 @@ std::unique_ptr<Backend> make_ucx(std::shared_ptr<Store> store, int rank, int si
   if (size == 1) return make_local(std::make_shared<HashStore>(), rank, size, options);
   const Limit limit(patience_of(options.timeout));
   auto transport = std::make_unique<ucx::UcxTransport>(rank, size, options.name);
-  auto members = call_roll(*store, rank, size, ucx::introduction(*transport), limit, "ucx");
-  const uint64_t group = ucx::group_number(members);
-  transport->connect(group, std::move(members), limit);
+  auto members =
+      call_roll(*store, rank, size, ucx::introduction(*transport, /*with_key=*/true), limit, "ucx");
+  ucx::GroupSecret secret = ucx::take_secrets(members, /*with_key=*/true);
+  transport->connect(std::move(secret), std::move(members), limit);
   return std::make_unique<ucx::UcxBackend>(std::move(transport));
 }
 

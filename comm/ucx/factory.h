@@ -3,7 +3,8 @@
 // UCX has the same functions (no_ucx.cpp), which say what to install.
 //
 // libucp is loaded when the first group forms, so a program that uses another backend does not
-// need it. What travels is clear text, and nobody proves who they are.
+// need it. What travels is clear text. In their first message, ranks prove to each other that they
+// met in the same store.
 #pragma once
 
 #include <memory>

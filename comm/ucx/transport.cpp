@@ -13,6 +13,7 @@
 #include "comm/engine/process_look.h"
 #include "comm/peer_failure.h"
 #include "comm/ucx/library.h"
+#include "comm/ucx/proof.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/thread.h"
@@ -35,8 +36,9 @@ struct Hello {
   uint64_t name;
   uint32_t rank;
   uint32_t size;
+  Digest proof;
 };
-constexpr uint64_t kMagic = 0x31786375'6b636f6c;  // "lockucx1"
+constexpr uint64_t kMagic = 0x32786375'6b636f6c;  // "lockucx2"
 
 }  // namespace
 
@@ -68,24 +70,43 @@ UcxTransport::~UcxTransport() {
   if (keeper_.joinable()) keeper_.join();
 }
 
-void UcxTransport::connect(uint64_t group, std::vector<Attendant> members, const Limit& limit) {
+void UcxTransport::connect(GroupSecret secret, std::vector<Attendant> members, const Limit& limit) {
   members_ = std::move(members);
+  key_ = std::move(secret.key);
+  const uint64_t group = secret.group;
   std::vector<std::string> addresses;
   for (const Attendant& m : members_) addresses.push_back(m.says);
   worker_.connect(group, rank_, addresses);
   keeper_ = start_thread("to watch over a group's connections", [this] { keep(); });
   const auto size = static_cast<size_t>(size_);
   std::vector<Hello> hellos(size);
-  const Hello mine{kMagic, group, hash_name(name_), static_cast<uint32_t>(rank_),
-                   static_cast<uint32_t>(size_)};
+  std::vector<Hello> mine(size);
+  const auto proof = [&](size_t from, size_t to, uint64_t name) {
+    return prove(key_, {.group = group,
+                        .name = name,
+                        .from = static_cast<uint32_t>(from),
+                        .to = static_cast<uint32_t>(to),
+                        .size = static_cast<uint32_t>(size_),
+                        .from_number = secret.numbers[from],
+                        .to_number = secret.numbers[to]});
+  };
+  const uint64_t name = hash_name(name_);
   std::vector<Send> sends;
   std::vector<Receive> receives;
   for (int i = 1; i < size_; ++i) {
     const int peer = (rank_ + i) % size_;
-    sends.push_back({peer, &mine, sizeof mine});
-    receives.push_back({peer, &hellos[static_cast<size_t>(peer)], sizeof(Hello)});
+    const auto place = static_cast<size_t>(peer);
+    mine[place] = {kMagic,
+                   group,
+                   name,
+                   static_cast<uint32_t>(rank_),
+                   static_cast<uint32_t>(size_),
+                   proof(static_cast<size_t>(rank_), place, name)};
+    sends.push_back({peer, &mine[place], sizeof(Hello)});
+    receives.push_back({peer, &hellos[place], sizeof(Hello)});
   }
-  exchange(Channel::collective, sends, receives, limit);
+  // A greeting is no data: a rank that is through, and ends the group at once, spoils nobody's.
+  exchange(Channel::opening, sends, receives, limit);
   for (int r = 0; r < size_; ++r) {
     if (r == rank_) continue;
     const Hello& h = hellos[static_cast<size_t>(r)];
@@ -94,7 +115,11 @@ void UcxTransport::connect(uint64_t group, std::vector<Attendant> members, const
       throw EnvironmentError(
           str("[ucx] ", who(r), " does not speak for rank ", r, " of ", size_,
               " of this group: another program, or another version of lockstep"));
-    check(h.name == mine.name, "[ucx] ranks create groups in different order: rank ", rank_,
+    if (!equal(h.proof, proof(static_cast<size_t>(r), static_cast<size_t>(rank_), h.name)))
+      throw EnvironmentError(str("[ucx] whoever speaks for rank ", r, " (", who(r),
+                                 ") does not prove that it is that rank of this group: a process "
+                                 "of another job connected in its place"));
+    check(h.name == name, "[ucx] ranks create groups in different order: rank ", rank_,
           " creates '", name_, "', but rank ", r, " another one");
   }
 }

@@ -20,6 +20,13 @@ namespace lockstep::comm::ucx {
 // Ranks of other hosts that send nothing for this long count as lost.
 inline constexpr Duration kSilenceLimit = std::chrono::seconds(8);
 
+// What only the ranks of a group know (proof.h).
+struct GroupSecret {
+  uint64_t group = 0;  // equal on all ranks, and never twice
+  std::string key = {};
+  std::vector<std::string> numbers = {};  // by rank
+};
+
 // Thread-safe, as Transport demands.
 class UcxTransport final : public Transport {
  public:
@@ -33,10 +40,11 @@ class UcxTransport final : public Transport {
   const std::string& address() const { return worker_.address(); }
   const std::vector<Attendant>& members() const { return members_; }
 
-  // `members` by rank; each says its address. `group`: equal on all ranks, and never twice. Returns
-  // when every rank has heard from every other. Throws as exchange() does; UsageError where ranks
+  // `members` by rank; each says its address. Returns when every rank has heard from every other,
+  // and each has shown that it knows the secret. Throws as exchange() does; UsageError where ranks
   // form different groups.
-  void connect(uint64_t group, std::vector<Attendant> members, const Limit& limit);
+  void connect(GroupSecret secret, std::vector<Attendant> members, const Limit& limit);
+  const std::string& key() const { return key_; }
 
   size_t most_to_ride_along() const override { return size_t{16} << 10; }
   void exchange(Channel channel, std::span<const Send> sends, std::span<const Receive> receives,
@@ -85,6 +93,7 @@ class UcxTransport final : public Transport {
   const std::string name_;
   const Attendant self_;
   std::vector<Attendant> members_;  // constant once connected
+  std::string key_;                 // likewise
 
   // The worker's mutex guards what follows.
   std::string aborted_;                   // by this rank: why

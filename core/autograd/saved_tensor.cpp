@@ -34,7 +34,9 @@ void SavedTensor::fail() const {
 
 SavedInput::SavedInput(std::string_view op, const Variable& input, Tensor kept)
     : shape_(kept.shape()) {
-  if (const auto& node = input.impl()->grad->node) again_ = node->recipe_for(input.data());
+  const bool on_cpu = input.data().device() == kCpu;
+  if (const auto& node = input.impl()->grad->node; node && on_cpu)
+    again_ = node->recipe_for(input.data());
   if (!again_) kept_ = SavedTensor(op, input, std::move(kept));
 }
 

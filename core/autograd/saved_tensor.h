@@ -40,7 +40,8 @@ class SavedTensor {
 // The values of an input that are expensive in memory. They are not kept if the operation that
 // computed them can do so again from what it keeps anyway (recomputable()). A linear layer after a
 // norm or an activation then keeps nothing of its input. For a transformer that saves over a third
-// of all activations.
+// of all activations. On other devices than a CPU they are kept: computing them again is a launch
+// each, whose time is mostly that of reading and writing memory.
 class SavedInput {
  public:
   SavedInput() = default;  // undefined

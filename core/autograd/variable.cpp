@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/autograd/node.h"
+#include "core/trace/trace.h"
 
 namespace lockstep {
 namespace {
@@ -76,6 +77,9 @@ Leaves find_leaves(const std::shared_ptr<State>& root) {
   return leaves;
 }
 
+// Named by the operation, which is a literal.
+constexpr trace::Kind kBackward{"backward", "backward"};
+
 struct Ready {
   std::priority_queue<std::shared_ptr<State>, std::vector<std::shared_ptr<State>>, LaterFirst>
       queue;
@@ -107,6 +111,7 @@ void run_node(State& current, uint64_t oldest, Ready& ready, const F& used) {
   if (std::exchange(current.grad_valid, false)) {
     if (!gradient.is_contiguous()) gradient = gradient.contiguous();
     node.run_pre_hooks();
+    const trace::Span span(kBackward, [&] { return trace::About{.name = node.op().data()}; });
     node.backward(gradient);
   }
   gradient = Tensor();

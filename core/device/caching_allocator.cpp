@@ -2,11 +2,22 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <new>
 
 #include "core/base/error.h"
+#include "core/trace/trace.h"
 
 namespace lockstep {
+namespace {
+
+constexpr trace::Kind kTake{"allocator", "take from the system", {{{"bytes"}}}};
+constexpr trace::Kind kUse{
+    "allocator", "memory", {{{"used"}, {"reserved"}}}, trace::EventType::counter};
+// A change counts from this part of the peak on.
+constexpr int64_t kTracedShare = 50;
+
+}  // namespace
 
 void MemorySource::freed(void*, size_t, const Queue&) noexcept {}
 
@@ -121,6 +132,8 @@ void* CachingAllocator::take_cached(const Queue& queue, size_t capacity) {
 
 void* CachingAllocator::take_new(size_t capacity) {
   if (exceeds_limit(capacity)) return nullptr;
+  const trace::Span span(kTake,
+                         [&] { return trace::About{.values = {static_cast<int64_t>(capacity)}}; });
   void* block = source_.take(capacity);
   if (block) stats_.reserved_bytes += static_cast<int64_t>(capacity);
   return block;
@@ -188,6 +201,17 @@ void CachingAllocator::account(int64_t bytes, MemoryCategory category) {
   if (category == MemoryCategory::offloaded) return;
   stats_.total_used_bytes += bytes;
   stats_.total_peak_bytes = std::max(stats_.total_peak_bytes, stats_.total_used_bytes);
+  if (trace::on()) [[unlikely]]
+    trace_use();
+}
+
+// Only changes that would be seen in a timeline.
+void CachingAllocator::trace_use() {
+  const int64_t change = std::abs(stats_.total_used_bytes - traced_bytes_);
+  if (change * kTracedShare < stats_.total_peak_bytes) return;
+  traced_bytes_ = stats_.total_used_bytes;
+  trace::mark(kUse, {.values = {stats_.total_used_bytes, stats_.reserved_bytes},
+                     .name = trace::intern(source_.name())});
 }
 
 bool CachingAllocator::exceeds_limit(size_t more) const {

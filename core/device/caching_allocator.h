@@ -80,6 +80,7 @@ class CachingAllocator final : public Allocator {
   void settle(bool wait) LOCKSTEP_REQUIRES(mutex_);
   void drop_cached() LOCKSTEP_REQUIRES(mutex_);
   void account(int64_t bytes, MemoryCategory category) LOCKSTEP_REQUIRES(mutex_);
+  void trace_use() LOCKSTEP_REQUIRES(mutex_);
   bool exceeds_limit(size_t more) const LOCKSTEP_REQUIRES(mutex_);
   std::string no_memory(size_t bytes, MemoryCategory category) const LOCKSTEP_REQUIRES(mutex_);
 
@@ -91,6 +92,8 @@ class CachingAllocator final : public Allocator {
   std::unordered_map<void*, Block> blocks_ LOCKSTEP_GUARDED_BY(mutex_);
   std::vector<Pending> pending_ LOCKSTEP_GUARDED_BY(mutex_);
   MemoryStats stats_ LOCKSTEP_GUARDED_BY(mutex_);
+  // Used bytes when the timeline was last told.
+  int64_t traced_bytes_ LOCKSTEP_GUARDED_BY(mutex_) = 0;
 };
 
 // Steps of an eighth of a power of two, so that similar requests share blocks: at most 1/8 is

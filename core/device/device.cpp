@@ -9,6 +9,8 @@
 #include "core/device/cpu/table.h"
 #include "core/device/cuda_device.h"
 #include "core/device/kernels.h"
+#include "core/device/traced_kernels.h"
+#include "core/trace/trace.h"
 
 namespace lockstep {
 namespace {
@@ -45,6 +47,12 @@ Allocator& pinned_allocator(Device device) {
 }
 
 const Kernels& kernels(Device device) {
+  if (trace::on()) [[unlikely]]
+    return traced_kernels();
+  return untraced_kernels(device);
+}
+
+const Kernels& untraced_kernels(Device device) {
   if (device.type == DeviceType::cuda) return cuda::kernel_table();
   check_index(device);
   return cpu::kernel_table();

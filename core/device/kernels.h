@@ -45,6 +45,9 @@ enum class ReduceKind : uint8_t { sum, mean, max, min };
 // Number of elements whose squares make one term of a norm (square_sums).
 inline constexpr int64_t kSquareBlock = 1024;
 
+// Words behind the rows of a norm's rstd.
+inline constexpr int64_t kNormWords = 64;
+
 // A tensor of any dtype, with strides in elements. A stride of 0 repeats.
 struct StridedView {
   void* data;
@@ -71,6 +74,21 @@ struct GemmArgs {
   int64_t ldc;
   bool accumulate;    // C += A·B instead of C = A·B; f32 C only
   const float* bias;  // [N], added to each row; or nullptr
+  // On a CUDA device, the same of c_dtype instead of f32. At most one of both is set.
+  const void* rounded_bias = nullptr;
+};
+
+// The gradients of a layer y = x·wᵀ + b: dw [n, m] (+)= dyᵀ·x, and db [n] (+)= the sums of dy's
+// columns, for dy [rows, n] and x [rows, m].
+struct LinearGradientsArgs {
+  int64_t rows, n, m;
+  DType dtype;  // of dy and x
+  const void* dy;
+  const void* x;
+  float* dw;
+  bool accumulate_dw;
+  float* db;
+  bool accumulate_db;
 };
 
 // Self-attention. q is [B, T, H, D], k and v are [B, T, H_kv, D], with strides in elements. The
@@ -227,6 +245,9 @@ struct Kernels {
   void (*sum_rows)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* dy,
                    float* db, bool accumulate);
 
+  // As gemm and sum_rows. A device may compute both in one launch.
+  void (*linear_gradients)(const Queue& queue, const LinearGradientsArgs& args);
+
   // ---- attention ----
   // out: [B, T, H, D] dense. lse: f32 [B, H, T], log-sum-exp of each row's scores, kept for
   // backward. Takes no T×T memory.
@@ -240,21 +261,22 @@ struct Kernels {
   void (*softmax)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x, void* y);
   void (*softmax_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* y,
                            const void* dy, void* dx, bool accumulate);
-  // weight and bias: f32 [n], either may be nullptr. mean, rstd: f32 [rows], kept for backward.
+  // weight and bias: f32 [n], either may be nullptr. mean: f32 [rows]; rstd: f32 [rows +
+  // kNormWords], both kept for backward. What is behind the rows belongs to the kernels: a device
+  // counts there how far its backward pass is. So passes that share it come one after the other.
   void (*layer_norm)(const Queue& queue, DType dtype, int64_t rows, int64_t n, float eps,
                      const void* x, const float* weight, const float* bias, void* y, float* mean,
                      float* rstd);
   // Each accumulate_… says whether that gradient is added to or overwritten. dweight and dbias may
   // each be nullptr.
   void (*layer_norm_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n,
-                              const void* x, const float* weight, const float* mean,
-                              const float* rstd, const void* dy, void* dx, bool accumulate_dx,
-                              float* dweight, bool accumulate_dweight, float* dbias,
-                              bool accumulate_dbias);
+                              const void* x, const float* weight, const float* mean, float* rstd,
+                              const void* dy, void* dx, bool accumulate_dx, float* dweight,
+                              bool accumulate_dweight, float* dbias, bool accumulate_dbias);
   void (*rms_norm)(const Queue& queue, DType dtype, int64_t rows, int64_t n, float eps,
                    const void* x, const float* weight, void* y, float* rstd);
   void (*rms_norm_backward)(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
-                            const float* weight, const float* rstd, const void* dy, void* dx,
+                            const float* weight, float* rstd, const void* dy, void* dx,
                             bool accumulate_dx, float* dweight, bool accumulate_dweight);
   // Mean over rows of -log softmax(logits)[target]. targets: i32; rows whose target is `ignore` do
   // not count. lse: f32 [rows]. loss: f32 [1]. `counted`: i64 [1], the number of rows that

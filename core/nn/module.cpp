@@ -7,9 +7,13 @@
 #include "core/base/byte_text.h"
 #include "core/nn/init.h"
 #include "core/nn/recompute.h"
+#include "core/trace/trace.h"
 
 namespace lockstep::nn {
 namespace {
+
+// Named by the module.
+constexpr trace::Kind kForward{"forward", "forward"};
 
 using Modes = std::vector<std::pair<const Module*, bool>>;
 
@@ -46,6 +50,9 @@ Who who(const std::string& path) { return {path}; }
 }  // namespace
 
 Variables Module::call(Variables inputs) {
+  const trace::Span span(kForward, [&] {
+    return trace::About{.name = trace::intern(path_.empty() ? "model" : path_)};
+  });
   pre_hooks_.for_each([&](const PreHook& hook) { hook(*this, inputs); });
   Variables outputs =
       recompute_

@@ -60,9 +60,11 @@ void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
     return;
   }
   const Operand left = operand(a), right = operand(b);
-  const float* add = bias.defined() ? bias.data<float>() : nullptr;
+  const bool rounded = bias.defined() && bias.dtype() != DType::f32;
+  const float* add = bias.defined() && !rounded ? bias.data<float>() : nullptr;
   kernels_of(dst).gemm(queue_of(dst), {dst.size(0), dst.size(1), a.size(1), left.gemm, right.gemm,
-                                       dst.raw(), dst.dtype(), dst.strides()[0], accumulate, add});
+                                       dst.raw(), dst.dtype(), dst.strides()[0], accumulate, add,
+                                       rounded ? bias.raw() : nullptr});
 }
 
 Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) {

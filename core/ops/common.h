@@ -31,8 +31,8 @@ inline Tensor data_or_undefined(const Variable& x) {
 // x [..., n] as dense rows [rows, n].
 Tensor as_rows(const Tensor& x);
 
-// dst [M, N] (+)= a [M, K] · b [K, N] (+ bias f32 [N]). a and b have one dtype. Transposed views
-// cost no copy.
+// dst [M, N] (+)= a [M, K] · b [K, N] (+ bias [N], f32 or on a CUDA device dst's dtype). a and b
+// have one dtype. Transposed views cost no copy.
 void gemm(const Tensor& dst, bool accumulate, const Tensor& a, const Tensor& b,
           const Tensor& bias = {});
 

@@ -67,7 +67,7 @@ Variable concat(const std::vector<Variable>& parts, int axis);
 Variable matmul(const Variable& a, const Variable& b);
 // x [..., in] · weightᵀ + bias. weight: [out, in]. bias: f32 [out], or undefined. The weight's
 // gradient is computed directly in the leaf's gradient memory. If x comes from a norm or a function
-// of one argument, backward computes x again instead of keeping it (SavedInput).
+// of one argument, backward on a CPU computes x again instead of keeping it (SavedInput).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias);
 
 // ---- layers ----

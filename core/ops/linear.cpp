@@ -27,7 +27,10 @@ class RowLinear {
     out_ = values.size(0);
     check(x.dtype() == values.dtype(), "[", op, "] expected x and weight of one dtype, got ",
           x.data(), " and ", weight.data(), "; cast() x or use a PrecisionScope");
-    bias_ = data_or_undefined(bias);
+    // A CPU's products add a bias of f32. Others take one of the result's dtype, which the scope
+    // converts once instead of each product.
+    bias_ = x.data().device() == kCpu || !bias.defined() ? data_or_undefined(bias)
+                                                         : in_compute_dtype(bias).contiguous();
   }
 
   // rows [N, in] → [N, out].
@@ -38,14 +41,30 @@ class RowLinear {
     return y;
   }
 
-  static void backward_weight(const Tensor& g, const Tensor& rows, const Edge& edge) {
-    edge.write(
-        [&](const Tensor& dw, bool accumulate) { gemm(dw, accumulate, g.transpose(0, 1), rows); });
-  }
-  static void backward_bias(const Tensor& g, const Edge& edge) {
-    edge.write([&](const Tensor& db, bool accumulate) {
-      kernels_of(g).sum_rows(queue_of(g), g.dtype(), g.size(0), g.size(1), g.raw(),
-                             db.data<float>(), accumulate);
+  // `input` is read only if the weight needs a gradient.
+  static void backward_parameters(const Tensor& g, const SavedInput& input, const Edge& weight,
+                                  const Edge& bias) {
+    write_if_needed(bias, [&](const Tensor& db, bool add_db) {
+      const Tensor rows = weight.needed() ? input.get() : Tensor();
+      write_if_needed(weight, [&](const Tensor& dw, bool add_dw) {
+        if (db.defined() && dw.defined() && dw.dtype() == DType::f32) {
+          kernels_of(g).linear_gradients(queue_of(g), {.rows = g.size(0),
+                                                       .n = g.size(1),
+                                                       .m = rows.size(1),
+                                                       .dtype = g.dtype(),
+                                                       .dy = g.raw(),
+                                                       .x = rows.raw(),
+                                                       .dw = dw.data<float>(),
+                                                       .accumulate_dw = add_dw,
+                                                       .db = db.data<float>(),
+                                                       .accumulate_db = add_db});
+          return;
+        }
+        if (db.defined())
+          kernels_of(g).sum_rows(queue_of(g), g.dtype(), g.size(0), g.size(1), g.raw(),
+                                 db.data<float>(), add_db);
+        if (dw.defined()) gemm(dw, add_dw, g.transpose(0, 1), rows);
+      });
     });
   }
   void backward_input(const Tensor& g, const Tensor& dx, bool accumulate) const {
@@ -61,7 +80,7 @@ class RowLinear {
  private:
   SavedWeight weight_;  // in x's dtype
   int64_t out_ = 0;
-  Tensor bias_;
+  Tensor bias_;  // f32, or the result's dtype
 };
 
 }  // namespace
@@ -77,8 +96,7 @@ Variable linear(const Variable& input, const Variable& weight, const Variable& b
       [linear, saved = weight.requires_grad() ? SavedInput("linear", x, rows) : SavedInput()](
           const Tensor& gradient, const Node& n) {
         const Tensor g = as_rows(gradient);
-        RowLinear::backward_bias(g, n.edge(2));
-        if (n.edge(1).needed()) RowLinear::backward_weight(g, saved.get(), n.edge(1));
+        RowLinear::backward_parameters(g, saved, n.edge(1), n.edge(2));
         n.edge(0).write([&](const Tensor& dx, bool accumulate) {
           linear.backward_input(g, as_rows(dx), accumulate);
         });

@@ -33,7 +33,7 @@ class RowNorm {
   float eps_;
   SavedTensor x_;  // dense rows
   SavedWeight weight_, bias_;
-  Tensor mean_, rstd_;  // f32 [rows]; mean only for layer norm
+  Tensor mean_, rstd_;  // f32 [rows] and [rows + kNormWords]; mean only for layer norm
 };
 
 RowNorm::RowNorm(std::string_view op, Kind kind, float eps, const Variable& x,
@@ -57,9 +57,8 @@ void RowNorm::run(const Tensor& x, const Tensor& y) const {
 
 Tensor RowNorm::forward() {
   const Tensor& x = x_.get();
-  const Shape rows{x.size(0)};
-  rstd_ = Tensor::empty(rows, DType::f32, x.device());
-  if (kind_ == Kind::layer) mean_ = Tensor::empty(rows, DType::f32, x.device());
+  rstd_ = Tensor::empty({x.size(0) + kNormWords}, DType::f32, x.device());
+  if (kind_ == Kind::layer) mean_ = Tensor::empty({x.size(0)}, DType::f32, x.device());
   return recompute();
 }
 
@@ -83,11 +82,11 @@ void RowNorm::backward(const Tensor& dy, const Edge& dx, const Edge& dweight,
             wanted.defined() ? wanted : Tensor::empty(x.shape(), x.dtype(), x.device());
         if (kind_ == Kind::layer)
           k.layer_norm_backward(queue_of(x), x.dtype(), x.size(0), x.size(1), x.raw(),
-                                floats(weight), floats(mean_), floats(rstd_), dy.raw(), to.raw(),
+                                floats(weight), floats(mean_), writable(rstd_), dy.raw(), to.raw(),
                                 add_dx, writable(dw), add_dw, writable(db), add_db);
         else
           k.rms_norm_backward(queue_of(x), x.dtype(), x.size(0), x.size(1), x.raw(), floats(weight),
-                              floats(rstd_), dy.raw(), to.raw(), add_dx, writable(dw), add_dw);
+                              writable(rstd_), dy.raw(), to.raw(), add_dx, writable(dw), add_dw);
       });
     });
   });

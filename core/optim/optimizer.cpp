@@ -98,7 +98,6 @@ void Optimizer::forget_step() {
   check(steps_ > 0, "[optimizer] forget_step() before any step()");
   --steps_;
   for (const size_t i : without_gradient_) --missed_[i];
-  without_gradient_.clear();
 }
 
 void Optimizer::zero_grad() const {

@@ -40,9 +40,10 @@ class Optimizer {
   // kernel changes nothing if it finds `apply` 0 there; the caller says so by forget_step() once it
   // knows. `numbers.step` must be steps() + 1. Throws UsageError for numbers of another device.
   void step(const StepNumbersOn& numbers);
-  // The last step() changed nothing, and does not count.
+  // The last step() or count_step() changed nothing, and does not count. Once for each.
   void forget_step();
   // What the last step() queued runs once more, by itself: a recorded step (core/device/capture.h).
+  // It leaves out the parameters that the last step() left out.
   void count_step();
   void zero_grad() const;
 

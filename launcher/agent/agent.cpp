@@ -27,6 +27,8 @@ constexpr auto kLastWords = std::chrono::seconds(1);
 // Time from SIGKILL until the agent gives a rank up. The kernel cannot end a process that waits for
 // a device, or that a control group froze.
 constexpr auto kUnkillable = std::chrono::seconds(5);
+// After this long, the ranks of a program that does not count its steps have made progress.
+constexpr auto kLongRun = std::chrono::seconds(60);
 
 Duration now() { return Clock::now().time_since_epoch(); }
 
@@ -43,6 +45,7 @@ Agent::Agent(AgentContext context) : context_(std::move(context)) {}
 
 LaunchResult Agent::run(std::function<void()> join) {
   started_at_ = now();
+  roster_.begin(started_at_);
   context_.courier.send(std::move(join));
   while (true) {
     follow_job();
@@ -94,11 +97,13 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
         say_who_is_missing();  // the restart may have come before this node joined
       start_ranks();
     }
-  } else if (job_.phase == Phase::draining && job_.epoch > epoch_) {
-    // The epoch failed elsewhere before this agent heard of its start. Nothing runs here, but the
-    // next epoch starts only after this node has reported that.
-    epoch_ = job_.epoch;
-    context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
+  } else if (job_.phase == Phase::draining && job_.epoch > drained_epoch_) {
+    // The epoch ended elsewhere, before this agent heard of its start or after its ranks were done.
+    // Nothing runs here, but the next epoch starts only after this node has reported that.
+    epoch_ = drained_epoch_ = job_.epoch;
+    context_.courier.send([&client = context_.client, epoch = epoch_] {
+      client.drained(epoch, /*progressed=*/false);
+    });
   } else if (job_.phase == Phase::gathering && stop_signal_ != 0) {
     done_ = true;
   } else if (job_.phase == Phase::gathering && epoch_ > 0) {
@@ -108,11 +113,30 @@ void Agent::follow_job_while_waiting(const std::string& lost) {
 
 // Warns once for each restart.
 void Agent::say_who_is_missing() {
-  if (job_.restarts <= told_to_wait_at_) return;
-  told_to_wait_at_ = job_.restarts;
+  if (static_cast<int>(job_.nodes.size()) == context_.spec.nodes) {
+    if (job_.idle_restarts > told_to_wait_at_)
+      log::warn("[launch] ", job_.idle_restarts,
+                " restarts in a row made no progress: the next one comes in ",
+                seconds(backoff_after(job_.idle_restarts)), " s");
+    told_to_wait_at_ = job_.idle_restarts;
+    return;
+  }
+  const auto epoch = static_cast<int>(job_.epoch);
+  if (epoch <= told_to_wait_at_) return;
+  told_to_wait_at_ = epoch;
   log::warn("[launch] ", job_.failure ? job_.failure->reason : "a node was lost",
-            "; waiting for another one in its place, ", seconds(context_.spec.join_timeout),
+            "; waiting for another one in its place, ",
+            seconds(context_.spec.min_nodes > 0 ? context_.spec.spare_timeout
+                                                : context_.spec.join_timeout),
             " s at most");
+}
+
+void Agent::say_what_changed() const {
+  int world = 0;
+  for (const Node& node : job_.nodes) world += node.slots;
+  if (world_ > 0 && world != world_)
+    log::warn("[launch] epoch ", job_.epoch, " has ", world, " rank(s) on ", job_.nodes.size(),
+              " node(s); epoch ", epoch_, " had ", world_, " on ", node_ids_.size());
 }
 
 bool Agent::same_nodes() const {
@@ -123,7 +147,12 @@ bool Agent::same_nodes() const {
 void Agent::follow_job_while_active(const std::string& lost) {
   const bool ended_elsewhere = !lost.empty() || job_.epoch != epoch_ ||
                                job_.phase == Phase::draining || job_.phase == Phase::failed;
-  if (ended_elsewhere) {
+  if (job_.resizing && job_.epoch == epoch_ && lost.empty()) {
+    if (!signalled_at_)
+      log::info("[launch] another node has joined: the ranks save and end within ",
+                seconds(context_.spec.stop_grace), " s, and start again with it");
+    end_ranks(SIGTERM, context_.spec.stop_grace);
+  } else if (ended_elsewhere) {
     if (!signalled_at_) {
       signalled_for_loss_ = !lost.empty();
       frozen_at_failure_ = frozen_.longest(ranks_, now());  // before the signal wakes it
@@ -144,7 +173,10 @@ RankOutput::Options Agent::output_options(int local_rank, int rank) const {
   RankOutput::Options options;
   options.rank = rank;
   options.screen = &context_.screen;
-  if (!spec.log_dir.empty()) options.log_file = str(spec.log_dir, "/rank-", rank, ".log");
+  if (context_.logs)
+    context_.logs->put_into(options, job_.restarts, local_rank);
+  else if (!spec.log_dir.empty())
+    options.log_file = str(spec.log_dir, "/rank-", rank, ".log");
   if (spec.screen == Screen::rank0) {
     options.output = rank == 0 ? Show::raw : Show::nothing;
     options.error = rank == 0 ? Show::raw : Show::prefixed;
@@ -160,7 +192,10 @@ RankOutput::Options Agent::output_options(int local_rank, int rank) const {
 }
 
 void Agent::start_ranks() {
+  say_what_changed();
   epoch_ = job_.epoch;
+  world_ = 0;
+  for (const Node& node : job_.nodes) world_ += node.slots;
   node_ids_.clear();
   for (const Node& node : job_.nodes) node_ids_.push_back(node.node_id);
   const auto self = std::find_if(job_.nodes.begin(), job_.nodes.end(),
@@ -175,6 +210,9 @@ void Agent::start_ranks() {
   alive_before_failure_.reset();
   drain_until_.reset();
   failure_.reset();
+  convicted_ = false;
+  fenced_before_ = context_.page->fenced;
+  for (auto& each : context_.page->progress) each = 0;
   terminated_ = false;
   frozen_at_failure_.reset();
   cause_until_.reset();
@@ -182,8 +220,8 @@ void Agent::start_ranks() {
   started_at_ = now();
   frozen_.begin(static_cast<size_t>(self->slots), started_at_);
   stage_ = Stage::active;
-  // Without restarts, nobody would read the kept memory.
-  while (context_.spec.max_restarts > 0 && static_cast<int>(kept_.size()) < self->slots)
+  // Without another epoch, nobody would read the kept memory.
+  while (context_.spec.may_restart() && static_cast<int>(kept_.size()) < self->slots)
     kept_.push_back(std::make_unique<MemoryFile>("lockstep-kept"));
   for (int local_rank = 0; local_rank < self->slots; ++local_rank)
     ranks_.push_back(start_rank(*self, local_rank));
@@ -200,6 +238,7 @@ std::unique_ptr<RankProcess> Agent::start_rank(const Node& self, int local_rank)
   child.environment = rank_environment(
       context_.spec, context_.run_id, job_, self, context_.store,
       {.local_rank = local_rank,
+       .agent_page = context_.page.path(),
        .error_file = process->error_path(),
        .kept_memory = kept_.empty() ? "" : kept_[static_cast<size_t>(local_rank)]->path(),
        .terminal_columns = options.output == Show::raw ? terminal_columns() : 0});
@@ -233,6 +272,12 @@ void Agent::handle_signals() {
     // Another program decides itself what SIGUSR1 means.
     if (arrival->signal == SIGUSR1 && !context_.spec.hold_stop_signals) {
       pass_on_usr1();
+      continue;
+    }
+    const auto& more = context_.spec.more_signals;
+    if (arrival->signal != SIGQUIT &&
+        std::find(more.begin(), more.end(), arrival->signal) != more.end()) {
+      for (auto& rank : ranks_) rank->signal(arrival->signal);
       continue;
     }
     switch (wish_.take(arrival->signal, arrival->at)) {
@@ -290,6 +335,12 @@ void Agent::wait_for_events() {
   Duration until = before + kWaitingNote;
   if (active() && kill_at_ && !killed_at_) until = std::min(until, *kill_at_);
   if (active() && killed_at_ && !all_ended()) until = std::min(until, *killed_at_ + kUnkillable);
+  const bool gathering = stage_ == Stage::waiting && job_.phase == Phase::gathering;
+  if (gathering) until = std::min(until, roster_.next());
+  if (active() && !convicted_) {
+    const Duration lease(context_.page->lease_until_ns.load());
+    if (lease != kEndlessLease) until = std::min(until, before + (lease - boot_time()));
+  }
   if (insisted_at_ && !active()) until = std::min(until, *insisted_at_ + kLastWords);
   if (held_up) until = std::min(until, before + kScreenCheck);
   if (drain_until_) until = std::min(until, *drain_until_);
@@ -306,9 +357,11 @@ void Agent::wait_for_events() {
       if (polls[first_stream + i].revents != 0) streams[i].first->read(streams[i].second);
     handle_signals();
   }
-  if (ready == 0 && stage_ == Stage::waiting && job_.phase == Phase::gathering)
-    log::info("[launch] waiting for nodes: ", job_.nodes.size(), " of ", context_.spec.nodes,
-              " joined");
+  if (gathering) {
+    const std::string roster = roster_.look(job_.nodes, context_.spec.nodes, now());
+    if (!roster.empty()) log::info("[launch] waiting for nodes: ", roster);
+  }
+  end_without_lease();
   collect_ends(before);
   check_limits();
 }
@@ -327,10 +380,69 @@ void Agent::check_limits() {
     }
   }
   if (killed_at_ && at >= *killed_at_ + kUnkillable && !all_ended()) give_up_unkillable();
-  if (!all_ended()) return frozen_.check(ranks_, at);
+  if (!all_ended()) {
+    frozen_.check(ranks_, at);
+    return end_frozen();
+  }
   const bool silent =
       std::none_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r->output_open(); });
   if (silent || (drain_until_ && at >= *drain_until_)) conclude_epoch();
+}
+
+void Agent::end_without_lease() {
+  if (!active() || convicted_ || all_ended()) return;
+  if (!context_.page->lease_passed() && context_.page->fenced == fenced_before_) return;
+  Failure failure;
+  failure.host = host_name();
+  failure.reason = str(
+      "host ", host_name(), " (agent pid ", ::getpid(), ") had no answer of the rendezvous for ",
+      seconds(ranks_may_run(job_.lease)), " s (", context_.store.text(),
+      "), or was frozen: its ranks were killed, because the others may go on without them");
+  const bool first = !signalled_at_;
+  end_ranks(SIGKILL, Duration::zero());
+  if (first) convict(failure);
+}
+
+// Ends the ranks if one of them has stood still for longer than --freeze-timeout.
+void Agent::end_frozen() {
+  if (signalled_at_) return;
+  const auto limit = [&](size_t local) -> Duration {
+    if (context_.spec.freeze_timeout) return *context_.spec.freeze_timeout;
+    return context_.page->progress[local] != 0 ? Duration(kFreezeTimeout) : Duration::zero();
+  };
+  const auto frozen = frozen_.too_long(ranks_, now(), limit);
+  if (!frozen) return;
+  Failure failure;
+  failure.rank = frozen->rank;
+  failure.host = host_name();
+  failure.pid = frozen->pid;
+  failure.signal = SIGKILL;
+  failure.reason = str("the launcher ended it, because it ", to_text(frozen->look.still),
+                       " for longer than ", seconds(limit(frozen->local)), " s (--freeze-timeout)");
+  // It must not go on before it ends.
+  for (auto& rank : ranks_)
+    if (rank->rank() == frozen->rank) rank->signal(SIGKILL);
+  end_ranks(SIGTERM, context_.spec.grace);
+  convict(failure);
+}
+
+void Agent::convict(const Failure& failure) {
+  log::warn("[launch] ", headline(failure), failure.rank < 0 ? "" : ": " + failure.reason);
+  convicted_ = true;
+  failure_ = failure;
+  failed_after_ = now() - started_at_;
+  report_failure();
+}
+
+bool Agent::progressed() {
+  int64_t furthest = 0, counting = 0;
+  for (const auto& each : context_.page->progress) {
+    furthest = std::max(furthest, each.load());
+    counting += each != 0 ? 1 : 0;
+  }
+  const bool further = furthest > furthest_;
+  furthest_ = std::max(furthest_, furthest);
+  return counting > 0 ? further : now() - started_at_ >= kLongRun;
 }
 
 // The job ends without these ranks. The kernel ends them when it can.

@@ -11,10 +11,13 @@
 
 #include "launcher/agent/courier.h"
 #include "launcher/agent/frozen.h"
+#include "launcher/agent/log_tree.h"
+#include "launcher/agent/roster.h"
 #include "launcher/base/launch_spec.h"
 #include "launcher/process/guardian.h"
 #include "launcher/process/memory_file.h"
 #include "launcher/process/rank_process.h"
+#include "launcher/process/shared_page.h"
 #include "launcher/process/stop_signals.h"
 #include "launcher/process/wakeup.h"
 #include "launcher/rendezvous/client.h"
@@ -28,12 +31,14 @@ struct AgentContext {
   std::string run_id;
   std::string node_id;
   Endpoint store;  // as the ranks of this host reach it
+  SharedPage& page;
   Guardian& guardian;
   StopSignals& signals;
   RendezvousClient& client;
   Courier& courier;
   Wakeup& wakeup;
   ScreenWriter& screen;
+  LogTree* logs = nullptr;  // null: as LaunchSpec::log_dir says
 };
 
 class Agent {
@@ -60,6 +65,7 @@ class Agent {
   void follow_job_while_waiting(const std::string& lost);
   void follow_job_while_active(const std::string& lost);
   void say_who_is_missing();
+  void say_what_changed() const;
   // Whether the nodes are those with which the last epoch began.
   bool same_nodes() const;
   void start_ranks();
@@ -75,6 +81,13 @@ class Agent {
   bool collect_ended(Duration alive_at);
   void check_limits();
   void give_up_unkillable();
+  // Kills the ranks if this node's lease has passed: the others may go on without it.
+  void end_without_lease();
+  void end_frozen();
+  // Ends the ranks because of what the agent itself has found.
+  void convict(const Failure& failure);
+  // Whether the ranks of this epoch came further than those of all earlier ones.
+  bool progressed();
   void conclude_epoch();
   void conclude_with_answer();
   int code_of_stop(int signal) const;
@@ -108,6 +121,8 @@ class Agent {
   bool done_ = false;
   uint64_t epoch_ = 0;                 // of ranks_
   std::vector<std::string> node_ids_;  // of that epoch
+  Roster roster_;
+  int world_ = 0;  // its number of ranks
   // The restart at which the agent last said that a node is missing.
   int told_to_wait_at_ = 0;
   Duration started_at_{};
@@ -132,6 +147,10 @@ class Agent {
   bool passed_usr1_ = false;
   bool terminated_ = false;         // some rank ended by our signal instead of saving
   std::optional<Failure> failure_;  // the one reported for this epoch
+  bool convicted_ = false;          // failure_ is what the agent itself has found
+  int64_t fenced_before_ = 0;       // AgentPage::fenced when the ranks were started
+  int64_t furthest_ = 0;            // the most steps that a rank has done in any epoch
+  uint64_t drained_epoch_ = 0;      // the last epoch whose end was reported
 
   FrozenRanks frozen_;
   // The rank that had stood still for longest when the first failure was seen.

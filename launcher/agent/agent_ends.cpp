@@ -167,7 +167,7 @@ void Agent::conclude_epoch() {
   // All reports are known now. The rank that ended first need not be the one that failed first.
   auto failure = blame_frozen(local_failure());
   const bool stopped_in_time = job_.stopping || stop_signal_ != 0;
-  if (failure_ && !failure) failure = failure_;
+  if (failure_ && (!failure || convicted_)) failure = failure_;
   if (!failure && stopped_in_time && killed_at_ && !insisted()) {
     failure = Failure{};
     failure->host = host_name();
@@ -198,9 +198,14 @@ void Agent::conclude_with_answer() {
       log::warn(
           "[launch] ", headline(*job_.failure),
           job_.failure->reason.empty() || job_.failure->rank < 0 ? "" : ": " + job_.failure->reason,
-          "; starting all ranks again (restart ", job_.restarts + 1, " of ",
-          context_.spec.max_restarts, ")");
-    context_.courier.send([&client = context_.client, epoch = epoch_] { client.drained(epoch); });
+          job_.restarts < context_.spec.max_restarts
+              ? str("; starting all ranks again (restart ", job_.restarts + 1, " of ",
+                    context_.spec.max_restarts, ")")
+              : "; no restart is left: the job goes on if fewer ranks or nodes will do");
+    drained_epoch_ = epoch_;
+    context_.courier.send([&client = context_.client, epoch = epoch_, progress = progressed()] {
+      client.drained(epoch, progress);
+    });
   } else if (job_.phase == Phase::running && job_.epoch == epoch_) {
     context_.courier.send([&client = context_.client, epoch = epoch_, saved = any_saved()] {
       client.finish(epoch, saved);
@@ -248,6 +253,7 @@ LaunchResult Agent::result() {
     failure->reason = lost;
   }
   if (failure) {
+    if (convicted_ && !over && !lost.empty()) failure->reason += "; " + lost;
     FailureContext about;
     about.after_seconds =
         seconds(failed_after_ == Duration::zero() ? now() - started_at_ : failed_after_);

@@ -3,12 +3,28 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <sstream>
 
 #include <unistd.h>
 
 #include "core/base/cores.h"
 
 namespace lockstep::launcher {
+
+namespace {
+
+// The device that a rank takes: that entry of the list, or of all devices.
+std::string device_of(const std::map<std::string, std::string>& variables, int local_rank) {
+  const auto visible = variables.find("CUDA_VISIBLE_DEVICES");
+  if (visible == variables.end()) return str(local_rank);
+  std::istringstream list(visible->second);
+  std::string device;
+  for (int i = 0; i <= local_rank; ++i)
+    if (!std::getline(list, device, ',')) return "";
+  return device;
+}
+
+}  // namespace
 
 int threads_per_rank(int nproc) { return std::max(1, usable_cores() / std::max(1, nproc)); }
 
@@ -38,6 +54,12 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
   put("ROLE_NAME", spec.role);
   put("MASTER_ADDR", job.nodes.front().master_addr);
   put("MASTER_PORT", job.nodes.front().master_port);
+  if (spec.virtual_local_rank) {
+    put("LOCAL_RANK", 0);
+    put("CUDA_VISIBLE_DEVICES", device_of(variables, place.local_rank));
+  }
+  if (variables["TORCH_NCCL_ASYNC_ERROR_HANDLING"].empty())
+    put("TORCH_NCCL_ASYNC_ERROR_HANDLING", 1);
   put("TORCHELASTIC_RUN_ID", run_id);
   put("TORCHELASTIC_RESTART_COUNT", job.restarts);
   put("TORCHELASTIC_MAX_RESTARTS", spec.max_restarts);
@@ -45,6 +67,7 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
   put("TORCHELASTIC_USE_AGENT_STORE", "False");
   put("TORCHELASTIC_ERROR_FILE", place.error_file);
   put("LOCKSTEP_ERROR_FILE", place.error_file);
+  put("LOCKSTEP_AGENT_PAGE", place.agent_page);
   put("LOCKSTEP_STORE", store.text());
   put("LOCKSTEP_RUN_ID", run_id);
   put("LOCKSTEP_EPOCH", job.epoch);

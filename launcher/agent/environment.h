@@ -13,6 +13,7 @@ namespace lockstep::launcher {
 
 struct RankPlace {
   int local_rank = 0;
+  std::string agent_page;  // path of the AgentPage
   std::string error_file;  // where the rank may write why it fails
   // A file in memory that stays the same in every epoch. Empty: none.
   std::string kept_memory;

@@ -9,7 +9,7 @@
 namespace lockstep::launcher {
 namespace {
 
-constexpr auto kCheck = std::chrono::seconds(2);
+constexpr auto kCheck = std::chrono::seconds(1);
 // A standstill up to this long may be normal: a tracer stops its process briefly at every event
 // that it wants to see, and a process that uses a disk waits for it.
 constexpr auto kOrdinary = std::chrono::seconds(10);
@@ -57,8 +57,11 @@ void FrozenRanks::check(const Ranks& ranks, Duration at) {
     State& state = states_[i];
     if (state.warned || !state.counts(at)) continue;
     state.warned = true;
-    const FrozenRank frozen{
-        .rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
+    const FrozenRank frozen{.rank = ranks[i]->rank(),
+                            .local = i,
+                            .pid = ranks[i]->pid(),
+                            .since = state.since,
+                            .look = state.look};
     const std::string way_on = advice(frozen);
     log::warn(
         "[launch] rank ", frozen.rank, " (pid ", frozen.pid, " on host ", host_name(), ") ",
@@ -68,14 +71,33 @@ void FrozenRanks::check(const Ranks& ranks, Duration at) {
   }
 }
 
+std::optional<FrozenRank> FrozenRanks::too_long(
+    const Ranks& ranks, Duration at, const std::function<Duration(size_t)>& limit) const {
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    const State& state = states_[i];
+    const bool frozen =
+        state.look.still == Standstill::stopped || state.look.still == Standstill::frozen;
+    if (!frozen || limit(i) == Duration::zero() || at - state.since < limit(i)) continue;
+    return FrozenRank{.rank = ranks[i]->rank(),
+                      .local = i,
+                      .pid = ranks[i]->pid(),
+                      .since = state.since,
+                      .look = state.look};
+  }
+  return std::nullopt;
+}
+
 std::optional<FrozenRank> FrozenRanks::longest(const Ranks& ranks, Duration at) {
   look(ranks, at);
   std::optional<FrozenRank> longest;
   for (size_t i = 0; i < ranks.size(); ++i) {
     const State& state = states_[i];
     if (!state.counts(at) || (longest && longest->since <= state.since)) continue;
-    longest = {
-        .rank = ranks[i]->rank(), .pid = ranks[i]->pid(), .since = state.since, .look = state.look};
+    longest = {.rank = ranks[i]->rank(),
+               .local = i,
+               .pid = ranks[i]->pid(),
+               .since = state.since,
+               .look = state.look};
   }
   return longest;
 }

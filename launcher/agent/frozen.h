@@ -2,6 +2,7 @@
 // by their control group, or waiting for the kernel. Other hosts cannot tell them from slow ranks.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@ namespace lockstep::launcher {
 
 struct FrozenRank {
   int rank = 0;
+  size_t local = 0;
   pid_t pid = 0;
   Duration since{};  // when it was first seen standing still
   ProcessLook look = {};
@@ -28,9 +30,12 @@ class FrozenRanks {
 
   void begin(size_t ranks, Duration at);
   Duration next_check() const { return next_check_; }
-  // Looks once every 2 s and warns once about each standstill. It ends no rank: the time limit of
-  // the call that waits for the rank does.
+  // Looks once a second and warns once about each standstill. It ends no rank.
   void check(const Ranks& ranks, Duration at);
+  // Of the last look: the first rank that has been stopped, or frozen by its control group, for
+  // longer than its limit. A limit of 0 is none.
+  std::optional<FrozenRank> too_long(const Ranks& ranks, Duration at,
+                                     const std::function<Duration(size_t local)>& limit) const;
   // Looks at once. Returns the rank that has stood still for longest.
   std::optional<FrozenRank> longest(const Ranks& ranks, Duration at);
 

@@ -1,17 +1,20 @@
 // Guardian: a small process that outlives the agent for a moment. It holds the other end of a pipe.
 // When the agent vanishes for any reason, the pipe ends, and the guardian kills every session that
 // it watches. Ranks die with the agent anyway (PR_SET_PDEATHSIG); the guardian ends what they
-// started.
+// started. It does the same when the agent's lease passes: a frozen agent cannot.
 #pragma once
 
 #include <sys/types.h>
+
+#include "launcher/base/agent_page.h"
 
 namespace lockstep::launcher {
 
 // Make it before the agent opens any descriptor whose closing others wait for. Used by one thread.
 class Guardian {
  public:
-  Guardian();
+  // `page` outlives the guardian's process.
+  explicit Guardian(AgentPage& page);
   // Kills the sessions that are still watched.
   ~Guardian();
   Guardian(const Guardian&) = delete;

@@ -3,14 +3,22 @@
 #include <cerrno>
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/error.h"
 
 namespace lockstep::launcher {
 
-MemoryFile::MemoryFile(const char* label) : fd_(::memfd_create(label, MFD_CLOEXEC)) {
+MemoryFile::MemoryFile(const char* label, const std::string& contents)
+    : fd_(::memfd_create(label, MFD_CLOEXEC)) {
   if (fd_ < 0) throw EnvironmentError("[launch] memfd_create: " + errno_text(errno));
+  if (::fchmod(fd_, 0600) == 0 &&
+      ::pwrite(fd_, contents.data(), contents.size(), 0) == static_cast<ssize_t>(contents.size()))
+    return;
+  const std::string why = errno_text(errno);
+  ::close(fd_);
+  throw EnvironmentError(str("[launch] a file in memory (", label, "): ", why));
 }
 
 MemoryFile::~MemoryFile() { ::close(fd_); }

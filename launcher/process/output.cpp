@@ -1,7 +1,9 @@
 #include "launcher/process/output.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -76,18 +78,53 @@ void LineSplitter::flush(const Sink& sink) {
   rest_.clear();
 }
 
+void RankOutput::File::open() {
+  if (path.empty()) return;
+  // Output may hold secrets, and a link could make us write into any file of this user.
+  fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0)
+    throw EnvironmentError(str("[launch] cannot write the log '", path, "': ", errno_text(errno)));
+}
+
+void RankOutput::File::write() {
+  if (!lines.empty() && !failed && !write_all(fd, lines)) {
+    failed = true;  // a full disk must not end the job
+    log::warn("[launch] the log '", path, "' is incomplete from here on: ", errno_text(errno));
+  }
+  lines.clear();
+}
+
 RankOutput::RankOutput(Options options)
     : options_(std::move(options)),
       prefixes_{prefix(options_.rank, STDOUT_FILENO), prefix(options_.rank, STDERR_FILENO)} {
-  if (options_.log_file.empty()) return;
-  log_fd_ = ::open(options_.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (log_fd_ < 0)
-    throw EnvironmentError(
-        str("[launch] cannot write the log '", options_.log_file, "': ", errno_text(errno)));
+  files_[0].path = options_.log_file;
+  files_[1].path = options_.error_log_file;
+  files_[2].path = options_.output_copy.file;
+  files_[3].path = options_.error_copy.file;
+  try {
+    for (File& file : files_) file.open();
+  } catch (...) {
+    close_files();
+    throw;
+  }
 }
 
-RankOutput::~RankOutput() {
-  if (log_fd_ >= 0) ::close(log_fd_);
+RankOutput::~RankOutput() { close_files(); }
+
+void RankOutput::close_files() {
+  for (File& file : files_)
+    if (file.fd >= 0) ::close(std::exchange(file.fd, -1));
+}
+
+void RankOutput::keep_report(const std::string& report) const {
+  if (options_.report_file.empty() || report.empty()) return;
+  const int fd = ::open(options_.report_file.c_str(),
+                        O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const bool written = fd >= 0 && write_all(fd, report);
+  const int reason = errno;
+  if (fd >= 0) ::close(fd);
+  if (!written)
+    log::warn("[launch] cannot write '", options_.report_file, "': ", errno_text(reason));
 }
 
 void RankOutput::remember(std::string_view line) {
@@ -99,27 +136,28 @@ void RankOutput::remember(std::string_view line) {
   if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
 }
 
-void RankOutput::add_line(std::string_view line, std::string& screen, Show show) {
+void RankOutput::add_line(Stream stream, std::string_view line, std::string& screen, Show show) {
   remember(line);
-  if (log_fd_ >= 0) log_lines_.append(line).append("\n");
+  if (File& log = files_[log_of(stream)]; log.fd >= 0) log.lines.append(line).append("\n");
+  if (File& copy = files_[stream == Stream::error ? 3 : 2]; copy.fd >= 0) {
+    const Copy& wanted = stream == Stream::error ? options_.error_copy : options_.output_copy;
+    if (std::any_of(wanted.words.begin(), wanted.words.end(),
+                    [&](const std::string& word) { return line.find(word) != line.npos; }))
+      copy.lines.append(str("[rank ", options_.rank, "] ")).append(line).append("\n");
+  }
   if (show != Show::prefixed) return;
   screen.append(line).append("\n");
 }
 
 void RankOutput::write_out(Stream stream, const std::string& screen) {
   if (!screen.empty() && options_.screen) options_.screen->write(stream, screen);
-  if (!log_lines_.empty() && !log_failed_ && !write_all(log_fd_, log_lines_)) {
-    log_failed_ = true;  // a full disk must not end the job
-    log::warn("[launch] the log '", options_.log_file,
-              "' is incomplete from here on: ", errno_text(errno));
-  }
-  log_lines_.clear();
+  for (File& file : files_) file.write();
 }
 
 bool RankOutput::held_up(Stream stream) const {
   const Show show = stream == Stream::output ? options_.output : options_.error;
   if (show == Show::nothing || !options_.screen || !options_.screen->full(stream)) return false;
-  return log_fd_ < 0 || options_.screen->stalled(stream) < kUnread;
+  return files_[log_of(stream)].fd < 0 || options_.screen->stalled(stream) < kUnread;
 }
 
 void RankOutput::feed(Stream stream, std::string_view bytes) {
@@ -128,7 +166,7 @@ void RankOutput::feed(Stream stream, std::string_view bytes) {
   std::string screen = show == Show::raw ? std::string(bytes) : std::string();
   splitters_[index].feed(bytes, [&](std::string_view line) {
     if (show == Show::prefixed) screen += prefixes_[index];
-    add_line(line, screen, show);
+    add_line(stream, line, screen, show);
   });
   write_out(stream, screen);
 }
@@ -139,7 +177,7 @@ void RankOutput::finish(Stream stream) {
   std::string screen;
   splitters_[index].flush([&](std::string_view line) {
     if (show == Show::prefixed) screen += prefixes_[index];
-    add_line(line, screen, show);
+    add_line(stream, line, screen, show);
   });
   write_out(stream, screen);
 }

@@ -74,13 +74,22 @@ RankEnd& RankProcess::collect() {
   RankEnd end;
   end.rank = rank_;
   end.status = peek_status(child_);
-  end.report = parse_failure_report(error_file_.contents(kLongestReport));
+  const std::string report = error_file_.contents(kLongestReport);
+  end.report = parse_failure_report(report);
+  if (end.report && !end.report->saved) output_.keep_report(report);
   end_ = std::move(end);
   // The dead leader still holds the number, so this cannot hit another session.
   signal_session(child_.pid, SIGKILL);
+  end_strays();
   guardian_.forget(child_.pid);
   reap(child_);
   return *end_;
+}
+
+// What the rank started in sessions of their own.
+void RankProcess::end_strays() const {
+  const std::string exact = str("LOCKSTEP_ERROR_FILE=", error_path());
+  signal_marked(exact.c_str(), SIGKILL);
 }
 
 // Does not reap the rank or tell the guardian, which tries again when the agent ends.

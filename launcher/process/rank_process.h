@@ -50,6 +50,8 @@ class RankProcess {
   const std::string& log_file() const { return output_.log_file(); }
 
  private:
+  void end_strays() const;
+
   int rank_;
   RankOutput output_;
   MemoryFile error_file_{"lockstep-error"};

@@ -34,6 +34,7 @@ pid_t parse_pid(const char* text) {
 struct ProcessStat {
   char state = '?';
   pid_t session = 0;
+  bool guardian = false;
 };
 
 // Parses "PID (name) S PPID PGRP SESSION …". The name may contain any character, so the fields
@@ -43,6 +44,7 @@ ProcessStat parse_stat(const char* text) {
   const char* close = std::strrchr(text, ')');
   if (!close || close[1] != ' ') return out;
   out.state = close[2];
+  out.guardian = std::strstr(text, "(lockstep-guard)") != nullptr;
   const char* field = close + 2;
   for (int skip = 0; skip < 3; ++skip) {
     field = std::strchr(field, ' ');
@@ -69,16 +71,40 @@ ProcessStat read_stat(int proc_fd, const char* pid) {
   return parse_stat(text);
 }
 
-}  // namespace
-
-int signal_session(pid_t session, int signal) {
-  if (session <= 1) return 0;
-  const int proc_fd = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (proc_fd < 0) {
-    ::kill(-session, signal);
-    return 0;
+// Whether a variable of the process begins with `text`.
+bool has_variable(int proc_fd, const char* pid, const char* text) {
+  char path[40];
+  const size_t length = std::strlen(pid), wanted = std::strlen(text);
+  if (length > 20) return false;
+  std::memcpy(path, pid, length);
+  std::memcpy(path + length, "/environ", 9);
+  const int fd = ::openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  char buffer[4096];
+  size_t matched = 0;  // characters of `text` that the current variable has begun with
+  bool open = true;    // the current variable may still match
+  ssize_t got = 0;
+  bool found = false;
+  while (!found && (got = ::read(fd, buffer, sizeof buffer)) > 0) {
+    for (ssize_t i = 0; i < got && !found; ++i) {
+      if (buffer[i] == '\0') {
+        matched = 0;
+        open = true;
+      } else if (open) {
+        open = buffer[i] == text[matched++];
+        found = open && matched == wanted;
+      }
+    }
   }
-  int found = 0;
+  ::close(fd);
+  return found;
+}
+
+// Calls `act` with /proc and the number of each process, as text.
+template <typename Act>
+bool for_each_process(const Act& act) {
+  const int proc_fd = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (proc_fd < 0) return false;
   alignas(DirectoryEntry) char buffer[4096];
   long got = 0;
   while ((got = ::syscall(SYS_getdents64, proc_fd, buffer, sizeof buffer)) > 0) {
@@ -86,15 +112,37 @@ int signal_session(pid_t session, int signal) {
       const auto* entry = reinterpret_cast<const DirectoryEntry*>(buffer + at);
       at += entry->length;
       const char* name = reinterpret_cast<const char*>(entry) + offsetof(DirectoryEntry, name);
-      const pid_t pid = parse_pid(name);
-      if (pid <= 1) continue;
-      const ProcessStat stat = read_stat(proc_fd, name);
-      if (stat.session != session || stat.state == 'Z' || stat.state == 'X') continue;
-      ++found;
-      ::kill(pid, signal);
+      if (const pid_t pid = parse_pid(name); pid > 1) act(proc_fd, name, pid);
     }
   }
   ::close(proc_fd);
+  return true;
+}
+
+}  // namespace
+
+int signal_session(pid_t session, int signal) {
+  if (session <= 1) return 0;
+  int found = 0;
+  const bool looked = for_each_process([&](int proc_fd, const char* name, pid_t pid) {
+    const ProcessStat stat = read_stat(proc_fd, name);
+    if (stat.session != session || stat.state == 'Z' || stat.state == 'X') return;
+    ++found;
+    ::kill(pid, signal);
+  });
+  if (!looked) ::kill(-session, signal);
+  return found;
+}
+
+int signal_marked(const char* text, int signal) {
+  int found = 0;
+  for_each_process([&](int proc_fd, const char* name, pid_t pid) {
+    const ProcessStat stat = read_stat(proc_fd, name);
+    if (stat.guardian || stat.state == 'Z' || stat.state == 'X') return;
+    if (!has_variable(proc_fd, name, text)) return;
+    ++found;
+    ::kill(pid, signal);
+  });
   return found;
 }
 

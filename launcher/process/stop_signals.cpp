@@ -40,7 +40,7 @@ void set(int signal, void (*handler)(int), struct sigaction* before) {
 
 }  // namespace
 
-StopSignals::StopSignals() {
+StopSignals::StopSignals(std::span<const int> more) {
   int ends[2];
   check(g_write_end.load() < 0, "[launch] another launch is under way in this process");
   if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
@@ -56,6 +56,10 @@ StopSignals::StopSignals() {
       ::sigaction(SIGHUP, &before_[i], nullptr);
     ::sigaddset(&ours, kStopSignals[i]);
   }
+  for (const int signal : more) {
+    set(signal, on_signal, &more_before_.emplace_back(signal, (struct sigaction){}).second);
+    ::sigaddset(&ours, signal);
+  }
   for (size_t i = 0; i < std::size(kOthers); ++i)
     set(kOthers[i], kOthers[i] == SIGCHLD ? SIG_DFL : SIG_IGN, &others_before_[i]);
   ::pthread_sigmask(SIG_UNBLOCK, &ours, &mask_before_);
@@ -65,6 +69,7 @@ StopSignals::~StopSignals() {
   ::pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
   for (size_t i = 0; i < std::size(kStopSignals); ++i)
     ::sigaction(kStopSignals[i], &before_[i], nullptr);
+  for (const auto& [signal, before] : more_before_) ::sigaction(signal, &before, nullptr);
   for (size_t i = 0; i < std::size(kOthers); ++i)
     ::sigaction(kOthers[i], &others_before_[i], nullptr);
   ::close(g_write_end.exchange(-1));

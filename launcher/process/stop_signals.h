@@ -12,6 +12,9 @@
 #include <csignal>
 #include <iterator>
 #include <optional>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "core/base/clock.h"
 #include "launcher/base/stop_wish.h"
@@ -25,7 +28,8 @@ class StopSignals {
     Duration at{};  // monotonic time of the arrival, not of next()
   };
 
-  StopSignals();
+  // `more`: signals that are recorded as well. They must not be among kStopSignals.
+  explicit StopSignals(std::span<const int> more = {});
   ~StopSignals();
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
@@ -41,6 +45,7 @@ class StopSignals {
   sigset_t mask_before_{};
   struct sigaction before_[std::size(kStopSignals)]{};
   struct sigaction others_before_[std::size(kOthers)]{};
+  std::vector<std::pair<int, struct sigaction>> more_before_;
 };
 
 // Blocks all signals of the calling thread while the object lives. Needed around a fork: the child

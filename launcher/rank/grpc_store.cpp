@@ -5,6 +5,7 @@
 
 #include "launcher/base/random_id.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/rendezvous/admission.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/wire.h"
 
@@ -13,6 +14,8 @@ namespace {
 
 // The time limit of operations that need only an answer of the server.
 constexpr auto kOperationLimit = std::chrono::seconds(30);
+// How often to look why a connection is not made.
+constexpr auto kKnockEvery = std::chrono::milliseconds(200);
 constexpr auto kFarewellLimit = std::chrono::seconds(5);
 // The server enforces the limit of a wait. The client's limit is longer by this much, and helps
 // only if the server vanished silently.
@@ -24,15 +27,24 @@ constexpr size_t kMaxBytes = kMaxMessageBytes - 1024;
 struct GrpcStore::Impl {
   Endpoint server;
   std::string run_id;
+  uint64_t epoch;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<proto::KeyValue::Stub> stub;
   proto::EnterRequest self;  // as sent by enter()
 
-  Impl(const Endpoint& at, std::string run, Duration limit)
-      : server(at), run_id(std::move(run)), channel(open_channel(at)) {
-    if (!channel->WaitForConnected(grpc_deadline(limit)))
-      throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ",
-                                 seconds(limit), " s)", unresolved(server.host)));
+  Impl(const Endpoint& at, std::string run, uint64_t of_epoch, Duration limit, const Trust& trust)
+      : server(at), run_id(std::move(run)), epoch(of_epoch), channel(open_channel(at, trust)) {
+    check_may_trust(server, trust);
+    Knocking knocking(server, trust);
+    const Deadline deadline = Deadline::after(limit);
+    while (!channel->WaitForConnected(
+        grpc_deadline(std::min<Duration>(deadline.remaining(), kKnockEvery)))) {
+      if (deadline.passed())
+        throw EnvironmentError(str("[store] nobody answers at ", server.text(), " (waited ",
+                                   seconds(limit), " s)", unresolved(server.host)));
+      knocking.failed();
+    }
+    check_may_trust(server, trust);
     stub = proto::KeyValue::NewStub(channel);
   }
 
@@ -62,6 +74,7 @@ struct GrpcStore::Impl {
                                                         Reply*),
              Request& request, const char* operation) {
     request.set_run_id(run_id);
+    request.set_epoch(epoch);
     grpc::ClientContext context;
     context.set_deadline(grpc_deadline(kOperationLimit));
     Reply reply;
@@ -73,6 +86,7 @@ struct GrpcStore::Impl {
   proto::GetReply get(const std::vector<std::string>& keys, Duration timeout) {
     proto::GetRequest request;
     request.set_run_id(run_id);
+    request.set_epoch(epoch);
     for (const auto& key : keys) request.add_keys(key);
     request.set_timeout_ns(static_cast<uint64_t>(std::max<int64_t>(0, timeout.count())));
     grpc::ClientContext context;
@@ -96,15 +110,16 @@ struct GrpcStore::Impl {
   }
 };
 
-GrpcStore::GrpcStore(const Endpoint& server, std::string run_id, Duration limit)
-    : impl_(std::make_unique<Impl>(server, std::move(run_id), limit)) {}
+GrpcStore::GrpcStore(const Endpoint& server, std::string run_id, uint64_t epoch, Duration limit,
+                     const Trust& trust)
+    : impl_(std::make_unique<Impl>(server, std::move(run_id), epoch, limit, trust)) {}
 GrpcStore::GrpcStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GrpcStore::~GrpcStore() = default;
 
 std::shared_ptr<GrpcStore> GrpcStore::enter(const Endpoint& server, const Entrant& self,
-                                            Duration limit) {
-  auto impl = std::make_unique<Impl>(server, "", limit);
+                                            Duration limit, const Trust& trust) {
+  auto impl = std::make_unique<Impl>(server, "", /*of_epoch=*/0, limit, trust);
   impl->self.set_job(self.job);
   impl->self.set_rank(self.rank);
   impl->self.set_size(self.size);

@@ -14,15 +14,18 @@ namespace lockstep::launcher {
 // UsageError.
 class GrpcStore final : public comm::Store {
  public:
-  // Throws EnvironmentError if nobody answers within `limit`.
-  GrpcStore(const Endpoint& server, std::string run_id, Duration limit);
+  // `epoch`: the server refuses each call once a later one has begun; 0: it does not look. Throws
+  // EnvironmentError if nobody answers within `limit`, and UsageError if the server is not to be
+  // trusted or does not let this process in (admission.h).
+  GrpcStore(const Endpoint& server, std::string run_id, uint64_t epoch, Duration limit,
+            const Trust& trust = {});
   ~GrpcStore() override;
 
   // Enters the store that rank 0 serves for its job (served_store.h). The server tells its run id
   // to the ranks that it admits. Throws UsageError if it refuses this rank, and EnvironmentError if
   // nobody answers within `limit`.
   static std::shared_ptr<GrpcStore> enter(const Endpoint& server, const Entrant& self,
-                                          Duration limit);
+                                          Duration limit, const Trust& trust = {});
   // Call after enter(), once this rank no longer needs the store. Never throws: a server that is
   // gone needs no notice.
   void leave() noexcept;

@@ -9,6 +9,7 @@
 #include "launcher/base/failure_report.h"
 #include "launcher/rank/grpc_store.h"
 #include "launcher/rank/job_environment.h"
+#include "launcher/rank/lease.h"
 #include "launcher/rank/served_store.h"
 
 namespace lockstep::launcher {
@@ -32,6 +33,12 @@ RankEnv detect(std::optional<int> rank_flag, std::optional<int> size_flag) {
   }
   if (const auto found = rank_from_variables()) return *found;
   return rank_from_launcher().value_or(RankEnv{});
+}
+
+std::shared_ptr<comm::Store> agents_store(Duration limit) {
+  return std::make_shared<GrpcStore>(
+      Endpoint::parse(env("LOCKSTEP_STORE"), 0), env("LOCKSTEP_RUN_ID"),
+      static_cast<uint64_t>(number_from("LOCKSTEP_EPOCH")), limit, trust_from_environment());
 }
 
 // Says which variables could name the store, and which of them is missing.
@@ -60,6 +67,8 @@ std::string launcher_job() {
 
 bool has_agent() { return !env("LOCKSTEP_STORE").empty(); }
 
+std::string run_id() { return has_agent() ? env("LOCKSTEP_RUN_ID") : ""; }
+
 AgentEnv agent_env() {
   if (!has_agent()) return {};
   return {number_from("GROUP_RANK"), number_from("TORCHELASTIC_RESTART_COUNT"),
@@ -70,9 +79,8 @@ bool has_store() { return has_agent() || served_endpoint().has_value(); }
 
 std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit) {
   if (has_agent()) {
-    auto store = std::make_shared<GrpcStore>(Endpoint::parse(env("LOCKSTEP_STORE"), 0),
-                                             env("LOCKSTEP_RUN_ID"), limit);
-    return comm::with_prefix(std::move(store),
+    watch_lease();
+    return comm::with_prefix(agents_store(limit),
                              "epoch-" + std::to_string(number_from("LOCKSTEP_EPOCH")));
   }
   const std::optional<Endpoint> endpoint = served_endpoint();
@@ -83,7 +91,7 @@ std::shared_ptr<comm::Store> connect_store(std::chrono::nanoseconds limit) {
                       {.job = run_id.empty() ? self.job : str("run '", run_id, "'"),
                        .rank = self.rank,
                        .size = self.size},
-                      limit);
+                      limit, trust_from_environment());
 }
 
 std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
@@ -91,9 +99,8 @@ std::shared_ptr<comm::Store> connect_job_store(std::chrono::nanoseconds limit) {
   check(!address.empty(),
         "[launcher] LOCKSTEP_STORE is not set: only ranks of 'lockstep run' and 'lockstep train "
         "-n' have such a store");
-  return comm::with_prefix(
-      std::make_shared<GrpcStore>(Endpoint::parse(address, 0), env("LOCKSTEP_RUN_ID"), limit),
-      kJobStore);
+  watch_lease();
+  return comm::with_prefix(agents_store(limit), kJobStore);
 }
 
 namespace {

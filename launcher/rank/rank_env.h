@@ -54,6 +54,8 @@ struct AgentEnv {
 // Without our agent, all fields keep their defaults.
 AgentEnv agent_env();
 bool has_agent();
+// LOCKSTEP_RUN_ID: the job's name or a random one. Empty without our agent.
+std::string run_id();
 
 // Whether connect_store() has an address. Throws UsageError if MASTER_ADDR and MASTER_PORT are not
 // a valid one.
@@ -66,6 +68,7 @@ bool has_store();
 // A store that rank 0 serves admits each rank of its own job once. It refuses a rank of another job
 // by name: LOCKSTEP_RUN_ID, or RankEnv::job, tells jobs apart. Throws UsageError if no variable
 // names a store or the rank is refused, and EnvironmentError if nobody answers within `limit`.
+// The launcher's store refuses every call of a rank whose epoch is over.
 std::shared_ptr<comm::Store> connect_store(
     std::chrono::nanoseconds limit = std::chrono::seconds(30));
 

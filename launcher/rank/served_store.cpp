@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "launcher/base/random_id.h"
 #include "launcher/rank/grpc_store.h"
 #include "launcher/rendezvous/server.h"
@@ -50,10 +51,22 @@ class ServedStore final : public comm::Store {
   int exceptions_;  // exceptions in flight at the start
 };
 
+// Where to listen so that all ranks reach `at`.
+std::string listen_place(const Endpoint& at, const Trust& trust) {
+  const bool from_outside = trust.token || trust.plaintext;
+  const std::string place = from_outside ? listen_host(at.host) : at.host;
+  if (place != at.host)
+    log::warn("[store] on this machine, '", at.host,
+              "' means loopback (see /etc/hosts), so rank 0 "
+              "serves the store on all of its interfaces: set MASTER_ADDR to its address");
+  return place;
+}
+
 // Says which job has the address of this job's store.
-[[noreturn]] void refuse_taken(const AddressInUse& error, const Endpoint& at, const Entrant& self) {
+[[noreturn]] void refuse_taken(const AddressInUse& error, const Endpoint& at, const Entrant& self,
+                               const Trust& trust) {
   try {
-    GrpcStore::enter(at, self, kProbe);
+    GrpcStore::enter(at, self, kProbe, trust);
   } catch (const UsageError&) {
     throw;
   } catch (const EnvironmentError&) {  // not a store of ours
@@ -64,17 +77,18 @@ class ServedStore final : public comm::Store {
 
 }  // namespace
 
-std::shared_ptr<comm::Store> served_store(const Endpoint& at, const Entrant& self, Duration limit) {
+std::shared_ptr<comm::Store> served_store(const Endpoint& at, const Entrant& self, Duration limit,
+                                          const Trust& trust) {
   std::unique_ptr<RendezvousServer> server;
   try {
     if (self.rank == 0)
-      server = std::make_unique<RendezvousServer>(listen_host(at.host), at.port,
+      server = std::make_unique<RendezvousServer>(Endpoint{listen_place(at, trust), at.port},
                                                   JobShape{.run_id = random_id()},
-                                                  Lobby{.job = self.job, .size = self.size});
+                                                  Lobby{.job = self.job, .size = self.size}, trust);
   } catch (const AddressInUse& e) {
-    refuse_taken(e, at, self);
+    refuse_taken(e, at, self, trust);
   }
-  auto store = GrpcStore::enter(at, self, limit);
+  auto store = GrpcStore::enter(at, self, limit, trust);
   return std::make_shared<ServedStore>(std::move(server), std::move(store));
 }
 

@@ -7,6 +7,7 @@
 #include "comm/store.h"
 #include "core/base/clock.h"
 #include "launcher/rendezvous/endpoint.h"
+#include "launcher/trust/trust.h"
 
 namespace lockstep::launcher {
 
@@ -27,6 +28,8 @@ struct Entrant {
 //   already is this rank
 // - AddressInUse if another program listens there
 // - EnvironmentError if nobody answers within `limit`
-std::shared_ptr<comm::Store> served_store(const Endpoint& at, const Entrant& self, Duration limit);
+// `trust` must be equal on all ranks. Without a token, only ranks of this machine and user get in.
+std::shared_ptr<comm::Store> served_store(const Endpoint& at, const Entrant& self, Duration limit,
+                                          const Trust& trust = {});
 
 }  // namespace lockstep::launcher

@@ -4,9 +4,11 @@
 #include <memory>
 
 #include <grpcpp/channel.h>
+#include <grpcpp/security/server_credentials.h>
 
 #include "core/base/clock.h"
 #include "launcher/rendezvous/endpoint.h"
+#include "launcher/trust/trust.h"
 
 namespace lockstep::launcher {
 
@@ -15,8 +17,11 @@ namespace lockstep::launcher {
 // threads, even for one that the system refused.
 void prepare_grpc();
 
-// Does not wait for the connection.
-std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server);
+// Does not wait for the connection. With a token, it is one of TLS, unless `server` is a Unix
+// socket.
+std::shared_ptr<grpc::Channel> open_channel(const Endpoint& server, const Trust& trust);
+// The same for a server: what it demands of each connection.
+std::shared_ptr<grpc::ServerCredentials> server_credentials(const Endpoint& at, const Trust& trust);
 // A deadline for gRPC. gRPC takes wall-clock time and converts it to monotonic time at once.
 std::chrono::system_clock::time_point grpc_deadline(Duration from_now);
 

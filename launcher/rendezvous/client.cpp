@@ -1,5 +1,6 @@
 #include "launcher/rendezvous/client.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -9,13 +10,16 @@
 #include "core/base/log.h"
 #include "core/base/mutex.h"
 #include "core/base/thread.h"
+#include "launcher/base/agent_page.h"
 #include "launcher/proto/rendezvous.grpc.pb.h"
+#include "launcher/rendezvous/admission.h"
 #include "launcher/rendezvous/channel.h"
 #include "launcher/rendezvous/wire.h"
 
 namespace lockstep::launcher {
 namespace {
 
+// For how long the server may hold a heartbeat: at most this, and at most a fifth of the lease.
 constexpr auto kHeartbeatWait = std::chrono::milliseconds(1000);
 constexpr auto kRetry = std::chrono::milliseconds(100);
 
@@ -44,6 +48,7 @@ struct RendezvousClient::Impl {
   std::string run_id;
   std::function<void()> on_news;
   ClientLimits limits;
+  Trust trust;
   std::string node_id;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<proto::Rendezvous::Stub> stub;
@@ -84,6 +89,11 @@ struct RendezvousClient::Impl {
   bool is_abandoned() {
     const MutexLock lock(mutex);
     return abandoned;
+  }
+
+  // `sent`: the boot_time() before the request left. The server has seen it no earlier.
+  void renew(Duration sent, const proto::JobState& answer) const {
+    if (limits.renewed) limits.renewed(sent + ranks_may_run(Duration(answer.lease_ns())));
   }
 
   void learn(const proto::JobState& news) {
@@ -151,10 +161,12 @@ struct RendezvousClient::Impl {
         if (stopping) return;
         *request.mutable_sender() = sender(state.epoch);
         request.set_seen_version(state.version);
+        request.set_wait_ms(static_cast<uint32_t>(
+            std::min<int64_t>(kHeartbeatWait.count(), state.lease.count() / 5'000'000)));
         beating = &context;
       }
-      request.set_wait_ms(kHeartbeatWait.count());
       proto::JobState reply;
+      const Duration sent = boot_time();
       const grpc::Status status = stub->Heartbeat(&context, request, &reply);
       {
         const MutexLock lock(mutex);
@@ -163,6 +175,7 @@ struct RendezvousClient::Impl {
       }
       if (status.ok()) {
         patience.answered();
+        renew(sent, reply);
         learn(reply);
       } else if (status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || patience.ends()) {
         return give_up(explain(status));
@@ -175,13 +188,15 @@ struct RendezvousClient::Impl {
 };
 
 RendezvousClient::RendezvousClient(const Endpoint& server, std::string run_id,
-                                   std::function<void()> on_news, const ClientLimits& limits)
+                                   std::function<void()> on_news, const ClientLimits& limits,
+                                   const Trust& trust)
     : impl_(std::make_unique<Impl>()) {
   impl_->server = server;
   impl_->run_id = std::move(run_id);
   impl_->on_news = std::move(on_news);
   impl_->limits = limits;
-  impl_->channel = open_channel(server);
+  impl_->trust = trust;
+  impl_->channel = open_channel(server, trust);
   impl_->stub = proto::Rendezvous::NewStub(impl_->channel);
   impl_->state.version = 0;  // no state seen yet
 }
@@ -207,6 +222,8 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
   request.set_max_restarts(max_restarts);
   const Deadline deadline = Deadline::after(limit);
   std::string told;
+  check_may_trust(impl_->server, impl_->trust);
+  Knocking knocking(impl_->server, impl_->trust);
   while (true) {
     // Connects first, in short waits: join must not be sent twice, because the second would be
     // refused.
@@ -217,11 +234,15 @@ void RendezvousClient::join(const Node& node, int nodes, int max_restarts, Durat
             "[rendezvous] nobody answers at ", impl_->server.text(), " (waited ", seconds(limit),
             " s): is the agent of node 0 running there, and is the port open to this host?",
             unresolved(impl_->server.host)));
+      knocking.failed();
     }
+    check_may_trust(impl_->server, impl_->trust);
     Impl::Call call(*impl_, impl_->limits.report);
     proto::JobState reply;
+    const Duration sent = boot_time();
     const grpc::Status status = impl_->stub->Join(&call.context, request, &reply);
     if (status.ok()) {
+      impl_->renew(sent, reply);
       impl_->learn(reply);
       impl_->thread =
           start_thread("to keep in touch with the rendezvous", [this] { impl_->keep_alive(); });
@@ -266,9 +287,9 @@ void RendezvousClient::finish(uint64_t epoch, bool saved) {
   impl_->report(std::move(request), epoch);
 }
 
-void RendezvousClient::drained(uint64_t epoch) {
+void RendezvousClient::drained(uint64_t epoch, bool progressed) {
   proto::ReportRequest request;
-  request.set_drained(true);
+  request.set_drained(progressed);
   impl_->report(std::move(request), epoch);
 }
 

@@ -8,6 +8,7 @@
 
 #include "launcher/rendezvous/endpoint.h"
 #include "launcher/rendezvous/membership.h"
+#include "launcher/trust/trust.h"
 
 namespace lockstep::launcher {
 
@@ -19,6 +20,9 @@ struct ClientLimits {
   // lost. A single failure proves little: a time limit also passes while this process is stopped or
   // gets no CPU for seconds.
   Duration lost_after = std::chrono::seconds(2);
+  // Called after each answer to join() or a heartbeat, on the thread of the call: no new epoch
+  // begins without this node before boot_time() is later than this by a margin.
+  std::function<void(Duration until)> renewed = {};
 };
 
 // Thread-safe. From join() on, its own thread keeps the node alive at the server.
@@ -26,13 +30,14 @@ class RendezvousClient {
  public:
   // Calls `on_news` on that thread after every change of state() or lost().
   RendezvousClient(const Endpoint& server, std::string run_id, std::function<void()> on_news,
-                   const ClientLimits& limits = {});
+                   const ClientLimits& limits = {}, const Trust& trust = {});
   ~RendezvousClient();
   RendezvousClient(const RendezvousClient&) = delete;
   RendezvousClient& operator=(const RendezvousClient&) = delete;
 
   // Tries until `limit` while nobody answers. Between attempts it calls `keep_trying`, which ends
-  // them by returning false. Throws UsageError if refused, EnvironmentError if nobody answered.
+  // them by returning false. Throws UsageError if refused or if the server is not to be trusted
+  // (admission.h), EnvironmentError if nobody answered.
   void join(const Node& node, int nodes, int max_restarts, Duration limit,
             const std::function<bool()>& keep_trying);
 
@@ -45,7 +50,7 @@ class RendezvousClient {
   // answer.
   void fail(uint64_t epoch, const Failure& failure);
   void finish(uint64_t epoch, bool saved);
-  void drained(uint64_t epoch);
+  void drained(uint64_t epoch, bool progressed);
   void stop();
   void leave();
 

@@ -56,11 +56,15 @@ bool is_numeric(const std::string& host) {
 
 }  // namespace
 
+bool Endpoint::is_unix() const { return host.starts_with(kUnixSocket); }
+
 std::string Endpoint::text() const {
+  if (is_unix()) return host;
   return host.find(':') == std::string::npos ? str(host, ":", port) : str("[", host, "]:", port);
 }
 
 Endpoint Endpoint::parse(const std::string& text, int default_port) {
+  if (text.starts_with(kUnixSocket)) return {text, 0};
   std::string host = text;
   std::string port;
   if (text.starts_with('[')) {
@@ -99,6 +103,7 @@ std::string bare_host(const std::string& text, const std::string& what) {
 }
 
 std::string unresolved(const std::string& host) {
+  if (host.starts_with(kUnixSocket)) return "";
   addrinfo* found = nullptr;
   const int error = ::getaddrinfo(host.c_str(), nullptr, nullptr, &found);
   if (error == 0) ::freeaddrinfo(found);
@@ -116,6 +121,7 @@ std::string host_name() {
 }
 
 bool is_local(const std::string& host) {
+  if (host.starts_with(kUnixSocket)) return true;
   const AddressList addresses = resolve(host);
   ifaddrs* raw = nullptr;
   if (::getifaddrs(&raw) != 0)

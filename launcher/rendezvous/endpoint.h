@@ -13,15 +13,21 @@ class AddressInUse : public EnvironmentError {
   using EnvironmentError::EnvironmentError;
 };
 
+// A host and a port, or a Unix socket: its name below kUnixSocket is then the host. Such a socket
+// has no file, and only processes of this machine reach it.
 struct Endpoint {
   std::string host;
   int port = 0;
 
-  // "host:port", with brackets around an IPv6 address.
+  // "host:port", with brackets around an IPv6 address, or "unix-abstract:NAME".
   std::string text() const;
-  // "host", "host:port", "[::1]:port". Throws UsageError.
+  bool is_unix() const;
+  // "host", "host:port", "[::1]:port", "unix-abstract:NAME". Throws UsageError.
   static Endpoint parse(const std::string& text, int default_port);
 };
+
+// gRPC's word for Unix sockets without a file.
+inline constexpr const char* kUnixSocket = "unix-abstract:";
 
 // Returns the host without the brackets that an IPv6 address may have. For places where no port
 // belongs. Throws UsageError that names `what` if there is a port.

@@ -1,7 +1,8 @@
 // Listener: accepts the connections of the rendezvous and hands them to gRPC. gRPC 1.51 must not
 // accept itself: it stops listening for good once it runs out of file descriptors (CVE-2023-4785).
 // The listener reserves a part of the descriptor table for its process. It closes a connection
-// beyond that at once, and accepts again as soon as there is room.
+// beyond that at once, and accepts again as soon as there is room. It decides who may speak to gRPC
+// at all.
 #pragma once
 
 #include <functional>
@@ -9,7 +10,15 @@
 #include <thread>
 #include <vector>
 
+#include "launcher/rendezvous/endpoint.h"
+#include "launcher/rendezvous/newcomers.h"
+
 namespace lockstep::launcher {
+
+enum class Gate {
+  same_user,  // only processes of this user on this machine
+  proof,      // anybody, for a moment: Newcomers. The caller calls newcomers().prove()
+};
 
 class Listener {
  public:
@@ -19,18 +28,25 @@ class Listener {
 
   // Binds at once. Port 0 takes a free one. Throws EnvironmentError with address and reason,
   // AddressInUse if another program listens there.
-  Listener(const std::string& host, int port);
+  Listener(const Endpoint& at, Gate gate);
   ~Listener();
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
   int port() const { return port_; }
+  Newcomers& newcomers() { return newcomers_; }
   void start(OnConnection on_connection);
 
  private:
+  void bind_tcp(const Endpoint& at);
+  void bind_unix(const Endpoint& at);
   void run();
   void accept_all(int listen_fd);
+  // Why this connection may not speak to gRPC, or empty.
+  std::string refusal(int fd);
 
+  const Gate gate_;
+  Newcomers newcomers_;
   std::vector<int> sockets_;
   int port_ = 0;
   int stop_fd_ = -1;

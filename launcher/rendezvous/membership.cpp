@@ -26,7 +26,15 @@ const char* to_string(Phase phase) {
   return "?";
 }
 
+Duration backoff_after(int idle) {
+  constexpr int64_t kMost = 60;
+  return std::chrono::seconds(idle < 2 ? 0 : std::min(kMost, int64_t{1} << std::min(idle - 2, 6)));
+}
+
 Membership::Membership(JobShape shape) : shape_(std::move(shape)) {
+  state_.lease = shape_.lease;
+  check(shape_.min_nodes >= 0 && shape_.min_nodes <= shape_.nodes, "[rendezvous] a job of ",
+        shape_.nodes, " node(s) cannot need at least ", shape_.min_nodes);
   check(shape_.nodes >= 1, "[rendezvous] a job has at least one node, got ", shape_.nodes);
   check(shape_.max_restarts >= 0, "[rendezvous] max restarts cannot be negative, got ",
         shape_.max_restarts);
@@ -53,6 +61,8 @@ Membership::Member& Membership::member_in_epoch(const std::string& node_id, uint
 
 void Membership::check_node_rank(const Node& node) const {
   if (node.node_rank < 0) return;
+  // Later, ranks of an elastic job are renumbered: a wanted rank only says who comes first.
+  if (elastic() && state_.epoch > 0) return;
   check(node.node_rank < shape_.nodes, "[rendezvous] node rank ", node.node_rank,
         " does not exist in a job of ", shape_.nodes, " node(s)");
   for (const auto& other : state_.nodes)
@@ -63,7 +73,7 @@ void Membership::check_node_rank(const Node& node) const {
 // The node rank for a joining node. Later epochs have the same ranks as the first, because what is
 // kept in memory is divided by these ranks.
 int Membership::place_for(const Node& node) const {
-  if (slots_.empty()) return node.node_rank;
+  if (slots_.empty() || elastic()) return node.node_rank;
   std::string free;
   for (int place = 0; place < shape_.nodes; ++place) {
     const bool taken = std::any_of(state_.nodes.begin(), state_.nodes.end(),
@@ -82,7 +92,7 @@ int Membership::place_for(const Node& node) const {
 // that vanishes breaks no connection.
 void Membership::check_no_loss(const std::string& node_id, Duration now) {
   const bool running = state_.phase == Phase::running && shape_.nodes > 1;
-  if (!restarts_left() || (state_.phase != Phase::draining && !running)) return;
+  if ((!restarts_left() && !elastic()) || (state_.phase != Phase::draining && !running)) return;
   const Duration asked = asked_at_.emplace(node_id, now).first->second;
   if (state_.phase == Phase::draining || !state_.settled)
     throw TryAgain(str("[rendezvous] run '", shape_.run_id, "' has just failed (epoch ",
@@ -108,9 +118,16 @@ void Membership::join(const std::string& run_id, const Node& node, int nodes, in
   check(max_restarts == shape_.max_restarts, "[rendezvous] run '", run_id, "' has --max-restarts ",
         shape_.max_restarts, ", but ", name_of(node), " was started with ", max_restarts);
   check(node.slots >= 1, "[rendezvous] a node runs at least one rank, got ", node.slots);
-  check_no_loss(node.node_id, now);
-  check(state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ",
+  check(!elastic() || !state_.stopping, "[rendezvous] run '", run_id,
+        "' was asked to stop and takes no more nodes");
+  const bool late = elastic() && node_count() < shape_.nodes &&
+                    (state_.phase == Phase::running || state_.phase == Phase::draining);
+  if (!late) check_no_loss(node.node_id, now);
+  check(late || state_.phase == Phase::gathering, "[rendezvous] run '", run_id, "' has all its ",
         shape_.nodes, " node(s) already (", to_string(state_.phase), ", epoch ", state_.epoch, ")");
+  if (node_count() >= shape_.nodes)
+    throw TryAgain(str("[rendezvous] run '", run_id, "' has all its ", shape_.nodes,
+                       " nodes, and epoch ", state_.epoch + 1, " begins in a moment"));
   check_node_rank(node);
   Node placed = node;
   placed.node_rank = place_for(node);
@@ -119,14 +136,43 @@ void Membership::join(const std::string& run_id, const Node& node, int nodes, in
   Member& added = members_[node.node_id];
   added.node = placed;
   added.last_seen = now;
-  state_.nodes.push_back(placed);
-  if (static_cast<int>(members_.size()) == shape_.nodes) close_roster();
+  added.arrival = ++arrivals_;
+  last_joined_ = now;
+  if (late) {
+    resize();
+    added.drained = true;  // no rank of this epoch runs there
+  } else {
+    state_.nodes.push_back(placed);
+    begin_epoch_if_complete(now);
+  }
   changed();
 }
 
+// The running ranks save and end, and the next epoch has the new node.
+void Membership::resize() {
+  if (state_.phase != Phase::running) return;
+  state_.phase = Phase::draining;
+  state_.resizing = true;
+}
+
 // Assigns wanted node ranks first, then the others in order of arrival. Ranks are contiguous by
-// node.
+// node. Node ranks of an elastic job have no gaps.
 void Membership::close_roster() {
+  std::erase_if(state_.nodes, [&](const Node& node) { return !members_.contains(node.node_id); });
+  std::vector<const Member*> late;
+  for (const auto& [id, each] : members_)
+    if (std::none_of(state_.nodes.begin(), state_.nodes.end(),
+                     [&](const Node& node) { return node.node_id == id; }))
+      late.push_back(&each);
+  std::sort(late.begin(), late.end(), [](auto* a, auto* b) { return a->arrival < b->arrival; });
+  for (const Member* each : late) state_.nodes.push_back(each->node);
+  if (elastic()) {
+    const auto place = [&](const Node& n) { return n.node_rank < 0 ? shape_.nodes : n.node_rank; };
+    std::stable_sort(state_.nodes.begin(), state_.nodes.end(),
+                     [&](const Node& a, const Node& b) { return place(a) < place(b); });
+    for (size_t i = 0; i < state_.nodes.size(); ++i)
+      state_.nodes[i].node_rank = static_cast<int>(i);
+  }
   std::vector<bool> taken(static_cast<size_t>(shape_.nodes));
   for (const auto& node : state_.nodes)
     if (node.node_rank >= 0) taken[static_cast<size_t>(node.node_rank)] = true;
@@ -153,30 +199,82 @@ void Membership::begin_epoch() {
   ++state_.epoch;
   state_.phase = Phase::running;
   state_.failure.reset();
+  state_.resizing = false;
   failure_from_.clear();
+  node_lost_ = progressed_ = false;
   for (auto& [id, each] : members_) each.drained = each.finished = false;
 }
 
-// Starts the next epoch when all nodes are drained. It waits for a replacement of a lost node.
+// Starts the next epoch when all nodes are drained and the job may go on. It waits for a
+// replacement of a lost node.
 void Membership::begin_epoch_if_drained(Duration now) {
   const bool all =
       std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.drained; });
   if (state_.phase != Phase::draining || members_.empty() || !all) return;
-  if (!wants_next_epoch()) {
+  if (!prepare_next_epoch(now)) {
     state_.phase = Phase::failed;
     return;
   }
-  ++state_.restarts;
-  if (static_cast<int>(members_.size()) == shape_.nodes) return begin_epoch();
   std::erase_if(state_.nodes, [&](const Node& node) { return !members_.contains(node.node_id); });
   state_.phase = Phase::gathering;
   gathering_since_ = now;
+  begin_epoch_if_complete(now);
+}
+
+// Whether another epoch may follow the one that has ended.
+bool Membership::prepare_next_epoch(Duration now) {
+  if (!wants_next_epoch()) return false;
+  if (!state_.failure) return true;
+  const int idle = progressed_ ? 0 : state_.idle_restarts + 1;
+  if (idle > shape_.most_idle_restarts) {
+    state_.failure->reason += str(state_.failure->reason.empty() ? "" : "; ", "the last ",
+                                  shape_.most_idle_restarts, " restarts made no progress");
+    return false;
+  }
+  const bool node_failed = state_.failure->rank < 0;
+  if (elastic() && node_failed) {
+    // The number of nodes may change as often as it likes.
+  } else if (state_.restarts < shape_.max_restarts) {
+    ++state_.restarts;
+  } else if (!drop_rank(*state_.failure)) {
+    return false;
+  }
+  state_.idle_restarts = idle;
+  not_before_ = std::max(not_before_, now + backoff_after(idle));
+  return true;
+}
+
+bool Membership::may_drop_a_rank() const {
+  return std::any_of(members_.begin(), members_.end(), [](const auto& m) {
+    const Node& node = m.second.node;
+    return node.min_slots > 0 && node.min_slots < node.slots;
+  });
+}
+
+// Leaves out the rank that has failed. False if its node needs as many as it has.
+bool Membership::drop_rank(const Failure& failure) {
+  if (failure.rank < 0 || failure.caused_by_peer) return false;
+  for (Node& node : state_.nodes) {
+    const int local = failure.rank - node.first_rank;
+    if (local < 0 || local >= node.slots || !members_.contains(node.node_id)) continue;
+    if (node.min_slots <= 0 || node.min_slots >= node.slots) return false;
+    --node.slots;
+    members_[node.node_id].node = node;
+    return true;
+  }
+  return false;
+}
+
+void Membership::begin_epoch_if_complete(Duration now) {
+  if (state_.phase != Phase::gathering || now < not_before_ || node_count() < least_nodes()) return;
+  const bool waited = !waits_for_spares() ||
+                      now >= std::max(*gathering_since_, last_joined_) + shape_.spare_timeout;
+  if (node_count() == shape_.nodes || (elastic() && waited)) close_roster();
 }
 
 // A job that was asked to stop does not wait for another node.
 bool Membership::wants_next_epoch() const {
-  return !state_.stopping ||
-         (shape_.saves_when_stopped && static_cast<int>(members_.size()) == shape_.nodes);
+  return !state_.stopping || (shape_.saves_when_stopped && node_count() >= least_nodes());
 }
 
 void Membership::heartbeat(const std::string& node_id, uint64_t epoch, Duration now) {
@@ -214,8 +312,12 @@ void Membership::end_epoch(const Failure& failure, Duration now) {
   failed_at_ = now;
   const bool final = failure.rank >= 0 && !failure.caused_by_peer && failure.signal == 0 &&
                      failure.exit_code == shape_.final_code;
-  const bool again =
-      state_.phase == Phase::running && restarts_left() && !members_.empty() && !final;
+  // Whether the job can go on with fewer is known when all have drained: the failure of a rank may
+  // turn out to be the loss of a node.
+  const bool possible = restarts_left() || (!state_.stopping && (elastic() || may_drop_a_rank()));
+  const bool again = (state_.phase == Phase::running || state_.resizing) && possible &&
+                     !members_.empty() && !final;
+  state_.resizing = false;
   state_.phase = again ? Phase::draining : Phase::failed;
   changed();
 }
@@ -223,7 +325,7 @@ void Membership::end_epoch(const Failure& failure, Duration now) {
 void Membership::fail(const std::string& node_id, uint64_t epoch, const Failure& failure,
                       Duration now) {
   member_in_epoch(node_id, epoch, now);
-  if (state_.phase == Phase::running) {
+  if (state_.phase == Phase::running || state_.resizing) {
     failure_from_ = node_id;
     return end_epoch(failure, now);
   }
@@ -247,12 +349,14 @@ void Membership::finish(const std::string& node_id, uint64_t epoch, bool saved, 
   changed();
 }
 
-void Membership::drained(const std::string& node_id, uint64_t epoch, Duration now) {
+void Membership::drained(const std::string& node_id, uint64_t epoch, bool progressed,
+                         Duration now) {
   // The node repeats this because the answer with the new epoch was lost.
   if (epoch + 1 == state_.epoch) return heartbeat(node_id, epoch, now);
   Member& sender = member_in_epoch(node_id, epoch, now);
   if (state_.phase != Phase::draining || sender.drained) return;
   sender.drained = true;
+  progressed_ = progressed_ || progressed;
   begin_epoch_if_drained(now);
   changed();
 }
@@ -282,6 +386,7 @@ void Membership::leave(const std::string& node_id, Duration now) {
     failure.reason = str("node ", leaver.node.node_rank, " on ", name_of(leaver.node),
                          " left the job before it was done");
     state_.phase = Phase::failed;
+    state_.resizing = false;
     if (!state_.failure) end_epoch(failure, now);
   }
   changed();
@@ -300,12 +405,17 @@ void Membership::lose(const Member& lost, Duration now) {
                                : "no sign of life for ",
           seconds(lost.disconnected_at ? shape_.reconnect : shape_.lease), " s");
   const Duration silent_since = lost.disconnected_at.value_or(lost.last_seen + shape_.lease / 2);
+  const bool drained = lost.drained;
   members_.erase(id);
   settle();
   changed();
+  node_lost_ = true;
+  // Its ranks may still run.
+  if (!finished && !drained)
+    not_before_ = std::max(not_before_, lost.last_seen + others_may_follow(shape_.lease));
   if (state_.phase == Phase::gathering) {
     std::erase_if(state_.nodes, [&](const Node& n) { return n.node_id == id; });
-  } else if (state_.phase == Phase::running && !finished) {
+  } else if ((state_.phase == Phase::running && !finished) || state_.resizing) {
     end_epoch(failure, now);
   } else if (state_.phase == Phase::draining || state_.phase == Phase::failed) {
     if (state_.failure &&
@@ -332,9 +442,10 @@ std::string Membership::missing_text() const {
       ranks_known = false;
     }
   }
-  std::string text =
-      str(state_.nodes.size(), " of ", shape_.nodes, " joined: ", joined.empty() ? "none" : joined);
-  if (!ranks_known) return text;
+  std::string text = str(state_.nodes.size(), " of ",
+                         elastic() ? str("at least ", least_nodes()) : str(shape_.nodes),
+                         " joined: ", joined.empty() ? "none" : joined);
+  if (!ranks_known || elastic()) return text;
   text += "; missing: node";
   for (size_t i = 0; i < present.size(); ++i)
     if (!present[i]) text += str(" ", i);
@@ -351,22 +462,46 @@ void Membership::tick(Duration now) {
       break;
     }
   }
-  if (state_.phase == Phase::gathering && gathering_since_ &&
-      now >= *gathering_since_ + shape_.join_timeout) {
+  if (state_.phase != Phase::gathering || !gathering_since_) return;
+  begin_epoch_if_complete(now);
+  if (state_.phase == Phase::running) return changed();
+  if (node_count() < least_nodes() && now >= *gathering_since_ + limit_of_gathering()) {
     Failure failure;
-    failure.reason = str("waited ", seconds(shape_.join_timeout), " s for ", shape_.nodes,
-                         " nodes; ", missing_text());
+    failure.reason =
+        elastic() && state_.epoch > 0
+            ? str("fewer than ", least_nodes(), " nodes are left, and nobody has joined for ",
+                  seconds(limit_of_gathering()), " s; ", missing_text())
+            : str("waited ", seconds(shape_.join_timeout), " s for ", least_nodes(), " nodes; ",
+                  missing_text());
     if (state_.failure) failure.reason += "; before that, " + state_.failure->reason;
     end_epoch(failure, now);
   }
+}
+
+// An elastic job that has begun does not wait longer for the nodes that it needs than for others.
+Duration Membership::limit_of_gathering() const {
+  return elastic() && state_.epoch > 0 ? shape_.spare_timeout : shape_.join_timeout;
+}
+
+void Membership::check_epoch_of_rank(uint64_t epoch) const {
+  check(epoch == 0 || epoch == state_.epoch, "[store] run '", shape_.run_id, "' is at epoch ",
+        state_.epoch, ", and a rank of epoch ", epoch, " must not use its store any more");
 }
 
 std::optional<Duration> Membership::next_deadline() const {
   std::optional<Duration> next;
   const auto consider = [&](Duration at) { next = next ? std::min(*next, at) : at; };
   for (const auto& [id, each] : members_) consider(lease_end(each));
-  if (state_.phase == Phase::gathering && gathering_since_)
-    consider(*gathering_since_ + shape_.join_timeout);
+  if (state_.phase != Phase::gathering || !gathering_since_) return next;
+  if (node_count() < least_nodes()) {
+    consider(*gathering_since_ + limit_of_gathering());
+  } else {
+    if (node_count() < shape_.nodes && waits_for_spares())
+      consider(
+          std::max(not_before_, std::max(*gathering_since_, last_joined_) + shape_.spare_timeout));
+    else
+      consider(not_before_);
+  }
   return next;
 }
 

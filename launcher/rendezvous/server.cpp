@@ -30,6 +30,8 @@ grpc::Status refused(const std::string& why) {
   return {grpc::StatusCode::FAILED_PRECONDITION, why};
 }
 
+grpc::Status invalid(const std::string& why) { return {grpc::StatusCode::INVALID_ARGUMENT, why}; }
+
 // Both state machines, their lock, the waiting calls, and the thread that advances their time.
 class Job {
  public:
@@ -69,9 +71,12 @@ class Job {
     const MutexLock lock(mutex_);
     grpc::Status status;
     try {
-      check(lobby_.has_value(), "[store] the rendezvous of run '", membership_.shape().run_id,
-            "' is at this address, but rank ", request.rank(), " of ", request.size(), " (",
-            request.process(), ") expects the store of its own job: choose another MASTER_PORT");
+      check_texts(request);
+      check(lobby_.has_value(),
+            "[store] the rendezvous of a run of `lockstep run` is at this "
+            "address, but rank ",
+            request.rank(), " of ", request.size(), " (", request.process(),
+            ") expects the store of its own job: choose another MASTER_PORT");
       lobby_->enter(request.job(), request.rank(), request.size(), request.process(), request.id());
       reply->set_run_id(membership_.shape().run_id);
     } catch (const UsageError& e) {
@@ -159,9 +164,10 @@ class Job {
     answer(watcher);
   }
 
-  void get(Reactor* reactor, const proto::GetRequest& request, proto::GetReply* reply) {
+  // Returns the number of the wait for forget_get(), or 0.
+  uint64_t get(Reactor* reactor, const proto::GetRequest& request, proto::GetReply* reply) {
     const MutexLock lock(mutex_);
-    if (!serves(reactor, request.run_id())) return;
+    if (!serves(reactor, request)) return 0;
     const Duration asked = std::min<Duration>(
         Duration(static_cast<int64_t>(std::min<uint64_t>(request.timeout_ns(), INT64_MAX))),
         std::chrono::hours(24 * 365));
@@ -178,20 +184,37 @@ class Job {
                       : has_failed()        ? failed()
                                      : grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, missing));
     };
-    if (closed_) return reactor->Finish(closing());
-    keys_.get({request.keys().begin(), request.keys().end()}, now() + limit, std::move(waiter));
+    waiter.refused = [reactor](const std::string& why) { reactor->Finish(invalid(why)); };
+    uint64_t number = 0;
+    if (closed_) {
+      reactor->Finish(closing());
+      return number;
+    }
+    try {
+      number = keys_.get({request.keys().begin(), request.keys().end()}, now() + limit,
+                         std::move(waiter));
+    } catch (const UsageError& e) {
+      reactor->Finish(invalid(e.what()));
+    }
     changed_.notify_all();
+    return number;
   }
 
-  template <typename Event>
-  void with_keys(Reactor* reactor, const std::string& run_id, const Event& event) {
+  // The caller of a waiting Get has gone.
+  void forget_get(Reactor* reactor, uint64_t number) {
     const MutexLock lock(mutex_);
-    if (!serves(reactor, run_id)) return;
+    if (keys_.cancel(number)) reactor->Finish(grpc::Status::CANCELLED);
+  }
+
+  template <typename Request, typename Event>
+  void with_keys(Reactor* reactor, const Request& request, const Event& event) {
+    const MutexLock lock(mutex_);
+    if (!serves(reactor, request)) return;
     grpc::Status status;
     try {
       event(keys_);
     } catch (const UsageError& e) {
-      status = {grpc::StatusCode::INVALID_ARGUMENT, e.what()};
+      status = invalid(e.what());
     }
     reactor->Finish(status);
   }
@@ -202,8 +225,8 @@ class Job {
   }
 
   void check_run(const std::string& run_id) const {
-    check(run_id == run_id_, "[rendezvous] this endpoint serves run '", run_id_,
-          "', the message is for run '", run_id, "'");
+    check(run_id == run_id_, "[rendezvous] no run '", run_id.substr(0, 100),
+          "' is served here: use another endpoint, or the same --rdzv-id on all hosts");
   }
 
  private:
@@ -219,9 +242,11 @@ class Job {
     watcher.reactor->Finish(grpc::Status::OK);
   }
 
-  bool serves(Reactor* reactor, const std::string& run_id) const LOCKSTEP_REQUIRES(mutex_) {
+  template <typename Request>
+  bool serves(Reactor* reactor, const Request& request) const LOCKSTEP_REQUIRES(mutex_) {
     try {
-      check_run(run_id);
+      check_run(request.run_id());
+      membership_.check_epoch_of_rank(request.epoch());
       check(conflict().empty(), conflict());
       return true;
     } catch (const UsageError& e) {
@@ -235,8 +260,9 @@ class Job {
     return lobby_ ? lobby_->conflict() : none;
   }
   bool has_failed() const LOCKSTEP_REQUIRES(mutex_) {
+    // Before the number of ranks changes, they may still need the store to save.
     return membership_.state().phase == Phase::failed ||
-           membership_.state().phase == Phase::draining;
+           (membership_.state().phase == Phase::draining && !membership_.state().resizing);
   }
   // The ranks that could set the missing key are being stopped.
   grpc::Status failed() const LOCKSTEP_REQUIRES(mutex_) {
@@ -306,6 +332,21 @@ class HeartbeatReactor final : public Reactor {
   std::string node_id_;
 };
 
+// A Get that notices when its caller disappears: nobody needs what it waits for.
+class GetReactor final : public Reactor {
+ public:
+  GetReactor(Job& job, const proto::GetRequest* request, proto::GetReply* reply)
+      : job_(job), number_(job.get(this, *request, reply)) {}
+  void OnCancel() override {
+    if (number_ != 0) job_.forget_get(this, number_);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  Job& job_;
+  const uint64_t number_;
+};
+
 class RendezvousService final : public proto::Rendezvous::CallbackService {
  public:
   explicit RendezvousService(Job& job) : job_(job) {}
@@ -317,6 +358,8 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
       check(request->protocol() == kProtocol, "[rendezvous] this agent speaks protocol ", kProtocol,
             ", the one that asks to join ", request->protocol(),
             "; use the same version of lockstep on all nodes");
+      job_.check_run(request->run_id());
+      check_texts(request->node());
       membership.join(request->run_id(), from_proto(request->node()), request->nodes(),
                       request->max_restarts(), now);
     });
@@ -341,7 +384,7 @@ class RendezvousService final : public proto::Rendezvous::CallbackService {
         case proto::ReportRequest::kFinished:
           return membership.finish(sender.node_id(), sender.epoch(), request->finished(), now);
         case proto::ReportRequest::kDrained:
-          return membership.drained(sender.node_id(), sender.epoch(), now);
+          return membership.drained(sender.node_id(), sender.epoch(), request->drained(), now);
         case proto::ReportRequest::kStop: return membership.stop(sender.node_id(), now);
         case proto::ReportRequest::kLeave: return membership.leave(sender.node_id(), now);
         case proto::ReportRequest::WHAT_NOT_SET: throw UsageError("[rendezvous] an empty report");
@@ -373,20 +416,18 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
   Reactor* Set(grpc::CallbackServerContext* context, const proto::SetRequest* request,
                proto::SetReply*) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.with_keys(reactor, request->run_id(),
+    job_.with_keys(reactor, *request,
                    [&](KeyValues& keys) { keys.set(request->key(), request->value()); });
     return reactor;
   }
-  Reactor* Get(grpc::CallbackServerContext* context, const proto::GetRequest* request,
+  Reactor* Get(grpc::CallbackServerContext*, const proto::GetRequest* request,
                proto::GetReply* reply) override {
-    Reactor* reactor = context->DefaultReactor();
-    job_.get(reactor, *request, reply);
-    return reactor;
+    return new GetReactor(job_, request, reply);
   }
   Reactor* Add(grpc::CallbackServerContext* context, const proto::AddRequest* request,
                proto::AddReply* reply) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
+    job_.with_keys(reactor, *request, [&](KeyValues& keys) {
       reply->set_sum(keys.add(request->key(), request->delta()));
     });
     return reactor;
@@ -395,7 +436,7 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
                          const proto::CompareAndSetRequest* request,
                          proto::CompareAndSetReply* reply) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
+    job_.with_keys(reactor, *request, [&](KeyValues& keys) {
       reply->set_value(
           keys.compare_and_set(request->key(), request->expected(), request->desired()));
     });
@@ -404,7 +445,7 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
   Reactor* Remove(grpc::CallbackServerContext* context, const proto::RemoveRequest* request,
                   proto::RemoveReply*) override {
     Reactor* reactor = context->DefaultReactor();
-    job_.with_keys(reactor, request->run_id(), [&](KeyValues& keys) {
+    job_.with_keys(reactor, *request, [&](KeyValues& keys) {
       keys.remove({request->keys().begin(), request->keys().end()});
     });
     return reactor;
@@ -414,11 +455,37 @@ class KeyValueService final : public proto::KeyValue::CallbackService {
   Job& job_;
 };
 
+Gate gate_of(const Endpoint& at, const Trust& trust) {
+  return !at.is_unix() && (trust.token || trust.plaintext) ? Gate::proof : Gate::same_user;
+}
+
+// Notes who calls: a connection that calls has come through the handshake. There is nothing to
+// intercept afterwards.
+class CallWatch final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit CallWatch(Listener& listener) : listener_(listener) {}
+  grpc::experimental::Interceptor* CreateServerInterceptor(
+      grpc::experimental::ServerRpcInfo* call) override {
+    if (listener_.newcomers().count() > 0)
+      listener_.newcomers().prove(call->server_context()->peer());
+    return nullptr;
+  }
+
+ private:
+  Listener& listener_;
+};
+
+void watch_calls(grpc::ServerBuilder& builder, Listener& listener) {
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> all;
+  all.push_back(std::make_unique<CallWatch>(listener));
+  builder.experimental().SetInterceptorCreators(std::move(all));
+}
+
 }  // namespace
 
 struct RendezvousServer::Impl {
-  Impl(const std::string& host, int port, JobShape shape, std::optional<Lobby> lobby)
-      : listener(host, port),
+  Impl(const Endpoint& at, JobShape shape, std::optional<Lobby> lobby, const Trust& trust)
+      : listener(at, gate_of(at, trust)),
         job(std::move(shape), std::move(lobby)),
         rendezvous(job),
         key_values(job) {}
@@ -431,10 +498,10 @@ struct RendezvousServer::Impl {
   std::unique_ptr<grpc::Server> server;
 };
 
-RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape shape,
-                                   std::optional<Lobby> lobby) {
+RendezvousServer::RendezvousServer(const Endpoint& at, JobShape shape, std::optional<Lobby> lobby,
+                                   const Trust& trust) {
   prepare_grpc();
-  impl_ = std::make_unique<Impl>(host, port, std::move(shape), std::move(lobby));
+  impl_ = std::make_unique<Impl>(at, std::move(shape), std::move(lobby), trust);
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
@@ -446,7 +513,8 @@ RendezvousServer::RendezvousServer(const std::string& host, int port, JobShape s
   builder.RegisterService(&impl_->key_values);
   impl_->acceptor = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      grpc::InsecureServerCredentials());
+      server_credentials(at, trust));
+  watch_calls(builder, impl_->listener);
   impl_->server = builder.BuildAndStart();
   if (!impl_->server) throw EnvironmentError("[rendezvous] gRPC could not start its server");
   impl_->listener.start([this](int listen_fd, int fd) {

@@ -6,19 +6,21 @@
 #include <optional>
 #include <string>
 
+#include "launcher/rendezvous/endpoint.h"
 #include "launcher/rendezvous/lobby.h"
 #include "launcher/rendezvous/membership.h"
+#include "launcher/trust/trust.h"
 
 namespace lockstep::launcher {
 
 // Thread-safe. The destructor ends all waiting calls.
 class RendezvousServer {
  public:
-  // Listens at host:port (0: a free port). `lobby` is for a store that a rank serves; the server
-  // then tells its run id to the ranks of its own job. Throws AddressInUse (endpoint.h) or
-  // EnvironmentError.
-  RendezvousServer(const std::string& host, int port, JobShape shape,
-                   std::optional<Lobby> lobby = std::nullopt);
+  // Listens at `at` (port 0: a free one). `lobby` is for a store that a rank serves; the server
+  // then tells its run id to the ranks of its own job. `trust` says who may connect. Throws
+  // AddressInUse (endpoint.h) or EnvironmentError.
+  RendezvousServer(const Endpoint& at, JobShape shape, std::optional<Lobby> lobby = std::nullopt,
+                   const Trust& trust = {});
   ~RendezvousServer();
   RendezvousServer(const RendezvousServer&) = delete;
   RendezvousServer& operator=(const RendezvousServer&) = delete;

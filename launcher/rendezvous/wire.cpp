@@ -1,6 +1,42 @@
 #include "launcher/rendezvous/wire.h"
 
+#include <algorithm>
+
+#include "core/base/error.h"
+#include "launcher/base/plain_text.h"
+
 namespace lockstep::launcher {
+
+namespace {
+
+constexpr size_t kMostNameBytes = 1024;  // of an id, a host or a job
+constexpr size_t kMostReasonBytes = 64 << 10;
+constexpr int kMostLastLines = 100;
+constexpr size_t kMostLineBytes = 4 << 10;
+constexpr int kMostSlots = 1 << 16;
+
+void check_name(const std::string& text, const char* what) {
+  check(text.size() <= kMostNameBytes, "[rendezvous] ", what, " of ", text.size(),
+        " bytes came, at most ", kMostNameBytes, " are possible");
+  check(plain_text(text) == text, "[rendezvous] ", what, " with control characters came: '",
+        plain_text(text), "'");
+}
+
+}  // namespace
+
+void check_texts(const proto::EnterRequest& request) {
+  check_name(request.job(), "a name of a job");
+  check_name(request.process(), "a name of a process");
+  check_name(request.id(), "an id of a process");
+}
+
+void check_texts(const proto::Node& node) {
+  check_name(node.node_id(), "a node's id");
+  check_name(node.host(), "a node's host name");
+  check_name(node.master_addr(), "a node's MASTER_ADDR");
+  check(node.slots() <= kMostSlots, "[rendezvous] a node of ", node.slots(),
+        " ranks came, at most ", kMostSlots, " are possible");
+}
 
 proto::Node to_proto(const Node& node) {
   proto::Node out;
@@ -8,6 +44,7 @@ proto::Node to_proto(const Node& node) {
   out.set_host(node.host);
   out.set_pid(node.pid);
   out.set_slots(node.slots);
+  out.set_min_slots(node.min_slots);
   out.set_node_rank(node.node_rank);
   out.set_master_addr(node.master_addr);
   out.set_master_port(node.master_port);
@@ -20,6 +57,7 @@ Node from_proto(const proto::Node& node) {
           .host = node.host(),
           .pid = node.pid(),
           .slots = node.slots(),
+          .min_slots = node.min_slots(),
           .node_rank = node.node_rank(),
           .master_addr = node.master_addr(),
           .master_port = node.master_port(),
@@ -41,15 +79,18 @@ proto::Failure to_proto(const Failure& failure) {
 }
 
 Failure from_proto(const proto::Failure& failure) {
+  std::vector<std::string> lines;
+  for (int i = 0; i < std::min(failure.last_lines_size(), kMostLastLines); ++i)
+    lines.push_back(plain_text(failure.last_lines(i).substr(0, kMostLineBytes)));
   return {.rank = failure.rank(),
-          .host = failure.host(),
+          .host = plain_text(failure.host().substr(0, kMostNameBytes)),
           .pid = failure.pid(),
           .exit_code = failure.exit_code(),
           .signal = failure.signal(),
           .caused_by_peer = failure.caused_by_peer(),
           .stopped = failure.stopped(),
-          .reason = failure.reason(),
-          .last_lines = {failure.last_lines().begin(), failure.last_lines().end()}};
+          .reason = plain_text(failure.reason().substr(0, kMostReasonBytes)),
+          .last_lines = std::move(lines)};
 }
 
 proto::JobState to_proto(const JobState& state) {
@@ -63,6 +104,9 @@ proto::JobState to_proto(const JobState& state) {
   out.set_stopping(state.stopping);
   out.set_saved(state.saved);
   out.set_settled(state.settled);
+  out.set_resizing(state.resizing);
+  out.set_idle_restarts(state.idle_restarts);
+  out.set_lease_ns(state.lease.count());
   return out;
 }
 
@@ -77,6 +121,9 @@ JobState from_proto(const proto::JobState& state) {
   out.stopping = state.stopping();
   out.saved = state.saved();
   out.settled = state.settled();
+  out.resizing = state.resizing();
+  out.idle_restarts = state.idle_restarts();
+  out.lease = Duration(state.lease_ns());
   return out;
 }
 

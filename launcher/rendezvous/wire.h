@@ -10,9 +10,15 @@
 namespace lockstep::launcher {
 
 // Version of rendezvous.proto; agents of different versions do not work together.
-constexpr uint32_t kProtocol = 2;
+constexpr uint32_t kProtocol = 3;
 // Bound of every message, and so of what a peer can make us hold.
 constexpr int kMaxMessageBytes = 4 << 20;
+
+// The texts and numbers that a peer chooses have limits, and names have no control characters.
+// These throw UsageError that names the field. Of a failure, from_proto() cuts longer texts and
+// replaces control characters.
+void check_texts(const proto::EnterRequest& request);
+void check_texts(const proto::Node& node);
 
 proto::Node to_proto(const Node& node);
 Node from_proto(const proto::Node& node);

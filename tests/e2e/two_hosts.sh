@@ -22,6 +22,11 @@ link_is_up() { ip -n "lshost$id-$1" link show dev "ls$id-$1" | grep -q 'state UP
 for h in 0 1; do wait_for 20 link_is_up $h || fail "the link of host $h does not come up"; done
 make_text
 
+# As step 2 has it. Both hosts share this folder.
+"$lockstep" token job.token > token.out
+contains token.out "export LOCKSTEP_JOB_TOKEN_FILE=$PWD/job.token"
+export LOCKSTEP_JOB_TOKEN_FILE=$PWD/job.token
+
 # on HOST COMMAND…: as if typed on that host.
 on() {
   local host=$1; shift
@@ -55,6 +60,20 @@ for strategy in ddp fsdp; do
   contains $strategy.out "4 ranks ($strategy"
   contains $strategy.out "ucx, reduction tree"
 done
+
+# A host without the token, or with another one, says so instead of joining.
+"$lockstep" token other.token > token.out
+start() { on "$1" "$lockstep" run --nnodes 2 --node-rank "$1" --rdzv-endpoint 10.112.0.1:29405 \
+  --rdzv-id right -- true; }
+(start 0 > right.out 2>&1) &
+right=$!
+(unset LOCKSTEP_JOB_TOKEN_FILE; start 1) > untold.out 2>&1 && code=0 || code=$?
+[ $code = 2 ] || fail "without a token: exit code $code"
+contains untold.out "this job has no token: make a token with \`lockstep token FILE\`"
+(export LOCKSTEP_JOB_TOKEN_FILE=$PWD/other.token; start 1) > wrong.out 2>&1 && code=0 || code=$?
+[ $code = 2 ] || fail "with another token: exit code $code"
+contains wrong.out "has another token than this process"
+{ kill -KILL $right; wait $right; } 2> /dev/null || true
 
 # A rank of the second host dies: it is named on the first one, and the job goes on from the last
 # checkpoint.

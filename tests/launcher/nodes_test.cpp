@@ -38,6 +38,36 @@ TEST(Nodes, two_agents_are_one_job) {
   EXPECT_EQ(first.number_after("master "), second.number_after("master "));
 }
 
+TEST(Nodes, with_a_token_ranks_get_a_file_and_no_secret_in_their_environment) {
+  const int port = free_port("127.0.0.1");
+  const std::string token(64, 'a');
+  const char* script =
+      "echo text ${LOCKSTEP_JOB_TOKEN:-none} length $(wc -c < $LOCKSTEP_JOB_TOKEN_FILE) mode "
+      "$(stat -L -c %a $LOCKSTEP_JOB_TOKEN_FILE)";
+  const auto told = [&] { ::setenv("LOCKSTEP_JOB_TOKEN", token.c_str(), 1); };
+  AgentProcess second(node(1, port, 1, script), told);
+  AgentProcess first(node(0, port, 1, script), told);
+  for (auto* agent : {&first, &second}) {
+    EXPECT_EQ(agent->finish(), 0) << agent->output();
+    EXPECT_THAT(agent->output(), HasSubstr("text none length 64 mode 600"));
+    EXPECT_THAT(agent->output(), Not(HasSubstr(token)));
+  }
+}
+
+TEST(Nodes, on_other_machines_need_a_token_or_an_explicit_wish) {
+  LaunchSpec spec = node(0, 0, 1, "echo never");
+  spec.endpoint = "192.0.2.1:29400";  // an address of nobody (RFC 5737)
+  AgentProcess untold(spec);
+  EXPECT_EQ(untold.finish(), 2);
+  EXPECT_THAT(untold.output(), HasSubstr("2 nodes meet at 192.0.2.1:29400, and this job has no "
+                                         "token: make a token with `lockstep token FILE`"));
+  spec.plaintext = true;
+  AgentProcess wished(spec);
+  EXPECT_EQ(wished.finish(), 1);
+  EXPECT_THAT(wished.output(), HasSubstr("its traffic is clear text"));
+  EXPECT_THAT(wished.output(), HasSubstr("cannot listen at 192.0.2.1:29400"));
+}
+
 TEST(Nodes, without_node_ranks_whoever_binds_the_port_serves) {
   const int port = free_port("127.0.0.1");
   AgentProcess a(node(-1, port, 1, "echo rank $RANK"));
@@ -244,8 +274,7 @@ TEST(Nodes, jobs_on_one_port_never_merge) {
   // The first may need a moment to bind the port; the second waits for that.
   AgentProcess refused(other);
   EXPECT_EQ(refused.finish(), 2) << refused.output();
-  EXPECT_THAT(refused.output(), HasSubstr("this endpoint serves run 'r', but "));
-  EXPECT_THAT(refused.output(), HasSubstr("asked for run 'other'"));
+  EXPECT_THAT(refused.output(), HasSubstr("no run 'other' is served here"));
   AgentProcess twice(node(0, port, 1, "echo never"));
   EXPECT_EQ(twice.finish(), 2) << twice.output();
   EXPECT_THAT(twice.output(), HasSubstr("node rank 0 is taken by "));

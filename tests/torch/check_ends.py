@@ -28,7 +28,7 @@ def check(case, code, report=(), anywhere=()):
 check("killed", 137, ["rank 1 on host"], ["rank 1 (pid", "died"])
 blamed = ["rank 1 on host", "reason: OfTheModel: the loss is not finite"]
 passed_on = "rank 1 aborted group 'world': OfTheModel: the loss is not finite"
-check("raises", 1, blamed, [passed_on, "lockstep.torch.errors.EnvironmentError: [comm] all_reduce"])
+check("raises", 1, blamed, [passed_on, "lockstep.errors.EnvironmentError: [comm] all_reduce"])
 check("raises in backward", 1, blamed, [passed_on])
 check("exits", 7, ["rank 1 on host"], ["has left the group"])
 check("pending", 0)

@@ -12,7 +12,7 @@
 
 namespace lockstep::train {
 StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup> group,
-                         int64_t warmup, int64_t steps) {
+                         int64_t warmup, int64_t steps, const StepWatch& watch) {
   Config config = given;
   config.train.steps = warmup + steps;
   config.optim.schedule.warmup = std::min(config.optim.schedule.warmup, config.train.steps);
@@ -38,12 +38,14 @@ StepBenchmark bench_step(const Config& given, std::shared_ptr<comm::ProcessGroup
       allocator(trainer.device()).reset_peak();
       pinned_allocator(trainer.device()).reset_peak();
     }
+    if (i == warmup) watch.begin();
     const StepReport report = trainer.step();
     result.loss = report.loss;
     const bool stores = replicas && report.step % every == 0;
     const double replica_ms = stores ? milliseconds(replicas->store()) : 0;
     const double step_ms = slowest(report.step_ms + replica_ms, *group);
     if (i < warmup) continue;
+    watch.stepped();
     if (stores) replicated.push_back(replica_ms);
     times.push_back(step_ms);
     exposed.push_back(report.comm_exposed_ms);

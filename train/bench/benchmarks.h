@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,7 +35,13 @@ struct StepBenchmark {
   // Of the measured steps: the planned bound and the peak, by category.
   MemoryReport memory{};
 };
+
+// What else happens while steps are measured. Called on every rank.
+struct StepWatch {
+  std::function<void()> begin = [] {};    // after the warm-up
+  std::function<void()> stepped = [] {};  // after each measured step, outside of its time
+};
 StepBenchmark bench_step(const Config& config, std::shared_ptr<comm::ProcessGroup> group,
-                         int64_t warmup, int64_t steps);
+                         int64_t warmup, int64_t steps, const StepWatch& watch = {});
 
 }  // namespace lockstep::train

@@ -100,8 +100,9 @@ struct ParallelConfig {
   int64_t units_in_flight = 2;  // fsdp: units gathered at a time, beside the root
   ReductionKind reduction = ReductionKind::tree;
   double bucket_mb = 25.0;
-  double timeout_s = 0.0;  // of every collective; 0: GroupOptions' default
-  bool offload = false;    // optimizer states and FSDP's slices lie in files below run.dir
+  double timeout_s = 0.0;     // of every collective; 0: GroupOptions' default
+  int64_t check_every = 100;  // steps; 0: replicas of the weights are not compared
+  bool offload = false;       // optimizer states and FSDP's slices lie in files below run.dir
 };
 
 struct CheckpointConfig {

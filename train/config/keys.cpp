@@ -181,6 +181,10 @@ const std::vector<Key>& table() {
        "seconds that ranks wait in a collective for a missing rank; 0: 1800 s if it is computing, "
        "30 s if it is stopped",
        group, Range{.min = 0, .max = 86400}},
+      {"parallel.check_every", LOCKSTEP_FIELD(parallel.check_every),
+       "steps between comparisons of the weights that several ranks hold alike (ddp; fsdp with "
+       "hybrid shards), which every save and the end of the run compare as well; 0: none",
+       group, kCount},
       {"parallel.offload", LOCKSTEP_FIELD(parallel.offload),
        "keep optimizer states, and fsdp's slices of the parameters, in unnamed files below "
        "`run.dir` instead of memory",

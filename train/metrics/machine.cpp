@@ -1,11 +1,20 @@
 #include "train/metrics/machine.h"
 
+#include <climits>
+
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "core/base/number_text.h"
 #include "core/device/allocator.h"
 
 namespace lockstep::train {
+
+std::string this_host() {
+  char name[HOST_NAME_MAX + 1] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
 
 double peak_memory_mb(Device device) {
   if (device.type != DeviceType::cpu)

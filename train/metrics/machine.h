@@ -1,4 +1,4 @@
-// The memory that a rank has taken, for metrics.
+// The machine that a rank is on, and the memory that the rank has taken there.
 #pragma once
 
 #include <string>
@@ -8,6 +8,9 @@
 #include "core/device/device.h"
 
 namespace lockstep::train {
+
+// The name of this host.
+std::string this_host();
 
 // In MB: of a CPU the largest resident memory of this process so far, of another device the most
 // that this process's tensors took there at one time.

@@ -54,14 +54,16 @@ void check_same_kind(comm::Store& store, int rank, Device device) {
 }  // namespace
 
 std::shared_ptr<comm::ProcessGroup> make_group(const ParallelConfig& config,
-                                               const launcher::RankEnv& rank, Device device) {
+                                               const launcher::RankEnv& rank, Device device,
+                                               const OverStore& over) {
   const BackendKind backend = choose_backend(config, rank, device);
   std::optional<Duration> timeout;
   if (config.timeout_s > 0)
     timeout = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config.timeout_s));
   const auto reduction =
       config.reduction == ReductionKind::fast ? comm::Reduction::fast : comm::Reduction::tree;
-  const auto store = store_for(backend, rank);
+  auto store = store_for(backend, rank);
+  if (over) store = over(std::move(store));
   check_same_kind(*store, rank.rank, device);
   return comm::create(std::string(word_of(backend)), store, rank.rank, rank.size,
                       {.timeout = timeout, .reduction = reduction, .device = device});

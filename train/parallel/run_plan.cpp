@@ -1,6 +1,8 @@
 #include "train/parallel/run_plan.h"
 
 #include <algorithm>
+#include <set>
+#include <tuple>
 
 #include "comm/reduce/reduce_tree.h"
 #include "core/base/sum_tree.h"
@@ -10,6 +12,9 @@
 
 namespace lockstep::train {
 namespace {
+
+// From here on, ranks with equal work are planned once.
+constexpr int kRanksPlannedAlone = 512;
 
 constexpr int64_t kF32 = size_of(DType::f32);
 
@@ -50,11 +55,16 @@ void plan_fsdp(const Config& config, nn::Module& module, int ranks, RunPlan& pla
   const fsdp::Options options = fsdp_options(config, module);
   const bool hybrid = config.parallel.shard.kind == ShardMode::Kind::hybrid;
   const int columns = hybrid ? static_cast<int>(config.parallel.mesh[1]) : ranks;
+  std::set<std::tuple<size_t, int64_t, bool>> works;
   for (int r = 0; r < ranks; ++r) {
     const fsdp::Place place{ranks / columns, columns, r / columns, r % columns};
     const fsdp::Assignment mine =
         fsdp::assign(plan.micro_batches, place, options.accumulate == fsdp::Accumulate::in_shards);
     plan.leaves.push_back(mine.leaves);
+    // A rank's memory depends on its part of the work, and a little on its column: those of padding
+    // come last. So later ranks with equal work need no more than the first of them.
+    const bool is_new = works.emplace(mine.leaves.size(), mine.rounds, mine.by_round).second;
+    if (!is_new && r >= kRanksPlannedAlone) continue;
     const fsdp::MemoryPlan memory = fsdp::plan_memory(module, place, mine, options);
     keep_largest(plan, bound_of(config, memory.parameters, memory.gathered, memory.gradients,
                                 memory.trained));

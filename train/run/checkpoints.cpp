@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/save/claim.h"
 #include "checkpoint/save/save_job.h"
 #include "comm/long_agreement.h"
 #include "comm/text.h"
@@ -15,6 +16,7 @@
 #include "core/base/log.h"
 #include "core/base/number_text.h"
 #include "core/device/cuda_device.h"
+#include "launcher/rank/rank_env.h"
 #include "train/run/saved_model.h"
 
 namespace lockstep::train {
@@ -127,18 +129,26 @@ Checkpoints::Checkpoints(Trainer& trainer, std::string dir, Now now)
     : trainer_(trainer), dir_(std::move(dir)), now_(std::move(now)) {
   const CheckpointConfig& config = trainer.config().checkpoint;
   size_ = checkpoint::size_of_save(entries_of(trainer), &trainer.group());
+  claim_ = comm::agree(&trainer.group(), [&] { return claim(); })[0];
   if (!config.async) {
     // Removes half-written checkpoints, as a Saver does: they waste disk space.
     if (trainer.group().rank() == 0)
       checkpoint::remove_half_written(checkpoint::posix_file_system(), dir_);
     return;
   }
-  saver_ = std::make_unique<checkpoint::Saver>(
-      checkpoint::SaverOptions{.dir = dir_, .keep = config.keep, .group = &trainer.group()});
+  saver_ = std::make_unique<checkpoint::Saver>(checkpoint::SaverOptions{
+      .dir = dir_, .keep = config.keep, .group = &trainer.group(), .claim = claim_});
   saver_->prepare(entries_of(trainer));
 }
 
 Checkpoints::~Checkpoints() = default;
+
+// On rank 0 of ranks that our agent may start more than once.
+std::string Checkpoints::claim() const {
+  if (trainer_.group().rank() != 0 || !launcher::has_agent()) return {};
+  return checkpoint::claim_folder(checkpoint::posix_file_system(), dir_, launcher::run_id(),
+                                  launcher::agent_env().epoch);
+}
 
 std::map<std::string, std::string> Checkpoints::metadata() {
   const Config& config = trainer_.config();
@@ -181,7 +191,8 @@ std::string Checkpoints::write(std::map<std::string, std::string> metadata, int6
                            .entries = entries_of(trainer_),
                            .metadata = std::move(metadata),
                            .keep = keep,
-                           .group = &trainer_.group()});
+                           .group = &trainer_.group(),
+                           .claim = claim_});
 }
 
 std::string Checkpoints::lack_of_file_size() {

@@ -43,12 +43,14 @@ class Checkpoints {
   checkpoint::Lack lack_of_room(int64_t saves) const;
 
  private:
+  std::string claim() const;
   std::map<std::string, std::string> metadata();                                 // collective
   std::string write(std::map<std::string, std::string> metadata, int64_t keep);  // collective
 
   Trainer& trainer_;
   std::string dir_;
   Now now_;
+  std::string claim_;  // of dir_; empty without an agent
   checkpoint::SaveSize size_;
   std::unique_ptr<checkpoint::Saver> saver_;  // null: not in the background
   std::vector<checkpoint::SaveOutcome> ended_;

@@ -37,6 +37,10 @@ class Losses {
   void add(int64_t leaf, const Tensor& loss);
   // f32 [number of losses], on the device, in the order of add().
   Tensor values() const { return values_.narrow(0, 0, static_cast<int64_t>(leaves_.size())); }
+  // For a sum over ranks on the device: f32 [total + 1] with each loss at its leaf, and 0 for those
+  // of other ranks. The last one is 0 or, if this rank refuses the step, NaN, which makes the sum
+  // NaN on all ranks. A 0 more changes no bit of a sum.
+  Tensor among(int64_t total, bool refused) const;
   // After the last add(): queues the copy to the host.
   void send();
   // Waits for the copy.
@@ -53,15 +57,23 @@ class Losses {
 class LeafSum {
  public:
   using Leaf = train::Leaf;
+  // `note`: numbers that travel along, as many on each rank.
   LeafSum(std::span<const Leaf> mine, int64_t total, const StepFlags& flags,
-          comm::ProcessGroup& group);
-  // Both wait for the result.
+          comm::ProcessGroup& group, std::span<const float> note = {});
+  // Each waits for the result.
   float sum();
   StepFlags flags();
+  // The notes of all ranks, in their order.
+  std::vector<float> notes();
 
  private:
-  Tensor values_;  // f32 [total + kFlags]: leaves (0 if another rank has it), then flags
+  int64_t total_;
+  // f32 [total + kFlags + W * notes]: leaves (0 if another rank has it), then flags, then notes
+  Tensor values_;
   comm::Work work_;
 };
+
+// Collective. The flags of all ranks.
+StepFlags agreed(const StepFlags& flags, comm::ProcessGroup& group);
 
 }  // namespace lockstep::train

@@ -10,6 +10,7 @@
 #include "core/base/log.h"
 #include "core/base/number_text.h"
 #include "core/device/cuda_device.h"
+#include "launcher/rank/lease.h"
 #include "train/metrics/machine.h"
 #include "train/metrics/metrics_file.h"
 #include "train/metrics/progress.h"
@@ -80,6 +81,7 @@ class Reporter {
  private:
   // A full disk must not end the run. A failure is reported once, until a write succeeds again.
   void write(const StepMetrics& metrics) {
+    launcher::require_lease("a step's line of metrics.jsonl");
     try {
       file_->append(metrics);
       file_fails_ = false;
@@ -152,10 +154,14 @@ class Run {
   }
 
   RunResult run() {
+    launcher::report_progress(-1);
     begin();
     bool stopped = false;
     try {
-      while (trainer_.steps_done() < config_.train.steps && !stopped) stopped = step();
+      while (trainer_.steps_done() < config_.train.steps && !stopped) {
+        stopped = step();
+        options_.after_step();
+      }
     } catch (const EnvironmentError& e) {
       if (trainer_.refused() == Refused::no) throw;
       end_refused(e);
@@ -163,6 +169,7 @@ class Run {
     const auto last_step_ended = options_.now();
     checkpoints_.wait();
     look_at_saves();
+    check_weights();
     if (saved_step_ != trainer_.steps_done()) result_.checkpoint = checkpoints_.save_last();
     result_.last_save = options_.now() - last_step_ended;
     reporter_.finish();
@@ -256,6 +263,9 @@ class Run {
                             " changed no weights, because its gradients overflowed; from the next "
                             "step on the loss is multiplied by half as much"));
     reporter_.step(report, validation);
+    look_at_ranks(report);
+    if (due(config_.parallel.check_every, report.step)) check_weights();
+    launcher::report_progress(report.step);
     result_.last_loss = report.loss;
     if (validation) result_.validation_loss = *validation;
     // After rank 0 has written the step, because a run that resumes here does not write it again.
@@ -263,12 +273,31 @@ class Run {
     budget_.stepped(took, options_.now() - begin);
     if (!last && !stopped && (report.save_agreed || due(config_.checkpoint.every, report.step))) {
       attempts_.began();
+      check_weights();
       checkpoints_.save();
       leave_note();
     }
     look_at_saves();
     if (!last && !stopped) warn(budget_.warning());
     return stopped;
+  }
+
+  void look_at_ranks(const StepReport& report) {
+    if (report.ranks.empty()) return;
+    if (!stragglers_) stragglers_.emplace(comm::all_gather_text(trainer_.group(), this_host()));
+    const std::string text = stragglers_->look(report.step - 1, report.ranks);
+    if (!text.empty()) reporter_.message(text);
+  }
+
+  // Before a state counts: copies of a wrong one must not be found by ranks that start again.
+  void check_weights() {
+    try {
+      trainer_.check_weights();
+    } catch (...) {
+      if (replicas_) replicas_->forget();
+      reporter_.finish();
+      throw;
+    }
   }
 
   // Once, when it is known.
@@ -298,6 +327,7 @@ class Run {
       look_at_saves();
       // Keep older checkpoints: the run may have to resume from one of them.
       if (saved_step_ != trainer_.steps_done() && trainer_.steps_done() > 0) {
+        check_weights();
         result_.checkpoint = checkpoints_.save_last(/*keep_all=*/true);
         saved_step_ = trainer_.steps_done();
       }
@@ -349,7 +379,8 @@ class Run {
   Reporter reporter_;
   Checkpoints checkpoints_;
   StopBudget budget_;
-  bool room_lacks_ = false;  // and a warning was given
+  std::optional<Stragglers> stragglers_;  // from the first times on
+  bool room_lacks_ = false;               // and a warning was given
   bool recording_told_ = false;
   const int64_t first_step_;
   int64_t saved_step_;

@@ -30,6 +30,8 @@ struct RunOptions {
   // Where rank 0 shows its output. Null: standard output, whose reader the run then waits for. Must
   // outlive the run.
   ScreenWriter* screen = nullptr;
+  // Called at the end of each step, whatever came of its save.
+  std::function<void()> after_step = [] {};
   // The clock of checkpoint.every_minutes and checkpoint.stop_budget_s. Only rank 0's counts.
   std::function<Clock::time_point()> now = [] { return Clock::now(); };
 };

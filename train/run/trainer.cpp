@@ -1,5 +1,6 @@
 #include "train/run/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -9,11 +10,26 @@
 #include "core/ops/functions.h"
 #include "core/ops/precision.h"
 #include "core/optim/clip.h"
+#include "core/trace/trace.h"
 #include "train/parallel/offload.h"
 #include "train/run/same_config.h"
 
 namespace lockstep::train {
 namespace {
+
+constexpr trace::Kind kStep{"step", "step", {{{"step"}}}};
+constexpr trace::Kind kForward{"phase", "forward", {{{"micro"}}}};
+constexpr trace::Kind kBackward{"phase", "backward", {{{"micro"}}}};
+constexpr trace::Kind kData{"phase", "data", {{{"micro"}}}};
+constexpr trace::Kind kFinish{"phase", "finish gradients"};
+constexpr trace::Kind kNorm{"phase", "gradient norm"};
+constexpr trace::Kind kOptimizer{"phase", "optimizer"};
+constexpr trace::Kind kEvaluate{"phase", "evaluate"};
+
+// A span's one value.
+auto about(int64_t value) {
+  return [value] { return trace::About{.values = {value}}; };
+}
 
 // `updated`: the parameters to update, whole or as slices.
 std::unique_ptr<optim::Optimizer> make_optimizer(const OptimConfig& config,
@@ -49,7 +65,8 @@ optim::Schedule make_schedule(const Config& config) {
 std::string why_not_recorded(const Config& config, const comm::ProcessGroup& group, bool adapted) {
   if (group.device() == kCpu) return "the CPU does its work when it is called";
   if (config.train.capture == CaptureKind::off) return "train.capture is off";
-  if (group.size() > 1) return "several ranks, whose norm and loss meet on the host";
+  if (group.size() > 1)
+    return "several ranks, whose calls are compared on the host before they are queued";
   if (config.parallel.strategy == StrategyKind::fsdp)
     return "parallel.strategy fsdp, which gives weights their memory anew in each step";
   if (adapted) return "hooks that a program may have added, which would run once";
@@ -67,6 +84,29 @@ void put(const Tensor& values, Tensor& place) {
 
 const void* gradient_of(const Parameter& p) {
   return p.grad_buffer().defined() ? p.grad_buffer().raw() : nullptr;
+}
+
+// Adds the time of a call to a sum.
+class Timed {
+ public:
+  explicit Timed(Duration& sum) : sum_(sum) {}
+  ~Timed() { sum_ += Clock::now() - begin_; }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  Duration& sum_;
+  const Clock::time_point begin_ = Clock::now();
+};
+
+// The numbers of a rank's note: data, compute, wait.
+constexpr size_t kTimes = 3;
+
+std::vector<RankTimes> times_of_ranks(const std::vector<float>& notes) {
+  std::vector<RankTimes> ranks;
+  for (size_t i = 0; i + kTimes <= notes.size(); i += kTimes)
+    ranks.push_back({notes[i], notes[i + 1], notes[i + 2]});
+  return ranks;
 }
 
 bool is_finite(const StepReport& report) {
@@ -142,14 +182,23 @@ Losses Trainer::run_micro_batches(int64_t step, const BatchAt& batch_at,
                                            .step = static_cast<uint32_t>(step),
                                            .micro = static_cast<uint32_t>(micro),
                                            .device_step = device_step});
-    const Variable loss = loss_of(batch_at(micro));
-    strategy_->backward(scale_ ? ops::mul(loss, Variable(scale_there_)) : loss);
+    const Variable loss = [&] {
+      const Batch batch = batch_at(micro);
+      const trace::Span span(kForward, about(micro));
+      return loss_of(batch);
+    }();
+    {
+      const trace::Span span(kBackward, about(micro));
+      strategy_->backward(scale_ ? ops::mul(loss, Variable(scale_there_)) : loss);
+    }
     losses.add(micro, loss.data());
   }
   return losses;
 }
 
 Batch Trainer::read_batch(int64_t step, int64_t micro, std::string& problem) {
+  const trace::Span span(kData, about(micro));
+  const Timed timed(reading_);
   return batch_or_blank([&] { return batches_->get(step, micro); }, problem);
 }
 
@@ -175,6 +224,7 @@ std::vector<const void*> Trainer::addresses() const {
 
 // Reads the first batch of the step after this one, while the device computes.
 void Trainer::prefetch(int64_t step) {
+  const Timed timed(reading_);
   if (step < config_.train.steps) batches_->prefetch(step + 1, strategy_->leaves().front());
 }
 
@@ -195,17 +245,28 @@ void Trainer::check_same_frozen() const {
 }
 
 // Queues a step from its batches to its optimizer, whose kernel does what the numbers on the device
-// say. Stops before the numbers if there was no data.
+// say. A rank that had no data stops before the numbers if it is alone, and else makes them refuse
+// the step on all ranks.
 void Trainer::queue_step(int64_t step, const BatchAt& batch_at, const std::string& problem) {
   std::optional<Losses> losses;
   {
     ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
     losses = run_micro_batches(step, batch_at,
                                device() == kCpu ? nullptr : &numbers_->on_device()->run_step);
+    const trace::Span span(kFinish);
     strategy_->finish();
+    share_buffers(buffers_, *group_);
   }
-  if (!problem.empty()) return;
-  const Tensor sums = norm_->blocks().sums(), values = losses->values();
+  const bool alone = group_->size() == 1;
+  if (alone && !problem.empty()) return;
+  const trace::Span span(kOptimizer);
+  const Tensor& own = norm_->blocks().sums();
+  const Tensor sums =
+      alone || !strategy_->forwards_together() ? own : sum_over_ranks(own, comm::ReduceOp::bor);
+  const Tensor values =
+      alone ? losses->values()
+            : sum_over_ranks(losses->among(config_.train.micro_batches(), !problem.empty()),
+                             comm::ReduceOp::sum);
   kernels(device()).close_step(current_queue(device()),
                                {.square_sums = static_cast<const double*>(sums.raw()),
                                 .blocks = sums.numel(),
@@ -218,13 +279,23 @@ void Trainer::queue_step(int64_t step, const BatchAt& batch_at, const std::strin
   optimizer_->zero_grad();
 }
 
-// Without other ranks, the device has all that a step's numbers need. It decides by itself whether
-// the optimizer may change anything, and the host reads the numbers once all is queued.
-StepFlags Trainer::step_alone(const StepFlags& wishes, StepReport& report, std::string& problem) {
-  const bool records = recorder_->prevented().empty();
+// A copy: what other ranks hold is 0 in the tensor, and stays so.
+Tensor Trainer::sum_over_ranks(const Tensor& tensor, comm::ReduceOp op) {
+  const MemoryScope category(MemoryCategory::buffers);
+  Tensor sum = tensor.clone();
+  group_->all_reduce(sum, {.op = op}).wait();
+  return sum;
+}
+
+// The device has all that a step's numbers need, or gets it from other ranks without the host. It
+// decides by itself whether the optimizer may change anything, and the host reads the numbers once
+// all is queued.
+StepFlags Trainer::step_on_device(const StepFlags& wishes, StepReport& report,
+                                  std::string& problem) {
+  const bool records = recorder_->prevented().empty(), alone = group_->size() == 1;
   if (records) read_into_place(report.step, problem);
   const auto no_data = [&] { return StepFlags{wishes.stop, wishes.save, /*no_data=*/true}; };
-  if (!problem.empty()) return no_data();
+  if (alone && !problem.empty()) return no_data();
   numbers_->send({.max_norm = config_.train.grad_clip,
                   .step = optimizer_->steps() + 1,
                   .run_step = report.step,
@@ -244,22 +315,26 @@ StepFlags Trainer::step_alone(const StepFlags& wishes, StepReport& report, std::
                   .take_back = [&] { optimizer_->forget_step(); },
                   .count = [&] { optimizer_->count_step(); },
                   .addresses = records ? addresses() : std::vector<const void*>()});
-  if (!problem.empty()) return no_data();
+  if (alone && !problem.empty()) return no_data();
   if (recorder_->launched()) numbers_->fetch();
-  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
   prefetch(report.step);
   const StepNumbers numbers = numbers_->read();  // the only wait for the device
   if (!numbers.apply) optimizer_->forget_step();
+  report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
+  // The flags meet last. If any call of the step failed, this group has ended and throws: the step
+  // does not count.
+  const StepFlags flags =
+      alone ? wishes : agreed({wishes.stop, wishes.save, !problem.empty()}, *group_);
   report.grad_norm = numbers.norm;
   report.loss =
       static_cast<double>(numbers.loss) / static_cast<double>(config_.train.micro_batches());
-  return {wishes.stop, wishes.save};
+  return flags;
 }
 
 // Sums over ranks meet on the host, which then knows all numbers before it queues the optimizer.
-StepFlags Trainer::step_together(const StepFlags& wishes, StepReport& report,
-                                 std::string& problem) {
+StepFlags Trainer::step_on_host(const StepFlags& wishes, StepReport& report, std::string& problem) {
   const StepFlags flags = compute_gradients(wishes, report, problem);
+  const trace::Span span(kOptimizer);
   if (!flags.no_data && is_finite(report))
     optimizer_->step(static_cast<float>(report.lr),
                      optim::clip_scale(report.grad_norm, config_.train.grad_clip) *
@@ -276,7 +351,8 @@ StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report
   std::optional<LeafSum> sum;
   const auto add_up = [&] {
     sum.emplace(losses->read(), config_.train.micro_batches(),
-                StepFlags{wishes.stop, wishes.save, !problem.empty()}, *group_);
+                StepFlags{wishes.stop, wishes.save, !problem.empty()}, *group_,
+                note_of_times(report.step));
   };
   {
     ops::PrecisionScope precision(compute_dtype_);  // weights are converted once a step
@@ -286,6 +362,7 @@ StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report
     prefetch(report.step);
     // A CPU has its losses by now: their sum travels while gradients are still reduced.
     if (device() == kCpu) add_up();
+    const trace::Span span(kFinish);
     strategy_->finish();
     share_buffers(buffers_, *group_);
   }
@@ -293,22 +370,41 @@ StepFlags Trainer::compute_gradients(const StepFlags& wishes, StepReport& report
   report.grad_norm = grad_norm();
   if (!sum) add_up();
   report.comm_exposed_ms = milliseconds(strategy_->exposed_communication());
+  {
+    const Timed timed(waiting_);
+    sum->sum();
+  }
   report.loss =
       static_cast<double>(sum->sum()) / static_cast<double>(config_.train.micro_batches());
+  report.ranks = times_of_ranks(sum->notes());
   return sum->flags();
+}
+
+// Every few steps, what the other ranks learn of this rank's times. All ranks send one in the same
+// steps.
+std::vector<float> Trainer::note_of_times(int64_t step) const {
+  if (step % StepTimes::kWindow != 0) return {};
+  const RankTimes mean = times_.mean();
+  return {static_cast<float>(mean.data_ms), static_cast<float>(mean.compute_ms),
+          static_cast<float>(mean.wait_ms)};
 }
 
 StepReport Trainer::step(const StepFlags& wishes) {
   const auto start = Clock::now();
+  const trace::Span span(kStep, about(steps_done_ + 1));
   refused_ = Refused::no;
   check_same_frozen();
+  if (!same_ && group_->size() > 1 && config_.parallel.check_every > 0)
+    same_.emplace(strategy_->held(), *group_, steps_done_);
+  reading_ = waiting_ = {};
   StepReport report;
   report.step = steps_done_ + 1;
   report.lr = static_cast<double>(optim::lr_at(schedule_, report.step));
   BufferRollback buffers(buffers_);
   std::string problem;
-  const StepFlags flags = group_->size() == 1 ? step_alone(wishes, report, problem)
-                                              : step_together(wishes, report, problem);
+  const bool on_device = group_->size() == 1 || group_->queues();
+  const StepFlags flags =
+      on_device ? step_on_device(wishes, report, problem) : step_on_host(wishes, report, problem);
   report.stop_agreed = flags.stop;
   report.save_agreed = flags.save;
   if (flags.no_data) {
@@ -327,14 +423,28 @@ StepReport Trainer::step(const StepFlags& wishes) {
   buffers.keep();
   steps_done_ = report.step;
   report.step_ms = milliseconds(Clock::now() - start);
+  const double reading = milliseconds(reading_),
+               waiting = milliseconds(waiting_) + report.comm_exposed_ms;
+  times_.add({.data_ms = reading,
+              .compute_ms = std::max(0.0, report.step_ms - reading - waiting),
+              .wait_ms = waiting});
   return report;
+}
+
+void Trainer::check_weights() {
+  if (!same_ || checked_step_ == steps_done_) return;
+  same_->check(strategy_->held(), steps_done_);
+  checked_step_ = steps_done_;
 }
 
 // The norm over the blocks of all parameters, each from the rank that owns it.
 double Trainer::grad_norm() {
+  const trace::Span span(kNorm);
   optim::NormBlocks& blocks = norm_->blocks();
-  if (strategy_->forwards_together())
+  if (strategy_->forwards_together()) {
+    const Timed timed(waiting_);
     group_->host().all_reduce(blocks.bits(), {.op = comm::ReduceOp::bor}).wait();
+  }
   return blocks.norm() * (scale_ ? static_cast<double>(scale_->unscale()) : 1.0);
 }
 
@@ -360,6 +470,7 @@ void Trainer::note_scale() {
 }
 
 double Trainer::evaluate() {
+  const trace::Span span(kEvaluate);
   try {
     return evaluate_once();
   } catch (const EnvironmentError&) {

@@ -21,7 +21,9 @@
 #include "train/data/dataset.h"
 #include "train/data/device_batches.h"
 #include "train/metrics/devices.h"
+#include "train/metrics/stragglers.h"
 #include "train/models/factory.h"
+#include "train/parallel/same_weights.h"
 #include "train/parallel/strategy.h"
 #include "train/run/buffers.h"
 #include "train/run/leaf_sums.h"
@@ -40,6 +42,9 @@ struct StepReport {
   bool stop_agreed = false, save_agreed = false;
   // train.precision fp16: gradients overflowed, so the step changed no weights (GradientScale).
   bool skipped = false;
+  // The times of all ranks in the steps before this one, every StepTimes::kWindow steps. Else
+  // empty.
+  std::vector<RankTimes> ranks = {};
 };
 
 // Why step() or evaluate() threw on all ranks alike. All ranks then hold the complete state of
@@ -70,6 +75,10 @@ class Trainer {
   // EnvironmentError naming the step where a rank has no data, or where loss or gradients are not
   // finite. The weights are as before then: refused() is set, and the step may be tried again.
   StepReport step(const StepFlags& wishes = {});
+  // Collective. Throws as SameWeights::check() if replicas of the weights differ after this step.
+  // The state is then not worth saving. Does nothing if parallel.check_every is 0, no rank has a
+  // replica on another, or this step was checked.
+  void check_weights();
   // Mean validation loss over the config's evaluation batches; the same bits for any number of
   // ranks. Leaves buffers as they were. Throws as step() where a rank has no data.
   double evaluate();
@@ -121,14 +130,16 @@ class Trainer {
   std::vector<const void*> addresses() const;
   void queue_step(int64_t step, const BatchAt& batch_at, const std::string& problem);
   void prefetch(int64_t step);
-  // Each runs a step up to its optimizer, and fills in the report's numbers. Returns the wishes of
+  // Each runs a step with its optimizer, and fills in the report's numbers. Returns the wishes of
   // all ranks. The weights are as before unless loss and norm are finite and all ranks have data.
-  StepFlags step_alone(const StepFlags& wishes, StepReport& report, std::string& problem);
-  StepFlags step_together(const StepFlags& wishes, StepReport& report, std::string& problem);
+  StepFlags step_on_device(const StepFlags& wishes, StepReport& report, std::string& problem);
+  StepFlags step_on_host(const StepFlags& wishes, StepReport& report, std::string& problem);
   StepFlags compute_gradients(const StepFlags& wishes, StepReport& report, std::string& problem);
   // Collective. Throws what the ranks without data reported.
   void refuse_without_data(const std::string& doing, const std::string& problem);
   double grad_norm();
+  Tensor sum_over_ranks(const Tensor& tensor, comm::ReduceOp op);
+  std::vector<float> note_of_times(int64_t step) const;
   void send_scale();
   void note_scale();
   // Whether the step's gradients overflowed and another scale may help: then it is skipped.
@@ -157,6 +168,10 @@ class Trainer {
   int64_t steps_done_ = 0;
   Refused refused_ = Refused::no;
   std::unique_ptr<DataIdentity> identity_;  // of data_
+  std::optional<SameWeights> same_;         // from the first step on
+  int64_t checked_step_ = -1;
+  StepTimes times_;
+  Duration reading_{}, waiting_{};  // in this step: for data, and for other ranks
 };
 
 }  // namespace lockstep::train

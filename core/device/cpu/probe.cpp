@@ -1,11 +1,13 @@
 #include "core/device/probe.h"
 
 #include <algorithm>
+#include <vector>
 
 #include <immintrin.h>
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "core/base/parallel.h"
 #include "core/device/cpu/isa/variants.h"
 
 namespace lockstep {
@@ -51,7 +53,28 @@ double bf16_peak() {
   return peak;
 }
 
+double memory_rate() {
+  constexpr int64_t kElements = 16 << 20, kPieces = 64, kEach = kElements / kPieces;
+  std::vector<float> x(kElements, 1.0f), y(kElements, 1.0f);
+  double best = 0.0;
+  for (int attempt = 0; attempt < 6; ++attempt) {
+    const auto start = Clock::now();
+    parallel_for(kPieces, [&](int64_t piece) {
+      const float* from = x.data() + piece * kEach;
+      float* to = y.data() + piece * kEach;
+      for (int64_t i = 0; i < kEach; ++i) to[i] += from[i];
+    });
+    best = std::max(best, 3.0 * sizeof(float) * kElements / seconds(Clock::now() - start));
+  }
+  return best;
+}
+
 }  // namespace
+
+double probe_memory_bytes_per_s() {
+  static const double rate = memory_rate();
+  return rate;
+}
 
 double probe_peak_gflops(DType dtype) {
   check(dtype == DType::f32 || dtype == DType::bf16,

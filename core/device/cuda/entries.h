@@ -29,6 +29,7 @@ void square_sums_many(const Queue& queue, const SquareSumsManyArgs& args);
 
 // ---- gemm.cpp: products by cuBLASLt ----
 void gemm(const Queue& queue, const GemmArgs& args);
+void linear_gradients(const Queue& queue, const LinearGradientsArgs& args);
 
 // ---- kernels/reduce.cu ----
 void sum_rows(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* dy, float* db,
@@ -48,13 +49,13 @@ void softmax_backward(const Queue& queue, DType dtype, int64_t rows, int64_t n, 
 void layer_norm(const Queue& queue, DType dtype, int64_t rows, int64_t n, float eps, const void* x,
                 const float* weight, const float* bias, void* y, float* mean, float* rstd);
 void layer_norm_backward(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
-                         const float* weight, const float* mean, const float* rstd, const void* dy,
+                         const float* weight, const float* mean, float* rstd, const void* dy,
                          void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight,
                          float* dbias, bool accumulate_dbias);
 void rms_norm(const Queue& queue, DType dtype, int64_t rows, int64_t n, float eps, const void* x,
               const float* weight, void* y, float* rstd);
 void rms_norm_backward(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
-                       const float* weight, const float* rstd, const void* dy, void* dx,
+                       const float* weight, float* rstd, const void* dy, void* dx,
                        bool accumulate_dx, float* dweight, bool accumulate_dweight);
 
 // ---- kernels/cross_entropy.cu ----

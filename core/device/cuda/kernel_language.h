@@ -1,7 +1,8 @@
 // What a kernel's source is written in: CUDA C++ where nvcc compiles it, and the same words for a
 // C++ compiler where the simulated device runs it (LOCKSTEP_CUDA=SIM). Kernels use only what stands
 // here: threadIdx.x, blockIdx.x, blockDim.x, gridDim.x, __shared__, __syncthreads(), __syncwarp()
-// and shuffles of a full warp. No kernel uses atomics, because sums must not depend on order.
+// shuffles of a full warp, and what kernels/arrivals.h needs. No other kernel uses atomics, because
+// sums must not depend on order.
 #pragma once
 
 #ifndef __CUDACC__

@@ -17,6 +17,7 @@ const Kernels& kernel_table() {
       .square_sums_many = square_sums_many,
       .gemm = gemm,
       .sum_rows = sum_rows,
+      .linear_gradients = linear_gradients,
       .attention = attention,
       .attention_backward = attention_backward,
       .softmax = softmax,

@@ -87,6 +87,37 @@ TEST_F(NcclFaults, ADeviceThatStandsStillIsNamedOnAllRanks) {
       kShort);
 }
 
+// A device that waits in another group's call is not the one that stands still. The rank whose
+// device does is patient, so the others are the first to ask.
+TEST_F(NcclFaults, ADeviceThatWaitsInAnotherGroupsCallIsNotBlamed) {
+  const auto open = std::make_shared<std::atomic<bool>>(false);
+  const auto store = std::make_shared<HashStore>();
+  test::run_nccl(kRanks, [&](ProcessGroup& patient) {
+    GroupOptions options = kShort;
+    if (patient.rank() == 2) options.timeout = std::chrono::seconds(60);
+    options.name = "impatient";
+    options.device = patient.device();
+    const auto impatient = create("nccl", store, patient.rank(), kRanks, options);
+    const Queue queue = Queue::create(patient.device());
+    const QueueScope scope(queue);
+    if (patient.rank() == 2)
+      cuda::sim::enqueue(
+          "obstacle", queue.native(), [open] { return open->load(); }, [] {});
+    const Work first = patient.all_reduce(Tensor::zeros({10000}, DType::f32, patient.device()));
+    first.wait();
+    const Work second = impatient->all_reduce(Tensor::zeros({10000}, DType::f32, patient.device()));
+    EXPECT_THAT(error_of([&] { second.synchronize(); }),
+                AllOf(HasSubstr("'impatient'"),
+                      HasSubstr("it waits for another rank's device in all_reduce #1"),
+                      HasSubstr("in group 'world'")));
+    if (patient.rank() == 2) {
+      open->store(true);
+      cuda::sim::wake();
+    }
+    first.synchronize();
+  });
+}
+
 TEST_F(NcclFaults, ARankThatDoesNotCallIsNamed) {
   test::run_nccl(
       kRanks,

@@ -138,6 +138,24 @@ TEST(Optimizer, AStepThatIsForgottenWasMissedByNobody) {
   EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("never", 0)));
 }
 
+// A recorded step leaves out the same parameters, whether or not the step before counted.
+TEST(Optimizer, CountsARecordedStepAfterOneThatIsForgotten) {
+  const Parameter p = parameter("p", {1}, 1), never = parameter("never", {1}, 1);
+  const auto optimizer = make_adamw({p, never});
+  StepNumbersOn numbers(kCpu);
+  give_gradient(p, 1);
+  optimizer->step(numbers);
+  optimizer->forget_step();
+  optimizer->count_step();
+  EXPECT_EQ(optimizer->steps(), 1);
+  EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("never", 0)));
+  optimizer->forget_step();
+  optimizer->count_step();
+  optimizer->count_step();
+  EXPECT_EQ(optimizer->steps(), 2);
+  EXPECT_THAT(optimizer->updates_out_of_step(), ElementsAre(::testing::Pair("never", 0)));
+}
+
 TEST(Optimizer, UpdatesThatCannotBeAreRefused) {
   const auto optimizer = make_adamw({parameter("a", {1}, 0)});
   optimizer->set_steps(5, {{"a", 2}});

@@ -45,16 +45,23 @@ TEST(LineSplitter, cuts_endless_lines_without_losing_a_byte) {
   EXPECT_EQ(lines.back(), "z");
 }
 
-TEST(RankOutput, logs_have_the_rights_of_the_umask) {
+TEST(RankOutput, logs_are_for_their_owner_alone) {
   const std::string path = testing::TempDir() + "/rank-output-rights.log";
   std::filesystem::remove(path);
   const mode_t before = ::umask(0002);
   const RankOutput output({.rank = 0, .log_file = path});
   ::umask(before);
   using std::filesystem::perms;
-  const perms all = perms::owner_read | perms::owner_write | perms::group_read |
-                    perms::group_write | perms::others_read;
-  EXPECT_EQ(std::filesystem::status(path).permissions(), all);
+  EXPECT_EQ(std::filesystem::status(path).permissions(), perms::owner_read | perms::owner_write);
+}
+
+TEST(RankOutput, a_log_that_is_a_link_is_refused) {
+  const std::string path = testing::TempDir() + "/rank-output-link.log", target = path + ".target";
+  std::filesystem::remove(path);
+  std::filesystem::create_symlink(target, path);
+  EXPECT_THROW(RankOutput({.rank = 0, .log_file = path}), EnvironmentError);
+  EXPECT_FALSE(std::filesystem::exists(target));
+  std::filesystem::remove(path);
 }
 
 TEST(RankOutput, logs_both_streams_and_keeps_the_last_lines) {

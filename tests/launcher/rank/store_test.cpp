@@ -2,18 +2,22 @@
 #include <atomic>
 #include <thread>
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "comm/local/hash_store.h"
 #include "core/base/error.h"
 #include "launcher/rank/grpc_store.h"
+#include "launcher/rendezvous/client.h"
 #include "launcher/rendezvous/server.h"
+#include "tests/support/error_of.h"
 
 namespace lockstep::launcher {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using test::error_of;
+using testing::HasSubstr;
 
 constexpr auto kLong = seconds(60);
 
@@ -29,9 +33,9 @@ class Local {
 class Served {
  public:
   std::shared_ptr<comm::Store> connect() {
-    return std::make_shared<GrpcStore>(Endpoint{"127.0.0.1", server.port()}, "r", kLong);
+    return std::make_shared<GrpcStore>(Endpoint{"127.0.0.1", server.port()}, "r", 0, kLong);
   }
-  RendezvousServer server{"127.0.0.1", 0, JobShape{.run_id = "r"}};
+  RendezvousServer server{Endpoint{"127.0.0.1", 0}, JobShape{.run_id = "r"}};
 };
 
 template <typename Host>
@@ -155,28 +159,51 @@ TYPED_TEST(StoreSuite, prefixes_keep_users_apart) {
   EXPECT_EQ(b->get("k", kLong), "2");
 }
 
+// A job of one node, whose first epoch fails and whose second one runs.
+TEST(OldEpoch, cannot_use_the_store_any_more) {
+  RendezvousServer server(Endpoint{"127.0.0.1", 0}, JobShape{.run_id = "r", .max_restarts = 1});
+  const Endpoint at{"127.0.0.1", server.port()};
+  RendezvousClient agent(at, "r", [] {});
+  Node node;
+  node.node_id = "a";
+  agent.join(node, 1, 1, kLong, [] { return true; });
+  GrpcStore old(at, "r", /*epoch=*/1, kLong);
+  old.set("k", "old");
+  Failure failure;
+  failure.rank = 0;
+  agent.fail(1, failure);
+  agent.drained(1, /*progressed=*/true);
+  ASSERT_EQ(agent.state().epoch, 2u);
+  const auto refused = HasSubstr("is at epoch 2, and a rank of epoch 1 must not use its store");
+  EXPECT_THAT(error_of([&] { old.set("k", "older"); }), refused);
+  EXPECT_THAT(error_of([&] { old.get("k", kLong); }), refused);
+  EXPECT_THAT(error_of([&] { old.add("n", 1); }), refused);
+  EXPECT_THAT(error_of([&] { old.compare_and_set("k", "old", "older"); }), refused);
+  EXPECT_THAT(error_of([&] { old.remove({"k"}); }), refused);
+  EXPECT_EQ(GrpcStore(at, "r", /*epoch=*/2, kLong).get("k", kLong), "old");
+}
+
 TEST(GrpcStore, says_that_a_store_serves_another_run) {
   Served served;
-  GrpcStore stranger({"127.0.0.1", served.server.port()}, "other", kLong);
+  GrpcStore stranger({"127.0.0.1", served.server.port()}, "other", /*epoch=*/0, kLong);
   try {
     stranger.set("k", "v");
     FAIL();
   } catch (const UsageError& e) {
-    EXPECT_NE(std::string(e.what()).find("serves run 'r', the message is for run 'other'"),
-              std::string::npos)
+    EXPECT_NE(std::string(e.what()).find("no run 'other' is served here"), std::string::npos)
         << e.what();
   }
 }
 
 TEST(GrpcStore, says_that_nobody_answers) {
   const int port = free_port("127.0.0.1");
-  EXPECT_THROW(GrpcStore({"127.0.0.1", port}, "r", milliseconds(100)), EnvironmentError);
+  EXPECT_THROW(GrpcStore({"127.0.0.1", port}, "r", 0, milliseconds(100)), EnvironmentError);
 }
 
 TEST(GrpcStore, says_that_a_name_cannot_be_resolved) {
   std::string said;
   try {
-    GrpcStore({"no-such-host.invalid", 29400}, "r", milliseconds(100));
+    GrpcStore({"no-such-host.invalid", 29400}, "r", 0, milliseconds(100));
   } catch (const EnvironmentError& e) {
     said = e.what();
   }
@@ -215,9 +242,10 @@ TEST(GrpcStore, refuses_values_that_do_not_fit_a_message) {
 }
 
 TEST(RendezvousServer, says_which_address_is_taken) {
-  RendezvousServer first("127.0.0.1", 0, JobShape{.run_id = "r"});
-  EXPECT_THROW(RendezvousServer("127.0.0.1", first.port(), JobShape{.run_id = "r"}), AddressInUse);
-  EXPECT_THROW(RendezvousServer("no-such-host.invalid", 0, JobShape{.run_id = "r"}),
+  RendezvousServer first(Endpoint{"127.0.0.1", 0}, JobShape{.run_id = "r"});
+  EXPECT_THROW(RendezvousServer(Endpoint{"127.0.0.1", first.port()}, JobShape{.run_id = "r"}),
+               AddressInUse);
+  EXPECT_THROW(RendezvousServer(Endpoint{"no-such-host.invalid", 0}, JobShape{.run_id = "r"}),
                EnvironmentError);
 }
 

@@ -140,7 +140,7 @@ TEST(RendezvousClient, GivesUpAServerThatNeverAnswers) {
   EXPECT_THAT(client.lost(), testing::HasSubstr("lost contact with " + server.endpoint().text()));
   EXPECT_GE(server.reports(), 2);
   const int before = server.reports();
-  client.drained(1);
+  client.drained(1, true);
   EXPECT_EQ(server.reports(), before) << "nobody asks a server that is lost";
 }
 

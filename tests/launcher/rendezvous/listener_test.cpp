@@ -45,7 +45,7 @@ class SmallServer {
       ::close(hold[1]);
       const rlimit limit{files, files};
       ::setrlimit(RLIMIT_NOFILE, &limit);
-      RendezvousServer server("127.0.0.1", 0, JobShape{.run_id = "r"});
+      RendezvousServer server(Endpoint{"127.0.0.1", 0}, JobShape{.run_id = "r"});
       const int port = server.port();
       [[maybe_unused]] ssize_t done = ::write(ready[1], &port, sizeof port);
       char byte = 0;
@@ -85,7 +85,7 @@ class Listener : public testing::Test {
 };
 
 TEST_F(Listener, serves_the_old_and_again_the_new_when_descriptors_run_out) {
-  GrpcStore old({"127.0.0.1", port()}, "r", kLimit);
+  GrpcStore old({"127.0.0.1", port()}, "r", 0, kLimit);
   old.set("before", "x");
   for (int flood = 0; flood < 3; ++flood) {
     std::vector<int> connections;
@@ -95,7 +95,7 @@ TEST_F(Listener, serves_the_old_and_again_the_new_when_descriptors_run_out) {
     old.set("during", std::to_string(flood));
     EXPECT_EQ(old.get("before", kLimit), "x");
     for (const int fd : connections) ::close(fd);
-    GrpcStore fresh({"127.0.0.1", port()}, "r", kLimit);
+    GrpcStore fresh({"127.0.0.1", port()}, "r", 0, kLimit);
     EXPECT_EQ(fresh.get("during", kLimit), std::to_string(flood));
   }
 }
@@ -105,7 +105,7 @@ TEST_F(Listener, survives_garbage) {
   ASSERT_GE(fd, 0);
   const std::string garbage(100000, '\xff');
   [[maybe_unused]] const ssize_t sent = ::send(fd, garbage.data(), garbage.size(), MSG_NOSIGNAL);
-  GrpcStore store({"127.0.0.1", port()}, "r", kLimit);
+  GrpcStore store({"127.0.0.1", port()}, "r", 0, kLimit);
   store.set("k", "v");
   EXPECT_EQ(store.get("k", kLimit), "v");
   ::close(fd);

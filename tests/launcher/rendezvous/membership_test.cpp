@@ -62,6 +62,8 @@ std::string describe(const JobState& state) {
   if (state.stopping) out += " | stopping";
   if (state.saved) out += " | saved";
   if (!state.settled) out += " | unsettled";
+  if (state.resizing) out += " | resizing";
+  if (state.idle_restarts > 0) out += str(" | idle ", state.idle_restarts);
   if (state.failure) {
     out += "\n  failure: ";
     if (state.failure->rank >= 0)
@@ -81,6 +83,7 @@ class Script {
       JobShape shape;
       shape.run_id = "r";
       shape.nodes = command.number("nodes", 1);
+      shape.min_nodes = command.number("least", 0);
       shape.max_restarts = command.number("restarts", 0);
       if (command.has("final")) shape.final_code = command.number("final", 0);
       shape.saves_when_stopped = command.has("saves");
@@ -111,6 +114,7 @@ class Script {
       node.host = "host-" + c.node;
       node.pid = 100;
       node.slots = c.number("slots", 1);
+      node.min_slots = c.number("least", 0);
       node.node_rank = c.number("rank", -1);
       m.join(c.text("run", "r"), node, c.number("nodes", m.shape().nodes),
              c.number("restarts", m.shape().max_restarts), now_);
@@ -128,7 +132,7 @@ class Script {
     } else if (c.verb == "finish") {
       m.finish(c.node, epoch, c.has("saved"), now_);
     } else if (c.verb == "drained") {
-      m.drained(c.node, epoch, now_);
+      m.drained(c.node, epoch, !c.has("idle"), now_);
     } else if (c.verb == "stop") {
       m.stop(c.node, now_);
     } else if (c.verb == "leave") {
@@ -190,7 +194,7 @@ TEST_P(MembershipScript, answers_as_written) {
 INSTANTIATE_TEST_SUITE_P(Scripts, MembershipScript,
                          testing::Values("single_node", "two_nodes", "node_ranks", "refused",
                                          "failure", "restart", "lost_node", "another_node",
-                                         "late_node", "stop_and_leave", "repeated"),
+                                         "late_node", "stop_and_leave", "repeated", "elastic"),
                          [](const auto& each) { return each.param; });
 
 TEST(Membership, refuses_a_shape_without_nodes) {

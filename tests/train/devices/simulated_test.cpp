@@ -1,13 +1,22 @@
 // How often a training run waits for its device, how much work it queues there, and that the order
 // in which devices run their queues does not matter to groups over NCCL.
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include "comm/local/hash_store.h"
+#include "core/base/clock.h"
 #include "core/base/parallel.h"
+#include "core/device/cuda/sim/launch.h"
 #include "core/device/cuda/sim/seed.h"
 #include "core/device/cuda/sim/statistics.h"
 #include "core/ops/functions.h"
 #include "core/ops/precision.h"
+#include "tests/support/error_of.h"
 #include "tests/support/run_ranks.h"
 #include "tests/train/devices/device_run.h"
 #include "train/models/gpt.h"
@@ -15,6 +24,8 @@
 
 namespace lockstep::train {
 namespace {
+
+using ::testing::AllOf, ::testing::HasSubstr;
 
 [[maybe_unused]] const bool kSimulated = lockstep::test::simulate_devices(2);
 constexpr Device kCuda{DeviceType::cuda, 0};
@@ -125,31 +136,132 @@ Passes launches_of(int64_t layers, DType compute) {
   return passes;
 }
 
-// Forward, 10: two norms, four products with their biases, attention, GELU, two sums; in bf16 the
-// biases are converted, too. Backward, 23: the norms and GELU again, whose results are not kept
-// (3); two products a linear layer (8) and a sum for its bias (4); attention (3), norms (4), GELU
-// (1).
+// Forward, 10: two norms, four products with their biases, attention, GELU, two sums. Backward, 12:
+// two products a linear layer, one of them with the sum for its bias (8); attention, two norms,
+// GELU. Attention of f32, which no library has, takes two more there.
 TEST(SimulatedRun, ABlockTakesFewLaunchesAPass) {
   for (const DType compute : {DType::f32, DType::bf16}) {
     SCOPED_TRACE(compute);
     const Passes two = launches_of(2, compute), three = launches_of(3, compute);
-    EXPECT_LE(three.forward - two.forward, compute == DType::f32 ? 10 : 14);
-    EXPECT_LE(three.backward - two.backward, 23);
+    EXPECT_LE(three.forward - two.forward, 10);
+    EXPECT_LE(three.backward - two.backward, compute == DType::f32 ? 14 : 12);
   }
 }
 
 // ---- ranks over NCCL ----
 
-// The device waits for collectives, not the host.
-TEST(SimulatedRun, WaitsForItsDeviceOnceAStepOverNcclToo) {
+// Runs body(trainer, rank) on two ranks.
+void over_nccl(const Config& config, const std::function<void(Trainer&, int rank)>& body) {
   const auto store = std::make_shared<comm::HashStore>();
   lockstep::test::run_threads(2, [&](int rank) {
+    set_num_threads(1);
     const Device device{DeviceType::cuda, rank};
-    Trainer trainer(small(), comm::create("nccl", store, rank, 2, {.device = device}));
-    for (int i = 0; i < 3; ++i) trainer.step();
-    EXPECT_EQ(queued_by([&] { trainer.step(); }, rank).waits, 1) << "on rank " << rank;
+    Trainer trainer(config, comm::create("nccl", store, rank, 2, {.device = device}));
+    body(trainer, rank);
     trainer.group().host().barrier().wait();
   });
+}
+
+const std::vector<const char*> kStrategies{"parallel.strategy=ddp", "parallel.strategy=fsdp"};
+
+// The device waits for collectives, not the host.
+TEST(SimulatedRun, WaitsForItsDeviceOnceAStepOverNcclToo) {
+  for (const char* strategy : kStrategies)
+    for (const char* how : {"train.precision=fp32", "train.precision=bf16"})
+      over_nccl(small({strategy, how}), [&](Trainer& trainer, int rank) {
+        for (int i = 0; i < 3; ++i) trainer.step();
+        EXPECT_EQ(queued_by([&] { trainer.step(); }, rank).waits, 1)
+            << strategy << ", " << how << ", rank " << rank;
+      });
+}
+
+// The device stands still in the middle of the backward pass until the host has queued the
+// optimizer, whose numbers it cannot know by then.
+TEST(SimulatedRun, QueuesTheOptimizerBeforeItWaitsOverNcclToo) {
+  for (const char* strategy : kStrategies) {
+    const auto store = std::make_shared<comm::HashStore>();
+    lockstep::test::run_threads(2, [&](int rank) {
+      SCOPED_TRACE(str(strategy, ", rank ", rank));
+      set_num_threads(1);
+      const Device device{DeviceType::cuda, rank};
+      Trainer trainer(small({strategy}), comm::create("nccl", store, rank, 2, {.device = device}));
+      for (int i = 0; i < 3; ++i) trainer.step();
+      const Tensor weight = trainer.state().front().values;
+      // A host that waits too early is let go in the end.
+      const auto too_early = std::make_shared<std::atomic<bool>>(false);
+      const auto updated = [storage = weight.storage(), before = weight.storage()->version(),
+                            too_early, limit = Clock::now() + std::chrono::seconds(10)] {
+        if (storage->version() == before && Clock::now() >= limit) *too_early = true;
+        return storage->version() != before || *too_early;
+      };
+      cuda::sim::enqueue("obstacle", current_queue(device).native(), updated, [] {});
+      EXPECT_NO_THROW(trainer.step());
+      EXPECT_FALSE(*too_early);
+    });
+  }
+}
+
+TEST(SimulatedRun, ReportsTheSameNumbersOverNcclAsOneRank) {
+  for (const char* strategy : kStrategies) {
+    const Config config = small({strategy, "train.grad_clip=0.1"});
+    const auto alone = trainer_of(config);
+    std::vector<StepReport> reports;
+    for (int i = 0; i < 3; ++i) reports.push_back(alone->step());
+    const std::string hash = alone->weights_sha256();
+    over_nccl(config, [&](Trainer& trainer, int rank) {
+      SCOPED_TRACE(str(strategy, ", rank ", rank));
+      for (const StepReport& report : reports) {
+        const StepReport mine = trainer.step({.save = rank == 1});
+        EXPECT_EQ(mine.loss, report.loss);
+        EXPECT_EQ(mine.grad_norm, report.grad_norm);
+        EXPECT_TRUE(mine.save_agreed);
+        EXPECT_FALSE(mine.stop_agreed);
+      }
+      EXPECT_EQ(trainer.weights_sha256(), hash);
+    });
+  }
+}
+
+// One rank's weight is infinite: so is the loss of its micro-batches.
+TEST(SimulatedRun, AStepThatIsNotFiniteChangesNothingOverNccl) {
+  over_nccl(small(), [&](Trainer& trainer, int rank) {
+    trainer.step();
+    const std::string before = trainer.weights_sha256();
+    const Parameter weight = trainer.model().module->parameters().front();
+    const std::vector<float> good = weight.data().to_vector<float>();
+    if (rank == 1) weight.data().fill_(std::numeric_limits<double>::infinity());
+    EXPECT_THAT(lockstep::test::error_of([&] { trainer.step(); }),
+                HasSubstr("step 2: the loss is"));
+    EXPECT_EQ(trainer.refused(), Refused::not_finite);
+    weight.data().copy_(Tensor::from(good, weight.shape(), weight.device()));
+    EXPECT_EQ(trainer.weights_sha256(), before);
+    EXPECT_EQ(trainer.step().step, 2);
+  });
+}
+
+// The host learns of it after the optimizer was queued, and its kernel must not have run.
+TEST(SimulatedRun, AStepWithoutDataChangesNothingOverNccl) {
+  const std::string path = testing::TempDir() + "/text_" + std::to_string(::getpid());
+  for (const char* strategy : kStrategies) {
+    std::ofstream(path, std::ios::binary) << std::string(4000, 'a');
+    over_nccl(small({strategy, "data.kind=text", "model.vocab=256", str("data.path=", path),
+                     "train.steps=100"}),
+              [&](Trainer& trainer, int rank) {
+                SCOPED_TRACE(str(strategy, ", rank ", rank));
+                trainer.step();
+                trainer.group().host().barrier().wait();
+                if (rank == 0) std::filesystem::resize_file(path, 0);
+                trainer.group().host().barrier().wait();
+                trainer.step();  // its batch was read ahead
+                const std::string before = trainer.weights_sha256();
+                EXPECT_THAT(lockstep::test::error_of([&] { trainer.step(); }),
+                            AllOf(HasSubstr("step 3"), HasSubstr("data.path")));
+                EXPECT_EQ(trainer.refused(), Refused::no_data);
+                EXPECT_EQ(trainer.steps_done(), 2);
+                EXPECT_EQ(trainer.weights_sha256(), before);
+              });
+  }
+  std::filesystem::remove(path);
 }
 
 TEST(SimulatedRun, HasTheSameBitsOverNcclInAnyOrderOfQueues) {

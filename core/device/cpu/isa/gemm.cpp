@@ -140,4 +140,15 @@ void gemm(const GemmArgs& g) {
     Product<Bf16, StepsOf<Bf16>>(g).run();
 }
 
+void linear_gradients(const LinearGradientsArgs& a) {
+  sum_rows(a.dtype, a.rows, a.n, a.dy, a.db, a.accumulate_db);
+  GemmArgs product{};
+  product.m = a.n, product.n = a.m, product.k = a.rows;
+  product.a = {a.dy, a.dtype, a.n, true};
+  product.b = {a.x, a.dtype, a.m, false};
+  product.c = a.dw, product.c_dtype = DType::f32, product.ldc = a.m;
+  product.accumulate = a.accumulate_dw;
+  gemm(product);
+}
+
 }  // namespace lockstep::cpu::LOCKSTEP_ISA

@@ -23,6 +23,7 @@ void reduce(ReduceKind kind, DType dtype, int64_t outer, int64_t n, int64_t inne
             void* y);
 void argmax(DType dtype, int64_t rows, int64_t n, const void* x, int64_t* y);
 void square_sums(DType dtype, int64_t n, const void* x, double* sums);
+void linear_gradients(const LinearGradientsArgs& args);
 void sum_rows(DType dtype, int64_t rows, int64_t n, const void* dy, float* db, bool accumulate);
 
 void softmax(DType dtype, int64_t rows, int64_t n, const void* x, void* y);
@@ -31,14 +32,14 @@ void softmax_backward(DType dtype, int64_t rows, int64_t n, const void* y, const
 void layer_norm(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight,
                 const float* bias, void* y, float* mean, float* rstd);
 void layer_norm_backward(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight,
-                         const float* mean, const float* rstd, const void* dy, void* dx,
+                         const float* mean, float* rstd, const void* dy, void* dx,
                          bool accumulate_dx, float* dweight, bool accumulate_dweight, float* dbias,
                          bool accumulate_dbias);
 void rms_norm(DType dtype, int64_t rows, int64_t n, float eps, const void* x, const float* weight,
               void* y, float* rstd);
 void rms_norm_backward(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight,
-                       const float* rstd, const void* dy, void* dx, bool accumulate_dx,
-                       float* dweight, bool accumulate_dweight);
+                       float* rstd, const void* dy, void* dx, bool accumulate_dx, float* dweight,
+                       bool accumulate_dweight);
 void cross_entropy(DType dtype, int64_t rows, int64_t classes, const void* logits,
                    const int32_t* targets, int32_t ignore, float* loss, float* lse,
                    int64_t* counted);

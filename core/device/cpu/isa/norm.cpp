@@ -154,7 +154,7 @@ void layer_norm(DType dtype, int64_t rows, int64_t n, float eps, const void* x, 
 }
 
 void layer_norm_backward(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight,
-                         const float* mean, const float* rstd, const void* dy, void* dx,
+                         const float* mean, float* rstd, const void* dy, void* dx,
                          bool accumulate_dx, float* dweight, bool accumulate_dweight, float* dbias,
                          bool accumulate_dbias) {
   if (dtype == DType::f32)
@@ -177,8 +177,8 @@ void rms_norm(DType dtype, int64_t rows, int64_t n, float eps, const void* x, co
 }
 
 void rms_norm_backward(DType dtype, int64_t rows, int64_t n, const void* x, const float* weight,
-                       const float* rstd, const void* dy, void* dx, bool accumulate_dx,
-                       float* dweight, bool accumulate_dweight) {
+                       float* rstd, const void* dy, void* dx, bool accumulate_dx, float* dweight,
+                       bool accumulate_dweight) {
   if (dtype == DType::f32)
     return norm_backward<false>(rows, n, static_cast<const float*>(x), weight, nullptr, rstd,
                                 static_cast<const float*>(dy), static_cast<float*>(dx),

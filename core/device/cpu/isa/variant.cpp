@@ -20,6 +20,7 @@ Variant variant() {
   k.argmax = OnCpu<argmax>::run;
   k.square_sums = OnCpu<square_sums>::run;
   k.gemm = OnCpu<gemm>::run;
+  k.linear_gradients = OnCpu<linear_gradients>::run;
   k.sum_rows = OnCpu<sum_rows>::run;
   k.attention = OnCpu<attention>::run;
   k.attention_backward = OnCpu<attention_backward>::run;

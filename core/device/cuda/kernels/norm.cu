@@ -1,6 +1,8 @@
 // Layer norm and RMS norm. A block of the backward pass goes through a fixed block of rows, and
-// leaves its part of the gradients of weight and bias; a second launch adds the parts in order.
+// leaves its part of the gradients of weight and bias. The last block of each kGroup adds their
+// parts in order, and the last group adds those of all groups.
 #include "core/device/cuda/entries.h"
+#include "core/device/cuda/kernels/arrivals.h"
 #include "core/device/cuda/kernels/columns.h"
 #include "core/device/cuda/kernels/rows.h"
 #include "core/device/cuda/workspace.h"
@@ -19,9 +21,18 @@ struct Forward {
   float *mean, *rstd;
 };
 
+constexpr int64_t kGroup = 16;  // blocks of the backward pass
+constexpr int64_t kMostGroups = kNormWords - 1;
+
+// The counts behind a norm's statistics: 0 between two passes.
+__host__ __device__ __forceinline__ unsigned* arrivals_of(float* rstd, int64_t rows) {
+  return reinterpret_cast<unsigned*>(rstd + rows);
+}
+
 template <bool CENTRED, class T, int TEAM>
 __global__ void __launch_bounds__(kTeamThreads<TEAM>) norm_kernel(Forward<T> a) {
   constexpr int N = kPack<T>;
+  if (blockIdx.x == 0 && threadIdx.x < kNormWords) arrivals_of(a.rstd, a.rows)[threadIdx.x] = 0;
   const float size = static_cast<float>(a.n);
   for_rows<TEAM>(a.rows, [&](int64_t row) {
     const T* x = a.x + row * a.n;
@@ -81,8 +92,42 @@ struct Backward {
   const T* dy;
   T* dx;
   bool accumulate_dx;
-  float *dweight, *dbias;  // [blocks, n], each may be nullptr
+  float *dweight, *dbias;  // [blocks + groups, n], each may be nullptr
+  unsigned* arrived;       // [groups + 1]
+  PartialSums weight_sums, bias_sums;
 };
+
+// to [n] (+)= the rows of from [count, n]; nothing without `from`.
+__device__ __forceinline__ void add_rows_of(const float* from, int64_t count, int64_t n, float* to,
+                                            bool accumulate) {
+  if (!from) return;
+  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+    float sum = __ldcg(from + i);
+#pragma unroll 8
+    for (int64_t row = 1; row < count; ++row) sum += __ldcg(from + row * n + i);
+    to[i] = accumulate ? to[i] + sum : sum;
+  }
+}
+
+// Adds the blocks' parts of the gradients of weight and bias, once they are all there.
+template <class T>
+__device__ __forceinline__ void add_parts(const Backward<T>& a) {
+  const int64_t n = a.n, blocks = gridDim.x, groups = (blocks + kGroup - 1) / kGroup;
+  const int64_t group = blockIdx.x / kGroup, first = group * kGroup;
+  const int64_t count = blocks - first < kGroup ? blocks - first : kGroup;
+  if (!last_to_arrive(a.arrived + group, static_cast<unsigned>(count))) return;
+  const auto add_group = [&](float* parts) {
+    if (parts) add_rows_of(parts + first * n, count, n, parts + (blocks + group) * n, false);
+  };
+  add_group(a.dweight);
+  add_group(a.dbias);
+  if (!last_to_arrive(a.arrived + groups, static_cast<unsigned>(groups))) return;
+  const auto add_all = [&](const float* parts, float* to, bool accumulate) {
+    if (parts) add_rows_of(parts + blocks * n, groups, n, to, accumulate);
+  };
+  add_all(a.dweight, a.weight_sums.out, a.weight_sums.accumulate);
+  add_all(a.dbias, a.bias_sums.out, a.bias_sums.accumulate);
+}
 
 // One row, with x̂ = (x − mean)·rstd and g = dy·weight:
 //   layer norm: dx = rstd·(g − avg(g) − x̂·avg(g·x̂))
@@ -210,6 +255,7 @@ __global__ void __launch_bounds__(kTeamThreads<TEAM>) norm_backward_kernel(Backw
   }
   dweight.write(n);
   dbias.write(n);
+  if (a.dweight || a.dbias) add_parts(a);
 }
 
 // Calls f(team, packs): the size of a team and the most packs of a thread, as constants. Threads
@@ -229,6 +275,7 @@ void with_packs(int64_t n, const F& f) {
 // Rows of a block: few enough to occupy a device, and enough that the parts cost little.
 int64_t rows_of_block(int64_t rows, int64_t n) {
   const int64_t most_blocks = n <= kShortRow ? 512 : 256, least = n <= kShortRow ? 32 : 4;
+  static_assert(512 <= kMostGroups * kGroup);
   return std::max((rows + most_blocks - 1) / most_blocks, least);
 }
 
@@ -238,16 +285,19 @@ void backward(const char* kernel, const Queue& queue, Backward<T> args, float* d
   if (args.n == 0) return;
   args.block_rows = rows_of_block(args.rows, args.n);
   const int64_t blocks = (args.rows + args.block_rows - 1) / args.block_rows;
-  const int64_t part = (dweight || dbias) ? blocks * args.n : 0;
+  const int64_t groups = (blocks + kGroup - 1) / kGroup;
+  const int64_t part = (dweight || dbias) ? (blocks + groups) * args.n : 0;
   const Workspace space(queue, static_cast<size_t>(std::max(2 * part, int64_t{1})) * sizeof(float));
   args.dweight = dweight ? space.as<float>() : nullptr;
   args.dbias = dbias ? space.as<float>() + part : nullptr;
+  args.weight_sums = {args.dweight, dweight, accumulate_dweight};
+  args.bias_sums = {args.dbias, dbias, accumulate_dbias};
+  if (blocks == 0)  // there are no parts: the sums are 0
+    return add_partials(kernel, queue, 0, args.n, args.weight_sums, args.bias_sums);
   with_packs<kPack<T>>(args.n, [&](auto team, auto packs) {
     launch(kernel, queue, Grid{blocks, kTeamThreads<team>}, Threads::together,
            norm_backward_kernel<CENTRED, T, team, packs>, args);
   });
-  add_partials(kernel, queue, blocks, args.n, {args.dweight, dweight, accumulate_dweight},
-               {args.dbias, dbias, accumulate_dbias});
 }
 
 }  // namespace
@@ -273,7 +323,7 @@ void rms_norm(const Queue& queue, DType dtype, int64_t rows, int64_t n, float ep
 }
 
 void layer_norm_backward(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
-                         const float* weight, const float* mean, const float* rstd, const void* dy,
+                         const float* weight, const float* mean, float* rstd, const void* dy,
                          void* dx, bool accumulate_dx, float* dweight, bool accumulate_dweight,
                          float* dbias, bool accumulate_dbias) {
   dispatch_float("layer_norm_backward", dtype, [&](auto zero) {
@@ -289,14 +339,17 @@ void layer_norm_backward(const Queue& queue, DType dtype, int64_t rows, int64_t 
                            static_cast<T*>(dx),
                            accumulate_dx,
                            nullptr,
-                           nullptr};
+                           nullptr,
+                           arrivals_of(rstd, rows),
+                           {},
+                           {}};
     backward<true>("layer_norm_backward", queue, args, dweight, accumulate_dweight, dbias,
                    accumulate_dbias);
   });
 }
 
 void rms_norm_backward(const Queue& queue, DType dtype, int64_t rows, int64_t n, const void* x,
-                       const float* weight, const float* rstd, const void* dy, void* dx,
+                       const float* weight, float* rstd, const void* dy, void* dx,
                        bool accumulate_dx, float* dweight, bool accumulate_dweight) {
   dispatch_float("rms_norm_backward", dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -311,7 +364,10 @@ void rms_norm_backward(const Queue& queue, DType dtype, int64_t rows, int64_t n,
                            static_cast<T*>(dx),
                            accumulate_dx,
                            nullptr,
-                           nullptr};
+                           nullptr,
+                           arrivals_of(rstd, rows),
+                           {},
+                           {}};
     backward<false>("rms_norm_backward", queue, args, dweight, accumulate_dweight, nullptr, false);
   });
 }

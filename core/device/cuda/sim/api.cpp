@@ -21,7 +21,9 @@ constexpr int kDriverVersion = 13000;
 constexpr int kMultiprocessors = 132;
 
 std::atomic<bool> forked{false};
-thread_local int current_device = 0;
+// -1: this thread has named none. NVIDIA's runtime takes device 0 then, which is mostly a mistake:
+// a process would hold memory on a card that it does not use.
+thread_local int current_device = -1;
 
 // Runs call(runtime) and turns what it throws into an error code. A process that forked after it
 // used CUDA cannot use CUDA in the child, in NVIDIA's runtime either.
@@ -46,6 +48,7 @@ template <class Call>
 int on_device(const Call& call) {
   return with_runtime([&](Runtime& runtime) {
     if (runtime.settings().devices == 0) return static_cast<int>(kNoDevice);
+    if (current_device < 0) return failure(kInvalidDevice, "the thread has set no device");
     return call(runtime, current_device);
   });
 }

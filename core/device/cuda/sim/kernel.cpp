@@ -246,6 +246,7 @@ void run_kernel(const Kernel& kernel, Random& random) {
   position.grid_size = {static_cast<unsigned>(kernel.blocks), 1, 1};
   block.kernel = &kernel;
   block.in_fibers = kernel.together;
+  block.current = 0;  // the order is the seed's, whatever ran before
   if (kernel.together) {
     create_fibers(kernel.threads);
     block.main.adopt_thread();

@@ -75,7 +75,19 @@ inline int lane() { return static_cast<int>(thread_index().x % 32); }
 #define __shfl_up_sync(mask, value, offset) \
   LOCKSTEP_SIM_SHUFFLE(value, ::lockstep::cuda::sim::lane() - static_cast<int>(offset))
 #define __shfl_sync(mask, value, from) LOCKSTEP_SIM_SHUFFLE(value, static_cast<int>(from) & 31)
+// Blocks run one after the other, so each sees what those before it wrote.
+#define __threadfence() static_cast<void>(0)
 #define LOCKSTEP_SIM_SHUFFLE(value, from) \
   ::lockstep::cuda::sim::shuffle((value), (from), __FILE__, __LINE__)
 
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+
+inline unsigned atomicAdd(unsigned* count, unsigned by) {
+  const unsigned before = *count;
+  *count += by;
+  return before;
+}
+template <class T>
+T __ldcg(const T* from) {
+  return *from;
+}

@@ -43,6 +43,8 @@ cudnn::Plan find_plan(int device, AttentionPass pass, const AttentionShape& shap
   if (const std::optional<std::string> kept = kept_plan(key)) {
     try {
       return cudnn::Plan::read(*kept, description);
+    } catch (const cudnn::ShortOfMemory&) {
+      throw;
     } catch (const EnvironmentError& e) {
       say_ignored_plan(key, e.what());
     }
@@ -93,6 +95,9 @@ class Attentions {
     try {
       entry->plan = make_plan(device, pass, shape);
       entry->answer.workspace = delta_bytes(pass, shape) + rounded_up(entry->plan->workspace());
+    } catch (const cudnn::ShortOfMemory&) {
+      // Other kernels would give other bits, in this step alone. The next call asks again.
+      throw;
     } catch (const EnvironmentError& e) {
       entry->answer.refusal = e.what();
     }

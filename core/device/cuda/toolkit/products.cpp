@@ -49,7 +49,7 @@ struct Preference {
 struct Key {
   int64_t m, n, k, lda, ldb, ldc;
   DType in, out;
-  bool transposed_a, transposed_b, accumulate, bias;
+  bool transposed_a, transposed_b, accumulate, bias, sums;
   int alignment;  // of all matrices, in bytes: 16, or what the least aligned one has
   auto operator<=>(const Key&) const = default;
 };
@@ -75,6 +75,7 @@ Key key_of(const Product& product) {
           .transposed_b = args.b.transposed,
           .accumulate = args.accumulate,
           .bias = product.bias != nullptr,
+          .sums = product.sums != nullptr,
           .alignment = std::min(
               {alignment_of(args.a.data), alignment_of(args.b.data), alignment_of(args.c)})};
 }
@@ -84,6 +85,8 @@ Key key_of(const Product& product) {
 class Plan {
  public:
   Plan(cublasLtHandle_t handle, const Key& key);
+  // Whether the library has an algorithm. False only for products with sums.
+  bool exists() const { return exists_; }
   void run(const Queue& queue, const Product& product);
   std::string algorithm_text() const;
 
@@ -94,6 +97,7 @@ class Plan {
   cublasLtHandle_t handle_;
   Desc desc_;
   Layout a_, b_, c_;  // in cuBLASLt's order: its A is our B
+  bool exists_ = true;
   cublasLtMatmulAlgo_t algorithm_{};
   size_t workspace_ = 0;
 };
@@ -127,6 +131,11 @@ Plan::Plan(cublasLtHandle_t handle, const Key& key) : handle_(handle) {
     set(desc_, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(desc_, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(key.out));
   }
+  if (key.sums) {
+    // cuBLASLt's B is our A, and the sums over k are those of B's columns there.
+    set(desc_, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BGRADB);
+    set(desc_, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+  }
   const auto swap_if = [](bool transposed, int64_t rows, int64_t columns) {
     return transposed ? std::pair(columns, rows) : std::pair(rows, columns);
   };
@@ -153,10 +162,16 @@ void Plan::choose(const Key& key) {
     set(preference, attribute, alignment);
   std::array<cublasLtMatmulHeuristicResult_t, 1> found{};
   int count = 0;
-  check_cublas(cublas().heuristic(handle_, desc_.handle, a_.handle, b_.handle, c_.handle, c_.handle,
-                                  preference.handle, 1, found.data(), &count),
-               "choosing an algorithm");
-  if (count == 0)
+  const cublasStatus_t status =
+      cublas().heuristic(handle_, desc_.handle, a_.handle, b_.handle, c_.handle, c_.handle,
+                         preference.handle, 1, found.data(), &count);
+  const bool none = count == 0 || status == CUBLAS_STATUS_NOT_SUPPORTED;
+  if (key.sums && none) {
+    exists_ = false;
+    return;
+  }
+  check_cublas(status, "choosing an algorithm");
+  if (none)
     throw EnvironmentError(str("[cublas] has no algorithm for a product of [", key.m, ", ", key.k,
                                "] and [", key.k, ", ", key.n, "] of ", key.in));
   algorithm_ = found[0].algo;
@@ -164,6 +179,7 @@ void Plan::choose(const Key& key) {
 }
 
 std::string Plan::algorithm_text() const {
+  if (!exists_) return str("cuBLASLt ", cublas().version(), ", no algorithm");
   std::string text = str("cuBLASLt ", cublas().version());
   const auto add = [&](const char* name, cublasLtMatmulAlgoConfigAttributes_t attribute,
                        auto value) {
@@ -190,6 +206,7 @@ void Plan::run(const Queue& queue, const Product& product) {
   const Workspace workspace(queue, workspace_);
   const MutexLock lock(mutex_);
   if (product.bias) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+  if (product.sums) set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.sums);
   check_cublas(cublas().matmul(handle_, desc_.handle, &one, args.b.data, a_.handle, args.a.data,
                                b_.handle, &beta, args.c, c_.handle, args.c, c_.handle, &algorithm_,
                                workspace.as<void>(), workspace_,
@@ -227,9 +244,12 @@ Plans& plans_of(Device device) {
 
 void load_products() { cublas(); }
 
-void multiply(const Queue& queue, const Product& product) {
+bool multiply(const Queue& queue, const Product& product) {
   stream_of(queue);  // makes the device current, for the handle
-  plans_of(queue.device()).find(product).run(queue, product);
+  Plan& plan = plans_of(queue.device()).find(product);
+  if (!plan.exists()) return false;
+  plan.run(queue, product);
+  return true;
 }
 
 }  // namespace lockstep::cuda

@@ -97,6 +97,90 @@ TEST_F(CudaGemm, NoRowsColumnsOrTerms) {
   check_all_types({.m = 5, .n = 7, .k = 0, .bias = true});
 }
 
+// One that was rounded before gives the bits of one that the product rounds.
+TEST_F(CudaGemm, TakesARoundedBias) {
+  const auto b = random_twin<BFloat16>(8 * 16, 2);
+  const Tensor exact = Tensor::from(random<float>(16, 3), {16}, kCuda);
+  const Tensor rounded = exact.to(DType::bf16);
+  for (const int64_t k : {8, 0}) {
+    const auto a = random_twin<BFloat16>(4 * k, 1);
+    const auto product = [&](const float* f32, const void* bf16) {
+      const Tensor c = Tensor::empty({4, 16}, DType::bf16, kCuda);
+      GemmArgs args{};
+      args.m = 4, args.n = 16, args.k = k;
+      args.a = {a.on(kCuda), DType::bf16, 8, false};
+      args.b = {b.on(kCuda), DType::bf16, 16, false};
+      args.c = c.raw(), args.c_dtype = DType::bf16, args.ldc = 16;
+      args.bias = f32, args.rounded_bias = bf16;
+      kernels(kCuda).gemm(current_queue(kCuda), args);
+      return c.to(DType::f32).to_vector<float>();
+    };
+    EXPECT_EQ(product(exact.data<float>(), nullptr), product(nullptr, rounded.raw()));
+    EXPECT_NE(product(exact.data<float>(), nullptr), product(nullptr, nullptr));
+  }
+}
+
+template <class T>
+void check_linear_gradients(int64_t rows, int64_t n, int64_t m, bool accumulate, int64_t shift) {
+  SCOPED_TRACE(str(rows, "x", n, "x", m, " ", dtype_of<T>(), accumulate ? " accumulate" : "",
+                   " shift ", shift));
+  const auto dy = random_twin<T>(rows * n, 1), x = random_twin<T>(rows * m, 2);
+  const auto dw = random_twin<float>(n * m, 3), db = random_twin<float>(n, 4, -1, 1, shift);
+  on_both([&](const Kernels& k, const Queue& q, Device d) {
+    k.linear_gradients(q, {.rows = rows,
+                           .n = n,
+                           .m = m,
+                           .dtype = dtype_of<T>(),
+                           .dy = dy.on(d),
+                           .x = x.on(d),
+                           .dw = dw.on(d),
+                           .accumulate_dw = accumulate,
+                           .db = db.on(d),
+                           .accumulate_db = accumulate});
+  });
+  const double terms = std::sqrt(static_cast<double>(rows + 1));
+  dw.expect_equal({4e-7 * terms, terms});
+  db.expect_equal({4e-7 * terms, terms});
+}
+
+// Also with what the library refuses (odd m, for the simulated one) and aligns.
+TEST_F(CudaGemm, GradientsOfALinearLayer) {
+  for (const auto& [rows, n, m] : {std::array<int64_t, 3>{16, 8, 4},
+                                   {33, 7, 5},
+                                   {1, 1, 2},
+                                   {200, 96, 64},
+                                   {0, 3, 4},
+                                   {5, 0, 4},
+                                   {5, 4, 0}})
+    for (const bool accumulate : {false, true})
+      for (const int64_t shift : {0, 1}) {
+        check_linear_gradients<float>(rows, n, m, accumulate, shift);
+        check_linear_gradients<BFloat16>(rows, n, m, accumulate, shift);
+      }
+}
+
+// A bias gradient that is added has the bits of one that is computed aside.
+TEST_F(CudaGemm, SumsOfALinearLayerDoNotDependOnWhatTheyAreAddedTo) {
+  const int64_t rows = 77, n = 24, m = 16;
+  const auto dy = random_twin<float>(rows * n, 1), x = random_twin<float>(rows * m, 2);
+  const auto dw = random_twin<float>(n * m, 3);
+  const auto sums = [&](bool accumulate) {
+    const Tensor db = Tensor::zeros({n}, DType::f32, kCuda);
+    kernels(kCuda).linear_gradients(current_queue(kCuda), {.rows = rows,
+                                                           .n = n,
+                                                           .m = m,
+                                                           .dtype = DType::f32,
+                                                           .dy = dy.on(kCuda),
+                                                           .x = x.on(kCuda),
+                                                           .dw = dw.on(kCuda),
+                                                           .accumulate_dw = false,
+                                                           .db = db.data<float>(),
+                                                           .accumulate_db = accumulate});
+    return db.to_vector<float>();
+  };
+  EXPECT_EQ(sums(false), sums(true));
+}
+
 TEST_F(CudaGemm, TheSameBitsEveryTime) {
   const int64_t m = 96, n = 80, k = 4096;
   const auto a = random_twin<BFloat16>(m * k, 1), b = random_twin<BFloat16>(k * n, 2);

@@ -42,14 +42,27 @@ void multiply_halves(GemmArgs args) {
       to[i * ld + j] = Float16(c[static_cast<size_t>(i * args.n + j)]);
 }
 
+// The sums of op(A)'s rows, where A is stored [K, M].
+void add_rows(const Product& product) {
+  const GemmArgs& args = product.args;
+  const auto sum = [&](DType dtype, const void* a) {
+    kernels(kCpu).sum_rows(current_queue(kCpu), dtype, args.k, args.m, a, product.sums, false);
+  };
+  if (args.a.dtype != DType::f16) return sum(args.a.dtype, args.a.data);
+  sum(DType::f32, floats_of(args.a.data, args.k * args.m).data());
+}
+
 }  // namespace
 
 void load_products() {}
 
-void multiply(const Queue& queue, const Product& product) {
+bool multiply(const Queue& queue, const Product& product) {
+  // As a library that has no algorithm for some shapes.
+  if (product.sums && product.args.n % 2 != 0) return false;
   record_choice(text_of(product), "the CPU's kernels");
   sim::enqueue("gemm", stream_of(queue), [product] {
     GemmArgs args = product.args;
+    if (product.sums) add_rows(product);
     std::vector<float> bias;
     if (product.bias && args.c_dtype == DType::bf16) {
       const auto* from = static_cast<const BFloat16*>(product.bias);
@@ -64,6 +77,7 @@ void multiply(const Queue& queue, const Product& product) {
     if (args.a.dtype == DType::f16) return multiply_halves(args);
     kernels(kCpu).gemm(current_queue(kCpu), args);
   });
+  return true;
 }
 
 }  // namespace lockstep::cuda

@@ -71,8 +71,12 @@ void check_cudnn(cudnnStatus_t status, const std::string& what) {
   if (status == CUDNN_STATUS_SUCCESS) return;
   std::array<char, 1024> more{};
   api().last_error(more.data(), more.size());
-  throw EnvironmentError(str("[cudnn] ", what, ": ", api().status_text(status), more[0] ? " (" : "",
-                             more.data(), more[0] ? ")" : ""));
+  const std::string text = str("[cudnn] ", what, ": ", api().status_text(status),
+                               more[0] ? " (" : "", more.data(), more[0] ? ")" : "");
+  if (status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+      status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)
+    throw ShortOfMemory(str(text, "; use a smaller train.micro_batch or model"));
+  throw EnvironmentError(text);
 }
 
 }  // namespace lockstep::cuda::cudnn

@@ -6,6 +6,8 @@
 
 #include <cudnn_graph.h>
 
+#include "core/base/error.h"
+
 namespace lockstep::cuda::cudnn {
 
 struct CudnnApi {
@@ -28,7 +30,15 @@ const std::string& why_missing();
 // Throws EnvironmentError if the library is missing.
 const CudnnApi& api();
 
-// Throws EnvironmentError "[cudnn] WHAT: TEXT" unless the status is a success.
+// cuDNN lacks memory now, and may have it another time. It is no answer to whether it can do
+// something.
+class ShortOfMemory : public EnvironmentError {
+ public:
+  using EnvironmentError::EnvironmentError;
+};
+
+// Throws EnvironmentError "[cudnn] WHAT: TEXT" unless the status is a success, and ShortOfMemory
+// where memory is what lacks.
 void check_cudnn(cudnnStatus_t status, const std::string& what);
 
 }  // namespace lockstep::cuda::cudnn

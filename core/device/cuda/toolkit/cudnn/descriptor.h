@@ -68,8 +68,17 @@ class Descriptor {
   void set(cudnnBackendAttributeName_t name, const Descriptor& value) { set(name, value.handle_); }
 
   void finalize(const std::string& what) { check_cudnn(api().finalize(handle_), what); }
-  // Returns false if cuDNN cannot.
-  bool try_finalize() { return api().finalize(handle_) == CUDNN_STATUS_SUCCESS; }
+  // Returns false if cuDNN cannot. Throws ShortOfMemory.
+  bool try_finalize(const std::string& what) {
+    try {
+      finalize(what);
+      return true;
+    } catch (const ShortOfMemory&) {
+      throw;
+    } catch (const EnvironmentError&) {
+      return false;
+    }
+  }
 
   // One number.
   int64_t number(cudnnBackendAttributeName_t name) const {

@@ -25,7 +25,7 @@ std::vector<Descriptor> suggestions(const Descriptor& graph, const DeviceDescrip
   heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
   heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
   heuristics.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, device.descriptor());
-  if (!heuristics.try_finalize()) return {};
+  if (!heuristics.try_finalize("asking for engines")) return {};
   std::vector<Descriptor> found;
   std::vector<cudnnBackendDescriptor_t> handles;
   for (size_t i = 0; i < kMostSuggestions; ++i)
@@ -66,7 +66,7 @@ std::optional<Descriptor> plan_of(const Descriptor& config, const DeviceDescript
   Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
   plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
   plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device.descriptor());
-  if (!plan.try_finalize()) return std::nullopt;
+  if (!plan.try_finalize("building a plan")) return std::nullopt;
   return plan;
 }
 
@@ -88,6 +88,8 @@ std::optional<Descriptor> plan_by(const EngineChoice& choice, const Descriptor& 
     const Descriptor config = config_of(graph, device, choice);
     if (!repeats_its_bits(config)) return std::nullopt;
     return plan_of(config, device);
+  } catch (const ShortOfMemory&) {
+    throw;
   } catch (const EnvironmentError&) {
     return std::nullopt;  // this version has no such engine for the graph
   }

@@ -63,6 +63,7 @@ LOCKSTEP_SIM_NO_TSAN __global__ void order_kernel(int* next, int* order) {
 }
 
 std::vector<int> order_with(uint64_t seed, bool together) {
+  run_leftovers();
   set_seed(seed);
   const TestStream stream;
   const Array<int> next(1), order(16 * 64);

@@ -48,6 +48,12 @@ TEST(SimulatedDevices, AreAsManyAsAskedFor) {
   EXPECT_EQ(properties.name, "simulated GPU");
   EXPECT_EQ(properties.memory_bytes, static_cast<int64_t>(kMemory));
   EXPECT_NE(properties.uuid, others.uuid);
+  // NVIDIA's runtime would take device 0, and hold memory there.
+  std::thread([] {
+    void* data = nullptr;
+    EXPECT_STREQ(api().error_text(api().allocate(&data, 8)),
+                 "invalid device ordinal (the thread has set no device)");
+  }).join();
   EXPECT_STREQ(api().error_text(api().set_device(2)),
                "invalid device ordinal (expected a device from 0 to 1, got 2)");
 }

@@ -88,6 +88,7 @@ TEST(SimulatedStreams, ShowABufferThatIsReusedTooEarly) {
 
 // The order in which three streams' work runs.
 std::vector<int> order_with(uint64_t seed) {
+  run_leftovers();
   set_seed(seed);
   const TestStream a, b, c;
   std::vector<int> order;
@@ -295,6 +296,7 @@ TEST(SimulatedWork, FailsLaterCallsIfItThrows) {
 }
 
 TEST(SimulatedStatistics, CountWhatTheHostAskedFor) {
+  run_leftovers();
   const TestStream stream;
   const Array<int> x(32);
   reset_statistics();

@@ -1,4 +1,4 @@
-#include "cli/startup.h"
+#include "cli/process/startup.h"
 
 #include <csignal>
 #include <cstdlib>
@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "cli/stop_signal.h"
+#include "cli/process/stop_signal.h"
 #include "core/base/error.h"
 
 namespace lockstep::cli {

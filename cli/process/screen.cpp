@@ -1,9 +1,9 @@
-#include "cli/screen.h"
+#include "cli/process/screen.h"
 
 #include <cstdio>
 #include <memory>
 
-#include "cli/stop_signal.h"
+#include "cli/process/stop_signal.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 

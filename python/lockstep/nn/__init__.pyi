@@ -1,0 +1,17 @@
+from .._core import Parameter as Parameter
+from . import functional as functional
+from . import init as init
+from .layers import GELU as GELU
+from .layers import CausalSelfAttention as CausalSelfAttention
+from .layers import Dropout as Dropout
+from .layers import Embedding as Embedding
+from .layers import LayerNorm as LayerNorm
+from .layers import Linear as Linear
+from .layers import ModuleList as ModuleList
+from .layers import ReLU as ReLU
+from .layers import RMSNorm as RMSNorm
+from .layers import Sequential as Sequential
+from .layers import Sigmoid as Sigmoid
+from .layers import SiLU as SiLU
+from .layers import Tanh as Tanh
+from .module import Module as Module
