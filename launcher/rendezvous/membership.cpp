@@ -162,7 +162,7 @@ void Membership::close_roster() {
   std::vector<const Member*> late;
   for (const auto& [id, each] : members_)
     if (std::none_of(state_.nodes.begin(), state_.nodes.end(),
-                     [&](const Node& node) { return node.node_id == id; }))
+                     [&id = id](const Node& node) { return node.node_id == id; }))
       late.push_back(&each);
   std::sort(late.begin(), late.end(), [](auto* a, auto* b) { return a->arrival < b->arrival; });
   for (const Member* each : late) state_.nodes.push_back(each->node);
