@@ -54,4 +54,18 @@ bool is_number(py::handle value) {
           py::hasattr(value, "ndim") && py::object(value.attr("ndim")).equal(py::int_(0)));
 }
 
+void fill_with(const Tensor& target, py::handle number) {
+  if (target.dtype() == DType::i64 && PyIndex_Check(number.ptr()) != 0) {
+    const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+    if (!whole) throw py::error_already_set();
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
+    check(overflow == 0, "[fill_] ", std::string(py::str(whole)), " is not a value of ",
+          target.dtype());
+    target.copy_(Tensor::from(std::vector<int64_t>{value}, Shape{}).to(target.device()));
+  } else {
+    target.fill_(py::float_(py::reinterpret_borrow<py::object>(number)).cast<double>());
+  }
+}
+
 }  // namespace lockstep::python

@@ -44,6 +44,8 @@ inline OptionalVariables to_optional(const std::vector<Variable>& list) {
 
 // A number of Python or NumPy, and no tensor.
 bool is_number(py::handle value);
+// Sets all elements to it. A whole number reaches whole numbers as it is, however large.
+void fill_with(const Tensor& target, py::handle number);
 
 }  // namespace lockstep::python
 

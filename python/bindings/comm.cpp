@@ -182,19 +182,19 @@ void bind_mesh(py::module_& m) {
     std::vector<comm::MeshDimension> dimensions;
     for (const auto& [name, size] : sizes) dimensions.push_back({name, size});
     world.get("DeviceMesh");
-    return Mesh{std::make_shared<comm::DeviceMesh>(world.group, dimensions)};
+    return Mesh{shared(comm::DeviceMesh(world.group, dimensions))};
   };
   mesh.def(py::init(make), Run(), py::arg("world"), py::arg("dimensions"))
       .def(
           "submesh",
           [](const Mesh& mesh_, const std::vector<std::string>& names) {
-            return Mesh{std::make_shared<comm::DeviceMesh>(mesh_.get().submesh(names))};
+            return Mesh{shared(mesh_.get().submesh(names))};
           },
           py::arg("names"), Run(), "Collective over the whole mesh.")
       .def(
           "flatten",
           [](const Mesh& mesh_, const std::vector<std::string>& names, const std::string& name) {
-            return Mesh{std::make_shared<comm::DeviceMesh>(mesh_.get().flatten(names, name))};
+            return Mesh{shared(mesh_.get().flatten(names, name))};
           },
           py::arg("names"), py::arg("name"), Run(), "Collective over the whole mesh.")
       .def_property_readonly("dimensions",
@@ -207,8 +207,8 @@ void bind_mesh(py::module_& m) {
       .def("size", [](const Mesh& x, const std::string& name) { return x.get().size(name); })
       .def("coordinate",
            [](const Mesh& x, const std::string& name) { return x.get().coordinate(name); })
-      .def("group",
-           [](const Mesh& x, const std::string& name) { return Group{x.get().group(name)}; })
+      .def("group", [](const Mesh& x,
+                       const std::string& name) { return Group{shared(x.get().group(name))}; })
       .def("__repr__", [](const Mesh& x) { return str("<DeviceMesh ", x.get().describe(), ">"); });
 }
 

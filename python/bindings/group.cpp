@@ -22,6 +22,22 @@ Living& living() {
   return *all;
 }
 
+// The same object, whose last owner in Python lets go of it without the GIL.
+template <typename T>
+std::shared_ptr<T> held_apart(std::shared_ptr<T> it) {
+  auto* const raw = it.get();
+  auto* const held = new std::shared_ptr<T>(std::move(it));
+  return std::shared_ptr<T>(raw, [held, own = ::getpid()](T*) {
+    if (::getpid() != own) return;  // its threads, and what it shares, are the parent's
+    if (Py_IsInitialized() && PyGILState_Check()) {
+      const py::gil_scoped_release release;
+      delete held;
+    } else {
+      delete held;
+    }
+  });
+}
+
 }  // namespace
 
 comm::ProcessGroup& Group::get(const char* call) const {
@@ -34,19 +50,12 @@ comm::DeviceMesh& Mesh::get() const {
   return *mesh;
 }
 
+std::shared_ptr<comm::DeviceMesh> shared(comm::DeviceMesh mesh) {
+  return held_apart(std::make_shared<comm::DeviceMesh>(std::move(mesh)));
+}
+
 std::shared_ptr<comm::ProcessGroup> shared(std::shared_ptr<comm::ProcessGroup> group) {
-  auto* const raw = group.get();
-  auto* const held = new std::shared_ptr<comm::ProcessGroup>(std::move(group));
-  const auto drop = [held, own = ::getpid()](comm::ProcessGroup*) {
-    if (::getpid() != own) return;  // its threads, and what it shares, are the parent's
-    if (Py_IsInitialized() && PyGILState_Check()) {
-      const py::gil_scoped_release release;
-      delete held;
-    } else {
-      delete held;
-    }
-  };
-  const std::shared_ptr<comm::ProcessGroup> kept(raw, drop);
+  const std::shared_ptr<comm::ProcessGroup> kept = held_apart(std::move(group));
   Living& all = living();
   const MutexLock lock(all.mutex);
   std::erase_if(all.groups, [](const auto& weak) { return weak.expired(); });

@@ -26,6 +26,7 @@ struct Mesh {
 // Lets go of the group without the GIL, as the end of a group waits; in a forked child not at all.
 // Remembers it for abort_groups().
 std::shared_ptr<comm::ProcessGroup> shared(std::shared_ptr<comm::ProcessGroup> group);
+std::shared_ptr<comm::DeviceMesh> shared(comm::DeviceMesh mesh);
 // Ends every living group of this process with this reason.
 void abort_groups(const std::string& reason);
 

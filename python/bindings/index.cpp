@@ -148,9 +148,11 @@ void set(const Variable& x, const py::object& key, const py::object& value) {
           "[setitem] the value requires a gradient, and a change in place is not recorded: use "
           ".detach()");
     const Released released;
-    target.copy_(from.data());
+    // The two may overlap, as in x[1:] = x[:-1].
+    const bool own = from.data().storage() == target.storage();
+    target.copy_(own ? from.data().clone() : from.data());
   } else if (is_number(value)) {
-    target.fill_(py::float_(value).cast<double>());
+    fill_with(target, value);
   } else {
     throw py::type_error("[setitem] expected a number or a tensor, got " +
                          std::string(py::str(py::type::of(value).attr("__name__"))));

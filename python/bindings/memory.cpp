@@ -163,6 +163,14 @@ Tensor from_numbers(const py::object& data, std::optional<DType> dtype) {
                                                  : DType::i64;
   const DType wanted = dtype.value_or(natural);
   if (!numbers.any_real && any) return Tensor::from(numbers.wholes, numbers.shape).to(wanted);
+  if (wanted == DType::i64 || wanted == DType::i32 || wanted == DType::u8) {
+    std::vector<int64_t> cut;
+    for (const double real : numbers.reals) {
+      check(real > -0x1p63 && real < 0x1p63, "[tensor] ", real, " is not a value of ", wanted);
+      cut.push_back(static_cast<int64_t>(real));
+    }
+    return Tensor::from(cut, numbers.shape).to(wanted);
+  }
   const std::vector<float> floats(numbers.reals.begin(), numbers.reals.end());
   return Tensor::from(floats, numbers.shape).to(wanted);
 }
@@ -284,7 +292,10 @@ py::capsule to_dlpack(const Variable& x, const py::object& /*stream*/) {
   lent->managed.deleter = [](DLManagedTensor* self) {
     delete static_cast<Lent*>(self->manager_ctx);
   };
-  if (tensor.device() != kCpu) current_queue(tensor.device()).synchronize();
+  if (tensor.device() != kCpu) {
+    const Released released;
+    current_queue(tensor.device()).synchronize();
+  }
   return py::capsule(&lent.release()->managed, "dltensor", &drop_capsule);
 }
 
@@ -353,11 +364,15 @@ void bind_memory(py::module_& m) {
           "read-only if expand() made elements share memory.")
       .def(
           "__array__",
-          [](const Variable& x, const py::object& dtype) -> py::object {
+          [](const Variable& x, const py::object& dtype, const py::object& copy) -> py::object {
             const py::array array = to_numpy(x);
-            return dtype.is_none() ? py::object(array) : array.attr("astype")(dtype);
+            const bool same = dtype.is_none() || array.dtype().equal(dtype);
+            if (!copy.is_none() && !copy.cast<bool>() && !same)
+              throw py::value_error("[__array__] a conversion needs a copy");
+            if (!same) return array.attr("astype")(dtype);
+            return !copy.is_none() && copy.cast<bool>() ? array.attr("copy")() : py::object(array);
           },
-          py::arg("dtype") = py::none())
+          py::arg("dtype") = py::none(), py::arg("copy") = py::none())
       .def("__dlpack__", &to_dlpack, py::arg("stream") = py::none())
       .def("__dlpack_device__", [](const Variable& x) {
         const DLDevice device = dl_device(x.device());

@@ -167,21 +167,22 @@ void bind_values(py::class_<Variable>& tensor) {
 void bind_changes(py::class_<Variable>& tensor) {
   const auto copy = [](const Variable& x, const Variable& from) {
     check_writable("copy_", x);
-    x.data().copy_(from.data());
+    const bool own = from.data().storage() == x.data().storage();  // the two may overlap
+    x.data().copy_(own ? from.data().clone() : from.data());
     return x;
   };
-  const auto fill = [](const Variable& x, double value) {
+  const auto fill = [](const Variable& x, const py::object& value) {
     check_writable("fill_", x);
-    x.data().fill_(value);
+    if (!is_number(value)) throw py::type_error("[fill_] expected a number");
+    fill_with(x.data(), value);
     return x;
   };
   tensor
       .def("copy_", copy, py::arg("source"), Run(),
            "Writes the values of `source`, which broadcasts and is converted. Cuts off fractions. "
            "UsageError for values that the dtype cannot hold.")
-      .def("fill_", fill, py::arg("value"), Run())
-      .def(
-          "zero_", [fill](const Variable& x) { return fill(x, 0); }, Run())
+      .def("fill_", fill, py::arg("value"))
+      .def("zero_", [fill](const Variable& x) { return fill(x, py::int_(0)); })
       .def("requires_grad_", &require, py::arg("requires_grad") = true)
       .def("detach", &Variable::detach, "The same memory, without a graph.")
       .def("zero_grad", &Variable::zero_grad)

@@ -222,3 +222,31 @@ def test_a_tensor_that_nobody_made():
     for kind in (ls.Tensor, ls.Parameter):
         with pytest.raises((ls.UsageError, TypeError)):
             kind.__new__(kind).sum()
+
+
+def test_whole_numbers_stay_whole():
+    large = 2**53 + 1
+    x = ls.zeros(2, dtype=ls.int64)
+    x[0] = large
+    assert x.numpy().tolist() == [large, 0]
+    x.fill_(-large)
+    assert x.numpy().tolist() == [-large, -large]
+    with pytest.raises(ls.UsageError, match="is not a value of"):
+        x[0] = 2**63
+    assert ls.tensor([16777217.0, 0.5], dtype=ls.int64).numpy().tolist() == [16777217, 0]
+
+
+def test_source_and_target_may_overlap():
+    x = ls.tensor(np.arange(1000, dtype=np.float32))
+    x[1:] = x[:-1]
+    assert np.array_equal(x.numpy(), np.r_[0, np.arange(999)].astype(np.float32))
+    x[1:].copy_(x[:-1])
+    assert np.array_equal(x.numpy()[2:], np.arange(998).astype(np.float32))
+
+
+def test_array_makes_a_copy_on_request():
+    x = ls.zeros(2)
+    assert np.shares_memory(x.__array__(), x.numpy())
+    assert not np.shares_memory(x.__array__(copy=True), x.numpy())
+    with pytest.raises(ValueError, match="needs a copy"):
+        x.__array__(np.float64, copy=False)

@@ -109,7 +109,13 @@ void SameWeights::fail(std::span<const StatePart> held, const std::vector<int64_
   const auto at = [](const std::vector<std::string>& texts, int rank) -> const std::string& {
     return texts[static_cast<size_t>(rank)];
   };
-  const int reference = most.empty() ? odd[1] : most.front();
+  // Without a majority, any rank that has other weights than the first one.
+  const auto other = std::find_if(odd.begin(), odd.end(), [&](int rank) {
+    return prints[static_cast<size_t>(rank)] != prints[static_cast<size_t>(odd.front())];
+  });
+  const int reference = most.empty() && other != odd.end() ? *other
+                        : most.empty()                     ? odd.back()
+                                                           : most.front();
   const std::string where = first_difference(at(lists, odd.front()), at(lists, reference));
   const std::string who =
       most.empty() ? str(comm::ranks_text(odd),

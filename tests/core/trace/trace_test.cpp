@@ -14,8 +14,6 @@
 namespace lockstep::trace {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 constexpr Kind kOuter{"test", "outer"};
