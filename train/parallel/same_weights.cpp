@@ -103,7 +103,8 @@ void SameWeights::check(std::span<const StatePart> held, int64_t step) {
 
 void SameWeights::fail(std::span<const StatePart> held, const std::vector<int64_t>& prints,
                        int64_t step) const {
-  const auto [odd, most] = find_odd(layouts_, prints);
+  const Odd found = find_odd(layouts_, prints);
+  const std::vector<int>&odd = found.odd, &most = found.most;
   const std::vector<std::string> lists = comm::all_gather_text(group_, listed(held)),
                                  hosts = comm::all_gather_text(group_, this_host());
   const auto at = [](const std::vector<std::string>& texts, int rank) -> const std::string& {
