@@ -1,6 +1,7 @@
 #include "cli/run.h"
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -310,8 +311,13 @@ int run_by_ssh(const CLI::App& run, const RunFlags& flags) {
   std::error_code error;
   const std::string folder = std::filesystem::current_path(error).string();
   check(!error, "[run] --hosts: the current folder has no name: ", error.message());
-  const launcher::SshOptions options{
+  RunFlags limits = flags;
+  apply_grace(limits);
+  launcher::SshOptions options{
       .program = flags.ssh, .folder = folder, .secret = token_for_hosts(flags)};
+  // The hosts' agents give up their ranks first.
+  options.patience = std::max<Duration>(
+      options.patience, limits.spec.grace + limits.spec.stop_grace + std::chrono::seconds(20));
   return hand_stop_signals_to([&] { return launcher::run_on_hosts(commands, options); });
 }
 

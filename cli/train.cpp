@@ -162,7 +162,7 @@ int run_rank(train::Config config, const Options& options, const launcher::RankE
 
 int train(Options& options) {
   options.agent = launcher::agent_env();
-  options.trace.restarted = options.agent.restarts > 0;
+  options.trace.restarted = options.agent.epoch > 1;
   const Placement placement = place(options);
   const bool restart_alone = options.may_restart() && !placement.given;
   // The agent has its own screen.

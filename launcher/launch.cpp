@@ -36,10 +36,11 @@ constexpr auto kProbe = std::chrono::seconds(5);
 // An agent was seen to use 16 descriptors of its own. Each rank needs two pipes, a pidfd, the file
 // for its report, its log, and its connection to the store. If ranks may be restarted, each also
 // needs the memory that is kept for it.
-void require_files_for(const LaunchSpec& spec) {
+void require_files_for(const LaunchSpec& spec, bool logs) {
   const int ranks = spec.nproc;
-  // A log tree has two files of each rank and two copies of its lines.
-  const int64_t own = 17, of_rank = 6 + (spec.may_restart()) + 3 * spec.log_tree;
+  const bool copies = !spec.output_filters.empty() || !spec.error_filters.empty();
+  // A log tree has two files of each rank, and two copies of its lines with filters.
+  const int64_t own = 17, of_rank = 6 + spec.may_restart() + logs + 2 * copies;
   require_files(static_cast<int>(std::min<int64_t>(own + of_rank * ranks, 1 << 29)),
                 str("an agent of ", ranks, ranks == 1 ? " rank" : " ranks"));
 }
@@ -115,7 +116,7 @@ class TokenForRanks {
     if (trust.plaintext) spec.environment.emplace_back("LOCKSTEP_PLAINTEXT", "1");
     if (!trust.token) return;
     const char* file = std::getenv("LOCKSTEP_JOB_TOKEN_FILE");
-    std::string path = file ? std::filesystem::absolute(file).string() : "";
+    std::string path = file && *file ? std::filesystem::absolute(file).string() : "";
     if (path.empty()) {
       copy_.emplace("lockstep-token", trust.token->text());
       path = copy_->path();
@@ -252,7 +253,7 @@ LaunchResult launch(const LaunchSpec& given) {
   const std::string node_id = str(host_name(), "-", ::getpid(), "-", random_id());
 
   const std::unique_ptr<LogTree> logs = LogTree::make(spec, run_id);
-  require_files_for(spec);
+  require_files_for(spec, logs != nullptr);
   StopSignals signals(spec.more_signals);
   SharedPage page;
   Guardian guardian(*page);         // first: it must not hold descriptors that are opened later
@@ -260,9 +261,11 @@ LaunchResult launch(const LaunchSpec& given) {
   Wakeup wakeup;
   ScreenWriter screen([&] { wakeup.ring(); });
   Meeting meeting = meet(spec, run_id, trust);
-  if (meeting.server)
+  if (meeting.server) {
+    meeting.server->set_value(str(kJobStore, "/", kStartKey), random_id());
     for (const auto& [key, value] : spec.job_values)
       meeting.server->set_value(str(kJobStore, "/", key), value);
+  }
   ClientLimits limits;
   if (meeting.server) {
     limits.lost_after = kOwnServer;

@@ -56,6 +56,7 @@ std::vector<std::string> rank_environment(const LaunchSpec& spec, const std::str
   put("MASTER_PORT", job.nodes.front().master_port);
   if (spec.virtual_local_rank) {
     put("LOCAL_RANK", 0);
+    put("LOCKSTEP_LOCAL_RANK", place.local_rank);  // among those of the agent
     put("CUDA_VISIBLE_DEVICES", device_of(variables, place.local_rank));
   }
   if (variables["TORCH_NCCL_ASYNC_ERROR_HANDLING"].empty())

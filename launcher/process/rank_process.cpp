@@ -89,7 +89,7 @@ RankEnd& RankProcess::collect() {
 // What the rank started in sessions of their own.
 void RankProcess::end_strays() const {
   const std::string exact = str("LOCKSTEP_ERROR_FILE=", error_path());
-  signal_marked(exact.c_str(), SIGKILL);
+  signal_marked(exact.c_str(), SIGKILL, /*whole=*/true);  // /fd/17 is not /fd/170
 }
 
 // Does not reap the rank or tell the guardian, which tries again when the agent ends.

@@ -71,8 +71,8 @@ ProcessStat read_stat(int proc_fd, const char* pid) {
   return parse_stat(text);
 }
 
-// Whether a variable of the process begins with `text`.
-bool has_variable(int proc_fd, const char* pid, const char* text) {
+// Whether a variable of the process begins with `text`, or is it.
+bool has_variable(int proc_fd, const char* pid, const char* text, bool whole) {
   char path[40];
   const size_t length = std::strlen(pid), wanted = std::strlen(text);
   if (length > 20) return false;
@@ -88,11 +88,12 @@ bool has_variable(int proc_fd, const char* pid, const char* text) {
   while (!found && (got = ::read(fd, buffer, sizeof buffer)) > 0) {
     for (ssize_t i = 0; i < got && !found; ++i) {
       if (buffer[i] == '\0') {
+        found = whole && open && matched == wanted;
         matched = 0;
         open = true;
       } else if (open) {
         open = buffer[i] == text[matched++];
-        found = open && matched == wanted;
+        found = !whole && open && matched == wanted;
       }
     }
   }
@@ -134,12 +135,12 @@ int signal_session(pid_t session, int signal) {
   return found;
 }
 
-int signal_marked(const char* text, int signal) {
+int signal_marked(const char* text, int signal, bool whole) {
   int found = 0;
   for_each_process([&](int proc_fd, const char* name, pid_t pid) {
     const ProcessStat stat = read_stat(proc_fd, name);
     if (stat.guardian || stat.state == 'Z' || stat.state == 'X') return;
-    if (!has_variable(proc_fd, name, text)) return;
+    if (!has_variable(proc_fd, name, text, whole)) return;
     ++found;
     ::kill(pid, signal);
   });

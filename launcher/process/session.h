@@ -12,8 +12,8 @@ namespace lockstep::launcher {
 int signal_session(pid_t session, int signal);
 
 // Sends `signal` to every process whose environment at its start had a variable that begins with
-// `text` ("NAME=value"): what ranks started in sessions of its own. Guardians of other agents are
-// left alone. Returns the number of processes. Async-signal-safe.
-int signal_marked(const char* text, int signal);
+// `text` ("NAME=value"), or is `text` if `whole`: what ranks started in sessions of its own.
+// Guardians of other agents are left alone. Returns the number of processes. Async-signal-safe.
+int signal_marked(const char* text, int signal, bool whole = false);
 
 }  // namespace lockstep::launcher

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -82,7 +83,8 @@ void require_lease(std::string_view what) {
 
 void report_progress(int64_t steps) {
   AgentPage* shared = page();
-  const int local_rank = number_from("LOCAL_RANK");
+  const bool is_virtual = std::getenv("LOCKSTEP_LOCAL_RANK") != nullptr;
+  const int local_rank = number_from(is_virtual ? "LOCKSTEP_LOCAL_RANK" : "LOCAL_RANK");
   if (!shared || local_rank < 0 || local_rank >= AgentPage::kMostRanks) return;
   shared->progress[local_rank] = steps < 0 ? -1 : steps + 1;
 }

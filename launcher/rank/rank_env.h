@@ -74,6 +74,9 @@ std::shared_ptr<comm::Store> connect_store(
 
 // The prefix of keys that outlive an epoch.
 inline constexpr const char* kJobStore = "job";
+// The key there of a random name of this start of the job. The run id may be that of an earlier
+// one.
+inline constexpr const char* kStartKey = "start";
 
 // The same store, for keys that outlive an epoch: ranks leave values there for the ranks of later
 // starts. Needs our agent, which sets LOCKSTEP_STORE. Throws UsageError without it.

@@ -415,7 +415,7 @@ void Membership::lose(const Member& lost, Duration now) {
     not_before_ = std::max(not_before_, lost.last_seen + others_may_follow(shape_.lease));
   if (state_.phase == Phase::gathering) {
     std::erase_if(state_.nodes, [&](const Node& n) { return n.node_id == id; });
-  } else if ((state_.phase == Phase::running && !finished) || state_.resizing) {
+  } else if ((state_.phase == Phase::running && !finished) || (state_.resizing && !drained)) {
     end_epoch(failure, now);
   } else if (state_.phase == Phase::draining || state_.phase == Phase::failed) {
     if (state_.failure &&

@@ -71,3 +71,14 @@ contains grown.out "4 ranks (ddp"
 contains grown.node0 "another node has joined"
 same_weights straight grown
 none_left run.name= || fail "processes were left over: $(processes_of run.name=)"
+
+# The same command under the same name again: epochs of its earlier start are none of this one's.
+again() {
+  "$lockstep" run -n 1 --rdzv-id again --max-restarts 2 -- "$lockstep" train "$here/small.yaml" \
+    --resume auto --set run.name=again "${long[@]}" --set train.steps="$1" > again.out 2> again.err
+}
+again 400 & agent=$!
+killed again 0 60
+ended again $agent
+again 420 || fail "$(tail -n 20 again.err)"
+contains again.out "resumed after step 400"

@@ -1,6 +1,7 @@
 #include "train/run/checkpoints.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
@@ -21,6 +22,8 @@
 
 namespace lockstep::train {
 namespace {
+
+constexpr auto kStartLimit = std::chrono::seconds(30);  // the launcher set it before any rank began
 
 namespace fs = std::filesystem;
 
@@ -146,8 +149,10 @@ Checkpoints::~Checkpoints() = default;
 // On rank 0 of ranks that our agent may start more than once.
 std::string Checkpoints::claim() const {
   if (trainer_.group().rank() != 0 || !launcher::has_agent()) return {};
-  return checkpoint::claim_folder(checkpoint::posix_file_system(), dir_, launcher::run_id(),
-                                  launcher::agent_env().epoch);
+  // The same command may have been run before, and its epochs are none of this start.
+  const std::string start = launcher::connect_job_store()->get(launcher::kStartKey, kStartLimit);
+  return checkpoint::claim_folder(checkpoint::posix_file_system(), dir_,
+                                  str(launcher::run_id(), " ", start), launcher::agent_env().epoch);
 }
 
 std::map<std::string, std::string> Checkpoints::metadata() {
