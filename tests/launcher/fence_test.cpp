@@ -1,6 +1,5 @@
 // One epoch at a time: ranks of an agent that is cut off or frozen end before the next epoch
 // begins.
-#include <thread>
 
 #include <gmock/gmock.h>
 
@@ -79,22 +78,6 @@ TEST_F(Fence, ranks_of_an_agent_that_gets_no_answers_end_before_the_lease_does) 
   EXPECT_EQ(second.finish(), 1) << second.output();
   EXPECT_EQ(first.finish(), 1) << first.output();
   EXPECT_THAT(first.output(), HasSubstr("had no answer of the rendezvous for 0.6 s"));
-}
-
-TEST_F(Fence, whoever_holds_the_rendezvous_keeps_its_ranks_while_it_is_stopped) {
-  LaunchSpec spec = shell(1, "echo begun $$; read line < " + scratch.gate() + "; echo done");
-  spec.endpoint = str("127.0.0.1:", port);
-  spec.run_id = "r";
-  spec.lease = milliseconds(100);
-  AgentProcess agent(spec);
-  ASSERT_TRUE(agent.wait_for("begun")) << agent.output();
-  agent.signal(SIGSTOP);
-  std::this_thread::sleep_for(milliseconds(300));  // longer than the lease
-  agent.signal(SIGCONT);
-  const int gate = ::open(scratch.gate().c_str(), O_WRONLY | O_CLOEXEC);
-  ASSERT_EQ(::write(gate, "\n", 1), 1);
-  ::close(gate);
-  EXPECT_EQ(agent.finish(), 0) << agent.output();
 }
 
 }  // namespace
